@@ -1,0 +1,7 @@
+"""Entry point of ``python -m d2rnet``."""
+
+import sys
+
+from d2rnet.cli import main
+
+sys.exit(main())

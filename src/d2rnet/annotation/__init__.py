@@ -1,0 +1,1 @@
+"""Joins pseudo boxes and reports into ``annotation.json``."""

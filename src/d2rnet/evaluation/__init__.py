@@ -1,0 +1,1 @@
+"""Detection and report metrics, summary tables and figures."""

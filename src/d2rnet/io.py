@@ -1,0 +1,128 @@
+"""Files that cross a stage border: atomic writes, JSON, JSON lines, hashes and locks.
+
+Every write goes to a temporary name in the target's own folder and is renamed over the target at the end, so that a
+reader never sees half a file, whatever happens to the writer (kill, full disk, power loss after the rename).
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from d2rnet.errors import DatasetError
+
+
+@contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``; rename it over ``target`` on success, remove it on any error.
+
+    Args:
+        target: final file path; its folder is made if needed.
+
+    Yields:
+        Path with the same suffix as ``target``, to be written by the caller.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=f".part{target.suffix}", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Read the process's umask (the only call that reads it also sets it)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(target: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(target: str | Path, value: Any, *, indent: int | None = 1) -> None:
+    """Write a JSON document atomically; NaN and infinity are refused, keys keep their order.
+
+    Args:
+        target: final file path.
+        value: anything ``json`` serialises.
+        indent: spaces a level; None for one compact line (large files).
+    """
+    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=indent, ensure_ascii=False, allow_nan=False)
+        stream.write("\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON document.
+
+    Raises:
+        DatasetError: the file is empty, not UTF-8 or not JSON; the message names line and column.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DatasetError(
+            f"{path}: not a JSON document (line {error.lineno}, column {error.colno}: {error.msg}). "
+            "If a run was interrupted, delete the file and run again."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: byte {error.start} is not UTF-8; expected a UTF-8 JSON document.") from error
+
+
+def write_jsonl(target: str | Path, records: Iterable[dict[str, Any]]) -> int:
+    """Write one JSON object a line, atomically; return the number of lines."""
+    count = 0
+    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        for record in records:
+            stream.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
+    return count
+
+
+def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON lines file (``.gz`` accepted); blank lines are skipped.
+
+    Raises:
+        DatasetError: a line is not a JSON object; the message names the line.
+    """
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DatasetError(f"{path}: line {number} is not JSON ({error.msg}).") from error
+            if not isinstance(record, dict):
+                raise DatasetError(f"{path}: line {number} is a {type(record).__name__}; expected a JSON object.")
+            yield record
+
+
+def sha256_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hex digits."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Return 12 hex digits that name a JSON-serialisable value (settings, input hashes); key order does not matter."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

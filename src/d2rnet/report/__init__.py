@@ -1,0 +1,1 @@
+"""D2R-Net: ``annotation.json`` in, weights and generated reports out."""

@@ -1,0 +1,154 @@
+"""Settings: one strict JSON schema for ``config.yaml``, shared by Snakemake and the command line.
+
+An unknown key is refused by name with the closest known one; every default is stated in the schema and equals the shipped
+``config.yaml`` (tested), so that a command run without Snakemake behaves as the workflow does.
+"""
+
+import copy
+import difflib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from d2rnet.errors import ConfigError
+
+Settings = dict[str, Any]
+_SCHEMA_PLACES = (
+    Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml",
+    Path(__file__).resolve().parent / "config.schema.yaml",
+)
+
+
+@cache
+def load_schema() -> Settings:
+    """Return the schema of ``config.yaml`` (from the repository, else from the installed package)."""
+    for place in _SCHEMA_PLACES:
+        if place.is_file():
+            return yaml.safe_load(place.read_text(encoding="utf-8"))
+    raise ConfigError(f"config.schema.yaml: not found in any of {', '.join(map(str, _SCHEMA_PLACES))}; reinstall d2rnet.")
+
+
+def section_schema(section: str) -> Settings:
+    """Return the sub-schema at a dotted path such as ``"detector.training"``; ``""`` is the whole schema."""
+    schema = load_schema()
+    for key in filter(None, section.split(".")):
+        schema = schema["properties"][key]
+    return schema
+
+
+def default_settings(section: str = "") -> Settings:
+    """Return the defaults of a section: the demo configuration."""
+    return _defaults(section_schema(section))
+
+
+def _defaults(schema: Settings) -> Any:
+    if schema.get("type") == "object" and "properties" in schema:
+        return {key: _defaults(sub) for key, sub in schema["properties"].items()}
+    return copy.deepcopy(schema["default"])
+
+
+def complete(settings: Settings, section: str = "") -> Settings:
+    """Lay settings over the defaults of their section and validate the result.
+
+    Args:
+        settings: nested settings; keys left out take the default.
+        section: dotted path of the section, ``""`` for the whole configuration.
+
+    Returns:
+        A new, complete, valid settings dictionary.
+
+    Raises:
+        ConfigError: unknown key (with the closest known one), wrong type, value out of range; all of them are listed.
+    """
+    merged = merge(default_settings(section), settings)
+    validate(merged, section)
+    return merged
+
+
+def merge(base: Settings, overlay: Settings) -> Settings:
+    """Return ``base`` with ``overlay`` laid over it, key by key; lists and scalars are replaced whole."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        both_nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both_nested else copy.deepcopy(value)
+    return merged
+
+
+def validate(settings: Settings, section: str = "", *, source: str = "configuration") -> None:
+    """Check settings against the schema.
+
+    Raises:
+        ConfigError: names every offending key with its dotted path, what was found and what is allowed.
+    """
+    validator = jsonschema.Draft202012Validator(section_schema(section))
+    problems = [text for error in validator.iter_errors(settings) for text in _explain(error, section)]
+    if problems:
+        raise ConfigError(f"{source}: {len(problems)} problem(s)\n  " + "\n  ".join(sorted(problems)))
+
+
+def _explain(error: jsonschema.ValidationError, section: str) -> list[str]:
+    path = ".".join([*filter(None, section.split(".")), *map(str, error.absolute_path)])
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = list(error.schema.get("properties", {}))
+        return [_unknown_key(path, key, known) for key in error.instance if key not in known]
+    description = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+    return [f"{path or '(top level)'}: {error.message}" + (f" [{' '.join(description.split())}]" if description else "")]
+
+
+def _unknown_key(path: str, key: object, known: list[str]) -> str:
+    close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+    return f"{path + '.' if path else ''}{key}: unknown key; {hint}"
+
+
+def parse_settings(text: str | None, assignments: list[str], section: str) -> Settings:
+    """Read settings given on the command line.
+
+    Args:
+        text: inline JSON object, or the path of a YAML/JSON file that holds this section; None for the defaults.
+        assignments: ``dotted.key=value`` pairs laid over it; values are read as YAML.
+        section: dotted path of the section they belong to.
+
+    Raises:
+        ConfigError: not an object, not found, or not valid under the schema.
+    """
+    overlay: Any = {}
+    if text:
+        if text.lstrip().startswith("{"):
+            overlay = json.loads(text)
+        else:
+            path = Path(text)
+            if not path.is_file():
+                raise ConfigError(f"--settings {text}: no such file; expected a YAML file or an inline JSON object.")
+            overlay = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(overlay, dict):
+        raise ConfigError(f"--settings: got a {type(overlay).__name__}; expected an object with the keys of '{section}'.")
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {assignment}: expected key=value.")
+        nested: Any = yaml.safe_load(value)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        overlay = merge(overlay, nested)
+    return complete(overlay, section)
+
+
+def section_lines(section: str) -> list[str]:
+    """Describe each setting of a section in one line: dotted key, type, default, description."""
+    lines: list[str] = []
+
+    def walk(schema: Settings, prefix: str) -> None:
+        if schema.get("type") == "object" and "properties" in schema:
+            for key, sub in schema["properties"].items():
+                walk(sub, f"{prefix}.{key}" if prefix else key)
+            return
+        default = json.dumps(schema["default"], ensure_ascii=False)
+        lines.append(f"{prefix} (default {default}): {' '.join(schema['description'].split())}")
+
+    walk(section_schema(section), "")
+    return lines
