@@ -83,13 +83,13 @@ COMMANDS: dict[str, Command] = {
     ),
     "convert-labelled": Command(
         "Convert the labelled source to COCO json (train, val, test) and 8-bit PNG.",
-        "d2rnet.data.convert:convert_labelled",
+        "d2rnet.data.convert_labelled:convert_labelled",
         "data",
         (QUARANTINE, OUTPUT, WORKERS),
     ),
     "convert-unlabelled": Command(
         "Convert the report source (and extra unlabelled images) to COCO json, 8-bit PNG and reports.jsonl.",
-        "d2rnet.data.convert:convert_unlabelled",
+        "d2rnet.data.convert_unlabelled:convert_unlabelled",
         "data",
         (QUARANTINE, OUTPUT, WORKERS),
     ),
@@ -172,7 +172,11 @@ COMMANDS: dict[str, Command] = {
         "Join the shards of generate-reports into one file, in the order of annotation.json.",
         "d2rnet.report.generate:gather_reports",
         "",
-        (ANNOTATION, Option("shards", "JSON lines file of every shard", "paths"), Option("output", "JSON lines file to write")),
+        (
+            ANNOTATION,
+            Option("shards", "JSON lines file of every shard", "paths"),
+            Option("output", "JSON lines file to write"),
+        ),
     ),
     "evaluate-reports": Command(
         "Score generated reports (BLEU 1-4, METEOR, ROUGE-L, CIDEr) beside shuffled and most-frequent-report baselines.",
@@ -228,7 +232,9 @@ def build_parser() -> argparse.ArgumentParser:
         for option in command.options:
             option.add_to(sub)
         if command.section:
-            sub.add_argument("--settings", metavar="JSON|FILE", help="settings as a JSON object or a YAML file; rest: defaults")
+            sub.add_argument(
+                "--settings", metavar="JSON|FILE", help="settings as a JSON object or a YAML file; rest: defaults"
+            )
             sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
         sub.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: the libraries' own)")
         sub.add_argument("--log", type=Path, metavar="FILE", help="write the log here too")
@@ -278,7 +284,9 @@ def set_up_logging(log_file: Path | None, *, verbose: bool = False, quiet: bool 
         log_file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
+    )
     logging.getLogger("d2rnet").setLevel(level)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.DEBUG if verbose else logging.ERROR)
