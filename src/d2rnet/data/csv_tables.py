@@ -1,0 +1,128 @@
+"""CSV tables of the data sets, read as text: byte-order mark, CRLF, gzip and unquoted commas in headers are understood.
+
+Every cell stays a string, so that an identifier such as ``00013118_008`` or ``50414267`` is never read as a number.
+Used by every labelled and report source; nothing is written.
+"""
+
+import csv
+import difflib
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from d2rnet.errors import DatasetError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_COMMA_IN_BRACKETS = re.compile(r",(?=[^\[\]]*\])")
+
+
+def read_table_csv(path: str | Path, columns: Sequence[str], *, optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Read columns of a CSV file (plain or gzip) as strings.
+
+    Args:
+        path: CSV file with one header line.
+        columns: columns that must be there.
+        optional: columns taken along where they are there.
+
+    Returns:
+        One row a record in file order, index 0, 1, ... (record ``i`` is "row i + 1" in messages). Columns: ``columns``, then
+        those of ``optional`` that exist. Cells are strings without surrounding white space, "" where empty.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DatasetError: the file is empty, has a header and no rows, is not UTF-8 or a damaged gzip, lacks a column, or has a
+            record with too few or too many fields.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    names, body = _split_header(path, text)
+    _require_columns(path, names, columns)
+    wanted = [*columns, *(name for name in optional if name in names)]
+    try:
+        table = pd.read_csv(
+            io.StringIO(body), header=None, names=range(len(names)), dtype=str, keep_default_na=False, skipinitialspace=True
+        )
+    except pd.errors.ParserError as error:
+        _check_widths(path, names, body)
+        raise DatasetError(f"{path}: not a CSV table ({error}).") from error
+    if (table.iloc[:, -1] == "").any():  # pandas fills up short records in silence
+        _check_widths(path, names, body)
+    kept = table[[names.index(name) for name in wanted]]
+    kept.columns = pd.Index(wanted)
+    return kept.apply(lambda column: column.str.strip())
+
+
+def csv_columns(path: str | Path) -> list[str]:
+    """Return the column names of a CSV file (plain or gzip); same errors as :func:`read_table_csv`."""
+    path = Path(path)
+    return _split_header(path, _read_text(path))[0]
+
+
+def _read_text(path: Path) -> str:
+    data = path.read_bytes()
+    if data.startswith(_GZIP_MAGIC):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DatasetError(f"{path}: damaged or truncated gzip file ({error}). Download it again.") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path}: byte {error.start} is not UTF-8; expected a UTF-8 CSV file. Save it as UTF-8 or download it again."
+        ) from error
+
+
+def _split_header(path: Path, text: str) -> tuple[list[str], str]:
+    """Return column names and the text below the header.
+
+    NIH ships ``Bbox [x,y,w,h],,,`` without quotes: six columns, of which a plain parser makes nine. The reading of the header
+    that has as many fields as the first record is taken.
+    """
+    if not text.strip():
+        raise DatasetError(f"{path}: the file is empty; expected a CSV table with a header line. Download it again.")
+    header, _, body = text.lstrip("\r\n").partition("\n")
+    header = header.rstrip("\r")
+    if not body.strip():
+        raise DatasetError(f"{path}: the table has a header and no rows. Download it again.")
+    width = len(next(csv.reader(io.StringIO(body.lstrip("\r\n")))))
+    plain = next(csv.reader([header]))
+    joined = [name.replace("\0", ",") for name in next(csv.reader([_COMMA_IN_BRACKETS.sub("\0", header)]))]
+    names = joined if len(plain) != width and len(joined) == width else plain
+    if len(names) != width:
+        _check_widths(path, names, body)
+    names = [name.strip() or f"column {position}" for position, name in enumerate(names, start=1)]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise DatasetError(f"{path}: column name(s) {', '.join(repeated)} occur twice; columns found: {', '.join(names)}.")
+    return names, body
+
+
+def _require_columns(path: Path, names: list[str], columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in names]
+    if not missing:
+        return
+    hints = []
+    for column in missing:
+        close = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
+        hints.append(f"'{column}'" + (f" (closest: '{close[0]}')" if close else ""))
+    raise DatasetError(
+        f"{path}: missing column {', '.join(hints)}; columns found: {', '.join(names)}. "
+        "Rename the column or take the original file."
+    )
+
+
+def _check_widths(path: Path, names: list[str], body: str) -> None:
+    """Raise for the first record whose number of fields is not the header's."""
+    records = (fields for fields in csv.reader(io.StringIO(body)) if fields)
+    for row, fields in enumerate(records, start=1):
+        if len(fields) != len(names):
+            raise DatasetError(
+                f"{path}: row {row} has {len(fields)} field(s): {','.join(fields)[:80]!r}; expected {len(names)} "
+                f"({', '.join(names)}). The file may be truncated; download it again."
+            )
