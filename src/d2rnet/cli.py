@@ -118,7 +118,7 @@ COMMANDS: dict[str, Command] = {
             DEVICE,
         ),
     ),
-    "predict-boxes": Command(
+    "predict-boxes-shard": Command(
         "Draw pseudo boxes with the EMA teacher on one shard of the report source's images.",
         "d2rnet.detector.predict:predict_boxes",
         "detector.prediction",
@@ -129,6 +129,16 @@ COMMANDS: dict[str, Command] = {
             SHARDS,
             Option("output", "COCO results json to write"),
             DEVICE,
+        ),
+    ),
+    "predict-boxes": Command(
+        "Join the shards of predict-boxes-shard into one COCO results file; overlapping or unknown images are an error.",
+        "d2rnet.detector.predict:gather_boxes",
+        "",
+        (
+            UNLABELLED,
+            Option("shards", "COCO results json of every shard", "paths"),
+            Option("output", "COCO results json to write"),
         ),
     ),
     "build-annotation": Command(
@@ -154,7 +164,7 @@ COMMANDS: dict[str, Command] = {
         "report",
         (ANNOTATION, Option("vocabulary", "vocabulary.json"), IMAGE_ROOT, WORK, OUTPUT, DEVICE),
     ),
-    "generate-reports": Command(
+    "generate-reports-shard": Command(
         "Write the findings of one shard of the test split by beam search.",
         "d2rnet.report.generate:generate_reports",
         "report.generation",
@@ -168,8 +178,8 @@ COMMANDS: dict[str, Command] = {
             DEVICE,
         ),
     ),
-    "gather-reports": Command(
-        "Join the shards of generate-reports into one file, in the order of annotation.json.",
+    "generate-reports": Command(
+        "Join the shards of generate-reports-shard into one file, in the order of annotation.json.",
         "d2rnet.report.generate:gather_reports",
         "",
         (

@@ -1,0 +1,125 @@
+rule train_detector:
+    input:
+        train=rules.convert_labelled.output.train,
+        val=rules.convert_labelled.output.val,
+        test=rules.convert_labelled.output.test,
+        unlabelled=rules.convert_unlabelled.output.coco,
+    output:
+        ema_teacher="results/train_detector/model_final.pth",
+        student="results/train_detector/student_final.pth",
+        config="results/train_detector/config.yaml",
+        metrics="results/train_detector/metrics.jsonl",
+        run="results/train_detector/run.json",
+    log:
+        "logs/train_detector.log",
+    benchmark:
+        "logs/benchmarks/train_detector.tsv"
+    conda:
+        "../../envs/train_detector.yaml"
+    threads: config["runtime"]["threads"]
+    resources:
+        mem_mb=6000,
+        runtime=5760,
+        gpu=config["runtime"]["gpus"],
+    params:
+        folder=subpath(output.config, parent=True),
+        work="work/train_detector",
+        settings=settings("detector", only=["model", "training"]),
+        device=config["runtime"]["device"],
+    message:
+        "Train the Unbiased Teacher v2 detector"
+    shell:
+        "python -m d2rnet train-detector --labelled-train {input.train:q} --labelled-val {input.val:q}"
+        " --labelled-test {input.test:q} --unlabelled {input.unlabelled:q} --work {params.work:q}"
+        " --output {params.folder:q} --settings {params.settings:q} --device {params.device:q}"
+        " --threads {threads} --log {log:q}"
+
+
+rule evaluate_detector:
+    input:
+        test=rules.convert_labelled.output.test,
+        ema_teacher=rules.train_detector.output.ema_teacher,
+        student=rules.train_detector.output.student,
+        config=rules.train_detector.output.config,
+    output:
+        metrics=report(
+            "results/evaluate_detector/metrics.json",
+            caption="../report/evaluate_detector.rst",
+            category="Detector",
+        ),
+        run="results/evaluate_detector/run.json",
+    log:
+        "logs/evaluate_detector.log",
+    benchmark:
+        "logs/benchmarks/evaluate_detector.tsv"
+    conda:
+        "../../envs/evaluate_detector.yaml"
+    threads: config["runtime"]["threads"]
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=config["runtime"]["gpus"],
+    params:
+        model=subpath(input.config, parent=True),
+        folder=subpath(output.metrics, parent=True),
+        settings=settings("detector.prediction"),
+        device=config["runtime"]["device"],
+    message:
+        "Score student and EMA teacher on the labelled test split"
+    shell:
+        "python -m d2rnet evaluate-detector --labelled-test {input.test:q} --model {params.model:q}"
+        " --output {params.folder:q} --settings {params.settings:q} --device {params.device:q}"
+        " --threads {threads} --log {log:q}"
+
+
+rule predict_boxes_shard:
+    input:
+        unlabelled=rules.convert_unlabelled.output.coco,
+        ema_teacher=rules.train_detector.output.ema_teacher,
+        config=rules.train_detector.output.config,
+    output:
+        "results/predict_boxes/shards/{scatteritem}.json",
+    log:
+        "logs/predict_boxes/{scatteritem}.log",
+    benchmark:
+        "logs/benchmarks/predict_boxes/{scatteritem}.tsv"
+    conda:
+        "../../envs/predict_boxes_shard.yaml"
+    threads: config["runtime"]["threads"]
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+        gpu=config["runtime"]["gpus"],
+    params:
+        model=subpath(input.config, parent=True),
+        shard=lambda wildcards: wildcards.scatteritem.split("-of-")[0],
+        shards=config["runtime"]["prediction_shards"],
+        settings=settings("detector.prediction"),
+        device=config["runtime"]["device"],
+    message:
+        "Draw pseudo boxes on shard {wildcards.scatteritem}"
+    shell:
+        "python -m d2rnet predict-boxes-shard --unlabelled {input.unlabelled:q} --model {params.model:q}"
+        " --shard {params.shard} --shards {params.shards} --output {output:q} --settings {params.settings:q}"
+        " --device {params.device:q} --threads {threads} --log {log:q}"
+
+
+rule predict_boxes:
+    input:
+        unlabelled=rules.convert_unlabelled.output.coco,
+        shards=gather.predict(rules.predict_boxes_shard.output),
+    output:
+        predictions="results/predict_boxes/predictions.json",
+    log:
+        "logs/predict_boxes.log",
+    conda:
+        "../../envs/predict_boxes.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "Join the shards of pseudo boxes"
+    shell:
+        "python -m d2rnet predict-boxes --unlabelled {input.unlabelled:q} --shards {input.shards:q}"
+        " --output {output.predictions:q} --log {log:q}"

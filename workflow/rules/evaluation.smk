@@ -1,0 +1,64 @@
+rule evaluate_reports:
+    input:
+        generated=rules.generate_reports.output.test,
+        annotation=rules.build_annotation.output.annotation,
+        config=rules.train_report_model.output.config,
+    output:
+        metrics=report(
+            "results/evaluate_reports/metrics.json",
+            caption="../report/evaluate_reports.rst",
+            category="Reports",
+        ),
+        run="results/evaluate_reports/run.json",
+    log:
+        "logs/evaluate_reports.log",
+    benchmark:
+        "logs/benchmarks/evaluate_reports.tsv"
+    conda:
+        "../../envs/evaluate_reports.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        model=subpath(input.config, parent=True),
+        folder=subpath(output.metrics, parent=True),
+        settings=settings("evaluation"),
+    message:
+        "Score the generated reports"
+    shell:
+        "python -m d2rnet evaluate-reports --generated {input.generated:q} --annotation {input.annotation:q}"
+        " --model {params.model:q} --output {params.folder:q} --settings {params.settings:q} --log {log:q}"
+
+
+rule summarize:
+    input:
+        detector_metrics=rules.evaluate_detector.output.metrics,
+        report_metrics=rules.evaluate_reports.output.metrics,
+        counts=[
+            rules.convert_labelled.output.counts,
+            rules.convert_unlabelled.output.counts,
+            rules.build_annotation.output.counts,
+        ],
+    output:
+        markdown=report(
+            "results/summarize/summary.md",
+            caption="../report/summarize.rst",
+            category="Summary",
+        ),
+        json="results/summarize/summary.json",
+    log:
+        "logs/summarize.log",
+    conda:
+        "../../envs/summarize.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        folder=subpath(output.json, parent=True),
+    message:
+        "Put all figures of the run in one table"
+    shell:
+        "python -m d2rnet summarize --detector-metrics {input.detector_metrics:q}"
+        " --report-metrics {input.report_metrics:q} --counts {input.counts:q} --output {params.folder:q} --log {log:q}"
