@@ -119,7 +119,10 @@ def parse_settings(text: str | None, assignments: list[str], section: str) -> Se
     overlay: Any = {}
     if text:
         if text.lstrip().startswith("{"):
-            overlay = json.loads(text)
+            try:
+                overlay = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise ConfigError(f"--settings {text[:80]}: not a JSON object ({error.msg}).") from error
         else:
             path = Path(text)
             if not path.is_file():

@@ -1,0 +1,70 @@
+"""Atomic files: a reader sees the old file or the new one, never half of one."""
+
+import errno
+import os
+
+import pytest
+
+from d2rnet import io
+from d2rnet.errors import DatasetError
+
+
+def test_json_round_trip_keeps_unicode_and_order(tmp_path):
+    value = {"b": [1, 2.5, None], "a": "Größe 3 cm"}
+    io.write_json(tmp_path / "deep" / "x.json", value)
+    assert list(io.read_json(tmp_path / "deep" / "x.json")) == ["b", "a"]
+    assert io.read_json(tmp_path / "deep" / "x.json") == value
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing_behind(tmp_path):
+    target = tmp_path / "x.json"
+    io.write_json(target, {"version": 1})
+    with pytest.raises(ValueError):
+        io.write_json(target, {"version": 2, "bad": float("nan")})
+    assert io.read_json(target) == {"version": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
+    def no_space(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError) as caught:
+        io.write_text(tmp_path / "x.txt", "text")
+    assert caught.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_mode_follows_the_umask(tmp_path):
+    io.write_text(tmp_path / "x.txt", "text")
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": \xff}'])
+def test_broken_json_names_the_file(tmp_path, content):
+    path = tmp_path / "broken.json"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"broken\.json"):
+        io.read_json(path)
+
+
+def test_jsonl_round_trip_and_bad_line(tmp_path):
+    path = tmp_path / "x.jsonl"
+    assert io.write_jsonl(path, iter([{"a": 1}, {"a": "zwei\nZeilen"}])) == 2
+    assert list(io.read_jsonl(path)) == [{"a": 1}, {"a": "zwei\nZeilen"}]
+    path.write_text('{"a": 1}\n\n[2]\n')
+    with pytest.raises(DatasetError, match="line 3 is a list"):
+        list(io.read_jsonl(path))
+
+
+def test_fingerprint_ignores_key_order_and_sees_values():
+    assert io.fingerprint({"a": 1, "b": 2}) == io.fingerprint({"b": 2, "a": 1})
+    assert io.fingerprint({"a": 1}) != io.fingerprint({"a": 1.5})
+
+
+def test_sha256_of_known_bytes(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert io.sha256_file(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,117 @@
+"""The DAG: style, targets by name, and what a changed setting runs again. Plans only; nothing is computed."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+RULES = (
+    "make_demo_cohort", "verify_inputs", "convert_labelled", "convert_unlabelled", "train_detector", "evaluate_detector",
+    "predict_boxes", "build_annotation", "build_vocabulary", "train_report_model", "generate_reports", "evaluate_reports",
+    "summarize",
+)  # fmt: skip
+AFTER_THRESHOLD = {
+    "build_annotation", "build_vocabulary", "train_report_model", "generate_reports_shard", "generate_reports",
+    "evaluate_reports", "summarize", "all",
+}  # fmt: skip
+
+
+def snakemake(repository: Path, directory: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run Snakemake on the real Snakefile in a working directory of its own."""
+    command = [sys.executable, "-m", "snakemake", "-s", str(repository / "Snakefile"), "-d", str(directory), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def planned_jobs(done: subprocess.CompletedProcess) -> set[str]:
+    """Names of the rules that a dry run would run."""
+    assert done.returncode == 0, done.stderr + done.stdout
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", done.stdout, flags=re.MULTILINE | re.DOTALL)
+    return {line.split()[0] for line in table.group(1).splitlines()} if table else set()
+
+
+def test_lint_is_clean(repository, tmp_path):
+    done = snakemake(repository, tmp_path, "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_snakefmt_is_clean(repository):
+    done = subprocess.run(
+        [Path(sys.executable).parent / "snakefmt", "--check", repository / "Snakefile", repository / "workflow"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_is_a_target_and_can_be_forced(repository, tmp_path, rule):
+    jobs = planned_jobs(snakemake(repository, tmp_path, "-n", "--cores", "1", rule, "--forcerun", rule))
+    assert rule in jobs
+
+
+def test_stage_one_alone(repository, tmp_path):
+    jobs = planned_jobs(snakemake(repository, tmp_path, "-n", "--cores", "1", "results/build_annotation/annotation.json"))
+    assert "build_annotation" in jobs and not jobs & {"train_report_model", "evaluate_detector", "all"}
+
+
+@pytest.fixture
+def finished(repository, tmp_path):
+    """A working directory in which every output exists and Snakemake believes that it made them (``--touch``)."""
+    listing = snakemake(repository, tmp_path, "-n", "--cores", "1", "--forceall", "--detailed-summary")
+    assert listing.returncode == 0, listing.stderr
+    for line in listing.stdout.splitlines()[1:]:
+        path = tmp_path / line.split("\t")[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    done = snakemake(repository, tmp_path, "--touch", "--cores", "1", "--forceall")
+    assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
+def plan_with(repository, directory, overlay) -> set[str]:
+    path = directory / "overlay.yaml"
+    path.write_text(yaml.safe_dump(overlay))
+    return planned_jobs(snakemake(repository, directory, "-n", "--cores", "1", "--configfile", str(path)))
+
+
+@pytest.mark.parametrize(
+    ("overlay", "expected"),
+    [
+        ({}, set()),
+        ({"annotation": {"score_threshold": 0.31}}, AFTER_THRESHOLD),
+        ({"evaluation": {"shuffle_seed": 5}}, {"evaluate_reports", "summarize", "all"}),
+        ({"runtime": {"threads": 1, "workers": 1}}, set()),
+    ],
+    ids=["nothing", "threshold", "shuffle_seed", "threads"],
+)
+def test_a_changed_setting_runs_what_depends_on_it_and_nothing_before(repository, finished, overlay, expected):
+    assert plan_with(repository, finished, overlay) == expected
+
+
+def test_misspelled_key_stops_before_anything_runs(repository, tmp_path):
+    path = tmp_path / "overlay.yaml"
+    path.write_text("annotation: {score_treshold: 0.5}\n")
+    done = snakemake(repository, tmp_path, "-n", "--configfile", str(path))
+    assert done.returncode != 0
+    assert "did you mean 'score_threshold'?" in done.stderr + done.stdout
+
+
+def test_every_rule_is_complete(repository):
+    for path in sorted((repository / "workflow" / "rules").glob("*.smk")):
+        for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            name = block.split(":", 1)[0]
+            for directive in ("message:", "log:", "conda:", "threads:", "resources:", "mem_mb=", "runtime="):
+                assert directive in block, f"{path.name}: rule {name} has no {directive}"
+            assert f"envs/{name}.yaml" in block, f"{path.name}: rule {name} must use its own env file"
+            if "--device" in block:
+                assert "gpu=" in block, f"{path.name}: rule {name} computes on a device but asks for no gpu"
+
+
+def test_report_captions_exist(repository):
+    rules = "\n".join(path.read_text() for path in (repository / "workflow" / "rules").glob("*.smk"))
+    captions = re.findall(r'caption="\.\./report/([\w.]+)"', rules)
+    assert captions and all((repository / "workflow" / "report" / name).is_file() for name in captions)
