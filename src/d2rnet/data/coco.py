@@ -1,0 +1,147 @@
+"""COCO files: read with checks, write, compare.
+
+Reads and writes ``{train,val,test}.json`` and ``unlabelled.json`` as docs/reference/formats.md says: ``bbox`` is xywh in pixels
+of ``file_name``, the converted PNG. Needs neither pandas nor torch, since every stage reads these files. Format: Lin et al., ECCV 2014, https://cocodataset.org/#format-data.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from d2rnet.data.categories import CATEGORY_IDS, coco_categories
+from d2rnet.errors import DatasetError
+from d2rnet.io import read_json, write_json
+from d2rnet.problems import Problems
+
+Coco = dict[str, Any]
+Boxes = npt.NDArray[np.float64]
+_NEEDED_KEYS = {
+    "images": ("id", "file_name", "height", "width"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
+
+
+def xywh_to_xyxy(boxes_xywh: npt.ArrayLike) -> Boxes:
+    """Convert (N, 4) boxes [left, top, width, height] to [left, top, right, bottom]; an empty list gives (0, 4)."""
+    boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def xyxy_to_xywh(boxes_xyxy: npt.ArrayLike) -> Boxes:
+    """Convert (N, 4) boxes [left, top, right, bottom] to [left, top, width, height]; an empty list gives (0, 4)."""
+    boxes = np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def category_names(coco: Coco) -> dict[int, str]:
+    """Return category id -> name."""
+    return {category["id"]: category["name"] for category in coco["categories"]}
+
+
+def images_by_id(coco: Coco) -> dict[int, dict[str, Any]]:
+    """Return image id -> image record."""
+    return {image["id"]: image for image in coco["images"]}
+
+
+def annotations_by_image(coco: Coco) -> dict[int, list[dict[str, Any]]]:
+    """Return image id -> its annotations, for every image (a normal image has an empty list)."""
+    grouped: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in coco["images"]}
+    for annotation in coco["annotations"]:
+        grouped[annotation["image_id"]].append(annotation)
+    return grouped
+
+
+def write_coco(path: str | Path, images: Sequence[Mapping[str, Any]], annotations: Sequence[Mapping[str, Any]]) -> None:
+    """Write a COCO json with the 22 fixed categories, atomically and on one line."""
+    document = {"images": list(images), "annotations": list(annotations), "categories": coco_categories()}
+    write_json(path, document, indent=None)
+
+
+def load_coco(path: str | Path) -> Coco:
+    """Read a COCO json of this package and check it.
+
+    Args:
+        path: json file whose ``file_name`` entries are relative to its folder.
+
+    Returns:
+        The document: ``images``, ``annotations``, ``categories``.
+
+    Raises:
+        DatasetError: not a COCO json; categories other than the 22 fixed ones; an id twice; an annotation of an unknown image
+            or category; a box that is not four finite numbers with positive width and height. The first ten are named.
+    """
+    document = read_coco_structure(path)
+    if category_names(document) != {index: name for name, index in CATEGORY_IDS.items()}:
+        raise DatasetError(
+            f"{path}: categories begin {list(category_names(document).items())[:5]}; expected the {len(CATEGORY_IDS)} fixed "
+            "ones, 1 Aortic enlargement to 22 Other lesion. Convert a foreign COCO json with convert-labelled, source coco."
+        )
+    problems = Problems()
+    for annotation in document["annotations"]:
+        if not is_box_xywh(annotation["bbox"]):
+            problems.add(
+                "malformed_box", file=path, record=f"annotation {annotation['id']}", got=annotation["bbox"],
+                expected="bbox [x, y, width, height], finite, width and height > 0", remedy="Convert the source again.",
+            )  # fmt: skip
+    problems.raise_if_any(stage=str(path))
+    return document
+
+
+def is_box_xywh(value: Any) -> bool:
+    """Say whether a value is four finite numbers, of which width and height are positive."""
+    if not isinstance(value, list) or len(value) != 4:
+        return False
+    return all(isinstance(number, int | float) and math.isfinite(number) for number in value) and min(value[2:]) > 0
+
+
+def read_coco_structure(path: str | Path) -> Coco:
+    """Read any COCO json and check its structure: the three lists, their keys, unique ids, references.
+
+    Raises:
+        DatasetError: names the file, the record, and what was expected.
+    """
+    document = read_json(path)
+    for section, needed in _NEEDED_KEYS.items():
+        records = document.get(section) if isinstance(document, dict) else None
+        if not isinstance(records, list):
+            found = ", ".join(document) if isinstance(document, dict) else type(document).__name__
+            raise DatasetError(f"{path}: no list '{section}'; found: {found}. Expected a COCO detection json.")
+        for position, record in enumerate(records):
+            missing = [key for key in needed if not isinstance(record, dict) or key not in record]
+            if missing:
+                raise DatasetError(f"{path}: {section}[{position}] lacks {', '.join(missing)}; expected {', '.join(needed)}.")
+        twice = [key for key, count in Counter(record["id"] for record in records).items() if count > 1]
+        if twice:
+            raise DatasetError(f"{path}: duplicate id in {section}: {twice[:10]}; expected each once. Mend the file.")
+    for key, section in (("image_id", "images"), ("category_id", "categories")):
+        known = {record["id"] for record in document[section]}
+        lost = [record["id"] for record in document["annotations"] if record[key] not in known]
+        if lost:
+            raise DatasetError(
+                f"{path}: {len(lost)} annotation(s) with unknown {key}, ids {lost[:10]}; expected one of '{section}'."
+            )
+    return document
+
+
+def assert_disjoint(train: Coco, val: Coco, test: Coco) -> None:
+    """Prove that no image, and no patient where patients are known, is in two splits.
+
+    Raises:
+        DatasetError: names the ids in common and the two splits.
+    """
+    splits = {"train": train, "val": val, "test": test}
+    for key in ("source_id", "file_name", "subject_id"):
+        sets = {name: {image[key] for image in coco["images"] if image.get(key)} for name, coco in splits.items()}
+        for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+            common = sorted(sets[first] & sets[second])
+            if common:
+                raise DatasetError(
+                    f"{len(common)} {key} value(s) are in both {first} and {second}: {', '.join(common[:10])}; expected "
+                    "disjoint splits. Delete the converted files and run convert-labelled again."
+                )
