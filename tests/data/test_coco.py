@@ -14,9 +14,9 @@ IMAGE = {"id": 1, "file_name": "images/a.png", "height": 40, "width": 30, "sourc
 ANNOTATION = {"id": 1, "image_id": 1, "category_id": 4, "bbox": [1.0, 2.0, 3.0, 4.0], "area": 12.0, "iscrowd": 0}
 
 
-def document(tmp_path, *, images=(IMAGE,), annotations=(ANNOTATION,), **changes):
+def document(tmp_path, **changes):
     path = tmp_path / "set.json"
-    coco.write_coco(path, images, annotations)
+    coco.write_coco(path, [IMAGE], [ANNOTATION])
     content = json.loads(path.read_text()) | changes
     path.write_text(json.dumps(content))
     return path

@@ -1,7 +1,8 @@
 """COCO files: read with checks, write, compare.
 
-Reads and writes ``{train,val,test}.json`` and ``unlabelled.json`` as docs/reference/formats.md says: ``bbox`` is xywh in pixels
-of ``file_name``, the converted PNG. Needs neither pandas nor torch, since every stage reads these files. Format: Lin et al., ECCV 2014, https://cocodataset.org/#format-data.
+Reads and writes ``{train,val,test}.json`` and ``unlabelled.json``: ``bbox`` is xywh in pixels of ``file_name``, the converted
+PNG. Every stage reads these files, so neither pandas nor torch is needed here.
+Format: Lin et al., ECCV 2014, https://cocodataset.org/#format-data.
 """
 
 import math
