@@ -107,10 +107,9 @@ def entry_complaint(entry: Any, split: str) -> str | None:
     paths = entry["image_path"]
     if not paths or not all(isinstance(path, str) and path for path in paths):
         return f"image_path is {paths!r}; expected a list of one or more relative file paths"
-    if len({len(entry["boxes"]), len(entry["scores"]), len(entry["labels"])}) != 1:
-        return (
-            f"{len(entry['boxes'])} boxes, {len(entry['scores'])} scores and {len(entry['labels'])} labels; expected as many"
-        )
+    lengths = {key: len(entry[key]) for key in ("boxes", "scores", "labels")}
+    if len(set(lengths.values())) != 1:
+        return f"lengths differ ({lengths}); expected one score and one label a box"
     return _size_complaint(entry, several) or _boxes_complaint(entry, several)
 
 

@@ -1,0 +1,150 @@
+"""What build_annotation joins: the report source's images (unlabelled.json) and its reports (reports.jsonl)."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2rnet.data.annotation_file import SPLITS
+from d2rnet.data.categories import CATEGORY_IDS
+from d2rnet.errors import DatasetError
+from d2rnet.io import read_json, read_jsonl
+from d2rnet.problems import Problems
+
+IMAGE_KEYS = ("id", "height", "width", "source_height", "source_width", "source_id", "split")
+REPORT_IMAGE_KEYS = ("study_id", "subject_id", "source_path")
+REPORT_KEYS = ("study_id", "subject_id", "split", "section", "report", "images")
+_REMEDY = "Run 'd2rnet convert-unlabelled' again."
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """The images of unlabelled.json, in file order.
+
+    Attributes:
+        records: one dictionary an image, as in the file.
+        ids: (n,) int64 image ids.
+        hw: (n, 2) float64 height, width of the converted PNG, pixels: the frame of predicted boxes.
+        source_hw: (n, 2) float64 height, width of the original, pixels: the frame of annotation.json.
+    """
+
+    records: list[dict[str, Any]]
+    ids: NDArray[np.int64]
+    hw: NDArray[np.float64]
+    source_hw: NDArray[np.float64]
+
+
+def read_images(path: Path, problems: Problems) -> ImageTable:
+    """Read unlabelled.json.
+
+    Raises:
+        DatasetError: not COCO, other categories than ours, an image lacks a key, or an image id occurs twice.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+        raise DatasetError(f"{path}: expected a COCO json with a list 'images'. {_REMEDY}")
+    categories = {category["name"]: category["id"] for category in content.get("categories", [])}
+    if categories != dict(CATEGORY_IDS):
+        raise DatasetError(f"{path}: its categories are not the 22 of d2rnet.data.categories, ids 1..22. {_REMEDY}")
+    records: list[dict[str, Any]] = content["images"]
+    for row, record in enumerate(records):
+        missing = [key for key in IMAGE_KEYS if key not in record]
+        if record.get("source_path") is not None:
+            missing += [key for key in REPORT_IMAGE_KEYS if not record.get(key)]
+        if missing:
+            raise DatasetError(f"{path}: images[{row}] ({record.get('source_id')}): lacks {', '.join(missing)}. {_REMEDY}")
+    ids = np.array([record["id"] for record in records], dtype=np.int64)
+    if len(np.unique(ids)) != len(ids):
+        raise DatasetError(f"{path}: {len(ids) - len(np.unique(ids))} image id(s) occur more than once. {_REMEDY}")
+    sizes = np.array(
+        [[record[key] for key in ("height", "width", "source_height", "source_width")] for record in records], dtype=np.float64
+    ).reshape(-1, 4)
+    for bad in np.flatnonzero(~(sizes > 0).all(axis=1)):
+        problems.add(
+            "image_size", file=path, record=f"image {records[bad]['source_id']}", got=sizes[bad].tolist(),
+            expected="height, width, source_height, source_width above 0", remedy=_REMEDY,
+        )  # fmt: skip
+    return ImageTable(records, ids, sizes[:, :2], sizes[:, 2:])
+
+
+def read_reports(path: Path, problems: Problems) -> list[dict[str, Any]]:
+    """Read reports.jsonl and return its records sorted by subject and study.
+
+    Raises:
+        DatasetError: a record lacks a key or its split is unknown.
+    """
+    reports = []
+    studies: set[str] = set()
+    for number, record in enumerate(read_jsonl(path), start=1):
+        missing = [key for key in REPORT_KEYS if key not in record]
+        if missing:
+            raise DatasetError(f"{path}: record {number}: lacks {', '.join(missing)} (it has {', '.join(record)}). {_REMEDY}")
+        if record["split"] not in SPLITS:
+            raise DatasetError(f"{path}: record {number}: split '{record['split']}'; expected {', '.join(SPLITS)}. {_REMEDY}")
+        if record["study_id"] in studies:
+            problems.add(
+                "duplicate_study", file=path, record=f"record {number}", got=f"study {record['study_id']} again",
+                expected="one report a study", remedy=_REMEDY,
+            )  # fmt: skip
+        studies.add(record["study_id"])
+        reports.append(record)
+    reports.sort(key=lambda record: (record["subject_id"], record["study_id"]))
+    return reports
+
+
+def match_images(
+    images: ImageTable, reports: list[dict[str, Any]], *, images_file: Path, reports_file: Path, problems: Problems
+) -> tuple[list[list[int]], int]:
+    """Find the images of each report.
+
+    Args:
+        images: images of unlabelled.json; those without ``source_path`` (extra unlabelled folders) have no report.
+        reports: records of :func:`read_reports`.
+        images_file: named in problems.
+        reports_file: named in problems.
+        problems: grows by images that disagree with their report on study, patient or split, images that two reports
+            claim, and patients in more than one split.
+
+    Returns:
+        For each report the rows of its images in the report's order, and the number of images that reports list but
+        unlabelled.json lacks.
+    """
+    row_of = {record["source_id"]: row for row, record in enumerate(images.records) if record.get("source_path") is not None}
+    unclaimed = set(row_of)
+    rows_of_reports, absent = [], 0
+    for report in reports:
+        rows = [row_of[source_id] for source_id in report["images"] if source_id in row_of]
+        absent += len(report["images"]) - len(rows)
+        for row in rows:
+            image = images.records[row]
+            differing = [key for key in ("study_id", "subject_id", "split") if image[key] != report[key]]
+            if image["source_id"] not in unclaimed:
+                differing.append("claimed twice")
+            unclaimed.discard(image["source_id"])
+            if differing:
+                problems.add(
+                    "image_and_report_disagree", file=images_file, record=f"image {image['source_id']}",
+                    got=f"{', '.join(differing)} unlike study {report['study_id']}", expected=f"what {reports_file} says",
+                    remedy=_REMEDY,
+                )  # fmt: skip
+        rows_of_reports.append(rows)
+    _check_patients(images, reports, reports_file, problems)
+    return rows_of_reports, absent
+
+
+def _check_patients(images: ImageTable, reports: list[dict[str, Any]], reports_file: Path, problems: Problems) -> None:
+    splits: dict[str, set[str]] = defaultdict(set)
+    for record in images.records:
+        if record.get("source_path") is not None:
+            splits[record["subject_id"]].add(record["split"])
+    for report in reports:
+        splits[report["subject_id"]].add(report["split"])
+    for subject_id, found in splits.items():
+        if len(found) > 1:
+            problems.add(
+                "patient_in_two_splits", file=reports_file, record=f"subject {subject_id}", got=", ".join(sorted(found)),
+                expected="one split a patient", remedy="Mend the split table of the report source.",
+            )  # fmt: skip
