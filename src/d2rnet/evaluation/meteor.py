@@ -1,0 +1,201 @@
+"""METEOR 1.5 through one Java process that cannot hang the run.
+
+Drives the jar that pycocoevalcap ships with the same options, so the figures are the same; its own driver waits for ever on a
+newline inside a text, a missing jar, a dead Java and after any exception. Here texts are normalised, Java is looked for first,
+and a process that does not answer in time is ended and reported.
+
+Source of the line protocol (SCORE, EVAL, ``|||``): METEOR 1.5 ``-stdio`` (Denkowski & Lavie, WMT 2014).
+"""
+
+import importlib.util
+import logging
+import math
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from d2rnet.errors import ToolError
+from d2rnet.progress import track
+
+log = logging.getLogger(__name__)
+
+JAVA_REMEDY = "Install Java 8 or newer (Debian, Ubuntu: apt-get install default-jre-headless) and run again"
+_JAR = "meteor/meteor-1.5.jar"
+_FIELD_SEPARATOR = re.compile(r"\|{3,}")
+
+
+@dataclass(frozen=True)
+class MeteorTools:
+    """What METEOR needs: the Java program with its version, and the jar."""
+
+    java: Path
+    java_version: str
+    jar: Path
+
+
+def find_java() -> tuple[Path, str]:
+    """Return the Java program on PATH and the first line of its version.
+
+    Raises:
+        ToolError: there is none, or it does not run; with the remedy.
+    """
+    program = shutil.which("java")
+    if program is None:
+        raise ToolError(f"Java is not on PATH. {JAVA_REMEDY}.")
+    try:
+        done = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ToolError(f"{program}: does not run ({error}). {JAVA_REMEDY}.") from error
+    lines = [line for line in (done.stderr + done.stdout).splitlines() if "version" in line]
+    if done.returncode != 0 or not lines:
+        raise ToolError(f"{program} -version: exit code {done.returncode}; expected a version. {JAVA_REMEDY}.")
+    return Path(program), lines[0].strip()
+
+
+def find_jar() -> Path:
+    """Return METEOR's jar inside pycocoevalcap.
+
+    Raises:
+        ToolError: pycocoevalcap or its jar is missing.
+    """
+    spec = importlib.util.find_spec("pycocoevalcap")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    for folder in folders:
+        jar = Path(folder) / _JAR
+        if jar.is_file():
+            return jar
+    raise ToolError(f"pycocoevalcap/{_JAR}: not found. Install pycocoevalcap: pip install 'pycocoevalcap>=1.2'.")
+
+
+def find_meteor() -> MeteorTools:
+    """Look for everything METEOR needs.
+
+    Raises:
+        ToolError: Java or the jar is missing; with the remedy.
+    """
+    java, version = find_java()
+    return MeteorTools(java, version, find_jar())
+
+
+def normalise(text: str) -> str:
+    """Return text on one line with single spaces and without METEOR's field separator ``|||``."""
+    return " ".join(_FIELD_SEPARATOR.sub(" ", text).split())
+
+
+class Meteor:
+    """One METEOR process for a run; a context manager.
+
+    Args:
+        tools: Java and jar, from :func:`find_meteor`.
+        timeout_seconds: longest wait for one answer. The first answer includes loading the paraphrase table (about 10 s).
+    """
+
+    def __init__(self, tools: MeteorTools, *, timeout_seconds: float) -> None:
+        self._tools = tools
+        self._timeout = timeout_seconds
+        self._timed_out = False
+
+    def __enter__(self) -> Self:
+        """Start Java."""
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        command = [str(self._tools.java), "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", str(self._tools.jar)]
+        try:
+            self._process = subprocess.Popen(
+                [*command, "-", "-", "-stdio", "-l", "en", "-norm"],
+                cwd=self._tools.jar.parent,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            self._errors.close()
+            raise ToolError(f"METEOR: {self._tools.java} does not start ({error}). {JAVA_REMEDY}.") from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """End Java, whatever happened."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def score(
+        self, references: Sequence[str], hypotheses: Sequence[str], *, what: str = "METEOR"
+    ) -> tuple[float, list[float]]:
+        """Score one reference a hypothesis.
+
+        Args:
+            references: N texts.
+            hypotheses: N texts in the same order; an empty one scores 0.
+            what: name for the progress line.
+
+        Returns:
+            METEOR of the corpus (from summed statistics, not the mean of the pairs) and the N scores of the pairs, all 0..1.
+
+        Raises:
+            ToolError: Java died, did not answer in time or answered with something else than numbers.
+        """
+        if not references:
+            raise ValueError("METEOR: no pairs to score")
+        statistics = []
+        pairs = zip(references, hypotheses, strict=True)
+        for index, (reference, hypothesis) in enumerate(track(pairs, total=len(references), what=what, unit="pair")):
+            fields = " ||| ".join(("SCORE", normalise(reference), normalise(hypothesis)))
+            answer = self._ask(fields, 1)[0]
+            _numbers([answer], f"pair {index}")
+            statistics.append(answer)
+        *pair_scores, corpus = _numbers(self._ask(" ||| ".join(("EVAL", *statistics)), len(statistics) + 1), "EVAL")
+        return corpus, pair_scores
+
+    def _ask(self, line: str, answers: int) -> list[str]:
+        """Send one line and read so many lines; the watchdog's kill turns any wait into an end of file."""
+        watchdog = threading.Timer(self._timeout, self._give_up)
+        watchdog.start()
+        try:
+            assert self._process.stdin is not None and self._process.stdout is not None
+            try:
+                self._process.stdin.write(line + "\n")
+                self._process.stdin.flush()
+                received = [self._process.stdout.readline() for _ in range(answers)]
+            except OSError as error:
+                raise self._failure() from error
+        finally:
+            watchdog.cancel()
+        if not all(received):
+            raise self._failure()
+        return [text.strip() for text in received]
+
+    def _give_up(self) -> None:
+        self._timed_out = True
+        self._process.kill()
+
+    def _failure(self) -> ToolError:
+        """Say why Java gave no answer, with the end of what it wrote to its standard error."""
+        self._process.wait()
+        self._errors.seek(0)
+        said = self._errors.read().strip()[-500:] or "nothing"
+        if self._timed_out:
+            reason = f"no answer within {self._timeout:g} s (evaluation.meteor_timeout_seconds); the Java process was ended"
+        else:
+            reason = f"the Java process ended with code {self._process.returncode}"
+        return ToolError(
+            f"METEOR: {reason}. Its standard error says: {said}. Expected one answer a pair; METEOR needs 2 GB of memory. "
+            "Check with 'd2rnet doctor', or set evaluation.meteor to false to leave METEOR out."
+        )
+
+
+def _numbers(lines: Sequence[str], where: str) -> list[float]:
+    """Parse lines of space-separated numbers; an undefined score (NaN: no word in either text) counts as 0."""
+    try:
+        values = [float(word) for line in lines for word in line.split()]
+    except ValueError as error:
+        raise ToolError(f"METEOR: {where}: answered '{lines[0][:200]}'; expected numbers.") from error
+    return [0.0 if math.isnan(value) else value for value in values]

@@ -1,0 +1,152 @@
+"""Pairs of reference and generated report, and the two controls that tell whether a score means anything.
+
+Reads: test.jsonl of generate-reports, annotation.json. The shuffled control keeps the hypotheses and gives each a reference of
+another study: a model that ignores its image scores the same there. The most-frequent-report control answers every image with
+the commonest report of the training split.
+"""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from d2rnet.data.annotation_file import Entry
+from d2rnet.errors import DatasetError
+from d2rnet.evaluation.caption_scores import single_spaced
+from d2rnet.io import read_jsonl
+from d2rnet.problems import Problems
+
+log = logging.getLogger(__name__)
+_REMEDY = "Make the file with 'd2rnet generate-reports' and 'd2rnet gather-reports'."
+
+
+@dataclass(frozen=True)
+class ReportPairs:
+    """N pairs in file order.
+
+    Attributes:
+        ids: entry ids of annotation.json.
+        references: cleaned reference reports, none empty.
+        hypotheses: generated reports; may be empty.
+        study_ids: study of each pair.
+        split: the split of annotation.json that all ids belong to.
+        missing: entries of that split without a generated report.
+    """
+
+    ids: list[str]
+    references: list[str]
+    hypotheses: list[str]
+    study_ids: list[str]
+    split: str
+    missing: int
+
+
+def read_pairs(generated: Path, annotation: Mapping[str, Sequence[Entry]]) -> ReportPairs:
+    """Read generated reports and match them with the entries of annotation.json.
+
+    Args:
+        generated: JSON lines file with ``id``, ``reference``, ``hypothesis``.
+        annotation: splits of annotation.json.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DatasetError: no line, a key missing or not a string, an empty reference, an id twice, unknown, or of another split
+            than the first one; all problems are listed.
+    """
+    if not generated.is_file():
+        raise FileNotFoundError(f"{generated}: no such file; it is made by 'd2rnet gather-reports'.")
+    where = {entry["id"]: (split, entry["study_id"]) for split, entries in annotation.items() for entry in entries}
+    problems = Problems()
+    lines: dict[str, dict[str, Any]] = {}
+    splits: Counter[str] = Counter()
+    for number, line in enumerate(read_jsonl(generated), start=1):
+        complaint = _complaint(line, lines, where)
+        if complaint:
+            kind, got, expected = complaint
+            record = f"report {number} (id {line.get('id', 'missing')})"
+            problems.add(kind, file=generated, record=record, got=got, expected=expected, remedy=_REMEDY)
+            continue
+        lines[line["id"]] = line
+        splits[where[line["id"]][0]] += 1
+    if len(splits) > 1:
+        found = ", ".join(f"{count} of {split}" for split, count in splits.most_common())
+        expected = "reports of one split only"
+        problems.add("mixed_splits", file=generated, record="all reports", got=found, expected=expected, remedy=_REMEDY)
+    problems.raise_if_any(stage="evaluate-reports")
+    if not lines:
+        raise DatasetError(f"{generated}: holds no report; expected one JSON object a line. {_REMEDY}")
+    split = next(iter(splits))
+    missing = len(annotation[split]) - len(lines)
+    if missing:
+        log.warning("%s: %d of %d %s entries have no generated report", generated, missing, len(annotation[split]), split)
+    return ReportPairs(
+        ids=list(lines),
+        references=[single_spaced(line["reference"]) for line in lines.values()],
+        hypotheses=[single_spaced(line["hypothesis"]) for line in lines.values()],
+        study_ids=[where[key][1] for key in lines],
+        split=split,
+        missing=missing,
+    )
+
+
+def _complaint(
+    line: Mapping[str, Any], seen: Mapping[str, Any], known: Mapping[str, tuple[str, str]]
+) -> tuple[str, str, str] | None:
+    """Say what is wrong with one line: (kind, got, expected); None if nothing is."""
+    for key in ("id", "reference", "hypothesis"):
+        if not isinstance(line.get(key), str):
+            return "bad_field", f"{key} {line.get(key)!r}", f"a string under '{key}'"
+    if line["id"] in seen:
+        return "duplicate_id", f"id '{line['id']}' a second time", "each id once"
+    if line["id"] not in known:
+        return "unknown_id", f"id '{line['id']}'", "an id of annotation.json"
+    if not line["reference"].strip():
+        return "empty_reference", "an empty reference", "the cleaned report of the study"
+    return None
+
+
+def derangement(groups: Sequence[str], seed: int) -> list[int] | None:
+    """Return a seeded permutation that gives no item a partner of its own group.
+
+    Groups are put in random order, members side by side, and the row is turned by the size of the largest group, which no
+    group can then overlap itself.
+
+    Args:
+        groups: group name of each of N items (study ids, so that two images of a study never swap the same report).
+        seed: seed of the random order.
+
+    Returns:
+        N indices, a permutation; None if one group holds more than half of the items.
+    """
+    members: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    largest = max(map(len, members.values()), default=0)
+    if not groups or 2 * largest > len(groups):
+        return None
+    generator = random.Random(seed)
+    blocks = list(members.values())
+    generator.shuffle(blocks)
+    for block in blocks:
+        generator.shuffle(block)
+    row = [index for block in blocks for index in block]
+    partner = [0] * len(row)
+    for place, index in enumerate(row):
+        partner[index] = row[(place + largest) % len(row)]
+    return partner
+
+
+def most_frequent(reports: Sequence[str]) -> tuple[str, int]:
+    """Return the commonest report and how often it occurs; of equals the alphabetically first.
+
+    Raises:
+        DatasetError: there is no report.
+    """
+    if not reports:
+        raise DatasetError("annotation.json: the training split has no report; the most-frequent-report control needs one.")
+    counts = Counter(reports)
+    text = min(counts, key=lambda report: (-counts[report], report))
+    return text, counts[text]

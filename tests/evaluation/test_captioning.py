@@ -1,0 +1,228 @@
+"""Scores of generated reports: numbers worked out by hand, controls, bad input."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from d2rnet.data.annotation_file import write_annotation
+from d2rnet.errors import DatasetError, ToolError
+from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
+from d2rnet.evaluation.captioning import evaluate_reports, text_statistics
+from d2rnet.evaluation.report_pairs import derangement, most_frequent
+from d2rnet.io import write_json, write_jsonl
+from d2rnet.report.vocabulary import count_vocabulary
+from d2rnet.settings import complete
+
+NO_METEOR = complete({"meteor": False}, "evaluation")
+
+
+def entry(name: str, split: str, report: str, study: str | None = None) -> dict[str, Any]:
+    return {
+        "id": name, "study_id": study or name, "subject_id": f"p{name}", "split": split, "report": report,
+        "image_path": [f"{name}.jpg"], "height": 10, "width": 10, "boxes": [], "scores": [], "labels": [],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> dict[str, Any]:
+    """Arguments of evaluate_reports on 4 test images of 3 studies; two training reports are equal after cleaning."""
+    reports = {"a": "heart is big .", "b": "lungs are clear .", "c": "no acute effusion seen ."}
+    test = [entry("a", "test", "x"), entry("b1", "test", "x", "b"), entry("b2", "test", "x", "b"), entry("c", "test", "x")]
+    train = [
+        entry("t1", "train", "Lungs are clear."),
+        entry("t2", "train", "LUNGS are clear.\n"),
+        entry("t3", "train", "Normal."),
+    ]
+    write_annotation(tmp_path / "annotation.json", {"train": train, "test": test})
+    vocabulary = count_vocabulary(["lungs are clear ."], protocol="r2gen", section="findings", min_token_count=1)
+    vocabulary.save(tmp_path / "model" / "vocabulary.json")
+    lines = [
+        {"id": "a", "reference": reports["a"], "hypothesis": "heart is big .", "log_prob": -1.0, "sentences": []},
+        {"id": "b1", "reference": reports["b"], "hypothesis": "lungs are clear .", "log_prob": -1.0, "sentences": []},
+        {"id": "b2", "reference": reports["b"], "hypothesis": "lungs are clear .", "log_prob": -1.0, "sentences": []},
+        {"id": "c", "reference": reports["c"], "hypothesis": "", "log_prob": -1.0, "sentences": []},
+    ]
+    write_jsonl(tmp_path / "test.jsonl", lines)
+    return {
+        "generated": tmp_path / "test.jsonl",
+        "annotation": tmp_path / "annotation.json",
+        "model": tmp_path / "model",
+        "output": tmp_path / "out",
+        "settings": NO_METEOR,
+    }
+
+
+def test_bleu_and_rouge_by_hand() -> None:
+    """Precisions 3/4, 2/3, 1/2, 0/1, no brevity penalty; longest common subsequence 3 of 4 and 4."""
+    scores = Scorer(None).score(["a b c e", "w"], ["a b c d", "w"], what="test")
+    assert scores["bleu_1"] == pytest.approx(4 / 5)
+    assert scores["bleu_2"] == pytest.approx(math.sqrt(4 / 5 * 2 / 3))
+    assert scores["bleu_3"] == pytest.approx((4 / 5 * 2 / 3 * 1 / 2) ** (1 / 3))
+    assert scores["bleu_4"] == pytest.approx(0, abs=1e-3)
+    assert scores["rouge_l"] == pytest.approx((0.75 + 1) / 2)
+
+
+def test_brevity_penalty_of_the_corpus() -> None:
+    scores = Scorer(None).score(["a b c d", "e f g h"], ["a b c d", ""], what="test")
+    assert scores["bleu_1"] == pytest.approx(math.exp(1 - 8 / 4))
+    assert scores["rouge_l"] == pytest.approx(0.5)
+
+
+def test_cider_of_one_right_and_one_wrong_report() -> None:
+    """Every word occurs in one of two references: an equal report has cosine 1 for each order, times 10."""
+    scores = Scorer(None).score(["a b c d", "e f g h"], ["a b c d", "i j k l"], what="test")
+    assert scores["cider"] == pytest.approx(5.0)
+
+
+def test_cider_of_one_pair_is_undefined_not_zero() -> None:
+    scorer = Scorer(None)
+    assert scorer.score(["a b c d"], ["a b c d"], what="test")["cider"] is None
+    assert "at least 2 pairs" in scorer.notes["cider"]
+
+
+def test_all_hypotheses_empty_scores_zero() -> None:
+    scores = Scorer(None).score(["a b c d", "e f g h"], ["", ""], what="test")
+    assert [scores[key] for key in ("bleu_1", "bleu_4", "rouge_l", "cider")] == pytest.approx([0, 0, 0, 0])
+
+
+def test_white_space_does_not_change_scores() -> None:
+    assert single_spaced(" a\r\nb  c\td ") == "a b c d"
+    plain = Scorer(None).score(["a b c d", "e f g h"], ["a b c d", "e f x y"], what="test")
+    odd = Scorer(None).score(["a  b\nc d", "e f g h"], ["a b\r\nc d ", "e f\rx  y"], what="test")
+    assert odd == plain
+
+
+def test_text_statistics() -> None:
+    found = text_statistics(["a b c", "a", "a"], ["x y", "x y", ""])
+    assert found["unique_report_rate"] == pytest.approx(2 / 3)
+    assert found["unique_reference_rate"] == pytest.approx(2 / 3)
+    assert found["empty_hypotheses"] == 1
+    assert found["mean_tokens"] == {"hypothesis": pytest.approx(4 / 3), "reference": pytest.approx(5 / 3)}
+
+
+@pytest.mark.parametrize("groups", ["ab", "aabb", "abcabcabcabc", "aaabcdef", "abcdefghij"])
+@pytest.mark.parametrize("seed", range(5))
+def test_derangement_pairs_no_study_with_itself(groups: str, seed: int) -> None:
+    partner = derangement(list(groups), seed)
+    assert partner is not None
+    assert sorted(partner) == list(range(len(groups)))
+    assert all(groups[index] != groups[other] for index, other in enumerate(partner))
+
+
+def test_derangement_follows_its_seed() -> None:
+    names = [str(index) for index in range(50)]
+    assert derangement(names, 1) == derangement(names, 1) != derangement(names, 2)
+
+
+@pytest.mark.parametrize("groups", ["", "a", "aab"])
+def test_derangement_that_cannot_be(groups: str) -> None:
+    assert derangement(list(groups), 0) is None
+
+
+def test_most_frequent_report() -> None:
+    assert most_frequent(["b", "a", "b", "c"]) == ("b", 2)
+    assert most_frequent(["b", "a"]) == ("a", 1)
+    with pytest.raises(DatasetError, match="training split has no report"):
+        most_frequent([])
+
+
+def test_metrics_file(run: dict[str, Any]) -> None:
+    evaluate_reports(**run)
+    metrics = json.loads((run["output"] / "metrics.json").read_text())
+    protocol = metrics["protocol"]
+    assert {key: protocol[key] for key in ("text", "section", "split", "n", "references_per_report", "shuffle_seed")} == {
+        "text": "r2gen", "section": "findings", "split": "test", "n": 4, "references_per_report": 1, "shuffle_seed": 0,
+    }  # fmt: skip
+    assert protocol["scorer"].startswith("pycocoevalcap 1.")
+    assert metrics["scores"]["bleu_1"] == pytest.approx(math.exp(1 - 17 / 12))  # 12 words, all right, of 17
+    assert metrics["scores"]["rouge_l"] == pytest.approx(0.75)
+    assert metrics["shuffled"]["rouge_l"] < 0.3  # only full stops are left in common
+    assert metrics["most_frequent_report"]["report"] == "lungs are clear ."
+    assert metrics["most_frequent_report"]["training_count"] == 2
+    assert metrics["most_frequent_report"]["training_reports"] == 3
+    assert metrics["most_frequent_report"]["cider"] > 0
+    assert metrics["unique_report_rate"] == pytest.approx(3 / 4)
+    assert metrics["empty_hypotheses"] == 1
+    assert metrics["scores"]["meteor"] is None
+    assert metrics["notes"]["meteor"] == "not run: evaluation.meteor is false"
+    record = json.loads((run["output"] / "run.json").read_text())
+    assert record["command"] == "evaluate-reports"
+    assert record["counts"] == {"reports": 4, "entries_without_report": 0, "empty_hypotheses": 1}
+    assert record["seeds"] == {"shuffle": 0}
+    assert set(record["inputs"]) == {"generated", "annotation", "vocabulary"}
+
+
+def test_missing_java_leaves_everything_else_as_it_is(
+    run: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate_reports(**run)
+    without = json.loads((run["output"] / "metrics.json").read_text())
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    evaluate_reports(**{**run, "settings": complete({"meteor": "auto"}, "evaluation")})
+    metrics = json.loads((run["output"] / "metrics.json").read_text())
+    assert metrics["notes"]["meteor"].startswith("not run: Java is not on PATH. Install Java")
+    for section in ("scores", "shuffled", "most_frequent_report", "unique_report_rate"):
+        assert metrics[section] == without[section]
+
+
+def test_meteor_insisted_on_without_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolError, match="Java is not on PATH"):
+        open_meteor(True, timeout_seconds=10)
+
+
+def test_part_of_the_split_is_counted(run: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    lines = run["generated"].read_text().splitlines()
+    run["generated"].write_text("\n".join(lines[:3]) + "\n")
+    evaluate_reports(**run)
+    assert json.loads((run["output"] / "run.json").read_text())["counts"]["entries_without_report"] == 1
+    assert "1 of 4 test entries have no generated report" in caplog.text
+
+
+def test_one_study_only_has_no_shuffled_control(run: dict[str, Any]) -> None:
+    lines = run["generated"].read_text().splitlines()
+    run["generated"].write_text("\n".join(lines[1:3]) + "\n")
+    evaluate_reports(**run)
+    metrics = json.loads((run["output"] / "metrics.json").read_text())
+    assert set(metrics["shuffled"].values()) == {None}
+    assert "more than half" in metrics["notes"]["shuffled"]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ({"id": "a", "reference": "x .", "hypothesis": "x ."}, r"report 5 \(id a\).*a second time"),
+        ({"id": "zz", "reference": "x .", "hypothesis": "x ."}, r"report 5 \(id zz\).*an id of annotation\.json"),
+        ({"id": "t1", "reference": "x .", "hypothesis": "x ."}, r"4 of test, 1 of train"),
+        ({"reference": "x .", "hypothesis": "x ."}, r"report 5 \(id missing\).*string under 'id'"),
+        ({"id": "t1", "reference": "x .", "hypothesis": None}, r"hypothesis None"),
+        ({"id": "t1", "reference": " ", "hypothesis": "x"}, r"empty reference"),
+    ],
+)
+def test_bad_lines_are_named(run: dict[str, Any], line: dict[str, Any], complaint: str) -> None:
+    with run["generated"].open("a") as stream:
+        stream.write(json.dumps(line) + "\n")
+    with pytest.raises(DatasetError, match=complaint):
+        evaluate_reports(**run)
+    assert not (run["output"] / "metrics.json").exists()
+
+
+def test_no_generated_report(run: dict[str, Any]) -> None:
+    run["generated"].write_text("")
+    with pytest.raises(DatasetError, match="holds no report"):
+        evaluate_reports(**run)
+
+
+def test_annotation_of_another_schema(run: dict[str, Any]) -> None:
+    write_json(run["annotation"], {"images": [], "annotations": []})
+    with pytest.raises(DatasetError, match="expected an object with the keys train, val, test"):
+        evaluate_reports(**run)
+
+
+@pytest.mark.parametrize("option", ["generated", "annotation", "model"])
+def test_missing_file_is_named(run: dict[str, Any], option: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"absent.*: no such file"):
+        evaluate_reports(**{**run, option: run["output"] / "absent"})
