@@ -158,12 +158,12 @@ def test_unknown_class_threshold_is_a_configuration_error(inputs: Any) -> None:
         inputs.build(class_score_thresholds={"Cardiomegly": 0.3})
 
 
-def test_missing_key_duplicate_id_and_foreign_categories_are_named(inputs: Any) -> None:
+def test_missing_key_and_duplicate_id_are_named(inputs: Any) -> None:
     del inputs.images[1]["source_height"]
     with pytest.raises(DatasetError, match=r"images\[1\] \(b\): lacks source_height"):
         inputs.build()
     inputs.images[1] |= {"source_height": 400, "id": 1}
-    with pytest.raises(DatasetError, match=r"1 image id\(s\) occur more than once"):
+    with pytest.raises(DatasetError, match=r"duplicate id in images: \[1\]"):
         inputs.build()
     inputs.images[1]["id"] = 2
     del inputs.reports[0]["report"]

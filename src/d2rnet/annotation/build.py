@@ -19,6 +19,7 @@ from d2rnet.annotation.predictions import PseudoBoxes, by_class, read_prediction
 from d2rnet.annotation.thresholds import threshold_table
 from d2rnet.data.annotation_file import SPLITS, Entry, write_annotation
 from d2rnet.data.categories import CATEGORY_NAMES
+from d2rnet.data.coco import xyxy_to_xywh
 from d2rnet.io import write_json
 from d2rnet.problems import Problems
 from d2rnet.progress import track
@@ -142,8 +143,7 @@ class EntryWriter:
         self._studies = studies
         self._entry = entry
         self._starts = np.searchsorted(boxes.rows, np.arange(len(images.records) + 1)).tolist()
-        corners = boxes.boxes_xyxy
-        self._boxes_xywh = np.column_stack([corners[:, :2], np.round(corners[:, 2:] - corners[:, :2], DECIMALS_PX)])
+        self._boxes_xywh = np.round(xyxy_to_xywh(boxes.boxes_xyxy), DECIMALS_PX)
         self._scores = np.round(boxes.scores, 6)
         self._category_ids = boxes.category_ids
         self.written: Counter[str] = Counter(dict.fromkeys(SPLITS, 0))

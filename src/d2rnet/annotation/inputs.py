@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.data.annotation_file import SPLITS
-from d2rnet.data.categories import CATEGORY_IDS
+from d2rnet.data.coco import load_coco
 from d2rnet.errors import DatasetError
-from d2rnet.io import read_json, read_jsonl
+from d2rnet.io import read_jsonl
 from d2rnet.problems import Problems
 
 IMAGE_KEYS = ("id", "height", "width", "source_height", "source_width", "source_id", "split")
@@ -41,15 +41,9 @@ def read_images(path: Path, problems: Problems) -> ImageTable:
     """Read unlabelled.json.
 
     Raises:
-        DatasetError: not COCO, other categories than ours, an image lacks a key, or an image id occurs twice.
+        DatasetError: not a COCO json of this package (see :func:`load_coco`), or an image lacks a key.
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise DatasetError(f"{path}: expected a COCO json with a list 'images'. {_REMEDY}")
-    categories = {category["name"]: category["id"] for category in content.get("categories", [])}
-    if categories != dict(CATEGORY_IDS):
-        raise DatasetError(f"{path}: its categories are not the 22 of d2rnet.data.categories, ids 1..22. {_REMEDY}")
-    records: list[dict[str, Any]] = content["images"]
+    records: list[dict[str, Any]] = load_coco(path)["images"]
     for row, record in enumerate(records):
         missing = [key for key in IMAGE_KEYS if key not in record]
         if record.get("source_path") is not None:
@@ -57,8 +51,6 @@ def read_images(path: Path, problems: Problems) -> ImageTable:
         if missing:
             raise DatasetError(f"{path}: images[{row}] ({record.get('source_id')}): lacks {', '.join(missing)}. {_REMEDY}")
     ids = np.array([record["id"] for record in records], dtype=np.int64)
-    if len(np.unique(ids)) != len(ids):
-        raise DatasetError(f"{path}: {len(ids) - len(np.unique(ids))} image id(s) occur more than once. {_REMEDY}")
     sizes = np.array(
         [[record[key] for key in ("height", "width", "source_height", "source_width")] for record in records], dtype=np.float64
     ).reshape(-1, 4)

@@ -11,7 +11,7 @@ from d2rnet.problems import Problems
 from d2rnet.settings import Settings
 
 LABELLED_SOURCES: Mapping[str, str] = MappingProxyType(
-    {name: f"d2rnet.data.{name}" for name in ("vindr", "vinbigdata", "nih", "coco")}
+    {name: f"d2rnet.data.{name}" for name in ("vindr", "vinbigdata", "nih")} | {"coco": "d2rnet.data.coco_source"}
 )
 REPORT_SOURCES: Mapping[str, str] = MappingProxyType({name: f"d2rnet.data.{name}" for name in ("mimic", "openi", "r2gen")})
 UNLABELLED_SOURCES: Mapping[str, str] = MappingProxyType({"folder": "d2rnet.data.folder"})
