@@ -1,0 +1,40 @@
+# 'make demo' and 'make test' do everything on a fresh machine with Python 3.11-3.13 and make; the others are for developers.
+# Variables: PYTHON=python3.12 picks the interpreter, CORES=4 limits the demo, PYTEST_ARGS=... goes to pytest,
+# DETECTRON2_SPEC=... installs another detectron2 (see envs/bootstrap.py).
+
+SHELL := /bin/bash
+PYTHON ?= python3
+CORES ?= all
+PYTEST_ARGS ?=
+BIN := .venv/bin
+SUMMARY := results/summarize/summary.md
+WITH_ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test setup envs constraints clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv with everything in it (about 7 GB); a finished one is left alone
+	@command -v $(PYTHON) >/dev/null || { echo "[setup] stopped: $(PYTHON) is not on PATH." >&2; \
+	  echo "[setup] remedy: apt-get install python3 python3-venv, or name one: make PYTHON=python3.12 setup." >&2; exit 2; }
+	@$(PYTHON) envs/bootstrap.py
+
+demo: setup ## run the whole workflow on the synthetic cohort and print the result table
+	@before=$$(date -r $(SUMMARY) +%s.%N 2>/dev/null); \
+	$(WITH_ENV) $(BIN)/snakemake --cores $(CORES) || exit $$?; \
+	if [ "$$before" = "$$(date -r $(SUMMARY) +%s.%N)" ]; then cat $(SUMMARY); fi
+
+test: setup ## run the test suite
+	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 $(PYTEST_ARGS)
+
+envs: setup ## write envs/<rule>.yaml from the extras of pyproject.toml
+	@$(WITH_ENV) $(BIN)/python envs/generate.py
+
+constraints: setup ## write the versions in .venv to envs/constraints.txt
+	@$(WITH_ENV) $(BIN)/python envs/generate.py --constraints
+
+clean: ## remove caches; results stay (remove those with 'snakemake --delete-all-output --cores 1')
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find src tests envs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
