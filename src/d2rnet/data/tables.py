@@ -61,8 +61,11 @@ class ReportTable:
         reports: one row a study that has text in the wanted section, columns REPORT_COLUMNS; ``report`` is the section's text
             with white space collapsed to single spaces, nothing else changed.
         counts: images and studies in, dropped and why, kept.
+        unreadable_reports: one record a report file that is missing, empty or not UTF-8, keys ``path, study_id, reason``;
+            its images stay, for the detector.
     """
 
     images: pd.DataFrame
     reports: pd.DataFrame
     counts: Counter[str] = field(default_factory=Counter)
+    unreadable_reports: list[dict[str, str]] = field(default_factory=list)
