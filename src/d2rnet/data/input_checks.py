@@ -1,0 +1,156 @@
+"""Checks of verify_inputs that look across rows, tables and sources: required files, duplicates, splits, leakage, sizes.
+
+Works on whole columns, so that 377,110 images take seconds; only offending rows are looked at one by one.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable
+
+import pandas as pd
+
+from d2rnet.data.annotation_file import SPLITS
+from d2rnet.data.csv_tables import csv_columns
+from d2rnet.data.tables import LabelledTable, ReportTable, RequiredFile
+from d2rnet.errors import DatasetError
+from d2rnet.problems import Problems
+
+TABLE_SUFFIXES = (".csv", ".csv.gz")
+
+
+def check_required_files(files: Iterable[RequiredFile], problems: Problems) -> None:
+    """Note files that are missing, tables that cannot be read and columns that a table lacks."""
+    for needed in files:
+        if not needed.path.exists():
+            problems.add(
+                "missing_file", file=needed.path, record=needed.config_key, got="no such file or folder",
+                expected=needed.what, remedy=f"Set {needed.config_key}, or put the file there.",
+            )  # fmt: skip
+        elif needed.columns and needed.path.name.endswith(TABLE_SUFFIXES):
+            _check_columns(needed, problems)
+
+
+def _check_columns(needed: RequiredFile, problems: Problems) -> None:
+    try:
+        found = csv_columns(needed.path)
+    except DatasetError as error:
+        problems.add(
+            "unreadable_table", file=needed.path, record=needed.config_key, got=str(error), expected=needed.what,
+            remedy="Mend the table.",
+        )  # fmt: skip
+        return
+    for column in needed.columns:
+        if column not in found:
+            close = difflib.get_close_matches(column, found, n=1, cutoff=0.5)
+            problems.add(
+                "missing_column", file=needed.path, record="header", got=", ".join(found),
+                expected=f"a column '{column}'" + (f" (closest: '{close[0]}')" if close else ""),
+                remedy="Rename the column or take the original file.",
+            )  # fmt: skip
+
+
+def check_labelled(table: LabelledTable, problems: Problems, *, file: str) -> None:
+    """Note repeated images, boxes of unlisted images, and a source without boxes or without images of a split."""
+    images, boxes = table.images, table.boxes
+    _check_repeats(images, problems, file=file)
+    unlisted = boxes[~boxes["source_id"].isin(images["source_id"])]
+    for row in unlisted.itertuples():
+        problems.add(
+            "box_of_unlisted_image", file=file, record=str(row.origin), got=f"image {row.source_id}",
+            expected="an image of the source", remedy="Remove the row or add the image.",
+        )  # fmt: skip
+    splits = set(images["split"])
+    wanted = {"train", "test"} if splits - {""} else set()
+    for split in sorted(wanted - splits):
+        _note_empty(problems, file=file, split=split, what="labelled image")
+    if not len(boxes):
+        _note_empty(problems, file=file, split="any split", what="box")
+
+
+def check_reports(table: ReportTable, problems: Problems, *, file: str, with_text: bool) -> None:
+    """Note repeated images and studies, patients in two splits, and splits without images or reports.
+
+    Args:
+        table: images and reports.
+        problems: grows.
+        file: root of the source, named in problems.
+        with_text: whether reports are expected (a folder of images has none).
+    """
+    _check_repeats(table.images, problems, file=file)
+    if not with_text:
+        if not len(table.images):
+            _note_empty(problems, file=file, split="train", what="image")
+        return
+    already = problems.counts()
+    for kind, group, other in (
+        ("patient_in_two_splits", "subject_id", "split"),
+        ("study_of_two_patients", "study_id", "subject_id"),
+    ):
+        if kind in already:
+            continue
+        both = pd.concat([table.images[[group, other]], table.reports[[group, other]]]).drop_duplicates()
+        for value, found in both[both[group].duplicated(keep=False)].groupby(group)[other]:
+            problems.add(
+                kind, file=file, record=f"{group} {value}", got=f"{other} {', '.join(sorted(found))}",
+                expected=f"one {other}", remedy="Mend the tables, or leave its rows out.",
+            )  # fmt: skip
+    for study_id in table.reports.loc[table.reports["study_id"].duplicated(), "study_id"]:
+        problems.add(
+            "duplicate_study", file=file, record=f"study {study_id}", got="two reports", expected="one report a study",
+            remedy="Remove one of them.",
+        )  # fmt: skip
+    with_report = table.images[table.images["study_id"].isin(table.reports["study_id"])]
+    for split in sorted(set(SPLITS) - set(with_report["split"])):
+        _note_empty(problems, file=file, split=split, what="image with a report")
+
+
+def _check_repeats(images: pd.DataFrame, problems: Problems, *, file: str) -> None:
+    for column, kind in (("source_id", "duplicate_image_id"), ("path", "duplicate_image_path")):
+        if kind in problems.counts():
+            continue
+        for value in images.loc[images[column].duplicated(), column].unique():
+            problems.add(
+                kind, file=file, record=f"image {value}", got=f"{column} more than once", expected="each image once",
+                remedy="Remove the repeated rows.",
+            )  # fmt: skip
+
+
+def _note_empty(problems: Problems, *, file: str, split: str, what: str) -> None:
+    problems.add(
+        "empty_split", file=file, record=split, got=f"no {what}", expected=f"at least one {what}",
+        remedy="Check root, views and section in the configuration, and the source's own split.",
+    )  # fmt: skip
+
+
+def file_identity(path: str) -> tuple[int, int] | None:
+    """Return what names a file's content on disk (device, inode): equal through symbolic and hard links; None if missing."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - 377,110 files: Path.stat adds nothing but time
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def check_leakage(labelled_test: pd.DataFrame, other: pd.DataFrame, problems: Problems, *, file: str, remedy: str) -> None:
+    """Note images of the labelled test split that another source would train on.
+
+    Args:
+        labelled_test: columns ``source_id`` and ``file`` (path as text) of labelled images that are, or may become, test
+            images.
+        other: the same columns and ``split`` of another source; only ``train`` and ``val`` are looked at.
+        problems: grows by one for each image, found by id or as the same file on disk.
+        file: root of the other source, named in problems.
+        remedy: what to do about it.
+    """
+    used = other[other["split"].isin(["train", "val"])]
+    test_ids = set(labelled_test["source_id"])
+    test_files = {file_identity(path): path for path in labelled_test["file"]}
+    test_files.pop(None, None)
+    for row in used.itertuples():
+        same_file = test_files.get(file_identity(row.file)) if test_files else None
+        if row.source_id in test_ids or same_file is not None:
+            why = f"the same file as {same_file}" if same_file else "an id of the labelled test split"
+            problems.add(
+                "labelled_test_image_in_training", file=file, record=f"image {row.source_id}", got=f"split {row.split}, {why}",
+                expected="no labelled test image", remedy=remedy,
+            )  # fmt: skip

@@ -1,0 +1,204 @@
+"""verify_inputs: check every configured root, table, count and image header before anything costly runs.
+
+Reads: the sources of ``data``; nothing is written to them. Writes, into the output folder: summary.json (counts),
+quarantine.jsonl (images to leave out: ``path, source, source_id, reason``), run.json, unreadable_reports.jsonl and, always,
+problems.jsonl (empty if all is well). Problems are collected over all sources and end the run together; an unreadable image
+alone does not end it, unless they are more than ``data.conversion.max_bad_fraction`` of a source.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from d2rnet.data.box_tables import check_boxes
+from d2rnet.data.dicom import check_headers
+from d2rnet.data.input_checks import check_labelled, check_leakage, check_reports, check_required_files
+from d2rnet.data.sources import LabelledSource, ReportSource, labelled_source, report_source, unlabelled_source
+from d2rnet.data.tables import LabelledTable, ReportTable
+from d2rnet.errors import DatasetError
+from d2rnet.io import write_json, write_jsonl
+from d2rnet.problems import Problems
+from d2rnet.provenance import write_run_record
+from d2rnet.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Source:
+    """One configured source while it is checked.
+
+    Attributes:
+        name: ``labelled``, ``reports`` or ``extra_unlabelled[0]``: its key under ``data``.
+        settings: its section of the configuration.
+        reader: the module that reads it.
+        table: what the module read, None where it could not.
+        images: the table's images with ``file``, the path to open, as text.
+        quarantine: one record an unreadable image.
+        counts: what goes into summary.json.
+    """
+
+    name: str
+    settings: Settings
+    reader: LabelledSource | ReportSource
+    table: LabelledTable | ReportTable | None = None
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    quarantine: list[dict[str, str]] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def verify_inputs(*, output: Path, workers: int, settings: Settings) -> None:
+    """Check all sources of the configuration.
+
+    Args:
+        output: folder for the results.
+        workers: processes that read image headers.
+        settings: the section ``data``.
+
+    Raises:
+        DatasetError: anything is wrong with the tables, the splits or the boxes, or too many images are unreadable. The first
+            ten of each kind are named; all are in ``output/problems.jsonl``.
+        ConfigError: a source name is unknown or a setting that a source needs is missing.
+    """
+    problems = Problems()
+    sources = list(_configured(settings))
+    for source in sources:
+        _check_files(source, problems)
+    if not len(problems):
+        for source in sources:
+            _read(source, problems)
+        _check_images(sources, workers)
+        _check_unreadable(sources, settings["conversion"]["max_bad_fraction"], problems)
+        _check_across(sources, problems)
+    _write_results(sources, problems, output, settings)
+    problems.raise_if_any(stage="verify-inputs", details=output / "problems.jsonl")
+
+
+def _configured(settings: Settings) -> Iterator[Source]:
+    labelled, reports = settings["labelled"], settings["reports"]
+    yield Source("labelled", labelled, labelled_source(labelled["source"]))
+    yield Source("reports", reports, report_source(reports["source"]))
+    for number, extra in enumerate(settings["extra_unlabelled"]):
+        yield Source(f"extra_unlabelled[{number}]", extra, unlabelled_source(extra["source"]))
+
+
+def _check_files(source: Source, problems: Problems) -> None:
+    try:
+        check_required_files(source.reader.required_files(source.settings), problems)
+    except DatasetError as error:
+        _note_unreadable(source, error, problems)
+
+
+def _note_unreadable(source: Source, error: Exception, problems: Problems) -> None:
+    problems.add(
+        "unreadable_table", file=source.settings["root"], record=f"data.{source.name}", got=str(error),
+        expected=f"tables of source {source.settings['source']}", remedy="Mend the table, or correct the configuration.",
+    )  # fmt: skip
+
+
+def _read(source: Source, problems: Problems) -> None:
+    """Parse a source's tables and check them by themselves."""
+    root = source.settings["root"]
+    log.info("data.%s: reading source %s from %s", source.name, source.settings["source"], root)
+    try:
+        table = source.reader.read_table(source.settings, problems)
+    except (DatasetError, FileNotFoundError) as error:
+        _note_unreadable(source, error, problems)
+        return
+    source.table = table
+    source.counts = {"source": source.settings["source"], **dict(sorted(table.counts.items())), "images": len(table.images)}
+    if isinstance(table, LabelledTable):
+        source.images = table.images.assign(file=table.images["path"].astype(str))
+        check_labelled(table, problems, file=root)
+    else:
+        source.images = table.images.assign(file=[str(Path(root, path)) for path in table.images["path"]])
+        check_reports(table, problems, file=root, with_text=source.name == "reports")
+        source.counts |= {"reports": len(table.reports), "unreadable_reports": len(table.unreadable_reports)}
+    log.info("data.%s: %s", source.name, source.counts)
+
+
+def _check_images(sources: list[Source], workers: int) -> None:
+    """Read the header of every image file; put unreadable ones into quarantine and note the sizes of the others."""
+    for source in sources:
+        if source.table is None:
+            continue
+        results = check_headers([Path(file) for file in source.images["file"]], workers)
+        headers = [header for _, header, _ in results]
+        source.images["file_height"] = [header.height if header else 0 for header in headers]
+        source.images["file_width"] = [header.width if header else 0 for header in headers]
+        source.quarantine = [
+            {"path": str(path), "source": source.name, "source_id": source_id, "reason": reason or ""}
+            for source_id, (path, header, reason) in zip(source.images["source_id"], results, strict=True)
+            if header is None
+        ]
+        source.counts["unreadable_images"] = len(source.quarantine)
+        _count_other_sizes(source)
+
+
+def _count_other_sizes(source: Source) -> None:
+    """Count images whose file is not of the size that the tables say, as in a re-encoded and reduced copy."""
+    images = source.images
+    stated = (images["source_height"] > 0) & (images["file_height"] > 0)
+    other = images[
+        stated & ((images["source_height"] != images["file_height"]) | (images["source_width"] != images["file_width"]))
+    ]
+    source.counts["images_of_another_size_than_stated"] = len(other)
+    if len(other):
+        first = other.iloc[0]
+        log.warning(
+            "data.%s: %d of %d images are not of the size that the tables state (%s: %d x %d stated, %d x %d in the file, "
+            "height x width); boxes are taken to be in the stated frame",
+            source.name, len(other), len(images), first["file"],
+            first["source_height"], first["source_width"], first["file_height"], first["file_width"],
+        )  # fmt: skip
+
+
+def _check_across(sources: list[Source], problems: Problems) -> None:
+    """Compare boxes with image sizes, and the labelled test split with what is trained on without labels."""
+    labelled = sources[0]
+    if not isinstance(labelled.table, LabelledTable):
+        return
+    images = labelled.images[labelled.images["file_height"] > 0]
+    from_table = images["source_height"] > 0
+    heights = images["source_height"].where(from_table, images["file_height"])
+    widths = images["source_width"].where(from_table, images["file_width"])
+    sizes = dict(zip(images["source_id"], zip(heights, widths, strict=True), strict=True))
+    _, counts = check_boxes(labelled.table.boxes, sizes, problems)
+    labelled.counts["boxes"] = dict(sorted(counts.items()))
+    test = labelled.images[labelled.images["split"] != "train"]
+    for source in sources[1:]:
+        if source.table is not None:
+            remedy = f"Leave it out of data.{source.name}, or take another labelled test split."
+            check_leakage(test, source.images, problems, file=source.settings["root"], remedy=remedy)
+
+
+def _write_results(sources: list[Source], problems: Problems, output: Path, settings: Settings) -> None:
+    counts = {source.name: source.counts for source in sources} | {"problems": problems.counts()}
+    write_jsonl(output / "problems.jsonl", (asdict(problem) for problem in problems.all()))
+    write_jsonl(output / "quarantine.jsonl", (record for source in sources for record in source.quarantine))
+    unreadable = (
+        record for source in sources if isinstance(source.table, ReportTable) for record in source.table.unreadable_reports
+    )
+    write_jsonl(output / "unreadable_reports.jsonl", unreadable)
+    write_json(output / "summary.json", counts)
+    write_run_record(output / "run.json", command="verify-inputs", settings=settings, counts=counts)
+
+
+def _check_unreadable(sources: list[Source], max_bad_fraction: float, problems: Problems) -> None:
+    """Make problems of the unreadable images of a source that has too many of them."""
+    for source in sources:
+        bad, total = len(source.quarantine), len(source.images)
+        if bad:
+            log.warning("data.%s: %d of %d images are unreadable and left out", source.name, bad, total)
+        if bad <= max_bad_fraction * total:
+            continue
+        for record in source.quarantine:
+            problems.add(
+                "too_many_unreadable_images", file=record["path"], record=f"image {record['source_id']}", got=record["reason"],
+                expected=f"at most {max_bad_fraction:.2%} of {total} images of data.{source.name} unreadable, not {bad}",
+                remedy="Mend or remove them, or raise data.conversion.max_bad_fraction.",
+            )  # fmt: skip

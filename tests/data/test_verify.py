@@ -1,0 +1,277 @@
+"""verify_inputs on small data sets in the layouts of VinDr-CXR and MIMIC-CXR-JPG, each with one thing wrong."""
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from d2rnet.data.verify import verify_inputs
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.io import read_json, read_jsonl
+from d2rnet.settings import Settings, complete
+
+HEIGHT, WIDTH = 48, 40
+TRAIN_IDS = [f"{number:032x}" for number in range(1, 5)]
+TEST_IDS = [f"{number:032x}" for number in range(11, 13)]
+# study -> (subject, split, dicom ids)
+STUDIES = {
+    "50000001": ("10000001", "train", ["a1-01", "a1-02"]),
+    "50000002": ("10000001", "train", ["a2-01"]),
+    "50000003": ("10000003", "validate", ["b1-01"]),
+    "50000004": ("10000004", "test", ["c1-01"]),
+}
+
+
+def write_image(path: Path, shade: int = 100) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((HEIGHT, WIDTH), shade, dtype=np.uint8)
+    pixels[10:20, 5:15] = 200
+    assert cv2.imwrite(str(path), pixels)
+
+
+def mimic_image(root: Path, study_id: str, dicom_id: str) -> Path:
+    subject_id = STUDIES[study_id][0]
+    return root / "files" / f"p{subject_id[:2]}" / f"p{subject_id}" / f"s{study_id}" / f"{dicom_id}.jpg"
+
+
+def write_gz(path: Path, lines: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode()))
+
+
+def write_mimic(root: Path) -> None:
+    split, metadata = ["dicom_id,study_id,subject_id,split"], ["dicom_id,subject_id,study_id,ViewPosition,Rows,Columns"]
+    for study_id, (subject_id, split_name, dicom_ids) in STUDIES.items():
+        for dicom_id in dicom_ids:
+            write_image(mimic_image(root, study_id, dicom_id), 80)
+            split.append(f"{dicom_id},{study_id},{subject_id},{split_name}")
+            metadata.append(f"{dicom_id},{subject_id},{study_id},PA,{HEIGHT},{WIDTH}")
+        report = root / "files" / f"p{subject_id[:2]}" / f"p{subject_id}" / f"s{study_id}.txt"
+        report.write_text(" FINAL REPORT\n FINDINGS:\n Lungs are clear.\n\n IMPRESSION:\n Normal.\n")
+    write_gz(root / "mimic-cxr-2.0.0-split.csv.gz", split)
+    write_gz(root / "mimic-cxr-2.0.0-metadata.csv.gz", metadata)
+
+
+def write_vindr(root: Path) -> None:
+    for split, ids in (("train", TRAIN_IDS), ("test", TEST_IDS)):
+        for source_id in ids:
+            write_image(root / split / f"{source_id}.png")
+    readers = [f"{source_id},R{reader},Cardiomegaly,5,10,15,20" for source_id in TRAIN_IDS for reader in (1, 2, 3)]
+    train = ["image_id,rad_id,class_name,x_min,y_min,x_max,y_max", *readers]
+    test = ["image_id,class_name,x_min,y_min,x_max,y_max", f"{TEST_IDS[0]},Edema,5,10,15,20", f"{TEST_IDS[1]},No finding,,,,"]
+    (root / "annotations").mkdir(parents=True)
+    (root / "annotations" / "annotations_train.csv").write_text("\n".join(train) + "\n")
+    (root / "annotations" / "annotations_test.csv").write_text("\n".join(test) + "\n")
+
+
+class Cohort:
+    """Two sources on disk and the settings that point at them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.output = folder / "out"
+        self.vindr, self.mimic = folder / "vindr", folder / "mimic"
+        write_vindr(self.vindr)
+        write_mimic(self.mimic)
+        self.settings: Settings = {"labelled": {"root": str(self.vindr)}, "reports": {"root": str(self.mimic)}}
+
+    @property
+    def train_table(self) -> Path:
+        return self.vindr / "annotations" / "annotations_train.csv"
+
+    def add_row(self, row: str) -> None:
+        with self.train_table.open("a") as stream:
+            stream.write(row + "\n")
+
+    def verify(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return summary.json and quarantine.jsonl."""
+        verify_inputs(output=self.output, workers=1, settings=complete(self.settings, "data"))
+        return read_json(self.output / "summary.json"), list(read_jsonl(self.output / "quarantine.jsonl"))
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> Cohort:
+    return Cohort(tmp_path)
+
+
+def test_sound_inputs_pass_and_are_counted(cohort: Cohort) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in cohort.vindr.parent.rglob("*"))
+    summary, quarantine = cohort.verify()
+    assert quarantine == []
+    assert (cohort.output / "problems.jsonl").read_text() == ""
+    assert summary["problems"] == {}
+    assert summary["labelled"]["images"] == 6 and summary["labelled"]["unreadable_images"] == 0
+    assert summary["labelled"]["boxes"]["boxes_kept"] == 13
+    assert summary["reports"]["images"] == 5 and summary["reports"]["reports"] == 4
+    assert summary["reports"]["images_of_another_size_than_stated"] == 0
+    assert read_json(cohort.output / "run.json")["counts"] == summary
+    after = [(path, stamp) for path, stamp in before if path.stat().st_mtime_ns != stamp]
+    assert after == []  # inputs are never written to
+
+
+def no_root(cohort: Cohort) -> None:
+    cohort.settings["reports"]["root"] = str(cohort.mimic / "gone")
+
+
+def missing_column(cohort: Cohort) -> None:
+    text = cohort.train_table.read_text().replace("class_name", "class", 1)
+    cohort.train_table.write_text(text)
+
+
+def empty_table(cohort: Cohort) -> None:
+    (cohort.mimic / "mimic-cxr-2.0.0-split.csv.gz").write_bytes(gzip.compress(b""))
+
+
+def two_releases(cohort: Cohort) -> None:
+    table = (cohort.mimic / "mimic-cxr-2.0.0-split.csv.gz").read_bytes()
+    (cohort.mimic / "mimic-cxr-2.1.0-split.csv.gz").write_bytes(table)
+
+
+def box_outside(cohort: Cohort) -> None:
+    cohort.add_row(f"{TRAIN_IDS[0]},R1,Edema,5,10,{WIDTH + 1.5},20")
+
+
+def zero_area(cohort: Cohort) -> None:
+    cohort.add_row(f"{TRAIN_IDS[0]},R1,Edema,5,10,5,20")
+
+
+def zero_area_after_clipping(cohort: Cohort) -> None:
+    cohort.add_row(f"{TRAIN_IDS[0]},R1,Edema,{WIDTH},10,{WIDTH + 1},20")
+
+
+def unknown_class(cohort: Cohort) -> None:
+    cohort.add_row(f"{TRAIN_IDS[0]},R1,Cardiomegly,5,10,15,20")
+
+
+def same_id_in_train_and_test(cohort: Cohort) -> None:
+    cohort.add_row(f"{TEST_IDS[0]},R1,Edema,5,10,15,20")
+
+
+def unsafe_id(cohort: Cohort) -> None:
+    cohort.add_row("../evil,R1,Edema,5,10,15,20")
+
+
+def patient_in_two_splits(cohort: Cohort) -> None:
+    table = cohort.mimic / "mimic-cxr-2.0.0-split.csv.gz"
+    rows = gzip.decompress(table.read_bytes()).decode().splitlines()
+    write_gz(table, [row.replace("a2-01,50000002,10000001,train", "a2-01,50000002,10000001,test") for row in rows])
+
+
+def test_image_linked_into_reports(cohort: Cohort) -> None:
+    image = mimic_image(cohort.mimic, "50000002", "a2-01")
+    image.unlink()
+    image.symlink_to(cohort.vindr / "test" / f"{TEST_IDS[0]}.png")
+
+
+test_image_linked_into_reports.__test__ = False  # type: ignore[attr-defined]
+
+
+def no_validation_reports(cohort: Cohort) -> None:
+    report = cohort.mimic / "files" / "p10" / "p10000003" / "s50000003.txt"
+    report.write_text(" FINAL REPORT\n IMPRESSION:\n Normal.\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "names"),
+    [
+        (no_root, "missing_file", ["gone", "data.reports.root", "no such file or folder"]),
+        (missing_column, "missing_column", ["annotations_train.csv", "'class_name' (closest: 'class')"]),
+        (empty_table, "unreadable_table", ["mimic-cxr-2.0.0-split.csv.gz", "the file is empty"]),
+        (two_releases, "unreadable_table", ["2 tables fit", "mimic-cxr-2.1.0-split.csv.gz"]),
+        (box_outside, "box_outside_image", ["annotations_train.csv", "row 13", TRAIN_IDS[0], "40 x 48"]),
+        (zero_area, "zero_area", ["annotations_train.csv", "row 13"]),
+        (zero_area_after_clipping, "zero_area", ["annotations_train.csv", "row 13"]),
+        (unknown_class, "unknown_class", ["row 13", "did you mean 'Cardiomegaly'"]),
+        (same_id_in_train_and_test, "id_in_train_and_test", [TEST_IDS[0]]),
+        (unsafe_id, "unsafe_id", ["../evil"]),
+        (patient_in_two_splits, "patient_in_two_splits", ["10000001", "test, train"]),
+        (test_image_linked_into_reports, "labelled_test_image_in_training", ["image a2-01", "split train", TEST_IDS[0]]),
+        (no_validation_reports, "empty_split", ["val", "no image with a report"]),
+    ],
+)
+def test_one_defect_is_named_with_file_and_record(
+    cohort: Cohort, damage: Callable[[Cohort], None], kind: str, names: list[str]
+) -> None:
+    damage(cohort)
+    with pytest.raises(DatasetError, match=f"(?m)^{kind}: ") as caught:
+        cohort.verify()
+    for name in names:
+        assert name in str(caught.value)
+    assert kind in {problem["kind"] for problem in read_jsonl(cohort.output / "problems.jsonl")}
+    assert kind in read_json(cohort.output / "summary.json")["problems"]
+
+
+def test_problems_of_all_sources_are_shown_at_once(cohort: Cohort) -> None:
+    box_outside(cohort)
+    patient_in_two_splits(cohort)
+    with pytest.raises(DatasetError) as caught:
+        cohort.verify()
+    assert "box_outside_image: 1" in str(caught.value)
+    assert "patient_in_two_splits: 1" in str(caught.value)
+
+
+def test_box_within_a_pixel_is_clipped_and_counted(cohort: Cohort) -> None:
+    cohort.add_row(f"{TRAIN_IDS[0]},R1,Edema,-0.5,10,{WIDTH + 0.75},20")
+    summary, _ = cohort.verify()
+    assert summary["labelled"]["boxes"]["boxes_clipped"] == 1
+
+
+def test_unreadable_images_are_quarantined_with_their_reason(cohort: Cohort) -> None:
+    cohort.settings["conversion"] = {"max_bad_fraction": 0.3}
+    (cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png").write_bytes(b"")
+    mimic_image(cohort.mimic, "50000001", "a1-02").unlink()
+    summary, quarantine = cohort.verify()
+    assert [(record["source"], record["source_id"]) for record in quarantine] == [
+        ("labelled", TRAIN_IDS[0]),
+        ("reports", "a1-02"),
+    ]
+    assert quarantine[0]["path"].endswith(f"train/{TRAIN_IDS[0]}.png")
+    assert "0 bytes" in quarantine[0]["reason"]
+    assert summary["labelled"]["unreadable_images"] == 1
+    assert summary["labelled"]["boxes"]["boxes_of_left_out_images"] == 3
+
+
+def test_too_many_unreadable_images_stop_the_run(cohort: Cohort) -> None:
+    (cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png").write_bytes(b"\x89PNG")
+    with pytest.raises(DatasetError, match=r"too_many_unreadable_images: 1\n.*at most 1.00% of 6 images of data.labelled"):
+        cohort.verify()
+    assert len(list(read_jsonl(cohort.output / "quarantine.jsonl"))) == 1
+
+
+def test_report_that_is_not_utf8_is_listed_and_counted(cohort: Cohort) -> None:
+    report = cohort.mimic / "files" / "p10" / "p10000001" / "s50000002.txt"
+    report.write_bytes(b" FINDINGS:\n Lungs \xff clear.\n")
+    summary, quarantine = cohort.verify()
+    assert summary["reports"]["unreadable_reports"] == 1 and summary["reports"]["reports"] == 3
+    (record,) = read_jsonl(cohort.output / "unreadable_reports.jsonl")
+    assert record["study_id"] == "50000002"
+    assert quarantine == []
+
+
+def test_image_of_another_size_than_its_table_says_is_counted(cohort: Cohort, caplog: pytest.LogCaptureFixture) -> None:
+    assert cv2.imwrite(str(mimic_image(cohort.mimic, "50000004", "c1-01")), np.zeros((24, 20), np.uint8))
+    with caplog.at_level("WARNING", logger="d2rnet"):
+        summary, _ = cohort.verify()
+    assert summary["reports"]["images_of_another_size_than_stated"] == 1
+    assert "48 x 40 stated, 24 x 20 in the file" in caplog.text
+
+
+def test_extra_folder_with_a_labelled_test_image_is_refused(cohort: Cohort, tmp_path: Path) -> None:
+    extra = tmp_path / "extra"
+    write_image(extra / "new.png")
+    cohort.settings["extra_unlabelled"] = [{"source": "folder", "root": str(extra)}]
+    summary, _ = cohort.verify()
+    assert summary["extra_unlabelled[0]"]["images"] == 1
+    os.link(cohort.vindr / "test" / f"{TEST_IDS[1]}.png", extra / "copy.png")
+    with pytest.raises(DatasetError, match="labelled_test_image_in_training: 1\n"):
+        cohort.verify()
+
+
+def test_labelled_source_without_its_json_is_a_configuration_error(cohort: Cohort) -> None:
+    cohort.settings["labelled"] |= {"source": "coco"}
+    with pytest.raises(ConfigError, match=r"data\.labelled\.coco_json"):
+        cohort.verify()
