@@ -18,6 +18,7 @@ from d2rnet.problems import Problems
 log = logging.getLogger(__name__)
 
 SAFE_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]*")
+IMAGE_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
 DIGITS = re.compile(r"\d+")
 SPLIT_NAMES = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 
