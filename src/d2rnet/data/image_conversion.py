@@ -1,0 +1,241 @@
+"""Conversion of many radiographs to 8-bit PNG: parallel, resumable, bad files set aside.
+
+Reads: DICOM, PNG and JPG files. Writes: PNG files, each atomically, and a manifest that a later run resumes from: one JSON
+object a line, appended as each PNG is finished. A PNG is not made again while its source's path, size and time of change,
+the wanted size and the recipe are those of its line.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from filelock import FileLock, Timeout
+
+from d2rnet.data.dicom import read_radiograph
+from d2rnet.data.parallel import map_in_processes
+from d2rnet.errors import D2RNetError, DatasetError
+from d2rnet.io import atomic_path
+from d2rnet.progress import track
+
+log = logging.getLogger(__name__)
+RECIPE = 1  # raise it when the same source and size would give other pixels than before
+PNG_COMPRESSION = 1  # 6 takes several times as long for files about a seventh smaller
+SHOWN_BAD = 10
+
+
+@dataclass(frozen=True)
+class ConversionJob:
+    """One image to convert: source file and the PNG to write."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class ConversionResult:
+    """What came of a job.
+
+    Attributes:
+        job: the job.
+        height: rows of the PNG, pixels; 0 where there is none.
+        width: columns of the PNG, pixels; 0 where there is none.
+        source_height: rows of the source, pixels; 0 where it is unreadable.
+        source_width: columns of the source, pixels; 0 where it is unreadable.
+        reason: why the source is unreadable; None where all is well.
+    """
+
+    job: ConversionJob
+    height: int
+    width: int
+    source_height: int
+    source_width: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class _Done:
+    """A line of the manifest."""
+
+    source: str
+    size: int
+    mtime_ns: int
+    target: str
+    height: int
+    width: int
+    source_height: int
+    source_width: int
+
+
+def convert_images(
+    jobs: Sequence[ConversionJob], *, max_side_px: int, workers: int, max_bad_fraction: float, manifest: Path
+) -> list[ConversionResult]:
+    """Convert radiographs to 8-bit PNG.
+
+    Args:
+        jobs: what to convert; every target differs.
+        max_side_px: longer side of the PNG, pixels; smaller images are not enlarged.
+        workers: processes.
+        max_bad_fraction: share of unreadable sources, 0 to 1, above which the conversion stops.
+        manifest: JSON lines file to resume from; made if missing.
+
+    Returns:
+        One result a job, in the order of the jobs.
+
+    Raises:
+        DatasetError: two jobs have one target, or more sources are unreadable than allowed (stops as soon as that is
+            certain; the PNG files made so far and the manifest stay).
+        D2RNetError: a worker process was killed, or another process is converting with this manifest.
+        OSError: a PNG cannot be written (disk full); no half file remains.
+    """
+    _check_targets(jobs)
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(manifest.with_name(f"{manifest.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise D2RNetError(f"{manifest}: another process is converting these images. Wait for it or end it.") from error
+    try:
+        _remove_leftovers(jobs)
+        known = _read_manifest(manifest, max_side_px)
+        return _convert_all(jobs, known, manifest, max_side_px, workers, max_bad_fraction)
+    finally:
+        lock.release()
+
+
+def _convert_all(
+    jobs: Sequence[ConversionJob],
+    known: dict[str, _Done],
+    manifest: Path,
+    max_side_px: int,
+    workers: int,
+    max_bad_fraction: float,
+) -> list[ConversionResult]:
+    results: list[ConversionResult] = []
+    counts: Counter[str] = Counter()
+    tasks = [(job, known.get(str(job.target))) for job in jobs]
+    convert = partial(_convert, max_side_px=max_side_px)
+    outcomes = map_in_processes(convert, tasks, workers=workers, what="convert images")
+    with manifest.open("a", encoding="utf-8") as stream:
+        for job, (done, reason) in zip(jobs, track(outcomes, total=len(jobs), what="convert images"), strict=True):
+            if done is None:
+                counts["unreadable"] += 1
+                results.append(ConversionResult(job, 0, 0, 0, 0, reason))
+                _check_bad(results, counts["unreadable"], len(jobs), max_bad_fraction)
+                continue
+            if done != known.get(str(job.target)):
+                line = {"recipe": RECIPE, "max_side_px": max_side_px, **asdict(done)}
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+                stream.flush()
+                counts["new"] += 1
+            results.append(ConversionResult(job, done.height, done.width, done.source_height, done.source_width))
+    kept = len(jobs) - counts["new"] - counts["unreadable"]
+    log.info("images: %d converted, %d kept from before, %d unreadable", counts["new"], kept, counts["unreadable"])
+    return results
+
+
+def _convert(task: tuple[ConversionJob, _Done | None], max_side_px: int) -> tuple[_Done | None, str | None]:
+    """Convert one image unless its PNG is up to date; return its manifest line, or the reason why it is unreadable."""
+    job, known = task
+    try:
+        before = job.source.stat()
+        is_same = known is not None and (str(job.source), before.st_size, before.st_mtime_ns) == (
+            known.source,
+            known.size,
+            known.mtime_ns,
+        )
+        if is_same and job.target.exists():
+            return known, None
+        radiograph = read_radiograph(job.source, max_side_px=max_side_px)
+    except FileNotFoundError:
+        return None, f"{job.source}: no such file. Check that the download is complete."
+    except DatasetError as error:
+        return None, str(error)
+    write_png(job.target, radiograph.pixels)
+    (height, width), (source_height, source_width) = radiograph.pixels.shape, radiograph.source_hw
+    return (
+        _Done(
+            str(job.source), before.st_size, before.st_mtime_ns, str(job.target), height, width, source_height, source_width
+        ),
+        None,
+    )
+
+
+def write_png(target: Path, pixels: np.ndarray) -> None:
+    """Write (h, w) uint8 pixels as a PNG, atomically.
+
+    Raises:
+        OSError: the file cannot be written (disk full, no permission); no half file remains.
+    """
+    # encoded in memory first: cv2.imwrite does not tell a full disk
+    encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, PNG_COMPRESSION])[1]
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _check_targets(jobs: Sequence[ConversionJob]) -> None:
+    """Raise if two jobs would write one file."""
+    sources: dict[Path, Path] = {}
+    clashes = []
+    for job in jobs:
+        if job.target in sources:
+            clashes.append(f"{job.target}: from {sources[job.target]} and from {job.source}")
+        sources[job.target] = job.source
+    if clashes:
+        raise DatasetError(
+            f"convert images: {len(clashes)} PNG(s) would be written twice; expected one image a file name. Rename or drop "
+            "one of each pair:\n  " + "\n  ".join(clashes[:SHOWN_BAD])
+        )
+
+
+def _check_bad(results: Sequence[ConversionResult], bad: int, total: int, max_bad_fraction: float) -> None:
+    """Raise as soon as more images are unreadable than the whole set may have."""
+    if bad <= max_bad_fraction * total:
+        return
+    reasons = [result.reason for result in results if result.reason is not None][:SHOWN_BAD]
+    raise DatasetError(
+        f"convert images: {bad} of the first {len(results)} images are unreadable; expected at most {max_bad_fraction:.2%} of "
+        f"{total} (data.conversion.max_bad_fraction). Mend or remove them, or raise that setting. The first:\n  "
+        + "\n  ".join(map(str, reasons))
+    )
+
+
+def _remove_leftovers(jobs: Sequence[ConversionJob]) -> None:
+    """Remove temporary files that a killed conversion left in the target folders."""
+    leftovers = [path for folder in {job.target.parent for job in jobs} for path in folder.glob(".*.part.png")]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    if leftovers:
+        log.info("removed %d unfinished PNG(s) of an interrupted run", len(leftovers))
+
+
+def _read_manifest(manifest: Path, max_side_px: int) -> dict[str, _Done]:
+    """Return the lines that hold for this size and recipe, by target; end a torn last line so that appending is safe.
+
+    A line that cannot be read costs no more than converting its image again, so it is counted, not an error.
+    """
+    known: dict[str, _Done] = {}
+    if not manifest.exists():
+        return known
+    torn = 0
+    last = "\n"
+    with manifest.open(encoding="utf-8", errors="replace") as stream:
+        for last in stream:
+            try:
+                line: dict[str, Any] = json.loads(last)
+                if (line.pop("recipe"), line.pop("max_side_px")) == (RECIPE, max_side_px):
+                    known[line["target"]] = _Done(**line)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                torn += 1
+    if not last.endswith("\n"):
+        with manifest.open("a", encoding="utf-8") as stream:
+            stream.write("\n")
+    if torn:
+        log.warning("%s: %d unreadable line(s), left by an interrupted run; their images are converted again", manifest, torn)
+    return known
