@@ -96,7 +96,17 @@ def _explain(error: jsonschema.ValidationError, section: str) -> list[str]:
         known = list(error.schema.get("properties", {}))
         return [_unknown_key(path, key, known) for key in error.instance if key not in known]
     description = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
-    return [f"{path or '(top level)'}: {error.message}" + (f" [{' '.join(description.split())}]" if description else "")]
+    text = f"{path or '(top level)'}: {error.message}{_closest_choice(error)}"
+    return [text + (f" [{' '.join(description.split())}]" if description else "")]
+
+
+def _closest_choice(error: jsonschema.ValidationError) -> str:
+    """Return "; did you mean 'X'?" for a misspelled word out of a list, "" for anything else."""
+    if error.validator != "enum" or not isinstance(error.instance, str):
+        return ""
+    choices = [choice for choice in error.validator_value if isinstance(choice, str)]
+    close = difflib.get_close_matches(error.instance, choices, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def _unknown_key(path: str, key: object, known: list[str]) -> str:
