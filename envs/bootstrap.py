@@ -183,7 +183,7 @@ def install_detectron2(spec: str) -> None:
     """Install what $DETECTRON2_SPEC names, else keep an importable detectron2, else take the pinned, hash-checked wheel."""
     with stage("4/5 detectron2"):
         if spec:
-            pip("--quiet", "uninstall", "--yes", "sal-detectron2", "detectron2")  # two names for one folder
+            pip("uninstall", "--yes", "sal-detectron2", "detectron2")  # two names for one folder
             pip("install", "setuptools")
             pip("install", "--no-build-isolation", spec)
         elif subprocess.run([venv_python(), "-c", "import detectron2"], capture_output=True).returncode != 0:
@@ -208,7 +208,7 @@ def venv_python() -> str:
 
 def pip(*arguments: str) -> None:
     """Run the environment's pip under the pins, which hold for isolated builds too."""
-    run(venv_python(), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments, constrained=True)
+    run(venv_python(), "-m", "pip", "-qq", "--disable-pip-version-check", *arguments, constrained=True)
 
 
 def run(*command: str, constrained: bool = False) -> None:
