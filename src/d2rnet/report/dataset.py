@@ -1,0 +1,216 @@
+"""Entries of annotation.json as tensors.
+
+Reads: annotation.json, radiographs. Writes: nothing (image_cache.py keeps decoded pixels).
+Boxes are given twice: in input pixels, for pooling features, and as position in their own original image, for lesion tokens.
+
+Shapes: B entries, V images an entry (padded), S input side, K lesions an entry (padded), T token ids (padded).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from d2rnet.errors import DatasetError
+from d2rnet.report.image_cache import Source, letterbox_of
+from d2rnet.report.vocabulary import PAD_ID, Vocabulary
+
+Entry = Mapping[str, Any]
+
+
+class Images(Protocol):
+    """Decoded radiographs by row."""
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Return image ``row`` as (S, S) uint8."""
+
+
+@dataclass
+class Sample:
+    """One entry: V images, K lesions, T token ids.
+
+    Attributes:
+        pixels: (V, S, S) uint8.
+        boxes_xyxy: (K, 4) float32, input pixels.
+        positions: (K, 4) float32: centre x, centre y, width, height as shares of the original image.
+        lesion_view: (K,) int64, index of the image that a box is in.
+        category_ids: (K,) int64, 1-based place in the model's list of categories.
+        scores: (K,) float32 in [0, 1].
+        token_ids: (T,) int64 from ``<bos>`` on.
+    """
+
+    pixels: Tensor
+    boxes_xyxy: Tensor
+    positions: Tensor
+    lesion_view: Tensor
+    category_ids: Tensor
+    scores: Tensor
+    token_ids: Tensor
+
+
+@dataclass
+class Batch:
+    """Padded samples; ``view_mask`` (B, V) and ``lesion_mask`` (B, K) are True where there is an image or a lesion.
+
+    The other attributes are those of Sample with a leading B; absent images, lesions and tokens are zero (``<pad>``).
+    """
+
+    pixels: Tensor
+    view_mask: Tensor
+    boxes_xyxy: Tensor
+    positions: Tensor
+    lesion_view: Tensor
+    category_ids: Tensor
+    scores: Tensor
+    lesion_mask: Tensor
+    token_ids: Tensor
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Copy to a device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)})
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+def image_sources(entries: Sequence[Entry], image_root: Path) -> list[Source]:
+    """List the image files of entries with (height, width), entry by entry.
+
+    Raises:
+        DatasetError: a path leaves the image root.
+    """
+    sources: list[Source] = []
+    for entry in entries:
+        heights, widths = entry.get("heights", [entry["height"]]), entry.get("widths", [entry["width"]])
+        for name, height, width in zip(entry["image_path"], heights, widths, strict=True):
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise DatasetError(
+                    f"entry {entry['id']}: image_path '{name}' leaves the image root; expected a path below it."
+                )
+            sources.append((image_root / name, (height, width)))
+    return sources
+
+
+class ReportDataset(Dataset[Sample]):
+    """Entries of one or more splits, in order."""
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        images: Images,
+        *,
+        vocabulary: Vocabulary,
+        categories: Sequence[str],
+        size_px: int,
+        max_tokens: int,
+        first_row: int = 0,
+    ) -> None:
+        """Take entries and their images.
+
+        Args:
+            entries: entries of annotation.json.
+            images: decoded images; rows follow ``image_sources(entries, ...)``.
+            vocabulary: token <-> id.
+            categories: class names in the order of the model's class ids 1, 2, ...
+            size_px: side of the square input.
+            max_tokens: reports are cut to so many tokens.
+            first_row: row of the first entry's first image.
+
+        Raises:
+            DatasetError: a box has a class that the model does not know.
+        """
+        self._entries, self._images, self._size_px = entries, images, size_px
+        self._category_ids = {name: index for index, name in enumerate(categories, start=1)}
+        unknown = {label for entry in entries for label in entry["labels"]} - set(categories)
+        if unknown:
+            raise DatasetError(
+                f"annotation.json: boxes of class {', '.join(sorted(unknown))}, which the model does not know; it knows "
+                f"{', '.join(categories)}. Train the model on boxes of the same class table."
+            )
+        counts = [len(entry["image_path"]) for entry in entries]
+        self._rows = np.cumsum([first_row, *counts])
+        self._token_ids = [vocabulary.encode(entry["report"], max_tokens=max_tokens) for entry in entries]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return entry ``index``."""
+        entry = self._entries[index]
+        rows = range(self._rows[index], self._rows[index + 1])
+        count = len(entry["boxes"])
+        boxes_xywh = np.asarray(entry["boxes"], dtype=np.float32).reshape(count, 4)
+        views = np.asarray(entry.get("box_image", [0] * count), dtype=np.int64)
+        sizes = np.column_stack([entry.get("heights", [entry["height"]]), entry.get("widths", [entry["width"]])])
+        return Sample(
+            pixels=torch.from_numpy(np.stack([self._images[row] for row in rows])),
+            boxes_xyxy=torch.from_numpy(self._input_boxes(boxes_xywh, views, sizes)),
+            positions=torch.from_numpy(_positions(boxes_xywh, sizes[views])),
+            lesion_view=torch.from_numpy(views),
+            category_ids=torch.tensor([self._category_ids[label] for label in entry["labels"]], dtype=torch.int64),
+            scores=torch.tensor(entry["scores"], dtype=torch.float32),
+            token_ids=torch.tensor(self._token_ids[index], dtype=torch.int64),
+        )
+
+    def _input_boxes(self, boxes_xywh: NDArray[np.float32], views: NDArray[Any], sizes: NDArray[Any]) -> NDArray[np.float32]:
+        boxes_xyxy = np.zeros_like(boxes_xywh)
+        for view, (height, width) in enumerate(sizes.tolist()):
+            boxes_xyxy[views == view] = letterbox_of((height, width), self._size_px).boxes(boxes_xywh[views == view])
+        return boxes_xyxy
+
+
+def _positions(boxes_xywh: NDArray[np.float32], sizes_hw: NDArray[Any]) -> NDArray[np.float32]:
+    """Turn xywh boxes into centre x, centre y, width, height as shares of their image."""
+    sizes_wh = sizes_hw[:, ::-1].reshape(-1, 2)
+    centres = boxes_xywh[:, :2] + boxes_xywh[:, 2:] / 2
+    return np.concatenate([centres / sizes_wh, boxes_xywh[:, 2:] / sizes_wh], axis=1).astype(np.float32)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pad samples to one batch."""
+    views, view_mask = _pad([sample.pixels for sample in samples])
+    boxes, lesion_mask = _pad([sample.boxes_xyxy for sample in samples])
+    return Batch(
+        pixels=views,
+        view_mask=view_mask,
+        boxes_xyxy=boxes,
+        positions=_pad([sample.positions for sample in samples])[0],
+        lesion_view=_pad([sample.lesion_view for sample in samples])[0],
+        category_ids=_pad([sample.category_ids for sample in samples])[0],
+        scores=_pad([sample.scores for sample in samples])[0],
+        lesion_mask=lesion_mask,
+        token_ids=_pad([sample.token_ids for sample in samples], value=PAD_ID)[0],
+    )
+
+
+def _pad(tensors: Sequence[Tensor], value: int = 0) -> tuple[Tensor, Tensor]:
+    """Stack tensors of different first dimension; return (B, N, ...) and a (B, N) mask of what is real."""
+    longest = max(len(tensor) for tensor in tensors)
+    padded = tensors[0].new_full((len(tensors), longest, *tensors[0].shape[1:]), value)
+    mask = torch.zeros(len(tensors), longest, dtype=torch.bool)
+    for index, tensor in enumerate(tensors):
+        padded[index, : len(tensor)] = tensor
+        mask[index, : len(tensor)] = True
+    return padded, mask
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Shuffled batches of one epoch, a function of seed and epoch alone, from any batch of it on."""
+
+    def __init__(self, count: int, *, batch_size: int, seed: int, epoch: int, first_batch: int = 0) -> None:
+        """Order ``count`` entries for an epoch; the first ``first_batch`` batches are left out (already trained on)."""
+        order = np.random.default_rng([seed, epoch]).permutation(count).tolist()
+        batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+        self._batches: list[list[int]] = batches[first_batch:]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)

@@ -1,0 +1,209 @@
+"""Radiographs at the model's input size: letterbox geometry and a cache of decoded images on disk.
+
+A radiograph is scaled so that its longer side fills the square input and is centred on a black square (letterbox): the aspect
+is kept, nothing is cut off, and one scale with two offsets maps boxes of the original pixels into the input. Decoding a
+full-size radiograph costs far more than a training step on it, so each file is decoded once into a uint8 memory map.
+"""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from d2rnet.data.dicom import read_radiograph
+from d2rnet.errors import D2RNetError, DatasetError
+from d2rnet.io import fingerprint
+from d2rnet.problems import Problems
+from d2rnet.progress import track
+
+FLUSH_EVERY = 256
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where an original image lies in the square input.
+
+    Attributes:
+        scale: input pixels an original pixel.
+        top: rows of padding above the image, input pixels.
+        left: columns of padding left of it.
+    """
+
+    scale: float
+    top: int
+    left: int
+
+    def boxes(self, boxes_xywh: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map (K, 4) xywh boxes of original pixels to (K, 4) xyxy boxes of input pixels."""
+        corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
+        offset = np.array([self.left, self.top, self.left, self.top], dtype=np.float32)
+        return (corners * self.scale + offset).astype(np.float32)
+
+
+def letterbox_of(image_hw: tuple[int, int], size_px: int) -> Letterbox:
+    """Return the letterbox of an image of ``image_hw`` (height, width) pixels in a square of ``size_px``."""
+    height, width = image_hw
+    scale = size_px / max(height, width)
+    inner_h, inner_w = _inner_size(image_hw, size_px)
+    return Letterbox(scale, (size_px - inner_h) // 2, (size_px - inner_w) // 2)
+
+
+def _inner_size(image_hw: tuple[int, int], size_px: int) -> tuple[int, int]:
+    scale = size_px / max(image_hw)
+    return max(1, round(image_hw[0] * scale)), max(1, round(image_hw[1] * scale))
+
+
+def read_input(path: Path, image_hw: tuple[int, int], size_px: int) -> NDArray[np.uint8]:
+    """Decode a radiograph into the square input.
+
+    Args:
+        path: radiograph file.
+        image_hw: height and width that annotation.json gives, pixels.
+        size_px: side of the square.
+
+    Returns:
+        (size_px, size_px) uint8.
+
+    Raises:
+        DatasetError: the file cannot be decoded or has another size than annotation.json says (its boxes would be wrong).
+    """
+    radiograph = read_radiograph(path, max_side_px=size_px)
+    if tuple(radiograph.source_hw) != tuple(image_hw):
+        raise DatasetError(
+            f"{path}: got height x width {radiograph.source_hw[0]} x {radiograph.source_hw[1]}; expected {image_hw[0]} x "
+            f"{image_hw[1]} as in annotation.json. Point the image root at the files that the annotation was made from."
+        )
+    inner_h, inner_w = _inner_size(image_hw, size_px)
+    pixels = radiograph.pixels
+    if pixels.shape != (inner_h, inner_w):
+        shrinks = pixels.shape[0] > inner_h or pixels.shape[1] > inner_w
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        pixels = cv2.resize(pixels, (inner_w, inner_h), interpolation=interpolation)
+    box = letterbox_of(image_hw, size_px)
+    square = np.zeros((size_px, size_px), dtype=np.uint8)
+    square[box.top : box.top + inner_h, box.left : box.left + inner_w] = pixels
+    return square
+
+
+Source = tuple[Path, tuple[int, int]]  # file, (height, width) from annotation.json
+
+
+class ImageCache:
+    """Images by row, read from a memory map that is filled once; filling goes on where a killed process stopped."""
+
+    def __init__(self, folder: Path, sources: Sequence[Source], *, size_px: int, workers: int) -> None:
+        """Decode what is not cached yet.
+
+        Args:
+            folder: where caches live; each list of files and input size has its own sub-folder.
+            sources: files with their sizes; the row of an image is its place in this list.
+            size_px: side of the square input.
+            workers: decoding processes; below 2 this process decodes.
+
+        Raises:
+            DatasetError: files are missing, undecodable or of another size; the first ten are named.
+        """
+        identity = [size_px, [(str(path), hw, *_file_state(path)) for path, hw in sources]]
+        place = folder / fingerprint(identity)
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / ".lock"):
+            pixels = _open_map(place / "pixels.u8", (len(sources), size_px, size_px))
+            done = _open_map(place / "done.u8", (len(sources),))
+            _fill(pixels, done, sources, size_px, workers)
+        self._path, self._shape = place / "pixels.u8", (len(sources), size_px, size_px)
+        self._pixels: NDArray[np.uint8] | None = None
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Return image ``row`` as (S, S) uint8, read-only."""
+        if self._pixels is None:  # opened in the process that reads: memory maps are not pickled to loader processes
+            self._pixels = np.memmap(self._path, dtype=np.uint8, mode="r", shape=self._shape)
+        return self._pixels[row]
+
+
+class DirectImages:
+    """Images by row, decoded at each access: for one pass, as in generation."""
+
+    def __init__(self, sources: Sequence[Source], *, size_px: int) -> None:
+        """Take the files and the side of the square input."""
+        self._sources, self._size_px = sources, size_px
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        """Decode image ``row`` to (S, S) uint8."""
+        path, image_hw = self._sources[row]
+        return read_input(path, image_hw, self._size_px)
+
+
+def _file_state(path: Path) -> tuple[int, int]:
+    """Size and time of change, (0, 0) for a missing file: a replaced file is decoded again."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+def _open_map(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """Open a memory map for writing, made of zeros if it is new or of another size."""
+    fits = path.is_file() and path.stat().st_size == int(np.prod(shape))
+    return np.memmap(path, dtype=np.uint8, mode="r+" if fits else "w+", shape=shape)
+
+
+def _fill(pixels: np.memmap, done: np.memmap, sources: Sequence[Source], size_px: int, workers: int) -> None:
+    missing: list[int] = np.flatnonzero(done == 0).tolist()
+    if not missing:
+        return
+    problems = Problems()
+    jobs = [(row, *sources[row], size_px) for row in missing]
+    fresh: list[int] = []
+    for row, image, complaint in track(_decode(jobs, workers), total=len(jobs), what="decode radiographs"):
+        if image is None:
+            problems.add("unreadable_image", file=sources[row][0], record="pixels", got=complaint,
+                         expected="the radiograph of annotation.json", remedy="Run 'd2rnet verify-inputs'.")  # fmt: skip
+            continue
+        pixels[row] = image
+        fresh.append(row)
+        if len(fresh) >= FLUSH_EVERY:
+            _mark_done(pixels, done, fresh)
+            fresh = []
+    _mark_done(pixels, done, fresh)
+    problems.raise_if_any(stage="train-report-model")
+
+
+def _mark_done(pixels: np.memmap, done: np.memmap, rows: list[int]) -> None:
+    """Mark rows as done, only after their pixels are on disk."""
+    pixels.flush()
+    done[rows] = 1
+    done.flush()
+
+
+Job = tuple[int, Path, tuple[int, int], int]
+
+
+def _decode(jobs: list[Job], workers: int) -> Iterator[tuple[int, NDArray[np.uint8] | None, str]]:
+    if workers < 2:
+        yield from map(_decode_one, jobs)
+        return
+    try:
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield from pool.map(_decode_one, jobs, chunksize=16)
+    except BrokenProcessPool as error:
+        raise D2RNetError(
+            f"a decoding process died (killed for memory?) with {workers} at work; decoded images are kept. "
+            "Lower report.training.workers or give the job more memory, then run again."
+        ) from error
+
+
+def _decode_one(job: Job) -> tuple[int, NDArray[np.uint8] | None, str]:
+    row, path, image_hw, size_px = job
+    try:
+        return row, read_input(path, image_hw, size_px), ""
+    except (DatasetError, OSError) as error:
+        return row, None, str(error)

@@ -1,0 +1,89 @@
+"""Relational memory and the norms that it conditions: what makes the decoder "memory-driven".
+
+Source: R2Gen (Chen et al., EMNLP 2020, sec. 3.3 and 3.4), from its published description. A few memory slots are updated with
+each token by attention and gates; their content shifts scale and offset of every norm in the decoder. Differs only in speed:
+what depends on tokens alone is computed for all tokens at once, and the small networks of all norms are one batched product.
+
+Shapes: B sequences, T tokens, M slots, D model width, N conditioned norms.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from d2rnet.report.attention import MultiHeadAttention, standardise
+
+
+class RelationalMemory(nn.Module):
+    """M slots that read each token through attention, an MLP and gates."""
+
+    def __init__(self, d_model: int, num_slots: int, num_heads: int) -> None:
+        """Make the memory; ``d_model`` is a multiple of ``num_heads``."""
+        super().__init__()
+        self.d_model, self.num_slots = d_model, num_slots
+        self.attention = MultiHeadAttention(d_model, num_heads)
+        self.mlp = nn.Sequential(nn.Linear(d_model, d_model), nn.ReLU(), nn.Linear(d_model, d_model), nn.ReLU())
+        self.token_gates = nn.Linear(d_model, 2 * d_model)
+        self.memory_gates = nn.Linear(d_model, 2 * d_model)
+
+    def initial(self, count: int, like: Tensor) -> Tensor:
+        """Return the starting memory (count, M, D): rows of the identity matrix, zero beyond its size."""
+        return torch.eye(self.num_slots, self.d_model, device=like.device, dtype=like.dtype).expand(count, -1, -1)
+
+    def forward(self, tokens: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Run over tokens.
+
+        Args:
+            tokens: (B, T, D) embedded tokens with positions.
+            memory: (B, M, D) before the first of them.
+
+        Returns:
+            (B, T, M * D) memory after each token, that token included, and (B, M, D) the last one.
+        """
+        keys, values = self.attention.keys_values(tokens)  # (B, H, T, Dh)
+        gates = self.token_gates(tokens).unsqueeze(2)  # (B, T, 1, 2 D), broadcast over slots
+        states = []
+        for step in range(tokens.shape[1]):
+            memory = self._update(memory, keys[:, :, step : step + 1], values[:, :, step : step + 1], gates[:, step])
+            states.append(memory.flatten(1))
+        return torch.stack(states, dim=1), memory
+
+    def _update(self, memory: Tensor, token_keys: Tensor, token_values: Tensor, token_gates: Tensor) -> Tensor:
+        """Take in one token: the slots attend to [slots; token], then gates mix old and new."""
+        slot_keys, slot_values = self.attention.keys_values(memory)
+        keys, values = torch.cat([slot_keys, token_keys], dim=2), torch.cat([slot_values, token_values], dim=2)
+        proposal = memory + self.attention(memory, (keys, values))
+        proposal = proposal + self.mlp(proposal)
+        input_gate, forget_gate = (token_gates + self.memory_gates(memory.tanh())).sigmoid().chunk(2, dim=-1)
+        return input_gate * proposal.tanh() + forget_gate * memory
+
+
+class MemoryConditionedNorms(nn.Module):
+    """Scales and shifts of N norms, each with an offset that two 2-layer ReLU networks read from the memory."""
+
+    def __init__(self, num_norms: int, d_model: int, num_slots: int) -> None:
+        """Start as plain norms with small conditioning."""
+        super().__init__()
+        self.num_norms, self.d_model = num_norms, d_model
+        self.gamma, self.beta = nn.Parameter(torch.ones(num_norms, d_model)), nn.Parameter(torch.zeros(num_norms, d_model))
+        # Networks in the order norm 0 gamma, norm 0 beta, norm 1 gamma, ...
+        self.hidden = nn.Linear(num_slots * d_model, 2 * num_norms * d_model)
+        self.weight = nn.Parameter(torch.empty(2 * num_norms, d_model, d_model))  # (network, in, out)
+        self.bias = nn.Parameter(torch.empty(2 * num_norms, 1, d_model))
+        bound = 1 / math.sqrt(d_model)
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the memory: (B, T, M * D) -> scales and shifts, each (N, B, T, D)."""
+        batch, length = memory.shape[:2]
+        hidden = self.hidden(memory).relu().view(batch * length, 2 * self.num_norms, self.d_model).transpose(0, 1)
+        deltas = torch.baddbmm(self.bias, hidden, self.weight)  # (2 N, B T, D)
+        deltas = deltas.view(self.num_norms, 2, batch, length, self.d_model)
+        return deltas[:, 0] + self.gamma[:, None, None], deltas[:, 1] + self.beta[:, None, None]
+
+
+def conditioned_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Standardise x (B, T, D), then apply a scale and shift of its own to each token."""
+    return scale * standardise(x) + shift

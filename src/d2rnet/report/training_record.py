@@ -1,0 +1,172 @@
+"""What a training run leaves behind while it runs: checkpoints, best weights, history; and how it stops when told to.
+
+Lives in the work folder (see d2rnet.workdir): ``last.pt`` (resume), ``best.pt`` (selected weights), ``metrics.jsonl``
+(history), ``csv/`` and ``tensorboard/``.
+"""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning
+import torch
+
+from d2rnet.io import atomic_path, read_jsonl, write_jsonl
+from d2rnet.report.training_task import ReportTask
+
+log = logging.getLogger(__name__)
+LAST, BEST, HISTORY = "last.pt", "best.pt", "metrics.jsonl"
+LOG_EVERY_SECONDS = 10.0
+SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
+
+
+class StopRequest:
+    """Set when SIGTERM or SIGUSR1 (a scheduler's warning) arrives."""
+
+    def __init__(self) -> None:
+        """Nothing asked for yet."""
+        self.received = False
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn SIGTERM and SIGUSR1 into a request to stop after the current step; put the old handlers back at the end."""
+    request = StopRequest()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.received = True
+
+    if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only there
+        yield request
+        return
+    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a torch file atomically."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a torch file that holds tensors and plain values only."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+Validate = Callable[[], dict[str, float]]
+
+
+class TrainingRecord(lightning.Callback):
+    """Writes checkpoints and history, validates, keeps the best weights, reports progress and stops on request."""
+
+    def __init__(self, folder: Path, *, settings: dict[str, Any], validate: Validate, stop: StopRequest) -> None:
+        """Take the work folder, section ``report.training``, the validation and the request to stop."""
+        self.folder, self.settings, self.validate, self.stop = folder, settings, validate, stop
+        self.best: dict[str, float] = {}
+        self._start_step = 0
+        self._started = self._saved = self._logged = self._epoch_started = time.monotonic()
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint: take over the best scores and cut history that is newer than the checkpoint."""
+        self.best = state["best"]
+        history = self.folder / HISTORY
+        if history.is_file():
+            write_jsonl(history, [row for row in _whole_lines(history) if row["step"] <= state["finished_steps"]])
+
+    def save(self, task: ReportTask) -> None:
+        """Write the checkpoint."""
+        save_state(self.folder / LAST, {**task.state(), "best": self.best})
+        self._saved = time.monotonic()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clocks."""
+        self._start_step = _task(pl_module).finished_steps
+        self._started = self._saved = self._logged = self._epoch_started = time.monotonic()
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
+        """Count the step; save, report or stop where it is time to."""
+        task = _task(pl_module)
+        task.finished_steps += 1
+        now = time.monotonic()
+        if now - self._logged >= LOG_EVERY_SECONDS:
+            self._logged = now
+            self._report_progress(task, now)
+        if self.stop.received:
+            if task.finished_steps % task.steps_per_epoch == 0:
+                self._finish_epoch(task, trainer)
+            self.save(task)
+            log.warning("told to stop: saved step %d of %d; run again to go on", task.finished_steps, task.total_steps)
+            raise SystemExit(SIGTERM_EXIT_CODE)
+        if now - self._saved >= 60 * self.settings["checkpoint_minutes"] and task.finished_steps % task.steps_per_epoch:
+            self.save(task)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Validate where due, write history, keep the best weights, save."""
+        task = _task(pl_module)
+        self._finish_epoch(task, trainer)
+        self.save(task)
+
+    def _finish_epoch(self, task: ReportTask, trainer: lightning.Trainer) -> None:
+        epoch = task.finished_epochs
+        row: dict[str, float] = {"epoch": epoch, "step": task.finished_steps, "train_loss": task.mean_loss()}
+        row["learning_rate"] = task.trainer.optimizers[0].param_groups[-1]["lr"]
+        row["train_seconds"] = round(time.monotonic() - self._epoch_started, 2)
+        if epoch % self.settings["validate_every_epochs"] == 0 or epoch == self.settings["epochs"]:
+            row |= self.validate()
+            self._keep_if_best(task, row)
+        task.loss_sum = 0.0
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=task.finished_steps)
+        with (self.folder / HISTORY).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        shown = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key not in ("epoch", "step"))
+        log.info("epoch %d/%d: %s", epoch, self.settings["epochs"], shown)
+        self._epoch_started = time.monotonic()
+
+    def _keep_if_best(self, task: ReportTask, row: dict[str, float]) -> None:
+        if is_better(row, self.best, selection=self.settings["selection"]):
+            self.best = dict(row)
+            save_state(self.folder / BEST, {"model": task.model.state_dict(), "selected": self.best})
+
+    def _report_progress(self, task: ReportTask, now: float) -> None:
+        rate = (task.finished_steps - self._start_step) / (now - self._started)
+        minutes = (task.total_steps - task.finished_steps) / rate / 60
+        log.info(
+            "train: step %d/%d, epoch %d/%d, loss %.3f, %.1f entries/s, ETA %.1f min",
+            task.finished_steps, task.total_steps, min(task.finished_epochs + 1, self.settings["epochs"]),
+            self.settings["epochs"], task.mean_loss(), rate * self.settings["batch_size"], minutes,
+        )  # fmt: skip
+
+
+def is_better(row: dict[str, float], best: dict[str, float], *, selection: str) -> bool:
+    """Compare validation scores: higher BLEU-4, or lower loss; the loss decides between equal BLEU-4."""
+    if not best:
+        return True
+    if selection == "loss" or row["val_bleu_4"] == best["val_bleu_4"]:
+        return row["val_loss"] < best["val_loss"]
+    return row["val_bleu_4"] > best["val_bleu_4"]
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Read history; a last line that a killed process left half-written is dropped."""
+    text = path.read_text(encoding="utf-8")
+    if text and not text.endswith("\n"):
+        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+    return list(read_jsonl(path))
+
+
+def _task(module: lightning.LightningModule) -> ReportTask:
+    assert isinstance(module, ReportTask)
+    return module
