@@ -108,6 +108,7 @@ def test_sound_inputs_pass_and_are_counted(cohort: Cohort) -> None:
     assert summary["labelled"]["boxes"]["boxes_kept"] == 13
     assert summary["reports"]["images"] == 5 and summary["reports"]["reports"] == 4
     assert summary["reports"]["images_of_another_size_than_stated"] == 0
+    assert summary["labelled"]["unlike_the_full_release"]["train_images_in_tables"] == "4 of 15000"
     assert read_json(cohort.output / "run.json")["counts"] == summary
     after = [(path, stamp) for path, stamp in before if path.stat().st_mtime_ns != stamp]
     assert after == []  # inputs are never written to

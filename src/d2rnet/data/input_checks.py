@@ -5,7 +5,8 @@ Works on whole columns, so that 377,110 images take seconds; only offending rows
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -16,6 +17,14 @@ from d2rnet.errors import DatasetError
 from d2rnet.problems import Problems
 
 TABLE_SUFFIXES = (".csv", ".csv.gz")
+# Sizes of the full releases, by source and by the name of the source's own count (VinDr-CXR 1.0.0, MIMIC-CXR 2.0.0).
+RELEASE_COUNTS: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "vindr": {"train_images_in_tables": 15_000, "test_images_in_tables": 3_000},
+        "vinbigdata": {"rows_in": 67_914},
+        "mimic": {"images_in_table": 377_110, "studies_in_table": 227_835},
+    }
+)
 
 
 def check_required_files(files: Iterable[RequiredFile], problems: Problems) -> None:
@@ -47,6 +56,15 @@ def _check_columns(needed: RequiredFile, problems: Problems) -> None:
                 expected=f"a column '{column}'" + (f" (closest: '{close[0]}')" if close else ""),
                 remedy="Rename the column or take the original file.",
             )  # fmt: skip
+
+
+def unlike_release(source: str, counts: Mapping[str, int]) -> dict[str, str]:
+    """Compare counts with those of the full release; return the ones that differ as "got of published".
+
+    A subset is a legitimate input, so that this is for the log and for summary.json, not a problem.
+    """
+    published = RELEASE_COUNTS.get(source, {})
+    return {name: f"{counts.get(name, 0)} of {full}" for name, full in published.items() if counts.get(name, 0) != full}
 
 
 def check_labelled(table: LabelledTable, problems: Problems, *, file: str) -> None:

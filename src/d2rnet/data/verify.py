@@ -16,7 +16,7 @@ import pandas as pd
 
 from d2rnet.data.box_tables import check_boxes
 from d2rnet.data.dicom import check_headers
-from d2rnet.data.input_checks import check_labelled, check_leakage, check_reports, check_required_files
+from d2rnet.data.input_checks import check_labelled, check_leakage, check_reports, check_required_files, unlike_release
 from d2rnet.data.sources import LabelledSource, ReportSource, labelled_source, report_source, unlabelled_source
 from d2rnet.data.tables import LabelledTable, ReportTable
 from d2rnet.errors import DatasetError
@@ -76,6 +76,8 @@ def verify_inputs(*, output: Path, workers: int, settings: Settings) -> None:
         _check_across(sources, problems)
     _write_results(sources, problems, output, settings)
     problems.raise_if_any(stage="verify-inputs", details=output / "problems.jsonl")
+    images, left_out = sum(len(source.images) for source in sources), sum(len(source.quarantine) for source in sources)
+    log.info("verify-inputs: nothing wrong; %d sources, %d images, %d of them left out", len(sources), images, left_out)
 
 
 def _configured(settings: Settings) -> Iterator[Source]:
@@ -119,6 +121,10 @@ def _read(source: Source, problems: Problems) -> None:
         check_reports(table, problems, file=root, with_text=source.name == "reports")
         source.counts |= {"reports": len(table.reports), "unreadable_reports": len(table.unreadable_reports)}
     log.info("data.%s: %s", source.name, source.counts)
+    differing = unlike_release(source.settings["source"], table.counts)
+    if differing:
+        source.counts["unlike_the_full_release"] = differing
+        log.info("data.%s: not the full release (a subset, or another version): %s", source.name, differing)
 
 
 def _check_images(sources: list[Source], workers: int) -> None:
