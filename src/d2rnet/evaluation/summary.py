@@ -1,0 +1,239 @@
+"""summarize: all figures of a run in one table, on the terminal, in Markdown and in JSON.
+
+Reads: metrics.json of evaluate-detector and evaluate-reports, counts.json of the earlier rules (and cohort.json of
+make-demo-cohort, which marks the run as synthetic). Writes: summary.md, summary.json, run.json.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from d2rnet.errors import DatasetError
+from d2rnet.io import read_json, write_json, write_text
+from d2rnet.provenance import write_run_record
+
+log = logging.getLogger(__name__)
+COHORT_FILE = "cohort.json"
+SYNTHETIC_NOTE = (
+    "The data is the synthetic demo cohort: the figures show that the workflow runs and that its models learn. "
+    "They say nothing about patients."
+)
+DETECTOR_ROWS = ("AP50", "AP40", "AP75", "AP")
+DETECTOR_REQUIRED = ("AP50", "AP40")
+REPORT_ROWS = {
+    "bleu_1": "BLEU-1",
+    "bleu_4": "BLEU-4",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+}
+LEGEND = (
+    "- shuffled: the same reports against references of other studies; a model that ignores its image scores the same there. "
+    "commonest: the most frequent training report as the answer to every image."
+)
+MOST_LEAVES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a figure, what it is to be compared with, and what it holds for."""
+
+    figure: str
+    result: str
+    compare: str
+    measured_on: str
+
+
+def summarize(*, detector_metrics: Path, report_metrics: Path, counts: Sequence[Path], output: Path) -> None:
+    """Print the result table; write ``summary.md``, ``summary.json`` and ``run.json`` to ``output``.
+
+    Args:
+        detector_metrics: metrics.json of evaluate-detector.
+        report_metrics: metrics.json of evaluate-reports.
+        counts: counts.json of earlier rules; a cohort.json among them says that the data is synthetic.
+        output: folder for the results.
+
+    Raises:
+        FileNotFoundError: an input is missing.
+        DatasetError: an input is no JSON object or lacks a figure; names file and key.
+    """
+    detector, reports = _read_object(detector_metrics), _read_object(report_metrics)
+    counted = {_step_name(path): _read_object(path) for path in counts if path.name != COHORT_FILE}
+    synthetic = any(path.name == COHORT_FILE for path in counts)
+    rows = [*detector_rows(detector, detector_metrics), *report_rows(reports, report_metrics)]
+    paths = _paths(output, detector_metrics, report_metrics, reports)
+    text = as_markdown(rows, counted, detector, reports, paths, synthetic=synthetic)
+    document = {
+        "synthetic": synthetic,
+        "table": [asdict(row) for row in rows],
+        "detector": detector,
+        "reports": reports,
+        "counts": counted,
+        "paths": paths,
+    }
+    write_json(output / "summary.json", document)
+    write_text(output / "summary.md", text)
+    inputs = {"detector_metrics": detector_metrics, "report_metrics": report_metrics}
+    inputs |= {f"counts_{number}": path for number, path in enumerate(counts, start=1)}
+    write_run_record(output / "run.json", command="summarize", settings={}, inputs=inputs)
+    print(text, end="")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; run the rule that makes it.")
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: got a {type(content).__name__}; expected a JSON object with figures.")
+    return content
+
+
+def _step_name(path: Path) -> str:
+    """Name the step that wrote a counts file after its folder, or after the file if it is called otherwise."""
+    return path.parent.name if path.stem == "counts" else path.stem
+
+
+def _section(metrics: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    section = metrics.get(key)
+    if not isinstance(section, dict):
+        raise DatasetError(f"{path}: '{key}' is {section!r}; expected an object. Make the file again with its rule.")
+    return section
+
+
+def detector_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
+    """Yield the rows of the detector, EMA teacher with the student beside it.
+
+    Raises:
+        DatasetError: EMA teacher or student is missing, or lacks AP50 or AP40.
+    """
+    teacher, student = (_section(metrics, key, path) for key in ("ema_teacher", "student"))
+    measured_on = ", ".join(f"{_thousands(metrics[key])} {key[2:]}" for key in ("n_images", "n_boxes") if key in metrics)
+    for key in DETECTOR_REQUIRED:
+        for name, network in (("ema_teacher", teacher), ("student", student)):
+            if key not in network:
+                found = ", ".join(network)
+                raise DatasetError(f"{path}: {name} has no '{key}' (it has {found}); run evaluate-detector again.")
+    for key in DETECTOR_ROWS:
+        if key in teacher:
+            yield Row(f"{key}, EMA teacher", _number(teacher[key]), f"student {_number(student.get(key))}", measured_on)
+
+
+def report_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
+    """Yield the rows of the reports, each score with both controls beside it.
+
+    Raises:
+        DatasetError: a section or a score is missing.
+    """
+    names = ("scores", "shuffled", "most_frequent_report")
+    scores, shuffled, commonest = (_section(metrics, key, path) for key in names)
+    protocol = _section(metrics, "protocol", path)
+    words = [str(protocol.get(key, f"{key} not recorded")) for key in ("section", "text")]
+    measured_on = ", ".join([*words, f"n {_thousands(protocol.get('n', 'not recorded'))}"])
+    for key, name in REPORT_ROWS.items():
+        for section_name, section in zip(names, (scores, shuffled, commonest), strict=True):
+            if key not in section:
+                raise DatasetError(f"{path}: {section_name} has no '{key}'; run evaluate-reports again.")
+        compare = f"shuffled {_number(shuffled[key])}, commonest {_number(commonest[key])}"
+        if scores[key] is None:
+            reason = str(metrics.get("notes", {}).get(key, ""))
+            yield Row(name, "not run" if reason.startswith("not run") else "-", "see below", measured_on)
+        else:
+            yield Row(name, _number(scores[key]), compare, measured_on)
+    if "unique_report_rate" in metrics:
+        compare = f"references {_number(metrics.get('unique_reference_rate'))}"
+        yield Row("different reports / n", _number(metrics["unique_report_rate"]), compare, measured_on)
+
+
+def as_markdown(
+    rows: Sequence[Row],
+    counts: Mapping[str, Mapping[str, Any]],
+    detector: Mapping[str, Any],
+    reports: Mapping[str, Any],
+    paths: Mapping[str, str],
+    *,
+    synthetic: bool,
+) -> str:
+    """Lay out the summary; the same text goes to the terminal and to summary.md.
+
+    Args:
+        rows: the result table.
+        counts: step -> its counts.json.
+        detector: metrics.json of the detector, for its protocol.
+        reports: metrics.json of the reports, for their protocol.
+        paths: what it is -> where it is.
+        synthetic: the data is the demo cohort.
+    """
+    lines = ["# Results", "", *([SYNTHETIC_NOTE, ""] if synthetic else [])]
+    lines += [*_table(("figure", "result", "beside it", "measured on"), [tuple(asdict(row).values()) for row in rows]), ""]
+    lines += [f"- {metric}: {note}" for metric, note in reports.get("notes", {}).items()]
+    lines += [LEGEND, f"- Detector protocol: {_one_line(detector['protocol'])}."]
+    lines += [f"- Report protocol: {_one_line(reports['protocol'])}.", ""]
+    counted = [(step, what, text) for step, content in counts.items() for what, text in count_lines(content)]
+    lines += [*_table(("step", "what", "counts"), counted), ""] if counted else []
+    lines += ["Where to look:", "", *(f"- {what}: {path}" for what, path in paths.items())]
+    return "\n".join(lines) + "\n"
+
+
+def count_lines(counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (what, "name number, name number") for a counts file: plain numbers first, then one line a group."""
+    plain = {key: value for key, value in counts.items() if not isinstance(value, dict)}
+    if plain:
+        yield "", _one_line(plain)
+    for key, value in counts.items():
+        if isinstance(value, dict) and value:
+            yield key.replace("_", " "), _one_line(value)
+
+
+def _one_line(values: Mapping[str, Any]) -> str:
+    """Write a mapping in one line; a large inner one is given as its number of entries and their sum."""
+    parts = []
+    for key, value in values.items():
+        name = key.replace("_", " ")
+        if isinstance(value, dict):
+            numbers = [number for number in value.values() if isinstance(number, int | float)]
+            if len(value) > MOST_LEAVES_SHOWN and len(numbers) == len(value):
+                parts.append(f"{name} {_thousands(sum(numbers))} in {len(value)} entries")
+            elif value:
+                parts.append(f"{name} ({_one_line(value)})")
+        elif isinstance(value, list):
+            parts.append(
+                f"{name} {len(value)}" if len(value) > MOST_LEAVES_SHOWN else f"{name} {' '.join(map(str, value)) or '-'}"
+            )
+        else:
+            parts.append(f"{name} {_thousands(value)}")
+    return ", ".join(parts)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out a Markdown table with aligned columns, readable as plain text."""
+    cells = [[str(cell).replace("|", "/") for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+def _paths(output: Path, detector_metrics: Path, report_metrics: Path, reports: Mapping[str, Any]) -> dict[str, str]:
+    """Name the files a reader wants next."""
+    files = reports.get("files", {})
+    paths = {"this table": str(output / "summary.md")}
+    if "generated" in files:
+        paths["generated reports beside their references"] = files["generated"]
+    if "annotation" in files:
+        paths["images with pseudo boxes and reports"] = files["annotation"]
+    paths["detector figures, per class"] = str(detector_metrics)
+    paths["report figures"] = str(report_metrics)
+    return paths
+
+
+def _number(value: Any) -> str:
+    """Format a figure; '-' where there is none."""
+    return f"{value:.3f}" if isinstance(value, int | float) else "-"
+
+
+def _thousands(value: Any) -> str:
+    """Format a count with grouped digits, anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
