@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 STAGE = "convert-labelled"
 SPLITS = ("train", "val", "test")
+SAME_ASPECT = 0.02  # relative difference of height / width that rounding can make
 FRAME_COLUMNS = ("height", "width", "source_height", "source_width")
 
 
@@ -56,7 +57,7 @@ def convert_labelled(*, quarantine: Path, output: Path, workers: int, settings: 
     problems.raise_if_any(stage=STAGE, details=details)
     counts: dict[str, Any] = {"source": dict(table.counts), "images_in": len(table.images)}
     images = leave_out_quarantined(table.images, quarantine, counts)
-    images = _convert(images, output / "images", workers, settings["conversion"], counts)
+    images = _convert(images, output / "images", workers, settings["conversion"], counts, problems)
     documents, table_counts = build_coco(LabelledTable(images, table.boxes), labelled, problems)
     problems.raise_if_any(stage=STAGE, details=details)
     counts |= table_counts
@@ -80,7 +81,9 @@ def leave_out_quarantined(images: pd.DataFrame, quarantine: Path, counts: dict[s
     return images[~left_out].reset_index(drop=True)
 
 
-def _convert(images: pd.DataFrame, folder: Path, workers: int, conversion: Settings, counts: dict[str, Any]) -> pd.DataFrame:
+def _convert(
+    images: pd.DataFrame, folder: Path, workers: int, conversion: Settings, counts: dict[str, Any], problems: Problems
+) -> pd.DataFrame:
     """Convert the pixels; return the readable images with FRAME_COLUMNS (a size the source states wins over the file's)."""
     jobs = [
         ConversionJob(source=Path(path), target=folder / f"{source_id}.png")
@@ -98,10 +101,25 @@ def _convert(images: pd.DataFrame, folder: Path, workers: int, conversion: Setti
         log.warning("%s: unreadable, left out: %s", result.job.source, result.reason)
     counts["images_unreadable"] = int((~readable).sum())
     stated = (images["source_height"] > 0).to_numpy()
+    _note_swapped_sizes(images[stated & readable], frames[stated & readable], problems)
     for name in ("source_height", "source_width"):
         frames[name] = np.where(stated, images[name], frames[name])
     converted = images.drop(columns=["source_height", "source_width"]).join(frames)
     return converted[readable].reset_index(drop=True).astype(dict.fromkeys(FRAME_COLUMNS, "int64"))
+
+
+def _note_swapped_sizes(images: pd.DataFrame, frames: pd.DataFrame, problems: Problems) -> None:
+    """Note each image whose stated height / width is its file's width / height: the size table's columns changed places."""
+    stated = (images["source_height"] / images["source_width"]).to_numpy()
+    file = (frames["source_height"] / frames["source_width"]).to_numpy()
+    swapped = (np.abs(stated * file - 1.0) < SAME_ASPECT) & (np.abs(stated / file - 1.0) > SAME_ASPECT)
+    for row, frame in zip(images[swapped].itertuples(), frames[swapped].itertuples(), strict=True):
+        shape = f"{frame.source_width} x {frame.source_height}"
+        problems.add(
+            "swapped_size", file=str(row.path), record=f"image {row.source_id}",
+            got=f"a stated size of {row.source_width} x {row.source_height} for a file of {shape}",
+            expected="width x height of the same shape", remedy="Exchange height and width in the size table or json.",
+        )  # fmt: skip
 
 
 def build_coco(table: LabelledTable, labelled: Settings, problems: Problems) -> tuple[dict[str, Coco], dict[str, Any]]:
