@@ -1,0 +1,121 @@
+"""Which images the detector may see without labels: those of all report and folder sources, less bad and labelled ones.
+
+Used by convert_unlabelled; nothing is written.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from d2rnet.data.input_checks import check_leakage, file_identity
+from d2rnet.data.sources import labelled_source, report_source, unlabelled_source
+from d2rnet.io import read_jsonl
+from d2rnet.problems import Problems
+from d2rnet.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UnlabelledSources:
+    """All sources of images without boxes, read and joined.
+
+    Attributes:
+        images: columns of REPORT_IMAGE_COLUMNS but ``path``, and ``file`` (path to open), ``source_path`` (relative to
+            ``data.reports.root``; None for extra images) and ``origin`` (key under ``data``). Extra images come last; their
+            ids begin with ``extra<n>_``, so that no two sources collide.
+        reports: columns of REPORT_COLUMNS.
+        unreadable_reports: report texts left out, with ``path, study_id, reason``.
+        n_studies: studies whose report was looked for.
+        counts: what each source counted, by its key.
+    """
+
+    images: pd.DataFrame
+    reports: pd.DataFrame
+    unreadable_reports: list[dict[str, str]]
+    n_studies: int
+    counts: dict[str, Any]
+
+
+def read_sources(settings: Settings, problems: Problems) -> UnlabelledSources:
+    """Read the report source and the extra unlabelled folders.
+
+    Args:
+        settings: the section ``data``.
+        problems: grows by whatever is wrong with the tables.
+    """
+    section = settings["reports"]
+    table = report_source(section["source"]).read_table(section, problems)
+    own = table.images.assign(source_path=table.images["path"], origin="reports")
+    own["file"] = [os.path.join(section["root"], path) for path in own["path"]]  # noqa: PTH118 - 377,110 rows
+    counts: dict[str, Any] = {"source": section["source"], "from_reports": dict(sorted(table.counts.items()))}
+    parts = [own]
+    for number, extra in enumerate(settings["extra_unlabelled"]):
+        found = unlabelled_source(extra["source"]).read_table(extra, problems)
+        ids = {key: f"extra{number + 1}_" + found.images[key] for key in ("source_id", "study_id", "subject_id")}
+        files = [str(Path(extra["root"], path)) for path in found.images["path"]]
+        parts.append(found.images.assign(**ids, source_path=None, file=files, origin=f"extra_unlabelled[{number}]"))
+        counts[f"from_extra_unlabelled_{number + 1}"] = dict(sorted(found.counts.items()))
+    images = pd.concat(parts, ignore_index=True).drop(columns="path")
+    without = table.counts[f"studies_without_{section['section']}"]
+    n_studies = len(table.reports) + len(table.unreadable_reports) + without
+    return UnlabelledSources(images, table.reports, table.unreadable_reports, n_studies, counts)
+
+
+def leave_out_quarantined(images: pd.DataFrame, quarantine: Path, counts: dict[str, Any]) -> pd.DataFrame:
+    """Drop the images whose file is listed in quarantine.jsonl, and count them by source."""
+    listed = {os.path.abspath(record["path"]) for record in read_jsonl(quarantine)}  # noqa: PTH100 - links stay
+    bad = pd.Series([bool(listed) and os.path.abspath(file) in listed for file in images["file"]], index=images.index)  # noqa: PTH100
+    counts["images_quarantined"] = int(bad.sum())
+    if bad.any():
+        log.warning("%d quarantined image(s) left out; reasons: %s", bad.sum(), quarantine)
+    return images[~bad]
+
+
+def leave_out_labelled(images: pd.DataFrame, labelled: Settings, counts: dict[str, Any]) -> pd.DataFrame:
+    """Prove that no labelled test image is trained on without labels, and drop extra images that have labels.
+
+    Images are compared by id and as files on disk (through links). A labelled image without an official split may end up in
+    the test split, so it counts as one.
+
+    Args:
+        images: images of :class:`UnlabelledSources`.
+        labelled: section ``data.labelled``.
+        counts: grows by ``extra_images_with_labels``.
+
+    Raises:
+        DatasetError: a labelled test image is among the ``train`` or ``val`` images; the first ten are named.
+    """
+    table = labelled_source(labelled["source"]).read_table(labelled, Problems()).images
+    table = table.assign(file=table["path"].astype(str))
+    assert_no_shared_images(table[table["split"] != "train"], images)
+    labelled_files = {file_identity(path) for path in table["file"]} - {None}
+    is_extra = images["source_path"].isna()
+    twice = is_extra & images["file"].where(is_extra, "").map(
+        lambda file: bool(file) and file_identity(file) in labelled_files
+    )
+    counts["extra_images_with_labels"] = int(twice.sum())
+    if twice.any():
+        log.info("%d extra unlabelled image(s) have labels and are left out", twice.sum())
+    return images[~twice]
+
+
+def assert_no_shared_images(labelled_test: pd.DataFrame, unlabelled: pd.DataFrame) -> None:
+    """Prove that no labelled test image is among the images trained on without labels.
+
+    Args:
+        labelled_test: columns ``source_id, file``.
+        unlabelled: columns ``source_id, file, split, origin``.
+
+    Raises:
+        DatasetError: names the first ten.
+    """
+    problems = Problems()
+    for origin, found in unlabelled.groupby("origin"):
+        remedy = f"Leave it out of data.{origin}, or take another labelled test split."
+        check_leakage(labelled_test, found, problems, file=f"data.{origin}", remedy=remedy)
+    problems.raise_if_any(stage="labelled test images")
