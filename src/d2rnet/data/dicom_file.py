@@ -6,6 +6,7 @@ Source: DICOM PS3.5 (transfer syntaxes, A.4 encapsulation), PS3.3 C.7.6.3 (image
 """
 
 import io
+import logging
 import struct
 import warnings
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from pydicom.encaps import get_frame
 from pydicom.filereader import read_partial
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, RLELossless
+from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGBaseline8Bit, RLELossless
 
 from d2rnet.data.grayscale import read_grayscale
 from d2rnet.data.jpeg2000 import decode_reduced, levels_to_skip, parse_codestream
 from d2rnet.data.radiograph import Radiograph, RadiographHeader, reduced_hw, resize_area, unreadable
 from d2rnet.errors import DatasetError
 
+log = logging.getLogger(__name__)
 PHOTOMETRICS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _REQUIRED = (
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
@@ -38,6 +40,7 @@ _PIXEL_ATTRIBUTES = (
 )  # fmt: skip
 _VIEWS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LAT": "LATERAL", "LATERAL": "LATERAL"}
 _VIEW_MEANINGS = {"postero-anterior": "PA", "antero-posterior": "AP", "lateral": "LATERAL"}
+_FASTEST_DECODER = {RLELossless: "pylibjpeg", JPEGBaseline8Bit: "pillow"}  # where pydicom tries another one first
 _PIXEL_DATA = Tag("PixelData")
 _PIXEL_DATA_KINDS = (_PIXEL_DATA, Tag("FloatPixelData"), Tag("DoubleFloatPixelData"))
 _ITEM, _SEQUENCE_DELIMITER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
@@ -221,11 +224,26 @@ def _decode(dataset: FileDataset, max_side_px: int | None) -> np.ndarray:
         coarse = _decode_coarse(dataset, max_side_px)
         if coarse is not None:
             return coarse
-    plugin = "pylibjpeg" if syntax == RLELossless and "pylibjpeg" in get_decoder(syntax).available_plugins else ""
-    pixels = pixel_array(dataset, decoding_plugin=plugin)
+    bits_stored = int(dataset.BitsStored)
+    is_in_cells = not syntax.is_encapsulated or syntax == RLELossless
+    if is_in_cells:
+        dataset.BitsStored = dataset.BitsAllocated  # pydicom would mask the low bits, wherever HighBit says they are
+    pixels = _pixel_array(dataset, syntax)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)  # big-endian syntaxes come as they are
-    pixels = _meaningful_bits(pixels, dataset, is_native=not syntax.is_compressed)
+    high_bit = int(dataset.get("HighBit", bits_stored - 1)) if is_in_cells else bits_stored - 1
+    pixels = _meaningful_bits(pixels, bits_stored, high_bit)
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
+
+
+def _pixel_array(dataset: FileDataset, syntax: UID) -> np.ndarray:
+    """Decode with the fastest decoder; with any that pydicom knows if that one is absent or refuses."""
+    plugin = _FASTEST_DECODER.get(syntax, "")
+    if plugin in get_decoder(syntax).available_plugins:
+        try:
+            return pixel_array(dataset, decoding_plugin=plugin)
+        except RuntimeError as error:
+            log.debug("%s refuses a file: %s", plugin, error)
+    return pixel_array(dataset)
 
 
 def _decode_coarse(dataset: FileDataset, max_side_px: int | None) -> np.ndarray | None:
@@ -244,20 +262,18 @@ def _decode_coarse(dataset: FileDataset, max_side_px: int | None) -> np.ndarray 
     return decode_reduced(frame, codestream, levels)
 
 
-def _meaningful_bits(pixels: np.ndarray, dataset: Dataset, *, is_native: bool) -> np.ndarray:
+def _meaningful_bits(pixels: np.ndarray, bits_stored: int, high_bit: int) -> np.ndarray:
     """Keep the bits stored, right-aligned, with their sign; the rest of a cell may hold overlays or noise."""
-    bits, allocated = int(dataset.BitsStored), 8 * pixels.dtype.itemsize
-    if bits >= allocated:
+    unused = 8 * pixels.dtype.itemsize - bits_stored
+    if unused <= 0:
         return pixels
     cells = pixels.view(f"u{pixels.dtype.itemsize}")
-    shift = int(dataset.get("HighBit", bits - 1)) + 1 - bits if is_native else 0
-    mask = 2**bits - 1
+    shift, mask = max(high_bit + 1 - bits_stored, 0), 2**bits_stored - 1
     if shift > 0 or int(cells.max()) > mask:
-        cells = (cells >> max(shift, 0)) & mask
-    if not dataset.PixelRepresentation:
+        cells = (cells >> shift) & mask
+    if pixels.dtype.kind == "u":
         return cells
-    unused = allocated - bits
-    return (cells << unused).view(f"i{pixels.dtype.itemsize}") >> unused
+    return (cells << unused).view(pixels.dtype) >> unused
 
 
 def _without_padding(stored: np.ndarray, dataset: Dataset, *, is_inverted: bool) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 Reads: DICOM, PNG and JPG files. Writes: PNG files, each atomically, and a manifest that a later run resumes from: one JSON
 object a line, appended as each PNG is finished. A PNG is not made again while its source's path, size and time of change,
-the wanted size and the recipe are those of its line.
+the wanted size and the recipe are those of its line, and the PNG has the size that the line says.
 """
 
 import json
 import logging
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 RECIPE = 1  # raise it when the same source and size would give other pixels than before
 PNG_COMPRESSION = 1  # 6 takes several times as long for files about a seventh smaller
 SHOWN_BAD = 10
+_PNG_SIZE_START, _PNG_SIZE_END = 16, 24  # PNG specification, IHDR
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,10 @@ def _convert(task: tuple[ConversionJob, _Done | None], max_side_px: int) -> tupl
     """Convert one image unless its PNG is up to date; return its manifest line, or the reason why it is unreadable."""
     job, known = task
     try:
-        before = job.source.stat()
-        is_same = known is not None and (str(job.source), before.st_size, before.st_mtime_ns) == (
-            known.source,
-            known.size,
-            known.mtime_ns,
-        )
-        if is_same and job.target.exists():
+        status = job.source.stat()
+        identity = (str(job.source), status.st_size, status.st_mtime_ns)
+        is_same = known is not None and identity == (known.source, known.size, known.mtime_ns)
+        if known is not None and is_same and _png_hw(job.target) == (known.height, known.width):
             return known, None
         radiograph = read_radiograph(job.source, max_side_px=max_side_px)
     except FileNotFoundError:
@@ -159,12 +158,17 @@ def _convert(task: tuple[ConversionJob, _Done | None], max_side_px: int) -> tupl
         return None, str(error)
     write_png(job.target, radiograph.pixels)
     (height, width), (source_height, source_width) = radiograph.pixels.shape, radiograph.source_hw
-    return (
-        _Done(
-            str(job.source), before.st_size, before.st_mtime_ns, str(job.target), height, width, source_height, source_width
-        ),
-        None,
-    )
+    return _Done(*identity, str(job.target), height, width, source_height, source_width), None
+
+
+def _png_hw(path: Path) -> tuple[int, int] | None:
+    """Return height and width of a PNG from its first bytes; None where there is no such file."""
+    try:
+        with path.open("rb") as stream:
+            width, height = struct.unpack(">2I", stream.read(_PNG_SIZE_END)[_PNG_SIZE_START:])
+    except (FileNotFoundError, struct.error):
+        return None
+    return height, width
 
 
 def write_png(target: Path, pixels: np.ndarray) -> None:
@@ -229,8 +233,11 @@ def _read_manifest(manifest: Path, max_side_px: int) -> dict[str, _Done]:
         for last in stream:
             try:
                 line: dict[str, Any] = json.loads(last)
-                if (line.pop("recipe"), line.pop("max_side_px")) == (RECIPE, max_side_px):
-                    known[line["target"]] = _Done(**line)
+                holds = (line.pop("recipe"), line.pop("max_side_px")) == (RECIPE, max_side_px)
+                done = _Done(**line)
+                known.pop(done.target, None)  # the last line of a target counts, whatever its size
+                if holds:
+                    known[done.target] = done
             except (ValueError, KeyError, TypeError, AttributeError):
                 torn += 1
     if not last.endswith("\n"):

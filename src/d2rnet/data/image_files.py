@@ -30,7 +30,9 @@ def read_image_header(path: Path, image_format: str) -> RadiographHeader:
     try:
         with Image.open(path, formats=[image_format]) as image:
             (width, height), mode = image.size, image.mode
-            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+            # a PNG without EXIF before its pixels would be decoded by getexif() in search of one behind them
+            has_exif = image_format == "JPEG" or "exif" in image.info
+            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1)) if has_exif else 1
     except Exception as error:  # Pillow raises its own, OSError, SyntaxError, ValueError, struct.error
         raise unreadable(path, got=f"an unreadable header ({error})", expected=image_format, remedy=_REMEDY) from error
     if not _has_end(path, image_format):
