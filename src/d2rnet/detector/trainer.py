@@ -1,0 +1,211 @@
+"""A training run: inputs checked, state resumed or begun, iterations done, weights released.
+
+Reads: COCO files of the convert rules. Writes: model_final.pth (EMA teacher), student_final.pth, config.yaml, metrics.jsonl,
+labelled_split.json, run.json; checkpoint and TensorBoard events in the work folder.
+"""
+
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from d2rnet.detector.checkpoint import load_pretrained, load_state, save_weights
+from d2rnet.detector.coco_scores import coco_scores
+from d2rnet.detector.config import STUDENT_NAME, TEACHER_NAME, build_cfg, write_cfg
+from d2rnet.detector.data import ImageStore, Record, assert_disjoint, load_records
+from d2rnet.detector.dataset_mapper import Batch, IterationDataset, batch_loader
+from d2rnet.detector.engine import UnbiasedTeacherTrainer
+from d2rnet.detector.hooks import CheckpointHook, MetricsHook, ProgressHook, StopSignalHook, ValidationHook
+from d2rnet.detector.predict import detect, make_batches
+from d2rnet.device import resolve_device
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.io import atomic_path, write_json
+from d2rnet.provenance import write_run_record
+from d2rnet.settings import Settings
+from d2rnet.workdir import open_work_dir
+
+log = logging.getLogger(__name__)
+CHECKPOINT_NAME = "checkpoint.pth"
+SPLIT_NAME = "labelled_split.json"
+# They do not change the weights, so a run may be resumed with other values.
+HARMLESS_SETTINGS = {"cache_images_mb", "loader_workers", "log_every_iters", "checkpoint_every_iters", "validate_every_iters"}
+
+
+def train_detector(
+    *,
+    labelled_train: Path,
+    labelled_val: Path,
+    labelled_test: Path,
+    unlabelled: Path,
+    work: Path,
+    output: Path,
+    device: str,
+    settings: Settings,
+) -> None:
+    """Train student and EMA teacher; resumes from the last checkpoint of the same settings and inputs.
+
+    Args:
+        labelled_train: COCO json to train on.
+        labelled_val: COCO json of the validation split; scored now and then, never trained on.
+        labelled_test: COCO json of the test split; only its ids are read, to prove that none is trained on.
+        unlabelled: COCO json of images without boxes; only those of split ``train`` are used.
+        work: folder of the stage's work folders.
+        output: folder for the results.
+        device: auto, cpu, cuda or cuda:N.
+        settings: the ``detector`` section.
+
+    Raises:
+        ConfigError: settings that do not fit each other, or no such device.
+        DatasetError: bad COCO files or images, or an image in two splits.
+        CheckpointError: pretrained weights that do not fit.
+        DivergenceError: a loss is no longer finite.
+        SystemExit: status 143 after SIGTERM or SIGUSR1; a checkpoint has been written.
+    """
+    target = resolve_device(device)
+    model_settings, training = settings["model"], settings["training"]
+    cfg = build_cfg(settings)
+    cfg.MODEL.DEVICE = str(target)
+    check_schedule(training)
+    inputs = {"labelled_train": labelled_train, "labelled_val": labelled_val, "labelled_test": labelled_test,
+              "unlabelled": unlabelled}  # fmt: skip
+    data = {name: load_records(path, split="train" if name == "unlabelled" else None) for name, path in inputs.items()}
+    assert_disjoint(data)
+    labelled, unlabelled_images = choose_labelled(data["labelled_train"], data["unlabelled"], training)
+    if not unlabelled_images and not training["supervised_only"]:
+        raise DatasetError(f"{unlabelled}: no image of split train; expected some, or training.supervised_only true.")
+    identity = {"model": model_settings, "training": {k: v for k, v in training.items() if k not in HARMLESS_SETTINGS}}
+    weights = {"weights": Path(model_settings["weights"])} if model_settings["weights"] else {}
+    with open_work_dir(work, settings=identity, inputs={**inputs, **weights}) as folder:
+        write_split(folder / SPLIT_NAME, labelled, training)
+        streams = (labelled, [] if training["supervised_only"] else unlabelled_images)
+        trainer, counts = run(folder, streams, data["labelled_val"], cfg, settings, target)
+        save_weights(output / TEACHER_NAME, trainer.ema_teacher.model)
+        save_weights(output / STUDENT_NAME, trainer.student)
+        for name in ("metrics.jsonl", SPLIT_NAME):
+            with atomic_path(output / name) as temporary:
+                shutil.copyfile(folder / name, temporary)
+    cfg.MODEL.DEVICE = "cpu"
+    write_cfg(output, cfg)
+    write_run_record(
+        output / "run.json",
+        command="train-detector",
+        settings=settings,
+        inputs={**inputs, **weights},
+        counts={**counts, **{name: len(records) for name, records in data.items()}},
+        seeds={"training": training["seed"], "labelled_split": training["labelled_split_seed"]},
+        extra={"iterations": training["total_iters"], "device": str(target)},
+    )
+
+
+def check_schedule(training: Settings) -> None:
+    """Refuse a schedule that leaves a stage out and warn about a doubtful one.
+
+    Raises:
+        ConfigError: burn-in takes all iterations.
+    """
+    burn_in, total = training["burn_in_iters"], training["total_iters"]
+    if burn_in >= total:
+        raise ConfigError(
+            f"detector.training: burn_in_iters {burn_in} is not below total_iters {total}; there would be no EMA teacher."
+        )
+    if training["lr_schedule"] == "steps" and burn_in in training["lr_step_iters"]:
+        log.warning(
+            "detector.training.lr_step_iters: the learning rate steps down at iteration %d, just where the unlabelled loss "
+            "starts (as in D2R-Net's released configuration); the student then learns slowly from pseudo boxes.",
+            burn_in,
+        )
+
+
+def choose_labelled(
+    labelled: Sequence[Record], unlabelled: Sequence[Record], training: Settings
+) -> tuple[list[Record], list[Record]]:
+    """Keep the labels of ``labelled_percent`` of the images; the others join the unlabelled ones, without their boxes.
+
+    Returns:
+        Labelled and unlabelled records. The choice is a function of the image ids and ``labelled_split_seed``.
+    """
+    keep = max(1, round(len(labelled) * training["labelled_percent"] / 100))
+    order = np.random.default_rng(training["labelled_split_seed"]).permutation(len(labelled))
+    chosen = set(order[:keep].tolist())
+    rest = [record for index, record in enumerate(labelled) if index not in chosen]
+    return [record for index, record in enumerate(labelled) if index in chosen], [*rest, *unlabelled]
+
+
+def write_split(path: Path, labelled: Sequence[Record], training: Settings) -> None:
+    """Write which images were trained on with their boxes."""
+    write_json(
+        path,
+        {
+            "labelled_percent": training["labelled_percent"],
+            "labelled_split_seed": training["labelled_split_seed"],
+            "source_ids": [record.source_id for record in labelled],
+        },
+    )
+
+
+def run(
+    folder: Path,
+    streams: tuple[Sequence[Record], Sequence[Record]],
+    validation: Sequence[Record],
+    cfg: CfgNode,
+    settings: Settings,
+    device: torch.device,
+) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
+    """Do all iterations that the work folder's checkpoint has not done yet.
+
+    Args:
+        folder: work folder.
+        streams: labelled and unlabelled records.
+        validation: records to score on.
+        cfg: detectron2 configuration.
+        settings: the ``detector`` section.
+        device: where to compute.
+
+    Returns:
+        The trainer after the last iteration, and counts for run.json.
+    """
+    training = settings["training"]
+    cv2.setNumThreads(0)
+    torch.manual_seed(training["seed"])
+    student = build_model(cfg)
+    counts: dict[str, Any] = {"labelled_used": len(streams[0]), "unlabelled_used": len(streams[1])}
+    checkpoint = folder / CHECKPOINT_NAME
+    state = load_state(checkpoint) if checkpoint.is_file() else None
+    if settings["model"]["weights"]:
+        counts["pretrained"] = load_pretrained(Path(settings["model"]["weights"]), student).counts()
+    start = state["iterations_done"] if state else 0
+    store = ImageStore([record for records in streams for record in records], training["cache_images_mb"])
+    dataset = IterationDataset(*streams, store, settings["model"], training)
+    loader = batch_loader(dataset, start, training["total_iters"], training["loader_workers"])
+    batches: Iterator[Batch] = iter(loader)
+    trainer = UnbiasedTeacherTrainer(student, training, batches, device)
+    if state:
+        trainer.load_state(state)
+        log.info("resuming after %d of %d iterations", start, training["total_iters"])
+    checkpoints = CheckpointHook(checkpoint, training["checkpoint_every_iters"])
+    metrics = MetricsHook(folder, training["log_every_iters"])
+    hooks = [ProgressHook(), metrics, checkpoints, StopSignalHook(checkpoints)]
+    if training["validate_every_iters"] and validation:
+        score = partial(score_on, validation, cfg, settings["prediction"])
+        hooks.insert(2, ValidationHook(score, metrics, training["validate_every_iters"]))
+    trainer.register_hooks(hooks)
+    # It logs every exception with its traceback; the command line says what the user needs to know.
+    logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL + 1)
+    trainer.train(start, training["total_iters"])
+    return trainer, counts
+
+
+def score_on(records: Sequence[Record], cfg: CfgNode, prediction: Settings, network: nn.Module) -> dict[str, Any]:
+    """Score a network, put into evaluation mode, on records; see :func:`d2rnet.detector.coco_scores.coco_scores`."""
+    network.eval()
+    batches = make_batches(records, cfg, prediction["batch_images"])
+    return coco_scores(records, [result for image in detect(network, cfg, batches, prediction) for result in image])
