@@ -55,7 +55,8 @@ def read_table(settings: Settings, problems: Problems) -> LabelledTable:
     table = pd.DataFrame(images, columns=list(LABELLED_IMAGE_COLUMNS))
     table = keep_safe_ids(table, file="data.labelled.coco_json", problems=problems)
     _note_repeated_ids(table, problems)
-    return LabelledTable(table, pd.concat(boxes, ignore_index=True)[list(BOX_COLUMNS)], counts)
+    kept = pd.concat(boxes, ignore_index=True)[list(BOX_COLUMNS)]
+    return LabelledTable(table, kept[kept["source_id"].isin(table["source_id"])].reset_index(drop=True), counts)
 
 
 def _json_files(settings: Settings) -> dict[str, Path]:

@@ -61,6 +61,8 @@ def convert_labelled(*, quarantine: Path, output: Path, workers: int, settings: 
     documents, table_counts = build_coco(LabelledTable(images, table.boxes), labelled, problems)
     problems.raise_if_any(stage=STAGE, details=details)
     counts |= table_counts
+    for step in ("source", "boxes", "consensus"):
+        log.info("%s: %s", step, ", ".join(f"{name} {count}" for name, count in counts[step].items()))
     for split, document in documents.items():
         write_coco(output / f"{split}.json", document["images"], document["annotations"])
         log.info("%s: %d images, %d boxes", split, len(document["images"]), len(document["annotations"]))
