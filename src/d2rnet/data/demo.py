@@ -1,8 +1,9 @@
 """make-demo-cohort: a seeded synthetic cohort in the real layouts of VinDr-CXR and MIMIC-CXR-JPG.
 
-Writes ``<output>/vindr/`` (demo_vindr.py), ``<output>/mimic/`` (demo_mimic.py), ``truth.jsonl`` (what was drawn, for tests only: no
-stage reads it), ``run.json`` and, last, ``cohort.json``. The folder is built beside ``output`` and renamed at the end, so half a cohort
-is never seen. The same settings give the same files whatever the number of workers: every image has its own seed.
+Writes ``<output>/vindr/`` (demo_vindr.py), ``<output>/mimic/`` (demo_mimic.py), ``truth.jsonl`` (what was drawn, for tests
+only: no stage reads it), ``run.json`` and, last, ``cohort.json``. The folder is built beside ``output`` and renamed at the
+end, so half a cohort is never seen. The same settings give the same files whatever the number of workers: every image has
+its own seed.
 """
 
 import logging
@@ -88,11 +89,11 @@ def _check_replaceable(output: Path) -> None:
         if stranger is None:
             return
         raise D2RNetError(
-            f"{output}: holds {stranger.relative_to(output)} and is not a demo cohort (no {MARKER} in it), so it is not replaced; "
-            "expected a new or empty folder. Choose another --output, or move the folder away."
+            f"{output}: got a folder with {stranger.relative_to(output)} and without {MARKER}, so it is no demo "
+            "cohort and is not replaced; expected a new or empty folder. Choose another --output, or move the folder away."
         )
     if output.exists() and not output.is_dir():
-        raise D2RNetError(f"{output}: is a file; expected a folder to make. Choose another --output.")
+        raise D2RNetError(f"{output}: got a file; expected a folder to make. Choose another --output.")
 
 
 def _swap_in(folder: Path, output: Path) -> None:
@@ -208,16 +209,22 @@ def _draw_study(folder: Path, plan: demo_mimic.StudyPlan, settings: dict[str, An
         path = folder / plan.image_path(dicom_id)
         if not cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 95]):
             raise D2RNetError(f"{path}: could not be written; expected a writable folder with free space.")
-        height, width = frame.image_hw
-        records.append(
-            {
-                "image_id": dicom_id, "source": "mimic", "split": plan.split, "height": height, "width": width, "boxes": _truth_boxes(boxes),
-                "subject_id": plan.subject_id, "study_id": plan.study_id, "view": view, "path": plan.image_path(dicom_id).as_posix(),
-                "header_variant": plan.variant, "report": asdict(report),
-                "facts": [{**asdict(finding), "size_word": finding.size_word} for finding in plan.findings],
-            }
-        )  # fmt: skip
+        truth = {"height": picture.shape[0], "width": picture.shape[1], "boxes": _truth_boxes(boxes)}
+        records.append({**_study_record(plan, report), "image_id": dicom_id, "view": view, **truth})
     return records
+
+
+def _study_record(plan: demo_mimic.StudyPlan, report: demo_reports.Report) -> Record:
+    """Truth that all images of a study share."""
+    return {
+        "source": "mimic",
+        "split": plan.split,
+        "subject_id": plan.subject_id,
+        "study_id": plan.study_id,
+        "header_variant": plan.variant,
+        "report": asdict(report),
+        "facts": [{**asdict(finding), "size_word": finding.size_word} for finding in plan.findings],
+    }
 
 
 def _truth_boxes(boxes: Iterable[tuple[Finding, str, Box]]) -> list[Record]:

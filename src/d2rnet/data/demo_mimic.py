@@ -20,13 +20,14 @@ TABLE_PREFIX = "mimic-cxr-2.0.0"
 SPLITS = {"train": "train", "val": "validate", "test": "test"}  # setting -> name in the split table
 _VIEW_SETS = ((("PA",), 0.42), (("AP",), 0.28), (("PA", "LATERAL"), 0.22), (("AP", "AP"), 0.08))
 CHEXPERT_LABELS = (
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion", "Lung Opacity",
-    "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
+    "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
 )  # fmt: skip
 _TO_CHEXPERT = {
     "Aortic enlargement": "Enlarged Cardiomediastinum", "Atelectasis": "Atelectasis", "Cardiomegaly": "Cardiomegaly",
-    "Clavicle fracture": "Fracture", "Consolidation": "Consolidation", "Edema": "Edema", "Enlarged PA": "Enlarged Cardiomediastinum",
-    "ILD": "Lung Opacity", "Infiltration": "Lung Opacity", "Lung Opacity": "Lung Opacity", "Lung cavity": "Lung Lesion",
+    "Clavicle fracture": "Fracture", "Consolidation": "Consolidation", "Edema": "Edema",
+    "Enlarged PA": "Enlarged Cardiomediastinum", "ILD": "Lung Opacity",
+    "Infiltration": "Lung Opacity", "Lung Opacity": "Lung Opacity", "Lung cavity": "Lung Lesion",
     "Lung cyst": "Lung Lesion", "Mediastinal shift": "Enlarged Cardiomediastinum", "Nodule/Mass": "Lung Lesion",
     "Pleural effusion": "Pleural Effusion", "Pleural thickening": "Pleural Other", "Pneumothorax": "Pneumothorax",
     "Pulmonary fibrosis": "Lung Opacity", "Rib fracture": "Fracture",

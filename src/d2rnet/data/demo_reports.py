@@ -1,7 +1,7 @@
 """Radiology reports of the demo cohort, in the layout of MIMIC-CXR's report files, and a check of their laterality.
 
-The findings section says what is there, on which side, in which zone and how large, in varied wording, and adds normal sentences
-about structures without a finding. The patient's left is on the right of the picture.
+The findings section says what is there, on which side, in which zone and how large, in varied wording, and adds normal
+sentences about structures without a finding. The patient's left is on the right of the picture.
 
 Reads and writes: nothing. The texts are own work; the section headers and their traps follow facts of the MIMIC-CXR reports.
 """
@@ -279,7 +279,7 @@ def format_report(report: Report, variant: str, view_names: Sequence[str], rng: 
     views = " and ".join(view if view in ("PA", "AP") else view.lower() for view in view_names)
     person = "woman" if rng.random() < 0.5 else "man"
     indication = (
-        f"___ year old {person} with {_INDICATIONS[int(rng.integers(len(_INDICATIONS)))]}. Evaluate the patient’s chest."
+        f"___ year old {person} with {_INDICATIONS[int(rng.integers(len(_INDICATIONS)))]}. Evaluate the patient\u2019s chest."
     )
     sections = [
         ("EXAMINATION", f"CHEST ({views.upper()})"),

@@ -1,8 +1,8 @@
 """VinDr-CXR part of the demo cohort: DICOM files and the tables of 17 readers, in the layout of PhysioNet's release 1.0.0.
 
 Writes below ``<folder>``: ``train/*.dicom``, ``test/*.dicom``, ``annotations/annotations_{train,test}.csv``,
-``annotations/image_labels_{train,test}.csv``. Training images have three readers each, with jitter, misses, confused and invented
-boxes; test images a consensus without reader. Layout: https://physionet.org/content/vindr-cxr/1.0.0/ (facts only).
+``annotations/image_labels_{train,test}.csv``. Training images have three readers each, with jitter, misses, confused and
+invented boxes; test images a consensus without reader. Layout: https://physionet.org/content/vindr-cxr/1.0.0/ (facts only).
 """
 
 from dataclasses import dataclass
@@ -32,16 +32,21 @@ READERS = tuple(f"R{number}" for number in range(1, 18))
 MISS_PROBABILITY, CONFUSION_PROBABILITY, INVENTION_PROBABILITY = 0.07, 0.04, 0.03
 JITTER = 0.03  # standard deviation of a reader's box sides, in box sides
 _CONFUSED = {
-    "Consolidation": "Lung Opacity", "Lung Opacity": "Infiltration", "Infiltration": "Consolidation", "Atelectasis": "Lung Opacity",
-    "ILD": "Pulmonary fibrosis", "Pulmonary fibrosis": "ILD", "Lung cyst": "Lung cavity", "Lung cavity": "Lung cyst",
+    "Consolidation": "Lung Opacity", "Lung Opacity": "Infiltration", "Infiltration": "Consolidation",
+    "Atelectasis": "Lung Opacity", "ILD": "Pulmonary fibrosis", "Pulmonary fibrosis": "ILD",
+    "Lung cyst": "Lung cavity", "Lung cavity": "Lung cyst",
     "Nodule/Mass": "Other lesion", "Edema": "Infiltration", "Pleural thickening": "Pleural effusion",
 }  # fmt: skip
 _GLOBAL_LABELS = ("COPD", "Lung tumor", "Pneumonia", "Tuberculosis")
 _GLOBAL_SIGNS = {"COPD": "Emphysema", "Lung tumor": "Nodule/Mass", "Pneumonia": "Consolidation", "Tuberculosis": "Lung cavity"}
-# Share of each encoding. JPEG 2000 is the syntax of the real release, but encodes slowest; uncompressed files are the quickest.
+# Share of each encoding. JPEG 2000 is the syntax of the real release, but encodes slowest; uncompressed is the quickest.
 ENCODINGS: tuple[tuple[UID, float], ...] = (
-    (ExplicitVRLittleEndian, 0.40), (ImplicitVRLittleEndian, 0.15), (RLELossless, 0.20), (JPEG2000Lossless, 0.15), (JPEGBaseline8Bit, 0.10),
-)  # fmt: skip
+    (ExplicitVRLittleEndian, 0.40),
+    (ImplicitVRLittleEndian, 0.15),
+    (RLELossless, 0.20),
+    (JPEG2000Lossless, 0.15),
+    (JPEGBaseline8Bit, 0.10),
+)
 _UID_ROOT = "2.25"
 
 
@@ -106,10 +111,7 @@ def write_dicom(path: Path, picture: FloatImage, rng: Rng, uid_number: int) -> N
     dataset.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
     stored = 1 - picture if inverted else picture
     top = 2**bits - 1
-    if bits == 8:
-        values = np.round(stored * top).astype(np.uint8)
-    else:
-        values = _windowed(dataset, stored, top, rng)
+    values = np.round(stored * top).astype(np.uint8) if bits == 8 else _windowed(dataset, stored, top, rng)
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax != ImplicitVRLittleEndian else syntax
     dataset.PixelData = values.tobytes()
     if syntax == JPEGBaseline8Bit:

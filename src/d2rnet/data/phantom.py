@@ -1,13 +1,13 @@
 """Frontal and lateral chest phantoms: anatomy-like radiographs without lesions, for the demo cohort.
 
-A phantom is built in layers, as an additive attenuation model: soft tissue, aerated lung (which takes tissue away), mediastinum
-and heart, vessels, bones. Lesions (phantom_lesions.py) either change the anatomy before it is drawn (a wide heart, a broken rib)
-or add to the layers afterwards; :meth:`Chest.compose` sums up and :func:`expose` turns the sum into a radiograph.
+A phantom is built in layers, as an additive attenuation model: soft tissue, aerated lung (which takes tissue away),
+mediastinum and heart, vessels, bones. Lesions (phantom_lesions.py) either change the anatomy before it is drawn (a wide
+heart, a broken rib) or add to the layers afterwards; phantom_exposure.py turns the sum into a radiograph.
 
 Reads and writes: nothing. Own work, by the look of adult posteroanterior radiographs. Coordinates: phantom_canvas.py.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ def sample_anatomy(rng: np.random.Generator) -> Anatomy:
         dome_height=rng.uniform(0.22, 0.30),
         heart_left=rng.uniform(0.48, 0.56),
         heart_right=rng.uniform(0.22, 0.28),
-        knob_radius=rng.uniform(0.11, 0.135),
+        knob_radius=rng.uniform(0.10, 0.12),
         pulmonary_radius=rng.uniform(0.06, 0.08),
         rib_step=rng.uniform(0.165, 0.185),
         clavicle_lift=rng.uniform(-0.02, 0.10),
@@ -99,10 +99,10 @@ def heart_outline(anatomy: Anatomy) -> NDArray[np.float64]:
     """Outline of the heart, (N, 2): right atrium, great vessels, left ventricle, apex at lower left."""
     left, right, floor = anatomy.heart_left, anatomy.heart_right, anatomy.dome + 0.12
     grow = max(left - 0.5, 0.0)
-    knots = [(-0.12, 0.72), (-right * 0.82, 1.02), (-right, floor - 0.38), (-right * 0.85, floor - 0.08), (0.1, floor + 0.06),
-             (left * 0.72, floor + 0.07), (left * 0.98, floor - 0.06), (left, floor - 0.22), (left * 0.82, floor - 0.50 - grow * 0.3),
-             (0.24 + grow * 0.4, 0.84), (0.13, 0.64)]  # fmt: skip
-    return spline(knots, closed=True) + (anatomy.shift * 0.5, 0)
+    knots = [(-0.12, 0.72), (-right * 0.82, 1.02), (-right, floor - 0.38), (-right * 0.85, floor - 0.08),
+             (0.1, floor + 0.06), (left * 0.72, floor + 0.07), (left * 0.98, floor - 0.06), (left, floor - 0.22),
+             (left * 0.82, floor - 0.50 - grow * 0.3), (0.24 + grow * 0.4, 0.84), (0.13, 0.64)]  # fmt: skip
+    return spline(knots, closed=True) + np.array([anatomy.shift * 0.5, 0])
 
 
 def rib_curve(anatomy: Anatomy, sign: int, index: int) -> NDArray[np.float64]:
@@ -110,8 +110,8 @@ def rib_curve(anatomy: Anatomy, sign: int, index: int) -> NDArray[np.float64]:
     v = -0.04 + anatomy.rib_step * index
     end = v + min(0.12 + 0.04 * index, 0.36)
     reach = wall_at(end) + 0.02
-    knots = [(0.09, v + 0.03), (0.3, v - 0.02), (0.3 + 0.45 * (reach - 0.3), v + 0.01), (0.3 + 0.83 * (reach - 0.3), v + 0.45 * (end - v)),
-             (reach, end)]  # fmt: skip
+    bend, turn = 0.165 + 0.45 * reach, 0.051 + 0.83 * reach
+    knots = [(0.09, v + 0.03), (0.3, v - 0.02), (bend, v + 0.01), (turn, v + 0.45 * (end - v)), (reach, end)]
     return spline(knots) * (sign, 1)
 
 
@@ -160,31 +160,31 @@ def draw_chest(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> Ches
     _, v = frame.grid
     chest.fields = {sign: Layer(frame).fill(lung_outline(anatomy, sign)).values(0.012) for sign in (-1, 1)}
     dense = _mediastinum(anatomy, frame)
-    for sign, mask in chest.fields.items():
-        chest.lungs[sign] = mask * (1 - dense)
+    visible = 1 - dense
+    chest.lungs = {sign: mask * visible for sign, mask in chest.fields.items()}
     lung = chest.fields[-1] + chest.fields[1]
     # The lung is thinner towards its rim, so the rim is brighter.
-    depth = np.clip(1.55 * blurred(lung, 0.11 * frame.unit_px) - 0.45, 0.25, 1)
-    aerated = lung * (1 - 0.92 * dense) * depth
-    body = _body(anatomy, frame)
-    abdomen = np.clip((v - anatomy.dome + 0.1) * 2.2, 0, 1) * (1 - lung)
-    chest.tissue = body * (anatomy.soft + 0.05 + 0.16 * abdomen) - AIR_DEPTH * anatomy.air * aerated
-    chest.tissue += 0.10 * dense * lung + 0.03 * body * cloud(frame, rng, 0.5)
-    chest.tissue += _midline(anatomy, frame, dense) + _bones(anatomy, frame) * body * (1 - 0.45 * np.maximum(dense, abdomen))
-    chest.tissue -= 0.16 * _gastric_bubble(anatomy, frame, rng)
+    depth = np.clip(np.float32(1.55) * blurred(lung, 0.11 * frame.unit_px) - np.float32(0.45), 0.25, 1)
+    abdomen = np.clip((v - (anatomy.dome - 0.1)) * 2.2, 0, 1) * (1 - lung)
+    overlay = (1 - 0.45 * np.maximum(dense, abdomen)) * _bones(anatomy, frame)
     if anatomy.breasts:
         breasts = Layer(frame)
         for sign in (-1, 1):
             breasts.fill(ellipse((0.58 * sign, 1.28), (0.40, 0.34)))
-        chest.tissue += anatomy.breasts * breasts.values(0.02) * body
+        overlay += anatomy.breasts * breasts.values(0.02)
+    soft = anatomy.soft + 0.05 + 0.16 * abdomen + 0.03 * cloud(frame, rng, 0.5) + overlay
+    chest.tissue = _body(anatomy, frame) * soft + _midline(anatomy, frame) + 0.02 * dense
+    chest.tissue -= lung * (AIR_DEPTH * anatomy.air * depth * (1 - 0.92 * dense) - 0.10 * dense)
+    chest.tissue -= 0.16 * _gastric_bubble(anatomy, frame, rng)
     chest.vessels = _vessel_tree(anatomy, frame) * lung * (1 - 0.7 * dense)
     return chest
 
 
 def _body(anatomy: Anatomy, frame: Frame) -> FloatImage:
-    outline = [(0.34, -1.2), (0.35, -0.45), (0.48, -0.30), (0.9, -0.20), (1.25, -0.10), (1.5, 0.15), (1.6, 0.6), (1.62, 1.2), (1.42, 1.2),
-               (1.30, 0.75), (1.23, 0.60), (1.20, 0.8), (1.17, 1.3), (1.18, 2.0), (1.25, 3.0)]  # fmt: skip
-    right = spline(outline)
+    neck_shoulder = [(0.34, -1.2), (0.35, -0.45), (0.48, -0.30), (0.9, -0.20), (1.25, -0.10)]
+    arm = [(1.5, 0.15), (1.6, 0.6), (1.62, 1.2), (1.42, 1.2), (1.30, 0.75), (1.23, 0.60)]
+    flank = [(1.20, 0.8), (1.17, 1.3), (1.18, 2.0), (1.25, 3.0)]
+    right = spline(neck_shoulder + arm + flank)
     both = np.concatenate([right, right[::-1] * (-1, 1)])
     return Layer(frame).fill(both).values(0.015)
 
@@ -193,55 +193,54 @@ def _mediastinum(anatomy: Anatomy, frame: Frame) -> FloatImage:
     """Heart, great vessels, aortic knob and hilum: opaque silhouettes over the lungs, in [0, 1]."""
     shift = anatomy.shift
     layer = Layer(frame)
-    layer.fill(spline([(-0.15 + shift, -0.2), (-0.17 + shift, 0.3), (-0.19 + shift * 0.8, 0.7), (-0.2 + shift * 0.5, 1.1),
-                       (0.2 + shift * 0.5, 1.1), (0.18 + shift * 0.8, 0.7), (0.13 + shift, 0.3), (0.14 + shift, -0.2)], closed=True))  # fmt: skip
+    # v, right border, left border, how far each height follows the shift
+    borders = [(-0.2, -0.15, 0.14, 1), (0.3, -0.17, 0.13, 1), (0.7, -0.19, 0.18, 0.8), (1.1, -0.2, 0.2, 0.5)]
+    right = [(border + shift * follows, v) for v, border, _, follows in borders]
+    left = [(border + shift * follows, v) for v, _, border, follows in reversed(borders)]
+    layer.fill(spline(right + left, closed=True))
     radius = anatomy.knob_radius
-    layer.fill(ellipse((0.13 + shift + radius * 0.45, 0.44), (radius, radius * 1.12)))
+    layer.fill(ellipse((0.13 + shift + radius * 0.3, 0.44), (radius, radius * 1.15)))
     pulmonary = anatomy.pulmonary_radius
     layer.fill(ellipse((0.14 + shift * 0.8 + pulmonary * 0.8, 0.74), (pulmonary, pulmonary * 1.15)))
-    return np.maximum(layer.values(0.012), Layer(frame).fill(heart_outline(anatomy)).values(0.018))
+    return layer.fill(heart_outline(anatomy)).values(0.015)
 
 
-def _midline(anatomy: Anatomy, frame: Frame, dense: FloatImage) -> FloatImage:
+def _midline(anatomy: Anatomy, frame: Frame) -> FloatImage:
     """Spine, vertebral end plates, spinous processes, trachea and main bronchi."""
     heights = np.arange(-0.5, 2.4, 0.155)
-    discs = [np.array([(-0.10, h), (0.10, h)]) for h in heights]
-    spinous = Layer(frame)
+    spine = Layer(frame).fill([(-0.115, -1.2), (0.115, -1.2), (0.125, 3), (-0.125, 3)], 0.72)
+    spine.stroke([np.array([(-0.10, h), (0.10, h)]) for h in heights], 0.018, 0.86)
     for h in heights:
-        spinous.fill(ellipse((0, h + 0.07), (0.022, 0.035)))
-    spine = Layer(frame).fill([(-0.115, -1.2), (0.115, -1.2), (0.125, 3), (-0.125, 3)]).values(0.02)
+        spine.fill(ellipse((0, h + 0.07), (0.022, 0.035), points=16))
     shift = anatomy.shift
-    airway = spline([(0.0, -1.0), (0.0, -0.4), (shift * 0.6, -0.1), (shift, 0.2), (shift * 0.95, 0.60)])
-    trachea = Layer(frame).fill(band(airway, 0.125))
+    trachea = Layer(frame)
+    trachea.fill(band(spline([(0.0, -1.0), (0.0, -0.4), (shift * 0.6, -0.1), (shift, 0.2), (shift * 0.95, 0.60)]), 0.125))
     carina = (shift * 0.95, 0.58)
     trachea.fill(band(spline([carina, (carina[0] - 0.14, 0.72), (-0.24 + shift * 0.5, 0.84)]), 0.085))
     trachea.fill(band(spline([carina, (carina[0] + 0.15, 0.72), (0.26 + shift * 0.5, 0.82)]), 0.075))
-    texture = 0.5 * Layer(frame).stroke(discs, 0.018).values(0.006) + spinous.values(0.006)
-    return 0.09 * spine + 0.035 * texture * spine - 0.15 * trachea.values(0.014) + 0.02 * dense
+    return 0.125 * spine.values(0.012) - 0.15 * trachea.values(0.014)
 
 
 def _bones(anatomy: Anatomy, frame: Frame) -> FloatImage:
     """Ribs, clavicles and scapulae, with brighter cortex."""
-    posterior, anterior, cortex, girdle = Layer(frame), Layer(frame), Layer(frame), Layer(frame)
+    posterior, anterior = Layer(frame), Layer(frame)
     for sign in (-1, 1):
         for index in range(RIB_COUNT):
-            anterior.fill(band(anterior_rib_curve(anatomy, sign, index), 0.085))
-            for part in _rib_parts(anatomy, sign, index):
-                outline = band(part, 0.068)
-                posterior.fill(outline)
-                cortex.stroke([outline], 0.010, closed=True)
+            anterior.fill(band(anterior_rib_curve(anatomy, sign, index), 0.085), 0.31)
+            outlines = [band(part, 0.068) for part in _rib_parts(anatomy, sign, index)]
+            for outline in outlines:
+                posterior.fill(outline, 0.62)
+            posterior.stroke(outlines, 0.010, closed=True)
+    # The shoulder girdle lies mostly beside and above the anterior ribs, so both share a layer.
+    for sign in (-1, 1):
+        scapula = [(1.0, 0.02), (0.88, 0.25), (0.92, 0.62), (1.02, 0.86), (1.16, 0.6), (1.3, 0.25)]
+        anterior.stroke([spline(np.array(scapula) * (sign, 1), closed=True)], 0.014, 0.4, closed=True)
+        anterior.fill(ellipse((1.33 * sign, 0.10), (0.14, 0.15)), 0.6)
         for part in _clavicle_parts(anatomy, sign):
             outline = band(part, np.interp(np.abs(part[:, 0]), (0.1, 0.3, 0.9, 1.1), (0.12, 0.085, 0.075, 0.10)))
-            girdle.fill(outline, 0.75)
-            girdle.stroke([outline], 0.012, closed=True)
-        scapula = spline([(1.0, 0.02), (0.88, 0.25), (0.92, 0.62), (1.02, 0.86), (1.16, 0.6), (1.3, 0.25)], closed=True) * (
-            sign,
-            1,
-        )
-        girdle.stroke([scapula], 0.014, 0.35, closed=True)
-        girdle.fill(ellipse((1.33 * sign, 0.10), (0.14, 0.15)), 0.6)
-    bones = 0.085 * posterior.values(0.008) + 0.05 * anterior.values(0.014)
-    return bones + 0.05 * cortex.values(0.004) + 0.16 * girdle.values(0.006)
+            anterior.fill(outline, 0.75)
+            anterior.stroke([outline], 0.012, closed=True)
+    return 0.135 * posterior.values(0.007) + 0.16 * anterior.values(0.009)
 
 
 def _rib_parts(anatomy: Anatomy, sign: int, index: int) -> list[NDArray[np.float64]]:
@@ -266,7 +265,7 @@ def _broken(curve: NDArray[np.float64], where: float, step: float) -> list[NDArr
 
 def _gastric_bubble(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) -> FloatImage:
     """Air in the stomach below the left dome, with a flat fluid level."""
-    u, v = frame.grid
+    _, v = frame.grid
     top = dome_at(anatomy, 1) + 0.07
     radius = rng.uniform(0.10, 0.19)
     bubble = Layer(frame).fill(ellipse((rng.uniform(0.42, 0.6), top + 0.09), (radius, 0.09), wobble=[0.1, 0.05])).values(0.012)
@@ -292,7 +291,8 @@ def _vessel_tree(anatomy: Anatomy, frame: Frame) -> FloatImage:
             headings = (headings[:, None] + bends[:, None] + turns).ravel()
             starts = np.stack([ends, middles, ends], axis=1).reshape(-1, 2)
             lengths = np.repeat(lengths, 3) * rng.uniform(0.55, 0.9, len(starts))
-    return anatomy.vessels * (0.15 * layer.values(0.008) + 0.10 * hila.values(0.035))
+    shadows = 0.15 * layer.values(0.008) + 0.10 * hila.values(0.035)
+    return shadows * np.float32(anatomy.vessels)
 
 
 def _step(headings: NDArray[np.float64], lengths: NDArray[np.float64], sign: int) -> NDArray[np.float64]:
@@ -304,8 +304,3 @@ def _arcs(starts: NDArray[np.float64], middles: NDArray[np.float64], ends: NDArr
     t = np.linspace(0, 1, 5)[None, :, None]
     a, b, c = starts[:, None], middles[:, None], ends[:, None]
     return a * (1 - t) * (1 - 2 * t) + 4 * b * t * (1 - t) + c * t * (2 * t - 1)
-
-
-def altered(anatomy: Anatomy, **changes: object) -> Anatomy:
-    """Return a copy of an anatomy with some values changed."""
-    return replace(anatomy, **changes)  # type: ignore[arg-type]

@@ -34,6 +34,8 @@ def expose(attenuation: FloatImage, frame: Frame, style: Style, rng: Rng, *, mar
         + np.linspace(-tilt[1], tilt[1], height, dtype=np.float32)[:, None]
     )
     noise = rng.standard_normal((height, width), dtype=np.float32)
+    bright = np.maximum(picture - np.float32(0.70), 0)  # the film's shoulder: dense parts keep their structure
+    picture += bright / (1 + bright / np.float32(0.32)) - bright
     picture += style.noise * (0.6 * noise + 1.2 * blurred(noise, 1.0)) * np.sqrt(np.clip(1.25 - picture, 0.3, 1.2))
     if marker and rng.random() < 0.6:
         _letter(picture, rng)
@@ -67,10 +69,12 @@ def draw_lateral(frame: Frame, rng: Rng) -> FloatImage:
 
     Lesions are not drawn: the workflow uses frontal views, laterals are there to be filtered out.
     """
-    body = spline([(-0.45, -1.2), (-0.42, -0.45), (-0.75, -0.1), (-0.92, 0.6), (-0.95, 1.4), (-0.9, 3), (1.0, 3), (1.02, 1.4), (1.05, 0.6),
-                   (0.85, -0.1), (0.35, -0.5), (0.3, -1.2)])  # fmt: skip
-    lung = spline([(-0.2, 0.02), (0.25, -0.05), (0.62, 0.3), (0.78, 0.9), (0.80, 1.5), (0.70, 1.9), (0.35, 1.55), (-0.1, 1.42), (-0.55, 1.5),
-                   (-0.74, 1.62), (-0.74, 0.9), (-0.55, 0.35)], closed=True)  # fmt: skip
+    front = [(-0.45, -1.2), (-0.42, -0.45), (-0.75, -0.1), (-0.92, 0.6), (-0.95, 1.4), (-0.9, 3)]
+    back = [(1.0, 3), (1.02, 1.4), (1.05, 0.6), (0.85, -0.1), (0.35, -0.5), (0.3, -1.2)]
+    body = spline(front + back)
+    apex_to_base = [(-0.2, 0.02), (0.25, -0.05), (0.62, 0.3), (0.78, 0.9), (0.80, 1.5), (0.70, 1.9)]
+    dome_to_sternum = [(0.35, 1.55), (-0.1, 1.42), (-0.55, 1.5), (-0.74, 1.62), (-0.74, 0.9), (-0.55, 0.35)]
+    lung = spline(apex_to_base + dome_to_sternum, closed=True)
     air = Layer(frame).fill(lung).values(0.02)
     heart = Layer(frame).fill(ellipse((-0.35, 1.15), (0.36, 0.42), angle=0.5, wobble=[0.05])).values(0.03)
     aorta = (

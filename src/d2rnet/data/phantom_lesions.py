@@ -7,21 +7,12 @@ Reads and writes: nothing. Own work. Coordinates: phantom_canvas.py.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from d2rnet.data import phantom_opacities as opacities
-from d2rnet.data.phantom import (
-    SIDES,
-    Anatomy,
-    Chest,
-    altered,
-    clavicle_curve,
-    draw_chest,
-    heart_outline,
-    lung_outline,
-    rib_curve,
-)  # fmt: skip
+from d2rnet.data.phantom import SIDES, Anatomy, Chest, clavicle_curve, draw_chest, heart_outline, lung_outline, rib_curve
 from d2rnet.data.phantom_canvas import FloatImage, Frame, Layer, bounding_xyxy, ellipse
 from d2rnet.data.phantom_findings import Box, Finding, Style
 
@@ -36,22 +27,20 @@ def alter_anatomy(anatomy: Anatomy, finding: Finding, style: Style, rng: Rng) ->
     sign = SIDES.get(finding.side, 0)
     match finding.category:
         case "Cardiomegaly":
-            return altered(anatomy, heart_left=0.70 + 0.12 * size, heart_right=0.30 + 0.08 * size)
+            return replace(anatomy, heart_left=0.70 + 0.12 * size, heart_right=0.30 + 0.08 * size)
         case "Aortic enlargement":
-            return altered(anatomy, knob_radius=0.21 + 0.05 * size)
+            return replace(anatomy, knob_radius=0.225 + 0.05 * size)
         case "Enlarged PA":
-            return altered(anatomy, pulmonary_radius=0.165 + 0.04 * size)
+            return replace(anatomy, pulmonary_radius=0.165 + 0.04 * size)
         case "Mediastinal shift":
-            return altered(anatomy, shift=sign * (0.22 + 0.10 * size))
+            return replace(anatomy, shift=sign * (0.22 + 0.10 * size))
         case "Emphysema":
-            return altered(
-                anatomy, dome=anatomy.dome + 0.12, dome_height=0.10 - 0.04 * size, air=1.22 + 0.08 * style.contrast, vessels=0.45,
-                heart_left=0.40, heart_right=0.20,
-            )  # fmt: skip
+            low_flat = replace(anatomy, dome=anatomy.dome + 0.12, dome_height=0.10 - 0.04 * size)
+            return replace(low_flat, air=1.22 + 0.08 * style.contrast, vessels=0.45, heart_left=0.40, heart_right=0.20)
         case "Rib fracture":
-            return altered(anatomy, broken_rib=(sign, int(rng.integers(2, 5))))
+            return replace(anatomy, broken_rib=(sign, int(rng.integers(2, 5))))
         case "Clavicle fracture":
-            return altered(anatomy, broken_clavicle=sign)
+            return replace(anatomy, broken_clavicle=sign)
     return anatomy
 
 
@@ -62,13 +51,11 @@ def _cardiomegaly(chest: Chest, finding: Finding, style: Style, rng: Rng) -> lis
 def _aorta(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatImage]:
     """The knob is drawn with the mediastinum; its calcified rim and the box are added here."""
     radius = chest.anatomy.knob_radius
-    centre = (0.13 + radius * 0.45, 0.44)
-    rim = ellipse(centre, (radius * 0.95, radius * 1.06))
+    centre = (0.13 + radius * 0.3, 0.44)
+    rim = ellipse(centre, (radius * 0.95, radius * 1.09))
     chest.tissue += 0.08 * style.contrast * Layer(chest.frame).fill(rim).values(0.01)
-    chest.tissue += (
-        0.14 * style.contrast * Layer(chest.frame).stroke([rim[34:] if len(rim) > 34 else rim], 0.018).values(0.003)
-    )
-    return [Layer(chest.frame).fill(ellipse(centre, (radius, radius * 1.12))).values()]
+    chest.tissue += 0.14 * style.contrast * Layer(chest.frame).stroke([rim[34:]], 0.018).values(0.003)
+    return [Layer(chest.frame).fill(ellipse(centre, (radius, radius * 1.15))).values()]
 
 
 def _pulmonary_artery(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatImage]:
@@ -105,12 +92,11 @@ def _clavicle_fracture(chest: Chest, finding: Finding, style: Style, rng: Rng) -
 def _break_marks(chest: Chest, where: np.ndarray, radius: float, style: Style) -> FloatImage:
     """Swelling around a fracture, a dark oblique gap and bright bone ends; returns the footprint."""
     centre = (float(where[0]), float(where[1]) + 0.03)
-    swelling = Layer(chest.frame).fill(ellipse(centre, (radius, radius))).values(0.015)
-    ends = Layer(chest.frame)
-    for offset in (-0.045, 0.045):
-        ends.stroke([np.array([(-0.03, -0.07), (0.03, 0.07)]) + centre + (offset, 0)], 0.026)
-    gap = Layer(chest.frame).stroke([np.array([(-0.035, -0.09), (0.035, 0.09)]) + centre], 0.045).values(0.004)
-    chest.tissue += style.contrast * (0.07 * swelling + 0.24 * ends.values(0.004) * (1 - gap) - 0.20 * gap)
+    swelling = Layer(chest.frame).fill(ellipse(centre, (radius, radius), wobble=[0.04, 0.03])).values(0.02)
+    slant = np.array([(-0.17, -0.40), (0.17, 0.40)]) * radius
+    ends = Layer(chest.frame).stroke([slant + centre + (offset, 0.6 * offset) for offset in (-0.03, 0.03)], 0.018)
+    gap = Layer(chest.frame).stroke([slant * 1.15 + centre], 0.030).values(0.006)
+    chest.tissue += style.contrast * (0.10 * swelling + 0.16 * ends.values(0.005) * (1 - gap) - 0.15 * gap)
     return swelling
 
 

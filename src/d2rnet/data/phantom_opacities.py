@@ -1,7 +1,8 @@
-"""Lung and pleural lesions of the demo phantoms: fifteen of the 22 classes, drawn over the finished layers of a chest.
+"""Lung and pleural lesions of the demo phantoms: 14 of the 22 classes, drawn over a finished chest.
 
-Each function changes the chest's layers and returns one footprint mask (H, W) in [0, 1] for each box, in the order of its sides.
-Places and looks follow the Fleischner Society's glossary of terms for thoracic imaging (Radiology 2008;246:697), drawn as own work.
+Each function changes the chest's layers and returns one footprint mask (H, W) in [0, 1] for each box: of the finding's side,
+or right then left. Places and looks follow the Fleischner Society's glossary of terms for thoracic imaging (Radiology
+2008;246:697); the drawing is own work.
 
 Reads and writes: nothing. Coordinates: phantom_canvas.py.
 """
@@ -46,8 +47,8 @@ def nodule(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[Float
     smallest, largest = (0.19, 0.26) if finding.kind == "mass" else (0.11, 0.155)
     radius = max(_radius(finding, style, smallest, largest), 0.11)
     outline = ellipse(_centre(chest, finding, radius, rng), (radius, radius * rng.uniform(0.9, 1.1)), wobble=lobes)
-    mask = Layer(chest.frame).fill(outline).values(0.008)
-    chest.tissue += 0.95 * OPAQUE * style.contrast * mask
+    mask = Layer(chest.frame).fill(outline).values(0.010)
+    chest.tissue += 0.85 * OPAQUE * style.contrast * mask
     return [mask]
 
 
@@ -61,7 +62,7 @@ def consolidation(chest: Chest, finding: Finding, style: Style, rng: Rng) -> lis
     corners = [(-1.05, -bulge * 0.75), (-0.3, -bulge * 0.70), (0.4, -bulge * 0.80), (1.05, -bulge * 0.70), (0.95, bulge * 0.1),
                (0.45, bulge * 0.75), (-0.3, bulge * 0.85), (-0.95, bulge * 0.3)]  # fmt: skip
     outline = np.concatenate([np.array(corners[:4]), spline(corners[3:])]) * radius + (u, v)
-    mask = Layer(chest.frame).fill(outline).values(0.012) * np.clip(1.5 * chest.fields[sign], 0, 1)
+    mask = Layer(chest.frame).fill(outline).values(0.016) * np.clip(1.5 * chest.fields[sign], 0, 1)
     bronchi = Layer(chest.frame)
     root = np.array([u - sign * 0.9 * radius, v - bulge * 0.3 * fissure])
     for angle in (-0.45, 0.0, 0.5):
@@ -69,9 +70,10 @@ def consolidation(chest: Chest, finding: Finding, style: Style, rng: Rng) -> lis
         fork = (root + tip) / 2
         bronchi.stroke(
             [[root, fork, tip], [fork, fork + 0.5 * radius * np.array([sign * np.cos(angle + 0.7), np.sin(angle + 0.7)])]],
-            0.022,
+            0.015,
         )
-    chest.tissue += mask * (0.95 * OPAQUE * style.contrast - 0.2 * style.contrast * bronchi.values(0.006))
+    mottle = np.clip(0.92 + 0.07 * cloud(chest.frame, rng, 0.05), 0.6, 1.1)
+    chest.tissue += style.contrast * mask * (0.92 * OPAQUE * mottle - 0.17 * bronchi.values(0.006))
     chest.vessels *= 1 - 0.8 * mask
     return [mask]
 
@@ -83,7 +85,7 @@ def lung_opacity(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list
         _centre(chest, finding, radius, rng), (radius * rng.uniform(0.95, 1.15), radius), wobble=rng.uniform(0, 0.05, 2)
     )
     mask = Layer(chest.frame).fill(outline).values(0.05) * np.clip(chest.fields[SIDES[finding.side]], 0, 1)
-    chest.tissue += 0.58 * OPAQUE * style.contrast * mask
+    chest.tissue += 0.70 * OPAQUE * style.contrast * mask
     return [mask]
 
 
@@ -94,12 +96,17 @@ def infiltration(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list
     spots = Layer(chest.frame)
     angles = np.arange(15) * 2.4 + rng.uniform(0, 6)
     for angle, distance in zip(angles, radius * np.sqrt((np.arange(15) + 0.3) / 15), strict=True):
-        size = rng.uniform(0.035, 0.055)
+        size = rng.uniform(0.03, 0.062)
         spots.fill(
-            ellipse((u + distance * np.cos(angle), v + distance * np.sin(angle)), (size, size), wobble=[0.2, 0.15], points=20)
+            ellipse(
+                (u + distance * np.cos(angle), v + distance * np.sin(angle)),
+                (size, size),
+                wobble=rng.uniform(0, 0.35, 3),
+                points=20,
+            )
         )
-    mask = spots.values(0.018) * _within(chest, finding)
-    chest.tissue += 1.0 * OPAQUE * style.contrast * mask
+    mask = spots.values(0.022) * _within(chest, finding)
+    chest.tissue += 0.95 * OPAQUE * style.contrast * mask
     return [mask]
 
 
@@ -113,9 +120,9 @@ def atelectasis(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[
         half = radius * rng.uniform(0.75, 1.0)
         x = np.linspace(-half, half, 12)
         line = np.stack([u + x, v + offset + tilt * x + rng.uniform(0.02, 0.05) * (x / half) ** 2], 1)
-        plates.fill(band(line, 0.062 * np.sqrt(np.clip(1.05 - (x / half) ** 2, 0.05, 1))))
-    mask = plates.values(0.006) * np.clip(1.3 * chest.fields[SIDES[finding.side]], 0, 1)
-    chest.tissue += 0.85 * OPAQUE * style.contrast * mask
+        plates.fill(band(line, 0.052 * np.sqrt(np.clip(1.05 - (x / half) ** 2, 0.05, 1))))
+    mask = plates.values(0.010) * np.clip(1.3 * chest.fields[SIDES[finding.side]], 0, 1)
+    chest.tissue += 0.80 * OPAQUE * style.contrast * mask
     return [mask]
 
 
@@ -167,18 +174,18 @@ def fibrosis(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[Flo
     pitch = 0.088
     for row in np.arange(-radius, radius + 1e-6, pitch * 0.87):
         for column in np.arange(-radius, radius + 1e-6, pitch):
-            offset = np.array([column + pitch / 2 * (round(row / pitch) % 2), row]) + rng.normal(0, 0.008, 2)
+            offset = np.array([column + pitch / 2 * (round(row / pitch) % 2), row]) + rng.normal(0, 0.012, 2)
             if np.hypot(*offset) < radius:
-                size = rng.uniform(0.034, 0.044)
+                size = rng.uniform(0.028, 0.046)
                 rings.append(ellipse((u + offset[0], v + offset[1]), (size, size), wobble=[0.12, 0.1], points=14))
     hilum = np.array([0.26 * SIDES[finding.side], 0.78])
     strands = []
     for offset in rng.uniform(-0.8, 0.8, 4) * radius:
         tip = np.array([u + offset * 0.4, v + offset])
         strands.append(spline([tip, tip + (hilum - tip) * 0.3 + rng.normal(0, 0.02, 2), tip + (hilum - tip) * 0.45]))
-    layer = Layer(chest.frame).stroke(rings, 0.022, closed=True).stroke(strands, 0.026)
+    layer = Layer(chest.frame).stroke(rings, 0.017, closed=True).stroke(strands, 0.022)
     mask = layer.values(0.004) * np.clip(1.3 * _within(chest, finding), 0, 1)
-    chest.tissue += style.contrast * (0.85 * OPAQUE * mask + 0.10 * OPAQUE * blurred(mask, 0.04 * chest.frame.unit_px))
+    chest.tissue += style.contrast * (0.70 * OPAQUE * mask + 0.18 * OPAQUE * blurred(mask, 0.04 * chest.frame.unit_px))
     return [mask]
 
 
@@ -189,14 +196,14 @@ def ild(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatIma
     for sign in (-1, 1):
         top = dome_at(chest.anatomy, sign) - 2 * half_height
         heart = chest.anatomy.heart_left if sign > 0 else chest.anatomy.heart_right
-        count = 220
+        count = 260
         starts = np.stack([rng.uniform(heart * 0.9, 0.98, count) * sign, rng.uniform(top, top + 2.5 * half_height, count)], 1)
         angles = rng.uniform(0, np.pi, count)
-        steps = np.stack([np.cos(angles), np.sin(angles)], 1) * rng.uniform(0.10, 0.18, count)[:, None]
+        steps = np.stack([np.cos(angles), np.sin(angles)], 1) * rng.uniform(0.10, 0.17, count)[:, None]
         lines = np.stack([starts - steps / 2, starts + steps / 2], 1)  # (count, 2 ends, 2)
-        net = Layer(chest.frame).stroke(lines, 0.011, 0.9).values(0.002)
+        net = Layer(chest.frame).stroke(lines, 0.006, 0.9).values(0.002)
         mask = net * np.clip(1.2 * chest.lungs[sign] - 0.1, 0, 1)
-        chest.tissue += 0.75 * OPAQUE * style.contrast * mask
+        chest.tissue += 0.70 * OPAQUE * style.contrast * mask
         masks.append(mask)
     return masks
 
@@ -209,9 +216,9 @@ def edema(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatI
         wing = [(0.14, 0.48), (0.36, 0.52), (0.56, 0.66), (0.64, 0.86), (0.58, 1.10), (0.40, 1.28), (0.16, 1.30)]
         shape = (spline(wing, closed=True) - (0.1, 0.88)) * size + (0.1, 0.88)
         soft = Layer(chest.frame).fill(shape * (sign, 1)).values(0.045)
-        mottle = np.clip(0.82 + 0.30 * cloud(chest.frame, rng, 0.055), 0.2, 1.3)
+        mottle = np.clip(0.85 + 0.14 * cloud(chest.frame, rng, 0.06), 0.3, 1.3)
         mask = soft * chest.lungs[sign]
-        chest.tissue += 0.85 * OPAQUE * style.contrast * mask * mottle
+        chest.tissue += 0.80 * OPAQUE * style.contrast * mask * mottle
         masks.append(mask)
     return masks
 
@@ -224,8 +231,8 @@ def effusion(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[Flo
     level = dome_at(chest.anatomy, sign) + 0.02 - height
     lateral = np.clip(np.abs(u) / 0.97, 0, 1)
     surface = level + 0.10 * (1 - lateral) - 0.22 * lateral**8
-    fluid = np.clip((v - surface) / 0.02, 0, 1) * chest.fields[sign]
-    mask = fluid * np.clip((np.abs(u) - 0.12) / 0.05, 0, 1)
+    fluid = np.clip((v - surface) / np.float32(0.02), 0, 1) * chest.fields[sign]
+    mask = (fluid * np.clip((np.abs(u) - 0.12) / 0.05, 0, 1)).astype(np.float32)
     chest.tissue += 1.02 * OPAQUE * style.contrast * mask * np.maximum(chest.lungs[sign], 0.25)
     chest.vessels *= 1 - mask
     return [mask]
@@ -243,8 +250,8 @@ def pleural_thickening(chest: Chest, finding: Finding, style: Style, rng: Rng) -
     middle = rng.uniform(0.75, 0.95)
     curve = _wall_curve(chest, sign, middle - half, middle + half, 0.055)
     lumps = 0.10 + 0.05 * np.sin(np.linspace(0, np.pi * rng.integers(3, 6), 16)) ** 2 + rng.uniform(0, 0.02, 16)
-    mask = Layer(chest.frame).fill(band(curve, lumps)).values(0.006)
-    chest.tissue += 1.0 * OPAQUE * style.contrast * mask
+    mask = Layer(chest.frame).fill(band(curve, lumps)).values(0.012)
+    chest.tissue += 0.72 * OPAQUE * style.contrast * mask
     return [mask]
 
 
@@ -254,17 +261,19 @@ def pneumothorax(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list
     depth = _radius(finding, style, 0.17, 0.36)
     bottom = 0.75 + 0.5 * finding.size
     outline = lung_outline(chest.anatomy, sign)
-    collapse = np.clip((bottom - outline[:, 1]) / bottom, 0, 1) ** 0.5
-    lateral = np.clip((np.abs(outline[:, 0]) - 0.15) / 0.2, 0, 1)
-    collapsed = outline + np.stack(
-        [-sign * depth * 0.85 * collapse * lateral, depth * 0.75 * np.clip((0.35 - outline[:, 1]) / 0.35, 0, 1)], 1
+    sideways = np.clip((bottom - outline[:, 1]) / bottom, 0, 1) ** 0.5 * np.clip((np.abs(outline[:, 0]) - 0.15) / 0.2, 0, 1)
+    downwards = np.clip((0.4 - outline[:, 1]) / 0.4, 0, 1)
+    collapsed = outline + depth * np.stack([-0.85 * sign * sideways, 0.75 * downwards], 1)
+    rounded = np.stack(
+        [np.convolve(np.pad(column, 6, "edge"), np.hanning(15)[1:-1] / 7, "valid") for column in collapsed.T], 1
     )
+    collapsed = np.where((outline[:, 1] < bottom)[:, None], rounded, collapsed)
     lung = Layer(chest.frame).fill(collapsed).values(0.004)
     mask = np.clip(chest.fields[sign] - lung, 0, 1)
     above = chest.frame.grid[1] < bottom
     mask = mask * above * np.clip(3 * chest.lungs[sign], 0, 1)
     edge = collapsed[(collapsed[:, 1] < bottom) & (np.abs(collapsed[:, 0]) > 0.2)]
-    line = Layer(chest.frame).stroke([edge], 0.016).values(0.002)
+    line = Layer(chest.frame).stroke([edge], 0.011).values(0.002)
     chest.vessels *= 1 - mask
-    chest.tissue += style.contrast * (0.40 * line - 0.15 * mask)
+    chest.tissue += style.contrast * (0.30 * line - 0.14 * mask)
     return [mask]
