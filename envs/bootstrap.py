@@ -186,9 +186,14 @@ def install_detectron2(spec: str) -> None:
             pip("uninstall", "--yes", "sal-detectron2", "detectron2")  # two names for one folder
             pip("install", "setuptools")
             pip("install", "--no-build-isolation", spec)
-        elif subprocess.run([venv_python(), "-c", "import detectron2"], capture_output=True).returncode != 0:
+        elif not imports_detectron2():
             install_detectron2_wheel()
     run(venv_python(), "-c", "from d2rnet.doctor import detectron2_origin; print('     ' + detectron2_origin())")
+
+
+def imports_detectron2() -> bool:
+    """Say whether the environment has a detectron2 already."""
+    return subprocess.run([venv_python(), "-c", "import detectron2"], capture_output=True).returncode == 0
 
 
 def install_detectron2_wheel() -> None:

@@ -116,11 +116,11 @@ def split_requirement(requirement: str) -> tuple[str, str]:
 
 
 def read_pins() -> Iterator[tuple[str, str]]:
-    """Yield (name, version) of envs/constraints.txt."""
+    """Yield (normalised name, version) of envs/constraints.txt."""
     for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             name, _, version = line.partition("==")
-            yield name, version
+            yield re.sub(r"[-_.]+", "-", name).lower(), version
 
 
 def constraints_text() -> str:
