@@ -4,6 +4,7 @@ import gzip
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from d2rnet.data import mimic
@@ -303,6 +304,37 @@ def test_dicom_release_alone_gets_a_split_by_patient(release: Release) -> None:
     again, _ = release.read(format="dicom", views=[])
     assert again.images.equals(table.images)
     assert set(table.images["view"]) == {""}
+
+
+def write_dicom(path: Path, view: str) -> None:
+    header = pydicom.Dataset()
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    header.ViewPosition = view
+    header.Rows = header.Columns = 4
+    header.BitsAllocated = header.BitsStored = 8
+    header.HighBit, header.PixelRepresentation, header.SamplesPerPixel = 7, 0, 1
+    header.PhotometricInterpretation = "MONOCHROME2"
+    header.PixelData = bytes(16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header.save_as(path, enforce_file_format=True)
+
+
+def test_dicom_release_alone_takes_views_from_the_headers(release: Release) -> None:
+    release.write_dicom()
+    for image, study, subject, _, view in IMAGES:
+        write_dicom(release.root / image_path(subject, study) / f"{image}.dcm", view)
+    (release.root / image_path("10000002", "50000003") / "c-1.dcm").write_bytes(b"")
+    table, problems = release.read(format="dicom")
+    assert not len(problems)
+    # c-1 is unreadable: it stays, so that the conversion reports it as such and not as an image of another view
+    assert dict(zip(table.images["source_id"], table.images["view"], strict=True)) == {
+        "a-1": "PA", "b-1": "AP", "c-1": "", "e-1": "AP",
+    }  # fmt: skip
+    assert table.counts["unreadable_headers"] == 1
+    assert (table.counts["images_dropped_view_LATERAL"], table.counts["images_dropped_view_unknown"]) == (1, 1)
 
 
 def test_dicom_path_outside_the_layout(release: Release) -> None:

@@ -59,14 +59,13 @@ def drop_bad_ids(
         problems: grows by kind ``bad_id``.
     """
     values = table[column]
-    good_values = {value for value in values.unique() if form.fullmatch(value)}
-    good = values.isin(good_values)
-    for row in table.index[~good]:
+    bad = values.isin([value for value in set(values.tolist()) if not form.fullmatch(value)])
+    for row in table.index[bad]:
         problems.add(
             "bad_id", file=file, record=f"row {row + 1}", got=f"{column} '{values[row]}'", expected=expected,
             remedy="Mend or remove the row.",
         )  # fmt: skip
-    return table[good]
+    return table[~bad]
 
 
 def drop_duplicates(table: pd.DataFrame, column: str, *, file: Path, problems: Problems) -> pd.DataFrame:

@@ -90,6 +90,7 @@ def leave_out_labelled(images: pd.DataFrame, labelled: Settings, counts: dict[st
     Raises:
         DatasetError: a labelled test image is among the ``train`` or ``val`` images; the first ten are named.
     """
+    # what is wrong with the labelled tables is for verify_inputs and convert_labelled to say
     table = labelled_source(labelled["source"]).read_table(labelled, Problems()).images
     table = table.assign(file=table["path"].astype(str))
     assert_no_shared_images(table[table["split"] != "train"], images)
