@@ -80,6 +80,18 @@ def test_collection(collection: Collection, packed: bool) -> None:
     assert [needed.path.exists() for needed in openi.required_files(collection.settings())] == [True, True]
 
 
+@pytest.mark.parametrize("place", ["NLMCXR_reports.tgz", ".", "ecgen-radiology"])
+def test_report_root(collection: Collection, tmp_path: Path, place: str) -> None:
+    collection.root = tmp_path / "given"
+    collection.write(packed=place != "ecgen-radiology")
+    images = tmp_path / "given" / "images"
+    table, _ = collection.read(root=str(images), report_root=str(tmp_path / "given" / place))
+    assert len(table.reports) == 5
+    assert table.images["path"].tolist()[0] == "CXR1_IM-0001-1001.png"
+    missing = collection.settings(report_root=str(tmp_path / "absent.tgz"))
+    assert openi.required_files(missing)[1].path == tmp_path / "absent.tgz"
+
+
 def test_impression(collection: Collection) -> None:
     collection.write()
     assert collection.read(section="impression")[0].reports["report"].tolist()[1] == "Normal 2."

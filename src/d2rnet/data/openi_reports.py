@@ -41,14 +41,16 @@ class OpeniReport:
 
 
 def find_reports(settings: Settings) -> Path:
-    """Return the archive or folder of the reports; where there is none, the archive's expected place."""
+    """Return the archive or folder of the reports; where there is none, the place where it is expected first."""
     if settings["report_root"]:
         base = Path(settings["report_root"])
-        candidates = [base / ARCHIVE, base / FOLDER, base]
+        candidates = [base / ARCHIVE, base / FOLDER]
+        expected = base
     else:
         base = Path(settings["root"])
         candidates = [base / ARCHIVE, base / FOLDER, base.parent / ARCHIVE, base.parent / FOLDER]
-    return next((path for path in candidates if path.exists()), candidates[0])
+        expected = candidates[0]
+    return next((path for path in candidates if path.exists()), expected)
 
 
 def read_reports(settings: Settings, problems: Problems) -> tuple[dict[str, OpeniReport], list[dict[str, str]]]:
