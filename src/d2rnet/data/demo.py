@@ -151,18 +151,30 @@ def _plan_vindr(settings: dict[str, Any], rng: np.random.Generator) -> list[_Vin
 def _run(jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[list[Record]]:
     """Do the jobs, in order, in this process or in several."""
     if workers == 1:
+        _prepare_process()
         yield from map(_do, jobs)
         return
     # spawn: a forked child inherits OpenCV's thread pool in a state it cannot use
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_process) as pool:
             yield from pool.map(_do, jobs, chunksize=_CHUNK)
     except BrokenProcessPool as error:
         raise D2RNetError(
             "make-demo-cohort: a worker process died, most likely for lack of memory; expected about 300 MB each. "
             "Run again with fewer --workers."
         ) from error
+
+
+def _prepare_process() -> None:
+    """One OpenCV thread, and a memory allocator that keeps freed pictures.
+
+    Freeing one large block makes glibc serve later ones from its heap instead of asking the kernel for fresh pages each time;
+    it halves the time to draw a picture (measured 18 against 10 ms at 448 px).
+    """
+    cv2.setNumThreads(1)
+    large = np.empty(28 << 20, np.uint8)
+    del large
 
 
 def _do(job: tuple[Any, ...]) -> list[Record]:

@@ -17,6 +17,8 @@ from d2rnet.data.phantom_canvas import FloatImage, Frame, Layer, band, blurred, 
 SIDES = {"right": -1, "left": 1}  # the patient's side -> sign of u
 AIR_DEPTH = 0.40  # attenuation that a fully aerated lung takes away
 RIB_COUNT = 9
+RIB_WIDTH = 0.068
+RIB_BREAK, CLAVICLE_BREAK = 0.62, 0.5  # where along the bone a fracture lies
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,11 @@ _WALL = np.array(
 
 def wall_at(v: float) -> float:
     """Distance of the inner lateral chest wall from the midline at height v."""
-    return float(np.interp(v, _WALL[2:, 1], _WALL[2:, 0]))
+    return float(_wall(np.asarray(v)))
+
+
+def _wall(v: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.interp(v, _WALL[2:, 1], _WALL[2:, 0])
 
 
 def dome_at(anatomy: Anatomy, sign: int) -> float:
@@ -105,21 +111,24 @@ def heart_outline(anatomy: Anatomy) -> NDArray[np.float64]:
     return spline(knots, closed=True) + np.array([anatomy.shift * 0.5, 0])
 
 
-def rib_curve(anatomy: Anatomy, sign: int, index: int) -> NDArray[np.float64]:
-    """Centre line of posterior rib ``index`` (0 highest) from the spine to the lateral wall, (N, 2)."""
+def rib_curves(anatomy: Anatomy, sign: int) -> NDArray[np.float64]:
+    """Centre lines of the posterior ribs of a side, highest first, from the spine to the lateral wall: (RIB_COUNT, N, 2)."""
+    index = np.arange(RIB_COUNT)
     v = -0.04 + anatomy.rib_step * index
-    end = v + min(0.12 + 0.04 * index, 0.36)
-    reach = wall_at(end) + 0.02
-    bend, turn = 0.165 + 0.45 * reach, 0.051 + 0.83 * reach
-    knots = [(0.09, v + 0.03), (0.3, v - 0.02), (bend, v + 0.01), (turn, v + 0.45 * (end - v)), (reach, end)]
-    return spline(knots) * (sign, 1)
+    end = v + np.minimum(0.12 + 0.04 * index, 0.36)
+    reach = _wall(end) + 0.02
+    across = np.stack([np.full(RIB_COUNT, 0.09), np.full(RIB_COUNT, 0.3), 0.165 + 0.45 * reach, 0.051 + 0.83 * reach, reach])
+    down = np.stack([v + 0.03, v - 0.02, v + 0.01, v + 0.45 * (end - v), end])
+    return spline(np.stack([sign * across.T, down.T], axis=-1))
 
 
-def anterior_rib_curve(anatomy: Anatomy, sign: int, index: int) -> NDArray[np.float64]:
-    """Centre line of the anterior part of a rib, from the lateral wall down to the costal cartilage, (N, 2)."""
-    v = rib_curve(anatomy, sign, index)[-1, 1]
-    reach = wall_at(v) + 0.02
-    return spline([(reach, v), (0.85 * reach, v + 0.15), (0.62 * reach, v + 0.24), (0.45 * reach, v + 0.25)]) * (sign, 1)
+def anterior_rib_curves(anatomy: Anatomy, sign: int) -> NDArray[np.float64]:
+    """Centre lines of the anterior parts, from the lateral wall down to the costal cartilage: (RIB_COUNT, N, 2)."""
+    v = rib_curves(anatomy, sign)[:, -1, 1]
+    reach = _wall(v) + 0.02
+    across = reach[:, None] * np.array([1, 0.85, 0.62, 0.45])
+    down = v[:, None] + np.array([0, 0.15, 0.24, 0.25])
+    return spline(np.stack([sign * across, down], axis=-1))
 
 
 def clavicle_curve(anatomy: Anatomy, sign: int) -> NDArray[np.float64]:
@@ -210,8 +219,7 @@ def _midline(anatomy: Anatomy, frame: Frame) -> FloatImage:
     heights = np.arange(-0.5, 2.4, 0.155)
     spine = Layer(frame).fill([(-0.115, -1.2), (0.115, -1.2), (0.125, 3), (-0.125, 3)], 0.72)
     spine.stroke([np.array([(-0.10, h), (0.10, h)]) for h in heights], 0.018, 0.86)
-    for h in heights:
-        spine.fill(ellipse((0, h + 0.07), (0.022, 0.035), points=16))
+    spine.stroke([np.array([(0, h + 0.055), (0, h + 0.085)]) for h in heights], 0.042)
     shift = anatomy.shift
     trachea = Layer(frame)
     trachea.fill(band(spline([(0.0, -1.0), (0.0, -0.4), (shift * 0.6, -0.1), (shift, 0.2), (shift * 0.95, 0.60)]), 0.125))
@@ -225,12 +233,11 @@ def _bones(anatomy: Anatomy, frame: Frame) -> FloatImage:
     """Ribs, clavicles and scapulae, with brighter cortex."""
     posterior, anterior = Layer(frame), Layer(frame)
     for sign in (-1, 1):
-        for index in range(RIB_COUNT):
-            anterior.fill(band(anterior_rib_curve(anatomy, sign, index), 0.085), 0.31)
-            outlines = [band(part, 0.068) for part in _rib_parts(anatomy, sign, index)]
-            for outline in outlines:
-                posterior.fill(outline, 0.62)
-            posterior.stroke(outlines, 0.010, closed=True)
+        anterior.fill(band(anterior_rib_curves(anatomy, sign), 0.085), 0.31)
+        outlines = _rib_outlines(anatomy, sign)
+        for outline in outlines:
+            posterior.fill(outline, 0.62)
+        posterior.stroke(outlines, 0.010, closed=True)
     # The shoulder girdle lies mostly beside and above the anterior ribs, so both share a layer.
     for sign in (-1, 1):
         scapula = [(1.0, 0.02), (0.88, 0.25), (0.92, 0.62), (1.02, 0.86), (1.16, 0.6), (1.3, 0.25)]
@@ -243,16 +250,18 @@ def _bones(anatomy: Anatomy, frame: Frame) -> FloatImage:
     return 0.135 * posterior.values(0.007) + 0.16 * anterior.values(0.009)
 
 
-def _rib_parts(anatomy: Anatomy, sign: int, index: int) -> list[NDArray[np.float64]]:
-    curve = rib_curve(anatomy, sign, index)
-    if anatomy.broken_rib != (sign, index):
-        return [curve]
-    return _broken(curve, 0.62, 0.075)
+def _rib_outlines(anatomy: Anatomy, sign: int) -> list[NDArray[np.float64]]:
+    curves = rib_curves(anatomy, sign)
+    outlines = list(band(curves, RIB_WIDTH))
+    if anatomy.broken_rib and anatomy.broken_rib[0] == sign:
+        index = anatomy.broken_rib[1]
+        outlines[index : index + 1] = [band(part, RIB_WIDTH) for part in _broken(curves[index], RIB_BREAK, 0.075)]
+    return outlines
 
 
 def _clavicle_parts(anatomy: Anatomy, sign: int) -> list[NDArray[np.float64]]:
     curve = clavicle_curve(anatomy, sign)
-    return _broken(curve, 0.5, 0.105) if anatomy.broken_clavicle == sign else [curve]
+    return _broken(curve, CLAVICLE_BREAK, 0.105) if anatomy.broken_clavicle == sign else [curve]
 
 
 def _broken(curve: NDArray[np.float64], where: float, step: float) -> list[NDArray[np.float64]]:

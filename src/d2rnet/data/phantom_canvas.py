@@ -66,9 +66,11 @@ class Layer:
     def _fixed(self, points: ArrayLike) -> NDArray[np.int32]:
         return (self.frame.to_px(points) * (1 << _SHIFT)).astype(np.int32)
 
-    def fill(self, points: ArrayLike, level: float = 1.0) -> "Layer":
-        """Fill a polygon with a level in [0, 1] (replaces what is there)."""
-        cv2.fillPoly(self.pixels, [self._fixed(points)], round(255 * level), cv2.LINE_AA, _SHIFT)
+    def fill(self, polygons: ArrayLike, level: float = 1.0) -> "Layer":
+        """Fill one polygon (N, 2), or several one after the other (K, N, 2), with a level in [0, 1]; it replaces."""
+        fixed = self._fixed(polygons)
+        for polygon in fixed if fixed.ndim == 3 else fixed[None]:
+            cv2.fillPoly(self.pixels, [polygon], round(255 * level), cv2.LINE_AA, _SHIFT)
         return self
 
     def stroke(
@@ -114,17 +116,19 @@ def _catmull_rom_basis(samples: int) -> NDArray[np.float64]:
     return 0.5 * np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], axis=1)
 
 
-def spline(points: ArrayLike, *, closed: bool = False, samples: int = 8) -> NDArray[np.float64]:
-    """Catmull-Rom curve through (N, 2) points, ``samples`` points a segment."""
+def spline(points: ArrayLike, *, closed: bool = False, samples: int = 6) -> NDArray[np.float64]:
+    """Catmull-Rom curves through (..., N, 2) points, ``samples`` points a segment -> (..., M, 2)."""
     knots = np.asarray(points, dtype=np.float64)
+    first, last = knots[..., :1, :], knots[..., -1:, :]
     if closed:
-        padded = np.concatenate([knots[-1:], knots, knots[:2]])
+        padded = np.concatenate([last, knots, knots[..., :2, :]], axis=-2)
     else:
-        padded = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
-    windows = np.stack([padded[i : len(padded) - 3 + i] for i in range(4)], axis=1)  # (segments, 4, 2)
-    curve = _catmull_rom_basis(samples) @ windows  # (segments, samples, 2)
-    flat = curve.reshape(-1, 2)
-    return flat if closed else np.concatenate([flat, knots[-1:]])
+        padded = np.concatenate([2 * first - knots[..., 1:2, :], knots, 2 * last - knots[..., -2:-1, :]], axis=-2)
+    segments = padded.shape[-2] - 3
+    windows = np.stack([padded[..., i : segments + i, :] for i in range(4)], axis=-2)  # (..., segments, 4, 2)
+    curve = _catmull_rom_basis(samples) @ windows  # (..., segments, samples, 2)
+    flat = curve.reshape(*knots.shape[:-2], segments * samples, 2)
+    return flat if closed else np.concatenate([flat, last], axis=-2)
 
 
 def ellipse(
@@ -140,12 +144,14 @@ def ellipse(
 
 
 def band(curve: ArrayLike, width: ArrayLike) -> NDArray[np.float64]:
-    """Outline of a band along a curve: (N, 2) points and a full width (scalar or N) in units -> (2N, 2)."""
+    """Outlines of bands along curves: (..., N, 2) points and a full width (scalar or N) in units -> (..., 2N, 2)."""
     line = np.asarray(curve, dtype=np.float64)
-    tangent = np.gradient(line, axis=0)
-    normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.maximum(np.hypot(*tangent.T), 1e-9)[:, None]
-    offset = normal * (np.broadcast_to(np.asarray(width, dtype=np.float64), len(line)) / 2)[:, None]
-    return np.concatenate([line + offset, (line - offset)[::-1]])
+    tangent = np.gradient(line, axis=-2)
+    normal = np.stack([-tangent[..., 1], tangent[..., 0]], axis=-1)
+    normal /= np.maximum(np.linalg.norm(tangent, axis=-1), 1e-9)[..., None]
+    half = np.broadcast_to(np.asarray(width, dtype=np.float64), line.shape[-2:-1]) / 2
+    offset = normal * half[:, None]
+    return np.concatenate([line + offset, (line - offset)[..., ::-1, :]], axis=-2)
 
 
 def bounding_xyxy(mask: FloatImage, threshold: float = 0.25) -> tuple[float, float, float, float] | None:

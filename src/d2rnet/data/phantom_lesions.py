@@ -12,7 +12,18 @@ from dataclasses import replace
 import numpy as np
 
 from d2rnet.data import phantom_opacities as opacities
-from d2rnet.data.phantom import SIDES, Anatomy, Chest, clavicle_curve, draw_chest, heart_outline, lung_outline, rib_curve
+from d2rnet.data.phantom import (
+    CLAVICLE_BREAK,
+    RIB_BREAK,
+    SIDES,
+    Anatomy,
+    Chest,
+    clavicle_curve,
+    draw_chest,
+    heart_outline,
+    lung_outline,
+    rib_curves,
+)
 from d2rnet.data.phantom_canvas import FloatImage, Frame, Layer, bounding_xyxy, ellipse
 from d2rnet.data.phantom_findings import Box, Finding, Style
 
@@ -80,13 +91,13 @@ def _emphysema(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[F
 def _rib_fracture(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatImage]:
     """The step is drawn with the ribs; gap, bright callus and haematoma are added here."""
     sign, index = chest.anatomy.broken_rib or (SIDES[finding.side], 3)
-    curve = rib_curve(chest.anatomy, sign, index)
-    return [_break_marks(chest, (curve[int(len(curve) * 0.62)]), 0.115, style)]
+    curve = rib_curves(chest.anatomy, sign)[index]
+    return [_break_marks(chest, curve[int(len(curve) * RIB_BREAK)], 0.115, style)]
 
 
 def _clavicle_fracture(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatImage]:
     curve = clavicle_curve(chest.anatomy, SIDES[finding.side])
-    return [_break_marks(chest, (curve[int(len(curve) * 0.5)]), 0.15, style)]
+    return [_break_marks(chest, curve[int(len(curve) * CLAVICLE_BREAK)], 0.15, style)]
 
 
 def _break_marks(chest: Chest, where: np.ndarray, radius: float, style: Style) -> FloatImage:
