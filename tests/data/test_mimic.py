@@ -126,14 +126,14 @@ def test_reports_under_another_root(release: Release, tmp_path: Path) -> None:
 
 def test_unreadable_reports_are_set_aside_and_images_stay(release: Release) -> None:
     names = list(release.reports)
-    release.reports[names[0]] = b" FINDINGS: caf\xe9\n"
+    release.reports[names[0]] = b" FINDINGS: \xe9panchement\n"
     release.reports[names[1]] = b" \n"
     del release.reports[names[2]]
     release.write_jpg()
     table, problems = release.read()
     assert not len(problems)
     reasons = {record["study_id"]: record["reason"] for record in table.unreadable_reports}
-    assert reasons == {"50000001": "byte 14 is not UTF-8", "50000002": "empty", "50000003": "missing"}
+    assert reasons == {"50000001": "byte 11 is not UTF-8", "50000002": "empty", "50000003": "missing"}
     assert table.unreadable_reports[0]["path"] == str(release.root / names[0])
     assert table.counts["reports_unreadable"] == 3
     assert table.reports["study_id"].tolist() == ["50000005"]
