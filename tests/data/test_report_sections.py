@@ -135,7 +135,7 @@ def test_split_sections_names_and_places() -> None:
 @pytest.mark.parametrize(
     ("header", "section"),
     [
-        ("COMPARISON EXAM", "comparison"), ("COMPARISN", "comparison"), ("CLINICAL INFORMATION", "history"),
+        ("COMPARISON EXAM", "comparison"), ("COMPARISONN", "comparison"), ("CLINICAL INFORMATION", "history"),
         ("TYPE OF EXAMINATION", "examination"), ("EXAM", "examination"), ("CLINICAL INDICATION", "indication"),
         ("WET  READ", "wet read"), ("PORTABLE SEMI-UPRIGHT RADIOGRAPH", "findings"), ("BONE WINDOWS", "findings"),
         ("FRONTAL AND LATERAL RADIOGRAPHS", "findings"), ("CHEST EXAMINATION", "findings"),
