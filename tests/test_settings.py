@@ -74,3 +74,8 @@ def test_merge_does_not_touch_its_arguments():
     merged = settings.merge(base, {"a": {"c": [2]}})
     assert merged == {"a": {"b": 1, "c": [2]}}
     assert base == {"a": {"b": 1, "c": [1]}}
+
+
+def test_sections_that_contradict_each_other_are_refused():
+    with pytest.raises(ConfigError, match=r"report\.text\.section: 'findings', but data\.reports\.section is 'impression'"):
+        settings.complete({"data": {"reports": {"section": "impression"}}})

@@ -86,8 +86,18 @@ def validate(settings: Settings, section: str = "", *, source: str = "configurat
     """
     validator = jsonschema.Draft202012Validator(section_schema(section))
     problems = [text for error in validator.iter_errors(settings) for text in _explain(error, section)]
+    if not section and not problems:
+        problems = _contradictions(settings)
     if problems:
         raise ConfigError(f"{source}: {len(problems)} problem(s)\n  " + "\n  ".join(sorted(problems)))
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """Return what a schema cannot see: keys of the whole configuration that do not go together."""
+    read, written = settings["data"]["reports"]["section"], settings["report"]["text"]["section"]
+    if read == written:
+        return []
+    return [f"report.text.section: '{written}', but data.reports.section is '{read}'; set both to the same section"]
 
 
 def _explain(error: jsonschema.ValidationError, section: str) -> list[str]:

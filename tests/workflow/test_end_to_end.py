@@ -1,0 +1,112 @@
+"""The whole workflow for real on a tiny cohort: one run, looked at from every side."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from test_dag import planned_jobs, snakemake
+
+from d2rnet.data.annotation_file import load_annotation
+from d2rnet.data.coco import load_coco
+from d2rnet.io import read_json, read_jsonl
+
+pytestmark = pytest.mark.e2e
+TINY = "workflow/presets/tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def run(repository, tmp_path_factory) -> Path:
+    """Working directory of one finished tiny run."""
+    directory = tmp_path_factory.mktemp("tiny run")  # a space in the path: every command must quote
+    done = snakemake(repository, directory, "--cores", "2", "--configfile", str(repository / TINY))
+    assert done.returncode == 0, done.stderr[-6000:]
+    return directory
+
+
+def test_every_result_folder_says_how_it_was_made(run):
+    for record in (
+        "train_detector",
+        "evaluate_detector",
+        "build_annotation",
+        "build_vocabulary",
+        "train_report_model",
+        "evaluate_reports",
+    ):
+        content = read_json(run / "results" / record / "run.json")
+        assert content["command"] == record.replace("_", "-")
+        assert {"code", "settings", "versions", "seeds", "hardware", "counts", "inputs"} <= content.keys()
+
+
+def test_second_run_has_nothing_to_do(repository, run):
+    assert planned_jobs(snakemake(repository, run, "-n", "--cores", "1", "--configfile", str(repository / TINY))) == set()
+
+
+def test_splits_are_disjoint_and_test_is_never_trained_on(run):
+    splits = {name: load_coco(run / "resources" / "labelled" / f"{name}.json") for name in ("train", "val", "test")}
+    ids = {name: {image["source_id"] for image in coco["images"]} for name, coco in splits.items()}
+    assert not ids["train"] & ids["val"] and not ids["train"] & ids["test"] and not ids["val"] & ids["test"]
+    images = load_coco(run / "resources" / "unlabelled.json")["images"]
+    subjects = {
+        split: {image["subject_id"] for image in images if image["split"] == split} for split in ("train", "val", "test")
+    }
+    assert all(subjects.values())
+    assert not subjects["train"] & subjects["test"] and not subjects["val"] & subjects["test"]
+
+
+def test_annotation_is_in_original_pixels(run):
+    images = {image["source_id"]: image for image in load_coco(run / "resources" / "unlabelled.json")["images"]}
+    annotation = load_annotation(run / "results" / "build_annotation" / "annotation.json")
+    entries = [entry for split in annotation.values() for entry in split]
+    assert sum(len(entry["boxes"]) for entry in entries) > 0
+    scaled = 0
+    for entry in entries:
+        image = images[entry["id"]]
+        assert (entry["height"], entry["width"]) == (image["source_height"], image["source_width"])
+        assert (run / "resources/demo_cohort/mimic" / entry["image_path"][0]).is_file()
+        for x, y, width, height in entry["boxes"]:
+            assert x >= 0 and y >= 0 and x + width <= entry["width"] + 1e-3 and y + height <= entry["height"] + 1e-3
+            scaled += x + width > image["width"]
+    assert scaled > 0, "no box lies beyond the small PNG's frame: boxes were not scaled to original pixels"
+
+
+def test_reports_follow_the_order_of_the_annotation(run):
+    annotation = load_annotation(run / "results" / "build_annotation" / "annotation.json")
+    generated = list(read_jsonl(run / "results" / "generate_reports" / "test.jsonl"))
+    assert [record["id"] for record in generated] == [entry["id"] for entry in annotation["test"]]
+    assert all(set(record) >= {"reference", "hypothesis", "log_prob", "sentences"} for record in generated)
+
+
+def test_summary_names_protocol_section_and_n(run):
+    summary = (run / "results" / "summarize" / "summary.md").read_text()
+    assert "findings" in summary and "r2gen" in summary and "synthetic" in summary
+    generated = list(read_jsonl(run / "results" / "generate_reports" / "test.jsonl"))
+    assert f"n {len(generated)}" in summary
+
+
+def test_inputs_are_left_as_they_were(repository, run, tmp_path):
+    """Drawing the cohort again gives the same bytes: nothing downstream wrote into it."""
+    from d2rnet.cli import main
+    from d2rnet.io import sha256_file
+
+    config = read_json(run / "resources" / "demo_cohort" / "run.json")["settings"]
+    assert main(["make-demo-cohort", "--output", str(tmp_path / "again"), "--settings", json.dumps(config)]) == 0
+    first, again = run / "resources" / "demo_cohort", tmp_path / "again"
+    names = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file() and path.name != "run.json")
+    assert names == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file() and path.name != "run.json")
+    different = [name for name in names if sha256_file(first / name) != sha256_file(again / name)]
+    assert different == []
+
+
+def test_threshold_change_reuses_everything_before(repository, run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, symlinks=True)
+    before = (copy / "results/predict_boxes/predictions.json").stat().st_mtime_ns
+    overlay = copy / "overlay.yaml"
+    overlay.write_text("annotation: {score_threshold: 0.9}\n")
+    target = "results/build_annotation/annotation.json"
+    done = snakemake(repository, copy, "--cores", "1", "--configfile", str(repository / TINY), str(overlay), "--", target)
+    assert done.returncode == 0, done.stderr[-3000:]
+    annotation = load_annotation(copy / target)
+    assert all(not entry["boxes"] for split in annotation.values() for entry in split)
+    assert (copy / "results/predict_boxes/predictions.json").stat().st_mtime_ns == before
