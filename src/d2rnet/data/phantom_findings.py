@@ -126,7 +126,10 @@ def _deal_one(wanted: int, dealt: dict[str, int], rng: np.random.Generator) -> l
     findings: list[Finding] = []
     taken: set[str] = set()
     order = sorted(CATEGORY_NAMES, key=lambda name: dealt[name] + rng.random() * 1.5)
+    most = min(dealt.values()) + 2  # a class that fits beside everything must not run ahead of the others
     for category in order:
+        if dealt[category] > most:
+            break
         free = [option for option in OPTIONS[category] if not option.slots & taken]
         if not free:
             continue
