@@ -64,8 +64,8 @@ def write_json(target: str | Path, value: Any, *, indent: int | None = 1) -> Non
         indent: spaces a level; None for one compact line (large files).
     """
     with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=indent, ensure_ascii=False, allow_nan=False)
-        stream.write("\n")
+        # dumps, not dump: only a text made in one go uses the compiled encoder (for large files written on one line).
+        stream.write(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

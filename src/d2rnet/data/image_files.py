@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from d2rnet.data.radiograph import Radiograph, RadiographHeader, data_range, reduced_hw, resize_area, unreadable
+from d2rnet.data.radiograph import (
+    Radiograph, RadiographHeader, align_coarse, data_range, is_fine_enough, reduced_hw, resize_area, unreadable,
+)  # fmt: skip
 
 _REMEDY = "Fetch the file again."
 _BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 16}
@@ -77,17 +79,30 @@ def read_image_pixels(path: Path, header: RadiographHeader, max_side_px: int | N
     """
     try:
         with Image.open(path, formats=[header.transfer_syntax]) as image:
+            step = _decode_coarsely(image, max_side_px)
             pixels = _to_grey(image)
     except Exception as error:  # Pillow raises its own, OSError, SyntaxError, ValueError, zlib.error
         got = f"undecodable {header.transfer_syntax} data ({error})"
         raise unreadable(path, got=got, expected="a whole, valid file", remedy=_REMEDY) from error
     source_hw = (header.height, header.width)
+    pixels = align_coarse(pixels, source_hw, step, (step - 1) / 2)
     reduced = resize_area(pixels, reduced_hw(*source_hw, max_side_px))
     if pixels.dtype != np.uint8:
         low, high = data_range(pixels)
         shown = np.clip((reduced.astype(np.float32) - low) / max(high - low, 1.0), 0.0, 1.0)
         reduced = np.floor(shown * 255.0 + 0.5).astype(np.uint8)
     return Radiograph(np.ascontiguousarray(reduced), source_hw)
+
+
+def _decode_coarsely(image: Image.Image, max_side_px: int | None) -> int:
+    """Let a JPG be decoded at a half, a quarter or an eighth where that is fine enough; return 2, 4, 8, or 1 for neither."""
+    if max_side_px is None or image.format != "JPEG":
+        return 1
+    for halvings in (3, 2, 1):
+        if is_fine_enough(max(image.size), halvings, max_side_px) and min(image.size) >> halvings > 0:
+            image.draft(image.mode, (image.width >> halvings, image.height >> halvings))
+            return 1 << halvings
+    return 1
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:

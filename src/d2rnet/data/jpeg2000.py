@@ -4,19 +4,19 @@ JPEG 2000 (the syntax of VinDr-CXR) is bound by its entropy decoder, and most of
 out decodes a radiograph four times faster. Every decoder on the package index that may be used here is OpenJPEG and takes the
 same time for all levels; Pillow's lets levels be left out.
 
-The coarse image is a low-pass image sampled at positions 0, 2**r, 2 * 2**r, ... of the source, whereas area averaging takes
-pixel centres; :func:`decode_reduced` brings it onto the centres, or boxes would be off by (2**r - 1) / 2 source pixels.
+The coarse image is a low-pass image sampled at positions 0, 2**r, 2 * 2**r, ... of the source, not at pixel centres;
+:func:`d2rnet.data.radiograph.align_coarse` corrects that, or boxes would be off by (2**r - 1) / 2 source pixels.
 """
 
 import io
 import struct
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from PIL import Image
 
-OVERSAMPLING = 2  # the coarse image keeps at least this many times the wanted side: errors stay below those of the resize
+from d2rnet.data.radiograph import align_coarse, is_fine_enough
+
 MAX_LEVELS = 5
 _CODESTREAM_START = b"\xff\x4f\xff\x51"
 
@@ -60,7 +60,7 @@ def levels_to_skip(height: int, width: int, max_side_px: int | None) -> int:
     for levels in range(MAX_LEVELS, 0, -1):
         step = 1 << levels
         sizes_agree = all((side + step // 2) // step == -(-side // step) for side in (height, width))
-        if sizes_agree and max(height, width) // step >= OVERSAMPLING * max_side_px:
+        if sizes_agree and is_fine_enough(max(height, width), levels, max_side_px):
             return levels
     return 0
 
@@ -85,11 +85,4 @@ def decode_reduced(data: bytes, header: CodestreamHeader, levels: int) -> np.nda
         return None
     # Pillow scales samples up to 8 or 16 bits
     coarse = coarse >> (8 * coarse.dtype.itemsize - header.precision)
-    height, width = coarse.shape
-    # centre of output pixel i lies at source (i + 0.5) * W / w - 0.5, and coarse sample k at source k * 2**levels
-    step = 1 << levels
-    x_scale, y_scale = header.width / width, header.height / height
-    inverse = np.array([[x_scale / step, 0, (x_scale - 1) / 2 / step], [0, y_scale / step, (y_scale - 1) / 2 / step]])
-    return cv2.warpAffine(
-        coarse, inverse, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-    )
+    return align_coarse(coarse, (header.height, header.width), 1 << levels, 0.0)

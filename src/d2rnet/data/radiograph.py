@@ -10,6 +10,11 @@ from d2rnet.errors import DatasetError
 
 DATA_RANGE_QUANTILES = (0.001, 0.999)
 _SAMPLE_SIDE = 512
+# A coarsely decoded image keeps at least this many times the wanted side. Measured on two real JPEG 2000 radiographs: mean
+# difference from full decoding at most 0.3 grey levels, 99.9th percentile at most 3.5; area averaging and Lanczos differ by up
+# to 0.37 and 7.5. JPG: mean at most 0.15, never more than 1.
+OVERSAMPLING_HALVED = 1.25
+OVERSAMPLING = 2.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,39 @@ def reduced_hw(height: int, width: int, max_side_px: int | None) -> tuple[int, i
         raise ValueError(f"max_side_px is {max_side_px}; expected at least 1.")
     scale = max_side_px / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def is_fine_enough(side: int, halvings: int, max_side_px: int) -> bool:
+    """Say whether an image decoded at ``side / 2**halvings`` pixels is fine enough to be reduced to ``max_side_px``."""
+    return side >> halvings >= (OVERSAMPLING_HALVED if halvings == 1 else OVERSAMPLING) * max_side_px
+
+
+def align_coarse(coarse: np.ndarray, source_hw: tuple[int, int], step: int, first_center: float) -> np.ndarray:
+    """Bring a coarsely decoded image onto a grid that covers exactly the field of the full one.
+
+    Coarse samples lie ``step`` source pixels apart, and the last ones may reach beyond the source's edge; taken as they are,
+    the picture would be shifted and stretched by up to ``step`` source pixels against its boxes.
+
+    Args:
+        coarse: (h, w) samples.
+        source_hw: height and width of the full image.
+        step: distance of neighbouring samples, source pixels.
+        first_center: position of the first sample in either direction, source pixels (0: centre of the first pixel).
+
+    Returns:
+        (h, w) samples at the centres of h x w equal parts of the full image.
+    """
+    height, width = coarse.shape
+    # the centre of part i of n is at source position (i + 0.5) * N / n - 0.5, so at coarse index (position - first) / step
+    rows = [
+        (side / parts / step, ((side / parts - 1) / 2 - first_center) / step)
+        for side, parts in ((source_hw[1], width), (source_hw[0], height))
+    ]
+    if all(row == (1.0, 0.0) for row in rows):
+        return coarse
+    inverse = np.array([[rows[0][0], 0, rows[0][1]], [0, rows[1][0], rows[1][1]]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(coarse, inverse, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
 def resize_area(pixels: np.ndarray, target_hw: tuple[int, int]) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
 from d2rnet.errors import CheckpointError
@@ -145,7 +146,8 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
         used.add(source)
     counters = {name for name in own if name.endswith("num_batches_tracked")}
     report = PretrainedReport(loaded, sorted(own.keys() - set(loaded) - counters), sorted(found.keys() - used))
-    incomplete = [name for name in report.not_in_file if name.startswith(BACKBONE_PREFIX)]
+    folded = _folded_statistics(model)
+    incomplete = [name for name in report.not_in_file if name.startswith(BACKBONE_PREFIX) and name not in folded]
     if not loaded or incomplete:
         what = "nothing in it fits" if not loaded else f"{len(incomplete)} backbone tensors are not in it"
         raise CheckpointError(
@@ -164,6 +166,12 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
     for line in mismatched:
         log.warning("%s: not loaded, other shape: %s", path.name, line)
     return report
+
+
+def _folded_statistics(model: nn.Module) -> set[str]:
+    """Statistics of frozen normalisation layers: Caffe2 files fold them into weight and bias, so mean 0, variance 1 is right."""
+    frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm2d)]
+    return {f"{name}.{statistic}" for name in frozen for statistic in ("running_mean", "running_var")}
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -103,6 +103,10 @@ class MemoryTransformer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.logits = nn.Linear(d_model, num_tokens)
         nn.init.normal_(self.embedding.weight, std=d_model**-0.5)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
 
     @property
     def decoder_layers(self) -> Sequence[DecoderLayer]:

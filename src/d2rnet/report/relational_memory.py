@@ -7,8 +7,6 @@ what depends on tokens alone is computed for all tokens at once, and the small n
 Shapes: B sequences, T tokens, M slots, D model width, N conditioned norms.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -63,17 +61,14 @@ class MemoryConditionedNorms(nn.Module):
     """Scales and shifts of N norms, each with an offset that two 2-layer ReLU networks read from the memory."""
 
     def __init__(self, num_norms: int, d_model: int, num_slots: int) -> None:
-        """Start as plain norms with small conditioning."""
+        """Start as plain norms: the conditioning begins at zero."""
         super().__init__()
         self.num_norms, self.d_model = num_norms, d_model
         self.gamma, self.beta = nn.Parameter(torch.ones(num_norms, d_model)), nn.Parameter(torch.zeros(num_norms, d_model))
         # Networks in the order norm 0 gamma, norm 0 beta, norm 1 gamma, ...
         self.hidden = nn.Linear(num_slots * d_model, 2 * num_norms * d_model)
-        self.weight = nn.Parameter(torch.empty(2 * num_norms, d_model, d_model))  # (network, in, out)
-        self.bias = nn.Parameter(torch.empty(2 * num_norms, 1, d_model))
-        bound = 1 / math.sqrt(d_model)
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.zeros_(self.bias)
+        self.weight = nn.Parameter(torch.zeros(2 * num_norms, d_model, d_model))  # (network, in, out)
+        self.bias = nn.Parameter(torch.zeros(2 * num_norms, 1, d_model))
 
     def forward(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Read the memory: (B, T, M * D) -> scales and shifts, each (N, B, T, D)."""
