@@ -169,7 +169,7 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
 
 
 def _folded_statistics(model: nn.Module) -> set[str]:
-    """Statistics of frozen normalisation layers: Caffe2 files fold them into weight and bias, so mean 0, variance 1 is right."""
+    """Statistics of frozen normalisation layers: Caffe2 folds them into weight and bias, so mean 0 and variance 1 are right."""
     frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm2d)]
     return {f"{name}.{statistic}" for name in frozen for statistic in ("running_mean", "running_var")}
 

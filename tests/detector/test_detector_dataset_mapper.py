@@ -1,0 +1,61 @@
+"""Batches: two views of one geometry, the same whatever the worker or the start."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from d2rnet.detector.data import ImageStore, load_records
+from d2rnet.detector.dataset_mapper import Batch, IterationDataset, batch_loader
+from d2rnet.settings import Settings
+
+
+@pytest.fixture
+def dataset(splits: dict[str, Path], settings: Settings) -> IterationDataset:
+    labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
+    settings["training"]["horizontal_flip"] = True
+    store = ImageStore([*labelled, *unlabelled], 10)
+    return IterationDataset(labelled, unlabelled, store, settings["model"], settings["training"])
+
+
+def flat(batch: Batch) -> list[torch.Tensor]:
+    tensors = [view["image"] for views in batch for view in views]
+    return tensors + [view["instances"].gt_boxes.tensor for view in batch.labelled]
+
+
+def test_burn_in_has_no_unlabelled_views(dataset: IterationDataset) -> None:
+    assert [len(views) for views in dataset[1]] == [4, 0, 0]
+    assert [len(views) for views in dataset[2]] == [4, 2, 2]
+
+
+def test_both_views_share_the_geometry_but_not_the_pixels(dataset: IterationDataset) -> None:
+    for iteration in range(2, 6):
+        batch = dataset[iteration]
+        pairs = [batch.labelled[0:2], batch.labelled[2:4], *map(list, zip(*batch[1:], strict=True))]
+        for weak, strong in pairs:
+            assert weak["image_id"] == strong["image_id"]
+            assert weak["image"].shape == strong["image"].shape
+            assert weak["image"].dtype == torch.uint8
+            if "instances" in weak:
+                assert torch.equal(weak["instances"].gt_boxes.tensor, strong["instances"].gt_boxes.tensor)
+                assert torch.equal(weak["instances"].gt_classes, strong["instances"].gt_classes)
+    assert not all(torch.equal(*(view["image"] for view in pair)) for pair in pairs)
+
+
+def test_strong_views_alone(dataset: IterationDataset, settings: Settings) -> None:
+    settings["training"]["labelled_views"] = "strong"
+    assert len(dataset[0].labelled) == 2
+
+
+def test_an_iteration_does_not_depend_on_those_before(dataset: IterationDataset) -> None:
+    for iteration in (0, 3):
+        first, again = flat(dataset[iteration]), flat(dataset[iteration])
+        assert all(map(torch.equal, first, again))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loader_starts_anywhere_and_workers_change_nothing(dataset: IterationDataset, workers: int) -> None:
+    loaded = list(batch_loader(dataset, 2, 4, workers))
+    assert len(loaded) == 2
+    for batch, iteration in zip(loaded, (2, 3), strict=True):
+        assert all(map(torch.equal, flat(batch), flat(dataset[iteration])))

@@ -1,0 +1,173 @@
+"""Runs: what they write, how they resume, what they refuse."""
+
+import json
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from d2rnet.detector import hooks, trainer
+from d2rnet.detector.data import load_records
+from d2rnet.detector.engine import DivergenceError
+from d2rnet.detector.trainer import check_schedule, choose_labelled, train_detector
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.io import read_jsonl
+from d2rnet.settings import Settings
+
+
+def weights(folder: Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:
+    return torch.load(folder / name, weights_only=True)["model"]
+
+
+def run(splits: dict[str, Path], tmp_path: Path, settings: Settings, **changes: Any) -> Path:
+    arguments: dict[str, Any] = {**splits, "work": tmp_path / "work", "output": tmp_path / "out", "device": "cpu", **changes}
+    train_detector(**arguments, settings=settings)
+    return arguments["output"]
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    for name in ("model_final.pth", "student_final.pth"):
+        ours, theirs = weights(first, name), weights(second, name)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+
+
+def test_outputs(trained: Path) -> None:
+    assert {path.name for path in trained.iterdir()} == {
+        "model_final.pth", "student_final.pth", "config.yaml", "metrics.jsonl", "labelled_split.json", "run.json"
+    }  # fmt: skip
+    teacher, student = weights(trained), weights(trained, "student_final.pth")
+    assert "roi_heads.box_predictor.uncertainty.weight" in teacher
+    assert not torch.equal(teacher["backbone.fpn_lateral3.weight"], student["backbone.fpn_lateral3.weight"])
+    lines = list(read_jsonl(trained / "metrics.jsonl"))
+    assert sorted({line["iterations_done"] for line in lines}) == [1, 2, 3, 4]
+    assert lines[0]["labelled_boxes_per_image"] > 0
+    assert "pseudo_boxes_per_image" in lines[-1] or "pseudo_boxes_by_class" in lines[-1]
+    record = json.loads((trained / "run.json").read_text())
+    assert record["counts"]["labelled_used"] == 9
+    assert record["counts"]["unlabelled_used"] == 8
+    assert len(json.loads((trained / "labelled_split.json").read_text())["source_ids"]) == 9
+    assert str(trained.parent) not in (trained / "config.yaml").read_text()
+
+
+def test_a_killed_run_resumes_to_the_same_bits(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three iterations of four, then a kill that no handler sees, then the rest, equal four at one go."""
+    original = hooks.CheckpointHook.after_step
+
+    def killed(hook: hooks.CheckpointHook) -> None:
+        if hook.trainer.iter == 3:
+            raise KeyboardInterrupt
+        original(hook)
+
+    monkeypatch.setattr(hooks.CheckpointHook, "after_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(splits, tmp_path, settings)
+    assert not (tmp_path / "out" / "model_final.pth").exists()
+    monkeypatch.undo()
+    settings["training"]["loader_workers"] = 1  # must not matter, nor start another work folder
+    output = run(splits, tmp_path, settings)
+    assert_same_weights(output, trained)
+    iterations = [line["iterations_done"] for line in read_jsonl(output / "metrics.jsonl") if "total_loss" in line]
+    assert iterations == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_exits_143(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, trained: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    settings["training"]["checkpoint_every_iters"] = 100
+    before = signal.getsignal(number)
+    original = trainer.UnbiasedTeacherTrainer.run_step
+
+    def interrupted(self: trainer.UnbiasedTeacherTrainer) -> None:
+        original(self)
+        if self.iter == 1:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(trainer.UnbiasedTeacherTrainer, "run_step", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        run(splits, tmp_path, settings)
+    assert stopped.value.code == 143
+    assert signal.getsignal(number) == before
+    monkeypatch.undo()
+    assert_same_weights(run(splits, tmp_path, settings), trained)
+
+
+def test_supervised_only_never_looks_at_unlabelled_images(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
+    settings["training"]["supervised_only"] = True
+    output = run(splits, tmp_path, settings)
+    assert not any("pseudo_boxes_per_image" in line for line in read_jsonl(output / "metrics.jsonl"))
+    assert not torch.equal(weights(output)["backbone.fpn_lateral3.weight"],
+                           weights(output, "student_final.pth")["backbone.fpn_lateral3.weight"])  # fmt: skip
+
+
+def test_validation_is_written_and_changes_nothing(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, trained: Path
+) -> None:
+    settings["training"]["validate_every_iters"] = 2
+    output = run(splits, tmp_path, settings)
+    scored = [line for line in read_jsonl(output / "metrics.jsonl") if "validation_student_AP50" in line]
+    assert [line["iterations_done"] for line in scored] == [2, 4]
+    assert "validation_ema_teacher_AP50" not in scored[0]
+    assert 0 <= scored[1]["validation_ema_teacher_AP50"] <= 1
+    assert_same_weights(output, trained)
+
+
+@pytest.mark.parametrize("other", ["labelled_val", "labelled_test", "unlabelled"])
+def test_an_image_in_two_splits_is_refused(splits: dict[str, Path], tmp_path: Path, settings: Settings, other: str) -> None:
+    with pytest.raises(DatasetError, match=rf"labelled_train and {other}: 9 \(train-1, "):
+        run({**splits, other: splits["labelled_train"]}, tmp_path, settings)
+    assert not (tmp_path / "work").exists()
+
+
+def test_unlabelled_images_of_other_splits_are_not_trained_on(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, draw: Any
+) -> None:
+    path = draw(tmp_path, "reports", 4, seed=9, boxes=False, split="test")
+    with pytest.raises(DatasetError, match=r"reports.json: no image of split train"):
+        run({**splits, "unlabelled": path}, tmp_path, settings)
+
+
+def test_a_gpu_where_there_is_none(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match=r"device 'cuda': this machine shows torch 0 GPU"):
+        run(splits, tmp_path, settings, device="cuda")
+
+
+def test_burn_in_that_takes_all_iterations_is_refused(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="burn_in_iters 4 is not below total_iters 4"):
+        check_schedule({**settings["training"], "burn_in_iters": 4})
+
+
+@pytest.mark.parametrize(("steps", "warns"), [([2], True), ([3], False)])
+def test_learning_rate_step_at_the_end_of_burn_in_warns(
+    settings: Settings, caplog: pytest.LogCaptureFixture, steps: list[int], warns: bool
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        check_schedule({**settings["training"], "lr_schedule": "steps", "lr_step_iters": steps})
+    assert ("steps down at iteration 2" in caplog.text) == warns
+
+
+def test_divergence_keeps_the_last_checkpoint(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
+    settings["training"] |= {"base_lr": 1e30, "optimizer": "sgd", "clip_gradient_norm": 0}
+    with pytest.raises(DivergenceError, match="The last checkpoint is kept"):
+        run(splits, tmp_path, settings)
+
+
+def test_percent_of_labels_is_seeded_and_the_rest_becomes_unlabelled(splits: dict[str, Path], settings: Settings) -> None:
+    labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
+    training = {**settings["training"], "labelled_percent": 34}
+    kept, pool = choose_labelled(labelled, unlabelled, training)
+    assert (len(kept), len(pool)) == (3, 14)
+    assert {record.source_id for record in kept} | {record.source_id for record in pool} == {
+        record.source_id for record in [*labelled, *unlabelled]
+    }
+    assert choose_labelled(labelled, unlabelled, training)[0] == kept
+    assert choose_labelled(labelled, unlabelled, {**training, "labelled_split_seed": 2})[0] != kept
