@@ -11,8 +11,15 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from d2rnet.data.radiograph import (
-    Radiograph, RadiographHeader, align_coarse, data_range, is_fine_enough, reduced_hw, resize_area, unreadable,
-)  # fmt: skip
+    Radiograph,
+    RadiographHeader,
+    align_coarse,
+    data_range,
+    is_fine_enough,
+    reduced_hw,
+    resize_area,
+    unreadable,
+)
 
 _REMEDY = "Fetch the file again."
 _BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 16}
