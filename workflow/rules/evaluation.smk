@@ -39,7 +39,12 @@ rule summarize:
             rules.convert_labelled.output.counts,
             rules.convert_unlabelled.output.counts,
             rules.build_annotation.output.counts,
-        ],
+        ]
+        + (
+            [rules.make_demo_cohort.output.cohort]
+            if config["data"]["demo"]["enabled"]
+            else []
+        ),
     output:
         markdown=report(
             "results/summarize/summary.md",
