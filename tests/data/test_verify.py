@@ -238,14 +238,17 @@ def test_unreadable_images_are_quarantined_with_their_reason(cohort: Cohort) -> 
 
 def test_too_many_unreadable_images_stop_the_run(cohort: Cohort) -> None:
     (cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png").write_bytes(b"\x89PNG")
-    with pytest.raises(DatasetError, match=r"too_many_unreadable_images: 1\n.*at most 1.00% of 6 images of data.labelled"):
+    with pytest.raises(DatasetError, match=r"too_many_unreadable_images: 1\n.*data.labelled: .*at most 1.00% of 6 images"):
         cohort.verify()
     assert len(list(read_jsonl(cohort.output / "quarantine.jsonl"))) == 1
 
 
-def test_report_that_is_not_utf8_is_listed_and_counted(cohort: Cohort) -> None:
+def test_reports_that_are_not_utf8_are_listed_and_limited(cohort: Cohort) -> None:
     report = cohort.mimic / "files" / "p10" / "p10000001" / "s50000002.txt"
     report.write_bytes(b" FINDINGS:\n Lungs \xff clear.\n")
+    with pytest.raises(DatasetError, match=r"too_many_unreadable_reports: 1\n.*s50000002.txt.* 1.00% of 4 reports"):
+        cohort.verify()
+    cohort.settings["conversion"] = {"max_bad_fraction": 0.3}
     summary, quarantine = cohort.verify()
     assert summary["reports"]["unreadable_reports"] == 1 and summary["reports"]["reports"] == 3
     (record,) = read_jsonl(cohort.output / "unreadable_reports.jsonl")

@@ -157,7 +157,7 @@ def _count_other_sizes(source: Source) -> None:
         first = other.iloc[0]
         log.warning(
             "data.%s: %d of %d images are not of the size that the tables state (%s: %d x %d stated, %d x %d in the file, "
-            "height x width); boxes are taken to be in the stated frame",
+            "height x width); labelled boxes are taken to be in the stated frame, predicted ones in the file's",
             source.name, len(other), len(images), first["file"],
             first["source_height"], first["source_width"], first["file_height"], first["file_width"],
         )  # fmt: skip
@@ -195,16 +195,26 @@ def _write_results(sources: list[Source], problems: Problems, output: Path, sett
 
 
 def _check_unreadable(sources: list[Source], max_bad_fraction: float, problems: Problems) -> None:
-    """Make problems of the unreadable images of a source that has too many of them."""
+    """Make problems of the unreadable images, and of the unreadable reports, of a source that has too many of them."""
     for source in sources:
-        bad, total = len(source.quarantine), len(source.images)
-        if bad:
-            log.warning("data.%s: %d of %d images are unreadable and left out", source.name, bad, total)
-        if bad <= max_bad_fraction * total:
-            continue
-        for record in source.quarantine:
-            problems.add(
-                "too_many_unreadable_images", file=record["path"], record=f"image {record['source_id']}", got=record["reason"],
-                expected=f"at most {max_bad_fraction:.2%} of {total} images of data.{source.name} unreadable, not {bad}",
-                remedy="Mend or remove them, or raise data.conversion.max_bad_fraction.",
-            )  # fmt: skip
+        _limit(source, source.quarantine, len(source.images), "images", max_bad_fraction, problems)
+        if isinstance(source.table, ReportTable) and source.table.unreadable_reports:
+            table = source.table
+            without_section = table.counts[f"studies_without_{source.settings['section']}"]
+            studies = len(table.reports) + len(table.unreadable_reports) + without_section
+            _limit(source, table.unreadable_reports, studies, "reports", max_bad_fraction, problems)
+
+
+def _limit(
+    source: Source, bad: list[dict[str, str]], total: int, what: str, max_bad_fraction: float, problems: Problems
+) -> None:
+    if bad:
+        log.warning("data.%s: %d of %d %s are unreadable and left out", source.name, len(bad), total, what)
+    if len(bad) <= max_bad_fraction * total:
+        return
+    for record in bad:
+        problems.add(
+            f"too_many_unreadable_{what}", file=record["path"], record=f"data.{source.name}", got=record["reason"],
+            expected=f"at most {max_bad_fraction:.2%} of {total} {what} unreadable, not {len(bad)}",
+            remedy="Mend or remove them, or raise data.conversion.max_bad_fraction.",
+        )  # fmt: skip
