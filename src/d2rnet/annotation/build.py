@@ -152,7 +152,7 @@ class EntryWriter:
     def of_split(self, split: str) -> Iterator[Entry]:
         """Yield the entries of a split: by subject, then study, then the report's order of images."""
         studies = [(report, rows) for report, rows in self._studies if report["split"] == split and rows]
-        for report, rows in track(studies, total=len(studies), what=f"join {split}", unit="study"):
+        for report, rows in track(studies, total=len(studies), what=f"join {split}", unit="report"):
             for group in [rows] if self._entry == "study" else [[row] for row in rows]:
                 entry = self._make(report, group)
                 self.written[split] += 1
