@@ -279,3 +279,21 @@ def test_labelled_source_without_its_json_is_a_configuration_error(cohort: Cohor
     cohort.settings["labelled"] |= {"source": "coco"}
     with pytest.raises(ConfigError, match=r"data\.labelled\.coco_json"):
         cohort.verify()
+
+
+def test_real_open_data(tmp_path: Path, shared_data: Path) -> None:
+    nih, openi = shared_data / "nih_chestxray14", shared_data / "iu_xray_openi"
+    settings = {
+        "labelled": {
+            "source": "nih", "root": str(nih), "box_tables": ["BBox_List_2017.csv", "vindr_style_annotations.csv"],
+        },
+        "extra_unlabelled": [{"source": "folder", "root": str(nih / "images_no_boxes")}],
+        "reports": {
+            "source": "openi", "root": str(openi), "report_root": str(openi / "NLMCXR_reports.tgz"), "views": [],
+        },
+    }  # fmt: skip
+    verify_inputs(output=tmp_path / "out", workers=1, settings=complete(settings, "data"))
+    summary = read_json(tmp_path / "out" / "summary.json")
+    assert [summary[name]["images"] for name in ("labelled", "reports", "extra_unlabelled[0]")] == [84, 8, 12]
+    assert summary["reports"]["reports"] == 5
+    assert list(read_jsonl(tmp_path / "out" / "quarantine.jsonl")) == []
