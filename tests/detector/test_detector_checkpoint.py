@@ -117,13 +117,18 @@ def caffe2_blob(name: str) -> str | None:
     return f"{stage}_{rest[0]}_{branch[rest[1]]}{end[rest[-1]]}"
 
 
+@pytest.mark.parametrize("is_original", [True, False])
 @pytest.mark.parametrize(("norm", "loads"), [("FrozenBN", True), ("BN", False)])
-def test_caffe2_blobs_need_frozen_normalisation(settings: Settings, tmp_path: Path, norm: str, loads: bool) -> None:
+def test_caffe2_blobs_need_frozen_normalisation(
+    settings: Settings, tmp_path: Path, norm: str, loads: bool, is_original: bool
+) -> None:
+    """Files of Caffe2 itself, and of detectron2's model zoo with Caffe2's names."""
     settings["model"] |= {"backbone_depth": 50, "norm": norm}
     network = build_model(build_cfg(settings))
     backbone = backbone_of(network)
     blobs = {caffe2_blob(name): value.numpy() for name, value in backbone.items() if caffe2_blob(name)}
-    (tmp_path / "c2.pkl").write_bytes(pickle.dumps({"blobs": blobs}))
+    content = {"blobs": blobs} if is_original else {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}
+    (tmp_path / "c2.pkl").write_bytes(pickle.dumps(content))
     if not loads:
         with pytest.raises(CheckpointError, match=r"backbone tensors are not in it. Missing: .*running_mean"):
             load_pretrained(tmp_path / "c2.pkl", network)

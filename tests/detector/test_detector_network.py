@@ -123,12 +123,13 @@ def test_one_and_three_equal_channels_are_the_same_image(network: UnbiasedTeache
     assert torch.equal(one[0]["instances"].pred_boxes.tensor, three[0]["instances"].pred_boxes.tensor)
 
 
-@pytest.mark.parametrize(("key", "value", "text"), [
-    ("anchor_sizes_px", [8, 16, 32, 64, 128], "got 5 sizes; expected 4, one for each of p3, p4, p5, p6"),
-    ("train_shortest_px", [64, 32], r"got \[64, 32\]; expected \[least, greatest\]"),
+@pytest.mark.parametrize(("changes", "text"), [
+    ({"anchor_sizes_px": [8, 16, 32, 64, 128]}, "got 5 sizes; expected 4, one for each of p3, p4, p5, p6"),
+    ({"train_shortest_px": [64, 32]}, r"got \[64, 32\]; expected \[least, greatest\]"),
+    ({"norm": "GN"}, "backbone_width: expected a multiple of 32 with norm GN"),
 ])  # fmt: skip
-def test_settings_that_do_not_fit_each_other(settings: Settings, key: str, value: list[int], text: str) -> None:
-    settings["model"][key] = value
+def test_settings_that_do_not_fit_each_other(settings: Settings, changes: Settings, text: str) -> None:
+    settings["model"] |= changes
     with pytest.raises(ConfigError, match=text):
         build_cfg(settings)
 

@@ -141,6 +141,12 @@ def test_a_gpu_where_there_is_none(splits: dict[str, Path], tmp_path: Path, sett
         run(splits, tmp_path, settings, device="cuda")
 
 
+def test_normalisation_over_gpus_on_a_cpu(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
+    settings["model"]["norm"] = "SyncBN"
+    with pytest.raises(ConfigError, match="SyncBN works on GPUs only"):
+        run(splits, tmp_path, settings)
+
+
 def test_burn_in_that_takes_all_iterations_is_refused(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="burn_in_iters 4 is not below total_iters 4"):
         check_schedule({**settings["training"], "burn_in_iters": 4})

@@ -10,11 +10,16 @@ Order of reading, after the paper: ``dataset_mapper`` and ``augmentation`` (view
 Source: Liu, Ma and Kira, Unbiased Teacher v2, CVPR 2022, arXiv 2206.09500.
 """
 
+import logging
+
 from d2rnet.detector.backbone import build_radiograph_resnet_fpn_backbone
 from d2rnet.detector.config import add_d2rnet_config
 from d2rnet.detector.meta_arch import UnbiasedTeacherRCNN
 from d2rnet.detector.roi_heads import UncertaintyROIHeads
 from d2rnet.detector.rpn import ScoreWeightedRPN
+
+# detectron2 asks torch whether it is being traced, which newer torch answers with a line on the terminal.
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 __all__ = [
     "ScoreWeightedRPN",

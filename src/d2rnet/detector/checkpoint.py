@@ -169,7 +169,7 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
 
 
 def _folded_statistics(model: nn.Module) -> set[str]:
-    """Statistics of frozen normalisation layers: Caffe2 folds them into weight and bias, so mean 0 and variance 1 are right."""
+    """Statistics of frozen normalisation layers: Caffe2 folds them into weight and bias, leaving mean 0, variance 1."""
     frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm2d)]
     return {f"{name}.{statistic}" for name in frozen for statistic in ("running_mean", "running_var")}
 
@@ -199,7 +199,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 
 def _translated(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """Flatten a file to detectron2 names -> tensors, whichever project it came from."""
-    is_caffe2 = "blobs" in content
+    is_caffe2 = "blobs" in content or content.get("__author__") == "Caffe2"  # the second: detectron2's model zoo
     state = next((content[key] for key in ("model", "state_dict", "blobs") if key in content), content)
     tensors = {
         name: torch.as_tensor(value)

@@ -126,7 +126,7 @@ def _check(model: Settings, levels: list[str]) -> None:
         )
     if low > high:
         raise ConfigError(f"detector.model.train_shortest_px: got [{low}, {high}]; expected [least, greatest].")
-    if model["backbone_depth"] >= 50 and model["norm"] == "GN" and model["backbone_width"] % 32:
+    if model["norm"] == "GN" and model["backbone_width"] % 32:
         raise ConfigError("detector.model.backbone_width: expected a multiple of 32 with norm GN.")
 
 

@@ -49,6 +49,7 @@ class MetricsHook(HookBase):
         self.path = folder / "metrics.jsonl"
         self._tensorboard_folder = folder / "tensorboard"
         self._every = every
+        self._writer: SummaryWriter | None = None
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
 
@@ -71,13 +72,15 @@ class MetricsHook(HookBase):
 
     def after_train(self) -> None:
         """Close the TensorBoard file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def _flush(self, done: int) -> None:
         means: dict[str, Any] = {name: total / self._counts[name] for name, total in self._sums.items()}
         iterations = max(self._counts.values())
         means["seconds_per_iteration"] = (time.perf_counter() - self._since) / iterations
         self.write(done, means)
+        assert self._writer is not None
         for name, value in means.items():
             self._writer.add_scalar(name, value, done)
         counts = {CATEGORY_NAMES[index]: count for index, count in sorted(self.trainer.class_counts.items())}

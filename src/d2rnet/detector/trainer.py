@@ -75,6 +75,8 @@ def train_detector(
     cfg = build_cfg(settings)
     cfg.MODEL.DEVICE = str(target)
     check_schedule(training)
+    if model_settings["norm"] == "SyncBN" and target.type == "cpu":
+        raise ConfigError("detector.model.norm: SyncBN works on GPUs only; expected BN or GN on a CPU.")
     inputs = {"labelled_train": labelled_train, "labelled_val": labelled_val, "labelled_test": labelled_test,
               "unlabelled": unlabelled}  # fmt: skip
     data = {name: load_records(path, split="train" if name == "unlabelled" else None) for name, path in inputs.items()}
