@@ -70,7 +70,9 @@ def test_options_of_one_class_never_share_all_sides():
 
 @pytest.mark.parametrize("size, word", [(0, "small"), (0.333, "small"), (0.334, "moderate"), (0.67, "large"), (1.0, "large")])
 def test_size_words_are_thirds(size, word):
-    assert Finding("ILD", size=size).size_word == word
+    assert Finding("Nodule/Mass", size=size).size_word == word
+    severity = {"small": "mild", "moderate": "moderate", "large": "severe"}[word]
+    assert Finding("Cardiomegaly", size=size).size_word == severity
 
 
 @pytest.mark.parametrize("category", CATEGORY_NAMES)

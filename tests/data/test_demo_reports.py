@@ -35,7 +35,7 @@ def test_sentence_names_side_and_zone_of_the_finding_and_no_other(finding):
             assert finding.side in text
         other = {"left": "right", "right": "left"}.get(finding.side, "no other")
         assert other not in text
-        assert not re.search(r"\b(small|moderate)\b", text)
+        assert not re.search(r"\b(small|mild|moderate)\b", text)
         if finding.zone and finding.category != "Atelectasis":
             assert finding.zone in text
 
@@ -51,7 +51,7 @@ def test_reports_have_3_to_7_sentences_and_a_small_vocabulary():
         words.update(re.findall(r"[a-z]+", report.findings.lower()))
         texts.append(report.findings)
     assert lengths <= set(range(3, 8))
-    assert 120 <= len(words) <= 400
+    assert 230 <= len(words) <= 400
     assert len(set(texts)) > 500
 
 
@@ -60,11 +60,11 @@ def test_normal_sentences_never_contradict_a_finding():
         rng = np.random.default_rng(seed)
         text = write_report([Finding("Pleural effusion", "left"), Finding("Cardiomegaly")], rng).findings.lower()
         assert "no pleural effusion" not in text and "heart size is normal" not in text
-        assert "normal in size" not in text and "within normal limits" not in text
+        assert not re.search("normal in size|within normal limits|heart is not enlarged", text)
         text = write_report([Finding("Pneumothorax", "left"), Finding("Pleural effusion", "right")], rng).findings.lower()
-        assert "no pneumothorax" not in text and "no pleural" not in text
+        assert not re.search("no (pneumothorax|pleural|effusion)", text)
         text = write_report([Finding("Consolidation", "left", "upper")], rng).findings.lower()
-        assert "clear" not in text and "no focal consolidation" not in text
+        assert not re.search("clear|focal", text)
 
 
 def test_header_variants_are_dealt_by_share():

@@ -4,6 +4,7 @@ Writes below ``<folder>``: ``files/p10/p10000032/s50414267/<dicom_id>.jpg``, ``f
 ``mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz``. Layout: https://physionet.org/content/mimic-cxr-jpg/2.1.0/ (facts only).
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,13 @@ _TO_CHEXPERT = {
     "Pleural effusion": "Pleural Effusion", "Pleural thickening": "Pleural Other", "Pneumothorax": "Pneumothorax",
     "Pulmonary fibrosis": "Lung Opacity", "Rib fracture": "Fracture",
 }  # fmt: skip
+_DENIALS = {
+    "Pleural Effusion": r"no (pleural )?effusion",
+    "Pneumothorax": r"no (pneumothorax|(pleural )?effusion or pneumothorax)",
+    "Consolidation": r"(no|without) focal (consolidation|airspace)",
+    "Cardiomegaly": r"heart size is (normal|within)|silhouette is normal|heart is not enlarged",
+    "Fracture": r"no acute (osseous|injury)",
+}
 
 
 @dataclass(frozen=True)
@@ -109,12 +117,9 @@ def chexpert_labels(findings: Sequence[Finding], text: str) -> dict[str, float |
     """CheXpert labels that agree with a report: 1 stated, 0 denied, None not mentioned."""
     labels: dict[str, float | None] = dict.fromkeys(CHEXPERT_LABELS)
     lowered = text.lower()
-    if "no pleural effusion" in lowered:
-        labels["Pleural Effusion"] = 0.0
-    if "no pneumothorax" in lowered or "effusion or pneumothorax" in lowered:
-        labels["Pneumothorax"] = 0.0
-    if "no focal consolidation" in lowered:
-        labels["Consolidation"] = 0.0
+    for denied, pattern in _DENIALS.items():
+        if re.search(pattern, lowered):
+            labels[denied] = 0.0
     for finding in findings:
         name = "Support Devices" if finding.kind == "device" else _TO_CHEXPERT.get(finding.category)
         if name:

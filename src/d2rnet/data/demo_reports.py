@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from d2rnet.data.demo_wording import FINDING_TEMPLATES, INDICATIONS, NORMAL_SENTENCES
 from d2rnet.data.phantom_findings import Finding
 
 Rng = np.random.Generator
@@ -25,152 +26,13 @@ HEADER_VARIANTS: Mapping[str, float] = {
     "no_header": 0.03,  # the whole text is the report
 }
 
-_TEMPLATES: dict[str, tuple[str, ...]] = {
-    "Aortic enlargement": (
-        "The aortic knob is enlarged, with {size} dilation.",
-        "There is {size} enlargement of the thoracic aorta.",
-        "The aorta is dilated and tortuous.",
-    ),
-    "Atelectasis": (
-        "There is {size} linear atelectasis in the {side} lower lung.",
-        "Plate-like atelectasis is seen at the {side} base, {size} in extent.",
-        "{Size} {side} lower lobe atelectasis is present.",
-    ),
-    "Calcification": (
-        "A cluster of calcifications is seen in the {side} {zone} lung.",
-        "There are {size} calcified granulomas in the {side} {zone} zone.",
-        "Calcified granulomas project over the {side} {zone} lung.",
-    ),
-    "Cardiomegaly": (
-        "There is {size} cardiomegaly.",
-        "The heart is enlarged, with {size} cardiomegaly.",
-        "The cardiac silhouette is enlarged.",
-    ),
-    "Clavicle fracture": (
-        "There is a displaced fracture of the {side} clavicle.",
-        "A {side} clavicle fracture is noted.",
-        "The mid {side} clavicle is fractured with displacement.",
-    ),
-    "Consolidation": (
-        "There is {size} consolidation in the {side} {zone} lobe with air bronchograms.",
-        "A {size} {side} {zone} lobe consolidation is present.",
-        "Dense consolidation is seen in the {side} {zone} lobe.",
-    ),
-    "Edema": (
-        "There is {size} pulmonary edema with bilateral perihilar haze.",
-        "Bilateral perihilar opacities are consistent with {size} pulmonary edema.",
-        "Bilateral pulmonary edema is present.",
-    ),
-    "Emphysema": (
-        "The lungs are hyperinflated with flattened diaphragms, consistent with emphysema.",
-        "There is {size} bilateral emphysema.",
-        "Both lungs are hyperlucent, consistent with {size} emphysema.",
-    ),
-    "Enlarged PA": (
-        "The main pulmonary artery is enlarged.",
-        "There is {size} enlargement of the pulmonary artery.",
-        "The left hilum is prominent, consistent with an enlarged pulmonary artery.",
-    ),
-    "ILD": (
-        "There are bilateral basilar reticular opacities, consistent with interstitial lung disease.",
-        "Interstitial lung disease is seen at both bases, {size} in extent.",
-        "{Size} reticular markings at both bases suggest interstitial lung disease.",
-    ),
-    "Infiltration": (
-        "There is a {size} patchy infiltrate in the {side} {zone} lung.",
-        "Patchy infiltration is seen in the {side} {zone} zone.",
-        "A {size} ill-defined {side} {zone} lung infiltrate is noted.",
-    ),
-    "Lung Opacity": (
-        "There is a {size} hazy opacity in the {side} {zone} lung.",
-        "A hazy {side} {zone} lung opacity is present.",
-        "{Size} ground-glass opacity is seen in the {side} {zone} zone.",
-    ),
-    "Lung cavity": (
-        "There is a {size} cavity with an air-fluid level in the {side} {zone} lung.",
-        "A thick-walled cavity is seen in the {side} {zone} zone.",
-        "A {size} cavitary lesion is present in the {side} {zone} lung.",
-    ),
-    "Lung cyst": (
-        "There is a {size} thin-walled cyst in the {side} {zone} lung.",
-        "A {side} {zone} lung cyst is noted.",
-        "A {size} air cyst is seen in the {side} {zone} zone.",
-    ),
-    "Mediastinal shift": (
-        "The mediastinum is shifted to the {side}.",
-        "There is {size} mediastinal shift to the {side}.",
-        "The trachea and mediastinum are displaced to the {side}.",
-    ),
-    "Nodule": (
-        "There is a {size} nodule in the {side} {zone} lung.",
-        "A {size} round {side} {zone} lung nodule is noted.",
-        "A solitary nodule is seen in the {side} {zone} zone.",
-    ),
-    "Mass": (
-        "There is a {size} mass in the {side} {zone} lung.",
-        "A {size} lobulated {side} {zone} lung mass is noted.",
-        "A mass is seen in the {side} {zone} zone.",
-    ),
-    "Pleural effusion": (
-        "There is a {size} {side} pleural effusion.",
-        "A {size} {side} pleural effusion is present.",
-        "{Size} {side} effusion is seen with blunting of the costophrenic angle.",
-    ),
-    "Pleural thickening": (
-        "There is {size} {side} pleural thickening.",
-        "{Side} lateral pleural thickening is noted.",
-        "{Size} pleural thickening is seen along the {side} chest wall.",
-    ),
-    "Pneumothorax": (
-        "There is a {size} {side} pneumothorax.",
-        "A {size} {side} apical pneumothorax is present.",
-        "{Size} {side} pneumothorax is seen with a visible pleural line.",
-    ),
-    "Pulmonary fibrosis": (
-        "There is {size} fibrosis in the {side} {zone} lung.",
-        "Coarse fibrosis with honeycombing is seen in the {side} {zone} zone.",
-        "{Size} {side} {zone} lung fibrosis is present.",
-    ),
-    "Rib fracture": (
-        "There is a displaced {side} rib fracture.",
-        "A {side} lateral rib fracture is noted.",
-        "A fracture of a {side} lateral rib is seen.",
-    ),
-    "Device": (
-        "A {side} chest wall pacemaker is in place.",
-        "An implanted device generator projects over the {side} chest.",
-        "{Side} pacemaker generator is noted.",
-    ),
-    "Hernia": (
-        "There is a {size} hiatal hernia.",
-        "A {size} retrocardiac hiatal hernia is noted.",
-        "A hiatal hernia with an air-fluid level is seen.",
-    ),
-}
 _KINDS = {"nodule": "Nodule", "mass": "Mass", "device": "Device", "hernia": "Hernia"}
 
 _PLEURA = ("Pleural effusion", "Pleural thickening", "Pneumothorax")
-_MEDIASTINUM = ("Aortic enlargement", "Enlarged PA", "Mediastinal shift", "Edema")
+_MEDIASTINUM = ("Aortic enlargement", "Enlarged PA", "Mediastinal shift")
 _BONES = ("Rib fracture", "Clavicle fracture")
-_ELSEWHERE = (*_PLEURA, *_MEDIASTINUM[:3], *_BONES, "Cardiomegaly", "Other lesion")
 _ORDER = ("lungs", "pleura", "heart", "mediastinum", "bones", "device")
 
-_NORMAL: dict[str, tuple[str, ...]] = {
-    "lungs": ("The lungs are clear.", "Lungs are well expanded and clear.", "There is no focal consolidation."),
-    "pleura": ("There is no pleural effusion or pneumothorax.", "No pleural effusion or pneumothorax is seen."),
-    "heart": ("The heart size is normal.", "The cardiac silhouette is normal in size.", "Heart size is within normal limits."),
-    "mediastinum": ("The mediastinal and hilar contours are normal.", "Mediastinal contours are unremarkable."),
-    "bones": ("The osseous structures are intact.", "No acute osseous abnormality is seen."),
-}
-_INDICATIONS = (
-    "cough and fever",
-    "shortness of breath",
-    "chest pain",
-    "fall",
-    "weakness",
-    "hypoxia",
-    "preoperative evaluation",
-)
 _TERMS: dict[str, str] = {
     "Aortic enlargement": r"aort(a|ic)\b",
     "Atelectasis": r"atelectasis",
@@ -181,14 +43,14 @@ _TERMS: dict[str, str] = {
     "Lung Opacity": r"opacity\b",
     "Lung cavity": r"cavit(y|ary)",
     "Lung cyst": r"cyst\b",
-    "Mediastinal shift": r"(mediastinal shift|mediastinum (is|are) (shifted|displaced))",
+    "Mediastinal shift": r"(mediastinal shift|mediastinum (is|are) (shifted|displaced)|deviation of the trachea)",
     "Nodule/Mass": r"(nodule|mass)\b",
     "Pleural effusion": r"effusion",
     "Pleural thickening": r"pleural thickening",
     "Pneumothorax": r"pneumothorax",
     "Pulmonary fibrosis": r"fibrosis",
     "Rib fracture": r"\brib\b",
-    "Other lesion": r"(pacemaker|generator)",
+    "Other lesion": r"(pacemaker|generator|pacer)",
 }
 
 
@@ -208,19 +70,18 @@ def _place(finding: Finding) -> str:
         return "bones"
     if finding.category == "Cardiomegaly":
         return "heart"
-    if finding.category in _MEDIASTINUM[:3] or finding.kind == "hernia":
+    if finding.category in _MEDIASTINUM or finding.kind == "hernia":
         return "mediastinum"
     return "device" if finding.kind == "device" else "lungs"
 
 
 def finding_sentence(finding: Finding, rng: Rng) -> str:
     """Say one finding in one of its wordings."""
-    templates = _TEMPLATES[_KINDS.get(finding.kind, finding.category)]
+    templates = FINDING_TEMPLATES[_KINDS.get(finding.kind, finding.category)]
     size = finding.size_word
-    text = templates[int(rng.integers(len(templates)))].format(
+    return templates[int(rng.integers(len(templates)))].format(
         side=finding.side, Side=finding.side.capitalize(), zone=finding.zone, size=size, Size=size.capitalize()
     )
-    return text
 
 
 def _normal_sentence(place: str, findings: Sequence[Finding], rng: Rng) -> str | None:
@@ -232,7 +93,7 @@ def _normal_sentence(place: str, findings: Sequence[Finding], rng: Rng) -> str |
         return "There is no pneumothorax." if "Pleural effusion" in categories else "There is no pleural effusion."
     if any(_place(finding) == place for finding in findings):
         return None
-    choices = _NORMAL[place]
+    choices = NORMAL_SENTENCES[place]
     return choices[int(rng.integers(len(choices)))]
 
 
@@ -279,7 +140,7 @@ def format_report(report: Report, variant: str, view_names: Sequence[str], rng: 
     views = " and ".join(view if view in ("PA", "AP") else view.lower() for view in view_names)
     person = "woman" if rng.random() < 0.5 else "man"
     indication = (
-        f"___ year old {person} with {_INDICATIONS[int(rng.integers(len(_INDICATIONS)))]}. Evaluate the patient\u2019s chest."
+        f"___ year old {person} with {INDICATIONS[int(rng.integers(len(INDICATIONS)))]}. Evaluate the patient\u2019s chest."
     )
     sections = [
         ("EXAMINATION", f"CHEST ({views.upper()})"),

@@ -17,6 +17,11 @@ Box = tuple[float, float, float, float]
 NORMAL_FRACTION = 0.27
 COUNT_WEIGHTS = (0.15, 0.30, 0.32, 0.23)  # of 1, 2, 3, 4 findings in an abnormal picture
 SIZE_WORDS = ("small", "moderate", "large")
+SEVERITY_WORDS = ("mild", "moderate", "severe")  # of diffuse changes and enlarged organs
+GRADED = frozenset(
+    ("Aortic enlargement", "Atelectasis", "Cardiomegaly", "Edema", "Emphysema", "Enlarged PA", "ILD", "Mediastinal shift",
+     "Pleural thickening", "Pulmonary fibrosis")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,9 @@ class Finding:
 
     @property
     def size_word(self) -> str:
-        """small, moderate or large: thirds of ``size``, so it follows the box."""
-        return SIZE_WORDS[min(int(self.size * 3), 2)]
+        """Small, moderate, large (or mild, moderate, severe): thirds of ``size``, so it follows the box."""
+        words = SEVERITY_WORDS if self.category in GRADED else SIZE_WORDS
+        return words[min(int(self.size * 3), 2)]
 
 
 @dataclass(frozen=True)

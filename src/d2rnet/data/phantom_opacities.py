@@ -213,8 +213,8 @@ def edema(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatI
     masks = []
     size = _radius(finding, style, 0.9, 1.15)
     for sign in (-1, 1):
-        wing = [(0.14, 0.48), (0.36, 0.52), (0.56, 0.66), (0.64, 0.86), (0.58, 1.10), (0.40, 1.28), (0.16, 1.30)]
-        shape = (spline(wing, closed=True) - (0.1, 0.88)) * size + (0.1, 0.88)
+        wing = [(0.14, 0.64), (0.36, 0.64), (0.56, 0.74), (0.64, 0.92), (0.58, 1.12), (0.40, 1.28), (0.16, 1.30)]
+        shape = (spline(wing, closed=True) - (0.1, 0.92)) * size + (0.1, 0.92)
         soft = Layer(chest.frame).fill(shape * (sign, 1)).values(0.045)
         mottle = np.clip(0.85 + 0.14 * cloud(chest.frame, rng, 0.06), 0.3, 1.3)
         mask = soft * chest.lungs[sign]
