@@ -307,6 +307,30 @@ def test_coarse_jpeg2000_lies_on_the_same_field(levels: int, shape: tuple[int, i
         assert abs((weights.sum(axis=1 - axis) * positions).sum() - expected) < 0.05
 
 
+@pytest.mark.parametrize("noise_above", [0, 0xA000])
+def test_16_bit_codestream_of_12_bits_stored(tmp_path: Path, noise_above: int) -> None:
+    """Bits above those stored are masked, at reduced size too."""
+    stored = chest(400, 320)
+    dataset = data_set(stored | np.uint16(noise_above), BitsStored=16, HighBit=15, **WINDOW)
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    path = write(tmp_path / "a.dcm", dataset)
+    assert np.array_equal(read_radiograph(path).pixels, windowed(stored))
+    reduced = read_radiograph(path, max_side_px=100).pixels.astype(int)
+    expected = windowed(cv2.resize(stored, (80, 100), interpolation=cv2.INTER_AREA))
+    assert np.abs(reduced - expected).mean() < (0.02 if noise_above else 0.6)
+
+
+def test_12_bit_codestream_of_16_bits_stored(tmp_path: Path) -> None:
+    stored = chest(400, 320)
+    dataset = data_set(stored, JPEG2000Lossless, **WINDOW)
+    dataset.BitsStored, dataset.HighBit = 16, 15
+    path = write(tmp_path / "a.dcm", dataset)
+    assert np.array_equal(read_radiograph(path).pixels, windowed(stored))
+    expected = windowed(cv2.resize(stored, (80, 100), interpolation=cv2.INTER_AREA))
+    assert np.abs(read_radiograph(path, max_side_px=100).pixels.astype(int) - expected).mean() < 0.6
+
+
 def test_parse_codestream_refuses_other_data() -> None:
     assert parse_codestream(b"") is None
     assert parse_codestream(b"\x00\x00\x00\x0cjP  \r\n\x87\n" + bytes(60)) is None

@@ -28,6 +28,7 @@ from d2rnet.data.radiograph import Radiograph, RadiographHeader, reduced_hw, res
 from d2rnet.errors import DatasetError
 
 log = logging.getLogger(__name__)
+LARGEST_OVERSHOOT = 1.25  # of a low-pass image over the largest value: 5/3 and 9/7 wavelets stay below
 PHOTOMETRICS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _REQUIRED = (
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
@@ -256,10 +257,15 @@ def _decode_coarse(dataset: FileDataset, max_side_px: int | None) -> np.ndarray 
     if codestream is None or codestream.has_offset or codestream.is_signed or codestream.components != 1:
         return None
     shape = (codestream.height, codestream.width)
-    # bits beyond those stored would have to be masked before any filter
-    if shape != (dataset.Rows, dataset.Columns) or codestream.precision != dataset.BitsStored:
+    if shape != (dataset.Rows, dataset.Columns):
         return None
-    return decode_reduced(frame, codestream, levels)
+    coarse = decode_reduced(frame, codestream, levels)
+    # In real files the codestream's precision may lie above or below the bits stored (pydicom issue 2012). Filters overshoot a
+    # little; more than that are bits to be masked, which only the full image allows.
+    largest = 2 ** int(dataset.BitsStored) - 1
+    if coarse is None or int(coarse.max()) > LARGEST_OVERSHOOT * largest:
+        return None
+    return np.minimum(coarse, largest, dtype=coarse.dtype, casting="unsafe")
 
 
 def _meaningful_bits(pixels: np.ndarray, bits_stored: int, high_bit: int) -> np.ndarray:
