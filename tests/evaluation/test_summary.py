@@ -63,10 +63,10 @@ def test_each_figure_stands_beside_its_control(run: dict[str, Any], capsys: pyte
     assert cells(text, "CIDEr")[1] == "1.500"
     assert cells(text, "METEOR")[1] == "0.200"
     assert cells(text, "different reports / n")[1:3] == ["0.800", "references 0.950"]
-    assert cells(text, "labelled") == ["labelled", "", "boxes kept 12,345"]
-    assert "| labelled | train | images 400, boxes 900" in text
+    assert "- labelled: boxes kept 12,345\n- labelled: train: images 400, boxes 900\n" in text
     assert "- generated reports beside their references: results/generate_reports/test.jsonl" in text
-    assert "Detector protocol: scorer pycocotools, max detections 100." in text
+    assert "- detector protocol: scorer pycocotools, max detections 100." in text
+    assert max(map(len, text.splitlines())) <= 120
     assert "synthetic" not in text
 
 
@@ -86,7 +86,7 @@ def test_synthetic_data_is_said_to_be(run: dict[str, Any], tmp_path: Path, capsy
     write_json(tmp_path / "cohort.json", {"seed": 1})
     summarize(**{**run, "counts": [*run["counts"], tmp_path / "cohort.json"]})
     text = capsys.readouterr().out
-    assert "synthetic demo cohort" in text and "nothing about patients" in text
+    assert "synthetic demo cohort" in text and "nothing about patients" in " ".join(text.split())
     assert json.loads((run["output"] / "summary.json").read_text())["synthetic"] is True
 
 
@@ -132,11 +132,17 @@ def test_missing_file_is_named(run: dict[str, Any]) -> None:
         summarize(**run)
 
 
-def test_count_lines_sum_up_large_groups() -> None:
+def test_count_lines_leave_zeros_out_and_sum_up_large_groups() -> None:
     classes = {str(number): number for number in range(22)}
-    lines = list(count_lines({"images": 1234, "boxes": {"kept": 5, "below_threshold": classes}, "none": {}, "few": {"a": 1}}))
-    assert lines == [
-        ("", "images 1,234"),
-        ("boxes", "kept 5, below threshold 231 in 22 entries"),
-        ("few", "a 1"),
+    counts = {
+        "images": 1234,
+        "bad": 0,
+        "boxes": {"kept": 5, "below_threshold": classes},
+        "none": {"a": 0},
+        "few": {"a": {"b": 1}},
+    }
+    assert list(count_lines(counts)) == [
+        "images 1,234",
+        "boxes: kept 5, below threshold 231 in 21 entries",
+        "few: a (b 1)",
     ]

@@ -98,9 +98,9 @@ def _score_with_controls(scorer: Scorer, pairs: ReportPairs, common: str, seed: 
 def _scoring_protocol(settings: dict[str, Any], meteor_reason: str) -> dict[str, Any]:
     return {
         "references_per_report": 1,
-        "tokenizer": "none; white-space tokens of the text protocol",
+        "tokenizer": "none (white-space tokens of the text protocol)",
         "scorer": f"pycocoevalcap {metadata.version('pycocoevalcap')}",
-        "meteor": meteor_reason or "1.5, English, -norm",
+        "meteor": meteor_reason or "1.5 (English, -norm)",
         "shuffle_seed": settings["shuffle_seed"],
     }
 

@@ -5,7 +5,8 @@ make-demo-cohort, which marks the run as synthetic). Writes: summary.md, summary
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,11 @@ REPORT_ROWS = {
     "cider": "CIDEr",
 }
 LEGEND = (
-    "- shuffled: the same reports against references of other studies; a model that ignores its image scores the same there. "
+    "shuffled: the same reports against references of other studies; a model that ignores its image scores the same there. "
     "commonest: the most frequent training report as the answer to every image."
 )
 MOST_LEAVES_SHOWN = 6
+WIDTH = 118  # columns
 
 
 @dataclass(frozen=True)
@@ -165,45 +167,57 @@ def as_markdown(
         paths: what it is -> where it is.
         synthetic: the data is the demo cohort.
     """
-    lines = ["# Results", "", *([SYNTHETIC_NOTE, ""] if synthetic else [])]
+    lines = ["# Results", "", *([*_wrap(SYNTHETIC_NOTE), ""] if synthetic else [])]
     lines += [*_table(("figure", "result", "beside it", "measured on"), [tuple(asdict(row).values()) for row in rows]), ""]
-    lines += [f"- {metric}: {note}" for metric, note in reports.get("notes", {}).items()]
-    lines += [LEGEND, f"- Detector protocol: {_one_line(detector['protocol'])}."]
-    lines += [f"- Report protocol: {_one_line(reports['protocol'])}.", ""]
-    counted = [(step, what, text) for step, content in counts.items() for what, text in count_lines(content)]
-    lines += [*_table(("step", "what", "counts"), counted), ""] if counted else []
+    items = [f"{metric}: {note}" for metric, note in reports.get("notes", {}).items()]
+    items += [LEGEND, f"detector protocol: {_one_line(detector['protocol'])}."]
+    items += [f"report protocol: {_one_line(reports['protocol'])}."]
+    lines += [*_items(items), ""]
+    if counts:
+        counted = [f"{step}: {text}" for step, content in counts.items() for text in count_lines(content)]
+        lines += ["Counts other than 0 (all of them: summary.json):", "", *_items(counted), ""]
     lines += ["Where to look:", "", *(f"- {what}: {path}" for what, path in paths.items())]
     return "\n".join(lines) + "\n"
 
 
-def count_lines(counts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield (what, "name number, name number") for a counts file: plain numbers first, then one line a group."""
-    plain = {key: value for key, value in counts.items() if not isinstance(value, dict)}
+def count_lines(counts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield "name number, name number" for a counts file: plain numbers first, then one line a group; zeros are left out."""
+    plain = _one_line({key: value for key, value in counts.items() if not isinstance(value, dict)}, zeros=False)
     if plain:
-        yield "", _one_line(plain)
+        yield plain
     for key, value in counts.items():
-        if isinstance(value, dict) and value:
-            yield key.replace("_", " "), _one_line(value)
+        text = _one_line(value, zeros=False) if isinstance(value, dict) else ""
+        if text:
+            yield f"{key.replace('_', ' ')}: {text}"
 
 
-def _one_line(values: Mapping[str, Any]) -> str:
-    """Write a mapping in one line; a large inner one is given as its number of entries and their sum."""
+def _one_line(values: Mapping[str, Any], *, zeros: bool = True) -> str:
+    """Write a mapping in one line; a large inner one is given as its sum and the number of its entries other than 0."""
     parts = []
     for key, value in values.items():
         name = key.replace("_", " ")
         if isinstance(value, dict):
             numbers = [number for number in value.values() if isinstance(number, int | float)]
             if len(value) > MOST_LEAVES_SHOWN and len(numbers) == len(value):
-                parts.append(f"{name} {_thousands(sum(numbers))} in {len(value)} entries")
-            elif value:
-                parts.append(f"{name} ({_one_line(value)})")
+                value = f"{_thousands(sum(numbers))} in {sum(number != 0 for number in numbers)} entries"
+            else:
+                inner = _one_line(value, zeros=zeros)
+                value = f"({inner})" if inner else 0
         elif isinstance(value, list):
-            parts.append(
-                f"{name} {len(value)}" if len(value) > MOST_LEAVES_SHOWN else f"{name} {' '.join(map(str, value)) or '-'}"
-            )
-        else:
+            value = f"{len(value)} entries" if len(value) > MOST_LEAVES_SHOWN else " ".join(map(str, value))
+        if zeros or value not in (0, "", None):
             parts.append(f"{name} {_thousands(value)}")
     return ", ".join(parts)
+
+
+def _wrap(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _items(texts: Iterable[str]) -> Iterator[str]:
+    """Lay out a Markdown list that fits a terminal."""
+    for text in texts:
+        yield from _wrap(f"- {text}", "  ")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
