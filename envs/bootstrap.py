@@ -49,15 +49,17 @@ def main() -> int:
             return 0
         start = time.monotonic()
         unfinished = STATE / "unfinished"
-        recorded = spec or recorded_spec()
-        if unfinished.exists() or not (VENV / "bin" / "python").exists():
+        stamp = read_stamp()
+        moved = stamp.get("root", str(ROOT)) != str(ROOT)  # the scripts in .venv/bin hold the old path
+        if unfinished.exists() or moved or not (VENV / "bin" / "python").exists():
             make_venv(unfinished)
         STAMP.unlink(missing_ok=True)
         install_packages()
         install_detectron2(spec)
         with stage("5/5 check that everything imports"):
             run(venv_python(), "-c", CHECK)
-        STAMP.write_text(json.dumps({"key": key(), "detectron2_spec": recorded}) + "\n", encoding="utf-8")
+        recorded = {"key": key(), "root": str(ROOT), "detectron2_spec": spec or stamp.get("detectron2_spec", "")}
+        STAMP.write_text(json.dumps(recorded) + "\n", encoding="utf-8")
         unfinished.unlink(missing_ok=True)
         say(f"set-up finished in {clock(time.monotonic() - start)}")
     if shutil.which("java") is None:
@@ -66,29 +68,27 @@ def main() -> int:
 
 
 def key() -> str:
-    """Name what the environment was made from; the folder counts because scripts and the editable install hold its path."""
-    digest = hashlib.sha256(str(ROOT).encode())
+    """Name the files that the environment is made from."""
+    digest = hashlib.sha256()
     for name in ("pyproject.toml", CONSTRAINTS, DETECTRON2_WHEEL):
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
 
 
+def read_stamp() -> dict[str, str]:
+    """Return what a finished set-up recorded; empty if there was none."""
+    try:
+        return dict(json.loads(STAMP.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
 def is_ready(spec: str) -> bool:
     """Say whether a finished environment of these pins, and of this detectron2 if one is named, is in place."""
-    try:
-        stamp = json.loads(STAMP.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    stamp = read_stamp()
     same_detectron2 = not spec or stamp.get("detectron2_spec") == spec
-    return stamp.get("key") == key() and same_detectron2 and (VENV / "bin" / "python").exists()
-
-
-def recorded_spec() -> str:
-    """Return the DETECTRON2_SPEC of the set-up before, which a refresh keeps."""
-    try:
-        return str(json.loads(STAMP.read_text(encoding="utf-8")).get("detectron2_spec", ""))
-    except (OSError, ValueError):
-        return ""
+    same_place = stamp.get("root") == str(ROOT) and (VENV / "bin" / "python").exists()
+    return stamp.get("key") == key() and same_detectron2 and same_place
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,18 @@ def test_interrupted_set_up_starts_afresh(bootstrap: ModuleType, capsys: pytest.
     assert "interrupted: starting afresh" in capsys.readouterr().out
     assert not (bootstrap.VENV / "half-installed").exists()
     assert bootstrap.is_ready("")
+
+
+def test_moved_project_gets_a_new_environment(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    bootstrap.main()
+    moved = bootstrap.ROOT.rename(bootstrap.ROOT.with_name("moved"))
+    for name, path in {"ROOT": "", "VENV": ".venv", "STAMP": ".venv/.ready", "STATE": ".setup"}.items():
+        monkeypatch.setattr(bootstrap, name, moved / path)
+    bootstrap.commands.clear()
+    assert not bootstrap.is_ready("")
+    monkeypatch.setattr(bootstrap, "make_venv", lambda unfinished: bootstrap.commands.append((("-m venv",), False)))
+    bootstrap.main()
+    assert steps(bootstrap)[0] == "venv"
 
 
 def test_environment_of_somebody_else_is_added_to(bootstrap: ModuleType) -> None:
@@ -263,3 +276,27 @@ def test_readable_by_old_pythons() -> None:
     """A newcomer's Python 3.8 must get the remedy, not a syntax error."""
     tree = ast.parse((ROOT / "envs" / "bootstrap.py").read_text(), feature_version=(3, 8))
     assert isinstance(tree.body[1], ast.ImportFrom) and tree.body[1].module == "__future__"
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+    command = ["make", "-C", str(ROOT), "--no-print-directory", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_make_lists_its_targets() -> None:
+    listed = [line.split()[1] for line in make("help").stdout.splitlines()]
+    assert listed == ["help", "setup", "demo", "test", "envs", "constraints", "clean"]
+
+
+def test_make_without_python_names_the_remedy() -> None:
+    done = make("setup", "PYTHON=python9.9")
+    assert done.returncode == 2
+    assert "python9.9 is not on PATH" in done.stderr and "remedy: apt-get install python3" in done.stderr
+
+
+def test_continuous_integration_runs_what_a_contributor_runs() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    assert script.read_text().splitlines()[-1] == "exec make test"
+    assert "pytest" in make("--dry-run", "test").stdout
