@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from filelock import FileLock
 
 from d2rnet.data import demo
 from d2rnet.data.categories import CATEGORY_NAMES
@@ -62,7 +64,7 @@ def test_sentinel_holds_seed_settings_and_counts(cohort):
     assert record["seed"] == 7 and record["settings"] == SETTINGS
     assert record["counts"]["images"]["vindr_train"] == 24 and record["counts"]["studies"]["test"] == 6
     assert read_json(cohort / "run.json")["seeds"] == {"cohort": 7}
-    assert not list(cohort.parent.glob(".cohort*"))  # no temporary folder is left
+    assert [path.name for path in cohort.parent.glob(".cohort*")] == [".cohort.lock"]  # no temporary folder is left
 
 
 def test_vindr_tables_have_the_release_layout(cohort):
@@ -212,4 +214,23 @@ def test_failure_leaves_neither_half_a_cohort_nor_a_temporary_folder(tmp_path, m
     few = {**SETTINGS, "labelled_train_images": 4, "labelled_test_images": 2, "report_train_studies": 4}
     with pytest.raises(OSError, match="No space left"):
         demo.make_demo_cohort(output=tmp_path / "cohort", workers=1, settings=few)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".cohort.lock"]
+
+
+def test_leftovers_of_a_killed_run_are_cleared_and_a_running_one_is_respected(tmp_path):
+    few = {**SETTINGS, "labelled_train_images": 4, "labelled_test_images": 2, "report_train_studies": 4}
+    (tmp_path / ".cohort.part" / "vindr").mkdir(parents=True)
+    (tmp_path / ".cohort.part" / "half.dicom").touch()
+    with (
+        FileLock(tmp_path / ".cohort.lock", is_singleton=False),
+        pytest.raises(D2RNetError, match="another process is making this cohort"),
+    ):
+        demo.make_demo_cohort(output=tmp_path / "cohort", workers=1, settings=few)
+    demo.make_demo_cohort(output=tmp_path / "cohort", workers=1, settings=few)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".cohort.lock", "cohort"]
+    assert not (tmp_path / "cohort" / "half.dicom").exists()
+
+
+def test_a_dying_worker_is_a_clear_error():
+    with pytest.raises(D2RNetError, match=r"worker process died.*fewer --workers"):
+        list(demo._run([(os._exit, 1)], 2))

@@ -81,12 +81,14 @@ def test_header_variants_are_dealt_by_share():
 
 @pytest.mark.parametrize("variant", HEADER_VARIANTS)
 def test_report_layout_of_each_variant(variant):
-    report = Report("The lungs are clear. " * 8 + "END.", "Normal chest radiograph.")
+    report = Report("The ill-defined air-fluid lungs are well-circumscribed. " * 8 + "END.", "Normal chest radiograph.")
     text = format_report(report, variant, ["PA", "LATERAL"], np.random.default_rng(1))
     headers = re.findall(r"^ ([A-Z ,()]+):", text, flags=re.M)
     assert text.splitlines()[0].strip() == "FINAL REPORT"
     assert max(map(len, text.splitlines())) <= 80
     body = " ".join(text.split())
+    if variant != "impression_only":
+        assert report.findings in body  # wrapping breaks no word
     assert ("END." in body) == (variant != "impression_only")
     expected = {
         "plain": ["FINDINGS", "IMPRESSION"],

@@ -9,11 +9,11 @@ its own seed.
 import logging
 import multiprocessing
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from filelock import FileLock, Timeout
 
 from d2rnet.data import demo_mimic, demo_reports, demo_vindr
 from d2rnet.data.phantom import sample_anatomy, sample_frame
@@ -63,23 +64,36 @@ def make_demo_cohort(*, output: Path, workers: int, settings: dict[str, Any]) ->
     output = Path(output)
     _check_replaceable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
-    try:
-        folder.chmod(0o755)
-        (folder / MARKER).touch()
-        counts = _fill(folder, workers, settings)
-        write_run_record(
-            folder / "run.json",
-            command="make-demo-cohort",
-            settings=settings,
-            counts=counts,
-            seeds={"cohort": settings["seed"]},
-        )
-        write_json(folder / "cohort.json", {"seed": settings["seed"], "settings": settings, "counts": counts})
-        _swap_in(folder, output)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with _lock(output):
+        folder = output.parent / f".{output.name}.part"
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+        try:
+            folder.mkdir()
+            (folder / MARKER).touch()
+            counts = _fill(folder, workers, settings)
+            seeds = {"cohort": settings["seed"]}
+            write_run_record(folder / "run.json", command="make-demo-cohort", settings=settings, counts=counts, seeds=seeds)
+            write_json(folder / "cohort.json", {"seed": settings["seed"], "settings": settings, "counts": counts})
+            _swap_in(folder, output)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     log.info("demo cohort in %s: %s", output, counts["images"])
+
+
+@contextmanager
+def _lock(output: Path) -> Iterator[None]:
+    """Keep a second process from building the same cohort."""
+    lock = FileLock(output.parent / f".{output.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise D2RNetError(
+            f"{output}: another process is making this cohort. Wait for it or end it, then run again."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_replaceable(output: Path) -> None:
@@ -98,13 +112,12 @@ def _check_replaceable(output: Path) -> None:
 
 def _swap_in(folder: Path, output: Path) -> None:
     """Put a finished folder in place of an older one; both moves are renames."""
+    old = output.parent / f".{output.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
     if output.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".old", dir=output.parent))
-        output.rename(old / output.name)
-        folder.rename(output)
-        shutil.rmtree(old)
-    else:
-        folder.rename(output)
+        output.rename(old)
+    folder.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _fill(folder: Path, workers: int, settings: dict[str, Any]) -> Record:

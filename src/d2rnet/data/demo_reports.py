@@ -179,7 +179,8 @@ def _section(header: str, text: str) -> str:
 def _wrapped(text: str, width: int = 79) -> str:
     if not width:
         return f"{text:>44}\n"
-    return textwrap.fill(text, width, initial_indent=" ", subsequent_indent=" ") + "\n \n"
+    filled = textwrap.fill(text, width, initial_indent=" ", subsequent_indent=" ", break_on_hyphens=False)
+    return filled + "\n \n"
 
 
 def check_laterality(

@@ -16,7 +16,7 @@ from d2rnet.data.phantom_findings import Finding, Style
 
 OPAQUE = 0.36  # what fully airless lung adds, about AIR_DEPTH
 Rng = np.random.Generator
-_ZONE_V = {"upper": (0.34, 0.46), "mid": (0.76, 0.94), "lower": (1.14, 1.26)}
+_ZONE_V = {"upper": (0.32, 0.39), "mid": (0.77, 0.85), "lower": (1.22, 1.30)}
 
 
 def _centre(chest: Chest, finding: Finding, radius: float, rng: Rng) -> tuple[float, float]:
@@ -54,7 +54,7 @@ def nodule(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[Float
 
 def consolidation(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatImage]:
     """Lobar opacity with one straight fissure edge and dark branching air bronchograms."""
-    radius = _radius(finding, style, 0.22, 0.32)
+    radius = _radius(finding, style, 0.20, 0.28)
     u, v = _centre(chest, finding, radius * 0.9, rng)
     sign = SIDES[finding.side]
     fissure = radius * 0.75  # below an upper lobe, above a lower one
@@ -80,7 +80,7 @@ def consolidation(chest: Chest, finding: Finding, style: Style, rng: Rng) -> lis
 
 def lung_opacity(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatImage]:
     """Hazy ground-glass ellipse with soft borders, vessels still seen through it."""
-    radius = _radius(finding, style, 0.22, 0.32)
+    radius = _radius(finding, style, 0.20, 0.28)
     outline = ellipse(
         _centre(chest, finding, radius, rng), (radius * rng.uniform(0.95, 1.15), radius), wobble=rng.uniform(0, 0.05, 2)
     )
@@ -91,12 +91,12 @@ def lung_opacity(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list
 
 def infiltration(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatImage]:
     """Patchy, ill-defined cluster of fluffy spots."""
-    radius = _radius(finding, style, 0.20, 0.30)
+    radius = _radius(finding, style, 0.18, 0.26)
     u, v = _centre(chest, finding, radius, rng)
     spots = Layer(chest.frame)
-    angles = np.arange(15) * 2.4 + rng.uniform(0, 6)
-    for angle, distance in zip(angles, radius * np.sqrt((np.arange(15) + 0.3) / 15), strict=True):
-        size = rng.uniform(0.03, 0.062)
+    angles = np.arange(10) * 2.4 + rng.uniform(0, 6)
+    for angle, distance in zip(angles, radius * np.sqrt((np.arange(10) + 0.4) / 10), strict=True):
+        size = rng.uniform(0.040, 0.058)
         spots.fill(
             ellipse(
                 (u + distance * np.cos(angle), v + distance * np.sin(angle)),
@@ -168,7 +168,7 @@ def cyst(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatIm
 
 def fibrosis(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list[FloatImage]:
     """Honeycomb of thick-walled rings with coarse strands drawn towards the hilum."""
-    radius = _radius(finding, style, 0.21, 0.29)
+    radius = _radius(finding, style, 0.18, 0.26)
     u, v = _centre(chest, finding, radius, rng)
     rings = []
     pitch = 0.088
