@@ -11,7 +11,7 @@ SUMMARY := results/summarize/summary.md
 WITH_ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test setup envs constraints clean
+.PHONY: help setup demo test envs docs constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: setup ## run the test suite
 
 envs: setup ## write envs/<rule>.yaml from the extras of pyproject.toml
 	@$(WITH_ENV) $(BIN)/python envs/generate.py
+
+docs: setup ## write the generated pages and the rule graph (docs/generate.py)
+	@$(WITH_ENV) $(BIN)/python docs/generate.py
 
 constraints: setup ## write the versions in .venv to envs/constraints.txt
 	@$(WITH_ENV) $(BIN)/python envs/generate.py --constraints
