@@ -106,7 +106,7 @@ def infiltration(chest: Chest, finding: Finding, style: Style, rng: Rng) -> list
             )
         )
     mask = spots.values(0.022) * _within(chest, finding)
-    chest.tissue += 0.95 * OPAQUE * style.contrast * mask
+    chest.tissue += 1.1 * OPAQUE * style.contrast * mask
     return [mask]
 
 
