@@ -1,0 +1,120 @@
+"""Beam search against greedy decoding and against trying every report."""
+
+import itertools
+
+import pytest
+import torch
+from report_samples import NUM_TOKENS, make_batch, make_model
+
+from d2rnet.report.decoding import SearchOptions, beam_search
+from d2rnet.report.model import ReportModel
+from d2rnet.report.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+
+
+@pytest.fixture
+def model() -> ReportModel:
+    """Model whose tokens differ clearly in probability."""
+    model = make_model(seed=3)
+    with torch.no_grad():
+        model.transformer.logits.weight.mul_(3)
+    return model
+
+
+def score(model: ReportModel, encoded, row: int, tokens: list[int]) -> float:
+    """Teacher-forced sum of log-probabilities of one report."""
+    ids = torch.tensor([[BOS_ID, *tokens]])
+    logits = model.transformer(encoded.tokens[row : row + 1], encoded.mask[row : row + 1], ids[:, :-1])
+    return float(logits.log_softmax(-1).gather(2, ids[:, 1:].unsqueeze(2)).sum().detach())
+
+
+def written(row: torch.Tensor) -> list[int]:
+    """Tokens of a decoded row with its end token and without padding."""
+    ids = row.tolist()
+    return ids[: ids.index(EOS_ID) + 1] if EOS_ID in ids else ids
+
+
+def test_beam_one_is_greedy(model: ReportModel) -> None:
+    encoded = model.encode(make_batch())
+    decoded = beam_search(model.transformer, encoded.tokens, encoded.mask, SearchOptions(beam_size=1, max_tokens=8))
+    for row in range(3):
+        tokens: list[int] = []
+        while len(tokens) < 8 and EOS_ID not in tokens:
+            ids = torch.tensor([[BOS_ID, *tokens]])
+            logits = model.transformer(encoded.tokens[row : row + 1], encoded.mask[row : row + 1], ids)[0, -1]
+            logits[[PAD_ID, BOS_ID, UNK_ID]] = float("-inf")
+            tokens.append(int(logits.argmax()))
+        assert written(decoded.token_ids[row]) == tokens
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_wide_beam_finds_the_best_of_all_reports(model: ReportModel, penalty: float) -> None:
+    encoded = model.encode(make_batch(lesions=(2,)))
+    allowed = [token for token in range(NUM_TOKENS) if token not in (PAD_ID, BOS_ID, UNK_ID)]
+    words = [token for token in allowed if token != EOS_ID]
+    reports = [[EOS_ID], *([word, EOS_ID] for word in words), *(list(pair) for pair in itertools.product(words, words))]
+    best = max(reports, key=lambda tokens: score(model, encoded, 0, tokens) / len(tokens) ** penalty)
+    options = SearchOptions(beam_size=NUM_TOKENS, max_tokens=2, length_penalty=penalty)
+    decoded = beam_search(model.transformer, encoded.tokens, encoded.mask, options)
+    assert written(decoded.token_ids[0]) == best
+    assert float(decoded.log_probs[0]) == pytest.approx(score(model, encoded, 0, best), abs=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 2, 3, 5])
+def test_reported_log_prob_is_that_of_the_report(model: ReportModel, beams: int) -> None:
+    encoded = model.encode(make_batch())
+    decoded = beam_search(model.transformer, encoded.tokens, encoded.mask, SearchOptions(beam_size=beams, max_tokens=10))
+    for row in range(3):
+        expected = score(model, encoded, row, written(decoded.token_ids[row]))
+        assert float(decoded.log_probs[row]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_batch_equals_single(model: ReportModel) -> None:
+    encoded = model.encode(make_batch())
+    options = SearchOptions(beam_size=3, max_tokens=10)
+    together = beam_search(model.transformer, encoded.tokens, encoded.mask, options)
+    for row in range(3):
+        place = slice(row, row + 1)
+        alone = beam_search(model.transformer, encoded.tokens[place], encoded.mask[place], options)
+        assert torch.equal(alone.token_ids[0], together.token_ids[row])
+        assert float(alone.log_probs[0]) == pytest.approx(float(together.log_probs[row]), abs=1e-4)
+
+
+def test_early_stop_does_not_change_the_result(model: ReportModel) -> None:
+    """A longer limit only adds steps after the best report is settled."""
+    with torch.no_grad():
+        model.transformer.logits.bias[EOS_ID] += 8
+    encoded = model.encode(make_batch())
+    steps = 0
+    original = model.transformer.step
+
+    def counted(*arguments):
+        nonlocal steps
+        steps += 1
+        return original(*arguments)
+
+    model.transformer.step = counted
+    decoded = beam_search(model.transformer, encoded.tokens, encoded.mask, SearchOptions(beam_size=3, max_tokens=60))
+    assert steps < 60
+    for row in range(3):
+        tokens = written(decoded.token_ids[row])
+        assert tokens[-1] == EOS_ID
+        assert float(decoded.log_probs[row]) == pytest.approx(score(model, encoded, row, tokens), abs=1e-3)
+
+
+def test_min_tokens_delays_the_end(model: ReportModel) -> None:
+    with torch.no_grad():
+        model.transformer.logits.bias[EOS_ID] += 30
+    encoded = model.encode(make_batch())
+    for least in (0, 4):
+        options = SearchOptions(beam_size=2, max_tokens=9, min_tokens=least)
+        decoded = beam_search(model.transformer, encoded.tokens, encoded.mask, options)
+        assert [len(written(row)) - 1 for row in decoded.token_ids] == [least] * 3
+
+
+def test_never_writes_padding_start_or_unknown(model: ReportModel) -> None:
+    with torch.no_grad():
+        model.transformer.logits.bias[[PAD_ID, BOS_ID, UNK_ID]] += 50
+    encoded = model.encode(make_batch())
+    decoded = beam_search(model.transformer, encoded.tokens, encoded.mask, SearchOptions(beam_size=3, max_tokens=6))
+    assert not set(itertools.chain(*map(written, decoded.token_ids))) & {PAD_ID, BOS_ID, UNK_ID}
+    assert torch.isfinite(decoded.log_probs).all()

@@ -1,0 +1,160 @@
+"""Generation: shards, grounding, gathering, folders whose files do not belong together."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from d2rnet.data.categories import CATEGORY_NAMES
+from d2rnet.errors import CheckpointError, ConfigError, DatasetError
+from d2rnet.report.generate import gather_reports, generate_reports, ground_sentences, shard_bounds
+from d2rnet.report.model import ReportModel
+from d2rnet.report.model_files import save_model
+from d2rnet.report.vocabulary import build_vocabulary, load_vocabulary
+
+
+@pytest.fixture
+def model(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> Path:
+    """Folder of an untrained model that writes long, varied reports."""
+    build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=report_settings["text"])
+    vocabulary = load_vocabulary(tmp_path / "vocabulary.json")
+    torch.manual_seed(11)
+    network = ReportModel(report_settings["model"], num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
+    with torch.no_grad():
+        network.transformer.logits.weight.mul_(4)
+        network.transformer.logits.bias[vocabulary.ids["<eos>"]] -= 3
+    save_model(
+        tmp_path / "model",
+        network.state_dict(),
+        settings=report_settings,
+        vocabulary=vocabulary,
+        categories=CATEGORY_NAMES,
+        selected={"epoch": 0},
+    )
+    return tmp_path / "model"
+
+
+def generate(cohort: Path, model: Path, output: Path, settings: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
+    options = {"shard": 1, "shards": 1, "device": "cpu"} | changes
+    generate_reports(
+        annotation=cohort / "annotation.json", image_root=cohort, model=model, output=output, settings=settings, **options
+    )
+    return [json.loads(line) for line in output.read_text().splitlines()]
+
+
+def test_lines(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    rows = generate(cohort, model, tmp_path / "test.jsonl", report_settings["generation"])
+    entries = json.loads((cohort / "annotation.json").read_text())["test"]
+    assert [row["id"] for row in rows] == [entry["id"] for entry in entries]
+    assert rows[1]["reference"].endswith(" .") and rows[1]["reference"] == rows[1]["reference"].lower()
+    for row, entry in zip(rows, entries, strict=True):
+        assert list(row) == ["id", "reference", "hypothesis", "log_prob", "sentences"]
+        assert " ".join(sentence["text"] for sentence in row["sentences"]) == row["hypothesis"]
+        assert all(box < len(entry["boxes"]) for sentence in row["sentences"] for box in sentence["boxes"])
+        assert row["log_prob"] < 0
+    assert len({row["log_prob"] for row in rows}) == len(rows)
+
+
+def test_reference_is_the_full_report(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    content = json.loads((cohort / "annotation.json").read_text())
+    content["test"][0]["report"] = "Long. " * 80
+    (cohort / "annotation.json").write_text(json.dumps(content))
+    rows = generate(cohort, model, tmp_path / "test.jsonl", report_settings["generation"])
+    assert rows[0]["reference"].count("long .") == 80
+
+
+@pytest.mark.parametrize("shards", [2, 3, 5])
+def test_shards_together_equal_one_byte_for_byte(
+    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], shards: int
+) -> None:
+    generate(cohort, model, tmp_path / "one.jsonl", report_settings["generation"])
+    parts = [tmp_path / f"{shard}.jsonl" for shard in range(1, shards + 1)]
+    for shard, part in enumerate(parts, start=1):
+        generate(cohort, model, part, report_settings["generation"], shard=shard, shards=shards)
+    gather_reports(annotation=cohort / "annotation.json", shards=parts[::-1], output=tmp_path / "gathered.jsonl")
+    assert (tmp_path / "gathered.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(("count", "shards"), [(0, 2), (1, 3), (17, 4), (32, 4)])
+def test_shards_are_runs_of_whole_batches(count: int, shards: int) -> None:
+    bounds = [shard_bounds(count, batch_size=4, shard=shard, shards=shards) for shard in range(1, shards + 1)]
+    assert [index for start, end in bounds for index in range(start, end)] == list(range(count))
+    assert all(start % 4 == 0 or start == count for start, _ in bounds)
+
+
+def test_grounding_by_hand() -> None:
+    tokens = ["a", ".", "b", "c"]
+    attention = torch.tensor([[0.4, 0.0], [0.2, 0.1], [0.0, 0.3], [0.2, 0.5], [9.0, 9.0]])
+    # Sentence 1: means 0.3 and 0.05; sentence 2: 0.1 and 0.4.
+    assert ground_sentences(tokens, attention, least_share=0.1) == [
+        {"text": "a .", "boxes": [0]},
+        {"text": "b c", "boxes": [1, 0]},
+    ]
+    assert ground_sentences(tokens, attention[:, :0], least_share=0.1)[0] == {"text": "a .", "boxes": []}
+    assert ground_sentences([], attention, least_share=0.1) == []
+
+
+def write_shard(path: Path, ids: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"id": name}) + "\n" for name in ids))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (["test0", "test1"], ["test2", "test3"], "1 of 5 entries of split 'test'.*test4"),
+        (["test0", "test1", "test2"], ["test2", "test3", "test4"], "entry test2 is in the shards twice"),
+        (["test0", "train0"], [], "train0 .* not in split 'test'"),
+        (["other"], [], "other is in no split"),
+        ([], [], "the shards hold no report"),
+    ],
+)
+def test_gathering_refuses(cohort: Path, tmp_path: Path, first: list[str], second: list[str], message: str) -> None:
+    shards = [write_shard(tmp_path / "1.jsonl", first), write_shard(tmp_path / "2.jsonl", second)]
+    with pytest.raises(DatasetError, match=message):
+        gather_reports(annotation=cohort / "annotation.json", shards=shards, output=tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_foreign_vocabulary_is_refused(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    build_vocabulary(
+        annotation=cohort / "annotation.json", output=model, settings=report_settings["text"] | {"min_token_count": 2}
+    )
+    with pytest.raises(CheckpointError, match="Token ids would mean other words"):
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+
+
+def test_weights_of_another_network_are_refused(
+    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]
+) -> None:
+    weights = load_file(model / "model.safetensors")
+    vocabulary = load_vocabulary(model / "vocabulary.json")
+    del weights["transformer.logits.bias"]
+    weights["extra"] = torch.zeros(1)
+    save_file(weights, model / "model.safetensors", metadata={"vocabulary_hash": vocabulary.hash})
+    with pytest.raises(CheckpointError, match=r"Missing 1: transformer\.logits\.bias; unused 1: extra"):
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json", "config.yaml"])
+def test_incomplete_model_folder(
+    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], name: str
+) -> None:
+    (model / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+
+
+def test_bad_requests(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    settings = report_settings["generation"]
+    with pytest.raises(ConfigError, match="shard from 1 to 2"):
+        generate(cohort, model, tmp_path / "out.jsonl", settings, shard=3, shards=2)
+    with pytest.raises(ConfigError, match=r"runtime\.device"):
+        generate(cohort, model, tmp_path / "out.jsonl", settings, device=f"cuda:{torch.cuda.device_count()}")
+    (cohort / "test_3.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"test_3\.png"):
+        generate(cohort, model, tmp_path / "out.jsonl", settings)
+    assert not (tmp_path / "out.jsonl").exists()
