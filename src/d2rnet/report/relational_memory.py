@@ -9,6 +9,7 @@ Shapes: B sequences, T tokens, M slots, D model width, N conditioned norms.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from d2rnet.report.attention import MultiHeadAttention, standardise
 
@@ -40,19 +41,23 @@ class RelationalMemory(nn.Module):
             (B, T, M * D) memory after each token, that token included, and (B, M, D) the last one.
         """
         keys, values = self.attention.keys_values(tokens)  # (B, H, T, Dh)
-        gates = self.token_gates(tokens).unsqueeze(2)  # (B, T, 1, 2 D), broadcast over slots
+        gates = self.token_gates(tokens)  # (B, T, 2 D)
+        projections = (self.attention.query, self.attention.key, self.attention.value)
+        weight = torch.cat([projection.weight for projection in projections])  # (3 D, D): one product a token, not three
+        bias = torch.cat([projection.bias for projection in projections])
         states = []
-        for step in range(tokens.shape[1]):
-            memory = self._update(memory, keys[:, :, step : step + 1], values[:, :, step : step + 1], gates[:, step])
+        for token_keys, token_values, token_gates in zip(keys.split(1, 2), values.split(1, 2), gates.split(1, 1), strict=True):
+            query, slot_keys, slot_values = map(self.attention.split_heads, F.linear(memory, weight, bias).chunk(3, dim=-1))
+            heads = F.scaled_dot_product_attention(
+                query, torch.cat([slot_keys, token_keys], dim=2), torch.cat([slot_values, token_values], dim=2)
+            )
+            proposal = memory + self.attention.output(heads.transpose(1, 2).flatten(2))
+            memory = self._gate(memory, proposal + self.mlp(proposal), token_gates)
             states.append(memory.flatten(1))
         return torch.stack(states, dim=1), memory
 
-    def _update(self, memory: Tensor, token_keys: Tensor, token_values: Tensor, token_gates: Tensor) -> Tensor:
-        """Take in one token: the slots attend to [slots; token], then gates mix old and new."""
-        slot_keys, slot_values = self.attention.keys_values(memory)
-        keys, values = torch.cat([slot_keys, token_keys], dim=2), torch.cat([slot_values, token_values], dim=2)
-        proposal = memory + self.attention(memory, (keys, values))
-        proposal = proposal + self.mlp(proposal)
+    def _gate(self, memory: Tensor, proposal: Tensor, token_gates: Tensor) -> Tensor:
+        """Mix old and new slots (B, M, D); the token's part of the gates (B, 1, 2 D) is the same for all slots."""
         input_gate, forget_gate = (token_gates + self.memory_gates(memory.tanh())).sigmoid().chunk(2, dim=-1)
         return input_gate * proposal.tanh() + forget_gate * memory
 

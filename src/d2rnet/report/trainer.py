@@ -182,6 +182,7 @@ def _make_trainer(folder: Path, task: ReportTask, record: TrainingRecord, device
         reload_dataloaders_every_n_epochs=1,
         callbacks=[record],
         logger=loggers,
+        log_every_n_steps=1,
         # Checkpoints, progress and validation are TrainingRecord's; SLURM's own requeueing would fight with Snakemake's.
         enable_checkpointing=False,
         enable_progress_bar=False,
