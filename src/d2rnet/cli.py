@@ -281,7 +281,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def set_threads(threads: int) -> None:
-    """Limit the threads of numerical libraries; must run before they are imported. 0 leaves them alone."""
+    """Limit the threads of numerical libraries; must run before they are imported. 0 leaves their number alone.
+
+    Waiting threads sleep instead of spinning: on 2 cores shared with other work a training iteration with 2 spinning threads
+    took 5 s, with sleeping ones 0.6 s.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads > 0:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
             os.environ[name] = str(threads)
