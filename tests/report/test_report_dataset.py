@@ -1,6 +1,7 @@
 """Geometry of images and boxes, several images an entry, the cache of decoded images."""
 
 import json
+import pickle
 from pathlib import Path
 
 import cv2
@@ -119,6 +120,14 @@ def test_cache_equals_direct_decoding_and_is_used_again(root: Path, monkeypatch:
     monkeypatch.setattr(image_cache, "read_input", fail)
     again = ImageCache(root / "cache", sources, size_px=32, workers=0)
     assert np.array_equal(again[1], first[1])
+
+
+def test_pickled_cache_holds_no_pixels(root: Path) -> None:
+    cache = ImageCache(root / "cache", [(root / "wide.png", (50, 100))], size_px=256, workers=0)
+    expected = cache[0].copy()
+    text = pickle.dumps(cache)
+    assert len(text) < 1000
+    assert np.array_equal(pickle.loads(text)[0], expected)
 
 
 def test_changed_file_is_decoded_again(root: Path) -> None:

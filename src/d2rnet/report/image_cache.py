@@ -123,9 +123,13 @@ class ImageCache:
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
         """Return image ``row`` as (S, S) uint8, read-only."""
-        if self._pixels is None:  # opened in the process that reads: memory maps are not pickled to loader processes
+        if self._pixels is None:
             self._pixels = np.memmap(self._path, dtype=np.uint8, mode="r", shape=self._shape)
         return self._pixels[row]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the memory map out: pickling would copy all images; a loader process opens it again."""
+        return self.__dict__ | {"_pixels": None}
 
 
 class DirectImages:
