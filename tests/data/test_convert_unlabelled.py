@@ -221,13 +221,18 @@ def test_patients_disjoint() -> None:
 
 
 def test_full_disk_leaves_no_half_file(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    dumps = json.dumps
 
-    monkeypatch.setattr("d2rnet.io.json.dump", full)
+    def full(value: Any, **options: Any) -> str:
+        if isinstance(value, dict) and value.get("categories"):  # unlabelled.json
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return dumps(value, **options)
+
+    monkeypatch.setattr("d2rnet.io.json.dumps", full)
     with pytest.raises(OSError, match="No space left"):
         cohort.run()
     output = cohort.root / "resources"
+    assert (output / "unlabelled_images").is_dir()
     assert not (output / "unlabelled.json").exists()
     assert not list(output.glob(".*"))
 

@@ -93,6 +93,8 @@ REPORTS: dict[str, tuple[str, str | None, str | None]] = {
     ),
     "reference findings": (f" REFERENCE FINDINGS: {CLEAR}\n", CLEAR, None),
     "CRLF line ends": (f" FINDINGS:\r\n \r\n The lungs\r\n are clear.\r\n \r\n IMPRESSION: {NORMAL}\r\n", CLEAR, NORMAL),
+    "CRLF behind a title": (f"          FINAL REPORT\r\n {CLEAR}\r\n", CLEAR, None),
+    "CRLF behind headers without a colon": (f" FINDINGS\r\n {CLEAR}\r\n IMPRESSION\r\n {NORMAL}\r\n", CLEAR, NORMAL),
     "no indent": (f"FINDINGS: {CLEAR}\n\nIMPRESSION: {NORMAL}\n", CLEAR, NORMAL),
     "deep indent is no header": (f" FINDINGS: {CLEAR}\n          SIGNED: ___\n", f"{CLEAR} SIGNED: ___", None),
     "non-ASCII text": (" FINDINGS: Kerley\u2019s lines at 37\u00b0, \u00e9panchement\u2011free.\n",

@@ -59,10 +59,10 @@ _NAME = r"[A-Z][A-Za-z0-9 ()/,&'_+-]{0,79}?"
 _CANDIDATE = re.compile(
     rf"^[ \t]{{0,3}}(?P<line>{_NAME})[ \t]*:"  # a header at the start of a line
     r"|(?<=[.?!_)])[ \t]+(?P<inline>FINDINGS|IMPRESSION)[ \t]*:"  # two sections on one line
-    r"|^[ \t]{0,3}(?P<bare>FINDINGS|IMPRESSION)[ \t]*$",  # a header without its colon
+    r"|^[ \t]{0,3}(?P<bare>FINDINGS|IMPRESSION)[ \t\r]*$",  # a header without its colon
     re.MULTILINE,
 )
-_TITLE_LINE = re.compile(r"^[ \t]*(FINAL REPORT|FINAL ADDENDUM|WET READ VERSION.*|PRELIMINARY REPORT)[ \t]*$", re.MULTILINE)
+_TITLE_LINE = re.compile(r"^[ \t]*(FINAL REPORT|FINAL ADDENDUM|WET READ VERSION.*|PRELIMINARY REPORT)[ \t\r]*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
