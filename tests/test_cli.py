@@ -10,6 +10,7 @@ import pytest
 
 from d2rnet import cli
 from d2rnet.errors import DatasetError
+from d2rnet.problems import Problems
 
 
 def rule_names(repository):
@@ -68,6 +69,15 @@ def test_exit_codes(monkeypatch, tmp_path, error, code, shown):
     log = tmp_path / "logs" / "doctor.log"
     assert cli.main(["doctor", "--log", str(log)]) == code
     assert shown in log.read_text()
+
+
+def test_command_is_named_once_before_a_list_of_problems(monkeypatch, capsys):
+    problems = Problems()
+    problems.add("zero_area", file="a.csv", record="row 1", got="0 px", expected="> 0", remedy="Drop it.")
+    monkeypatch.setattr("d2rnet.doctor.doctor", problems.raise_if_any)
+    assert cli.main(["doctor"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("doctor:") == 1 and " doctor: 1 problem(s) in the input.\nzero_area: 1\n" in shown
 
 
 def test_misspelled_setting_exits_with_2(capsys):

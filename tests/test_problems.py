@@ -13,7 +13,7 @@ def test_first_ten_a_kind_are_shown_and_all_are_written(tmp_path):
         problems.add("zero_area", file="a.csv", record=f"row {row}", got="0 px", expected="> 0", remedy="Drop it.")
     problems.add("unknown_class", file="a.csv", record="row 3", got="'Masss'", expected="a known class", remedy="Mend it.")
     with pytest.raises(DatasetError) as caught:
-        problems.raise_if_any(stage="verify-inputs", details=tmp_path / "problems.jsonl")
+        problems.raise_if_any(details=tmp_path / "problems.jsonl")
     message = str(caught.value)
     assert "13 problem(s)" in message and "zero_area: 12" in message and "... and 2 more" in message
     assert "row 9:" in message and "row 10:" not in message
@@ -21,5 +21,5 @@ def test_first_ten_a_kind_are_shown_and_all_are_written(tmp_path):
 
 
 def test_nothing_noted_nothing_raised(tmp_path):
-    Problems().raise_if_any(stage="verify-inputs", details=tmp_path / "problems.jsonl")
+    Problems().raise_if_any(details=tmp_path / "problems.jsonl")
     assert not (tmp_path / "problems.jsonl").exists()

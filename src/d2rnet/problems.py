@@ -59,11 +59,12 @@ class Problems:
                 lines.append(f"  ... and {len(found) - SHOWN_PER_KIND} more")
         return "\n".join(lines)
 
-    def raise_if_any(self, *, stage: str, details: str | Path | None = None) -> None:
+    def raise_if_any(self, *, details: str | Path | None = None) -> None:
         """Raise if anything was noted, after writing the whole list to ``details``.
 
+        The message does not say which step failed: the command line puts its command before every error.
+
         Args:
-            stage: name of the step, such as ``"verify-inputs"``.
             details: JSON lines file for all problems; None to write nothing.
 
         Raises:
@@ -75,4 +76,4 @@ class Problems:
         if details is not None:
             write_jsonl(details, (asdict(problem) for problem in self.all()))
             where = f"\nAll of them, one a line: {details}"
-        raise DatasetError(f"{stage}: {len(self)} problem(s) in the input.\n{self.text()}{where}")
+        raise DatasetError(f"{len(self)} problem(s) in the input.\n{self.text()}{where}")

@@ -51,7 +51,7 @@ def build_annotation(*, unlabelled: Path, reports: Path, predictions: list[Path]
     records = read_reports(reports, problems)
     rows_of_reports, absent = match_images(images, records, images_file=unlabelled, reports_file=reports, problems=problems)
     boxes, box_counts = read_predictions(predictions, images, thresholds, problems=problems)
-    problems.raise_if_any(stage="build-annotation", details=output / "problems.jsonl")
+    problems.raise_if_any(details=output / "problems.jsonl")
 
     images_with_report = np.zeros(len(images.records), dtype=bool)
     images_with_report[[row for rows in rows_of_reports for row in rows]] = True

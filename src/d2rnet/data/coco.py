@@ -90,7 +90,7 @@ def load_coco(path: str | Path) -> Coco:
                 "malformed_box", file=path, record=f"annotation {annotation['id']}", got=annotation["bbox"],
                 expected="bbox [x, y, width, height], finite, width and height > 0", remedy="Convert the source again.",
             )  # fmt: skip
-    problems.raise_if_any(stage=str(path))
+    problems.raise_if_any()
     return document
 
 

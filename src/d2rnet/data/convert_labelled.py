@@ -54,12 +54,12 @@ def convert_labelled(*, quarantine: Path, output: Path, workers: int, settings: 
     problems = Problems()
     table = labelled_source(labelled["source"]).read_table(labelled, problems)
     details = output / "problems.jsonl"
-    problems.raise_if_any(stage=STAGE, details=details)
+    problems.raise_if_any(details=details)
     counts: dict[str, Any] = {"source": dict(table.counts), "images_in": len(table.images)}
     images = leave_out_quarantined(table.images, quarantine, counts)
     images = _convert(images, output / "images", workers, settings["conversion"], counts, problems)
     documents, table_counts = build_coco(LabelledTable(images, table.boxes), labelled, problems)
-    problems.raise_if_any(stage=STAGE, details=details)
+    problems.raise_if_any(details=details)
     counts |= table_counts
     for step in ("source", "boxes", "consensus"):
         log.info("%s: %s", step, ", ".join(f"{name} {count}" for name, count in counts[step].items()))

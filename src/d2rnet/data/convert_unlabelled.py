@@ -56,7 +56,7 @@ def convert_unlabelled(*, quarantine: Path, output: Path, workers: int, settings
     folder = output / "convert_unlabelled"
     problems = Problems()
     sources = read_sources(settings, problems)
-    problems.raise_if_any(stage="convert-unlabelled", details=folder / "problems.jsonl")
+    problems.raise_if_any(details=folder / "problems.jsonl")
     counts: dict[str, Any] = dict(sources.counts)
     _check_unreadable_reports(sources.unreadable_reports, sources.n_studies, settings["conversion"]["max_bad_fraction"])
     write_jsonl(folder / "unreadable_reports.jsonl", sources.unreadable_reports)

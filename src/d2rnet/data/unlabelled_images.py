@@ -119,4 +119,4 @@ def assert_no_shared_images(labelled_test: pd.DataFrame, unlabelled: pd.DataFram
     for origin, found in unlabelled.groupby("origin"):
         remedy = f"Leave it out of data.{origin}, or take another labelled test split."
         check_leakage(labelled_test, found, problems, file=f"data.{origin}", remedy=remedy)
-    problems.raise_if_any(stage="labelled test images")
+    problems.raise_if_any()

@@ -75,7 +75,7 @@ def verify_inputs(*, output: Path, workers: int, settings: Settings) -> None:
         _check_unreadable(sources, settings["conversion"]["max_bad_fraction"], problems)
         _check_across(sources, problems)
     _write_results(sources, problems, output, settings)
-    problems.raise_if_any(stage="verify-inputs", details=output / "problems.jsonl")
+    problems.raise_if_any(details=output / "problems.jsonl")
     images, left_out = sum(len(source.images) for source in sources), sum(len(source.quarantine) for source in sources)
     log.info("verify-inputs: nothing wrong; %d sources, %d images, %d of them left out", len(sources), images, left_out)
 

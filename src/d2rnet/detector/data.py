@@ -76,7 +76,7 @@ def load_records(json_path: Path, *, split: str | None = None) -> list[Record]:
                          remedy="Run 'd2rnet verify-inputs' or drop the annotation.")  # fmt: skip
         else:
             boxes.setdefault(annotation["image_id"], []).append(annotation)
-    problems.raise_if_any(stage="detector input")
+    problems.raise_if_any()
     if crowds:
         log.info("%s: %d crowd annotation(s) left out", json_path.name, crowds)
     images = sorted(coco["images"], key=lambda image: image["id"])

@@ -75,7 +75,7 @@ def read_pairs(generated: Path, annotation: Mapping[str, Sequence[Entry]]) -> Re
         found = ", ".join(f"{count} of {split}" for split, count in splits.most_common())
         expected = "reports of one split only"
         problems.add("mixed_splits", file=generated, record="all reports", got=found, expected=expected, remedy=_REMEDY)
-    problems.raise_if_any(stage="evaluate-reports")
+    problems.raise_if_any()
     if not lines:
         raise DatasetError(f"{generated}: holds no report; expected one JSON object a line. {_REMEDY}")
     split = next(iter(splits))

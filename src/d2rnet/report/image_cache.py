@@ -178,7 +178,7 @@ def _fill(pixels: np.memmap, done: np.memmap, sources: Sequence[Source], size_px
             _mark_done(pixels, done, fresh)
             fresh = []
     _mark_done(pixels, done, fresh)
-    problems.raise_if_any(stage="train-report-model")
+    problems.raise_if_any()
 
 
 def _mark_done(pixels: np.memmap, done: np.memmap, rows: list[int]) -> None:
