@@ -14,6 +14,7 @@ from d2rnet.data import convert_unlabelled as module
 from d2rnet.data.categories import CATEGORY_IDS
 from d2rnet.data.coco import category_names, load_coco
 from d2rnet.data.convert_unlabelled import assert_patients_disjoint, convert_unlabelled
+from d2rnet.data.leakage import LABELLED_IMAGE, REASONS
 from d2rnet.data.unlabelled_images import assert_no_shared_images
 from d2rnet.errors import DatasetError
 from d2rnet.io import read_json, read_jsonl
@@ -183,26 +184,52 @@ def test_wrong_tables_stop_before_any_image(cohort: Cohort) -> None:
     assert next(read_jsonl(output / "convert_unlabelled" / "problems.jsonl"))["record"] == "subject_id 11"
 
 
-def test_labelled_test_image_in_training_is_refused(cohort: Cohort) -> None:
+def test_labelled_test_image_among_the_reports_is_refused(cohort: Cohort) -> None:
     cohort.labelled["test"].append("v.png")
-    (cohort.root / "labelled" / "v.png").symlink_to(cohort.root / "more" / "x.png")
-    with pytest.raises(DatasetError, match=r"extra1_x: got split train, the same file as .*labelled/v\.png"):
+    (cohort.root / "labelled" / "v.png").symlink_to(cohort.root / "report_images" / "s2" / "a.png")
+    with pytest.raises(DatasetError, match=r"img-2a: got split train, the same file as .*labelled/v\.png"):
         cohort.run()
 
 
-def test_labelled_training_image_is_not_unlabelled_too(cohort: Cohort) -> None:
-    cohort.labelled["train"].append("v.png")
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_extra_image_with_labels_is_left_out_and_counted(cohort: Cohort, split: str) -> None:
+    cohort.labelled[split].append("v.png")
     (cohort.root / "labelled" / "v.png").symlink_to(cohort.root / "more" / "x.png")
     output = cohort.run()
-    assert "extra1_x" not in images_by_source(output)
-    assert counts_of(output)["extra_images_with_labels"] == 1
+    assert set(images_by_source(output)) & {"extra1_x", "extra1_deep_y"} == {"extra1_deep_y"}
+    assert counts_of(output)["extra_images_left_out"] == dict.fromkeys(REASONS, 0) | {LABELLED_IMAGE: 1}
+
+
+def test_folder_of_all_images_of_a_source_without_official_split(cohort: Cohort) -> None:
+    """The labelled images, their patients and the report source's images go; other patients stay."""
+    nih = cohort.root / "nih"
+    rows = "".join(f"{name}.png,Effusion,1,2,30,40\n" for name in ("00000001_000", "00000002_000", "00000003_000"))
+    for name in ("00000001_000", "00000001_001", "00000002_000", "00000003_000", "00000004_000"):
+        draw(nih / "images_001" / f"{name}.png")
+    (nih / "BBox_List_2017.csv").write_text("Image Index,Finding Label,Bbox [x,y,w,h],,,\n" + rows)
+    (nih / "linked.png").hardlink_to(cohort.root / "report_images" / "s4" / "a.png")
+    output = cohort.run(
+        labelled={"source": "nih", "root": str(nih), "coco_json": None},
+        extra_unlabelled=[{"source": "folder", "root": str(nih)}, {"source": "folder", "root": str(nih / "images_001")}],
+    )
+    extra = [image for image in images_by_source(output).values() if image["source_path"] is None]
+    assert [(image["source_id"], image["subject_id"]) for image in extra] == [
+        ("extra1_images_001_00000004_000", "extra1_00000004")
+    ]
+    assert counts_of(output)["extra_images_left_out"] == {
+        "images_of_the_labelled_source": 6, "images_of_labelled_test_patients": 2, "images_of_the_report_source": 1,
+        "repeated_images": 1,
+    }  # fmt: skip
 
 
 def test_shared_ids_are_refused() -> None:
-    test = pd.DataFrame({"source_id": ["a"], "file": ["/none/a.png"]})
-    own = pd.DataFrame({"source_id": ["a", "b"], "file": ["/none/x", "/none/y"], "split": "train", "origin": "reports"})
+    test = pd.DataFrame({"source_id": ["a"], "file": ["/none/a.png"], "split": "test"})
+    own = pd.DataFrame({"name": ["a", "b"], "file": ["/none/x", "/none/y"], "split": "train", "origin": "reports"})
     with pytest.raises(DatasetError, match=r"image a: got split train, an id of the labelled test split"):
         assert_no_shared_images(test, own)
+    assert_no_shared_images(test.assign(split="train"), own)
+    with pytest.raises(DatasetError, match="image a"):
+        assert_no_shared_images(test.assign(split=""), own.assign(split="val"))
     assert_no_shared_images(test, own.assign(split="test"))
 
 
@@ -238,12 +265,12 @@ def test_full_disk_leaves_no_half_file(cohort: Cohort, monkeypatch: pytest.Monke
 
 
 def test_size_that_differs_from_the_table_is_counted(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = module.leave_out_labelled
+    original = module.leave_out_overlaps
 
     def with_stated_sizes(images: pd.DataFrame, *rest: Any) -> pd.DataFrame:
         return original(images, *rest).assign(source_height=240, source_width=180)
 
-    monkeypatch.setattr(module, "leave_out_labelled", with_stated_sizes)
+    monkeypatch.setattr(module, "leave_out_overlaps", with_stated_sizes)
     output = cohort.run()
     assert counts_of(output)["images_of_another_size_than_stated"] == 7
     assert images_by_source(output)["img-1a"]["source_height"] == 120

@@ -264,15 +264,25 @@ def test_image_of_another_size_than_its_table_says_is_counted(cohort: Cohort, ca
     assert "48 x 40 stated, 24 x 20 in the file" in caplog.text
 
 
-def test_extra_folder_with_a_labelled_test_image_is_refused(cohort: Cohort, tmp_path: Path) -> None:
+def test_extra_images_of_another_source_are_counted(cohort: Cohort, tmp_path: Path) -> None:
     extra = tmp_path / "extra"
     write_image(extra / "new.png")
     cohort.settings["extra_unlabelled"] = [{"source": "folder", "root": str(extra)}]
     summary, _ = cohort.verify()
     assert summary["extra_unlabelled[0]"]["images"] == 1
+    assert set(summary["extra_unlabelled[0]"]["left_out"].values()) == {0}
     os.link(cohort.vindr / "test" / f"{TEST_IDS[1]}.png", extra / "copy.png")
-    with pytest.raises(DatasetError, match="labelled_test_image_in_training: 1\n"):
-        cohort.verify()
+    write_image(extra / f"{TRAIN_IDS[2]}.png")
+    os.link(mimic_image(cohort.mimic, "50000004", "c1-01"), extra / "other.jpg")
+    cohort.settings["extra_unlabelled"].append({"source": "folder", "root": str(extra)})
+    summary, _ = cohort.verify()
+    assert summary["problems"] == {}
+    first, second = (summary[f"extra_unlabelled[{number}]"]["left_out"] for number in (0, 1))
+    assert first == {
+        "images_of_the_labelled_source": 2, "images_of_labelled_test_patients": 0, "images_of_the_report_source": 1,
+        "repeated_images": 0,
+    }  # fmt: skip
+    assert second == first | {"repeated_images": 1}
 
 
 def test_labelled_source_without_its_json_is_a_configuration_error(cohort: Cohort) -> None:

@@ -1,7 +1,8 @@
 """A folder of radiographs without reports: further unlabelled images for the detector, nothing else.
 
 Reads: every DICOM, PNG and JPG file at any depth below ``root`` (an item of ``data.extra_unlabelled``). All of them are
-``train``; ``path`` is relative to that root, and each image counts as its own study and patient, since nothing is known.
+``train``; ``path`` is relative to that root. Each image counts as its own study, and as its own patient unless it is named as
+in ChestX-ray14, ``00000013_005.png``: patient 00000013.
 """
 
 import logging
@@ -21,6 +22,7 @@ from d2rnet.problems import Problems
 log = logging.getLogger(__name__)
 
 CONFIG_KEY = "data.extra_unlabelled[].root"
+_PATIENT_AND_NUMBER = re.compile(r"(\d{8})_\d{3}")
 
 
 def required_files(settings: dict[str, Any]) -> list[RequiredFile]:
@@ -59,8 +61,9 @@ def read_table(settings: dict[str, Any], problems: Problems) -> ReportTable:
     log.info("%s: %d images, %d other files", root, len(paths), counts["files_of_other_types"])
     images = pd.DataFrame({"source_id": list(paths), "path": list(paths.values())})
     images = images.assign(
-        subject_id=images["source_id"], study_id=images["source_id"], view="", split="train", source_height=0, source_width=0
-    )
+        subject_id=[_patient(path) or source_id for source_id, path in paths.items()], study_id=images["source_id"],
+        view="", split="train", source_height=0, source_width=0,
+    )  # fmt: skip
     return ReportTable(images[list(REPORT_IMAGE_COLUMNS)], report_table([]), counts)
 
 
@@ -87,3 +90,9 @@ def _source_id(path: str) -> str:
     """Turn a relative path into an id that can be a file name: ``images/00000013_005.png`` is ``images_00000013_005``."""
     stem = path.rpartition(".")[0]
     return re.sub(r"[^A-Za-z0-9-]+", "_", stem).strip("_") or "image"
+
+
+def _patient(path: str) -> str:
+    """Return the patient that a ChestX-ray14 file name tells, "" for any other name."""
+    match = _PATIENT_AND_NUMBER.fullmatch(Path(path).stem)
+    return match[1] if match else ""

@@ -1,10 +1,9 @@
-"""Checks of verify_inputs that look across rows, tables and sources: required files, duplicates, splits, leakage, sizes.
+"""Checks of verify_inputs that look across rows, tables and sources: required files, duplicates, splits, sizes.
 
 Works on whole columns, so that 377,110 images take seconds; only offending rows are looked at one by one.
 """
 
 import difflib
-import os
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -138,37 +137,3 @@ def _note_empty(problems: Problems, *, file: str, split: str, what: str) -> None
         "empty_split", file=file, record=split, got=f"no {what}", expected=f"at least one {what}",
         remedy="Check root, views and section in the configuration, and the source's own split.",
     )  # fmt: skip
-
-
-def file_identity(path: str) -> tuple[int, int] | None:
-    """Return what names a file's content on disk (device, inode): equal through symbolic and hard links; None if missing."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - 377,110 files: Path.stat adds nothing but time
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def check_leakage(labelled_test: pd.DataFrame, other: pd.DataFrame, problems: Problems, *, file: str, remedy: str) -> None:
-    """Note images of the labelled test split that another source would train on.
-
-    Args:
-        labelled_test: columns ``source_id`` and ``file`` (path as text) of labelled images that are, or may become, test
-            images.
-        other: the same columns and ``split`` of another source; only ``train`` and ``val`` are looked at.
-        problems: grows by one for each image, found by id or as the same file on disk.
-        file: root of the other source, named in problems.
-        remedy: what to do about it.
-    """
-    used = other[other["split"].isin(["train", "val"])]
-    test_ids = set(labelled_test["source_id"])
-    test_files = {file_identity(path): path for path in labelled_test["file"]}
-    test_files.pop(None, None)
-    for row in used.itertuples():
-        same_file = test_files.get(file_identity(row.file)) if test_files else None
-        if row.source_id in test_ids or same_file is not None:
-            why = f"the same file as {same_file}" if same_file else "an id of the labelled test split"
-            problems.add(
-                "labelled_test_image_in_training", file=file, record=f"image {row.source_id}", got=f"split {row.split}, {why}",
-                expected="no labelled test image", remedy=remedy,
-            )  # fmt: skip

@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from d2rnet.data.input_checks import check_leakage, file_identity
+from d2rnet.data.leakage import check_leakage, count_reasons, overlaps
 from d2rnet.data.sources import labelled_source, report_source, unlabelled_source
+from d2rnet.data.tables import ReportTable
 from d2rnet.io import read_jsonl
 from d2rnet.problems import Problems
 from d2rnet.settings import Settings
@@ -26,8 +27,9 @@ class UnlabelledSources:
 
     Attributes:
         images: columns of REPORT_IMAGE_COLUMNS but ``path``, and ``file`` (path to open), ``source_path`` (relative to
-            ``data.reports.root``; None for extra images) and ``origin`` (key under ``data``). Extra images come last; their
-            ids begin with ``extra<n>_``, so that no two sources collide.
+            ``data.reports.root``; None for extra images), ``origin`` (key under ``data``), ``name`` and ``patient`` (ids as
+            the source has them). Extra images come last; their ``source_id``, ``study_id`` and ``subject_id`` begin with
+            ``extra<n>_``, so that no two sources collide.
         reports: columns of REPORT_COLUMNS.
         unreadable_reports: report texts left out, with ``path, study_id, reason``.
         n_studies: studies whose report was looked for.
@@ -50,7 +52,7 @@ def read_sources(settings: Settings, problems: Problems) -> UnlabelledSources:
     """
     section = settings["reports"]
     table = report_source(section["source"]).read_table(section, problems)
-    own = table.images.assign(source_path=table.images["path"], origin="reports")
+    own = _with_own_ids(table).assign(source_path=table.images["path"], origin="reports")
     own["file"] = [os.path.join(section["root"], path) for path in own["path"]]  # noqa: PTH118 - 377,110 rows
     counts: dict[str, Any] = {"source": section["source"], "from_reports": dict(sorted(table.counts.items()))}
     parts = [own]
@@ -58,12 +60,17 @@ def read_sources(settings: Settings, problems: Problems) -> UnlabelledSources:
         found = unlabelled_source(extra["source"]).read_table(extra, problems)
         ids = {key: f"extra{number + 1}_" + found.images[key] for key in ("source_id", "study_id", "subject_id")}
         files = [str(Path(extra["root"], path)) for path in found.images["path"]]
-        parts.append(found.images.assign(**ids, source_path=None, file=files, origin=f"extra_unlabelled[{number}]"))
+        parts.append(_with_own_ids(found).assign(**ids, source_path=None, file=files, origin=f"extra_unlabelled[{number}]"))
         counts[f"from_extra_unlabelled_{number + 1}"] = dict(sorted(found.counts.items()))
     images = pd.concat(parts, ignore_index=True).drop(columns="path")
     without = table.counts[f"studies_without_{section['section']}"]
     n_studies = len(table.reports) + len(table.unreadable_reports) + without
     return UnlabelledSources(images, table.reports, table.unreadable_reports, n_studies, counts)
+
+
+def _with_own_ids(table: ReportTable) -> pd.DataFrame:
+    """Add ``name`` and ``patient``: the ids as the source has them, by which sources are compared."""
+    return table.images.assign(name=table.images["source_id"], patient=table.images["subject_id"])
 
 
 def leave_out_quarantined(images: pd.DataFrame, quarantine: Path, counts: dict[str, Any]) -> pd.DataFrame:
@@ -76,41 +83,40 @@ def leave_out_quarantined(images: pd.DataFrame, quarantine: Path, counts: dict[s
     return images[~bad]
 
 
-def leave_out_labelled(images: pd.DataFrame, labelled: Settings, counts: dict[str, Any]) -> pd.DataFrame:
-    """Prove that no labelled test image is trained on without labels, and drop extra images that have labels.
+def leave_out_overlaps(images: pd.DataFrame, labelled: Settings, counts: dict[str, Any]) -> pd.DataFrame:
+    """Drop the extra images that belong to the labelled or the report source, then prove that no labelled test image is left.
 
-    Images are compared by id and as files on disk (through links). A labelled image without an official split may end up in
-    the test split, so it counts as one.
+    A labelled image without an official split may end up in the test split, so it counts as one.
 
     Args:
         images: images of :class:`UnlabelledSources`.
         labelled: section ``data.labelled``.
-        counts: grows by ``extra_images_with_labels``.
+        counts: grows by ``extra_images_left_out``, by reason.
 
     Raises:
-        DatasetError: a labelled test image is among the ``train`` or ``val`` images; the first ten are named.
+        DatasetError: a labelled test image is among the ``train`` or ``val`` images of the report source; the first ten are
+            named.
     """
     # what is wrong with the labelled tables is for verify_inputs and convert_labelled to say
     table = labelled_source(labelled["source"]).read_table(labelled, Problems()).images
     table = table.assign(file=table["path"].astype(str))
-    assert_no_shared_images(table[table["split"] != "train"], images)
-    labelled_files = {file_identity(path) for path in table["file"]} - {None}
     is_extra = images["source_path"].isna()
-    twice = is_extra & images["file"].where(is_extra, "").map(
-        lambda file: bool(file) and file_identity(file) in labelled_files
-    )
-    counts["extra_images_with_labels"] = int(twice.sum())
-    if twice.any():
-        log.info("%d extra unlabelled image(s) have labels and are left out", twice.sum())
-    return images[~twice]
+    reasons = overlaps(images[is_extra], table, images[~is_extra])
+    counts["extra_images_left_out"] = count_reasons(reasons)
+    left_out = reasons.index[reasons != ""]
+    if len(left_out):
+        log.warning("%d extra unlabelled image(s) left out: %s", len(left_out), counts["extra_images_left_out"])
+    kept = images.drop(index=left_out)
+    assert_no_shared_images(table, kept)
+    return kept
 
 
-def assert_no_shared_images(labelled_test: pd.DataFrame, unlabelled: pd.DataFrame) -> None:
+def assert_no_shared_images(labelled: pd.DataFrame, unlabelled: pd.DataFrame) -> None:
     """Prove that no labelled test image is among the images trained on without labels.
 
     Args:
-        labelled_test: columns ``source_id, file``.
-        unlabelled: columns ``source_id, file, split, origin``.
+        labelled: columns ``source_id, split, file``.
+        unlabelled: columns ``name, file, split, origin``.
 
     Raises:
         DatasetError: names the first ten.
@@ -118,5 +124,5 @@ def assert_no_shared_images(labelled_test: pd.DataFrame, unlabelled: pd.DataFram
     problems = Problems()
     for origin, found in unlabelled.groupby("origin"):
         remedy = f"Leave it out of data.{origin}, or take another labelled test split."
-        check_leakage(labelled_test, found, problems, file=f"data.{origin}", remedy=remedy)
+        check_leakage(labelled, found, problems, file=f"data.{origin}", remedy=remedy)
     problems.raise_if_any()

@@ -16,7 +16,8 @@ import pandas as pd
 
 from d2rnet.data.box_tables import check_boxes
 from d2rnet.data.dicom import check_headers
-from d2rnet.data.input_checks import check_labelled, check_leakage, check_reports, check_required_files, unlike_release
+from d2rnet.data.input_checks import check_labelled, check_reports, check_required_files, unlike_release
+from d2rnet.data.leakage import check_leakage, count_reasons, overlaps
 from d2rnet.data.sources import LabelledSource, ReportSource, labelled_source, report_source, unlabelled_source
 from d2rnet.data.tables import LabelledTable, ReportTable
 from d2rnet.errors import DatasetError
@@ -39,6 +40,7 @@ class Source:
         table: what the module read, None where it could not.
         images: the table's images with ``file``, the path to open, as text.
         quarantine: one record an unreadable image.
+        left_out: images of an extra folder that another source has, by reason.
         counts: what goes into summary.json.
     """
 
@@ -48,6 +50,7 @@ class Source:
     table: LabelledTable | ReportTable | None = None
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     quarantine: list[dict[str, str]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -76,8 +79,15 @@ def verify_inputs(*, output: Path, workers: int, settings: Settings) -> None:
         _check_across(sources, problems)
     _write_results(sources, problems, output, settings)
     problems.raise_if_any(details=output / "problems.jsonl")
-    images, left_out = sum(len(source.images) for source in sources), sum(len(source.quarantine) for source in sources)
-    log.info("verify-inputs: nothing wrong; %d sources, %d images, %d of them left out", len(sources), images, left_out)
+    log.info(
+        "verify-inputs: nothing wrong; %d sources, %d images, %d unreadable, %d extra ones that another source has",
+        len(sources), *(sum(counted) for counted in zip(*map(_sizes, sources), strict=True)),
+    )  # fmt: skip
+
+
+def _sizes(source: Source) -> tuple[int, int, int]:
+    """Return the number of images, of unreadable ones, and of extra ones that another source has."""
+    return len(source.images), len(source.quarantine), sum(source.left_out.values())
 
 
 def _configured(settings: Settings) -> Iterator[Source]:
@@ -175,11 +185,30 @@ def _check_across(sources: list[Source], problems: Problems) -> None:
     sizes = dict(zip(images["source_id"], zip(heights, widths, strict=True), strict=True))
     _, counts = check_boxes(labelled.table.boxes, sizes, problems)
     labelled.counts["boxes"] = dict(sorted(counts.items()))
-    test = labelled.images[labelled.images["split"] != "train"]
-    for source in sources[1:]:
-        if source.table is not None:
-            remedy = f"Leave it out of data.{source.name}, or take another labelled test split."
-            check_leakage(test, source.images, problems, file=source.settings["root"], remedy=remedy)
+    reports, extras = sources[1], sources[2:]
+    if reports.table is not None:
+        remedy = "Leave it out of data.reports, or take another labelled test split."
+        check_leakage(labelled.images, _by_own_ids(reports), problems, file=reports.settings["root"], remedy=remedy)
+    _count_overlaps(labelled, reports, [source for source in extras if source.table is not None])
+
+
+def _count_overlaps(labelled: Source, reports: Source, extras: list[Source]) -> None:
+    """Count the extra images that convert_unlabelled will leave out because another source has them."""
+    if not extras:
+        return
+    images = pd.concat([_by_own_ids(source).assign(origin=source.name) for source in extras], ignore_index=True)
+    reasons = overlaps(images, labelled.images, _by_own_ids(reports))
+    for source in extras:
+        source.left_out = count_reasons(reasons[images["origin"] == source.name])
+        source.counts["left_out"] = source.left_out
+        if any(source.left_out.values()):
+            log.warning("data.%s: of %d images are left out: %s", source.name, len(source.images), source.left_out)
+
+
+def _by_own_ids(source: Source) -> pd.DataFrame:
+    """Return ``name, patient, file, split`` of a source's images; no row where its tables could not be read."""
+    columns = {"source_id": "name", "subject_id": "patient", "file": "file", "split": "split"}
+    return source.images.reindex(columns=list(columns)).rename(columns=columns)
 
 
 def _write_results(sources: list[Source], problems: Problems, output: Path, settings: Settings) -> None:
