@@ -12,7 +12,6 @@ from report_samples import small_settings, write_cohort
 from safetensors.torch import load_file
 
 from d2rnet.errors import ConfigError, D2RNetError, DatasetError
-from d2rnet.report.bleu import corpus_bleu_4
 from d2rnet.report.model_files import load_model
 from d2rnet.report.trainer import train_report_model
 from d2rnet.report.training_record import TrainingRecord, is_better
@@ -222,22 +221,3 @@ def test_learning_rate_by_hand() -> None:
 )
 def test_selection(selection: str, row: dict[str, float], expected: bool) -> None:
     assert is_better(row, {"val_bleu_4": 0.2, "val_loss": 1.0}, selection=selection) is expected
-
-
-def test_bleu_equals_pycocoevalcap(capsys: pytest.CaptureFixture[str]) -> None:
-    bleu = pytest.importorskip("pycocoevalcap.bleu.bleu")
-    hypotheses = ["the heart is normal . no effusion .", "lungs are clear .", "small left effusion"]
-    references = ["the heart is normal . there is no effusion .", "the lungs are clear .", "large right effusion seen"]
-    expected = bleu.Bleu(4).compute_score(
-        {index: [text] for index, text in enumerate(references)}, {index: [text] for index, text in enumerate(hypotheses)}
-    )[0][3]
-    found = corpus_bleu_4([text.split() for text in hypotheses], [text.split() for text in references])
-    assert found == pytest.approx(expected, rel=1e-6)
-
-
-def test_bleu_by_hand() -> None:
-    # Precisions 4/5, 2/4, 1/3, 0/2 -> smoothed to almost zero; a perfect pair gives 1; a short one pays exp(1 - 8/4).
-    text = ["a", "b", "c", "d", "e", "f", "g", "h"]
-    assert corpus_bleu_4([text], [text]) == pytest.approx(1.0, abs=1e-6)
-    assert corpus_bleu_4([text[:4]], [text]) == pytest.approx(0.36788, abs=1e-4)
-    assert corpus_bleu_4([["x"]], [text]) < 1e-6

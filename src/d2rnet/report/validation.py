@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 import torch
+from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from torch import Tensor
 from torch.nn import functional as F
 
-from d2rnet.report.bleu import corpus_bleu_4
 from d2rnet.report.dataset import Batch
 from d2rnet.report.decoding import SearchOptions
 from d2rnet.report.model import ReportModel
@@ -45,8 +45,7 @@ def validate_model(
     was_training = model.training
     model.eval()
     loss_sum, tokens = 0.0, 0
-    hypotheses: list[list[str]] = []
-    references: list[list[str]] = []
+    scorer = BleuScorer(n=4)
     for batch in batches:
         encoded = model.encode(batch)
         logits = model.transformer(encoded.tokens, encoded.mask, batch.token_ids[:, :-1])
@@ -54,10 +53,10 @@ def validate_model(
         loss_sum, tokens = loss_sum + float(token_loss(logits, batch.token_ids)) * count, tokens + count
         if write_reports:
             decoded = model.generate(encoded, SearchOptions(beam_size=1, max_tokens=max_tokens))
-            hypotheses.extend(vocabulary.decode(ids) for ids in decoded.token_ids.tolist())
-            references.extend(vocabulary.decode(ids) for ids in batch.token_ids.tolist())
+            for written, reference in zip(decoded.token_ids.tolist(), batch.token_ids.tolist(), strict=True):
+                scorer += (" ".join(vocabulary.decode(written)), [" ".join(vocabulary.decode(reference))])
     model.train(was_training)
     scores = {"val_loss": loss_sum / tokens}
     if write_reports:
-        scores["val_bleu_4"] = corpus_bleu_4(hypotheses, references)
+        scores["val_bleu_4"] = scorer.compute_score(option="closest")[0][3]
     return scores
