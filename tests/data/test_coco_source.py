@@ -89,6 +89,16 @@ def test_bad_box_is_named(tmp_path, bbox, kind):
     assert "annotation 1" in problems.text()
 
 
+@pytest.mark.parametrize("height", [None, "40", 0, -40, 40.5])
+def test_bad_image_size_is_named(tmp_path, height):
+    image = {"id": 10, "file_name": "a.png", "height": height, "width": 30}
+    write(tmp_path, "all.json", [], [(7, [1, 2, 3, 4], {})], images=[image])
+    table, problems = read(tmp_path, "all.json")
+    assert problems.counts() == {"bad_size": 1}
+    assert f"image 10 (a.png): got height {height!r}, width 30; expected whole numbers" in problems.text()
+    assert table.images.empty and table.boxes.empty
+
+
 def test_file_name_that_leaves_the_root(tmp_path):
     write(tmp_path, "all.json", ["../a.png"])
     _, problems = read(tmp_path, "all.json")

@@ -61,6 +61,13 @@ def test_iu_variant_without_study_and_patient(tmp_path: Path) -> None:
     assert len(table.reports) == 1
 
 
+def test_null_study_and_patient_are_unknown_too(tmp_path: Path) -> None:
+    content = {split: [mimic_entry(n, split, study_id=None, subject_id=None)] for n, split in enumerate(three(), start=1)}
+    table, problems = read(tmp_path, content)
+    assert not len(problems)
+    assert table.images["subject_id"].tolist() == table.images["study_id"].tolist() == ["img-1", "img-2", "img-3"]
+
+
 def test_two_images_of_one_study_share_a_report(tmp_path: Path) -> None:
     content = three()
     content["train"].append(mimic_entry(1, "train", id="img-1b", image_path=["x/b.jpg"]))

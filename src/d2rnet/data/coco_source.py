@@ -48,6 +48,7 @@ def read_table(settings: Settings, problems: Problems) -> LabelledTable:
         document["annotations"] = [record for record in document["annotations"] if not record.get("iscrowd")]
         counts["annotations_in"] += len(document["annotations"])
         _rename_categories(document, path)
+        _drop_unsized_images(document, path, problems)
         source_ids = _add_images(images, document, path=path, root=root, split=split)
         rows = _boxes_of(document, path, problems)
         rows["source_id"] = rows["source_id"].map(source_ids)
@@ -84,6 +85,21 @@ def _rename_categories(document: Coco, path: Path) -> None:
         record["category_id"] = ours[str(names[record["category_id"]]).strip().casefold()]
 
 
+def _drop_unsized_images(document: Coco, path: Path, problems: Problems) -> None:
+    """Note and drop images whose size is no number of pixels, with their annotations."""
+    bad = set()
+    for image in document["images"]:
+        height, width = image["height"], image["width"]
+        if not all(type(side) is int and side > 0 for side in (height, width)):
+            bad.add(image["id"])
+            problems.add(
+                "bad_size", file=path, record=f"image {image['id']} ({image['file_name']})",
+                got=f"height {height!r}, width {width!r}", expected="whole numbers of pixels > 0", remedy="Mend the image.",
+            )  # fmt: skip
+    document["images"] = [image for image in document["images"] if image["id"] not in bad]
+    document["annotations"] = [record for record in document["annotations"] if record["image_id"] not in bad]
+
+
 def _add_images(images: list[dict[str, Any]], document: Coco, *, path: Path, root: Path, split: str) -> dict[int, str]:
     """Append image rows; return COCO image id -> source id."""
     source_ids = {}
@@ -95,7 +111,7 @@ def _add_images(images: list[dict[str, Any]], document: Coco, *, path: Path, roo
         source_id = str(image.get("source_id") or below.with_suffix("").as_posix().replace("/", "_"))
         source_ids[image["id"]] = source_id
         row = dict.fromkeys(LABELLED_IMAGE_COLUMNS, "")
-        sizes = {"source_height": int(image["height"]), "source_width": int(image["width"]), "n_readers": 0}
+        sizes = {"source_height": image["height"], "source_width": image["width"], "n_readers": 0}
         subject = str(image.get("subject_id") or "")
         images.append({**row, **sizes, "source_id": source_id, "path": str(file), "split": split, "subject_id": subject})
     return source_ids

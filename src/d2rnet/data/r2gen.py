@@ -105,8 +105,8 @@ class _Found:
 
     def add(self, entry: dict[str, Any], split: str) -> Complaint | None:
         """Take an entry in, or return why it cannot be. An entry without study or patient is its own."""
-        study_id = str(entry.get("study_id", entry["id"]))
-        subject_id = str(entry.get("subject_id", study_id))
+        study_id = str(_given(entry, "study_id", entry["id"]))
+        subject_id = str(_given(entry, "subject_id", study_id))
         text = " ".join(entry["report"].split())
         if self.reports.setdefault(study_id, (subject_id, split, text))[2] != text:
             return "two_reports", f"another text for study {study_id}", "one report a study"
@@ -153,12 +153,18 @@ def _complaint(entry: Any, split: str) -> Complaint | None:
         if "\\" in path or {"..", ""} & set(path.split("/")):
             return "bad_path", f"image_path '{path}'", "a path below data.reports.root, without '..'"
     for key in ("id", "study_id", "subject_id"):
-        if not SAFE_ID.fullmatch(str(entry.get(key, "0"))):
+        if not SAFE_ID.fullmatch(str(_given(entry, key, "0"))):
             return "bad_id", f"{key} '{entry[key]}'", "letters, digits, '.', '_' and '-'"
     named = str(entry.get("split", split))
     if SPLIT_NAMES.get(named) != split:
         return "bad_split", f"split '{named}'", f"'{split}', the list it stands in"
     return None
+
+
+def _given(entry: dict[str, Any], key: str, otherwise: Any) -> Any:
+    """Return an entry's value; a null stands for a missing key."""
+    value = entry.get(key)
+    return otherwise if value is None else value
 
 
 def _images(entry: dict[str, Any]) -> list[tuple[str, str]]:
