@@ -1,5 +1,6 @@
 """A folder of radiographs without reports."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_names_that_give_one_id(tmp_path: Path) -> None:
     assert problems.counts() == {"duplicate_id": 1}
     assert "a.png: got id 'a' again, after a.dcm" in problems.text()
     assert table.images["path"].tolist() == ["a.dcm", "b.png"]
+
+
+def test_name_that_is_not_utf8(tmp_path: Path) -> None:
+    settings = make(tmp_path, "a.png")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.png")).write_bytes(b"")
+    problems = Problems()
+    table = folder.read_table(settings, problems)
+    assert problems.counts() == {"bad_name": 1}
+    assert r"b\udcff.png" in problems.text()
+    problems.text().encode()
+    assert table.images["path"].tolist() == ["a.png"]
 
 
 def test_linked_folders_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

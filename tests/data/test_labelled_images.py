@@ -97,3 +97,13 @@ def test_missing_file_keeps_its_expected_path_and_a_copy_needs_a_size(tmp_path):
         ["c", str(tmp_path / "c.dicom"), 0, 0, 2],
     ]
     assert problems.counts() == {"no_size": 1}
+
+
+def test_linked_folders_are_warned_about(tmp_path, caplog):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "a.png").touch()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "far")
+    assert find_images(tmp_path / "root", problems=Problems(), recursive=True) == {}
+    assert "1 linked folder(s) are not followed" in caplog.text
+    assert list(find_images(tmp_path / "root" / "link", problems=Problems(), recursive=True)) == ["a"]

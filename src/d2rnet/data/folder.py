@@ -35,7 +35,7 @@ def read_table(settings: dict[str, Any], problems: Problems) -> ReportTable:
 
     Args:
         settings: an item of ``data.extra_unlabelled``.
-        problems: grows by files whose names give the same id (kind ``duplicate_id``).
+        problems: grows by files whose names give the same id (kind ``duplicate_id``) or are not UTF-8 (``bad_name``).
 
     Raises:
         FileNotFoundError: the folder does not exist.
@@ -47,6 +47,12 @@ def read_table(settings: dict[str, Any], problems: Problems) -> ReportTable:
     counts: Counter[str] = Counter()
     paths: dict[str, str] = {}
     for path in _image_files(root, counts):
+        if not _is_utf8(path):
+            problems.add(
+                "bad_name", file=root, record=ascii(path), got="a file name that is not UTF-8", expected="a UTF-8 name",
+                remedy="Rename the file; no table could name it.",
+            )  # fmt: skip
+            continue
         source_id = _source_id(path)
         if source_id in paths:
             problems.add(
@@ -84,6 +90,15 @@ def _image_files(root: Path, counts: Counter[str]) -> list[str]:
             counts["linked_folders_not_followed"],
         )
     return sorted(found)
+
+
+def _is_utf8(path: str) -> bool:
+    """Say whether a path from the file system was UTF-8 (Python holds other bytes as lone surrogates)."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _source_id(path: str) -> str:

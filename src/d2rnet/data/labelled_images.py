@@ -4,6 +4,7 @@ Nothing is opened here but the size table; a file that is missing keeps its expe
 conversion report it.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from d2rnet.data.csv_tables import read_table_csv
 from d2rnet.data.tables import LABELLED_IMAGE_COLUMNS, RequiredFile
 from d2rnet.problems import Problems
 from d2rnet.settings import Settings
+
+log = logging.getLogger(__name__)
 
 DICOM_SUFFIXES = (".dicom", ".dcm")
 RASTER_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -53,17 +56,21 @@ def find_images(
     Args:
         folder: folder to search; one that does not exist holds nothing.
         problems: grows by one for each id with more than one file.
-        recursive: whether to search the folders below too.
+        recursive: whether to search the folders below too; linked ones are not followed (logged).
         wanted: ids to look for; None for all.
     """
     names = None if wanted is None else set(wanted)
     found: dict[str, list[Path]] = {}
+    linked = []
     for parent, folders, files in os.walk(folder):
+        linked += [f"{parent}/{name}" for name in folders if recursive and os.path.islink(f"{parent}/{name}")]  # noqa: PTH114
         folders[:] = sorted(folders) if recursive else []
         for file in files:
             stem, suffix = os.path.splitext(file)  # noqa: PTH122 - 112,000 files: four times faster than Path
             if suffix.lower() in DICOM_SUFFIXES + RASTER_SUFFIXES and (names is None or stem in names):
                 found.setdefault(stem, []).append(Path(parent, file))
+    if linked:
+        log.warning("%s: %d linked folder(s) are not followed: %s", folder, len(linked), ", ".join(linked[:10]))
     for stem, paths in sorted(found.items()):
         if len(paths) > 1:
             problems.add(
