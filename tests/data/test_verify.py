@@ -1,6 +1,7 @@
 """verify_inputs on small data sets in the layouts of VinDr-CXR and MIMIC-CXR-JPG, each with one thing wrong."""
 
 import gzip
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -288,6 +289,18 @@ def test_extra_images_of_another_source_are_counted(cohort: Cohort, tmp_path: Pa
 def test_labelled_source_without_its_json_is_a_configuration_error(cohort: Cohort) -> None:
     cohort.settings["labelled"] |= {"source": "coco"}
     with pytest.raises(ConfigError, match=r"data\.labelled\.coco_json"):
+        cohort.verify()
+
+
+def test_labelled_patient_in_train_and_test(cohort: Cohort) -> None:
+    categories = [{"id": 1, "name": "Edema"}]
+    for split, (source_id, patient) in {"train": (TRAIN_IDS[0], "7"), "test": (TEST_IDS[0], "7")}.items():
+        image = {"id": 1, "file_name": f"{split}/{source_id}.png", "height": HEIGHT, "width": WIDTH, "subject_id": patient}
+        box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+        document = {"images": [image], "annotations": [box], "categories": categories}
+        (cohort.vindr / f"{split}.json").write_text(json.dumps(document))
+    cohort.settings["labelled"] |= {"source": "coco", "coco_json": {"train": "train.json", "test": "test.json"}}
+    with pytest.raises(DatasetError, match=r"patient_in_two_splits: 1\n.*vindr: subject_id 7: got split test, train"):
         cohort.verify()
 
 

@@ -144,5 +144,5 @@ def assert_disjoint(train: Coco, val: Coco, test: Coco) -> None:
             if common:
                 raise DatasetError(
                     f"{len(common)} {key} value(s) are in both {first} and {second}: {', '.join(common[:10])}; expected "
-                    "disjoint splits. Delete the converted files and run convert-labelled again."
+                    "disjoint splits. Mend the splits of the labelled source, then run convert-labelled again."
                 )

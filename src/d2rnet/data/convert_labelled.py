@@ -21,11 +21,12 @@ from d2rnet.data.categories import CATEGORY_IDS
 from d2rnet.data.coco import Coco, assert_disjoint, write_coco, xyxy_to_xywh
 from d2rnet.data.consensus import fuse_readers
 from d2rnet.data.image_conversion import ConversionJob, convert_images
+from d2rnet.data.input_checks import leave_out_quarantined
 from d2rnet.data.sources import labelled_source
 from d2rnet.data.splits import three_way_split, validation_split
 from d2rnet.data.tables import LabelledTable
 from d2rnet.errors import DatasetError
-from d2rnet.io import read_jsonl, write_json
+from d2rnet.io import write_json
 from d2rnet.problems import Problems
 from d2rnet.provenance import write_run_record
 from d2rnet.settings import Settings
@@ -56,7 +57,7 @@ def convert_labelled(*, quarantine: Path, output: Path, workers: int, settings: 
     details = output / "problems.jsonl"
     problems.raise_if_any(details=details)
     counts: dict[str, Any] = {"source": dict(table.counts), "images_in": len(table.images)}
-    images = leave_out_quarantined(table.images, quarantine, counts)
+    images = leave_out_quarantined(table.images, table.images["path"], quarantine, counts).reset_index(drop=True)
     images = _convert(images, output / "images", workers, settings["conversion"], counts, problems)
     documents, table_counts = build_coco(LabelledTable(images, table.boxes), labelled, problems)
     problems.raise_if_any(details=details)
@@ -71,16 +72,6 @@ def convert_labelled(*, quarantine: Path, output: Path, workers: int, settings: 
         output / "run.json", command=STAGE, settings={"labelled": labelled, "conversion": settings["conversion"]},
         inputs={"quarantine": quarantine}, counts=counts, seeds={"split": labelled["split_seed"]},
     )  # fmt: skip
-
-
-def leave_out_quarantined(images: pd.DataFrame, quarantine: Path, counts: dict[str, Any]) -> pd.DataFrame:
-    """Return the images whose file is not listed in ``quarantine``; log and count the others."""
-    listed = {str(Path(record["path"]).resolve()) for record in read_jsonl(quarantine)}
-    left_out = images["path"].map(lambda path: str(Path(path).resolve()) in listed).astype(bool)
-    counts["images_quarantined"] = int(left_out.sum())
-    if counts["images_quarantined"]:
-        log.warning("%d quarantined image(s) left out; reasons: %s", counts["images_quarantined"], quarantine)
-    return images[~left_out].reset_index(drop=True)
 
 
 def _convert(

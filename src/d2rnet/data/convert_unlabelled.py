@@ -22,8 +22,9 @@ import pandas as pd
 from d2rnet.data.annotation_file import SPLITS
 from d2rnet.data.coco import write_coco
 from d2rnet.data.image_conversion import ConversionJob, convert_images
+from d2rnet.data.input_checks import leave_out_quarantined
 from d2rnet.data.sources import report_source
-from d2rnet.data.unlabelled_images import leave_out_overlaps, leave_out_quarantined, read_sources
+from d2rnet.data.unlabelled_images import leave_out_overlaps, read_sources
 from d2rnet.errors import DatasetError
 from d2rnet.io import write_json, write_jsonl
 from d2rnet.problems import Problems
@@ -61,7 +62,7 @@ def convert_unlabelled(*, quarantine: Path, output: Path, workers: int, settings
     _check_unreadable_reports(sources.unreadable_reports, sources.n_studies, settings["conversion"]["max_bad_fraction"])
     write_jsonl(folder / "unreadable_reports.jsonl", sources.unreadable_reports)
     images = leave_out_overlaps(sources.images, settings["labelled"], counts)
-    images = leave_out_quarantined(images, quarantine, counts)
+    images = leave_out_quarantined(images, images["file"], quarantine, counts)
     images = _convert(images, output, workers, settings["conversion"], counts)
     reports = _with_images(sources.reports, images, counts)
     images["has_report"] = images["study_id"].isin(reports["study_id"]) & images["source_path"].notna()

@@ -1,19 +1,27 @@
-"""Checks of verify_inputs that look across rows, tables and sources: required files, duplicates, splits, sizes.
+"""Checks of verify_inputs across rows and tables: required files, duplicates, splits; and the use of its quarantine list.
 
 Works on whole columns, so that 377,110 images take seconds; only offending rows are looked at one by one.
 """
 
 import difflib
+import logging
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pandas as pd
 
 from d2rnet.data.annotation_file import SPLITS
 from d2rnet.data.csv_tables import csv_columns
+from d2rnet.data.report_checks import check_patients
 from d2rnet.data.tables import LabelledTable, ReportTable, RequiredFile
 from d2rnet.errors import DatasetError
+from d2rnet.io import read_jsonl
 from d2rnet.problems import Problems
+
+log = logging.getLogger(__name__)
 
 TABLE_SUFFIXES = (".csv", ".csv.gz")
 # Sizes of the full releases, by source and by the name of the source's own count (VinDr-CXR 1.0.0, MIMIC-CXR 2.0.0).
@@ -67,7 +75,7 @@ def unlike_release(source: str, counts: Mapping[str, int]) -> dict[str, str]:
 
 
 def check_labelled(table: LabelledTable, problems: Problems, *, file: str) -> None:
-    """Note repeated images, boxes of unlisted images, and a source without boxes or without images of a split."""
+    """Note repeated images, patients in two splits, boxes of unlisted images, and a source without boxes or a split."""
     images, boxes = table.images, table.boxes
     _check_repeats(images, problems, file=file)
     unlisted = boxes[~boxes["source_id"].isin(images["source_id"])]
@@ -76,6 +84,7 @@ def check_labelled(table: LabelledTable, problems: Problems, *, file: str) -> No
             "box_of_unlisted_image", file=file, record=str(row.origin), got=f"image {row.source_id}",
             expected="an image of the source", remedy="Remove the row or add the image.",
         )  # fmt: skip
+    check_patients(images[images["subject_id"] != ""], file=file, problems=problems)
     splits = set(images["split"])
     wanted = {"train", "test"} if splits - {""} else set()
     for split in sorted(wanted - splits):
@@ -98,19 +107,8 @@ def check_reports(table: ReportTable, problems: Problems, *, file: str, with_tex
         if not len(table.images):
             _note_empty(problems, file=file, split="train", what="image")
         return
-    already = problems.counts()
-    for kind, group, other in (
-        ("patient_in_two_splits", "subject_id", "split"),
-        ("study_of_two_patients", "study_id", "subject_id"),
-    ):
-        if kind in already:
-            continue
-        both = pd.concat([table.images[[group, other]], table.reports[[group, other]]]).drop_duplicates()
-        for value, found in both[both[group].duplicated(keep=False)].groupby(group)[other]:
-            problems.add(
-                kind, file=file, record=f"{group} {value}", got=f"{other} {', '.join(sorted(found))}",
-                expected=f"one {other}", remedy="Mend the tables, or leave its rows out.",
-            )  # fmt: skip
+    keys = ["subject_id", "study_id", "split"]
+    check_patients(pd.concat([table.images[keys], table.reports[keys]]), file=file, problems=problems)
     for study_id in table.reports.loc[table.reports["study_id"].duplicated(), "study_id"]:
         problems.add(
             "duplicate_study", file=file, record=f"study {study_id}", got="two reports", expected="one report a study",
@@ -137,3 +135,22 @@ def _note_empty(problems: Problems, *, file: str, split: str, what: str) -> None
         "empty_split", file=file, record=split, got=f"no {what}", expected=f"at least one {what}",
         remedy="Check root, views and section in the configuration, and the source's own split.",
     )  # fmt: skip
+
+
+def leave_out_quarantined(
+    images: pd.DataFrame, files: "pd.Series[str]", quarantine: Path, counts: dict[str, Any]
+) -> pd.DataFrame:
+    """Return the images whose file is not listed in quarantine.jsonl; log and count the others.
+
+    Args:
+        images: one row an image.
+        files: path of each image's file, indexed as ``images``.
+        quarantine: JSON lines with ``path`` and ``reason``, written by verify_inputs.
+        counts: grows by ``images_quarantined``.
+    """
+    listed = {os.path.abspath(record["path"]) for record in read_jsonl(quarantine)}  # noqa: PTH100 - links stay
+    bad = pd.Series([bool(listed) and os.path.abspath(file) in listed for file in files], index=images.index, dtype=bool)  # noqa: PTH100
+    counts["images_quarantined"] = int(bad.sum())
+    if bad.any():
+        log.warning("%d quarantined image(s) left out; reasons: %s", bad.sum(), quarantine)
+    return images[~bad]

@@ -90,13 +90,22 @@ def normalise_splits(table: pd.DataFrame, *, file: Path, problems: Problems) -> 
     return table.assign(split=named)[named.notna()]
 
 
-def check_patients(images: pd.DataFrame, *, file: Path, problems: Problems) -> None:
-    """Report patients in more than one split and studies of more than one patient."""
+def check_patients(rows: pd.DataFrame, *, file: str | Path, problems: Problems) -> None:
+    """Report patients in more than one split and studies of more than one patient.
+
+    Args:
+        rows: columns ``subject_id``, ``split`` and, where there are studies, ``study_id``.
+        file: named in problems.
+        problems: grows by kinds ``patient_in_two_splits`` and ``study_of_two_patients``, unless it has that kind already.
+    """
+    already = problems.counts()
     for kind, group, other in (
         ("patient_in_two_splits", "subject_id", "split"),
         ("study_of_two_patients", "study_id", "subject_id"),
     ):
-        pairs = images[[group, other]].drop_duplicates()
+        if kind in already or group not in rows:
+            continue
+        pairs = rows[[group, other]].drop_duplicates()
         repeated = pairs[pairs[group].duplicated(keep=False)]
         for value, found in repeated.groupby(group)[other]:
             problems.add(

@@ -14,7 +14,6 @@ import pandas as pd
 from d2rnet.data.leakage import check_leakage, count_reasons, overlaps
 from d2rnet.data.sources import labelled_source, report_source, unlabelled_source
 from d2rnet.data.tables import ReportTable
-from d2rnet.io import read_jsonl
 from d2rnet.problems import Problems
 from d2rnet.settings import Settings
 
@@ -71,16 +70,6 @@ def read_sources(settings: Settings, problems: Problems) -> UnlabelledSources:
 def _with_own_ids(table: ReportTable) -> pd.DataFrame:
     """Add ``name`` and ``patient``: the ids as the source has them, by which sources are compared."""
     return table.images.assign(name=table.images["source_id"], patient=table.images["subject_id"])
-
-
-def leave_out_quarantined(images: pd.DataFrame, quarantine: Path, counts: dict[str, Any]) -> pd.DataFrame:
-    """Drop the images whose file is listed in quarantine.jsonl, and count them by source."""
-    listed = {os.path.abspath(record["path"]) for record in read_jsonl(quarantine)}  # noqa: PTH100 - links stay
-    bad = pd.Series([bool(listed) and os.path.abspath(file) in listed for file in images["file"]], index=images.index)  # noqa: PTH100
-    counts["images_quarantined"] = int(bad.sum())
-    if bad.any():
-        log.warning("%d quarantined image(s) left out; reasons: %s", bad.sum(), quarantine)
-    return images[~bad]
 
 
 def leave_out_overlaps(images: pd.DataFrame, labelled: Settings, counts: dict[str, Any]) -> pd.DataFrame:
