@@ -102,6 +102,23 @@ def test_order_of_rows_does_not_matter(method):
     assert len(results) == 1
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_order_of_rows_does_not_matter_where_the_first_box_decides(method):
+    # neighbours overlap by IoU 3/7, the outer two by 1/9: which pair becomes one lesion depends on the order of fusion
+    chain = table(*(("b", f"R{number}", 4, 4 * number, 0, 4 * number + 10, 10) for number in (1, 2, 3)))
+    results = {str(fuse(chain.iloc[list(order)], method)) for order in itertools.permutations(range(3))}
+    assert len(results) == 1
+
+
+def test_share_of_the_readers_of_the_image():
+    images = IMAGES.assign(n_readers=[4, 2, 0])
+    boxes = table(("a", "R1", 4, 0, 0, 9, 9), ("a", "R2", 4, 0, 0, 9, 9), ("b", "R1", 4, 0, 0, 9, 9))
+    fused, _ = fuse_readers(boxes, images, method="weighted_boxes_fusion", iou=0.4, min_readers=1)
+    assert fused[["source_id", "readers", "agreement"]].to_numpy().tolist() == [["a", 2, 0.5], ["b", 1, 0.5]]
+    fused, counts = fuse_readers(boxes, images, method="majority", iou=0.4, min_readers=1)
+    assert fused.empty and counts["lesions_without_majority"] == 2  # half is no majority
+
+
 def test_overlap_must_exceed_the_threshold():
     boxes = table(("b", "R1", 4, 0, 0, 10, 10), ("b", "R2", 4, 0, 0, 10, 20))  # IoU 0.5
     assert len(fuse(boxes, "weighted_boxes_fusion", iou=0.49)[0]) == 1

@@ -189,6 +189,54 @@ def test_coco_json_with_given_splits_is_kept(tmp_path):
         assert content["annotations"][0]["category_id"] == 19
 
 
+def write_coco_source(root, name, images, **changes):
+    """Write a COCO json of (file name, patient) with the box [20, 40, 60, 80] on each, and the images that are missing."""
+    records = []
+    for number, (file_name, patient) in enumerate(images):
+        if not (root / file_name).exists():
+            write_png(root / file_name, **changes)
+        sizes = {"height": HEIGHT, "width": WIDTH} | changes
+        records.append({"id": number, "file_name": file_name, "subject_id": patient} | sizes)
+    boxes = [{"id": record["id"], "image_id": record["id"], "category_id": 1, "bbox": [20, 40, 60, 80]} for record in records]
+    document = {"images": records, "annotations": boxes, "categories": [{"id": 1, "name": "Pneumothorax"}]}
+    (root / name).write_text(json.dumps(document))
+
+
+def test_each_axis_is_scaled_by_its_own_factor(tmp_path):
+    root = tmp_path / "foreign"
+    for split in ("train", "val", "test"):
+        write_coco_source(root, f"{split}.json", [(f"{split}.png", "")], height=201, width=99)
+    sets = convert(root, tmp_path, source="coco", coco_json={split: f"{split}.json" for split in ("train", "val", "test")})
+    image, annotation = sets["test"]["images"][0], sets["test"]["annotations"][0]
+    assert (image["height"], image["width"]) == (100, 49)  # 99 * 100 / 201 = 49.25
+    assert annotation["bbox"] == pytest.approx([20 * 49 / 99, 40 * 100 / 201, 60 * 49 / 99, 80 * 100 / 201], abs=1e-9)
+
+
+def test_patient_in_two_given_splits_is_refused(tmp_path):
+    root = tmp_path / "foreign"
+    for split, patient in (("train", "7"), ("val", "8"), ("test", "7")):
+        write_coco_source(root, f"{split}.json", [(f"{split}.png", patient)])
+    names = {split: f"{split}.json" for split in ("train", "val", "test")}
+    with pytest.raises(DatasetError, match=r"1 subject_id value\(s\) are in both train and test: 7"):
+        convert(root, tmp_path, source="coco", coco_json=names)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_images_of_a_patient_stay_together_whatever_the_order_of_the_table(tmp_path, given):
+    root = tmp_path / "foreign"
+    images = [(f"i{number}.png", f"p{number % 5}") for number in range(15)]
+    write_coco_source(root, "test.json", [("other.png", "q")])
+    written = []
+    for name, order in (("forth", images), ("back", images[::-1])):
+        write_coco_source(root, "train.json", order)
+        coco_json = {"train": "train.json", "test": "test.json"} if given else "train.json"
+        sets = convert(root, tmp_path, name=name, source="coco", coco_json=coco_json)
+        patients = [{image["subject_id"] for image in content["images"]} for content in sets.values()]
+        assert sum(map(len, patients)) == 5 + given
+        written.append([(tmp_path / name / f"{split}.json").read_bytes() for split in sets])
+    assert written[0] == written[1]
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the open NIH subset is not beside the repository")
 def test_real_radiographs_with_both_box_tables(tmp_path):
     tables = ["BBox_List_2017.csv", "vindr_style_annotations.csv"]

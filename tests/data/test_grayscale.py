@@ -57,6 +57,11 @@ def test_linear_window_clips_at_the_standard_s_half_pixels() -> None:
     assert grey([99, 100], WindowCenter=100, WindowWidth=1) == [0, 255]
 
 
+def test_negative_rescale_slope_without_a_window_turns_the_grey_levels_round() -> None:
+    assert grey([0, 10, 20], BitsStored=8, RescaleSlope=-1, RescaleIntercept=0) == [255, 245, 235]
+    assert grey([1000, 2000, 3000], RescaleSlope=-2, RescaleIntercept=9) == [255, 128, 0]
+
+
 def test_sigmoid_far_from_the_centre_is_finite() -> None:
     assert Window(0.0, 1e-6, "SIGMOID").apply(np.array([-1e6, 0.0, 1e6])).round(9).tolist() == [0.0, 0.5, 1.0]
 

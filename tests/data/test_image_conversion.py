@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -78,6 +79,17 @@ def test_what_changed_or_is_missing_is_converted_again(jobs: list[ConversionJob]
     results = convert(jobs)
     assert [now != then for now, then in zip(times(jobs), before, strict=True)] == [True, True, False, False, False]
     assert (results[1].source_height, results[1].height) == (10, 10)
+
+
+def test_another_source_or_time_of_change_converts_again(jobs: list[ConversionJob], convert: Callable, tmp_path: Path) -> None:
+    convert(jobs)
+    before = times(jobs)
+    os.utime(jobs[0].source, ns=(5, 5))
+    moved = tmp_path / "moved.png"
+    shutil.copy2(jobs[1].source, moved)
+    jobs[1] = ConversionJob(moved, jobs[1].target)
+    convert(jobs)
+    assert [now != then for now, then in zip(times(jobs), before, strict=True)] == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize("change", ["size", "recipe"])
@@ -191,6 +203,12 @@ def test_too_many_bad_images_stop_the_run(jobs: list[ConversionJob], convert: Ca
         convert(jobs)
     assert str(caught.value).count("got an empty file") == 3
     assert jobs[0].target.exists()
+
+
+def test_as_many_bad_images_as_allowed(jobs: list[ConversionJob], convert: Callable) -> None:
+    jobs[0].source.write_bytes(b"")
+    results = convert(jobs, max_bad_fraction=0.2)
+    assert [result.reason is None for result in results] == [False, True, True, True, True]
 
 
 def test_the_first_ten_bad_images_are_listed(tmp_path: Path, convert: Callable) -> None:

@@ -269,6 +269,19 @@ def test_two_releases_are_ambiguous(release: Release) -> None:
         release.read()
 
 
+def test_jpg_release_2_1_0_keeps_the_names_of_2_0_0_and_adds_a_labelled_test_set(release: Release) -> None:
+    release.write_jpg()
+    release.write_table("mimic-cxr-2.1.0-test-set-labeled.csv", "study_id,Atelectasis", ["50000004,1.0"])
+    for labels in ("chexpert", "negbio"):
+        release.write_table(f"mimic-cxr-2.0.0-{labels}.csv.gz", "subject_id,study_id,Atelectasis", ["11000003,50000004,1.0"])
+    table, problems = release.read(views=[])
+    assert not len(problems)
+    assert len(table.images) == 6
+    assert [needed.path.name for needed in mimic.required_files(release.settings())][2:] == [
+        "mimic-cxr-2.0.0-split.csv.gz", "mimic-cxr-2.0.0-metadata.csv.gz",
+    ]  # fmt: skip
+
+
 def test_missing_table(release: Release) -> None:
     with pytest.raises(FileNotFoundError, match=r"Set data\.reports\.root"):
         release.read()

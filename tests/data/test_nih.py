@@ -56,6 +56,13 @@ def test_bbox_list(root):
     assert (table.counts["boxes_of_absent_images"], table.counts["absent_images"]) == (1, 1)
 
 
+def test_two_close_boxes_of_one_table_are_two_boxes(root):
+    with (root / "BBox_List_2017.csv").open("a") as stream:
+        stream.write("00000012_003.png,Effusion,1.2,2,3,4\n")
+    table, _ = read(root)
+    assert table.boxes["source_id"].tolist() == ["00000011_000", "00000012_003", "00000012_003"]
+
+
 def test_header_with_quotes(root):
     (root / "BBox_List_2017.csv").write_text(BBOX_LIST.replace("Bbox [x,y,w,h],,,", '"Bbox [x,y,w,h]",,,'))
     assert len(read(root)[0].boxes) == 2

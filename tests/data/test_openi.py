@@ -63,6 +63,12 @@ def collection(tmp_path: Path) -> Collection:
     return Collection(tmp_path)
 
 
+def test_seed_decides_the_split(collection: Collection) -> None:
+    collection.write()
+    splits = {str(collection.read(split_seed=seed)[0].reports["split"].tolist()) for seed in range(6)}
+    assert len(splits) > 1
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_collection(collection: Collection, packed: bool) -> None:
     collection.write(packed=packed)

@@ -216,6 +216,20 @@ def test_problems_of_all_sources_are_shown_at_once(cohort: Cohort) -> None:
     assert "patient_in_two_splits: 1" in str(caught.value)
 
 
+def test_boxes_of_copies_are_compared_with_the_stated_size(cohort: Cohort) -> None:
+    names = [*TRAIN_IDS, *TEST_IDS]
+    rows = "".join(f"{name},{4 * HEIGHT},{4 * WIDTH}\n" for name in names)
+    (cohort.vindr / "sizes.csv").write_text("image_id,height,width\n" + rows)
+    cohort.settings["labelled"]["size_table"] = "sizes.csv"
+    cohort.add_row(f"{TRAIN_IDS[0]},R1,Edema,0,0,{4 * WIDTH},{4 * HEIGHT}")
+    summary, _ = cohort.verify()
+    assert summary["labelled"]["boxes"]["boxes_kept"] == 14
+    assert summary["labelled"]["images_of_another_size_than_stated"] == 6
+    cohort.add_row(f"{TRAIN_IDS[0]},R1,ILD,0,0,{4 * WIDTH + 2},{4 * HEIGHT}")
+    with pytest.raises(DatasetError, match="box_outside_image: 1\n"):
+        cohort.verify()
+
+
 def test_box_within_a_pixel_is_clipped_and_counted(cohort: Cohort) -> None:
     cohort.add_row(f"{TRAIN_IDS[0]},R1,Edema,-0.5,10,{WIDTH + 0.75},20")
     summary, _ = cohort.verify()

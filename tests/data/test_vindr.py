@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from d2rnet.data import vindr
+from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.errors import DatasetError
 from d2rnet.problems import Problems
 from d2rnet.settings import default_settings
@@ -56,6 +57,28 @@ def test_train_has_readers_and_test_a_consensus(root):
     ]
     assert table.counts["train_files_without_rows"] == 1
     assert table.counts["train_rows_without_box"] == 3
+
+
+@pytest.mark.parametrize("label", ["Other diseases", "Other disease", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis"])
+def test_labels_of_the_whole_image_have_no_box_in_either_table(root, label):
+    for split in ("train", "test"):
+        path = root / "annotations" / f"annotations_{split}.csv"
+        path.write_text(path.read_text() + (f"bb,R1,{label},,,,\n" if split == "train" else f"dd,{label},,,,\n"))
+    table, problems = read(root)
+    assert len(problems) == 0
+    assert (table.counts["train_rows_without_box"], table.counts["test_rows_without_box"]) == (4, 2)
+
+
+def test_image_labels_as_published_with_their_28_columns(root):
+    both = [*CATEGORY_NAMES, "COPD", "Lung tumor", "Pneumonia", "Tuberculosis"]
+    for split, ids, other in (("train", ("aa,R1", "aa,R2", "aa,R9", "bb,R1"), "Other diseases"),
+                              ("test", ("cc", "dd"), "Other disease")):  # fmt: skip
+        columns = ["image_id", *(["rad_id"] if split == "train" else []), *both, other, "No finding"]
+        rows = [",".join([names, *(["0"] * 28)]) for names in ids]
+        (root / "annotations" / f"image_labels_{split}.csv").write_text("\n".join([",".join(columns), *rows]) + "\n")
+    table, problems = read(root)
+    assert len(problems) == 0
+    assert table.images["n_readers"].tolist() == [3, 1, 0, 0]
 
 
 def test_images_named_in_the_image_labels_alone_are_there(root):

@@ -129,7 +129,7 @@ def build_coco(table: LabelledTable, labelled: Settings, problems: Problems) -> 
     Raises:
         DatasetError: a split would be empty, or two splits share an image or a patient.
     """
-    images = table.images.sort_values("source_id", ignore_index=True)
+    images = table.images
     sizes = dict(zip(images["source_id"], zip(images["source_height"], images["source_width"], strict=True), strict=True))
     boxes, box_counts = check_boxes(table.boxes, sizes, problems)
     fused, consensus_counts = fuse_readers(
