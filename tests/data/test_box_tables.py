@@ -54,6 +54,7 @@ def test_table_without_readers(tmp_path):
         ("b,R1,Oedema,1,2,3,4", "unknown_class", "got 'Oedema'; expected a class of this source. did you mean 'Edema'? Known"),
         ("b,R1,Nonsense,,,,", "unknown_class", "got 'Nonsense'"),
         ("b,R1,No finding,1,2,3,4", "box_of_whole_image_label", "got 'No finding'"),
+        ("b,R1,No finding,1,,,", "box_of_whole_image_label", "got 'No finding'"),
         ("b,,Edema,1,2,3,4", "empty_reader", "row 2 (image b): got ''"),
         ("../b,R1,Edema,1,2,3,4", "unsafe_id", "image '../b'"),
         ("x/b,R1,Edema,1,2,3,4", "unsafe_id", "image 'x/b'"),

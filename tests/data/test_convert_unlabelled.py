@@ -240,6 +240,26 @@ def test_unreadable_reports_beyond_the_limit_stop() -> None:
         module._check_unreadable_reports(unreadable, 99, 0.01)
 
 
+def test_unreadable_reports_are_limited_by_their_share_of_the_studies(cohort: Cohort) -> None:
+    root = cohort.root / "openi"
+    (root / "ecgen-radiology").mkdir(parents=True)
+    for number in range(1, 5):
+        draw(root / f"CXR{number}_IM-0001-1001.png")
+        (root / "ecgen-radiology" / f"{number}.xml").write_text(
+            f'<eCitation><uId id="CXR{number}"/><AbstractText Label="FINDINGS">{"Clear." if number < 4 else ""}</AbstractText>'
+            f'<parentImage id="CXR{number}_IM-0001-1001"/></eCitation>'
+        )
+    (root / "ecgen-radiology" / "5.xml").write_text("<broken")
+    changes = {"reports": {"source": "openi", "root": str(root)}}
+    with pytest.raises(DatasetError, match="1 of 5 report texts are unreadable"):
+        cohort.run(**changes, conversion={"max_bad_fraction": 0.19})
+    output = cohort.run(**changes, conversion={"max_bad_fraction": 0.2})
+    assert (counts_of(output)["reports"], counts_of(output)["from_reports"]["studies_without_findings"]) == (3, 1)
+    assert [record["study_id"] for record in read_jsonl(output / "convert_unlabelled" / "unreadable_reports.jsonl")] == [
+        "CXR5"
+    ]
+
+
 def test_patients_disjoint() -> None:
     images = pd.DataFrame({"subject_id": ["1", "1", "2"], "split": ["train", "train", "val"]})
     assert_patients_disjoint(images, images)

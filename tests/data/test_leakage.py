@@ -16,7 +16,12 @@ from d2rnet.data.leakage import (
 )
 
 LABELLED = pd.DataFrame(
-    {"source_id": ["sub_a", "b"], "subject_id": ["p1", ""], "split": ["test", "train"], "file": ["/none/a.png", "/none/b.png"]}
+    {
+        "source_id": ["sub_a", "b", "t"],
+        "subject_id": ["p1", "", ""],
+        "split": ["test", "train", "test"],
+        "file": ["/none/a.png", "/none/b.png", "/none/t.png"],
+    }
 )
 REPORTS = pd.DataFrame({"name": ["r"], "file": ["/none/r.png"]})
 
@@ -57,7 +62,7 @@ def test_files_are_compared_through_links(tmp_path: Path) -> None:
     names = ("soft", "hard", "x", "again", "gone", "gone2")  # two missing files are not one file
     images = extra(*((f"e_{name}", "", str(tmp_path / f"{name}.png")) for name in names))
     found = overlaps(
-        images, LABELLED.assign(file=[str(tmp_path / "a.png"), "/none"]), REPORTS.assign(file=str(tmp_path / "r.png"))
+        images, LABELLED.assign(file=[str(tmp_path / "a.png"), "/none", "/none"]), REPORTS.assign(file=str(tmp_path / "r.png"))
     )
     assert found.tolist() == [LABELLED_IMAGE, REPORT_IMAGE, "", REPEATED_IMAGE, "", ""]
     assert list(count_reasons(found).values()) == [1, 0, 1, 1]

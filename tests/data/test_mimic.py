@@ -162,6 +162,14 @@ def test_no_report_at_all_names_the_remedy(release: Release) -> None:
         release.read()
 
 
+def test_reports_that_are_all_there_but_unreadable_are_not_said_to_be_missing(release: Release) -> None:
+    release.reports = dict.fromkeys(release.reports, b"\xff")
+    release.write_jpg()
+    table, _ = release.read()
+    assert {record["reason"] for record in table.unreadable_reports} == {"byte 0 is not UTF-8"}
+    assert table.reports.empty and len(table.images) == 4
+
+
 def test_hand_made_section_rules_beside_the_reports(release: Release) -> None:
     release.write_jpg()
     (release.root / "section_exceptions.csv").write_text("study_id,section,start,end\ns50000005,impression,,\n")
@@ -333,6 +341,12 @@ def write_dicom(path: Path, view: str) -> None:
     header.PixelData = bytes(16)
     path.parent.mkdir(parents=True, exist_ok=True)
     header.save_as(path, enforce_file_format=True)
+
+
+def test_seed_decides_the_split_of_a_dicom_release(release: Release) -> None:
+    release.write_dicom()
+    splits = {str(release.read(format="dicom", views=[], split_seed=seed)[0].images["split"].tolist()) for seed in range(6)}
+    assert len(splits) > 1
 
 
 def test_dicom_release_alone_takes_views_from_the_headers(release: Release) -> None:
