@@ -80,7 +80,7 @@ def run(seed: int = 0) -> dict[str, Any]:
         for split, document in documents.items():
             write_coco(root / f"{split}.json", document["images"], document["annotations"])
         end = time.perf_counter()
-    problems.raise_if_any(stage="benchmark")
+    problems.raise_if_any()
     steps = {"read": after_reading - start, "check_fuse_split": after_building - after_reading, "write": end - after_building}
     return {
         "seconds": round(end - start, 2),
