@@ -133,7 +133,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "predict-boxes": Command(
         "Join the shards of predict-boxes-shard into one COCO results file; overlapping or unknown images are an error.",
-        "d2rnet.detector.predict:gather_boxes",
+        "d2rnet.detector.results:gather_boxes",
         "",
         (
             UNLABELLED,

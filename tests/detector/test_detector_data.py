@@ -46,6 +46,14 @@ def test_box_within_a_pixel_is_clipped_further_out_is_refused(tmp_path: Path, dr
         load_records(path)
 
 
+@pytest.mark.parametrize("bbox", [[-0.9, 5, 0.5, 9], [80.2, 5, 0.5, 9], [3, 64, 9, 0.9]])
+def test_box_beside_the_image_within_a_pixel_is_refused(tmp_path: Path, draw: Callable[..., Path], bbox: list[float]) -> None:
+    """Clipped it would have no area, and the RPN would match every anchor to it."""
+    path = edited(draw(tmp_path, "a", 2, seed=0), lambda coco: coco["annotations"][0].update(bbox=bbox))
+    with pytest.raises(DatasetError, match="annotation 1 of image 2"):
+        load_records(path)
+
+
 def test_crowds_are_left_out(tmp_path: Path, draw: Callable[..., Path]) -> None:
     path = edited(draw(tmp_path, "a", 2, seed=0), lambda coco: coco["annotations"][0].update(iscrowd=1))
     assert [len(record.classes) for record in load_records(path)] == [0, 0]

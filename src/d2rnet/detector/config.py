@@ -12,6 +12,7 @@ Custom keys live under ``MODEL.D2RNET``. To use the written file in other detect
 
 from pathlib import Path
 
+import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from d2rnet.data.categories import CATEGORY_NAMES
@@ -147,8 +148,8 @@ def read_cfg(folder: Path) -> CfgNode:
     cfg = get_cfg()
     add_d2rnet_config(cfg)
     try:
-        cfg.merge_from_file(str(path))
-    except (KeyError, ValueError, AssertionError) as error:
+        cfg.merge_from_file(str(path), allow_unsafe=False)  # detectron2's default lets a YAML file run code
+    except (KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path}: not a configuration of this detector ({error}).") from error
     if list(cfg.MODEL.D2RNET.CLASS_NAMES) != list(CATEGORY_NAMES):
         raise CheckpointError(f"{path}: MODEL.D2RNET.CLASS_NAMES differ from this version's 22 classes; train again.")

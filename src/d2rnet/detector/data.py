@@ -88,8 +88,9 @@ def load_records(json_path: Path, *, split: str | None = None) -> list[Record]:
 
 
 def _leaves_image(bbox_xywh: Sequence[float], width: int, height: int) -> bool:
+    """Whether a box sticks out by more than 1 px, or nothing of it is inside (all anchors would match it)."""
     x1, y1, x2, y2 = xywh_to_xyxy([bbox_xywh])[0]
-    return min(x1, y1, width - x2, height - y2) < -BOX_TOLERANCE_PX
+    return min(x1, y1, width - x2, height - y2) < -BOX_TOLERANCE_PX or min(x2, y2, width - x1, height - y1) <= 0
 
 
 def _record(folder: Path, image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]) -> Record:

@@ -5,7 +5,7 @@ So no image is padded more than it would be alone, and boxes do not depend on wh
 contiguous run of whole batches, so n shards hold what 1 shard holds. Coordinates are rounded to 0.01 px and scores to 1e-5,
 which hides the last bits in which CPU kernels differ between batch sizes.
 
-Reads: a COCO json and a folder of train-detector. Writes: a COCO results list, boxes in the frame of the PNG.
+Reads: a COCO json and a folder of train-detector. Writes: a COCO results list, boxes in the frame of the PNG, run record.
 """
 
 import logging
@@ -26,9 +26,9 @@ from d2rnet.detector.config import CONFIG_NAME, TEACHER_NAME, read_cfg
 from d2rnet.detector.data import Record, load_records, read_image
 from d2rnet.detector.dataset_mapper import as_is
 from d2rnet.detector.engine import AMP_TYPES
+from d2rnet.detector.results import Result, record_path, result_lines, write_results
 from d2rnet.device import resolve_device
-from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.io import read_json, write_json
+from d2rnet.errors import ConfigError
 from d2rnet.progress import track
 from d2rnet.provenance import write_run_record
 from d2rnet.settings import Settings
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 PADDING_STRIDE = 32
 BOX_DECIMALS = 2
 SCORE_DECIMALS = 5
-Result = dict[str, Any]
 
 
 def predict_boxes(
@@ -68,52 +67,29 @@ def predict_boxes(
     mine = batches[first:last]
     images = sum(map(len, mine))
     log.info("shard %d of %d: %d of %d images in %d batches", shard, shards, images, len(records), len(mine))
-    results = [
-        result
-        for found in track(detect(network, cfg, mine, settings), total=images, what=f"predict boxes {shard}/{shards}")
-        for result in found
-    ]
-    write_json(output, results, indent=None)
+    images_with_boxes = boxes = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal images_with_boxes, boxes
+        for results in track(detect(network, cfg, mine, settings), total=images, what=f"predict boxes {shard}/{shards}"):
+            images_with_boxes += bool(results)
+            boxes += len(results)
+            yield result_lines(results)
+
+    write_results(output, lines())
     write_run_record(
-        output.with_suffix(".run.json"),
-        command="predict-boxes",
+        record_path(output),
+        command="predict-boxes-shard",
         settings=settings,
         inputs={"unlabelled": unlabelled, "weights": model / TEACHER_NAME, "config": model / CONFIG_NAME},
         counts={
             "images": images,
-            "images_with_boxes": len({result["image_id"] for result in results}),
-            "boxes": len(results),
+            "images_with_boxes": images_with_boxes,
+            "boxes": boxes,
             "shard": shard,
             "shards": shards,
         },
     )
-
-
-def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
-    """Join the shards of predict-boxes-shard; the result does not depend on their number or order.
-
-    Args:
-        unlabelled: the COCO json that the shards were predicted on.
-        shards: COCO results json of every shard.
-        output: COCO results json to write, sorted by image.
-
-    Raises:
-        DatasetError: an image that is not in ``unlabelled``, or that is in two shards.
-    """
-    known = {record.image_id for record in load_records(unlabelled)}
-    owner: dict[int, Path] = {}
-    joined: list[Result] = []
-    for path in shards:
-        results: list[Result] = read_json(path)
-        for image_id in sorted({result["image_id"] for result in results}):
-            if image_id not in known:
-                raise DatasetError(f"{path}: image {image_id} is not in {unlabelled}; predict this shard again.")
-            if owner.setdefault(image_id, path) != path:
-                raise DatasetError(f"{path}: image {image_id} is in {owner[image_id]} too; predict both shards again.")
-        joined += results
-    joined.sort(key=lambda result: result["image_id"])
-    write_json(output, joined, indent=None)
-    log.info("%d boxes on %d of %d images from %d shard(s)", len(joined), len(owner), len(known), len(shards))
 
 
 def load_detector(folder: Path, weights_name: str, device: str, settings: Settings) -> tuple[nn.Module, CfgNode]:
@@ -210,11 +186,14 @@ def detect(
 
 
 def to_results(image_id: int, instances: Any) -> list[Result]:
-    """Turn the detections of one image into COCO results: ``bbox`` x, y, width, height in pixels of the PNG."""
+    """Turn the detections of one image into COCO results: ``bbox`` x, y, width, height in pixels of the PNG.
+
+    A sliver that rounds to no width or height is left out: build-annotation takes a box without area for a damaged file.
+    """
     boxes = instances.pred_boxes.tensor.cpu().double()
     boxes[:, 2:] -= boxes[:, :2]
     rows = zip(boxes.tolist(), instances.scores.cpu().tolist(), instances.pred_classes.cpu().tolist(), strict=True)
-    return [
+    results = [
         {
             "image_id": image_id,
             "category_id": category + 1,
@@ -223,3 +202,4 @@ def to_results(image_id: int, instances: Any) -> list[Result]:
         }
         for box, score, category in rows
     ]
+    return [result for result in results if min(result["bbox"][2:]) > 0]

@@ -1,0 +1,127 @@
+"""COCO results files of predict-boxes: written image by image, and joined from shards.
+
+Neither step holds the boxes of all images as Python objects: 377,110 images with 20 boxes each would need some 4 GB.
+
+Reads: shards of predict-boxes-shard with the run records beside them. Writes: predictions.json, run.json.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from d2rnet.data.coco import load_coco
+from d2rnet.errors import DatasetError
+from d2rnet.io import atomic_path, read_json, sha256_file
+from d2rnet.provenance import write_run_record
+
+log = logging.getLogger(__name__)
+Result = dict[str, Any]
+_REMEDY = "Give every shard of one run of predict-boxes-shard, each once, or predict them again."
+
+
+def record_path(shard: Path) -> Path:
+    """Path of the run record of a shard."""
+    return shard.with_suffix(".run.json")
+
+
+def result_lines(results: Iterable[Result]) -> str:
+    """Lay out the results of one image, one a line; "" if there are none."""
+    return ",\n".join(json.dumps(result, allow_nan=False) for result in results)
+
+
+def write_results(target: Path, images: Iterable[str]) -> None:
+    """Write a COCO results list atomically.
+
+    Args:
+        target: file to write.
+        images: texts of :func:`result_lines`, image by image.
+    """
+    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        separator = "[\n"
+        for lines in filter(None, images):
+            stream.write(separator + lines)
+            separator = ",\n"
+        stream.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
+    """Join the shards of predict-boxes-shard; the result does not depend on their number or order.
+
+    Args:
+        unlabelled: the COCO json that the shards were predicted on.
+        shards: COCO results json of every shard, its run record beside it.
+        output: COCO results json to write, sorted by image; ``run.json`` is written beside it.
+
+    Raises:
+        DatasetError: a shard is missing, there twice, or of another run, image list or detector; an image is not in
+            ``unlabelled``, or in two shards.
+    """
+    records = [_read_record(path) for path in shards]
+    _check_shards(shards, records, sha256_file(unlabelled), unlabelled)
+    known = {image["id"] for image in load_coco(unlabelled)["images"]}
+    owner: dict[int, Path] = {}
+    lines: dict[int, str] = {}
+    boxes = 0
+    for path in shards:
+        by_image: dict[int, list[Result]] = {}
+        for result in read_json(path):
+            by_image.setdefault(result["image_id"], []).append(result)
+        for image_id, results in sorted(by_image.items()):
+            if image_id not in known:
+                raise DatasetError(f"{path}: image {image_id} is not in {unlabelled}. {_REMEDY}")
+            if owner.setdefault(image_id, path) != path:
+                raise DatasetError(f"{path}: image {image_id} is in {owner[image_id]} too. {_REMEDY}")
+            lines[image_id] = result_lines(results)
+            boxes += len(results)
+    write_results(output, (lines[image_id] for image_id in sorted(lines)))
+    counts = {"images": len(known), "images_with_boxes": len(lines), "boxes": boxes, "shards": len(shards)}
+    inputs: dict[str, str | Path] = {"unlabelled": unlabelled}
+    inputs |= {f"shard_{record['counts']['shard']}": path for path, record in zip(shards, records, strict=True)}
+    write_run_record(
+        output.with_name("run.json"),
+        command="predict-boxes",
+        settings=records[0]["settings"],
+        inputs=dict(sorted(inputs.items())),
+        counts=counts,
+        extra={"detector": records[0]["inputs"]["weights"]},
+    )
+    log.info("%d boxes on %d of %d images from %d shard(s)", boxes, len(lines), len(known), len(shards))
+
+
+def _read_record(shard: Path) -> dict[str, Any]:
+    """Read the run record of a shard and check that it has what joining needs."""
+    path = record_path(shard)
+    if not path.is_file():
+        raise DatasetError(f"{shard}: its run record {path.name} is not beside it. {_REMEDY}")
+    record = read_json(path)
+    try:
+        for section, key in (("counts", "shard"), ("counts", "shards"), ("inputs", "unlabelled"), ("inputs", "weights")):
+            record[section][key]
+        record["settings"]
+    except (KeyError, TypeError) as error:
+        raise DatasetError(f"{path}: not a run record of predict-boxes-shard (lacks {error}). {_REMEDY}") from error
+    return record
+
+
+def _check_shards(paths: Sequence[Path], records: Sequence[dict[str, Any]], images_hash: str, unlabelled: Path) -> None:
+    """Prove from their run records that the shards are all of one run, each once."""
+    if not records:
+        raise DatasetError(f"predict-boxes: no shard was given. {_REMEDY}")
+    total = records[0]["counts"]["shards"]
+    found = sorted(record["counts"]["shard"] for record in records)
+    if found != list(range(1, total + 1)) or any(record["counts"]["shards"] != total for record in records):
+        given = ", ".join(f"{record['counts']['shard']} of {record['counts']['shards']}" for record in records)
+        raise DatasetError(f"predict-boxes: got shards {given}; expected 1 to {total} of {total}. {_REMEDY}")
+    for path, record in zip(paths, records, strict=True):
+        if record["inputs"]["unlabelled"]["sha256"] != images_hash:
+            raise DatasetError(f"{path}: predicted on another version of {unlabelled}. {_REMEDY}")
+        if record["inputs"]["weights"]["sha256"] != records[0]["inputs"]["weights"]["sha256"]:
+            raise DatasetError(f"{path}: predicted with another detector than {paths[0]}. {_REMEDY}")
+        if _that_matter(record["settings"]) != _that_matter(records[0]["settings"]):
+            raise DatasetError(f"{path}: predicted with other settings than {paths[0]}. {_REMEDY}")
+
+
+def _that_matter(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "loader_workers"}
