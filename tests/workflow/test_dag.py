@@ -21,9 +21,11 @@ AFTER_THRESHOLD = {
 
 
 def snakemake(repository: Path, directory: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run Snakemake on the real Snakefile in a working directory of its own."""
+    """Run Snakemake on the real Snakefile in a working directory of its own, its environment not activated."""
     command = [sys.executable, "-m", "snakemake", "-s", str(repository / "Snakefile"), "-d", str(directory), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    places = [place for place in os.environ["PATH"].split(os.pathsep) if Path(place) != Path(sys.executable).parent]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": os.pathsep.join(places)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def planned_jobs(done: subprocess.CompletedProcess) -> set[str]:
