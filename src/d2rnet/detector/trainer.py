@@ -90,13 +90,7 @@ def train_detector(
         write_split(folder / SPLIT_NAME, labelled, training)
         streams = (labelled, [] if training["supervised_only"] else unlabelled_images)
         trainer, counts = run(folder, streams, data["labelled_val"], cfg, settings, target)
-        save_weights(output / TEACHER_NAME, trainer.ema_teacher.model)
-        save_weights(output / STUDENT_NAME, trainer.student)
-        for name in ("metrics.jsonl", SPLIT_NAME):
-            with atomic_path(output / name) as temporary:
-                shutil.copyfile(folder / name, temporary)
-    cfg.MODEL.DEVICE = "cpu"
-    write_cfg(output, cfg)
+        export(folder, output, trainer, cfg)
     write_run_record(
         output / "run.json",
         command="train-detector",
@@ -106,6 +100,17 @@ def train_detector(
         seeds={"training": training["seed"], "labelled_split": training["labelled_split_seed"]},
         extra={"iterations": training["total_iters"], "device": str(target)},
     )
+
+
+def export(folder: Path, output: Path, trainer: UnbiasedTeacherTrainer, cfg: CfgNode) -> None:
+    """Write the weights, the configuration (device cpu, so that it loads anywhere) and the history of a finished run."""
+    save_weights(output / TEACHER_NAME, trainer.ema_teacher.model)
+    save_weights(output / STUDENT_NAME, trainer.student)
+    for name in ("metrics.jsonl", SPLIT_NAME):
+        with atomic_path(output / name) as temporary:
+            shutil.copyfile(folder / name, temporary)
+    cfg.MODEL.DEVICE = "cpu"
+    write_cfg(output, cfg)
 
 
 def check_schedule(training: Settings) -> None:

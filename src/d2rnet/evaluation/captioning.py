@@ -1,6 +1,6 @@
 """evaluate_reports: score generated reports beside two controls, with the protocol they hold under.
 
-Reads: test.jsonl of gather-reports, annotation.json, vocabulary.json of the report model (it names the text protocol).
+Reads: test.jsonl of generate-reports, annotation.json, vocabulary.json of the report model (it names the text protocol).
 Writes: metrics.json (schema in docs/reference/formats.md) and run.json.
 """
 

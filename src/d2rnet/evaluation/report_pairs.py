@@ -20,7 +20,7 @@ from d2rnet.io import read_jsonl
 from d2rnet.problems import Problems
 
 log = logging.getLogger(__name__)
-_REMEDY = "Make the file with 'd2rnet generate-reports' and 'd2rnet gather-reports'."
+_REMEDY = "Make the file with 'd2rnet generate-reports-shard' and 'd2rnet generate-reports'."
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def read_pairs(generated: Path, annotation: Mapping[str, Sequence[Entry]]) -> Re
             than the first one; all problems are listed.
     """
     if not generated.is_file():
-        raise FileNotFoundError(f"{generated}: no such file; it is made by 'd2rnet gather-reports'.")
+        raise FileNotFoundError(f"{generated}: no such file; it is made by 'd2rnet generate-reports'.")
     where = {entry["id"]: (split, entry["study_id"]) for split, entries in annotation.items() for entry in entries}
     problems = Problems()
     lines: dict[str, dict[str, Any]] = {}
