@@ -76,6 +76,11 @@ def test_shards_together_equal_one_byte_for_byte(
         generate(cohort, model, part, report_settings["generation"], shard=shard, shards=shards)
     gather_reports(annotation=cohort / "annotation.json", shards=parts[::-1], output=tmp_path / "gathered.jsonl")
     assert (tmp_path / "gathered.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["counts"] == {"split": "test", "reports": 5, "shards": shards}
+    counts = [json.loads((tmp_path / f"{shard}.run.json").read_text())["counts"] for shard in range(1, shards + 1)]
+    assert [count["shard"] for count in counts] == list(range(1, shards + 1))
+    assert sum(count["reports"] for count in counts) == 5
 
 
 @pytest.mark.parametrize(("count", "shards"), [(0, 2), (1, 3), (17, 4), (32, 4)])
@@ -88,13 +93,27 @@ def test_shards_are_runs_of_whole_batches(count: int, shards: int) -> None:
 def test_grounding_by_hand() -> None:
     tokens = ["a", ".", "b", "c"]
     attention = torch.tensor([[0.4, 0.0], [0.2, 0.1], [0.0, 0.3], [0.2, 0.5], [9.0, 9.0]])
-    # Sentence 1: means 0.3 and 0.05; sentence 2: 0.1 and 0.4.
-    assert ground_sentences(tokens, attention, least_share=0.1) == [
+    # Sentence 1: means 0.3 and 0.05; sentence 2: 0.1 and 0.4. Whole report: 0.2 and 0.225.
+    assert ground_sentences(tokens, attention, least_share=0.1, least_contrast=0.0) == [
         {"text": "a .", "boxes": [0]},
         {"text": "b c", "boxes": [1, 0]},
     ]
-    assert ground_sentences(tokens, attention[:, :0], least_share=0.1)[0] == {"text": "a .", "boxes": []}
-    assert ground_sentences([], attention, least_share=0.1) == []
+    assert ground_sentences(tokens, attention[:, :0], least_share=0.1, least_contrast=1.0)[0] == {"text": "a .", "boxes": []}
+    assert ground_sentences([], attention, least_share=0.1, least_contrast=1.0) == []
+
+
+@pytest.mark.parametrize(
+    ("contrast", "boxes"), [(0.4, [[0], [1, 0]]), (0.6, [[0], [1]]), (1.45, [[0], [1]]), (1.6, [[], [1]]), (1.8, [[], []])]
+)
+def test_a_box_must_stand_out_from_the_rest_of_the_report(contrast: float, boxes: list[list[int]]) -> None:
+    attention = torch.tensor([[0.4, 0.0], [0.2, 0.1], [0.0, 0.3], [0.2, 0.5]])  # contrasts 1.5, 0.22 and 0.5, 1.78
+    found = ground_sentences(["a", ".", "b", "c"], attention, least_share=0.1, least_contrast=contrast)
+    assert [sentence["boxes"] for sentence in found] == boxes
+
+
+def test_the_only_sentence_needs_no_contrast() -> None:
+    attention = torch.tensor([[0.4, 0.0], [0.2, 0.1]])
+    assert ground_sentences(["a", "."], attention, least_share=0.1, least_contrast=2.0) == [{"text": "a .", "boxes": [0]}]
 
 
 def write_shard(path: Path, ids: list[str]) -> Path:

@@ -110,6 +110,7 @@ rule predict_boxes:
         shards=gather.predict(rules.predict_boxes_shard.output),
     output:
         predictions="results/predict_boxes/predictions.json",
+        run="results/predict_boxes/run.json",
     log:
         "logs/predict_boxes.log",
     conda:

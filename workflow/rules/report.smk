@@ -98,6 +98,7 @@ rule generate_reports:
         shards=gather.generate(rules.generate_reports_shard.output),
     output:
         test="results/generate_reports/test.jsonl",
+        run="results/generate_reports/run.json",
     log:
         "logs/generate_reports.log",
     conda:

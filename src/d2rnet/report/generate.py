@@ -1,6 +1,6 @@
 """generate_reports and gather_reports: from a model folder to test.jsonl.
 
-Reads: annotation.json, radiographs, model folder. Writes: one JSON line an entry:
+Reads: annotation.json, radiographs, model folder. Writes: run records, and one JSON line an entry:
 ``id, reference, hypothesis, log_prob, sentences[{text, boxes[]}]``; ``boxes`` are places in the entry's ``boxes`` list, most
 attended first. A split falls into fixed whole batches and a shard is a run of them, so that the numbers of an entry do not
 depend on how many shards there are.
@@ -19,10 +19,11 @@ from d2rnet.device import resolve_device
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.io import read_jsonl, write_jsonl
 from d2rnet.progress import track
+from d2rnet.provenance import write_run_record
 from d2rnet.report.dataset import Batch, Entry, ReportDataset, image_sources
 from d2rnet.report.decoding import SearchOptions
 from d2rnet.report.image_cache import DirectImages
-from d2rnet.report.model_files import LoadedModel, load_model
+from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel, load_model
 from d2rnet.report.text import clean_report, split_sentences
 from d2rnet.report.training_task import make_loader
 from d2rnet.report.vocabulary import BOS_ID
@@ -50,7 +51,7 @@ def generate_reports(
         model: folder of train_report_model.
         shard: which shard, 1..shards.
         shards: number of shards.
-        output: JSON lines file to write; empty for a shard without a batch.
+        output: JSON lines file to write, empty for a shard without a batch; ``<output stem>.run.json`` is written beside it.
         device: auto, cpu, cuda or cuda:N.
         settings: section ``report.generation``.
 
@@ -70,6 +71,13 @@ def generate_reports(
     mine = entries[start:end]
     records = _write_reports(loaded, mine, image_root, settings, torch_device)
     count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings['split']} reports", unit="report"))
+    write_run_record(
+        output.with_suffix(".run.json"),
+        command="generate-reports-shard",
+        settings=settings,
+        inputs={"annotation": annotation, **{name: model / name for name in (WEIGHTS, VOCABULARY, CONFIG)}},
+        counts={"entries": len(entries), "reports": count, "shard": shard, "shards": shards},
+    )
     log.info("%d of %d %s reports: %s", count, len(entries), settings["split"], output)
 
 
@@ -115,27 +123,39 @@ def _write_batch(
             "hypothesis": " ".join(tokens),
             "log_prob": round(float(decoded.log_probs[row]), LOG_PROB_DIGITS),
             "sentences": ground_sentences(
-                tokens, attention[row, :, : len(entry["boxes"])], least_share=settings["grounding_share"]
+                tokens,
+                attention[row, :, : len(entry["boxes"])],
+                least_share=settings["grounding_share"],
+                least_contrast=settings["grounding_contrast"],
             ),
         }
 
 
-def ground_sentences(tokens: list[str], attention: Tensor, *, least_share: float) -> list[dict[str, Any]]:
+def ground_sentences(
+    tokens: list[str], attention: Tensor, *, least_share: float, least_contrast: float
+) -> list[dict[str, Any]]:
     """Say which boxes each sentence looks at.
+
+    Most of a box's share is the same for all sentences, whatever they say; what tells one from another is the contrast to
+    the report's mean (docs/explanation/report-model.md has figures). A report of one sentence has no contrast.
 
     Args:
         tokens: T tokens of a report.
         attention: (at least T, K) share of cross-attention that each of K lesions gets while a token is written.
-        least_share: a box is listed if its mean share over the sentence's tokens is at least this.
+        least_share: a box is listed if its mean share over the sentence's tokens is at least this ...
+        least_contrast: ... and at least so many times its mean share over the report's tokens.
 
     Returns:
         ``text`` and ``boxes`` of each sentence; boxes by falling share. The texts joined by spaces are the report.
     """
+    sentences = split_sentences(tokens)
+    needed = attention[: len(tokens)].mean(dim=0) * least_contrast if len(sentences) > 1 else torch.zeros(())
+    needed = needed.clamp(min=least_share).expand(attention.shape[1])  # (K,)
     grounded, start = [], 0
-    for sentence in split_sentences(tokens):
-        shares = attention[start : start + len(sentence)].mean(dim=0)
+    for sentence in sentences:
+        shares = attention[start : start + len(sentence)].mean(dim=0)  # (K,)
         order = torch.argsort(shares, descending=True, stable=True).tolist()
-        boxes = [box for box in order if shares[box] >= least_share]
+        boxes = [box for box in order if shares[box] >= needed[box]]
         grounded.append({"text": " ".join(sentence), "boxes": boxes})
         start += len(sentence)
     return grounded
@@ -147,7 +167,7 @@ def gather_reports(*, annotation: Path, shards: list[Path], output: Path) -> Non
     Args:
         annotation: the file that the reports were written for.
         shards: JSON lines file of every shard.
-        output: JSON lines file to write.
+        output: JSON lines file to write; ``run.json`` is written beside it.
 
     Raises:
         DatasetError: an entry of the split is missing, is there twice, or is not in one split of annotation.json.
@@ -166,6 +186,13 @@ def gather_reports(*, annotation: Path, shards: list[Path], output: Path) -> Non
             f"{', '.join(missing[:10])}. Give every shard of one run, or generate them again."
         )
     write_jsonl(output, (records[name] for name in order))
+    write_run_record(
+        output.with_name("run.json"),
+        command="generate-reports",
+        settings={},
+        inputs={"annotation": annotation, **{f"shard_{number}": path for number, path in enumerate(shards, start=1)}},
+        counts={"split": split, "reports": len(order), "shards": len(shards)},
+    )
     log.info("%d %s reports from %d shards: %s", len(order), split, len(shards), output)
 
 
