@@ -31,7 +31,7 @@ def test_real_radiographs_go_all_the_way(repository, shared_data, tmp_path):
     boxes = sum(
         len(load_coco(tmp_path / f"resources/labelled/{split}.json")["annotations"]) for split in ("train", "val", "test")
     )
-    assert boxes == 118, "128 boxes of two readers, 20 of them the same lesion as another"
+    assert boxes == 118, "128 boxes of two readers; ten pairs of them are one lesion"
     annotation = load_annotation(tmp_path / "results/build_annotation/annotation.json")
     assert [len(annotation[split]) for split in ("train", "val", "test")] == [3, 1, 1]
     assert any(len(entry["image_path"]) == 2 for split in annotation.values() for entry in split)
