@@ -283,9 +283,9 @@ def main(arguments: list[str] | None = None) -> int:
 def set_threads(threads: int) -> None:
     """Limit the threads of numerical libraries; must run before they are imported. 0 leaves their number alone.
 
-    A waiting OpenMP thread spins for a moment, then sleeps. Measured on 2 cores, a training step of the demo's report model: on a
-    quiet machine 0.17 s so, 0.35 s with threads that sleep at once; beside two busy processes 0.4 s so, up to 3.5 s with
-    threads that spin on.
+    A waiting OpenMP thread spins for a moment, then sleeps. Measured on 2 cores, a training step of the demo's report
+    model: on a quiet machine 0.17 s so, 0.35 s with threads that sleep at once; beside two busy processes 0.4 s so, up to
+    3.5 s with threads that spin on.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     if threads > 0:

@@ -60,18 +60,19 @@ def test_stage_one_alone(repository, tmp_path):
     assert "build_annotation" in jobs and not jobs & {"train_report_model", "evaluate_detector", "all"}
 
 
-@pytest.fixture
-def finished(repository, tmp_path):
+@pytest.fixture(scope="module")
+def finished(repository, tmp_path_factory):
     """A working directory in which every output exists and Snakemake believes that it made them (``--touch``)."""
-    listing = snakemake(repository, tmp_path, "-n", "--cores", "1", "--forceall", "--detailed-summary")
+    directory = tmp_path_factory.mktemp("finished")
+    listing = snakemake(repository, directory, "-n", "--cores", "1", "--forceall", "--detailed-summary")
     assert listing.returncode == 0, listing.stderr
     for line in listing.stdout.splitlines()[1:]:
-        path = tmp_path / line.split("\t")[0]
+        path = directory / line.split("\t")[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-    done = snakemake(repository, tmp_path, "--touch", "--cores", "1", "--forceall")
+    done = snakemake(repository, directory, "--touch", "--cores", "1", "--forceall")
     assert done.returncode == 0, done.stderr
-    return tmp_path
+    return directory
 
 
 def plan_with(repository, directory, overlay) -> set[str]:

@@ -8,7 +8,9 @@ from d2rnet.settings import validate
 validate(config, source="config.yaml with its overlays")
 # Rules call ``python -m d2rnet``. The Python is the one that runs Snakemake, whether or not its environment is activated; a
 # conda environment of the rule goes before it. The package reaches them from this checkout, in every environment.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ.update(
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
+)
 shell.prefix(
     f"set -euo pipefail; export PYTHONPATH='{workflow.basedir}/src':$(printenv PYTHONPATH || true); "
 )
