@@ -1,10 +1,12 @@
 """The whole workflow for real on a tiny cohort: one run, looked at from every side."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from test_dag import planned_jobs, snakemake
 
 from d2rnet.data.annotation_file import load_annotation
@@ -36,6 +38,56 @@ def test_every_result_folder_says_how_it_was_made(run):
         content = read_json(run / "results" / record / "run.json")
         assert content["command"] == record.replace("_", "-")
         assert {"code", "settings", "versions", "seeds", "hardware", "counts", "inputs"} <= content.keys()
+
+
+@pytest.mark.parametrize(
+    ("file", "depth"),
+    [
+        ("resources/demo_cohort/cohort.json", 2),
+        ("resources/demo_cohort/truth.jsonl", 2),
+        ("resources/verify_inputs/summary.json", 1),
+        ("resources/labelled/train.json", 2),
+        ("resources/labelled/counts.json", 1),
+        ("resources/labelled/images/manifest.jsonl", 1),
+        ("resources/unlabelled.json", 2),
+        ("resources/convert_unlabelled/counts.json", 1),
+        ("resources/reports.jsonl", 1),
+        ("results/train_detector/metrics.jsonl", 1),
+        ("results/train_detector/labelled_split.json", 1),
+        ("results/train_detector/run.json", 1),
+        ("results/evaluate_detector/metrics.json", 2),
+        ("results/predict_boxes/predictions.json", 1),
+        ("results/build_annotation/annotation.json", 2),
+        ("results/build_annotation/counts.json", 2),
+        ("results/build_vocabulary/vocabulary.json", 1),
+        ("results/train_report_model/config.yaml", 1),
+        ("results/train_report_model/metrics.jsonl", 1),
+        ("results/train_report_model/run.json", 1),
+        ("results/generate_reports/test.jsonl", 2),
+        ("results/evaluate_reports/metrics.json", 2),
+        ("results/evaluate_reports/run.json", 1),
+        ("results/summarize/summary.json", 1),
+    ],
+)
+def test_every_key_is_documented(repository, run, file, depth):
+    page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
+    documented = {word for span in re.findall(r"`([^`\n]+)`", page) for word in re.findall(r"\w+", span)}
+    readers = {
+        ".json": read_json,
+        ".jsonl": lambda path: list(read_jsonl(path)),
+        ".yaml": lambda path: yaml.safe_load(path.open()),
+    }
+    found = keys(readers[Path(file).suffix](run / file), depth)
+    assert found and sorted(found - documented) == []
+
+
+def keys(value: object, depth: int) -> set[str]:
+    """Names of the keys down to a depth; lists do not count, and neither do settings, which docs/reference/config.md names."""
+    if isinstance(value, list):
+        return set().union(*(keys(item, depth) for item in value))
+    if not isinstance(value, dict) or depth == 0:
+        return set()
+    return set(value).union(*(keys(item, depth - 1) for key, item in value.items() if key != "settings"))
 
 
 def test_second_run_has_nothing_to_do(repository, run):
