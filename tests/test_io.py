@@ -60,6 +60,20 @@ def test_jsonl_round_trip_and_bad_line(tmp_path):
         list(io.read_jsonl(path))
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"), [('{"a": 1}\n{"a": 2}\n', [1, 2]), ('{"a": 1}\n{"a": ', [1]), ('{"a', []), ("", [])]
+)
+def test_line_cut_by_a_kill_is_removed(tmp_path, text, kept):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text)
+    assert [record["a"] for record in io.read_jsonl_of_killed(path)] == kept
+    assert path.read_text() == "".join(f'{{"a": {value}}}\n' for value in kept)
+
+
+def test_no_file_of_a_killed_process_holds_no_record(tmp_path):
+    assert io.read_jsonl_of_killed(tmp_path / "absent.jsonl") == []
+
+
 def test_fingerprint_ignores_key_order_and_sees_values():
     assert io.fingerprint({"a": 1, "b": 2}) == io.fingerprint({"b": 2, "a": 1})
     assert io.fingerprint({"a": 1}) != io.fingerprint({"a": 1.5})

@@ -116,6 +116,22 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def read_jsonl_of_killed(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON lines file that a killed process appended to; [] if there is none.
+
+    A last line without its end is removed from the file, so that more can be appended.
+
+    Raises:
+        DatasetError: a whole line is not a JSON object.
+    """
+    if not path.is_file():
+        return []
+    text = path.read_text(encoding="utf-8")
+    if not text.endswith("\n"):
+        write_text(path, text[: text.rfind("\n") + 1])
+    return list(read_jsonl(path))
+
+
 def sha256_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hex digits."""
     with Path(path).open("rb") as stream:

@@ -158,6 +158,23 @@ def test_weights_of_another_network_are_refused(
         generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("model.safetensors", "half a file", "not a readable safetensors file"),
+        ("config.yaml", "text: [", "not a YAML document"),
+        ("config.yaml", "format: d2rnet-report-model-1\ntext: {}", "lacks categories, model, training"),
+        ("config.yaml", "format: other", "got format 'other'"),
+    ],
+)
+def test_damaged_model_folder(
+    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], name: str, text: str, complaint: str
+) -> None:
+    (model / name).write_text(text)
+    with pytest.raises(CheckpointError, match=f"{name}: {complaint}"):
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json", "config.yaml"])
 def test_incomplete_model_folder(
     cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], name: str

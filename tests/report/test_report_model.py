@@ -143,6 +143,10 @@ def test_backbone_weights_of_another_kind_are_refused(tmp_path: Path, torchvisio
         extractor.load_backbone(tmp_path / "prefixed.pth")
     with pytest.raises(FileNotFoundError, match="backbone_weights"):
         extractor.load_backbone(tmp_path / "none.pth")
+    for name, kind in (("half.pth", "PyTorch"), ("half.safetensors", "safetensors")):
+        (tmp_path / name).write_bytes(b"half a file")
+        with pytest.raises(CheckpointError, match=f"{name}: not a readable {kind} file"):
+            extractor.load_backbone(tmp_path / name)
 
 
 @pytest.mark.parametrize(("d_model", "key"), [(18, "memory_heads"), (15, "num_heads")])

@@ -11,7 +11,7 @@ import torch
 from report_samples import small_settings, write_cohort
 from safetensors.torch import load_file
 
-from d2rnet.errors import ConfigError, D2RNetError, DatasetError
+from d2rnet.errors import CheckpointError, ConfigError, D2RNetError, DatasetError
 from d2rnet.report.model_files import load_model
 from d2rnet.report.trainer import train_report_model
 from d2rnet.report.training_record import TrainingRecord, is_better
@@ -101,14 +101,15 @@ def test_resume_after_sigterm_is_bit_identical(
     assert history(whole_run) == history(parts)
 
 
+@pytest.mark.parametrize("epoch", [1, 2])
 def test_resume_after_a_kill_before_the_checkpoint_is_bit_identical(
-    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], whole_run: Path, monkeypatch: pytest.MonkeyPatch
+    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], whole_run: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
     """A process that dies between writing history and the checkpoint repeats the epoch and leaves one line for it."""
     original = TrainingRecord.save
 
     def die(self: TrainingRecord, task: ReportTask) -> None:
-        if task.finished_epochs == 2:
+        if task.finished_epochs == epoch:
             raise KeyError("killed")
         original(self, task)
 
@@ -118,6 +119,14 @@ def test_resume_after_a_kill_before_the_checkpoint_is_bit_identical(
             train(cohort, tmp_path / "parts", report_settings)
     parts = train(cohort, tmp_path / "parts", report_settings)
     assert same_weights(whole_run, parts) and history(whole_run) == history(parts)
+
+
+def test_damaged_checkpoint_is_named(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    train(cohort, tmp_path, merge(report_settings, {"training": {"epochs": 1}}))
+    (last,) = (tmp_path / "work").glob("*/last.pt")
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"last\.pt: not a readable PyTorch file"):
+        train(cohort, tmp_path, merge(report_settings, {"training": {"epochs": 1}}))
 
 
 def test_finished_run_is_not_trained_again(

@@ -1,4 +1,4 @@
-"""Weight files: the released ones, the state that a run resumes from, and pretrained backbones of other projects.
+"""Weight files: the released ones, and pretrained backbones of other projects.
 
 Released files hold ``{"model": state}`` under detectron2's plain parameter names, readable by its ``DetectionCheckpointer``.
 """
@@ -16,7 +16,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
 from d2rnet.errors import CheckpointError
-from d2rnet.io import atomic_path
+from d2rnet.torch_files import load_torch, save_torch
 
 log = logging.getLogger(__name__)
 BACKBONE_PREFIX = "backbone.bottom_up."
@@ -43,8 +43,7 @@ SAFE_PICKLE_GLOBALS = {
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write a network's weights, atomically, as ``{"model": state}`` on the CPU."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        torch.save({"model": state}, temporary)
+    save_torch(path, {"model": state})
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
@@ -53,7 +52,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
     Raises:
         CheckpointError: no such file, unreadable, or other keys or shapes than the network's; both lists are shown.
     """
-    state = _read(path).get("model")
+    state = load_torch(path).get("model")
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: no 'model' in it; expected a weight file of 'd2rnet train-detector'.")
     own = model.state_dict()
@@ -69,34 +68,6 @@ def load_weights(path: Path, model: nn.Module) -> None:
             f"Other shape: {_shown(shapes)}."
         )
     model.load_state_dict(state, strict=True)
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write the state of a run atomically: the previous one stays until the new one is complete."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Read the state of a run.
-
-    Raises:
-        CheckpointError: unreadable.
-    """
-    return _read(path)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weight file.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable PyTorch file ({reason}). Copy it again, or delete it.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a dictionary of tensors.")
-    return content
 
 
 @dataclass(frozen=True)
@@ -128,7 +99,7 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
     Raises:
         CheckpointError: unreadable, nothing fits, or the backbone is covered in part only.
     """
-    found = _translated(_read_pickle(path) if path.suffix == ".pkl" else _read(path), path)
+    found = _translated(_read_pickle(path) if path.suffix == ".pkl" else load_torch(path), path)
     own = model.state_dict()
     loaded, used, mismatched = [], set(), []
     for name, tensor in own.items():

@@ -18,9 +18,9 @@ from detectron2.engine import HookBase
 from torch.utils.tensorboard import SummaryWriter
 
 from d2rnet.data.categories import CATEGORY_NAMES
-from d2rnet.detector.checkpoint import save_state
-from d2rnet.io import read_jsonl, write_jsonl
+from d2rnet.io import read_jsonl_of_killed, write_jsonl
 from d2rnet.progress import track
+from d2rnet.torch_files import save_torch
 
 log = logging.getLogger(__name__)
 EXIT_AFTER_SIGNAL = 143
@@ -56,7 +56,7 @@ class MetricsHook(HookBase):
     def before_train(self) -> None:
         """Drop lines that a killed run wrote after its last checkpoint; they will be written again."""
         start = self.trainer.start_iter
-        kept = [line for line in _complete_lines(self.path) if line["iterations_done"] <= start]
+        kept = [line for line in read_jsonl_of_killed(self.path) if line["iterations_done"] <= start]
         write_jsonl(self.path, kept)
         self._writer = SummaryWriter(str(self._tensorboard_folder), purge_step=start)
         self._since = time.perf_counter()
@@ -100,16 +100,6 @@ class MetricsHook(HookBase):
             stream.write(json.dumps({"iterations_done": done, **figures}) + "\n")
 
 
-def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines of a file whose last one may have been cut by a kill."""
-    if not path.is_file():
-        return
-    text = path.read_text(encoding="utf-8")
-    if not text.endswith("\n"):
-        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-    yield from read_jsonl(path)
-
-
 class CheckpointHook(HookBase):
     """Saves the state of the run every ``every`` iterations and at the end."""
 
@@ -126,7 +116,7 @@ class CheckpointHook(HookBase):
 
     def save(self) -> None:
         """Save the state after the present iteration."""
-        save_state(self._path, self.trainer.state(self.trainer.iter + 1))
+        save_torch(self._path, self.trainer.state(self.trainer.iter + 1))
 
 
 class StopSignalHook(HookBase):

@@ -18,7 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from d2rnet.detector.checkpoint import load_pretrained, load_state, save_weights
+from d2rnet.detector.checkpoint import load_pretrained, save_weights
 from d2rnet.detector.coco_scores import coco_scores
 from d2rnet.detector.config import STUDENT_NAME, TEACHER_NAME, build_cfg, write_cfg
 from d2rnet.detector.data import ImageStore, Record, assert_disjoint, load_records
@@ -31,6 +31,7 @@ from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.io import atomic_path, write_json
 from d2rnet.provenance import write_run_record
 from d2rnet.settings import Settings
+from d2rnet.torch_files import load_torch
 from d2rnet.workdir import open_work_dir
 
 log = logging.getLogger(__name__)
@@ -186,7 +187,7 @@ def run(
     student = build_model(cfg)
     counts: dict[str, Any] = {"labelled_used": len(streams[0]), "unlabelled_used": len(streams[1])}
     checkpoint = folder / CHECKPOINT_NAME
-    state = load_state(checkpoint) if checkpoint.is_file() else None
+    state = load_torch(checkpoint) if checkpoint.is_file() else None
     if settings["model"]["weights"]:
         counts["pretrained"] = load_pretrained(Path(settings["model"]["weights"]), student).counts()
     start = state["iterations_done"] if state else 0

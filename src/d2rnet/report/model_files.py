@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -83,10 +83,16 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
     for name in (WEIGHTS, VOCABULARY, CONFIG):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; the folder is made by 'd2rnet train-report-model'.")
-    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise CheckpointError(f"{folder / CONFIG}: not a YAML document ({error}). Copy the model folder again.") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise CheckpointError(f"{folder / CONFIG}: got format {found!r}; expected '{FORMAT}'. Train the model again.")
+    missing = {"text", "model", "training", "categories"} - set(config)
+    if missing:
+        raise CheckpointError(f"{folder / CONFIG}: lacks {', '.join(sorted(missing))}. Copy the model folder again.")
     for section in ("text", "model", "training"):
         validate(config[section], f"report.{section}", source=str(folder / CONFIG))
     vocabulary = load_vocabulary(folder / VOCABULARY)
@@ -98,7 +104,11 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
 
 
 def _load_weights(model: ReportModel, path: Path, vocabulary: Vocabulary) -> None:
-    with safe_open(path, framework="pt") as weights:
+    try:
+        opened = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}). Copy it again.") from error
+    with opened as weights:
         trained_with = (weights.metadata() or {}).get("vocabulary_hash")
         if trained_with != vocabulary.hash:
             raise CheckpointError(

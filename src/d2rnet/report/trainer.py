@@ -27,10 +27,11 @@ from d2rnet.report.image_cache import ImageCache
 from d2rnet.report.model import ReportModel
 from d2rnet.report.model_files import save_model
 from d2rnet.report.text import clean_report
-from d2rnet.report.training_record import BEST, HISTORY, LAST, TrainingRecord, load_state, stop_requests
+from d2rnet.report.training_record import BEST, HISTORY, LAST, TrainingRecord, stop_requests
 from d2rnet.report.training_task import ReportTask, make_loader
 from d2rnet.report.validation import validate_model
 from d2rnet.report.vocabulary import Vocabulary, load_vocabulary
+from d2rnet.torch_files import load_torch
 from d2rnet.workdir import open_work_dir
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ def train_report_model(
         inputs["backbone_weights"] = settings["model"]["backbone_weights"]
     with open_work_dir(work, settings={**settings, "training": training}, inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, work / "images", tokens, settings)
+        del splits  # the datasets hold what training needs of them, in a fifth of the memory
         _fit(folder, datasets, tokens, settings, torch_device)
         _export(folder, output, tokens, settings)
     write_run_record(
@@ -156,10 +158,12 @@ def _fit(
     with stop_requests() as stop:
         record = TrainingRecord(folder, settings=training, validate=validate, stop=stop)
         if (folder / LAST).is_file():
-            state = load_state(folder / LAST)
+            state = load_torch(folder / LAST)
             task.resume(state)
             record.resume(state)
             log.info("resuming at step %d of %d", task.finished_steps, task.total_steps)
+        else:
+            (folder / HISTORY).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
         if task.finished_steps < task.total_steps:
             _make_trainer(folder, task, record, device).fit(task)
 
@@ -192,7 +196,7 @@ def _make_trainer(folder: Path, task: ReportTask, record: TrainingRecord, device
 
 
 def _export(folder: Path, output: Path, vocabulary: Vocabulary, settings: dict[str, Any]) -> None:
-    best = load_state(folder / BEST)
+    best = load_torch(folder / BEST)
     save_model(
         output,
         best["model"],

@@ -16,10 +16,10 @@ from types import FrameType
 from typing import Any
 
 import lightning
-import torch
 
-from d2rnet.io import atomic_path, read_jsonl, write_jsonl
+from d2rnet.io import read_jsonl_of_killed, write_jsonl
 from d2rnet.report.training_task import ReportTask
+from d2rnet.torch_files import save_torch
 
 log = logging.getLogger(__name__)
 LAST, BEST, HISTORY = "last.pt", "best.pt", "metrics.jsonl"
@@ -54,17 +54,6 @@ def stop_requests() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a torch file atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Read a torch file that holds tensors and plain values only."""
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 Validate = Callable[[], dict[str, float]]
 
 
@@ -82,12 +71,11 @@ class TrainingRecord(lightning.Callback):
         """Go on from a checkpoint: take over the best scores and cut history that is newer than the checkpoint."""
         self.best = state["best"]
         history = self.folder / HISTORY
-        if history.is_file():
-            write_jsonl(history, [row for row in _whole_lines(history) if row["step"] <= state["finished_steps"]])
+        write_jsonl(history, [row for row in read_jsonl_of_killed(history) if row["step"] <= state["finished_steps"]])
 
     def save(self, task: ReportTask) -> None:
         """Write the checkpoint."""
-        save_state(self.folder / LAST, {**task.state(), "best": self.best})
+        save_torch(self.folder / LAST, {**task.state(), "best": self.best})
         self._saved = time.monotonic()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -138,7 +126,7 @@ class TrainingRecord(lightning.Callback):
     def _keep_if_best(self, task: ReportTask, row: dict[str, float]) -> None:
         if is_better(row, self.best, selection=self.settings["selection"]):
             self.best = dict(row)
-            save_state(self.folder / BEST, {"model": task.model.state_dict(), "selected": self.best})
+            save_torch(self.folder / BEST, {"model": task.model.state_dict(), "selected": self.best})
 
     def _report_progress(self, task: ReportTask, now: float) -> None:
         rate = (task.finished_steps - self._start_step) / (now - self._started)
@@ -157,14 +145,6 @@ def is_better(row: dict[str, float], best: dict[str, float], *, selection: str) 
     if selection == "loss" or row["val_bleu_4"] == best["val_bleu_4"]:
         return row["val_loss"] < best["val_loss"]
     return row["val_bleu_4"] > best["val_bleu_4"]
-
-
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Read history; a last line that a killed process left half-written is dropped."""
-    text = path.read_text(encoding="utf-8")
-    if text and not text.endswith("\n"):
-        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
-    return list(read_jsonl(path))
 
 
 def _task(module: lightning.LightningModule) -> ReportTask:

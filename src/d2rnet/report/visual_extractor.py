@@ -11,12 +11,13 @@ Shapes: N images, S input side, C backbone channels, (h, w) map, P patch channel
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 import torchvision
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from d2rnet.errors import CheckpointError
+from d2rnet.torch_files import load_torch
 
 # Mean over the three channels of ImageNet's mean and standard deviation, for pixels in [0, 1].
 PIXEL_MEAN, PIXEL_STD = 0.449, 0.226
@@ -97,13 +98,20 @@ class VisualExtractor(nn.Module):
 
         Raises:
             FileNotFoundError: there is no such file.
-            CheckpointError: a weight of the backbone is missing in the file or has another shape.
+            CheckpointError: unreadable, or a weight of the backbone is missing in the file or has another shape.
         """
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"report.model.backbone_weights: {path}: no such file.")
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True, map_location="cpu")
+        state = _read_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
         load_matching(self.backbone, _one_channel(state), source=path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}). Copy it again.") from error
 
 
 def _one_channel(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
