@@ -1,5 +1,7 @@
 """Geometry of images and boxes, several images an entry, the cache of decoded images."""
 
+import dataclasses
+import errno
 import json
 import pickle
 from pathlib import Path
@@ -8,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from d2rnet.errors import DatasetError
 from d2rnet.report import image_cache
@@ -86,6 +89,15 @@ def test_two_images_and_collation(root: Path) -> None:
     assert torch.equal(batch.pixels[1, 0], batch.pixels[0, 0]) and batch.pixels[0, 1].max() == 0
 
 
+def test_every_tensor_of_a_batch_is_pinned(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader pins what it knows and leaves the rest in silence; without a GPU, pinning is replaced by adding 1."""
+    batch = collate([make_dataset([make_entry()], root)[0]])
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.to(torch.float32) + 1)
+    pinned = pin_memory(batch)
+    for field in dataclasses.fields(batch):
+        assert torch.equal(getattr(pinned, field.name), getattr(batch, field.name).to(torch.float32) + 1), field.name
+
+
 def test_batch_without_any_box(root: Path) -> None:
     none = make_entry(boxes=[], scores=[], labels=[])
     batch = collate([make_dataset([none], root)[0]])
@@ -108,9 +120,10 @@ def test_image_of_another_size_is_refused(root: Path) -> None:
         read_input(root / "wide.png", (60, 100), 32)
 
 
-def test_cache_equals_direct_decoding_and_is_used_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_cache_equals_direct_decoding_and_is_used_again(root: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     sources = [(root / "wide.png", (50, 100)), (root / "tall.png", (80, 40))]
-    first = ImageCache(root / "cache", sources, size_px=32, workers=0)
+    first = ImageCache(root / "cache", sources, size_px=32, workers=workers)
     direct = DirectImages(sources, size_px=32)
     assert all(np.array_equal(first[row], direct[row]) for row in range(2))
 
@@ -128,6 +141,35 @@ def test_pickled_cache_holds_no_pixels(root: Path) -> None:
     text = pickle.dumps(cache)
     assert len(text) < 1000
     assert np.array_equal(pickle.loads(text)[0], expected)
+
+
+def test_a_killed_filling_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [(root / "wide.png", (50, 100)), (root / "tall.png", (80, 40))]
+    original, decoded = image_cache.read_input, []
+
+    def killed(path: Path, *size: object) -> np.ndarray:
+        if path.name == "tall.png" and not decoded:
+            raise KeyboardInterrupt
+        return original(path, *size)
+
+    monkeypatch.setattr(image_cache, "FLUSH_EVERY", 1)
+    monkeypatch.setattr(image_cache, "read_input", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ImageCache(root / "cache", sources, size_px=32, workers=0)
+    monkeypatch.setattr(image_cache, "read_input", lambda path, *size: decoded.append(path.name) or original(path, *size))
+    cache = ImageCache(root / "cache", sources, size_px=32, workers=0)
+    assert decoded == ["tall.png"]
+    assert cache[0].max() == 255
+
+
+def test_full_disk_is_an_error_before_anything_is_decoded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(image_cache.os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        ImageCache(root / "cache", [(root / "wide.png", (50, 100))], size_px=32, workers=0)
+    assert list((root / "cache").rglob("*.u8")) == []
 
 
 def test_changed_file_is_decoded_again(root: Path) -> None:

@@ -21,7 +21,13 @@ SHOWN_SUSPECTS = 10
 
 
 def map_in_processes(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, what: str, chunk_size: int = 4
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    what: str,
+    setting: str = "runtime.workers",
+    chunk_size: int = 4,
 ) -> Iterator[Result]:
     """Yield ``function(item)`` for each item, in order.
 
@@ -33,6 +39,7 @@ def map_in_processes(
         items: what to apply it to.
         workers: processes; 1 works in this process.
         what: what is being done, for the error message.
+        setting: the setting that ``workers`` comes from, for the error message.
         chunk_size: items sent to a worker at a time; larger where an item takes less than a millisecond.
 
     Raises:
@@ -61,7 +68,7 @@ def map_in_processes(
         suspects = "\n  ".join(str(item) for item in items[first : first + SHOWN_SUSPECTS])
         raise D2RNetError(
             f"{what}: a worker process was killed near item {first + 1} of {len(items)}, most often for lack of memory. Lower "
-            f"runtime.workers (now {workers}) or give the job more memory, then run again. If the same item fails again, a "
+            f"{setting} (now {workers}) or give the job more memory, then run again. If the same item fails again, a "
             f"decoder crashes on it; it is one of these or the next few:\n  {suspects}"
         ) from error
     finally:

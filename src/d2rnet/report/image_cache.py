@@ -5,11 +5,10 @@ is kept, nothing is cut off, and one scale with two offsets maps boxes of the or
 full-size radiograph costs far more than a training step on it, so each file is decoded once into a uint8 memory map.
 """
 
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,14 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from d2rnet.data.dicom import read_radiograph
-from d2rnet.errors import D2RNetError, DatasetError
+from d2rnet.data.parallel import map_in_processes
+from d2rnet.errors import DatasetError
 from d2rnet.io import fingerprint
 from d2rnet.problems import Problems
 from d2rnet.progress import track
 
 FLUSH_EVERY = 256
+DECODED_AT_A_TIME = 16
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,19 @@ def _file_state(path: Path) -> tuple[int, int]:
 
 
 def _open_map(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
-    """Open a memory map for writing, made of zeros if it is new or of another size."""
-    fits = path.is_file() and path.stat().st_size == int(np.prod(shape))
-    return np.memmap(path, dtype=np.uint8, mode="r+" if fits else "w+", shape=shape)
+    """Open a memory map for writing, made of zeros if it is new or of another size.
+
+    Its space is taken at once: on a disk that fills up later, a write into a map kills the process without a word.
+    """
+    size = int(np.prod(shape))
+    if not path.is_file() or path.stat().st_size != size:
+        with path.open("wb") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, size)
+            except OSError:
+                path.unlink()
+                raise
+    return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape)
 
 
 def _fill(pixels: np.memmap, done: np.memmap, sources: Sequence[Source], size_px: int, workers: int) -> None:
@@ -165,9 +176,17 @@ def _fill(pixels: np.memmap, done: np.memmap, sources: Sequence[Source], size_px
     if not missing:
         return
     problems = Problems()
-    jobs = [(row, *sources[row], size_px) for row in missing]
+    decode = partial(_decode, size_px=size_px)
+    decoded = map_in_processes(
+        decode,
+        [sources[row] for row in missing],
+        workers=workers,
+        what="decode radiographs",
+        setting="report.training.workers",
+        chunk_size=DECODED_AT_A_TIME,
+    )
     fresh: list[int] = []
-    for row, image, complaint in track(_decode(jobs, workers), total=len(jobs), what="decode radiographs"):
+    for row, (image, complaint) in zip(missing, track(decoded, total=len(missing), what="decode radiographs"), strict=True):
         if image is None:
             problems.add("unreadable_image", file=sources[row][0], record="pixels", got=complaint,
                          expected="the radiograph of annotation.json", remedy="Run 'd2rnet verify-inputs'.")  # fmt: skip
@@ -188,26 +207,9 @@ def _mark_done(pixels: np.memmap, done: np.memmap, rows: list[int]) -> None:
     done.flush()
 
 
-Job = tuple[int, Path, tuple[int, int], int]
-
-
-def _decode(jobs: list[Job], workers: int) -> Iterator[tuple[int, NDArray[np.uint8] | None, str]]:
-    if workers < 2:
-        yield from map(_decode_one, jobs)
-        return
+def _decode(source: Source, *, size_px: int) -> tuple[NDArray[np.uint8] | None, str]:
+    """Return the input, or None with the reason why there is none."""
     try:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield from pool.map(_decode_one, jobs, chunksize=16)
-    except BrokenProcessPool as error:
-        raise D2RNetError(
-            f"a decoding process died (killed for memory?) with {workers} at work; decoded images are kept. "
-            "Lower report.training.workers or give the job more memory, then run again."
-        ) from error
-
-
-def _decode_one(job: Job) -> tuple[int, NDArray[np.uint8] | None, str]:
-    row, path, image_hw, size_px = job
-    try:
-        return row, read_input(path, image_hw, size_px), ""
+        return read_input(*source, size_px), ""
     except (DatasetError, OSError) as error:
-        return row, None, str(error)
+        return None, str(error)
