@@ -114,6 +114,7 @@ def test_undefined_figures_are_dashes(run: dict[str, Any], capsys: pytest.Captur
     ("name", "edit", "complaint"),
     [
         ("detector_metrics", {"student": {"AP50": 0.5}}, r"detector\.json: student has no 'AP40' \(it has AP50\)"),
+        ("detector_metrics", {"protocol": None}, r"detector\.json: 'protocol' is None; expected an object"),
         ("detector_metrics", {"ema_teacher": None}, r"'ema_teacher' is None; expected an object"),
         ("report_metrics", {"scores": {"bleu_4": 1}}, r"reports\.json: scores has no 'bleu_1'"),
         ("report_metrics", {"protocol": "r2gen"}, r"'protocol' is 'r2gen'"),

@@ -62,6 +62,7 @@ def summarize(*, detector_metrics: Path, report_metrics: Path, counts: Sequence[
         DatasetError: an input is no JSON object or lacks a figure; names file and key.
     """
     detector, reports = _read_object(detector_metrics), _read_object(report_metrics)
+    _section(detector, "protocol", detector_metrics)
     counted = {_step_name(path): _read_object(path) for path in counts if path.name != COHORT_FILE}
     synthetic = any(path.name == COHORT_FILE for path in counts)
     rows = [*detector_rows(detector, detector_metrics), *report_rows(reports, report_metrics)]
