@@ -108,7 +108,7 @@ def check_detectron2() -> Iterator[Finding]:
     try:
         importlib.import_module("detectron2")
     except ImportError as error:
-        remedy = f"{SET_UP}, or set DETECTRON2_SPEC to a build of yours (docs/getting-started.md)"
+        remedy = f"{SET_UP}, or set DETECTRON2_SPEC to a build of yours (docs/how-to/install.md)"
         yield Finding("detectron2", str(error), ok=False, remedy=remedy)
         return
     yield Finding("detectron2", detectron2_origin())
