@@ -114,6 +114,75 @@ def test_detections_carry_the_uncertainty_of_their_own_proposal(network: Unbiase
     assert kept.tolist() == [1, 0]
 
 
+def sampled(made: Instances) -> Instances:
+    """Two sampled proposals of an image with one box: 2 px too wide on the right, and background."""
+    proposals = Instances((64, 64))
+    proposals.proposal_boxes = Boxes(torch.tensor([[10.0, 12.0, 32.0, 40.0], [40.0, 40.0, 60.0, 60.0]]))
+    proposals.gt_classes = torch.tensor([3, 22])
+    for name, values in made.get_fields().items():
+        if name != "gt_classes":
+            proposals.set(name, values[torch.zeros(2, dtype=torch.int64)])
+    return proposals
+
+
+def test_box_losses_by_hand(network: UnbiasedTeacherRCNN) -> None:
+    head = network.roi_heads.box_predictor
+    wrong = 10 * 2 / 22  # delta of the right boundary; the prediction is 0
+    found = head.losses((torch.zeros(2, 23), torch.zeros(2, 4), torch.zeros(2, 4)), [sampled(target(BOX))])
+    assert found["loss_cls"].item() == pytest.approx((22 / 23) ** 1.5 * math.log(23))
+    assert found["loss_box_reg"].item() == pytest.approx(wrong / 2)
+    nll = wrong**2 / 2 / 0.25 + 4 * math.log(0.5) + 2 * math.log(2 * math.pi)
+    assert found["loss_box_nll"].item() == pytest.approx(0.05 * 20 / 22 * nll / 2)
+
+
+@pytest.mark.parametrize(("student_sigma", "listens"), [(0.9, True), (0.25, False)])
+def test_listening_compares_with_the_students_own_uncertainty(
+    network: UnbiasedTeacherRCNN, student_sigma: float, listens: bool
+) -> None:
+    logit = torch.full((2, 4), math.log(student_sigma / (1 - student_sigma)))
+    pseudo = [sampled(target(BOX, [0.9], sigma=0.2))]
+    found = network.roi_heads.box_predictor.losses((torch.zeros(2, 23), torch.zeros(2, 4), logit), pseudo)
+    assert found["loss_box_reg_pseudo"].item() == pytest.approx(10 * 2 / 22 / 2 if listens else 0)
+
+
+def test_anchors_are_moved_to_their_own_box(network: UnbiasedTeacherRCNN) -> None:
+    boxes = [[10.0, 12.0, 30.0, 40.0], [40.0, 40.0, 60.0, 60.0]]
+    anchors, made = Boxes(torch.tensor(boxes)), target(boxes)
+    matched = [network.proposal_generator.match_anchors(anchors, made)]
+    labels = matched[0][0][None]
+    assert labels.tolist() == [[1, 1]]
+    loss = network.proposal_generator._box_loss(anchors, torch.zeros(1, 2, 4), labels, [made], matched, [0])
+    assert loss.item() == 0
+
+
+@pytest.mark.parametrize("anchor", [0, 2])
+def test_outputs_of_the_rpn_belong_to_their_anchors(network: UnbiasedTeacherRCNN, anchor: int) -> None:
+    """One sure cell of one level, moved to the right by a quarter of its width."""
+    rpn = network.proposal_generator.eval()
+    images = network.preprocess_image([view(target([]))])
+    with torch.no_grad():
+        features = network.eval().backbone(images.tensor)
+    levels = [features[name] for name in rpn.in_features]
+    logits = [level.new_full((1, 3, *level.shape[2:]), -9.0) for level in levels]
+    deltas = [level.new_zeros((1, 12, *level.shape[2:])) for level in levels]
+    row, column = 3, 4
+    logits[0][0, anchor, row, column] = 9.0
+    deltas[0][0, 4 * anchor, row, column] = 0.25
+    rpn.rpn_head.forward = lambda _: (logits, deltas)
+    (proposals,), _ = rpn(images, features)
+    width = logits[0].shape[3]
+    x1, y1, x2, y2 = rpn.anchor_generator(levels)[0].tensor[(row * width + column) * 3 + anchor].tolist()
+    shift = 0.25 * (x2 - x1)
+    assert proposals.proposal_boxes.tensor[0].tolist() == pytest.approx([x1 + shift, y1, x2 + shift, y2], abs=1e-3)
+
+
+def test_pixels_are_normalised_and_padding_is_the_mean(network: UnbiasedTeacherRCNN) -> None:
+    images = network.preprocess_image([{"image": torch.full((1, 40, 64), 255, dtype=torch.uint8)}])
+    assert images.tensor.shape == (1, 1, 64, 64)
+    assert images.tensor[0, 0, 39, 0].item() == pytest.approx((255 - 127.5) / 64)
+    assert images.tensor[0, 0, 40:].abs().max() == 0
+
+
 def test_one_and_three_equal_channels_are_the_same_image(network: UnbiasedTeacherRCNN) -> None:
     image = torch.randint(0, 256, (1, 64, 64), dtype=torch.uint8)
     with torch.no_grad():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from d2rnet.detector.pseudo_labels import attach_targets, select_pseudo_boxes
+from d2rnet.detector.pseudo_labels import attach_targets, draw_pseudo_labels, select_pseudo_boxes
 
 
 def detections(scores: list[float]) -> Instances:
@@ -41,3 +41,13 @@ def test_what_becomes_of_an_image_without_pseudo_boxes(policy: str, kept: list[s
     assert [view["image_id"] for view in attached] == kept
     assert len(attached[-1]["instances"]) == 1
     assert "instances" not in views[0]
+
+
+def test_targets_come_in_the_order_of_the_views() -> None:
+    class Teacher:
+        def inference(self, views: list[dict], do_postprocess: bool) -> list[Instances]:
+            assert not do_postprocess  # the frame stays that of the weak view
+            return [detections([view["score"]]) for view in views]
+
+    targets = draw_pseudo_labels(Teacher(), [{"score": 0.9}, {"score": 0.1}, {"score": 0.8}], 0.7)  # type: ignore[arg-type]
+    assert [target.gt_scores.tolist() for target in targets] == [[pytest.approx(0.9)], [], [pytest.approx(0.8)]]

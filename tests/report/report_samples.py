@@ -108,4 +108,6 @@ def make_model(seed: int = 0, **changes: Any) -> ReportModel:
     """Small model in evaluation mode whose memory and norms are not at their neutral start."""
     torch.manual_seed(seed)
     settings = complete({"model": SMALL_MODEL | changes}, "report")["model"]
-    return ReportModel(settings, num_tokens=NUM_TOKENS, num_categories=22).eval()
+    model = ReportModel(settings, num_tokens=NUM_TOKENS, num_categories=22).eval()
+    torch.nn.init.normal_(model.transformer.conditioned_norms.weight, std=0.3)
+    return model

@@ -68,6 +68,42 @@ def test_reported_log_prob_is_that_of_the_report(model: ReportModel, beams: int)
         assert float(decoded.log_probs[row]) == pytest.approx(expected, abs=1e-3)
 
 
+def literal_search(model: ReportModel, encoded, row: int, *, beams: int, limit: int, penalty: float) -> list[int]:
+    """Beam search as the paper tells it: a list of beams, whole prefixes scored anew, no early end."""
+    opened: list[tuple[float, list[int]]] = [(0.0, [])]
+    finished: list[tuple[float, list[int]]] = []
+    for length in range(1, limit + 1):
+        candidates = []
+        for total, tokens in opened:
+            ids = torch.tensor([[BOS_ID, *tokens]])
+            logits = model.transformer(encoded.tokens[row : row + 1], encoded.mask[row : row + 1], ids)[0, -1]
+            log_probs = logits.log_softmax(-1).tolist()
+            allowed = set(range(NUM_TOKENS)) - {PAD_ID, BOS_ID, UNK_ID}
+            candidates += [(total + log_probs[token], [*tokens, token]) for token in allowed]
+        best = sorted(candidates, reverse=True)[:beams]
+        ended = [beam for beam in best if beam[1][-1] == EOS_ID or length == limit]
+        finished += [(total / length**penalty, tokens) for total, tokens in ended]
+        opened = [beam for beam in best if beam not in ended]
+    return max(finished)[1]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+@pytest.mark.parametrize("beams", [2, 3])
+@pytest.mark.parametrize("seed", range(4))
+@torch.no_grad()
+def test_equals_a_literal_search(beams: int, penalty: float, seed: int) -> None:
+    model = make_model(seed=seed)
+    model.transformer.logits.weight.mul_(2)
+    model.transformer.logits.bias[EOS_ID] += 1.5
+    encoded = model.encode(make_batch(seed=seed))
+    options = SearchOptions(beam_size=beams, max_tokens=7, length_penalty=penalty)
+    decoded = beam_search(model.transformer, encoded.tokens, encoded.mask, options)
+    for row in range(3):
+        expected = literal_search(model, encoded, row, beams=beams, limit=7, penalty=penalty)
+        assert written(decoded.token_ids[row]) == expected
+        assert float(decoded.log_probs[row]) == pytest.approx(score(model, encoded, row, expected), abs=1e-4)
+
+
 def test_batch_equals_single(model: ReportModel) -> None:
     encoded = model.encode(make_batch())
     options = SearchOptions(beam_size=3, max_tokens=10)

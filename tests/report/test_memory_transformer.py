@@ -116,6 +116,23 @@ def test_reordered_beams_continue_their_own_prefix() -> None:
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+def test_embedding_is_scaled_and_gets_its_position() -> None:
+    transformer = make_model().transformer
+    found = transformer._embed(torch.tensor([[7]]), start=3)
+    position = sinusoidal_positions(3, 1, 16, like=found)
+    assert torch.allclose(found[0], transformer.embedding.weight[7] * 4 + position, atol=1e-6)  # sqrt(16)
+
+
+def test_the_memory_changes_the_logits() -> None:
+    model, batch = make_model(), make_batch(lesions=(2,))
+    encoded = model.encode(batch)
+    state = model.transformer.start(encoded.tokens, encoded.mask, beams=2)
+    state.memory = state.memory.clone()
+    state.memory[1] += 1
+    one, other = model.transformer.step(torch.tensor([1, 1]), state)
+    assert not torch.allclose(one, other, atol=1e-3)
+
+
 def test_cross_attention_is_a_distribution_over_tokens_that_are_there() -> None:
     model, batch = make_model(), make_batch(lesions=(2, 0, 3))
     encoded = model.encode(batch)

@@ -1,6 +1,7 @@
 """Training: learns, resumes exactly, stops on request, refuses what does not fit."""
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -16,7 +17,8 @@ from d2rnet.report.model_files import load_model
 from d2rnet.report.trainer import train_report_model
 from d2rnet.report.training_record import TrainingRecord, is_better
 from d2rnet.report.training_task import ReportTask, learning_rate
-from d2rnet.report.vocabulary import build_vocabulary
+from d2rnet.report.validation import token_loss
+from d2rnet.report.vocabulary import BOS_ID, PAD_ID, build_vocabulary
 from d2rnet.settings import merge
 
 
@@ -208,6 +210,14 @@ def test_reports_without_words_are_counted_and_an_empty_split_refused(
     (cohort / "annotation.json").write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="split 'val'"):
         train(cohort, tmp_path / "b", short)
+
+
+def test_padding_costs_nothing() -> None:
+    logits = torch.zeros(2, 2, 5)
+    logits[0, 0, 4] = math.log(4.0)  # p = 1/2
+    logits[:, 1, 0] = -9.0
+    token_ids = torch.tensor([[BOS_ID, 4, PAD_ID], [BOS_ID, 3, PAD_ID]])
+    assert float(token_loss(logits, token_ids)) == pytest.approx((math.log(2) + math.log(5)) / 2)
 
 
 def test_learning_rate_by_hand() -> None:
