@@ -29,6 +29,14 @@ def test_focal_loss_of_a_sure_proposal() -> None:
     assert focal_loss(logits, torch.tensor([0]), 1.5).item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 1.5])
+def test_focal_gradient_of_an_entirely_sure_proposal_is_zero(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    focal_loss(logits, torch.tensor([0]), gamma).backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [[0.0, 0.0]]
+
+
 def test_nll_by_hand() -> None:
     deltas = torch.tensor([[1.0, 0.0, 0.0, 2.0]])
     iou = torch.tensor([0.8])

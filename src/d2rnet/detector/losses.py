@@ -26,7 +26,9 @@ def focal_loss(logits: Tensor, targets: Tensor, gamma: float) -> Tensor:
         Scalar; 0 without proposals.
     """
     cross_entropy = F.cross_entropy(logits.float(), targets, reduction="none")
-    return ((1.0 - torch.exp(-cross_entropy)) ** gamma * cross_entropy).sum()
+    # The least float keeps the gradient of a gamma below 1 finite where a proposal is entirely sure.
+    doubt = (1.0 - torch.exp(-cross_entropy)).clamp(min=torch.finfo(torch.float32).tiny)
+    return (doubt**gamma * cross_entropy).sum()
 
 
 def uncertainty_nll(deltas: Tensor, targets: Tensor, uncertainty_logits: Tensor, iou: Tensor) -> Tensor:
