@@ -90,6 +90,18 @@ def test_synthetic_data_is_said_to_be(run: dict[str, Any], tmp_path: Path, capsy
     assert json.loads((run["output"] / "summary.json").read_text())["synthetic"] is True
 
 
+@pytest.mark.parametrize(("images", "reports", "few"), [(17, 1, True), (120, 49, True), (49, 170, True), (50, 50, False)])
+def test_few_cases_are_said_to_be_a_smoke_test(
+    run: dict[str, Any], capsys: pytest.CaptureFixture[str], images: int, reports: int, few: bool
+) -> None:
+    change(run["detector_metrics"], {"n_images": images})
+    protocol = json.loads(run["report_metrics"].read_text())["protocol"]
+    change(run["report_metrics"], {"protocol": {**protocol, "n": reports}})
+    summarize(**run)
+    text = " ".join(capsys.readouterr().out.split())
+    assert (f"Few test cases ({images} images for the detector, {reports} reports): a smoke test." in text) is few
+
+
 def test_meteor_not_run_carries_its_remedy(run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     note = "not run: Java is not on PATH. Install Java"
     change(run["report_metrics"], {"scores": {**SCORES, "meteor": None}, "notes": {"meteor": note}})

@@ -21,6 +21,11 @@ SYNTHETIC_NOTE = (
     "The data is the synthetic demo cohort: the figures show that the workflow runs and that its models learn. "
     "They say nothing about patients."
 )
+FEW_CASES = 50  # fewer test images or reports than this are no sample (own choice)
+FEW_NOTE = (
+    "Few test cases ({images} images for the detector, {reports} reports): a smoke test. The figures show that the files go all "
+    "the way through, nothing more."
+)
 DETECTOR_ROWS = ("AP50", "AP40", "AP75", "AP")
 DETECTOR_REQUIRED = ("AP50", "AP40")
 REPORT_ROWS = {
@@ -169,6 +174,9 @@ def as_markdown(
         synthetic: the data is the demo cohort.
     """
     lines = ["# Results", "", *([*_wrap(SYNTHETIC_NOTE), ""] if synthetic else [])]
+    sizes = {"images": detector.get("n_images"), "reports": reports["protocol"].get("n")}
+    if any(isinstance(size, int) and size < FEW_CASES for size in sizes.values()):
+        lines += [*_wrap(FEW_NOTE.format(**sizes)), ""]
     lines += [*_table(("figure", "result", "beside it", "measured on"), [tuple(asdict(row).values()) for row in rows]), ""]
     items = [f"{metric}: {note}" for metric, note in reports.get("notes", {}).items()]
     items += [LEGEND, f"detector protocol: {_one_line(detector['protocol'])}."]
