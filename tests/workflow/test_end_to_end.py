@@ -162,3 +162,12 @@ def test_threshold_change_reuses_everything_before(repository, run, tmp_path):
     annotation = load_annotation(copy / target)
     assert all(not entry["boxes"] for split in annotation.values() for entry in split)
     assert (copy / "results/predict_boxes/predictions.json").stat().st_mtime_ns == before
+
+
+def test_snakemake_report_is_one_page_with_the_tables(repository, run, tmp_path):
+    page = tmp_path / "report.html"
+    done = snakemake(repository, run, "--configfile", str(repository / TINY), "--report", str(page))
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = page.read_text()
+    for expected in ("summary.md", "from box annotations to written reports", "shuffled references", "Pseudo boxes"):
+        assert expected in text
