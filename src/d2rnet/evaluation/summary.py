@@ -23,8 +23,8 @@ SYNTHETIC_NOTE = (
 )
 FEW_CASES = 50  # fewer test images or reports than this are no sample (own choice)
 FEW_NOTE = (
-    "Few test cases ({images} images for the detector, {reports} reports): a smoke test. The figures show that the files go all "
-    "the way through, nothing more."
+    "Few test cases ({images} images for the detector, {reports} reports): a smoke test. The figures show that the files go "
+    "all the way through, nothing more."
 )
 DETECTOR_ROWS = ("AP50", "AP40", "AP75", "AP")
 DETECTOR_REQUIRED = ("AP50", "AP40")
