@@ -19,7 +19,7 @@ from d2rnet.data.dicom import read_radiograph
 from d2rnet.io import atomic_path, read_jsonl
 
 COLUMNS = 3
-TEXT_WIDTH = 46  # characters a line
+TEXT_WIDTH = 44  # characters a line
 
 
 def draw(run: Path, image_root: Path, output: Path, *, count: int, first: int) -> None:
@@ -27,18 +27,18 @@ def draw(run: Path, image_root: Path, output: Path, *, count: int, first: int) -
     entries = load_annotation(run / "results/build_annotation/annotation.json")["test"][first : first + count]
     generated = {record["id"]: record for record in read_jsonl(run / "results/generate_reports/test.jsonl")}
     rows = -(-len(entries) // COLUMNS)
-    figure, axes = plt.subplots(rows, COLUMNS, figsize=(4.2 * COLUMNS, 6.6 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(4.4 * COLUMNS, 7.2 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, entry in zip(axes.flat, entries, strict=False):
         draw_entry(axis, entry, generated[entry["id"]], image_root)
-    figure.tight_layout()
     with atomic_path(output) as temporary:
-        figure.savefig(temporary, dpi=80)
+        figure.savefig(temporary, dpi=80, bbox_inches="tight")
 
 
 def draw_entry(axis: plt.Axes, entry: dict, record: dict, image_root: Path) -> None:
     """Draw the first image of an entry, the boxes on it, and both texts below."""
+    axis.set_anchor("N")
     axis.imshow(read_radiograph(image_root / entry["image_path"][0]).pixels, cmap="gray", vmin=0, vmax=255)
     palette = plt.get_cmap("tab20")
     on_first = entry.get("box_image", [0] * len(entry["boxes"]))
