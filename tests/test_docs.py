@@ -69,12 +69,14 @@ def test_readme_shows_the_two_commands_and_the_notice(repository):
 
 def test_settings_named_in_docs_exist(pages):
     pattern = re.compile(r"`((?:data|detector|annotation|report|evaluation|runtime)(?:\.(?!(?:py|json)`)[a-z0-9_]+)+)`")
+    unknown = []
     for page, text in pages.items():
         for dotted in pattern.findall(text):
             try:
                 section_schema(dotted)
             except KeyError:
-                pytest.fail(f"{page.name}: {dotted} is not a key of the configuration")
+                unknown.append(f"{page.name}: {dotted}")
+    assert unknown == [], "not a key of the configuration"
 
 
 def test_files_named_in_docs_exist(repository, pages):

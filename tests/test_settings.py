@@ -28,7 +28,7 @@ def test_every_setting_has_a_description():
 @pytest.mark.parametrize("preset", ["d2rnet", "utv2", "open_data", "tiny"])
 def test_presets_are_valid_overlays(repository, preset):
     overlay = yaml.safe_load((repository / "workflow" / "presets" / f"{preset}.yaml").read_text())
-    settings.complete(overlay)
+    assert settings.merge(settings.complete(overlay), overlay) == settings.complete(overlay)
 
 
 def test_misspelled_key_is_named_with_the_closest_one():

@@ -163,13 +163,10 @@ def patient_in_two_splits(cohort: Cohort) -> None:
     write_gz(table, [row.replace("a2-01,50000002,10000001,train", "a2-01,50000002,10000001,test") for row in rows])
 
 
-def test_image_linked_into_reports(cohort: Cohort) -> None:
+def image_of_test_linked_into_reports(cohort: Cohort) -> None:
     image = mimic_image(cohort.mimic, "50000002", "a2-01")
     image.unlink()
     image.symlink_to(cohort.vindr / "test" / f"{TEST_IDS[0]}.png")
-
-
-test_image_linked_into_reports.__test__ = False  # type: ignore[attr-defined]
 
 
 def no_validation_reports(cohort: Cohort) -> None:
@@ -191,7 +188,7 @@ def no_validation_reports(cohort: Cohort) -> None:
         (same_id_in_train_and_test, "id_in_train_and_test", [TEST_IDS[0]]),
         (unsafe_id, "unsafe_id", ["../evil"]),
         (patient_in_two_splits, "patient_in_two_splits", ["10000001", "test, train"]),
-        (test_image_linked_into_reports, "labelled_test_image_in_training", ["image a2-01", "split train", TEST_IDS[0]]),
+        (image_of_test_linked_into_reports, "labelled_test_image_in_training", ["image a2-01", "split train", TEST_IDS[0]]),
         (no_validation_reports, "empty_split", ["val", "no image with a report"]),
     ],
 )

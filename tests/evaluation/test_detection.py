@@ -63,7 +63,7 @@ def test_no_detection_at_all_and_no_box_at_all() -> None:
 
 
 @pytest.fixture
-def test_split(tmp_path: Path) -> Path:
+def labelled_test(tmp_path: Path) -> Path:
     from d2rnet.data.coco import write_coco
 
     image = {"id": 1, "file_name": "1.png", "height": 100, "width": 100, "source_id": "s1"}
@@ -73,7 +73,7 @@ def test_split(tmp_path: Path) -> Path:
 
 
 def test_metrics_of_both_networks_with_their_protocol(
-    test_split: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    labelled_test: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widths = {"student_final.pth": 4.5, "model_final.pth": 9.0}
 
@@ -84,7 +84,7 @@ def test_metrics_of_both_networks_with_their_protocol(
     for name in ("config.yaml", *widths):
         (tmp_path / name).write_text("x")
     detection.evaluate_detector(
-        labelled_test=test_split, model=tmp_path, output=tmp_path / "out", device="cpu",
+        labelled_test=labelled_test, model=tmp_path, output=tmp_path / "out", device="cpu",
         settings=default_settings("detector.prediction"),
     )  # fmt: skip
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())

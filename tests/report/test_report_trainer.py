@@ -73,7 +73,8 @@ def test_outputs_and_metadata(whole_run: Path) -> None:
 def test_test_split_is_never_looked_at(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
     for image in cohort.glob("test_*.png"):
         image.unlink()
-    train(cohort, tmp_path, merge(report_settings, {"training": {"epochs": 1}}))
+    model = train(cohort, tmp_path, merge(report_settings, {"training": {"epochs": 1}}))
+    assert (model / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("stop_after", [2, 3, 4, 9])
