@@ -39,6 +39,9 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
+        rules.predict_boxes.output.predictions,
+        rules.build_annotation.output.annotation,
+        rules.generate_reports.output.test,
         rules.summarize.output.markdown,
         rules.evaluate_detector.output.metrics,
         rules.evaluate_reports.output.metrics,

@@ -42,3 +42,11 @@ def test_second_process_is_refused(tmp_path, source):
         open_work_dir(tmp_path / "work", settings={}, inputs={"train": source}),
     ):
         pass
+
+
+def test_missing_input_is_named(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match=r"gone\.pth: no such file; expected the input 'backbone_weights'"),
+        open_work_dir(tmp_path / "work", settings={}, inputs={"backbone_weights": tmp_path / "gone.pth"}),
+    ):
+        pass

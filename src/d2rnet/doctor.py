@@ -35,7 +35,7 @@ TRANSFER_SYNTAXES = {
     "1.2.840.10008.1.2.2": ("Explicit VR Big Endian", "pydicom"),
     "1.2.840.10008.1.2.5": ("RLE Lossless", "pylibjpeg-rle"),
     "1.2.840.10008.1.2.4.50": ("JPEG Baseline", "pylibjpeg-libjpeg"),
-    "1.2.840.10008.1.2.4.51": ("JPEG Extended, 12 bit", "pylibjpeg-libjpeg"),
+    "1.2.840.10008.1.2.4.51": ("JPEG Extended, 8 bit only", "pylibjpeg-libjpeg"),
     "1.2.840.10008.1.2.4.57": ("JPEG Lossless", "pylibjpeg-libjpeg"),
     "1.2.840.10008.1.2.4.70": ("JPEG Lossless SV1", "pylibjpeg-libjpeg"),
     "1.2.840.10008.1.2.4.80": ("JPEG-LS Lossless", "pylibjpeg-libjpeg"),

@@ -33,8 +33,12 @@ def open_work_dir(root: str | Path, *, settings: Any, inputs: Mapping[str, str |
         ``root/<12 hex digits>``, holding ``fingerprint.json`` with what it stands for.
 
     Raises:
+        FileNotFoundError: an input is missing; names file and input.
         D2RNetError: another process holds the folder.
     """
+    for name, path in inputs.items():
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such file; expected the input '{name}'. Check the setting that names it.")
     identity = {"settings": settings, "inputs": {name: sha256_file(path) for name, path in sorted(inputs.items())}}
     root = Path(root)
     folder = root / fingerprint(identity)

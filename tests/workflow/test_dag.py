@@ -88,8 +88,9 @@ def plan_with(repository, directory, overlay) -> set[str]:
         ({"annotation": {"score_threshold": 0.31}}, AFTER_THRESHOLD),
         ({"evaluation": {"shuffle_seed": 5}}, {"evaluate_reports", "summarize", "all"}),
         ({"runtime": {"threads": 1, "workers": 1}}, set()),
+        ({"runtime": {"device": "cuda", "gpus": 1}}, set()),
     ],
-    ids=["nothing", "threshold", "shuffle_seed", "threads"],
+    ids=["nothing", "threshold", "shuffle_seed", "threads", "device"],
 )
 def test_a_changed_setting_runs_what_depends_on_it_and_nothing_before(repository, finished, overlay, expected):
     assert plan_with(repository, finished, overlay) == expected
@@ -118,3 +119,16 @@ def test_report_captions_exist(repository):
     rules = "\n".join(path.read_text() for path in (repository / "workflow" / "rules").glob("*.smk"))
     captions = re.findall(r'caption="\.\./report/([\w.]+)"', rules)
     assert captions and all((repository / "workflow" / "report" / name).is_file() for name in captions)
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [{"detector": {"model": {"weights": "gone.pkl"}}}, {"report": {"model": {"backbone_weights": "gone.pkl"}}}],
+    ids=["detector", "report model"],
+)
+def test_missing_pretrained_weights_stop_before_anything_runs(repository, tmp_path, overlay):
+    path = tmp_path / "overlay.yaml"
+    path.write_text(yaml.safe_dump(overlay))
+    done = snakemake(repository, tmp_path, "-n", "--cores", "1", "--configfile", str(path))
+    assert done.returncode != 0
+    assert "gone.pkl" in done.stderr + done.stdout

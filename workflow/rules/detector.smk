@@ -1,9 +1,13 @@
+# The device is a resource, not a parameter: where a job runs must not make Snakemake run it again.
+
+
 rule train_detector:
     input:
         train=rules.convert_labelled.output.train,
         val=rules.convert_labelled.output.val,
         test=rules.convert_labelled.output.test,
         unlabelled=rules.convert_unlabelled.output.coco,
+        weights=config["detector"]["model"]["weights"] or [],
     output:
         ema_teacher="results/train_detector/model_final.pth",
         student="results/train_detector/student_final.pth",
@@ -21,17 +25,17 @@ rule train_detector:
         mem_mb=6000,
         runtime=5760,
         gpu=config["runtime"]["gpus"],
+        device=config["runtime"]["device"],
     params:
         folder=subpath(output.config, parent=True),
         work="work/train_detector",
         settings=settings("detector", only=["model", "training"]),
-        device=config["runtime"]["device"],
     message:
         "Train the Unbiased Teacher v2 detector"
     shell:
         "python -m d2rnet train-detector --labelled-train {input.train:q} --labelled-val {input.val:q}"
         " --labelled-test {input.test:q} --unlabelled {input.unlabelled:q} --work {params.work:q}"
-        " --output {params.folder:q} --settings {params.settings:q} --device {params.device:q}"
+        " --output {params.folder:q} --settings {params.settings:q} --device {resources.device:q}"
         " --threads {threads} --log {log:q}"
 
 
@@ -59,16 +63,16 @@ rule evaluate_detector:
         mem_mb=4000,
         runtime=120,
         gpu=config["runtime"]["gpus"],
+        device=config["runtime"]["device"],
     params:
         model=subpath(input.config, parent=True),
         folder=subpath(output.metrics, parent=True),
         settings=settings("detector.prediction"),
-        device=config["runtime"]["device"],
     message:
         "Score student and EMA teacher on the labelled test split"
     shell:
         "python -m d2rnet evaluate-detector --labelled-test {input.test:q} --model {params.model:q}"
-        " --output {params.folder:q} --settings {params.settings:q} --device {params.device:q}"
+        " --output {params.folder:q} --settings {params.settings:q} --device {resources.device:q}"
         " --threads {threads} --log {log:q}"
 
 
@@ -90,18 +94,18 @@ rule predict_boxes_shard:
         mem_mb=4000,
         runtime=1440,
         gpu=config["runtime"]["gpus"],
+        device=config["runtime"]["device"],
     params:
         model=subpath(input.config, parent=True),
         shard=lambda wildcards: wildcards.scatteritem.split("-of-")[0],
         shards=config["runtime"]["prediction_shards"],
         settings=settings("detector.prediction"),
-        device=config["runtime"]["device"],
     message:
         "Draw pseudo boxes on shard {wildcards.scatteritem}"
     shell:
         "python -m d2rnet predict-boxes-shard --unlabelled {input.unlabelled:q} --model {params.model:q}"
         " --shard {params.shard} --shards {params.shards} --output {output:q} --settings {params.settings:q}"
-        " --device {params.device:q} --threads {threads} --log {log:q}"
+        " --device {resources.device:q} --threads {threads} --log {log:q}"
 
 
 rule predict_boxes:

@@ -26,6 +26,7 @@ rule train_report_model:
     input:
         annotation=rules.build_annotation.output.annotation,
         vocabulary=rules.build_vocabulary.output.vocabulary,
+        backbone_weights=config["report"]["model"]["backbone_weights"] or [],
     output:
         weights="results/train_report_model/model.safetensors",
         vocabulary="results/train_report_model/vocabulary.json",
@@ -43,18 +44,18 @@ rule train_report_model:
         mem_mb=6000,
         runtime=5760,
         gpu=config["runtime"]["gpus"],
+        device=config["runtime"]["device"],
     params:
         folder=subpath(output.config, parent=True),
         work="work/train_report_model",
         image_root=config["data"]["reports"]["root"],
         settings=settings("report", only=["text", "model", "training"]),
-        device=config["runtime"]["device"],
     message:
         "Train D2R-Net"
     shell:
         "python -m d2rnet train-report-model --annotation {input.annotation:q} --vocabulary {input.vocabulary:q}"
         " --image-root {params.image_root:q} --work {params.work:q} --output {params.folder:q}"
-        " --settings {params.settings:q} --device {params.device:q} --threads {threads} --log {log:q}"
+        " --settings {params.settings:q} --device {resources.device:q} --threads {threads} --log {log:q}"
 
 
 rule generate_reports_shard:
@@ -76,20 +77,20 @@ rule generate_reports_shard:
         mem_mb=4000,
         runtime=720,
         gpu=config["runtime"]["gpus"],
+        device=config["runtime"]["device"],
     params:
         model=subpath(input.config, parent=True),
         image_root=config["data"]["reports"]["root"],
         shard=lambda wildcards: wildcards.scatteritem.split("-of-")[0],
         shards=config["runtime"]["generation_shards"],
         settings=settings("report.generation"),
-        device=config["runtime"]["device"],
     message:
         "Write the findings of shard {wildcards.scatteritem} of the test split"
     shell:
         "python -m d2rnet generate-reports-shard --annotation {input.annotation:q}"
         " --image-root {params.image_root:q} --model {params.model:q} --shard {params.shard}"
         " --shards {params.shards} --output {output:q} --settings {params.settings:q}"
-        " --device {params.device:q} --threads {threads} --log {log:q}"
+        " --device {resources.device:q} --threads {threads} --log {log:q}"
 
 
 rule generate_reports:
