@@ -21,6 +21,32 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
+def hold_lock(lock_file: Path, *, what: str | Path, doing: str) -> Iterator[None]:
+    """Hold a lock file, or say at once that somebody else does.
+
+    Args:
+        lock_file: its folder exists.
+        what: folder or file that the lock protects, for the message.
+        doing: what the other process is then doing, such as "converting these images".
+
+    Raises:
+        D2RNetError: another process holds the lock.
+    """
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise D2RNetError(
+            f"{what}: another process is {doing} (it may have outlived a killed Snakemake). "
+            "Wait for it or end it ('fuser' names it), then run again."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def open_work_dir(root: str | Path, *, settings: Any, inputs: Mapping[str, str | Path]) -> Iterator[Path]:
     """Lock and yield the work folder that belongs to these settings and input files.
 
@@ -45,15 +71,7 @@ def open_work_dir(root: str | Path, *, settings: Any, inputs: Mapping[str, str |
     others = sorted(p.name for p in root.glob("*") if p.is_dir() and p != folder) if root.is_dir() else []
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise D2RNetError(
-            f"{folder}: another process is working in this folder (it may have outlived a killed Snakemake). "
-            "Wait for it or end it ('fuser' names it), then run again."
-        ) from error
-    try:
+    with hold_lock(folder / ".lock", what=folder, doing="working in this folder"):
         if is_new:
             write_json(folder / "fingerprint.json", identity)
             log.info("work folder %s: new", folder)
@@ -62,5 +80,3 @@ def open_work_dir(root: str | Path, *, settings: Any, inputs: Mapping[str, str |
         else:
             log.info("work folder %s: same settings and inputs as before, resuming", folder)
         yield folder
-    finally:
-        lock.release()

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from filelock import FileLock, Timeout
 
 from d2rnet.data import demo_mimic, demo_reports, demo_vindr
 from d2rnet.data.phantom import sample_anatomy, sample_frame
@@ -32,6 +30,7 @@ from d2rnet.errors import D2RNetError
 from d2rnet.io import write_json, write_jsonl
 from d2rnet.progress import track
 from d2rnet.provenance import write_run_record
+from d2rnet.workdir import hold_lock
 
 log = logging.getLogger(__name__)
 MARKER = ".demo_cohort"  # tells a demo cohort from anybody else's folder, also where cohort.json was removed
@@ -64,7 +63,7 @@ def make_demo_cohort(*, output: Path, workers: int, settings: dict[str, Any]) ->
     output = Path(output)
     _check_replaceable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(output):
+    with hold_lock(output.parent / f".{output.name}.lock", what=output, doing="making this cohort"):
         folder = output.parent / f".{output.name}.part"
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
         try:
@@ -78,22 +77,6 @@ def make_demo_cohort(*, output: Path, workers: int, settings: dict[str, Any]) ->
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     log.info("demo cohort in %s: %s", output, counts["images"])
-
-
-@contextmanager
-def _lock(output: Path) -> Iterator[None]:
-    """Keep a second process from building the same cohort."""
-    lock = FileLock(output.parent / f".{output.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise D2RNetError(
-            f"{output}: another process is making this cohort. Wait for it or end it, then run again."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _check_replaceable(output: Path) -> None:

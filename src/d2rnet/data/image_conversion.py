@@ -17,13 +17,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from filelock import FileLock, Timeout
 
 from d2rnet.data.dicom import read_radiograph
 from d2rnet.data.parallel import map_in_processes
-from d2rnet.errors import D2RNetError, DatasetError
+from d2rnet.errors import DatasetError
 from d2rnet.io import atomic_path
 from d2rnet.progress import track
+from d2rnet.workdir import hold_lock
 
 log = logging.getLogger(__name__)
 RECIPE = 1  # raise it when the same source and size would give other pixels than before
@@ -98,17 +98,10 @@ def convert_images(
     """
     _check_targets(jobs)
     manifest.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(manifest.with_name(f"{manifest.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise D2RNetError(f"{manifest}: another process is converting these images. Wait for it or end it.") from error
-    try:
+    with hold_lock(manifest.with_name(f"{manifest.name}.lock"), what=manifest, doing="converting these images"):
         _remove_leftovers(jobs)
         known = _read_manifest(manifest, max_side_px)
         return _convert_all(jobs, known, manifest, max_side_px, workers, max_bad_fraction)
-    finally:
-        lock.release()
 
 
 def _convert_all(
