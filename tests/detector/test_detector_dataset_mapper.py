@@ -59,3 +59,20 @@ def test_loader_starts_anywhere_and_workers_change_nothing(dataset: IterationDat
     assert len(loaded) == 2
     for batch, iteration in zip(loaded, (2, 3), strict=True):
         assert all(map(torch.equal, flat(batch), flat(dataset[iteration])))
+
+
+def test_an_image_does_not_depend_on_the_others_of_its_batch(splits: dict[str, Path], settings: Settings) -> None:
+    """A larger unlabelled batch leaves the labelled views as they are."""
+    labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
+    store = ImageStore([*labelled, *unlabelled], 10)
+
+    def batch(size: int) -> Batch:
+        training = {**settings["training"], "unlabelled_batch": size}
+        return IterationDataset(labelled, unlabelled, store, settings["model"], training)[2]
+
+    small, large = batch(2), batch(3)
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(small.labelled, large.labelled, strict=True))
+    assert all(
+        torch.equal(a["image"], b["image"]) and a["sampling_seed"] == b["sampling_seed"]
+        for a, b in zip(small.unlabelled_strong, large.unlabelled_strong[:2], strict=True)
+    )

@@ -1,10 +1,11 @@
 """Batches of one training iteration: weak and strong views of labelled and unlabelled images.
 
-Everything random about a batch is drawn from (seed, iteration), so batches do not depend on workers, on what was computed
-before or on whether the run was resumed.
+Everything random about an image is drawn from (seed, stream, iteration, place in the batch), so views do not depend on
+workers, on what was computed before, on whether the run was resumed or on how a batch is cut.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from d2rnet.detector.data import ImageStore, Record, Stream, labelled_weights
 from d2rnet.settings import Settings
 
 View = dict[str, Any]
+LABELLED, UNLABELLED = 0, 1  # streams, part of the seed of an image
 
 
 class Batch(NamedTuple):
@@ -25,6 +27,15 @@ class Batch(NamedTuple):
     labelled: list[View]
     unlabelled_weak: list[View]
     unlabelled_strong: list[View]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One image of an iteration: its record, the rest of its random numbers, and the geometry drawn first."""
+
+    record: Record
+    rng: np.random.Generator
+    geometry: Geometry
 
 
 class TwoViewMapper:
@@ -36,21 +47,27 @@ class TwoViewMapper:
         self._model = model
         self._training = training
 
-    def __call__(self, record: Record, rng: np.random.Generator, *, labelled: bool) -> tuple[View, View]:
+    def draw(self, record: Record, stream: int, iteration: int, place: int) -> Draw:
+        """Draw the geometry of the image at a place of an iteration's batch; reads no pixels."""
+        rng = np.random.default_rng([self._training["seed"], stream, iteration, place])
+        geometry = sample_geometry(rng, record.image_hw, self._model, self._training["horizontal_flip"])
+        return Draw(record, rng, geometry)
+
+    def __call__(self, draw: Draw, *, labelled: bool) -> tuple[View, View]:
         """Make both views of one image; with ``instances`` if ``labelled``.
 
         Returns:
-            Weak and strong view: ``image`` (1, H, W) uint8, ``image_id``, and ``instances`` with ``gt_boxes``, ``gt_classes``.
+            Weak and strong view: ``image`` (1, H, W) uint8, ``image_id``, ``sampling_seed`` of its anchors and proposals, and
+            ``instances`` with ``gt_boxes``, ``gt_classes``.
         """
-        image = self._store.get(record)
-        geometry = sample_geometry(rng, record.image_hw, self._model, self._training["horizontal_flip"])
-        weak = geometry.apply_image(image)
-        strong = strong_view(rng, weak, self._training["strong"])
+        weak = draw.geometry.apply_image(self._store.get(draw.record))
+        seeds = draw.rng.integers(2**62, size=2).tolist()
+        strong = strong_view(draw.rng, weak, self._training["strong"])
         views = []
-        for pixels in (weak, strong):
-            view: View = {"image": _to_tensor(pixels), "image_id": record.image_id}
+        for pixels, seed in zip((weak, strong), seeds, strict=True):
+            view: View = {"image": _to_tensor(pixels), "image_id": draw.record.image_id, "sampling_seed": seed}
             if labelled:
-                view["instances"] = _target(record, geometry)
+                view["instances"] = _target(draw.record, draw.geometry)
             views.append(view)
         return views[0], views[1]
 
@@ -87,25 +104,43 @@ class IterationDataset(Dataset):
         self._unlabelled_stream = Stream(np.ones(len(unlabelled)), seed=seed, name="unlabelled") if unlabelled else None
 
     def __getitem__(self, iteration: int) -> Batch:
-        """Build the batch of an iteration, counted from 0."""
-        training = self._training
-        rng = np.random.default_rng([training["seed"], iteration])
-        size = training["labelled_batch"]
+        """Build the batch of an iteration, counted from 0.
+
+        Every view also has ``batch_hw``: the size in pixels that holds all images of the iteration. The network pads to it, so
+        that neither anchors nor features depend on which of the images go through it together.
+        """
+        labelled_draws, unlabelled_draws = self._draws(iteration)
         labelled: list[View] = []
-        for place in range(size):
-            record = self._labelled[self._labelled_stream.item(iteration * size + place)]
-            weak, strong = self._mapper(record, rng, labelled=True)
-            labelled += [weak, strong] if training["labelled_views"] == "weak_and_strong" else [strong]
-        weak_views, strong_views = [], []
+        for draw in labelled_draws:
+            weak, strong = self._mapper(draw, labelled=True)
+            labelled += [weak, strong] if self._training["labelled_views"] == "weak_and_strong" else [strong]
+        pairs = [self._mapper(draw, labelled=False) for draw in unlabelled_draws]
+        batch = Batch(labelled, [weak for weak, _ in pairs], [strong for _, strong in pairs])
+        sizes = [draw.geometry.image_hw for draw in (*labelled_draws, *unlabelled_draws)]
+        batch_hw = (max(height for height, _ in sizes), max(width for _, width in sizes))
+        for view in (*batch.labelled, *batch.unlabelled_weak, *batch.unlabelled_strong):
+            view["batch_hw"] = batch_hw
+        return batch
+
+    def _draws(self, iteration: int) -> tuple[list[Draw], list[Draw]]:
+        """Records and geometries of the labelled and, after burn-in, unlabelled images of an iteration."""
+        training, mapper = self._training, self._mapper
+        size = training["labelled_batch"]
+        labelled = [
+            mapper.draw(self._labelled[self._labelled_stream.item(iteration * size + place)], LABELLED, iteration, place)
+            for place in range(size)
+        ]
         since_burn_in = iteration - training["burn_in_iters"]
-        if since_burn_in >= 0 and self._unlabelled_stream is not None:
-            size = training["unlabelled_batch"]
-            for place in range(size):
-                record = self._unlabelled[self._unlabelled_stream.item(since_burn_in * size + place)]
-                weak, strong = self._mapper(record, rng, labelled=False)
-                weak_views.append(weak)
-                strong_views.append(strong)
-        return Batch(labelled, weak_views, strong_views)
+        if since_burn_in < 0 or self._unlabelled_stream is None:
+            return labelled, []
+        size = training["unlabelled_batch"]
+        unlabelled = [
+            mapper.draw(
+                self._unlabelled[self._unlabelled_stream.item(since_burn_in * size + place)], UNLABELLED, iteration, place
+            )
+            for place in range(size)
+        ]
+        return labelled, unlabelled
 
 
 def batch_loader(dataset: IterationDataset, start: int, stop: int, workers: int) -> DataLoader:

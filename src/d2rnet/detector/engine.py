@@ -4,8 +4,8 @@ Burn-in: the student learns from labelled views. At its end the student is copie
 EMA teacher draws pseudo boxes on weak views of unlabelled images, the student learns from labelled views and from the strong
 views of the same unlabelled images in one pass, and the EMA teacher follows the student.
 
-All randomness of an iteration comes from (seed, iteration) and the learning rate from the iteration, so the state of a run is
-weights, optimiser, loss scaler and iteration; there is no generator, scheduler or sampler to restore.
+All randomness of an iteration comes with its batch, from (seed, iteration, place), the learning rate from the iteration; so
+the state of a run is weights, optimiser, loss scaler and iteration; there is no generator, scheduler or sampler to restore.
 """
 
 import logging
@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.engine import TrainerBase
 from detectron2.solver.build import get_default_optimizer_params
@@ -105,7 +104,6 @@ class UnbiasedTeacherTrainer(TrainerBase):
     def run_step(self) -> None:
         """Do iteration ``self.iter``."""
         training = self.training
-        torch.manual_seed(int(np.random.SeedSequence([training["seed"], self.iter]).generate_state(1, np.uint64)[0]))
         if self.iter == training["burn_in_iters"]:
             self.ema_teacher.update(0.0)
             log.info("iteration %d: burn-in is over, the EMA teacher starts as a copy of the student", self.iter)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from d2rnet.detector.box_regression import BoundaryOffsetTransform
 from d2rnet.detector.losses import focal_loss, l1_loss, listen2student_l1, listen_mask, uncertainty_nll
 from d2rnet.detector.rpn import PSEUDO_SUFFIX, is_pseudo
+from d2rnet.detector.sampling import PROPOSALS, seed_sampling
 
 Predictions = tuple[Tensor, Tensor, Tensor]
 
@@ -152,11 +153,17 @@ class UncertaintyROIHeads(StandardROIHeads):
 
     @torch.no_grad()
     def label_and_sample_proposals(self, proposals: list[Instances], targets: list[Instances]) -> list[Instances]:
-        """Match and sample as detectron2 does; proposals of a pseudo-labelled image without boxes are marked as pseudo too."""
-        sampled = super().label_and_sample_proposals(proposals, targets)
-        for proposal, target in zip(sampled, targets, strict=True):
-            if is_pseudo(target) and not is_pseudo(proposal):
-                proposal.gt_scores = target.gt_boxes.tensor.new_zeros(len(proposal))
+        """Match and sample each image as detectron2 does, with the image's own seed.
+
+        Proposals of a pseudo-labelled image without boxes are marked as pseudo too.
+        """
+        sampled = []
+        for proposals_of_image, target in zip(proposals, targets, strict=True):
+            seed_sampling(target, PROPOSALS)
+            (chosen,) = super().label_and_sample_proposals([proposals_of_image], [target])
+            if is_pseudo(target) and not is_pseudo(chosen):
+                chosen.gt_scores = target.gt_boxes.tensor.new_zeros(len(chosen))
+            sampled.append(chosen)
         return sampled
 
     def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances]) -> dict[str, Tensor] | list[Instances]:

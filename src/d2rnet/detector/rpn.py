@@ -19,6 +19,7 @@ from detectron2.structures import Boxes, ImageList, Instances, pairwise_iou
 from torch import Tensor
 
 from d2rnet.detector.losses import weighted_objectness
+from d2rnet.detector.sampling import ANCHORS, seed_sampling
 
 PSEUDO_SUFFIX = "_pseudo"
 
@@ -104,6 +105,7 @@ class ScoreWeightedRPN(RPN):
             labels (A,) in {-1 not sampled, 0, 1}; weights (A,) float32; index (A,) of the best-matching box, 0 without boxes.
         """
         index, labels = self.anchor_matcher(pairwise_iou(target.gt_boxes, anchors))
+        seed_sampling(target, ANCHORS)
         labels = self._subsample_labels(labels)
         weights = torch.ones(len(anchors), device=labels.device)
         if is_pseudo(target):
