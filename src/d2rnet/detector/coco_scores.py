@@ -1,95 +1,140 @@
-"""COCO average precision of detections as pycocotools computes it, with IoU 0.4 (VinBigData's) beside the usual ones."""
+"""COCO average precision of detections, with IoU 0.4 (VinBigData's) beside the usual ones; equal to pycocotools (tested).
 
-import contextlib
-import io
-from collections.abc import Sequence
+Sizes: COCO's limits of 32 x 32 and 96 x 96 px hold in an image scaled to a longer side of 640 px, the size of a usual COCO
+image. So a class of size is a share of the radiograph and does not change with the resolution of the conversion.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from numpy.typing import NDArray
 
-from d2rnet.data.categories import CATEGORY_IDS, CATEGORY_NAMES, coco_categories
+from d2rnet.data.categories import CATEGORY_NAMES
+from d2rnet.detector.average_precision import Ranking, coco_ap
 from d2rnet.detector.data import Record
+from d2rnet.detector.matching import BoxTable, CocoMatches, detection_table, match_coco, truth_table
 
 IOU_THRESHOLDS = (0.4, *np.linspace(0.5, 0.95, 10).tolist())
-MAX_DETECTIONS = 100
+AREA_RANGES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 REPORTED = {"AP40": 0, "AP50": 1, "AP75": 6}
-COCO_RANGE = slice(1, None)
+COCO_RANGE = range(1, len(IOU_THRESHOLDS))
+DECIMALS = 6
 
 
-def coco_scores(records: Sequence[Record], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Score detections on images.
+@dataclass(frozen=True)
+class Scored:
+    """Detections of one network matched with the truth: all that any of its scores needs.
+
+    Attributes:
+        images: number of images looked at.
+        truth: M truth boxes.
+        found: N detections.
+        matches: outcome of COCO's rule, areas in the order of AREA_RANGES, IoUs in that of IOU_THRESHOLDS.
+    """
+
+    images: int
+    truth: BoxTable
+    found: BoxTable
+    matches: CocoMatches
+
+    def ranking(self, category: int, threshold: int, area: int = 0) -> Ranking:
+        """Detections of a class (0-based), best first; ties in the order of the images.
+
+        Args:
+            category: 0-based class.
+            threshold: index into IOU_THRESHOLDS.
+            area: index into AREA_RANGES.
+        """
+        counted = (self.found.classes == category) & ~self.matches.ignored[area, threshold]
+        places = np.flatnonzero(counted)
+        places = places[np.argsort(-self.found.scores[places], kind="stable")]
+        truth = (self.truth.classes == category) & ~self.matches.truth_ignored[area]
+        return Ranking(self.found.rows[places], self.matches.hit[area, threshold, places], self.truth.rows[truth])
+
+    @property
+    def present(self) -> NDArray[np.int64]:
+        """Classes (0-based) with a truth box."""
+        return np.unique(self.truth.classes)
+
+    def per_class(self, thresholds: Sequence[int], weights: NDArray[np.float32], area: int = 0) -> NDArray[np.float64]:
+        """(C, S) AP of the present classes, mean over the IoU thresholds; NaN where a weighting leaves a class no truth."""
+        values = [
+            np.mean([coco_ap(self.ranking(category, threshold, area), weights) for threshold in thresholds], axis=0)
+            for category in self.present
+        ]
+        return np.array(values).reshape(len(self.present), weights.shape[1])
+
+
+def match_results(
+    records: Sequence[Record], results: Sequence[dict[str, Any]], areas: Sequence[str] = tuple(AREA_RANGES)
+) -> Scored:
+    """Match COCO results with the boxes of the records.
 
     Args:
         records: every image that was looked at, those without boxes too.
         results: COCO results in the frame of the records.
+        areas: names of the area ranges that are needed, "all" first.
+
+    Raises:
+        DatasetError: a result of an image that is not among the records.
+    """
+    truth, found = truth_table(records), detection_table(records, results)
+    matches = match_coco(truth, found, IOU_THRESHOLDS, [AREA_RANGES[name] for name in areas])
+    return Scored(len(records), truth, found, matches)
+
+
+def unweighted(images: int) -> NDArray[np.float32]:
+    """(n, 1) the weighting in which each image counts once."""
+    return np.ones((images, 1), dtype=np.float32)
+
+
+def mean_over_classes(per_class: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(S,) mean of (C, S) values over the classes that have one; NaN where none has."""
+    known = np.isfinite(per_class)
+    total = np.where(known, per_class, 0.0).sum(axis=0)
+    return np.divide(total, known.sum(axis=0), out=np.full(per_class.shape[1:], np.nan), where=known.any(axis=0))
+
+
+def as_figure(value: float | np.floating) -> float | None:
+    """Round a value for a file; None where there is none."""
+    return round(float(value), DECIMALS) if np.isfinite(value) else None
+
+
+def coco_scores(records: Sequence[Record], results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Score detections on images; see :func:`scores_of`."""
+    return scores_of(match_results(records, results))
+
+
+def scores_of(scored: Scored) -> dict[str, Any]:
+    """Compute all COCO figures of matched detections.
 
     Returns:
-        ``AP`` (mean over IoU 0.50:0.05:0.95), ``AP50``, ``AP75``, ``AP40``, each a mean over the classes that have a box, in
-        [0, 1], None if none has; ``per_class_AP``, ``per_class_AP50``, ``per_class_AP40`` (class name -> value);
-        ``boxes_per_class``; ``classes_without_boxes``, which enter no mean.
+        ``AP`` (mean over IoU 0.50:0.05:0.95), ``AP50``, ``AP75``, ``AP40``, ``AP_small``, ``AP_medium``, ``AP_large``, each a
+        mean over the classes that have such a box, in [0, 1], None if none has; ``per_class_AP``, ``per_class_AP50``,
+        ``per_class_AP75``, ``per_class_AP40`` (class name -> value); ``boxes_per_class``; ``boxes_per_size``;
+        ``classes_without_boxes``, which enter no mean.
     """
-    truth = _coco(records)
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its own progress
-        found = truth.loadRes(list(results)) if results else _coco([])
-        evaluation = COCOeval(truth, found, "bbox")
-        evaluation.params.iouThrs = np.array(IOU_THRESHOLDS)
-        evaluation.params.imgIds = [record.image_id for record in records]
-        evaluation.params.catIds = list(CATEGORY_IDS.values())
-        evaluation.params.maxDets = [MAX_DETECTIONS]
-        evaluation.params.areaRng = [[0, 1e10]]
-        evaluation.params.areaRngLbl = ["all"]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][..., 0, 0]  # (IoU, recall, class); -1 where a class has no box
-    boxes = np.bincount(
-        np.concatenate([np.zeros(0, np.int64), *(record.classes for record in records)]), minlength=len(CATEGORY_NAMES)
-    )
-    present = np.flatnonzero(boxes)
-    per_class = precision[:, :, present].mean(axis=1)  # (IoU, present class)
-    names = [CATEGORY_NAMES[index] for index in present]
-
-    def by_name(values: np.ndarray) -> dict[str, float]:
-        return {name: round(float(value), 6) for name, value in zip(names, values, strict=True)}
-
-    def mean(values: np.ndarray) -> float | None:
-        return round(float(values.mean()), 6) if values.size else None
-
+    once = unweighted(scored.images)
+    per_class = {"AP": scored.per_class(COCO_RANGE, once)}
+    per_class |= {name: scored.per_class([row], once) for name, row in REPORTED.items()}
+    sizes = {f"AP_{name}": scored.per_class(COCO_RANGE, once, area) for area, name in _sizes()}
+    boxes = np.bincount(scored.truth.classes, minlength=len(CATEGORY_NAMES))
+    names = [CATEGORY_NAMES[index] for index in scored.present]
     return {
-        "AP": mean(per_class[COCO_RANGE]),
-        **{name: mean(per_class[row]) for name, row in REPORTED.items()},
-        "per_class_AP": by_name(per_class[COCO_RANGE].mean(axis=0)),
-        "per_class_AP50": by_name(per_class[REPORTED["AP50"]]),
-        "per_class_AP40": by_name(per_class[REPORTED["AP40"]]),
-        "boxes_per_class": {name: int(boxes[index]) for name, index in zip(names, present, strict=True)},
+        **{name: as_figure(mean_over_classes(values)[0]) for name, values in {**per_class, **sizes}.items()},
+        **{f"per_class_{name}": _by_name(names, values[:, 0]) for name, values in per_class.items()},
+        "boxes_per_class": {name: int(boxes[index]) for name, index in zip(names, scored.present, strict=True)},
+        "boxes_per_size": {name: int((~scored.matches.truth_ignored[area]).sum()) for area, name in _sizes()},
         "classes_without_boxes": [name for index, name in enumerate(CATEGORY_NAMES) if boxes[index] == 0],
     }
 
 
-def _coco(records: Sequence[Record]) -> COCO:
-    """Make pycocotools' index of records; its annotation ids start at 1, because it takes 0 for 'unmatched'."""
-    annotations: list[dict[str, Any]] = []
-    for record in records:
-        for (x1, y1, x2, y2), category in zip(record.boxes_xyxy.tolist(), record.classes.tolist(), strict=True):
-            width, height = x2 - x1, y2 - y1
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": record.image_id,
-                    "category_id": category + 1,
-                    "bbox": [x1, y1, width, height],
-                    "area": width * height,
-                    "iscrowd": 0,
-                }
-            )
-    coco = COCO()
-    coco.dataset = {
-        "info": {},
-        "images": [{"id": record.image_id, "height": record.image_hw[0], "width": record.image_hw[1]} for record in records],
-        "annotations": annotations,
-        "categories": coco_categories(),
-    }
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco.createIndex()
-    return coco
+def _sizes() -> Iterator[tuple[int, str]]:
+    """Index and name of the area ranges other than "all"."""
+    return ((area, name) for area, name in enumerate(AREA_RANGES) if name != "all")
+
+
+def _by_name(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, float | None]:
+    return {name: as_figure(value) for name, value in zip(names, values, strict=True)}

@@ -11,9 +11,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from d2rnet.detector.coco_scores import IOU_THRESHOLDS, MAX_DETECTIONS, coco_scores
+from d2rnet.detector.coco_scores import IOU_THRESHOLDS, coco_scores
 from d2rnet.detector.config import CONFIG_NAME, STUDENT_NAME, TEACHER_NAME
 from d2rnet.detector.data import Record, load_records
+from d2rnet.detector.matching import MAX_DETECTIONS
 from d2rnet.detector.predict import detect, load_detector, make_batches
 from d2rnet.errors import DatasetError
 from d2rnet.io import write_json
