@@ -53,9 +53,9 @@ def bootstrap_ap50(
     Raises:
         DatasetError: a result of an image that is not among the records.
     """
-    once = unweighted(len(records))
-    counts = resample_counts(len(records), samples=samples, seed=seed)
-    (a, drawn_a), (b, drawn_b) = (_ap50(records, results, once, counts) for results in (results_a, results_b))
+    (a, drawn_a), (b, drawn_b) = (
+        ap50_with_resamples(records, results, samples=samples, seed=seed) for results in (results_a, results_b)
+    )
     return PairedAP50(
         ap50_a=as_figure(a),
         ap50_b=as_figure(b),
@@ -68,13 +68,22 @@ def bootstrap_ap50(
     )
 
 
-def _ap50(
-    records: Sequence[Record],
-    results: Sequence[dict[str, Any]],
-    once: NDArray[np.float32],
-    counts: NDArray[np.float32],
+def ap50_with_resamples(
+    records: Sequence[Record], results: Sequence[dict[str, Any]], *, samples: int, seed: int
 ) -> tuple[float, NDArray[np.float64]]:
-    """AP50 on all images and (S,) on the resamples; the mean is over the classes that have a box there."""
+    """COCO AP50 on all images, and on resamples of them that depend on ``samples``, ``seed`` and the number of images only.
+
+    Args:
+        records: every image that was looked at.
+        results: COCO results on these images.
+        samples: S, number of resamples.
+        seed: of the resamples.
+
+    Returns:
+        AP50 and (S,) AP50 of the resamples; each the mean over the classes that have a box there, NaN if none has.
+    """
     scored = match_results(records, results, areas=("all",))
     row = [REPORTED["AP50"]]
-    return mean_over_classes(scored.per_class(row, once))[0], mean_over_classes(scored.per_class(row, counts))
+    counts = resample_counts(len(records), samples=samples, seed=seed)
+    value = mean_over_classes(scored.per_class(row, unweighted(len(records))))[0]
+    return float(value), mean_over_classes(scored.per_class(row, counts))
