@@ -12,12 +12,18 @@ from detectron2.modeling.meta_arch.rcnn import GeneralizedRCNN
 from detectron2.structures import ImageList
 from torch import Tensor, nn
 
+from d2rnet.detector.rpn import is_pseudo
 from d2rnet.detector.sampling import seeded
 
 
 @META_ARCH_REGISTRY.register()
 class UnbiasedTeacherRCNN(GeneralizedRCNN):
-    """Faster R-CNN whose losses tell labelled from pseudo-labelled images (targets with ``gt_scores``)."""
+    """Faster R-CNN whose losses tell labelled from pseudo-labelled images (targets with ``gt_scores``).
+
+    Attributes:
+        sampled_proposals: how many proposals of labelled (False) and of pseudo-labelled images (True) the box losses of the last
+            training pass were divided by; with it a batch that is cut over processes can be put together exactly.
+    """
 
     @configurable
     def __init__(
@@ -41,6 +47,7 @@ class UnbiasedTeacherRCNN(GeneralizedRCNN):
             input_format=input_format,
             vis_period=vis_period,
         )
+        self.sampled_proposals = {False: 0, True: 0}
         self.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -63,10 +70,14 @@ class UnbiasedTeacherRCNN(GeneralizedRCNN):
         if not self.training:
             return self.inference(batched_inputs)
         images = self.preprocess_image(batched_inputs)
-        targets = [seeded(item["instances"].to(self.device), item.get("sampling_seed")) for item in batched_inputs]
         features = self.backbone(images.tensor)
+        # Only now: copying to a GPU waits for what it is doing, and it should be busy with the backbone by then.
+        targets = [seeded(item["instances"].to(self.device), item.get("sampling_seed")) for item in batched_inputs]
         proposals, losses = self.proposal_generator(images, features, targets)
-        _, box_losses = self.roi_heads(images, features, proposals, targets)
+        sampled, box_losses = self.roi_heads(images, features, proposals, targets)
+        self.sampled_proposals = {False: 0, True: 0}
+        for target, chosen in zip(targets, sampled, strict=True):
+            self.sampled_proposals[is_pseudo(target)] += len(chosen)
         return {**losses, **box_losses}
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
