@@ -96,7 +96,7 @@ def test_one_token_at_a_time_equals_whole_reports() -> None:
     model, batch = make_model(), make_batch(length=9)
     encoded = model.encode(batch)
     whole = model.transformer(encoded.tokens, encoded.mask, batch.token_ids)
-    state = model.transformer.start(encoded.tokens, encoded.mask, beams=1)
+    state = model.transformer.start(encoded.tokens, encoded.mask, beams=1, max_tokens=9)
     steps = [model.transformer.step(batch.token_ids[:, place], state) for place in range(9)]
     assert torch.allclose(torch.stack(steps, dim=1), whole, atol=1e-5)
 
@@ -106,10 +106,10 @@ def test_reordered_beams_continue_their_own_prefix() -> None:
     model, batch = make_model(), make_batch(lesions=(2,))
     encoded = model.encode(batch)
     prefixes = torch.tensor([[1, 5, 6], [1, 7, 8]])
-    state = model.transformer.start(encoded.tokens, encoded.mask, beams=2)
+    state = model.transformer.start(encoded.tokens, encoded.mask, beams=2, max_tokens=4)
     for place in range(3):
         model.transformer.step(prefixes[:, place], state)
-    state.reorder(torch.tensor([1, 0]))
+    state.reorder(torch.tensor([[1, 0]]))
     found = model.transformer.step(torch.tensor([9, 10]), state)
     swapped = torch.tensor([[1, 7, 8, 9], [1, 5, 6, 10]])
     expected = model.transformer(encoded.tokens.expand(2, -1, -1), encoded.mask.expand(2, -1), swapped)[:, -1]
@@ -126,7 +126,7 @@ def test_embedding_is_scaled_and_gets_its_position() -> None:
 def test_the_memory_changes_the_logits() -> None:
     model, batch = make_model(), make_batch(lesions=(2,))
     encoded = model.encode(batch)
-    state = model.transformer.start(encoded.tokens, encoded.mask, beams=2)
+    state = model.transformer.start(encoded.tokens, encoded.mask, beams=2, max_tokens=4)
     state.memory = state.memory.clone()
     state.memory[1] += 1
     one, other = model.transformer.step(torch.tensor([1, 1]), state)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Projection = tuple[Tensor, Tensor]  # weight (out, in) and bias (out,)
 NORM_EPS = 1e-6
 LEAST_VARIANCE = 1e-12
 
@@ -34,6 +35,10 @@ class MultiHeadAttention(nn.Module):
         """Project (B, L, D) to keys and values, each (B, H, L, Dh)."""
         return self.split_heads(self.key(source)), self.split_heads(self.value(source))
 
+    def packed(self) -> Projection:
+        """Join the projections to queries, keys and values: one product where one input gives all three."""
+        return pack(self.query, self.key, self.value)
+
     def forward(
         self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor | None = None, *, causal: bool = False
     ) -> Tensor:
@@ -48,10 +53,14 @@ class MultiHeadAttention(nn.Module):
         Returns:
             (B, T, D).
         """
+        return self.attend(self.split_heads(self.query(x)), keys_values, mask, causal=causal)
+
+    def attend(
+        self, queries: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor | None = None, *, causal: bool = False
+    ) -> Tensor:
+        """Do the rest of :meth:`forward` for queries (B, H, T, Dh); a mask of floats is added to the scores."""
         dropout = self.dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(
-            self.split_heads(self.query(x)), *keys_values, attn_mask=mask, dropout_p=dropout, is_causal=causal
-        )
+        heads = F.scaled_dot_product_attention(queries, *keys_values, attn_mask=mask, dropout_p=dropout, is_causal=causal)
         return self.output(heads.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -62,14 +71,20 @@ class MultiHeadAttention(nn.Module):
         return scores.softmax(dim=-1)
 
 
+def pack(*layers: nn.Linear) -> Projection:
+    """Join linear layers that read the same input into one projection, outputs side by side."""
+    return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+
+
 def standardise(x: Tensor) -> Tensor:
     """Subtract the mean and divide by (unbiased standard deviation + 1e-6) along the last dimension, as R2Gen does.
 
-    A constant row gives zeros and a finite gradient: masked tokens are such rows.
+    A constant row gives zeros and a finite gradient: masked tokens are such rows. 16-bit values are standardised in 32 bits.
     """
-    centred = x - x.mean(dim=-1, keepdim=True)
+    full = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    centred = full - full.mean(dim=-1, keepdim=True)
     variance = centred.square().sum(dim=-1, keepdim=True) / (x.shape[-1] - 1)
-    return centred / (variance.clamp_min(LEAST_VARIANCE).sqrt() + NORM_EPS)
+    return (centred / (variance.clamp_min(LEAST_VARIANCE).sqrt() + NORM_EPS)).to(x.dtype)
 
 
 class LayerNorm(nn.Module):

@@ -1,31 +1,47 @@
 """Beam search: the most probable reports, all beams of all sources in one tensor.
 
-A beam that writes ``<eos>`` is finished and leaves; its place is taken by continuations of the others. The search of a source
-is over when no open beam can beat its best finished one: log-probabilities only fall, so the stop is exact. At the last step
-unfinished beams count with their full sum, as in R2Gen.
+A beam that writes the end token is finished and leaves; its place is taken by continuations of the others. The search of a
+source is over when no open beam can beat its best finished one: log-probabilities only fall, so the stop is exact, and what is
+settled leaves the batch. At the last step unfinished beams count with their full sum, as in R2Gen.
 
 Shapes: B sources, G beams, R = B * G rows, W vocabulary size, T tokens.
 """
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from d2rnet.report.memory_transformer import DecoderState, MemoryTransformer
-from d2rnet.report.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from d2rnet.report.token_rules import NEVER, TokenRules
 
-NEVER = float("-inf")
+# Settled sources leave when this share of a batch or less is left: each time, all caches are copied.
+COMPACT_AT = 0.75
+
+
+class StepDecoder(Protocol):
+    """What a search needs of a decoder; MemoryTransformer is one."""
+
+    def start(self, encoded: Tensor, mask: Tensor, *, beams: int, max_tokens: int) -> Any:
+        """Return a state with ``reorder`` and ``keep`` as those of DecoderState."""
+
+    def step(self, token_ids: Tensor, state: Any) -> Tensor:
+        """Take in the latest token of each row (R,) and return logits of the next (R, W)."""
 
 
 @dataclass(frozen=True)
-class SearchOptions:
-    """Settings of a search; see section ``report.generation`` of the configuration."""
+class SearchOptions(TokenRules):
+    """Settings of a search; see section ``report.generation`` of the configuration.
+
+    Attributes:
+        beam_size: beams; 1 is greedy decoding.
+        length_penalty: a finished report's score is its log-probability / length ** this.
+        early_stop: stop a source once its report is settled; off only to measure what it saves.
+    """
 
     beam_size: int = 3
-    max_tokens: int = 100
-    min_tokens: int = 0
     length_penalty: float = 0.0
+    early_stop: bool = True
 
 
 @dataclass
@@ -33,8 +49,8 @@ class Decoded:
     """The best report of each source.
 
     Attributes:
-        token_ids: (B, T) without ``<bos>``; ``<eos>`` where the report ended by itself, then ``<pad>``.
-        log_probs: (B,) sum of the tokens' log-probabilities, ``<eos>`` included.
+        token_ids: (B, T) without start token; the end token where the report ended by itself, then padding.
+        log_probs: (B,) sum of the tokens' log-probabilities, end token included.
     """
 
     token_ids: Tensor
@@ -49,21 +65,27 @@ class _Best:
     log_probs: Tensor
     scores: Tensor
 
-    def offer(self, token_ids: Tensor, log_probs: Tensor, scores: Tensor) -> None:
-        """Take the best of G offered reports where it beats what is kept: token_ids (B, G, t), others (B, G)."""
-        score, place = scores.max(dim=1)
-        better = score > self.scores
-        source = torch.arange(len(place), device=place.device)
+    def offer(self, sources: Tensor, token_ids: Tensor, log_probs: Tensor, scores: Tensor) -> None:
+        """Take the best of G offered reports of each source where it beats what is kept.
+
+        Args:
+            sources: (B',) whose reports these are.
+            token_ids: (B', G, t).
+            log_probs: (B', G).
+            scores: (B', G).
+        """
+        score, beam = scores.max(dim=1)
+        better = score > self.scores[sources]
+        row = torch.arange(len(beam), device=beam.device)
         length = token_ids.shape[2]
-        padded = torch.full_like(self.token_ids, PAD_ID)
-        padded[:, :length] = token_ids[source, place]
-        self.token_ids = torch.where(better.unsqueeze(1), padded, self.token_ids)
-        self.log_probs = torch.where(better, log_probs[source, place], self.log_probs)
-        self.scores = torch.where(better, score, self.scores)
+        kept = self.token_ids[sources, :length]
+        self.token_ids[sources, :length] = torch.where(better.unsqueeze(1), token_ids[row, beam], kept)
+        self.log_probs[sources] = torch.where(better, log_probs[row, beam], self.log_probs[sources])
+        self.scores[sources] = torch.where(better, score, self.scores[sources])
 
 
 @torch.no_grad()
-def beam_search(decoder: MemoryTransformer, encoded: Tensor, mask: Tensor, options: SearchOptions) -> Decoded:
+def beam_search(decoder: StepDecoder, encoded: Tensor, mask: Tensor, options: SearchOptions) -> Decoded:
     """Find the most probable report of each source.
 
     Args:
@@ -75,54 +97,45 @@ def beam_search(decoder: MemoryTransformer, encoded: Tensor, mask: Tensor, optio
     Returns:
         One report a source; beam size 1 is greedy decoding.
     """
-    sources, beams, limit = len(encoded), options.beam_size, options.max_tokens
-    device = encoded.device
-    state = decoder.start(encoded, mask, beams=beams)
-    latest = torch.full((sources * beams,), BOS_ID, device=device)
-    written = torch.empty(sources, beams, 0, dtype=torch.long, device=device)
+    beams, limit, ids = options.beam_size, options.max_tokens, options.ids
+    sources, device = torch.arange(len(encoded), device=encoded.device), encoded.device
+    state = decoder.start(encoded, mask, beams=beams, max_tokens=limit)
+    latest = torch.full((len(sources), beams), ids.start, device=device)
+    written = torch.empty(len(sources), beams, 0, dtype=torch.long, device=device)
     # Beams begin equal; only the first may be continued, or all would be copies of it.
-    open_scores = torch.full((sources, beams), NEVER, device=device)
+    open_scores = torch.full((len(sources), beams), NEVER, device=device)
     open_scores[:, 0] = 0
     best = _Best(
-        torch.full((sources, limit), PAD_ID, device=device),
-        torch.full((sources,), NEVER, device=device),
-        torch.full((sources,), NEVER, device=device),
+        torch.full((len(sources), limit), ids.padding, device=device),
+        torch.full((len(sources),), NEVER, device=device),
+        torch.full((len(sources),), NEVER, device=device),
     )
     for length in range(1, limit + 1):
-        log_probs = _allowed(decoder.step(latest, state).float().log_softmax(dim=-1), length, options)
-        open_scores, choice = _extend(open_scores, log_probs)
-        origin, latest_grid = choice // log_probs.shape[1], choice % log_probs.shape[1]  # (B, G) each
-        written = torch.cat([written.gather(1, origin.unsqueeze(2).expand(-1, -1, length - 1)), latest_grid.unsqueeze(2)], 2)
-        ended = (latest_grid == EOS_ID) | (length == limit)
+        log_probs = decoder.step(latest.flatten(), state).float().log_softmax(dim=-1).unflatten(0, (-1, beams))
+        open_scores, origin, latest = _extend(open_scores, options.restrict(log_probs, written))
+        written = torch.cat([written.gather(1, origin.unsqueeze(2).expand(-1, -1, length - 1)), latest.unsqueeze(2)], 2)
+        state.reorder(origin)
+        ended = (latest == ids.end) | (length == limit)
         finished = torch.where(ended, open_scores, NEVER)
-        best.offer(written, finished, finished / length**options.length_penalty)
+        best.offer(sources, written, finished, finished / length**options.length_penalty)
         open_scores = torch.where(ended, NEVER, open_scores)
+        if not options.early_stop:
+            continue
         # A sum that can only fall, over the longest length, is the most an open beam can still reach.
-        if (best.scores >= open_scores.amax(dim=1) / limit**options.length_penalty).all():
+        undecided = best.scores[sources] < open_scores.amax(dim=1) / limit**options.length_penalty
+        left = int(undecided.sum())
+        if left == 0:
             break
-        latest = latest_grid.flatten()
-        _reorder(state, origin)
+        if left <= COMPACT_AT * len(sources):
+            going_on = undecided.nonzero().squeeze(1)
+            state.keep(going_on)
+            sources, latest, written = sources[going_on], latest[going_on], written[going_on]
+            open_scores = open_scores[going_on]
     return Decoded(best.token_ids, best.log_probs)
 
 
-def _allowed(log_probs: Tensor, length: int, options: SearchOptions) -> Tensor:
-    """Rule out padding, start and unknown, and the end before ``min_tokens``; the other values stay the model's own."""
-    log_probs[:, [PAD_ID, BOS_ID, UNK_ID]] = NEVER
-    if length <= options.min_tokens and length < options.max_tokens:
-        log_probs[:, EOS_ID] = NEVER
-    return log_probs
-
-
-def _extend(open_scores: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor]:
-    """Pick the G best continuations of a source: sums (B, G) and flat places (B, G) in its G * W candidates."""
-    sources, beams = open_scores.shape
-    candidates = (open_scores.unsqueeze(2) + log_probs.view(sources, beams, -1)).flatten(1)  # (B, G * W)
-    return candidates.topk(beams, dim=1)
-
-
-def _reorder(state: DecoderState, origin: Tensor) -> None:
-    """Let each beam go on from the beam it came from; ``origin`` (B, G) counts within a source."""
-    sources, beams = origin.shape
-    in_place = torch.arange(beams, device=origin.device).expand_as(origin)
-    if not torch.equal(origin, in_place):
-        state.reorder((origin + torch.arange(sources, device=origin.device).unsqueeze(1) * beams).flatten())
+def _extend(open_scores: Tensor, log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pick the G best continuations of a source: their sums, the beams they come from, their new tokens; each (B, G)."""
+    beams, num_tokens = log_probs.shape[1:]
+    scores, choice = (open_scores.unsqueeze(2) + log_probs).flatten(1).topk(beams, dim=1)
+    return scores, choice // num_tokens, choice % num_tokens

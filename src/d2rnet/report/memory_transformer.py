@@ -4,18 +4,19 @@ Source: R2Gen (Chen et al., EMNLP 2020), from its published description: pre-nor
 embeddings times sqrt(D), sinusoidal positions for words and none for visual tokens. It takes visual tokens with a mask and
 knows nothing of grids or image dimensions.
 
-Shapes: B sequences, L visual tokens, T report tokens, D model width, W vocabulary size, M memory slots, G beams a source.
+Shapes: B sources, L visual tokens, T report tokens, D model width, W vocabulary size, G beams a source, R = B * G rows.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from d2rnet.report.attention import FeedForward, LayerNorm, MultiHeadAttention, sinusoidal_positions
+from d2rnet.report.decoder_state import DecoderState, own_places
 from d2rnet.report.relational_memory import MemoryConditionedNorms, RelationalMemory, conditioned_norm
 
 NORMS_PER_LAYER = 3
@@ -49,30 +50,6 @@ class DecoderLayer(nn.Module):
         self.cross_attention = MultiHeadAttention(d_model, num_heads, dropout)
         self.feed_forward = FeedForward(d_model, d_ff, dropout)
         self.dropout = nn.Dropout(dropout)
-
-
-@dataclass
-class DecoderState:
-    """What one decoding step hands to the next; R rows are B sources times G beams, rows of a source adjacent.
-
-    Attributes:
-        memory: (R, M, D) relational memory.
-        keys_values: for each layer, keys and values of the tokens so far, each (R, H, t, Dh).
-        cross: for each layer, keys and values of the visual tokens, each (B, H, L, Dh): beams share them.
-        cross_mask: (B, 1, 1, L) bool.
-        length: t, tokens taken in so far.
-    """
-
-    memory: Tensor
-    keys_values: list[tuple[Tensor, Tensor]]
-    cross: list[tuple[Tensor, Tensor]]
-    cross_mask: Tensor
-    length: int = 0
-
-    def reorder(self, rows: Tensor) -> None:
-        """Make row r continue what row ``rows[r]`` was; rows stay with their source."""
-        self.memory = self.memory[rows]
-        self.keys_values = [(keys[rows], values[rows]) for keys, values in self.keys_values]
 
 
 class MemoryTransformer(nn.Module):
@@ -113,6 +90,11 @@ class MemoryTransformer(nn.Module):
         """Layers of the decoder, first to last."""
         return cast("Sequence[DecoderLayer]", self.decoder)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights: float32, or bfloat16 for faster decoding."""
+        return self.embedding.weight.dtype
+
     def encode(self, visual_tokens: Tensor, mask: Tensor) -> Tensor:
         """Mix visual tokens.
 
@@ -121,45 +103,64 @@ class MemoryTransformer(nn.Module):
             mask: (B, L) bool, True where there is a token; at least one a row.
 
         Returns:
-            (B, L, D) encoded tokens; what stands at masked places has no meaning.
+            (B, L, D) encoded tokens in the type of the weights; what stands at masked places has no meaning.
         """
+        if self.dtype != torch.float32:  # under autocast weights stay float32, and tokens have the type that autocast chose
+            visual_tokens = visual_tokens.to(self.dtype)
         for layer in self.encoder:
             visual_tokens = layer(visual_tokens, mask[:, None, None])
         return self.encoder_norm(visual_tokens)
 
-    def forward(self, encoded: Tensor, mask: Tensor, token_ids: Tensor) -> Tensor:
+    def forward(self, encoded: Tensor, mask: Tensor, token_ids: Tensor, token_mask: Tensor | None = None) -> Tensor:
         """Score whole reports (teacher forcing).
 
         Args:
             encoded: (B, L, D) of :meth:`encode`.
             mask: (B, L) bool.
             token_ids: (B, T) from ``<bos>`` on; padding may follow at the end.
+            token_mask: (B, T) bool, True where later tokens may look; the first must be True. None: everywhere.
 
         Returns:
             (B, T, W) logits of the token after each given one; token t sees tokens 0..t.
         """
-        return self.logits(self._decode(encoded, mask, token_ids)[0])
+        return self.logits(self.decode(encoded, mask, token_ids, token_mask)[0])
 
     def cross_attention(self, encoded: Tensor, mask: Tensor, token_ids: Tensor) -> Tensor:
         """Return (B, T, L): how much token position t looks at each visual token, mean over layers and heads."""
-        return self._decode(encoded, mask, token_ids, record=True)[1]
+        return self.decode(encoded, mask, token_ids, record=True)[1]
 
-    def _decode(self, encoded: Tensor, mask: Tensor, token_ids: Tensor, *, record: bool = False) -> tuple[Tensor, Tensor]:
-        """Run the decoder on whole reports; ``record`` adds up cross-attention weights (else they are zeros of no size)."""
+    def decode(
+        self, encoded: Tensor, mask: Tensor, token_ids: Tensor, token_mask: Tensor | None = None, *, record: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Run the decoder on whole prefixes; arguments as in :meth:`forward`, but a source may have several rows.
+
+        Args:
+            encoded: (B, L, D).
+            mask: (B, L) bool.
+            token_ids: (R, T), R = B * G rows, rows of a source adjacent.
+            token_mask: (R, T) bool or None.
+            record: whether to add up cross-attention weights.
+
+        Returns:
+            (R, T, D) normed features that the logits are read from, and (R, T, L) cross-attention (else of no size).
+        """
         x = self._embed(token_ids, start=0)
         memory = self.relational_memory.initial(len(x), like=x)
         scales, shifts = self.conditioned_norms(self.relational_memory(x, memory)[0])
         seen = x.new_zeros(0)
+        visible, cross_mask = _causal_mask(token_mask), mask[:, None, None]
         for number, layer in enumerate(self.decoder_layers):
             first = NORMS_PER_LAYER * number
             normed = conditioned_norm(x, scales[first], shifts[first])
-            x = x + layer.dropout(layer.self_attention(normed, layer.self_attention.keys_values(normed), causal=True))
+            keys_values = layer.self_attention.keys_values(normed)
+            x = x + layer.dropout(layer.self_attention(normed, keys_values, visible, causal=visible is None))
             normed = conditioned_norm(x, scales[first + 1], shifts[first + 1])
-            cross = layer.cross_attention.keys_values(encoded)
+            # The rows of a source are queries of one attention: (R, T, D) -> (B, G T, D).
+            queries, cross = normed.view(len(encoded), -1, self.d_model), layer.cross_attention.keys_values(encoded)
             if record:
-                weights = layer.cross_attention.weights(normed, cross[0], mask[:, None, None]).mean(dim=1)  # (B, T, L)
-                seen = weights / len(self.decoder_layers) + (seen if number else 0)
-            x = x + layer.dropout(layer.cross_attention(normed, cross, mask[:, None, None]))
+                weights = layer.cross_attention.weights(queries, cross[0], cross_mask).mean(dim=1)  # (B, G T, L)
+                seen = weights.view(*x.shape[:2], -1) / len(self.decoder_layers) + (seen if number else 0)
+            x = x + layer.dropout(layer.cross_attention(queries, cross, cross_mask).view_as(x))
             normed = conditioned_norm(x, scales[first + 2], shifts[first + 2])
             x = x + layer.dropout(layer.feed_forward(normed))
         return self.decoder_norm(x), seen
@@ -169,17 +170,27 @@ class MemoryTransformer(nn.Module):
         embedded = self.embedding(token_ids) * math.sqrt(self.d_model)
         return self.dropout(embedded + sinusoidal_positions(start, token_ids.shape[1], self.d_model, like=embedded))
 
-    def start(self, encoded: Tensor, mask: Tensor, *, beams: int) -> DecoderState:
-        """Prepare step-by-step decoding of G beams for each of B sources; cross keys and values are computed here, once."""
-        rows, head_width = len(encoded) * beams, self.d_model // self.num_heads
-        empty = encoded.new_zeros(rows, self.num_heads, 0, head_width)
+    @torch.no_grad()
+    def start(self, encoded: Tensor, mask: Tensor, *, beams: int, max_tokens: int) -> DecoderState:
+        """Prepare step-by-step decoding of at most ``max_tokens`` tokens for G beams of each of B sources.
+
+        Done here, once: keys and values of the visual tokens, and joined weights. The cache takes
+        2 * layers * B * G * ``max_tokens`` * D numbers.
+        """
+        sources = len(encoded)
+        cache_shape = (sources, self.num_heads, max_tokens * beams, self.d_model // self.num_heads)
         return DecoderState(
-            memory=self.relational_memory.initial(rows, like=encoded),
-            keys_values=[(empty, empty) for _ in self.decoder_layers],
+            memory=self.relational_memory.initial(sources * beams, like=encoded),
+            keys=[encoded.new_empty(cache_shape) for _ in self.decoder_layers],
+            values=[encoded.new_empty(cache_shape) for _ in self.decoder_layers],
+            own=own_places(sources, beams, max_tokens, like=encoded),
             cross=[layer.cross_attention.keys_values(encoded) for layer in self.decoder_layers],
             cross_mask=mask[:, None, None],
+            memory_projections=self.relational_memory.packed(),
+            self_projections=[layer.self_attention.packed() for layer in self.decoder_layers],
         )
 
+    @torch.no_grad()
     def step(self, token_ids: Tensor, state: DecoderState) -> Tensor:
         """Take in one more token a row and update ``state``.
 
@@ -191,25 +202,29 @@ class MemoryTransformer(nn.Module):
             (R, W) logits of the next token; equal to the last position of :meth:`forward` on the rows' whole prefix.
         """
         x = self._embed(token_ids.unsqueeze(1), start=state.length)  # (R, 1, D)
-        memory, state.memory = self.relational_memory(x, state.memory)
-        scales, shifts = self.conditioned_norms(memory)
-        sources = len(state.cross_mask)
+        memory, state.memory = self.relational_memory(x, state.memory, state.memory_projections)
+        # The beams of a source are queries of one attention: (R, 1, D) -> (B, G, D).
+        by_source = (len(state.cross_mask), -1, self.d_model)
+        x = x.view(by_source)
+        scales, shifts = (values.view(-1, *x.shape) for values in self.conditioned_norms(memory))
+        own = state.own_mask()
         for number, layer in enumerate(self.decoder_layers):
             first = NORMS_PER_LAYER * number
             normed = conditioned_norm(x, scales[first], shifts[first])
-            x = x + layer.self_attention(normed, self._grow(state, number, layer.self_attention.keys_values(normed)))
+            projected = F.linear(normed, *state.self_projections[number]).chunk(3, dim=-1)
+            query, keys, values = map(layer.self_attention.split_heads, projected)  # (B, H, G, Dh)
+            x = x + layer.self_attention.attend(query, state.append(number, keys, values), own)
             normed = conditioned_norm(x, scales[first + 1], shifts[first + 1])
-            # The beams of a source are queries of one attention: (R, 1, D) -> (B, G, D).
-            queries = normed.view(sources, -1, self.d_model)
-            x = x + layer.cross_attention(queries, state.cross[number], state.cross_mask).view_as(x)
+            x = x + layer.cross_attention(normed, state.cross[number], state.cross_mask)
             normed = conditioned_norm(x, scales[first + 2], shifts[first + 2])
             x = x + layer.feed_forward(normed)
         state.length += 1
-        return self.logits(self.decoder_norm(x)).squeeze(1)
+        return self.logits(self.decoder_norm(x)).flatten(0, 1)
 
-    @staticmethod
-    def _grow(state: DecoderState, layer: int, fresh: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Append the new token's keys and values to a layer's cache."""
-        keys, values = state.keys_values[layer]
-        state.keys_values[layer] = (torch.cat([keys, fresh[0]], dim=2), torch.cat([values, fresh[1]], dim=2))
-        return state.keys_values[layer]
+
+def _causal_mask(token_mask: Tensor | None) -> Tensor | None:
+    """Turn (R, T) into (R, 1, T, T): token t sees those of 0..t that may be seen."""
+    if token_mask is None:
+        return None
+    length = token_mask.shape[1]
+    return token_mask[:, None, None] & torch.ones(length, length, dtype=torch.bool, device=token_mask.device).tril()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from d2rnet.report.attention import MultiHeadAttention, standardise
+from d2rnet.report.attention import MultiHeadAttention, Projection, pack, standardise
 
 
 class RelationalMemory(nn.Module):
@@ -30,28 +30,36 @@ class RelationalMemory(nn.Module):
         """Return the starting memory (count, M, D): rows of the identity matrix, zero beyond its size."""
         return torch.eye(self.num_slots, self.d_model, device=like.device, dtype=like.dtype).expand(count, -1, -1)
 
-    def forward(self, tokens: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def packed(self) -> tuple[Projection, Projection]:
+        """Join what reads a slot (query, key, value) and what reads a token (key, value, gates): one product each."""
+        return self.attention.packed(), pack(self.attention.key, self.attention.value, self.token_gates)
+
+    def forward(
+        self, tokens: Tensor, memory: Tensor, packed: tuple[Projection, Projection] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run over tokens.
 
         Args:
             tokens: (B, T, D) embedded tokens with positions.
             memory: (B, M, D) before the first of them.
+            packed: of :meth:`packed`, where it is kept from call to call.
 
         Returns:
             (B, T, M * D) memory after each token, that token included, and (B, M, D) the last one.
         """
-        keys, values = self.attention.keys_values(tokens)  # (B, H, T, Dh)
-        gates = self.token_gates(tokens)  # (B, T, 2 D)
-        projections = (self.attention.query, self.attention.key, self.attention.value)
-        weight = torch.cat([projection.weight for projection in projections])  # (3 D, D): one product a token, not three
-        bias = torch.cat([projection.bias for projection in projections])
+        of_slots, of_tokens = packed or self.packed()
+        split = self.attention.split_heads
+        keys, values, gates = F.linear(tokens, *of_tokens).split([self.d_model, self.d_model, 2 * self.d_model], dim=-1)
+        parts = (
+            split(keys).split(1, 2),
+            split(values).split(1, 2),
+            gates.split(1, 1),
+        )  # a token each: (B, H, 1, Dh), (B, 1, 2 D)
         states = []
-        for token_keys, token_values, token_gates in zip(keys.split(1, 2), values.split(1, 2), gates.split(1, 1), strict=True):
-            query, slot_keys, slot_values = map(self.attention.split_heads, F.linear(memory, weight, bias).chunk(3, dim=-1))
-            heads = F.scaled_dot_product_attention(
-                query, torch.cat([slot_keys, token_keys], dim=2), torch.cat([slot_values, token_values], dim=2)
-            )
-            proposal = memory + self.attention.output(heads.transpose(1, 2).flatten(2))
+        for token_keys, token_values, token_gates in zip(*parts, strict=True):
+            query, slot_keys, slot_values = map(split, F.linear(memory, *of_slots).chunk(3, dim=-1))
+            source = torch.cat([slot_keys, token_keys], dim=2), torch.cat([slot_values, token_values], dim=2)
+            proposal = memory + self.attention.attend(query, source)
             memory = self._gate(memory, proposal + self.mlp(proposal), token_gates)
             states.append(memory.flatten(1))
         return torch.stack(states, dim=1), memory
@@ -79,9 +87,10 @@ class MemoryConditionedNorms(nn.Module):
         """Read the memory: (B, T, M * D) -> scales and shifts, each (N, B, T, D)."""
         batch, length = memory.shape[:2]
         hidden = self.hidden(memory).relu().view(batch * length, 2 * self.num_norms, self.d_model).transpose(0, 1)
-        deltas = torch.baddbmm(self.bias, hidden, self.weight)  # (2 N, B T, D)
-        deltas = deltas.view(self.num_norms, 2, batch, length, self.d_model)
-        return deltas[:, 0] + self.gamma[:, None, None], deltas[:, 1] + self.beta[:, None, None]
+        # The norm's own scale and shift join the bias: added to N rows, not to every token.
+        bias = self.bias + torch.stack([self.gamma, self.beta], dim=1).view_as(self.bias)
+        read = torch.baddbmm(bias, hidden, self.weight).view(self.num_norms, 2, batch, length, self.d_model)
+        return read[:, 0], read[:, 1]
 
 
 def conditioned_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -25,6 +25,19 @@ PAD_ID, BOS_ID, EOS_ID, UNK_ID = range(4)
 
 
 @dataclass(frozen=True)
+class SpecialIds:
+    """Which ids pad, start and end a report, and which are never written."""
+
+    padding: int
+    start: int
+    end: int
+    never_written: tuple[int, ...]
+
+
+OWN_IDS = SpecialIds(PAD_ID, BOS_ID, EOS_ID, never_written=(PAD_ID, BOS_ID, UNK_ID))
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """Token <-> id, with the text protocol under which the tokens were made.
 
