@@ -29,17 +29,17 @@ def test_interval_is_the_middle_95_percent_without_what_is_undefined() -> None:
 
 
 def test_the_weights_of_one_hit_and_one_miss() -> None:
-    ranking = Ranking(np.array([0]), np.array([True]), np.array([0, 1]))
+    ranking = Ranking(np.array([0]), np.array([[True]]), np.array([0, 1]))
     weights = np.array([[2, 0, 1, 0], [0, 2, 1, 0]], dtype=np.float32)
-    np.testing.assert_allclose(coco_ap(ranking, weights), [1, 0, 51 / 101, np.nan])
-    np.testing.assert_allclose(voc_ap(ranking, weights), [1, 0, 0.5, np.nan])
+    np.testing.assert_allclose(coco_ap(ranking, weights), [[1, 0, 51 / 101, np.nan]])
+    np.testing.assert_allclose(voc_ap(ranking, weights), [[1, 0, 0.5, np.nan]])
 
 
 def test_a_resample_scores_as_the_images_it_repeats() -> None:
     records, results = random_case(12, seed=8)
     counts = resample_counts(12, samples=4, seed=1)
     scored = match_results(records, results)
-    by_weight = mean_over_classes(scored.per_class([1], counts))
+    by_weight = mean_over_classes(scored.per_class([1], counts))[0]
     for column in range(4):
         drawn, found = [], []
         for row in np.repeat(np.arange(12), counts[:, column].astype(int)):

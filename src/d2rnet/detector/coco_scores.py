@@ -39,19 +39,21 @@ class Scored:
     found: BoxTable
     matches: CocoMatches
 
-    def ranking(self, category: int, threshold: int, area: int = 0) -> Ranking:
-        """Detections of a class (0-based), best first; ties in the order of the images.
+    def ranking(self, category: int, thresholds: list[int], area: int = 0) -> Ranking:
+        """Detections of a class, best first; ties in the order of the images.
 
         Args:
             category: 0-based class.
-            threshold: index into IOU_THRESHOLDS.
+            thresholds: indices into IOU_THRESHOLDS; several of them for the area range "all" only, as detections that do
+                not count because of their area depend on the threshold.
             area: index into AREA_RANGES.
         """
-        counted = (self.found.classes == category) & ~self.matches.ignored[area, threshold]
+        counted = (self.found.classes == category) & ~self.matches.ignored[area, thresholds[0]]
         places = np.flatnonzero(counted)
         places = places[np.argsort(-self.found.scores[places], kind="stable")]
         truth = (self.truth.classes == category) & ~self.matches.truth_ignored[area]
-        return Ranking(self.found.rows[places], self.matches.hit[area, threshold, places], self.truth.rows[truth])
+        hits = self.matches.hit[area, thresholds][:, places]
+        return Ranking(self.found.rows[places], hits, self.truth.rows[truth])
 
     @property
     def present(self) -> NDArray[np.int64]:
@@ -59,12 +61,13 @@ class Scored:
         return np.unique(self.truth.classes)
 
     def per_class(self, thresholds: Sequence[int], weights: NDArray[np.float32], area: int = 0) -> NDArray[np.float64]:
-        """(C, S) AP of the present classes, mean over the IoU thresholds; NaN where a weighting leaves a class no truth."""
+        """(C, T, S) AP of the present classes at each threshold; NaN where a weighting leaves a class no truth."""
+        groups = [list(thresholds)] if area == 0 else [[threshold] for threshold in thresholds]
         values = [
-            np.mean([coco_ap(self.ranking(category, threshold, area), weights) for threshold in thresholds], axis=0)
+            np.concatenate([coco_ap(self.ranking(category, group, area), weights) for group in groups])
             for category in self.present
         ]
-        return np.array(values).reshape(len(self.present), weights.shape[1])
+        return np.array(values).reshape(len(self.present), len(thresholds), weights.shape[1])
 
 
 def match_results(
@@ -91,13 +94,13 @@ def unweighted(images: int) -> NDArray[np.float32]:
 
 
 def mean_over_classes(per_class: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(S,) mean of (C, S) values over the classes that have one; NaN where none has."""
+    """(...) mean of (C, ...) values over the classes that have one; NaN where none has."""
     known = np.isfinite(per_class)
     total = np.where(known, per_class, 0.0).sum(axis=0)
     return np.divide(total, known.sum(axis=0), out=np.full(per_class.shape[1:], np.nan), where=known.any(axis=0))
 
 
-def as_figure(value: float | np.floating) -> float | None:
+def as_figure(value: float | np.floating | NDArray[np.float64]) -> float | None:
     """Round a value for a file; None where there is none."""
     return round(float(value), DECIMALS) if np.isfinite(value) else None
 
@@ -117,14 +120,14 @@ def scores_of(scored: Scored) -> dict[str, Any]:
         ``classes_without_boxes``, which enter no mean.
     """
     once = unweighted(scored.images)
-    per_class = {"AP": scored.per_class(COCO_RANGE, once)}
-    per_class |= {name: scored.per_class([row], once) for name, row in REPORTED.items()}
-    sizes = {f"AP_{name}": scored.per_class(COCO_RANGE, once, area) for area, name in _sizes()}
+    by_iou = scored.per_class(range(len(IOU_THRESHOLDS)), once)[:, :, 0]  # (C, T)
+    per_class = {"AP": by_iou[:, COCO_RANGE].mean(axis=1), **{name: by_iou[:, row] for name, row in REPORTED.items()}}
+    sizes = {f"AP_{name}": scored.per_class(COCO_RANGE, once, area).mean(axis=(1, 2)) for area, name in _sizes()}
     boxes = np.bincount(scored.truth.classes, minlength=len(CATEGORY_NAMES))
     names = [CATEGORY_NAMES[index] for index in scored.present]
     return {
-        **{name: as_figure(mean_over_classes(values)[0]) for name, values in {**per_class, **sizes}.items()},
-        **{f"per_class_{name}": _by_name(names, values[:, 0]) for name, values in per_class.items()},
+        **{name: as_figure(mean_over_classes(values)) for name, values in {**per_class, **sizes}.items()},
+        **{f"per_class_{name}": _by_name(names, values) for name, values in per_class.items()},
         "boxes_per_class": {name: int(boxes[index]) for name, index in zip(names, scored.present, strict=True)},
         "boxes_per_size": {name: int((~scored.matches.truth_ignored[area]).sum()) for area, name in _sizes()},
         "classes_without_boxes": [name for index, name in enumerate(CATEGORY_NAMES) if boxes[index] == 0],

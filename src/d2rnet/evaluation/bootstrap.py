@@ -83,7 +83,8 @@ def ap50_with_resamples(
         AP50 and (S,) AP50 of the resamples; each the mean over the classes that have a box there, NaN if none has.
     """
     scored = match_results(records, results, areas=("all",))
-    row = [REPORTED["AP50"]]
     counts = resample_counts(len(records), samples=samples, seed=seed)
-    value = mean_over_classes(scored.per_class(row, unweighted(len(records))))[0]
-    return float(value), mean_over_classes(scored.per_class(row, counts))
+    value, drawn = (
+        mean_over_classes(scored.per_class([REPORTED["AP50"]], weights))[0] for weights in (unweighted(len(records)), counts)
+    )
+    return float(value[0]), drawn
