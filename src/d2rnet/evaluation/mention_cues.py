@@ -1,0 +1,94 @@
+"""Words of negation and doubt in English chest reports: data for mention_context.py, no logic.
+
+Patterns are searched in a normalised sentence (mention_text.py), between spaces. Own work.
+"""
+
+
+def any_of(words: str) -> str:
+    """Return a pattern for any one of the white-space separated patterns; ``_`` in a pattern stands for a space."""
+    return f"(?:{'|'.join(word.replace('_', ' ') for word in words.split())})"
+
+
+SEEN = any_of("""
+    seen identified present evident visuali[sz]ed noted demonstrated apparent appreciated detected found observed suggested
+    visible shown recogni[sz]ed suspected
+""")
+_BE = any_of("is are was were be been has_been have_been can_be could_be")
+_ADVERB = any_of("definitely definitively clearly currently otherwise now again well also yet")
+_DEGREE = any_of("completely entirely fully since now almost")
+_SURELY = any_of("completely entirely definitely definitively fully reliably")
+_QUALIFIED = any_of("""
+    any a the appreciable significant significantly substantial substantially definite interval new acute really much marked
+    gross relevant obvious convincing apparent
+""")
+_CANNOT = any_of("can_?not could_not not never")
+
+# "No change in the effusion" denies nothing; neither does "not well seen".
+IGNORED = (
+    rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} changes?"
+    rf"(?= {any_of('in of to from since compared when as noted is has the with')} )",
+    rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} "
+    + any_of("changed increase_(?:in|of) decrease_(?:in|of) improvement worsening progression difference interval_change"),
+    r"without (?:interval |significant )?change",
+    r"not (?:well|fully|completely|entirely|optimally|adequately) "
+    + any_of("seen visuali[sz]ed evaluated assessed included imaged demonstrated"),
+    r"not (?:included|imaged|only|simply|necessarily)",
+    r"(?:nearly|almost|near|partially|partly|largely|mostly|virtually)(?: completely)? "
+    + any_of("resolved cleared resolution clearing"),
+    r"(?:near complete|partial|incomplete)(?: interval)? (?:resolution|clearing)(?: of)?",
+    r"no (?:doubt|question)",
+)
+DOUBT_AFTER = (
+    rf"{_CANNOT}(?: be)?(?: {_SURELY})? (?:excluded|ruled out)",
+    rf"(?:difficult|hard) to (?:{_SURELY} )?exclude",
+    rf"{_BE} (?:also |again |therefore )?"
+    + any_of("""
+        possible suspected questioned questionable considered probable likely favored equivocal suggested unlikely not_likely
+        a_possibility a_consideration a_concern
+    """),
+    r"(?:should|must|may|might|could|would|can) (?:also )?be (?:considered|suspected|present|possible)",
+    r"(?:remains?|would be) (?:a )?"
+    + any_of("possible possibility in_the_differential considered questionable consideration"),
+)
+CANNOT_EXCLUDE = (rf"(?:{_CANNOT}|unable to|difficult to|hard to)(?: {_SURELY})? (?:exclude|rule out)",)
+DENIED_AFTER = (
+    rf"(?:{_BE} |do not |does not |can )?(?:not|no longer|never) (?:be )?(?:{_ADVERB} )?{SEEN}",
+    rf"(?:{_BE}|appears?|appear to be) (?:now )?(?:absent|excluded|ruled out)",
+    rf"(?:has|have|had) (?:{_DEGREE} )?(?:resolved|cleared|disappeared)",
+    rf"(?:has|have) (?:{_DEGREE} )?been (?:removed|drained|evacuated|excluded|ruled out)",
+    r"(?:is|are|now) (?:completely |entirely |fully )?resolved",
+    r"(?:resolved|none|negative)(?= $)",
+)
+DENIED_BEFORE = (
+    r"(?:complete |interval )*(?:resolution|clearing|disappearance|removal) of",
+    any_of("""
+        no_longer resolved negative_for free_of free_from free clear_of absence_of lack_of devoid_of rather_than without nor
+        neither no not denies never nothing none_of (?:is|are|does)nt unremarkable_for fails?_to
+    """),
+)
+DOUBT_BEFORE = (
+    any_of("""
+        rule_out exclude may might could can(?=_(?:be|represent|reflect)) possible possibly possibility probable probably
+        likely suspect suspected suspicious suspicion concern concerning worrisome question questions questioned
+        questioning questionable equivocal borderline presumed presumably perhaps potential potentially suggest suggests suggesting
+        suggestive suggested suggestion differential favor favors favored favoring thought_to believed_to felt_to consider
+        consideration unlikely conceivably seemingly alternatively raises? evaluate_for if_there_is would_be_compatible_with
+    """),
+)
+
+# Where a cue stops reaching.
+BREAK = any_of("""
+    ; but however although though yet except aside_from apart_from other_than with_the_exception_of save_for besides whereas
+    while otherwise there_(?:is|are|remains?|has|have|was|were) which this_is this_may these followed_by in_the_setting_of
+    in_this status_post superimposed_on within_(?:the|this|a)
+""")
+OPENS = any_of("""
+    a an the there this these small tiny trace mild mildly moderate moderately large severe severely minimal minimally stable
+    unchanged persistent left right bilateral bibasilar increased increasing new but heart cardiac lungs? again old healed
+    chronic subtle slight slightly patchy low mediastin\\w+ enlarged degenerative calcified tortuous prominent unremarkable
+    normal status interval bony osseous
+""")
+FINITE = any_of("is are was were has have remains? appears? demonstrates? shows? contains? persists? reveals?")
+SUBJECTS = any_of("""
+    , and the there heart cardiac cardiomediastinal lungs mediastin\\w+ aort\\w+ trachea\\w* bony osseous visualized pulmonary
+""")
