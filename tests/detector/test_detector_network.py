@@ -146,13 +146,17 @@ def test_listening_compares_with_the_students_own_uncertainty(
 
 
 def test_anchors_are_moved_to_their_own_box(network: UnbiasedTeacherRCNN) -> None:
+    """Of three images, the second without boxes, the third with its boxes in the other order."""
     boxes = [[10.0, 12.0, 30.0, 40.0], [40.0, 40.0, 60.0, 60.0]]
-    anchors, made = Boxes(torch.tensor(boxes)), target(boxes)
-    matched = [network.proposal_generator.match_anchors(anchors, made)]
-    labels = matched[0][0][None]
-    assert labels.tolist() == [[1, 1]]
-    loss = network.proposal_generator._box_loss(anchors, torch.zeros(1, 2, 4), labels, [made], matched, [0])
+    anchors, targets = Boxes(torch.tensor(boxes)), [target(boxes), target([]), target(boxes[::-1])]
+    matched = [network.proposal_generator.match_anchors(anchors, made) for made in targets]
+    labels, index = (torch.stack([found[part] for found in matched]) for part in (0, 2))
+    assert labels.tolist() == [[1, 1], [0, 0], [1, 1]] and index.tolist() == [[0, 1], [0, 0], [1, 0]]
+    deltas = torch.zeros(3, 2, 4, requires_grad=True)
+    loss = network.proposal_generator._box_loss(anchors, deltas, labels, index, [made.gt_boxes for made in targets])
     assert loss.item() == 0
+    network.proposal_generator._box_loss(anchors, deltas, labels * 0, index, [made.gt_boxes for made in targets]).backward()
+    assert not deltas.grad.any()
 
 
 @pytest.mark.parametrize("anchor", [0, 2])

@@ -21,6 +21,7 @@ class BoundaryOffsetTransform:
 
     def __init__(self, scale: float = DELTA_SCALE) -> None:
         """Keep the scale; ``weights`` has detectron2's meaning, one factor a coordinate."""
+        self.scale = scale
         self.weights = (scale,) * 4
 
     def get_deltas(self, source_xyxy: Tensor, target_xyxy: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ class BoundaryOffsetTransform:
         extent = _extents(source_xyxy)
         if bool((extent <= 0).any()):
             raise ValueError("source boxes must have width and height > 0 px")
-        return (target_xyxy - source_xyxy) / extent * self._scale(source_xyxy)
+        return (target_xyxy - source_xyxy) / extent * self.scale
 
     def apply_deltas(self, deltas: Tensor, source_xyxy: Tensor) -> Tensor:
         """Decode deltas; the inverse of :meth:`get_deltas`.
@@ -52,12 +53,9 @@ class BoundaryOffsetTransform:
             (R, 4) float32 boxes in pixels. Boundaries that cross are swapped, so that x2 >= x1 and y2 >= y1.
         """
         source_xyxy = source_xyxy.float()
-        decoded = source_xyxy + deltas.float() / self._scale(source_xyxy) * _extents(source_xyxy)
+        decoded = source_xyxy + deltas.float() / self.scale * _extents(source_xyxy)
         first, second = decoded[:, :2], decoded[:, 2:]
         return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=1)
-
-    def _scale(self, like: Tensor) -> Tensor:
-        return like.new_tensor(self.weights)
 
 
 def _extents(boxes_xyxy: Tensor) -> Tensor:

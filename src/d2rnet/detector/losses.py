@@ -93,6 +93,6 @@ def weighted_objectness(logits: Tensor, labels: Tensor, weights: Tensor) -> Tens
         labels: (A,) int: 1 lesion, 0 background, -1 ignored.
         weights: (A,) float, 1 for labelled images, the matched pseudo box's score for pseudo-labelled ones.
     """
-    used = labels >= 0
+    used = (labels >= 0).nonzero()[:, 0]  # a GPU is waited for once, not at each of the three selections
     losses = F.binary_cross_entropy_with_logits(logits[used].float(), labels[used].float(), reduction="none")
     return (losses * weights[used]).sum()

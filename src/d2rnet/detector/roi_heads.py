@@ -81,15 +81,14 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         logits, deltas, uncertainty = predictions
         classes = torch.cat([proposal.gt_classes for proposal in proposals])
         foreground = (classes < self.num_classes).nonzero()[:, 0]
-        with_boxes = [proposal[proposal.gt_classes < self.num_classes] for proposal in proposals if proposal.has("gt_boxes")]
         count = max(len(classes), 1)
         classification = focal_loss(logits, classes, self.focal_gamma) / count
         deltas, uncertainty = deltas[foreground].float(), uncertainty[foreground].float()
-        sources = _concatenate([proposal.proposal_boxes.tensor for proposal in with_boxes], deltas)
-        targets = _concatenate([proposal.gt_boxes.tensor for proposal in with_boxes], deltas)
+        sources = torch.cat([proposal.proposal_boxes.tensor for proposal in proposals])[foreground]
+        targets = torch.cat([_boxes_of(proposal) for proposal in proposals])[foreground]
         wanted = self.box2box_transform.get_deltas(sources, targets)
         if is_pseudo(proposals[0]):
-            teacher_sigma = _concatenate([proposal.gt_sigmas for proposal in with_boxes], deltas)
+            teacher_sigma = torch.cat([_sigmas_of(proposal) for proposal in proposals])[foreground]
             mask = listen_mask(teacher_sigma, uncertainty.sigmoid(), self.listen_margin, self.listen_floor)
             return {
                 "loss_cls" + PSEUDO_SUFFIX: classification,
@@ -128,17 +127,23 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         return results, kept
 
 
-def _concatenate(parts: list[Tensor], like: Tensor) -> Tensor:
-    """Stack (F_i, 4) parts; (0, 4) of the same kind as ``like`` if there are none."""
-    return torch.cat(parts) if parts else like.new_zeros((0, 4))
+def _boxes_of(proposals: Instances) -> Tensor:
+    """(R_i, 4) matched boxes of an image's proposals; zeros if it has no boxes: then all proposals are background."""
+    boxes = proposals.proposal_boxes.tensor
+    return proposals.gt_boxes.tensor if proposals.has("gt_boxes") else torch.zeros_like(boxes)
+
+
+def _sigmas_of(proposals: Instances) -> Tensor:
+    """(R_i, 4) uncertainties of the matched pseudo boxes; zeros if the image has none."""
+    boxes = proposals.proposal_boxes.tensor
+    return proposals.gt_sigmas if proposals.has("gt_sigmas") else torch.zeros_like(boxes)
 
 
 def _drop_unusable(boxes_xyxy: Tensor, scores: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Set the scores of boxes without area inside the image, or not finite, to 0, keeping every row's index."""
     height, width = image_hw
-    limit = boxes_xyxy.new_tensor([width, height, width, height])
-    clipped = torch.minimum(boxes_xyxy.clamp(min=0), limit)
-    usable = ((clipped[:, 2:] - clipped[:, :2]) > 0).all(dim=1) & torch.isfinite(scores).all(dim=1)
+    x, y = boxes_xyxy[:, 0::2].clamp(0, width), boxes_xyxy[:, 1::2].clamp(0, height)
+    usable = (x[:, 1] > x[:, 0]) & (y[:, 1] > y[:, 0]) & torch.isfinite(scores).all(dim=1)
     return torch.where(usable[:, None], boxes_xyxy, 0.0), torch.where(usable[:, None], scores.float(), 0.0)
 
 

@@ -7,6 +7,7 @@ there is no box loss (Unbiased Teacher v2, sec. 3.1).
 Shapes: N images, A anchors an image over all levels.
 """
 
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -78,19 +79,23 @@ class ScoreWeightedRPN(RPN):
         """Losses over logits (N, A) and deltas (N, A, 4), labelled and pseudo-labelled images apart."""
         all_anchors = Boxes.cat(anchors)
         matched = [self.match_anchors(all_anchors, target) for target in targets]
+        logits_of, deltas_of = logits.unbind(), deltas.unbind()
         losses = {}
         for wants_pseudo in (False, True):
             chosen = [index for index, target in enumerate(targets) if is_pseudo(target) == wants_pseudo]
             if not chosen:
                 continue
-            labels, weights, _ = (torch.stack(part) for part in zip(*(matched[index] for index in chosen), strict=True))
+            labels, weights, index = (torch.stack([matched[image][part] for image in chosen]) for part in range(3))
             normaliser = self.batch_size_per_image * len(chosen)
-            objectness = weighted_objectness(logits[chosen].flatten(), labels.flatten(), weights.flatten()) / normaliser
+            own_logits = torch.stack([logits_of[image] for image in chosen])  # (n, A)
+            objectness = weighted_objectness(own_logits.flatten(), labels.flatten(), weights.flatten()) / normaliser
             if wants_pseudo:
                 losses["loss_rpn_cls" + PSEUDO_SUFFIX] = objectness
                 continue
             losses["loss_rpn_cls"] = objectness
-            losses["loss_rpn_loc"] = self._box_loss(all_anchors, deltas[chosen], labels, targets, matched, chosen) / normaliser
+            own_deltas = torch.stack([deltas_of[image] for image in chosen])  # (n, A, 4)
+            boxes = [targets[image].gt_boxes for image in chosen]
+            losses["loss_rpn_loc"] = self._box_loss(all_anchors, own_deltas, labels, index, boxes) / normaliser
         return losses
 
     @torch.no_grad()
@@ -112,24 +117,19 @@ class ScoreWeightedRPN(RPN):
             weights = target.gt_scores[index] if len(target) else weights * self.empty_pseudo_weight
         return labels, weights, index
 
-    def _box_loss(
-        self,
-        anchors: Boxes,
-        deltas: Tensor,
-        labels: Tensor,
-        targets: list[Instances],
-        matched: list[tuple[Tensor, Tensor, Tensor]],
-        chosen: list[int],
-    ) -> Tensor:
-        """Sum of smooth L1 losses over the positive anchors of the chosen images; deltas (n, A, 4), labels (n, A)."""
-        sources, goals = [], []
-        for row, image in enumerate(chosen):
-            positive = (labels[row] == 1).nonzero()[:, 0]
-            if len(targets[image]):
-                sources.append(anchors.tensor[positive])
-                goals.append(targets[image].gt_boxes.tensor[matched[image][2][positive]])
-        if not sources:
-            return deltas.sum() * 0.0
-        wanted = self.box2box_transform.get_deltas(torch.cat(sources), torch.cat(goals))
-        predicted = deltas[labels == 1].float()
-        return F.smooth_l1_loss(predicted, wanted, beta=self.smooth_l1_beta, reduction="sum")
+    def _box_loss(self, anchors: Boxes, deltas: Tensor, labels: Tensor, index: Tensor, boxes: list[Boxes]) -> Tensor:
+        """Sum of smooth L1 losses over the positive anchors of n images; 0 without any.
+
+        Args:
+            anchors: A anchors of all levels.
+            deltas: (n, A, 4) predictions.
+            labels: (n, A), 1 where positive.
+            index: (n, A), each anchor's best-matching box among its image's.
+            boxes: the boxes of each image.
+        """
+        row, anchor = (labels == 1).nonzero(as_tuple=True)  # the only wait for a GPU, for all images at once
+        firsts = accumulate(map(len, boxes[:-1]), initial=0)
+        index = torch.stack([own + first for own, first in zip(index, firsts, strict=True)])  # among the boxes of all images
+        goals = Boxes.cat(boxes).tensor[index[row, anchor]]
+        wanted = self.box2box_transform.get_deltas(anchors.tensor[anchor], goals)
+        return F.smooth_l1_loss(deltas[row, anchor].float(), wanted, beta=self.smooth_l1_beta, reduction="sum")
