@@ -1,4 +1,4 @@
-"""Command line: one sub-command per Snakemake rule, plus ``doctor``. Nothing else in the package parses arguments.
+"""Command line: one sub-command per Snakemake rule, plus a few for people. Nothing else in the package parses arguments.
 
 A sub-command parses, validates its settings against the schema and calls one function with explicit keyword arguments. The
 function's module is imported only then, so that ``--help`` is quick and the data stage runs without torch.
@@ -25,16 +25,20 @@ log = logging.getLogger("d2rnet")
 
 @dataclass(frozen=True)
 class Option:
-    """One command-line option; ``kind`` is path, paths, int or text."""
+    """One command-line option; ``kind`` is path, paths, int or text; positional ones are given without their name."""
 
     flag: str
     help: str
     kind: str = "path"
     default: Any = None
+    positional: bool = False
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Add this option to a parser; options without a default are required."""
         types: dict[str, Any] = {"path": Path, "paths": Path, "int": int, "text": str}
+        if self.positional:
+            parser.add_argument(self.flag, type=types[self.kind], help=self.help)
+            return
         shown = self.help if self.default is None else f"{self.help} (default {self.default})"
         parser.add_argument(
             f"--{self.flag}",
@@ -208,6 +212,17 @@ COMMANDS: dict[str, Command] = {
             Option("report-metrics", "metrics.json of evaluate-reports"),
             Option("counts", "counts.json files of the earlier rules", "paths"),
             OUTPUT,
+        ),
+    ),
+    "import-r2gen": Command(
+        "Take the decoder out of a checkpoint of R2Gen or of D2R-Net's released code; no pickled code is run.",
+        "d2rnet.report.r2gen_import:import_r2gen",
+        "",
+        (
+            Option("checkpoint", "PyTorch file with the state dict", positional=True),
+            Option("out", "folder to write"),
+            Option("num-heads", "attention heads of the model", "int", 8),
+            Option("memory-heads", "attention heads of its relational memory", "int", 8),
         ),
     ),
     "doctor": Command(

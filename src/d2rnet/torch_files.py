@@ -4,6 +4,7 @@ Both models keep their checkpoints in such files and read pretrained weights fro
 """
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 
 from d2rnet.errors import CheckpointError
 from d2rnet.io import atomic_path
+
+REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
 
 
 def save_torch(path: Path, content: dict[str, Any]) -> None:
@@ -29,9 +32,24 @@ def load_torch(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such weight file.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable PyTorch file ({reason}). Copy it again, or delete it.") from error
+    except pickle.UnpicklingError as error:
+        found = REFUSED.search(str(error))
+        raise CheckpointError(_refusal(path, found[1]) if found else _unreadable(path, "not a pickle of tensors")) from error
+    except (RuntimeError, EOFError, KeyError, OSError) as error:
+        raise CheckpointError(_unreadable(path, str(error).splitlines()[0] if str(error) else type(error).__name__)) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a dictionary of tensors.")
     return content
+
+
+def _unreadable(path: Path, reason: str) -> str:
+    return f"{path}: not a readable PyTorch file ({reason}). Copy it again, or delete it."
+
+
+def _refusal(path: Path, name: str) -> str:
+    """Say what a file holds beside tensors, and how to leave it behind."""
+    return (
+        f"{path}: holds {name}, not tensors and plain values alone; loading it could run code, so it is refused. If you trust "
+        "its source, write the tensors alone where the file was made: content = torch.load('model.pth', weights_only=False); "
+        "torch.save(content['state_dict'], 'weights.pth') (or model.state_dict() of a pickled model), and give that file."
+    )

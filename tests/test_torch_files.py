@@ -1,0 +1,60 @@
+"""Torch files: whole or not there; what could run code is refused with a way out."""
+
+import argparse
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from d2rnet.errors import CheckpointError
+from d2rnet.torch_files import load_torch, save_torch
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
+def test_both_file_formats_are_read(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"w": torch.arange(3.0), "epoch": 4}, path, _use_new_zipfile_serialization=zipped)
+    read = load_torch(path)
+    assert read["w"].tolist() == [0, 1, 2] and read["epoch"] == 4
+
+
+def test_saved_is_read_back(tmp_path: Path) -> None:
+    save_torch(tmp_path / "new" / "a.pt", {"w": torch.ones(2)})
+    assert load_torch(tmp_path / "new" / "a.pt")["w"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("value", [{"args": argparse.Namespace(lr=1)}, torch.nn.Linear(2, 2)], ids=["arguments", "module"])
+def test_pickled_objects_are_refused_by_name_with_a_way_out(tmp_path: Path, value: object) -> None:
+    torch.save(value, tmp_path / "foreign.pth")
+    name = "argparse.Namespace" if isinstance(value, dict) else "torch.nn.modules.linear.Linear"
+    with pytest.raises(
+        CheckpointError, match=rf"foreign\.pth: holds {re.escape(name)}.*If you trust.*torch\.save\("
+    ) as caught:
+        load_torch(tmp_path / "foreign.pth")
+    assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_code_of_a_file_runs(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    torch.save({"w": Malicious()}, tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match="it is refused"):
+        load_torch(tmp_path / "bad.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.pth"
+    torch.save({"w": torch.ones(50)}, whole)
+    contents = {"cut": whole.read_bytes()[:200], "text": b"no weights", "empty": b"", "list": pickle.dumps([1], protocol=2)}
+    for name, content in contents.items():
+        path = tmp_path / f"{name}.pth"
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"{name}\.pth: (not a readable PyTorch file|holds a list)"):
+            load_torch(path)
+    with pytest.raises(CheckpointError, match="no such weight file"):
+        load_torch(tmp_path / "gone.pth")
