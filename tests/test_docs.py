@@ -92,7 +92,7 @@ def test_sub_commands_named_anywhere_exist(repository, pages):
     texts = dict(pages)
     texts |= {path: path.read_text(encoding="utf-8") for path in (repository / "src").rglob("*.py")}
     for path, text in texts.items():
-        for name in re.findall(r"['`]d2rnet ([a-z][a-z-]*)", text):
+        for name in re.findall(r"['`]d2rnet ([a-z][a-z0-9-]*)", text):
             assert name in COMMANDS, f"{path.name}: there is no 'd2rnet {name}'"
 
 
