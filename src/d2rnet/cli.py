@@ -112,12 +112,12 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "evaluate-detector": Command(
-        "Score student and EMA teacher on the labelled test split (COCO AP, AP50, AP40, per class).",
+        "Score student and EMA teacher on the labelled test split (AP, FROC, AUROC with intervals, figures).",
         "d2rnet.evaluation.detection:evaluate_detector",
-        "detector.prediction",
+        "detector",
         (
             Option("labelled-test", "COCO json of the test split"),
-            Option("model", "folder of train-detector with model_final.pth, student_final.pth and config.yaml"),
+            Option("model", "folder of train-detector: both networks' weights, config.yaml and metrics.jsonl"),
             OUTPUT,
             DEVICE,
         ),

@@ -45,11 +45,36 @@ rule evaluate_detector:
         ema_teacher=rules.train_detector.output.ema_teacher,
         student=rules.train_detector.output.student,
         config=rules.train_detector.output.config,
+        history=rules.train_detector.output.metrics,
     output:
         metrics=report(
             "results/evaluate_detector/metrics.json",
             caption="../report/evaluate_detector.rst",
             category="Detector",
+        ),
+        precision_recall=report(
+            "results/evaluate_detector/figures/precision_recall.svg",
+            caption="../report/precision_recall.rst",
+            category="Detector",
+        ),
+        froc=report(
+            "results/evaluate_detector/figures/froc.svg",
+            caption="../report/froc.rst",
+            category="Detector",
+        ),
+        reliability=report(
+            "results/evaluate_detector/figures/reliability.svg",
+            caption="../report/reliability.rst",
+            category="Detector",
+        ),
+        pseudo_boxes=report(
+            "results/evaluate_detector/figures/pseudo_boxes.svg",
+            caption="../report/pseudo_boxes.rst",
+            category="Detector",
+        ),
+        png=expand(
+            "results/evaluate_detector/figures/{figure}.png",
+            figure=["precision_recall", "froc", "reliability", "pseudo_boxes"],
         ),
         run="results/evaluate_detector/run.json",
     log:
@@ -67,7 +92,7 @@ rule evaluate_detector:
     params:
         model=subpath(input.config, parent=True),
         folder=subpath(output.metrics, parent=True),
-        settings=settings("detector.prediction"),
+        settings=settings("detector", only=["prediction", "evaluation"]),
     message:
         "Score student and EMA teacher on the labelled test split"
     shell:

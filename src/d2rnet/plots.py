@@ -1,0 +1,70 @@
+"""One style for all figures: sizes, colours that colour-blind readers can tell apart, SVG and PNG.
+
+Colours: Okabe and Ito, Color Universal Design, 2008. Figures are drawn without a display.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from d2rnet.io import atomic_path
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#777777"
+PNG_DPI = 150
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e5e5",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "svg.hashsalt": "d2rnet",  # the same data gives the same file
+    "svg.fonttype": "none",
+}
+
+
+@contextmanager
+def figure(
+    target: Path, *, rows: int = 1, columns: int = 1, shared: bool = False, panel_inches: tuple[float, float] = (4.5, 3.2)
+) -> Iterator[list[Axes]]:
+    """Yield the panels of a figure, row by row; write ``target`` as SVG and PNG at the end.
+
+    Args:
+        target: file to write, without suffix.
+        rows: number of rows of panels.
+        columns: number of columns.
+        shared: all panels have the same axes; their numbers stand at the left and at the bottom only.
+        panel_inches: width and height of a panel.
+    """
+    with matplotlib.rc_context(STYLE):
+        drawing = Figure(figsize=(columns * panel_inches[0], rows * panel_inches[1]), layout="constrained")
+        FigureCanvasAgg(drawing)
+        yield list(drawing.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel())
+        for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+            with atomic_path(target.with_suffix(suffix)) as temporary:
+                drawing.savefig(temporary, dpi=PNG_DPI, metadata=metadata)
+
+
+def say_empty(panel: Axes, text: str) -> None:
+    """Put a sentence in the middle of a panel that has nothing to show."""
+    panel.set_axis_off()
+    panel.text(0.5, 0.5, text, ha="center", va="center", wrap=True, color=GREY, transform=panel.transAxes)
+
+
+def remove_unused(panels: Sequence[Axes], used: int, columns: int) -> None:
+    """Take the panels that a grid has too many off the figure; the panels above them get their numbers back."""
+    for panel in panels[used:]:
+        panel.remove()
+    for panel in panels[max(0, used - columns) : used]:
+        panel.tick_params(labelbottom=True)
