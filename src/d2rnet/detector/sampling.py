@@ -26,7 +26,13 @@ def seeded(target: Instances, seed: int | None) -> Instances:
 
 
 def seed_sampling(target: Instances, step: int) -> None:
-    """Set torch's generator before the anchors (``ANCHORS``) or proposals (``PROPOSALS``) of a target's image are sampled."""
+    """Set torch's generator before the anchors (``ANCHORS``) or proposals (``PROPOSALS``) of a target's image are sampled.
+
+    Only that of the target's device: ``torch.manual_seed`` also queues the seed, with the formatted call stack, for every kind of
+    accelerator that is not in use, which took 0.4 ms a call, twice an image.
+    """
     seed = getattr(target, "_sampling_seed", None)
     if seed is not None:
-        torch.manual_seed(seed + step)
+        device = target.gt_boxes.device
+        generator = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[device.index]
+        generator.manual_seed(seed + step)
