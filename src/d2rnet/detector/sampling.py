@@ -28,8 +28,8 @@ def seeded(target: Instances, seed: int | None) -> Instances:
 def seed_sampling(target: Instances, step: int) -> None:
     """Set torch's generator before the anchors (``ANCHORS``) or proposals (``PROPOSALS``) of a target's image are sampled.
 
-    Only that of the target's device: ``torch.manual_seed`` also queues the seed, with the formatted call stack, for every kind of
-    accelerator that is not in use, which took 0.4 ms a call, twice an image.
+    Only that of the target's device: ``torch.manual_seed`` also queues the seed, with the formatted call stack, for each kind
+    of accelerator that is not in use; that took 0.4 ms a call, twice an image.
     """
     seed = getattr(target, "_sampling_seed", None)
     if seed is not None:
