@@ -34,9 +34,9 @@ def test_sizes_and_pixels_are_those_of_detectron2(image_hw: tuple[int, int], sho
 @pytest.mark.parametrize("flip", [False, True])
 def test_boxes_move_with_the_image(flip: bool) -> None:
     image = with_rectangle()
-    geometry = Geometry((120, 200), flip)
+    geometry = Geometry((90, 200), flip)  # 1.5 times as high, twice as wide
     moved = geometry.apply_boxes(np.array([[20, 10, 60, 30]], np.float32), image.shape)
-    assert moved.tolist() == [[80.0, 20.0, 160.0, 60.0] if flip else [40.0, 20.0, 120.0, 60.0]]
+    assert moved.tolist() == [[80.0, 15.0, 160.0, 45.0] if flip else [40.0, 15.0, 120.0, 45.0]]
     assert bounds_of_bright(geometry.apply_image(image), 125) == moved[0].tolist()
 
 
@@ -66,6 +66,15 @@ def test_strong_view_keeps_the_geometry_and_the_weak_view() -> None:
         strong = strong_view(np.random.default_rng(seed), weak, {**STRONG, "erasing": False, "blur_probability": 0.0})
         middle = (int(strong[0, 0]) + int(strong[20, 40])) // 2
         assert bounds_of_bright(strong, middle) == [20, 10, 60, 30]
+    assert np.array_equal(weak, before)
+
+
+def test_erasing_alone_leaves_the_weak_view() -> None:
+    weak = with_rectangle()
+    before = weak.copy()
+    only_erasing = {**STRONG, "jitter_probability": 0.0, "blur_probability": 0.0}
+    strong = [strong_view(np.random.default_rng(seed), weak, only_erasing) for seed in range(10)]
+    assert not all(np.array_equal(view, weak) for view in strong)
     assert np.array_equal(weak, before)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from d2rnet.detector.data import ImageStore, load_records
-from d2rnet.detector.dataset_mapper import Batch, IterationDataset, batch_loader
+from d2rnet.detector.dataset_mapper import Batch, IterationDataset, TwoViewMapper, batch_loader
 from d2rnet.settings import Settings
 
 
@@ -40,6 +40,45 @@ def test_both_views_share_the_geometry_but_not_the_pixels(dataset: IterationData
                 assert torch.equal(weak["instances"].gt_boxes.tensor, strong["instances"].gt_boxes.tensor)
                 assert torch.equal(weak["instances"].gt_classes, strong["instances"].gt_classes)
     assert not all(torch.equal(*(view["image"] for view in pair)) for pair in pairs)
+
+
+@pytest.fixture
+def resizing(splits: dict[str, Path], settings: Settings) -> IterationDataset:
+    """Draws sizes and flips; the strong view changes no pixel."""
+    settings["training"]["strong"] |= {"jitter_probability": 0.0, "blur_probability": 0.0, "erasing": False}
+    settings["training"] |= {"horizontal_flip": True, "labelled_batch": 4, "burn_in_iters": 0}
+    settings["model"] |= {"train_shortest_px": [40, 60]}
+    labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
+    return IterationDataset(labelled, unlabelled, ImageStore([], 0), settings["model"], settings["training"])
+
+
+def test_without_photometry_both_views_are_the_same_image(resizing: IterationDataset) -> None:
+    batch = resizing[0]
+    pairs = [*zip(batch.labelled[::2], batch.labelled[1::2], strict=True), *zip(*batch[1:], strict=True)]
+    assert all(torch.equal(weak["image"], strong["image"]) for weak, strong in pairs)
+    assert len({weak["image"].shape for weak, _ in pairs}) > 1
+
+
+def test_boxes_lie_on_the_lesions_of_their_view(resizing: IterationDataset) -> None:
+    """The drawn lesions are 100 grey levels brighter than the noise around 90 and fill three quarters of their box."""
+    checked = 0
+    for iteration in range(4):
+        for view in resizing[iteration].labelled:
+            for x1, y1, x2, y2 in view["instances"].gt_boxes.tensor.round().int().tolist():
+                assert view["image"][0, y1:y2, x1:x2].float().mean() > 150
+                checked += 1
+    assert checked > 20
+
+
+def test_randomness_belongs_to_stream_iteration_and_place(splits: dict[str, Path], settings: Settings) -> None:
+    mapper = TwoViewMapper(ImageStore([], 0), settings["model"], settings["training"])
+    record = load_records(splits["unlabelled"])[0]
+
+    def number(stream: int, iteration: int, place: int) -> float:
+        return mapper.draw(record, stream, iteration, place).rng.random()
+
+    assert number(0, 1, 2) == number(0, 1, 2)
+    assert len({number(0, 1, 2), number(1, 1, 2), number(0, 2, 2), number(0, 1, 3)}) == 4
 
 
 def test_strong_views_alone(dataset: IterationDataset, settings: Settings) -> None:

@@ -87,8 +87,8 @@ def test_anchors_of_an_image_without_pseudo_boxes(settings: Settings, policy: st
 def test_objectness_of_zero_logits_is_log_2_times_the_weights(network: UnbiasedTeacherRCNN) -> None:
     for parameter in network.proposal_generator.rpn_head.objectness_logits.parameters():
         torch.nn.init.zeros_(parameter)
-    found = losses(network, target(BOX), target(BOX, [0.25]))
-    assert found["loss_rpn_cls"].item() == pytest.approx(math.log(2))
+    found = losses(network, target(BOX), target(BOX), target(BOX, [0.25]), target(BOX, [0.25]), target(BOX, [0.25]))
+    assert found["loss_rpn_cls"].item() == pytest.approx(math.log(2))  # a mean over images
     assert found["loss_rpn_cls_pseudo"].item() == pytest.approx(0.25 * math.log(2))
 
 
@@ -133,6 +133,13 @@ def test_box_losses_by_hand(network: UnbiasedTeacherRCNN) -> None:
     assert found["loss_box_reg"].item() == pytest.approx(wrong / 2)
     nll = wrong**2 / 2 / 0.25 + 4 * math.log(0.5) + 2 * math.log(2 * math.pi)
     assert found["loss_box_nll"].item() == pytest.approx(0.05 * 20 / 22 * nll / 2)
+
+
+def test_nll_is_weighted_by_the_iou_of_the_predicted_box(network: UnbiasedTeacherRCNN) -> None:
+    deltas = torch.tensor([[0.0, 0.0, 5.0, 0.0], [0.0] * 4])  # right boundary: 32 + 5 / 10 * 22 = 43; target 30, 20 px wide
+    found = network.roi_heads.box_predictor.losses((torch.zeros(2, 23), deltas, torch.zeros(2, 4)), [sampled(target(BOX))])
+    nll = (5 + 10 * 2 / 22) ** 2 / 2 / 0.25 + 4 * math.log(0.5) + 2 * math.log(2 * math.pi)
+    assert found["loss_box_nll"].item() == pytest.approx(0.05 * 20 / 33 * nll / 2)
 
 
 @pytest.mark.parametrize(("student_sigma", "listens"), [(0.9, True), (0.25, False)])
