@@ -79,7 +79,7 @@ def test_views_of_an_image_are_sampled_apart(batch: Batch) -> None:
 
 def test_a_seed_decides_and_anchors_differ_from_proposals() -> None:
     def draws(seed: int | None, step: int) -> list[int]:
-        seed_sampling(seeded(Instances((4, 4)), seed), step)
+        seed_sampling(seeded(Instances((4, 4), gt_boxes=Boxes(torch.zeros(0, 4))), seed), step)
         return torch.randperm(1000)[:8].tolist()
 
     assert draws(7, ANCHORS) == draws(7, ANCHORS)
