@@ -63,6 +63,7 @@ class Command:
 
 WORKERS = Option("workers", "processes working in parallel", "int", 1)
 DEVICE = Option("device", "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one", "text", "auto")
+PROCESSES = Option("processes", "processes that share each batch; with GPUs one a GPU", "int", 1)
 SHARD = Option("shard", "which shard to do, 1..N", "int", 1)
 SHARDS = Option("shards", "number of shards N", "int", 1)
 OUTPUT = Option("output", "folder for the results")
@@ -109,6 +110,7 @@ COMMANDS: dict[str, Command] = {
             WORK,
             OUTPUT,
             DEVICE,
+            PROCESSES,
         ),
     ),
     "evaluate-detector": Command(

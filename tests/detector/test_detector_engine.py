@@ -110,7 +110,7 @@ def test_diverged_proposals_stop_with_the_same_advice(trainer: UnbiasedTeacherTr
 
 
 def test_unlabelled_images_without_pseudo_boxes_are_skipped(trainer: UnbiasedTeacherTrainer) -> None:
-    trainer.training["pseudo_score_threshold"] = 0.9999
+    trainer.thresholds.values.fill_(0.9999)
     for iteration in range(3):
         step(trainer, iteration)
     assert trainer.metrics["pseudo_boxes_per_image"] == 0

@@ -38,7 +38,8 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 def test_outputs(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
-        "model_final.pth", "student_final.pth", "config.yaml", "metrics.jsonl", "labelled_split.json", "run.json"
+        "model_final.pth", "student_final.pth", "burn_in.pth", "config.yaml", "metrics.jsonl", "labelled_split.json",
+        "run.json",
     }  # fmt: skip
     teacher, student = weights(trained), weights(trained, "student_final.pth")
     assert "roi_heads.box_predictor.uncertainty.weight" in teacher
@@ -46,7 +47,10 @@ def test_outputs(trained: Path) -> None:
     lines = list(read_jsonl(trained / "metrics.jsonl"))
     assert sorted({line["iterations_done"] for line in lines}) == [1, 2, 3, 4]
     assert lines[0]["labelled_boxes_per_image"] > 0
-    assert "pseudo_boxes_per_image" in lines[-1] or "pseudo_boxes_by_class" in lines[-1]
+    means, by_class = lines[-2:]
+    for stream in ("labelled", "pseudo"):
+        total = sum(by_class[f"{stream}_boxes_per_image_by_class"].values())
+        assert total == pytest.approx(means[f"{stream}_boxes_per_image"])
     record = json.loads((trained / "run.json").read_text())
     assert record["counts"]["labelled_used"] == 9
     assert record["counts"]["unlabelled_used"] == 8

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from d2rnet.detector.pseudo_labels import attach_targets, draw_pseudo_labels, select_pseudo_boxes
+from d2rnet.detector.pseudo_labels import attach_targets, images_to_train_on, select_pseudo_boxes, teacher_detections
 
 
 def detections(scores: list[float]) -> Instances:
@@ -17,8 +17,12 @@ def detections(scores: list[float]) -> Instances:
     return found
 
 
+def at(threshold: float) -> torch.Tensor:
+    return torch.full((5,), threshold)
+
+
 def test_only_scores_above_the_threshold_are_kept() -> None:
-    target = select_pseudo_boxes(detections([0.9, 0.75, 0.5]), 0.75)
+    target = select_pseudo_boxes(detections([0.9, 0.75, 0.5]), at(0.75))
     assert target.gt_classes.tolist() == [0]
     assert target.gt_boxes.tensor.tolist() == [[0.0, 1.0, 2.0, 3.0]]
     assert target.gt_scores.tolist() == [pytest.approx(0.9)]
@@ -27,27 +31,49 @@ def test_only_scores_above_the_threshold_are_kept() -> None:
 
 
 def test_no_detection_gives_an_empty_pseudo_target() -> None:
-    target = select_pseudo_boxes(detections([]), 0.7)
+    target = select_pseudo_boxes(detections([]), at(0.7))
     assert len(target) == 0
     assert target.has("gt_scores")
     assert target.gt_boxes.tensor.shape == (0, 4)
 
 
-@pytest.mark.parametrize(("policy", "kept"), [("skip", ["b"]), ("reference", ["a", "b"]), ("background", ["a", "b"])])
-def test_what_becomes_of_an_image_without_pseudo_boxes(policy: str, kept: list[str]) -> None:
+def test_each_class_has_its_own_threshold() -> None:
+    target = select_pseudo_boxes(detections([0.6, 0.6, 0.6]), torch.tensor([0.5, 0.7, 0.59]))
+    assert target.gt_classes.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("policy", "share", "kept"),
+    [
+        ("skip", 1.0, [False, True, False, False]),
+        ("reference", 1.0, [True, True, True, True]),
+        ("background", 0.5, [True, True, True, False]),
+        ("background", 0.49, [True, True, False, False]),
+        ("background", 0.0, [False, True, False, False]),
+    ],
+)
+def test_what_becomes_of_images_without_pseudo_boxes(policy: str, share: float, kept: list[bool]) -> None:
+    assert images_to_train_on([0, 2, 0, 0], policy, share) == kept
+
+
+def test_shares_of_a_batch_are_not_lost_to_rounding() -> None:
+    assert sum(images_to_train_on([0] * 100, "background", 0.29)) == 29
+
+
+def test_targets_go_to_their_own_views() -> None:
     views = [{"image_id": "a"}, {"image_id": "b"}]
-    targets = [select_pseudo_boxes(detections([0.1]), 0.7), select_pseudo_boxes(detections([0.8]), 0.7)]
-    attached = attach_targets(views, targets, policy)
-    assert [view["image_id"] for view in attached] == kept
-    assert len(attached[-1]["instances"]) == 1
-    assert "instances" not in views[0]
+    targets = [select_pseudo_boxes(detections([0.1]), at(0.7)), select_pseudo_boxes(detections([0.8]), at(0.7))]
+    (attached,) = attach_targets(views, targets, [False, True])
+    assert (attached["image_id"], len(attached["instances"])) == ("b", 1)
+    assert "instances" not in views[1]
 
 
-def test_targets_come_in_the_order_of_the_views() -> None:
+def test_detections_come_in_the_order_of_the_views() -> None:
     class Teacher:
         def inference(self, views: list[dict], do_postprocess: bool) -> list[Instances]:
             assert not do_postprocess  # the frame stays that of the weak view
             return [detections([view["score"]]) for view in views]
 
-    targets = draw_pseudo_labels(Teacher(), [{"score": 0.9}, {"score": 0.1}, {"score": 0.8}], 0.7)  # type: ignore[arg-type]
-    assert [target.gt_scores.tolist() for target in targets] == [[pytest.approx(0.9)], [], [pytest.approx(0.8)]]
+    found = teacher_detections(Teacher(), [{"score": 0.9}, {"score": 0.1}])  # type: ignore[arg-type]
+    assert [image.scores.tolist() for image in found] == [[pytest.approx(0.9)], [pytest.approx(0.1)]]
+    assert teacher_detections(Teacher(), []) == []  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ rule train_detector:
     output:
         ema_teacher="results/train_detector/model_final.pth",
         student="results/train_detector/student_final.pth",
+        burn_in="results/train_detector/burn_in.pth",
         config="results/train_detector/config.yaml",
         metrics="results/train_detector/metrics.jsonl",
         run="results/train_detector/run.json",
@@ -22,9 +23,12 @@ rule train_detector:
         "../../envs/train_detector.yaml"
     threads: config["runtime"]["threads"]
     resources:
-        mem_mb=6000,
+        mem_mb=6000 * max(1, config["runtime"]["gpus"]),
         runtime=5760,
         gpu=config["runtime"]["gpus"],
+        # SLURM's plugin would start the command once a GPU; the command starts its own processes.
+        tasks=0 if config["runtime"]["gpus"] > 1 else 1,
+        processes=max(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
     params:
         folder=subpath(output.config, parent=True),
@@ -36,7 +40,7 @@ rule train_detector:
         "python -m d2rnet train-detector --labelled-train {input.train:q} --labelled-val {input.val:q}"
         " --labelled-test {input.test:q} --unlabelled {input.unlabelled:q} --work {params.work:q}"
         " --output {params.folder:q} --settings {params.settings:q} --device {resources.device:q}"
-        " --threads {threads} --log {log:q}"
+        " --processes {resources.processes} --threads {threads} --log {log:q}"
 
 
 rule evaluate_detector:

@@ -24,6 +24,7 @@ from d2rnet.settings import Settings
 CONFIG_NAME = "config.yaml"
 TEACHER_NAME = "model_final.pth"
 STUDENT_NAME = "student_final.pth"
+BURN_IN_NAME = "burn_in.pth"
 EMPTY_PSEUDO_WEIGHTS = {"reference": 0.0, "skip": 0.0, "background": 1.0}
 
 

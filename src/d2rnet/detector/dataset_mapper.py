@@ -28,6 +28,14 @@ class Batch(NamedTuple):
     unlabelled_weak: list[View]
     unlabelled_strong: list[View]
 
+    def cut(self, count: int) -> "list[Batch]":
+        """Cut into equal micro-batches, in order; the number of images of each stream is a multiple of ``count``."""
+        parts = []
+        for index in range(count):
+            pieces = (views[len(views) * index // count : len(views) * (index + 1) // count] for views in self)
+            parts.append(Batch(*pieces))
+        return parts
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -84,15 +92,34 @@ def _target(record: Record, geometry: Geometry) -> Instances:
 
 
 class IterationDataset(Dataset):
-    """Item i is the batch of iteration i."""
+    """Item i is the batch of iteration i, or one process's equal share of it."""
 
     def __init__(
-        self, labelled: Sequence[Record], unlabelled: Sequence[Record], store: ImageStore, model: Settings, training: Settings
+        self,
+        labelled: Sequence[Record],
+        unlabelled: Sequence[Record],
+        store: ImageStore,
+        model: Settings,
+        training: Settings,
+        *,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
-        """Set up both streams; without unlabelled records (or with ``supervised_only``) that stream stays empty."""
+        """Set up both streams; without unlabelled records (or with ``supervised_only``) that stream stays empty.
+
+        Args:
+            labelled: records with boxes.
+            unlabelled: records whose boxes are not looked at.
+            store: reads the images of both.
+            model: ``detector.model`` settings.
+            training: ``detector.training`` settings; batch sizes are those of all processes together.
+            rank: which share, 0 to ``processes`` - 1.
+            processes: number of shares.
+        """
         self._labelled = labelled
         self._unlabelled = unlabelled
         self._training = training
+        self._rank, self._processes = rank, processes
         self._mapper = TwoViewMapper(store, model, training)
         seed = training["seed"]
         weights = labelled_weights(
@@ -109,18 +136,24 @@ class IterationDataset(Dataset):
         Every view also has ``batch_hw``: the size in pixels that holds all images of the iteration. The network pads to it, so
         that neither anchors nor features depend on which of the images go through it together.
         """
-        labelled_draws, unlabelled_draws = self._draws(iteration)
+        draws = self._draws(iteration)
+        labelled_draws, unlabelled_draws = map(self._share, draws)
         labelled: list[View] = []
         for draw in labelled_draws:
             weak, strong = self._mapper(draw, labelled=True)
             labelled += [weak, strong] if self._training["labelled_views"] == "weak_and_strong" else [strong]
         pairs = [self._mapper(draw, labelled=False) for draw in unlabelled_draws]
         batch = Batch(labelled, [weak for weak, _ in pairs], [strong for _, strong in pairs])
-        sizes = [draw.geometry.image_hw for draw in (*labelled_draws, *unlabelled_draws)]
+        sizes = [draw.geometry.image_hw for stream in draws for draw in stream]
         batch_hw = (max(height for height, _ in sizes), max(width for _, width in sizes))
         for view in (*batch.labelled, *batch.unlabelled_weak, *batch.unlabelled_strong):
             view["batch_hw"] = batch_hw
         return batch
+
+    def _share(self, draws: list[Draw]) -> list[Draw]:
+        """This process's images of a stream."""
+        size = len(draws) // self._processes
+        return draws[self._rank * size : (self._rank + 1) * size]
 
     def _draws(self, iteration: int) -> tuple[list[Draw], list[Draw]]:
         """Records and geometries of the labelled and, after burn-in, unlabelled images of an iteration."""

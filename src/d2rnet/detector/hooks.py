@@ -8,23 +8,25 @@ import logging
 import signal
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from torch.utils.tensorboard import SummaryWriter
 
 from d2rnet.data.categories import CATEGORY_NAMES
+from d2rnet.detector.checkpoint import save_weights
+from d2rnet.detector.processes import EXIT_AFTER_SIGNAL, STOP_SIGNALS
 from d2rnet.io import read_jsonl_of_killed, write_jsonl
 from d2rnet.progress import track
 from d2rnet.torch_files import save_torch
 
 log = logging.getLogger(__name__)
-EXIT_AFTER_SIGNAL = 143
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class ProgressHook(HookBase):
@@ -50,8 +52,28 @@ class MetricsHook(HookBase):
         self._tensorboard_folder = folder / "tensorboard"
         self._every = every
         self._writer: SummaryWriter | None = None
+        self._reset()
+
+    def _reset(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
-        self._counts: dict[str, int] = defaultdict(int)
+        self._counts: Counter[str] = Counter()
+        self._boxes: dict[str, Counter[int]] = defaultdict(Counter)
+        self._images: Counter[str] = Counter()
+        self._iterations = 0
+        self._since = time.perf_counter()
+
+    def state(self) -> dict[str, Any]:
+        """What the present interval has added up so far."""
+        boxes = {stream: dict(counts) for stream, counts in self._boxes.items()}
+        return {"sums": dict(self._sums), "counts": dict(self._counts), "boxes": boxes, "images": dict(self._images)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on with the interval of :meth:`state`."""
+        self._sums.update(state["sums"])
+        self._counts.update(state["counts"])
+        self._images.update(state["images"])
+        for stream, counts in state["boxes"].items():
+            self._boxes[stream].update(counts)
 
     def before_train(self) -> None:
         """Drop lines that a killed run wrote after its last checkpoint; they will be written again."""
@@ -66,6 +88,10 @@ class MetricsHook(HookBase):
         for name, value in self.trainer.metrics.items():
             self._sums[name] += value
             self._counts[name] += 1
+        for stream, counts in self.trainer.box_counts.items():
+            self._boxes[stream].update(counts)
+            self._images[stream] += self.trainer.image_counts[stream]
+        self._iterations += 1
         done = self.trainer.iter + 1
         if done % self._every == 0 or done == self.trainer.max_iter:
             self._flush(done)
@@ -76,23 +102,28 @@ class MetricsHook(HookBase):
             self._writer.close()
 
     def _flush(self, done: int) -> None:
-        means: dict[str, Any] = {name: total / self._counts[name] for name, total in self._sums.items()}
-        iterations = max(self._counts.values())
-        means["seconds_per_iteration"] = (time.perf_counter() - self._since) / iterations
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        means["seconds_per_iteration"] = (time.perf_counter() - self._since) / self._iterations
         self.write(done, means)
         assert self._writer is not None
         for name, value in means.items():
             self._writer.add_scalar(name, value, done)
-        counts = {CATEGORY_NAMES[index]: count for index, count in sorted(self.trainer.class_counts.items())}
-        if counts:
-            self.write(done, {"pseudo_boxes_by_class": counts})
-            self.trainer.class_counts.clear()
+        self.write(done, self._by_class())
         shown = ("total_loss", "labelled_boxes_per_image", "pseudo_boxes_per_image", "seconds_per_iteration")
         figures = ", ".join(f"{name} {means[name]:.3f}" for name in shown if name in means)
         log.info("iteration %d: %s", done, figures)
-        self._sums.clear()
-        self._counts.clear()
-        self._since = time.perf_counter()
+        self._reset()
+
+    def _by_class(self) -> dict[str, dict[str, float]]:
+        """Boxes per image of the interval and present thresholds, by class; classes without a box are left out."""
+        figures = {}
+        for stream, counts in self._boxes.items():
+            shares = {CATEGORY_NAMES[index]: count / self._images[stream] for index, count in sorted(counts.items())}
+            figures[f"{stream}_boxes_per_image_by_class"] = shares
+        if self.trainer.training["pseudo_threshold"] == "adaptive" and "pseudo" in self._boxes:
+            values = self.trainer.thresholds.values.tolist()
+            figures["pseudo_thresholds_by_class"] = dict(zip(CATEGORY_NAMES, values, strict=True))
+        return figures
 
     def write(self, done: int, figures: dict[str, Any]) -> None:
         """Append one line to ``metrics.jsonl``."""
@@ -103,10 +134,11 @@ class MetricsHook(HookBase):
 class CheckpointHook(HookBase):
     """Saves the state of the run every ``every`` iterations and at the end."""
 
-    def __init__(self, path: Path, every: int) -> None:
-        """Write to ``path``."""
+    def __init__(self, path: Path, every: int, metrics: MetricsHook) -> None:
+        """Write to ``path``; the interval of ``metrics`` is part of the state."""
         self._path = path
         self._every = every
+        self._metrics = metrics
 
     def after_step(self) -> None:
         """Save if it is time."""
@@ -115,18 +147,46 @@ class CheckpointHook(HookBase):
             self.save()
 
     def save(self) -> None:
-        """Save the state after the present iteration."""
-        save_torch(self._path, self.trainer.state(self.trainer.iter + 1))
+        """Save the state after the present iteration.
+
+        Raises:
+            DivergenceError: a weight is not finite; the checkpoint before stays.
+        """
+        if not all_finite(self.trainer.student):
+            raise self.trainer.divergence("a weight is not finite after the step")
+        state = self.trainer.state(self.trainer.iter + 1)
+        save_torch(self._path, {**state, "metrics": self._metrics.state()})
+
+
+def all_finite(network: torch.nn.Module) -> bool:
+    """Whether all floating-point weights and statistics of a network are finite numbers."""
+    tensors = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+    greatest = torch._foreach_norm(tensors, ord=float("inf"))
+    return bool(torch.stack([value.float() for value in greatest]).isfinite().all())
+
+
+class BurnInHook(HookBase):
+    """Keeps the student's weights at the end of burn-in, where mutual learning starts from."""
+
+    def __init__(self, path: Path) -> None:
+        """Write to ``path``."""
+        self._path = path
+
+    def before_step(self) -> None:
+        """Save before the first iteration of mutual learning; a run resumed there writes the same again."""
+        if self.trainer.iter == self.trainer.training["burn_in_iters"]:
+            save_weights(self._path, self.trainer.student)
 
 
 class StopSignalHook(HookBase):
     """On SIGTERM or SIGUSR1 saves a checkpoint after the iteration in flight and ends the process with status 143.
 
-    Schedulers send these before they take a node away; a status other than 0 makes them try again.
+    Schedulers send these before they take a node away; a status other than 0 makes them try again. A signal to one process
+    stops all of them after the same iteration.
     """
 
-    def __init__(self, checkpoints: CheckpointHook) -> None:
-        """Save through ``checkpoints``."""
+    def __init__(self, checkpoints: CheckpointHook | None) -> None:
+        """Save through ``checkpoints``; None in processes that do not write."""
         self._checkpoints = checkpoints
         self._received: int | None = None
         self._previous: dict[int, Any] = {}
@@ -140,12 +200,15 @@ class StopSignalHook(HookBase):
         self._received = number
 
     def after_step(self) -> None:
-        """Stop if told to."""
-        if self._received is None:
+        """Stop if this or another process was told to."""
+        received = max(comm.all_gather(self._received or 0))
+        if not received:
             return
-        self._checkpoints.save()
-        done = self.trainer.iter + 1
-        log.warning("%s: checkpoint written after %d iterations, stopping", signal.Signals(self._received).name, done)
+        if self._checkpoints is not None:
+            self._checkpoints.save()
+            done = self.trainer.iter + 1
+            log.warning("%s: checkpoint written after %d iterations, stopping", signal.Signals(received).name, done)
+        comm.synchronize()  # the first process to end takes the others with it
         raise SystemExit(EXIT_AFTER_SIGNAL)
 
     def after_train(self) -> None:

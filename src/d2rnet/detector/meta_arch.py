@@ -21,8 +21,8 @@ class UnbiasedTeacherRCNN(GeneralizedRCNN):
     """Faster R-CNN whose losses tell labelled from pseudo-labelled images (targets with ``gt_scores``).
 
     Attributes:
-        sampled_proposals: how many proposals of labelled (False) and of pseudo-labelled images (True) the box losses of the last
-            training pass were divided by; with it a batch that is cut over processes can be put together exactly.
+        sampled_proposals: how many proposals of labelled (False) and of pseudo-labelled images (True) the box losses of the
+            last training pass were divided by; with it a batch that is cut over processes can be put together exactly.
     """
 
     @configurable

@@ -1,12 +1,15 @@
 """A training run: inputs checked, state resumed or begun, iterations done, weights released.
 
-Reads: COCO files of the convert rules. Writes: model_final.pth (EMA teacher), student_final.pth, config.yaml, metrics.jsonl,
-labelled_split.json, run.json; checkpoint and TensorBoard events in the work folder.
+Reads: COCO files of the convert rules. Writes: model_final.pth (EMA teacher), student_final.pth, burn_in.pth (the student when
+the EMA teacher started), config.yaml, metrics.jsonl, labelled_split.json, run.json; checkpoint and TensorBoard events in the
+work folder. With several processes all of them train and the first one writes.
 """
 
 import logging
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +18,28 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.engine import HookBase
 from detectron2.modeling import build_model
+from detectron2.utils import comm
 from torch import nn
 
+from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.detector.checkpoint import load_pretrained, save_weights
 from d2rnet.detector.coco_scores import coco_scores
-from d2rnet.detector.config import STUDENT_NAME, TEACHER_NAME, build_cfg, write_cfg
+from d2rnet.detector.config import BURN_IN_NAME, STUDENT_NAME, TEACHER_NAME, build_cfg, write_cfg
 from d2rnet.detector.data import ImageStore, Record, assert_disjoint, load_records
 from d2rnet.detector.dataset_mapper import Batch, IterationDataset, batch_loader
 from d2rnet.detector.engine import UnbiasedTeacherTrainer
-from d2rnet.detector.hooks import CheckpointHook, MetricsHook, ProgressHook, StopSignalHook, ValidationHook
+from d2rnet.detector.hooks import (
+    BurnInHook,
+    CheckpointHook,
+    MetricsHook,
+    ProgressHook,
+    StopSignalHook,
+    ValidationHook,
+)
 from d2rnet.detector.predict import detect, make_batches
+from d2rnet.detector.processes import check_processes, device_of_process, run_processes
 from d2rnet.device import resolve_device
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.io import atomic_path, write_json
@@ -51,6 +65,7 @@ def train_detector(
     output: Path,
     device: str,
     settings: Settings,
+    processes: int = 1,
 ) -> None:
     """Train student and EMA teacher; resumes from the last checkpoint of the same settings and inputs.
 
@@ -63,12 +78,14 @@ def train_detector(
         output: folder for the results.
         device: auto, cpu, cuda or cuda:N.
         settings: the ``detector`` section.
+        processes: how many share each batch; on GPUs each has its own. Any number may resume what another began.
 
     Raises:
-        ConfigError: settings that do not fit each other, or no such device.
+        ConfigError: settings that do not fit each other or the number of processes, or no such device.
         DatasetError: bad COCO files or images, or an image in two splits.
         CheckpointError: pretrained weights that do not fit.
         DivergenceError: a loss is no longer finite.
+        ProcessError: one of several processes died.
         SystemExit: status 143 after SIGTERM or SIGUSR1; a checkpoint has been written.
     """
     target = resolve_device(device)
@@ -76,6 +93,7 @@ def train_detector(
     cfg = build_cfg(settings)
     cfg.MODEL.DEVICE = str(target)
     check_schedule(training)
+    check_processes(processes, target, training)
     if model_settings["norm"] == "SyncBN" and target.type == "cpu":
         raise ConfigError("detector.model.norm: SyncBN works on GPUs only; expected BN or GN on a CPU.")
     inputs = {"labelled_train": labelled_train, "labelled_val": labelled_val, "labelled_test": labelled_test,
@@ -90,8 +108,8 @@ def train_detector(
     with open_work_dir(work, settings=identity, inputs={**inputs, **weights}) as folder:
         write_split(folder / SPLIT_NAME, labelled, training)
         streams = (labelled, [] if training["supervised_only"] else unlabelled_images)
-        trainer, counts = run(folder, streams, data["labelled_val"], cfg, settings, target)
-        export(folder, output, trainer, cfg)
+        job = Job(folder, output, streams, data["labelled_val"], cfg, settings, target)
+        counts = run_processes(train_and_export, processes, target, (job,))
     write_run_record(
         output / "run.json",
         command="train-detector",
@@ -99,19 +117,55 @@ def train_detector(
         inputs={**inputs, **weights},
         counts={**counts, **{name: len(records) for name, records in data.items()}},
         seeds={"training": training["seed"], "labelled_split": training["labelled_split_seed"]},
-        extra={"iterations": training["total_iters"], "device": str(target)},
+        extra={"iterations": training["total_iters"], "device": str(target), "processes": processes},
     )
 
 
-def export(folder: Path, output: Path, trainer: UnbiasedTeacherTrainer, cfg: CfgNode) -> None:
+@dataclass(frozen=True)
+class Job:
+    """What every process of a run needs to know.
+
+    Attributes:
+        folder: work folder.
+        output: folder for the results.
+        streams: labelled and unlabelled records.
+        validation: records to score on.
+        cfg: detectron2 configuration.
+        settings: the ``detector`` section.
+        device: where to compute.
+    """
+
+    folder: Path
+    output: Path
+    streams: tuple[Sequence[Record], Sequence[Record]]
+    validation: Sequence[Record]
+    cfg: CfgNode
+    settings: Settings
+    device: torch.device
+
+
+def train_and_export(job: Job) -> dict[str, Any]:
+    """Do one process's part of a run; the first process writes the results.
+
+    Returns:
+        Counts for run.json.
+    """
+    trainer, counts = run(job)
+    if comm.is_main_process():
+        export(job, trainer)
+    return counts
+
+
+def export(job: Job, trainer: UnbiasedTeacherTrainer) -> None:
     """Write the weights, the configuration (device cpu, so that it loads anywhere) and the history of a finished run."""
-    save_weights(output / TEACHER_NAME, trainer.ema_teacher.model)
-    save_weights(output / STUDENT_NAME, trainer.student)
-    for name in ("metrics.jsonl", SPLIT_NAME):
-        with atomic_path(output / name) as temporary:
-            shutil.copyfile(folder / name, temporary)
+    save_weights(job.output / TEACHER_NAME, trainer.ema_teacher.model)
+    save_weights(job.output / STUDENT_NAME, trainer.student)
+    for name in (BURN_IN_NAME, "metrics.jsonl", SPLIT_NAME):
+        with atomic_path(job.output / name) as temporary:
+            shutil.copyfile(job.folder / name, temporary)
+    cfg = job.cfg.clone()
     cfg.MODEL.DEVICE = "cpu"
-    write_cfg(output, cfg)
+    write_cfg(job.output, cfg)
 
 
 def check_schedule(training: Settings) -> None:
@@ -160,56 +214,59 @@ def write_split(path: Path, labelled: Sequence[Record], training: Settings) -> N
     )
 
 
-def run(
-    folder: Path,
-    streams: tuple[Sequence[Record], Sequence[Record]],
-    validation: Sequence[Record],
-    cfg: CfgNode,
-    settings: Settings,
-    device: torch.device,
-) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
+def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
     """Do all iterations that the work folder's checkpoint has not done yet.
-
-    Args:
-        folder: work folder.
-        streams: labelled and unlabelled records.
-        validation: records to score on.
-        cfg: detectron2 configuration.
-        settings: the ``detector`` section.
-        device: where to compute.
 
     Returns:
         The trainer after the last iteration, and counts for run.json.
     """
-    training = settings["training"]
+    model_settings, training = job.settings["model"], job.settings["training"]
     cv2.setNumThreads(0)
     torch.manual_seed(training["seed"])
+    device = device_of_process(job.device)
+    cfg = job.cfg.clone()
+    cfg.MODEL.DEVICE = str(device)
     student = build_model(cfg)
-    counts: dict[str, Any] = {"labelled_used": len(streams[0]), "unlabelled_used": len(streams[1])}
-    checkpoint = folder / CHECKPOINT_NAME
+    counts: dict[str, Any] = {"labelled_used": len(job.streams[0]), "unlabelled_used": len(job.streams[1])}
+    checkpoint = job.folder / CHECKPOINT_NAME
     state = load_torch(checkpoint) if checkpoint.is_file() else None
-    if settings["model"]["weights"]:
-        counts["pretrained"] = load_pretrained(Path(settings["model"]["weights"]), student).counts()
+    if model_settings["weights"]:
+        counts["pretrained"] = load_pretrained(Path(model_settings["weights"]), student).counts()
     start = state["iterations_done"] if state else 0
-    store = ImageStore([record for records in streams for record in records], training["cache_images_mb"])
-    dataset = IterationDataset(*streams, store, settings["model"], training)
+    store = ImageStore([record for records in job.streams for record in records], training["cache_images_mb"])
+    share = {"rank": comm.get_rank(), "processes": comm.get_world_size()}
+    dataset = IterationDataset(*job.streams, store, model_settings, training, **share)
     loader = batch_loader(dataset, start, training["total_iters"], training["loader_workers"])
     batches: Iterator[Batch] = iter(loader)
-    trainer = UnbiasedTeacherTrainer(student, training, batches, device)
+    trainer = UnbiasedTeacherTrainer(student, training, batches, device, boxes_per_image(job.streams[0]))
     if state:
         trainer.load_state(state)
         log.info("resuming after %d of %d iterations", start, training["total_iters"])
-    checkpoints = CheckpointHook(checkpoint, training["checkpoint_every_iters"])
-    metrics = MetricsHook(folder, training["log_every_iters"])
-    hooks = [ProgressHook(), metrics, checkpoints, StopSignalHook(checkpoints)]
-    if training["validate_every_iters"] and validation:
-        score = partial(score_on, validation, cfg, settings["prediction"])
-        hooks.insert(2, ValidationHook(score, metrics, training["validate_every_iters"]))
-    trainer.register_hooks(hooks)
+    trainer.register_hooks(hooks_of(job, cfg, state) if comm.is_main_process() else [StopSignalHook(None)])
     # It logs every exception with its traceback; the command line says what the user needs to know.
     logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL + 1)
     trainer.train(start, training["total_iters"])
     return trainer, counts
+
+
+def hooks_of(job: Job, cfg: CfgNode, state: dict[str, Any] | None) -> list[HookBase]:
+    """Hooks of the process that writes, in the order in which they act; ``state`` is what the run resumes from."""
+    training = job.settings["training"]
+    metrics = MetricsHook(job.folder, training["log_every_iters"])
+    if state:
+        metrics.load_state(state["metrics"])
+    checkpoints = CheckpointHook(job.folder / CHECKPOINT_NAME, training["checkpoint_every_iters"], metrics)
+    hooks = [BurnInHook(job.folder / BURN_IN_NAME), ProgressHook(), metrics, checkpoints, StopSignalHook(checkpoints)]
+    if training["validate_every_iters"] and job.validation:
+        score = partial(score_on, job.validation, cfg, job.settings["prediction"])
+        hooks.insert(3, ValidationHook(score, metrics, training["validate_every_iters"]))
+    return hooks
+
+
+def boxes_per_image(records: Sequence[Record]) -> list[float]:
+    """(C,) mean number of boxes of each class on an image, images without boxes included."""
+    counts = Counter(category for record in records for category in record.classes.tolist())
+    return [counts[index] / len(records) for index in range(len(CATEGORY_NAMES))]
 
 
 def score_on(records: Sequence[Record], cfg: CfgNode, prediction: Settings, network: nn.Module) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""Training on two processes: the same figures as on one, and what happens when one of them ends."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from d2rnet.detector.checkpoint import load_weights
+from d2rnet.detector.config import build_cfg
+from d2rnet.detector.data import ImageStore, load_records
+from d2rnet.detector.dataset_mapper import IterationDataset
+from d2rnet.detector.processes import ProcessError, check_processes
+from d2rnet.detector.pseudo_labels import teacher_detections
+from d2rnet.detector.trainer import train_detector
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.io import read_jsonl
+from d2rnet.settings import Settings
+from d2rnet.torch_files import load_torch
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Without batch statistics, with images of many sizes; SGD, since Adam turns rounding of tiny gradients into steps."""
+    settings["model"] |= {"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 72]}
+    settings["training"] |= {"optimizer": "sgd", "base_lr": 0.01, "unsupervised_weight": 2.0}
+    return settings
+
+
+def run(splits: dict[str, Path], folder: Path, settings: Settings, processes: int) -> Path:
+    output = folder / f"out{processes}"
+    train_detector(**splits, work=folder / "work", output=output, device="cpu", settings=settings, processes=processes)
+    return output
+
+
+def history(folder: Path) -> list[dict]:
+    lines = list(read_jsonl(folder / "metrics.jsonl"))
+    for line in lines:
+        line.pop("seconds_per_iteration", None)
+    return lines
+
+
+def threshold_between(splits: dict[str, Path], settings: Settings, weights: Path) -> float:
+    """A score that only one of the two unlabelled images of the first iteration of mutual learning exceeds."""
+    labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
+    dataset = IterationDataset(labelled, unlabelled, ImageStore([], 0), settings["model"], settings["training"])
+    network = build_model(build_cfg(settings)).eval()
+    load_weights(weights, network)
+    best = [image.scores.max().item() for image in teacher_detections(network, dataset[2].unlabelled_weak)]
+    assert abs(best[0] - best[1]) > 1e-4
+    return sum(best) / 2
+
+
+def test_two_processes_give_the_figures_of_one(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
+    """Also where one process alone has pseudo boxes, and with thresholds that adapt."""
+    burn_in = run(splits, tmp_path / "burn_in", settings, 1) / "burn_in.pth"
+    settings["training"] |= {
+        "pseudo_score_threshold": threshold_between(splits, settings, burn_in),
+        "pseudo_threshold": "adaptive",
+        "adaptive_threshold_range": [0.0, 1.0],
+    }
+    one = run(splits, tmp_path / "one", settings, 1)
+    two = run(splits, tmp_path / "two", settings, 2)
+    figures = history(one)
+    assert next(line["unlabelled_trained_on"] for line in figures if "unlabelled_trained_on" in line) == 0.5
+    for ours, theirs in zip(history(two), figures, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            assert ours[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+    for name in ("model_final.pth", "student_final.pth", "burn_in.pth"):
+        ours, theirs = (torch.load(folder / name, weights_only=True)["model"] for folder in (two, one))
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def when_it_runs(folder: Path, act: Callable[[], None]) -> None:
+    """Do something in another thread as soon as the run below ``folder`` has written a checkpoint."""
+
+    def times() -> list[int]:
+        return [path.stat().st_mtime_ns for path in folder.glob("work/*/checkpoint.pth")]
+
+    def wait() -> None:
+        while times() == before:
+            time.sleep(0.05)
+        act()
+
+    before = times()
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def kill_second_process() -> None:
+    second = max(multiprocessing.active_children(), key=lambda child: child.pid or 0)
+    os.kill(second.pid or 0, signal.SIGKILL)
+
+
+def test_a_dead_process_ends_the_others_and_a_signal_stops_all_of_them(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One killed, then resumed by two and stopped by a signal, then the state taken over by one."""
+    settings["training"] |= {"total_iters": 1000, "burn_in_iters": 999, "labelled_views": "strong"}
+    when_it_runs(tmp_path, kill_second_process)
+    with pytest.raises(ProcessError, match=r"process 1 \(of 0 to 1\) ended with SIGKILL.*The last checkpoint is kept"):
+        run(splits, tmp_path, settings, 2)
+    (checkpoint,) = tmp_path.glob("work/*/checkpoint.pth")
+    first = load_torch(checkpoint)["iterations_done"]
+    when_it_runs(tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with caplog.at_level(logging.INFO, logger="d2rnet"), pytest.raises(SystemExit) as stopped:
+        run(splits, tmp_path, settings, 2)
+    assert stopped.value.code == 143
+    second = load_torch(checkpoint)["iterations_done"]
+    assert f"resuming after {first} of 1000 iterations" in caplog.text
+    assert f"SIGTERM: checkpoint written after {second} iterations, stopping" in caplog.text
+    assert second > first
+    when_it_runs(tmp_path, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    with pytest.raises(SystemExit):
+        run(splits, tmp_path, settings, 1)
+    assert load_torch(checkpoint)["iterations_done"] > second
+
+
+def test_the_error_of_a_process_is_the_error_of_the_run(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, draw: Callable[..., Path]
+) -> None:
+    path = draw(tmp_path, "train", 2, seed=5)
+    (tmp_path / "train" / "2.png").write_bytes(b"no image")
+    settings["training"] |= {"cache_images_mb": 0, "supervised_only": True, "max_negative_share": 0.0}
+    with pytest.raises(DatasetError, match=r"train/2.png: image 2 is missing or not readable"):
+        run({**splits, "labelled_train": path}, tmp_path, settings, 2)
+
+
+@pytest.mark.parametrize(("changes", "processes", "text"), [
+    ({}, 0, r"--processes 0: expected at least 1"),
+    ({"labelled_batch": 6, "unlabelled_batch": 4}, 4, r"labelled_batch: 6 images are not divisible by 4 \(4 process"),
+    ({"labelled_batch": 8, "unlabelled_batch": 6, "accumulation_steps": 2}, 2, r"unlabelled_batch: 6 .* by 4 \(2 process"),
+])  # fmt: skip
+def test_batches_that_cannot_be_shared(settings: Settings, changes: Settings, processes: int, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        check_processes(processes, torch.device("cpu"), {**settings["training"], **changes})
+
+
+def test_supervised_training_shares_labelled_images_only(settings: Settings) -> None:
+    check_processes(2, torch.device("cpu"), {**settings["training"], "supervised_only": True, "unlabelled_batch": 3})
+
+
+def test_a_gpu_for_each_process(settings: Settings) -> None:
+    too_many = 1 + max(1, torch.cuda.device_count())
+    with pytest.raises(ConfigError, match=r"this machine shows torch \d+ GPU\(s\); each process needs one"):
+        check_processes(too_many, torch.device("cuda"), settings["training"])
+    with pytest.raises(ConfigError, match=r"expected cuda, each process takes a GPU"):
+        check_processes(2, torch.device("cuda", 0), settings["training"])
