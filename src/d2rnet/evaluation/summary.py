@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import DatasetError
+from d2rnet.evaluation.tables import markdown_table
 from d2rnet.io import read_json, write_json, write_text
 from d2rnet.provenance import write_run_record
 
@@ -177,7 +178,10 @@ def as_markdown(
     sizes = {"images": detector.get("n_images"), "reports": reports["protocol"].get("n")}
     if any(isinstance(size, int) and size < FEW_CASES for size in sizes.values()):
         lines += [*_wrap(FEW_NOTE.format(**sizes)), ""]
-    lines += [*_table(("figure", "result", "beside it", "measured on"), [tuple(asdict(row).values()) for row in rows]), ""]
+    lines += [
+        *markdown_table(("figure", "result", "beside it", "measured on"), [tuple(asdict(row).values()) for row in rows]),
+        "",
+    ]
     items = [f"{metric}: {note}" for metric, note in reports.get("notes", {}).items()]
     items += [LEGEND, f"detector protocol: {_one_line(detector['protocol'])}."]
     items += [f"report protocol: {_one_line(reports['protocol'])}."]
@@ -227,14 +231,6 @@ def _items(texts: Iterable[str]) -> Iterator[str]:
     """Lay out a Markdown list that fits a terminal."""
     for text in texts:
         yield from _wrap(f"- {text}", "  ")
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out a Markdown table with aligned columns, readable as plain text."""
-    cells = [[str(cell).replace("|", "/") for cell in row] for row in (header, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
 def _paths(output: Path, detector_metrics: Path, report_metrics: Path, reports: Mapping[str, Any]) -> dict[str, str]:
