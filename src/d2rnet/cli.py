@@ -32,19 +32,20 @@ class Option:
     kind: str = "path"
     default: Any = None
     positional: bool = False
+    optional: bool = False
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
-        """Add this option to a parser; options without a default are required."""
+        """Add this option to a parser; options without a default are required unless they are marked optional."""
         types: dict[str, Any] = {"path": Path, "paths": Path, "int": int, "text": str}
         if self.positional:
             parser.add_argument(self.flag, type=types[self.kind], help=self.help)
             return
-        shown = self.help if self.default is None else f"{self.help} (default {self.default})"
+        shown = f"{self.help} (default {self.default})" if self.default else self.help
         parser.add_argument(
             f"--{self.flag}",
             type=types[self.kind],
             nargs="+" if self.kind == "paths" else None,
-            required=self.default is None,
+            required=self.default is None and not self.optional,
             default=self.default,
             help=shown,
             metavar={"path": "PATH", "paths": "PATH", "int": "N", "text": "TEXT"}[self.kind],
@@ -147,6 +148,17 @@ COMMANDS: dict[str, Command] = {
             Option("output", "COCO results json to write"),
         ),
     ),
+    "calibrate-thresholds": Command(
+        "Choose a score threshold a class for a wanted precision, on the labelled validation split.",
+        "d2rnet.evaluation.threshold_calibration:calibrate_thresholds",
+        "detector",
+        (
+            Option("labelled-val", "COCO json of the validation split; images of another split are an error"),
+            Option("model", "folder of train-detector"),
+            OUTPUT,
+            DEVICE,
+        ),
+    ),
     "build-annotation": Command(
         "Filter pseudo boxes by score and join them with reports into annotation.json (original pixels).",
         "d2rnet.annotation.build:build_annotation",
@@ -155,6 +167,7 @@ COMMANDS: dict[str, Command] = {
             UNLABELLED,
             Option("reports", "reports.jsonl of convert-unlabelled"),
             Option("predictions", "COCO results json of every shard", "paths"),
+            Option("thresholds", "thresholds.json of calibrate-thresholds, for 'thresholds: calibrated'", optional=True),
             OUTPUT,
         ),
     ),
@@ -168,7 +181,15 @@ COMMANDS: dict[str, Command] = {
         "Train D2R-Net on annotation.json; resumes by itself.",
         "d2rnet.report.trainer:train_report_model",
         "report",
-        (ANNOTATION, Option("vocabulary", "vocabulary.json"), IMAGE_ROOT, WORK, OUTPUT, DEVICE),
+        (
+            ANNOTATION,
+            Option("vocabulary", "vocabulary.json"),
+            IMAGE_ROOT,
+            WORK,
+            OUTPUT,
+            DEVICE,
+            Option("processes", "processes that share each step; on GPUs each takes one", "int", 1),
+        ),
     ),
     "generate-reports-shard": Command(
         "Write the findings of one shard of the test split by beam search.",
@@ -194,15 +215,41 @@ COMMANDS: dict[str, Command] = {
             Option("output", "JSON lines file to write"),
         ),
     ),
+    "retrieve-reports": Command(
+        "Answer each generated report's images with the report of the most similar training images: a baseline.",
+        "d2rnet.evaluation.baselines:retrieve_reports",
+        "evaluation",
+        (
+            Option("generated", "test.jsonl of generate-reports; names the entries"),
+            ANNOTATION,
+            IMAGE_ROOT,
+            Option("model", "folder of train-report-model; gives image features and text protocol"),
+            Option("output", "JSON lines file to write"),
+            WORKERS,
+            DEVICE,
+        ),
+    ),
     "evaluate-reports": Command(
-        "Score generated reports (BLEU 1-4, METEOR, ROUGE-L, CIDEr) beside shuffled and most-frequent-report baselines.",
+        "Score generated reports (BLEU 1-4, METEOR, ROUGE-L, CIDEr, lesion F1) with 95 % intervals beside baselines.",
         "d2rnet.evaluation.captioning:evaluate_reports",
         "evaluation",
         (
             Option("generated", "test.jsonl of generate-reports"),
             ANNOTATION,
             Option("model", "folder of train-report-model; its text protocol names the scores"),
+            Option("nearest", "test.jsonl of retrieve-reports, to stand beside the scores", "paths", ()),
             OUTPUT,
+        ),
+    ),
+    "compare": Command(
+        "Compare the reports of two runs: paired bootstrap over studies of every score.",
+        "d2rnet.evaluation.compare:compare_runs",
+        "evaluation",
+        (
+            Option("run_a", "folder of a run, or a JSON lines file of reports", positional=True),
+            Option("run_b", "folder of the other run, or a JSON lines file of reports", positional=True),
+            Option("studies", "same: both must hold the same entries; common: compare those that both hold", "text", "same"),
+            Option("output", "folder for comparison.json and comparison.md", "path", Path("results/compare")),
         ),
     ),
     "summarize": Command(

@@ -81,7 +81,9 @@ def small_settings() -> dict[str, Any]:
     )
 
 
-def make_batch(*, views: int = 1, lesions: tuple[int, ...] = (2, 0, 3), length: int = 7, seed: int = 0) -> Batch:
+def make_batch(
+    *, views: int = 1, lesions: tuple[int, ...] = (2, 0, 3), length: int = 7, seed: int = 0, crop_px: int = 32
+) -> Batch:
     """Random batch for a 32-pixel model: ``lesions`` gives the number of boxes of each entry."""
     generator = torch.Generator().manual_seed(seed)
     entries, most = len(lesions), max(lesions)
@@ -99,6 +101,8 @@ def make_batch(*, views: int = 1, lesions: tuple[int, ...] = (2, 0, 3), length: 
         lesion_view=torch.randint(0, views, (entries, most), generator=generator) * mask,
         category_ids=torch.randint(1, 23, (entries, most), generator=generator) * mask,
         scores=torch.rand(entries, most, generator=generator) * mask,
+        crops=torch.randint(0, 256, (entries, most, crop_px, crop_px), generator=generator, dtype=torch.uint8)
+        * mask[:, :, None, None],
         lesion_mask=mask,
         token_ids=token_ids,
     )

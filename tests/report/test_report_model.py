@@ -73,11 +73,11 @@ def test_lesions_are_pooled_from_their_own_view() -> None:
     batch.view_mask[0, 1] = False
     batch.lesion_view = torch.tensor([[0], [1]])
     feature_map, _ = model.extractor(batch.pixels[batch.view_mask])
-    pooled = model.lesion_encoder._pool(feature_map, batch)
+    pooled = model.lesion_encoder.features(feature_map, batch)
     row = torch.cat([torch.tensor([[2.0]]), batch.boxes_xyxy[1]], dim=1)  # third image that is there: entry 1, view 1
-    stride, size = model.extractor.stride, model.lesion_encoder.roi_size
+    stride, size = model.extractor.stride, model.lesion_encoder.features.roi_size
     expected = roi_align(feature_map, row, size, 1 / stride, sampling_ratio=2, aligned=True)
-    assert torch.equal(pooled[1:], expected)
+    assert torch.equal(pooled[1:], expected.flatten(1))
 
 
 def test_without_lesion_branch_boxes_are_ignored() -> None:

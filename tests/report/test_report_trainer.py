@@ -218,7 +218,8 @@ def test_padding_costs_nothing() -> None:
     logits[0, 0, 4] = math.log(4.0)  # p = 1/2
     logits[:, 1, 0] = -9.0
     token_ids = torch.tensor([[BOS_ID, 4, PAD_ID], [BOS_ID, 3, PAD_ID]])
-    assert float(token_loss(logits, token_ids)) == pytest.approx((math.log(2) + math.log(5)) / 2)
+    total, count = token_loss(logits, token_ids)
+    assert float(total) == pytest.approx(math.log(2) + math.log(5)) and int(count) == 2
 
 
 def test_learning_rate_by_hand() -> None:

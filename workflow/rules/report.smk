@@ -27,6 +27,8 @@ rule train_report_model:
         annotation=rules.build_annotation.output.annotation,
         vocabulary=rules.build_vocabulary.output.vocabulary,
         backbone_weights=config["report"]["model"]["backbone_weights"] or [],
+        text_encoder=config["report"]["training"]["alignment"]["text_encoder_weights"]
+        or [],
     output:
         weights="results/train_report_model/model.safetensors",
         vocabulary="results/train_report_model/vocabulary.json",
@@ -45,6 +47,7 @@ rule train_report_model:
         runtime=5760,
         gpu=config["runtime"]["gpus"],
         device=config["runtime"]["device"],
+        processes=config["runtime"]["training_processes"],
     params:
         folder=subpath(output.config, parent=True),
         work="work/train_report_model",
@@ -55,7 +58,8 @@ rule train_report_model:
     shell:
         "python -m d2rnet train-report-model --annotation {input.annotation:q} --vocabulary {input.vocabulary:q}"
         " --image-root {params.image_root:q} --work {params.work:q} --output {params.folder:q}"
-        " --settings {params.settings:q} --device {resources.device:q} --threads {threads} --log {log:q}"
+        " --settings {params.settings:q} --device {resources.device:q} --processes {resources.processes}"
+        " --threads {threads} --log {log:q}"
 
 
 rule generate_reports_shard:

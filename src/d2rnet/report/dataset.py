@@ -3,9 +3,10 @@
 Reads: annotation.json, radiographs. Writes: nothing (image_cache.py keeps decoded pixels).
 Boxes are given twice: in input pixels, for pooling features, and as position in their own original image, for lesion tokens.
 
-Shapes: B entries, V images an entry (padded), S input side, K lesions an entry (padded), T token ids (padded).
+Shapes: B entries, V images an entry (padded), S input side, K lesions an entry (padded), c crop side, T token ids (padded).
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from d2rnet.errors import DatasetError
+from d2rnet.report.augmentation import Augmentation, Change, mirror_report
+from d2rnet.report.crops import CropCache, Crops, CropSource, DirectCrops, pixel_rectangles, square_crop
 from d2rnet.report.image_cache import Source, letterbox_of
 from d2rnet.report.vocabulary import PAD_ID, Vocabulary
 
@@ -31,6 +34,13 @@ class Images(Protocol):
         """Return image ``row`` as (S, S) uint8."""
 
 
+class ImageCrops(Protocol):
+    """Lesion crops by row of their image."""
+
+    def __getitem__(self, row: int) -> Crops:
+        """Return the crops of image ``row``, in the order of its boxes."""
+
+
 @dataclass
 class Sample:
     """One entry: V images, K lesions, T token ids.
@@ -42,6 +52,7 @@ class Sample:
         lesion_view: (K,) int64, index of the image that a box is in.
         category_ids: (K,) int64, 1-based place in the model's list of categories.
         scores: (K,) float32 in [0, 1].
+        crops: (K, c, c) uint8, full-resolution crops padded to squares; c = 0 where the model takes none.
         token_ids: (T,) int64 from ``<bos>`` on.
     """
 
@@ -51,6 +62,7 @@ class Sample:
     lesion_view: Tensor
     category_ids: Tensor
     scores: Tensor
+    crops: Tensor
     token_ids: Tensor
 
 
@@ -68,6 +80,7 @@ class Batch:
     lesion_view: Tensor
     category_ids: Tensor
     scores: Tensor
+    crops: Tensor
     lesion_mask: Tensor
     token_ids: Tensor
 
@@ -98,6 +111,42 @@ def image_sources(entries: Sequence[Entry], image_root: Path) -> list[Source]:
                 )
             sources.append((image_root / name, image_hw))
     return sources
+
+
+def crop_arguments(
+    entries: Sequence[Entry], image_root: Path, settings: Mapping[str, Any], *, cache: Path | None = None, workers: int = 0
+) -> dict[str, Any]:
+    """Return what ReportDataset takes for a model of the branch ``crop``; nothing for another branch.
+
+    Args:
+        entries: the entries whose images are the rows 0, 1, ...
+        image_root: folder that ``image_path`` is relative to.
+        settings: section ``report.model``.
+        cache: folder for a cache of crops; None to cut out at each access.
+        workers: processes that fill the cache.
+
+    Raises:
+        DatasetError: images cannot be read, or are of another size than annotation.json says.
+    """
+    if settings["lesion_branch"] != "crop":
+        return {}
+    rectangles = [
+        pixel_rectangles(entry_boxes[views == view], image_hw)
+        for entry in entries
+        for entry_boxes, views in [(np.asarray(entry["boxes"], dtype=np.float64).reshape(-1, 4), _views(entry))]
+        for view, image_hw in enumerate(_sizes_hw(entry))
+    ]
+    sources = [CropSource(*pair) for pair in zip(image_sources(entries, image_root), rectangles, strict=True)]
+    size_px = settings["crop_size_px"]
+    crops: ImageCrops = (
+        DirectCrops(sources, size_px=size_px) if cache is None else CropCache(cache, sources, size_px=size_px, workers=workers)
+    )
+    return {"crops": crops, "crop_size_px": size_px, "equalise_crops": settings["lesion_enhancement"] == "clahe"}
+
+
+def _views(entry: Entry) -> NDArray[np.int64]:
+    """Index of the image that each box of an entry is in: (K,)."""
+    return np.asarray(entry.get("box_image", [0] * len(entry["boxes"])), dtype=np.int64)
 
 
 def _sizes_hw(entry: Entry) -> list[tuple[int, int]]:
@@ -137,6 +186,10 @@ class ReportDataset(Dataset[Sample]):
         size_px: int,
         max_tokens: int,
         first_row: int = 0,
+        crops: ImageCrops | None = None,
+        crop_size_px: int = 0,
+        equalise_crops: bool = False,
+        mirrored_reports: bool = False,
     ) -> None:
         """Take entries and their images.
 
@@ -148,6 +201,10 @@ class ReportDataset(Dataset[Sample]):
             size_px: side of the square input.
             max_tokens: reports are cut to so many tokens.
             first_row: row of the first entry's first image.
+            crops: lesion crops, rows as of ``images``; None where the model takes none.
+            crop_size_px: side of a crop.
+            equalise_crops: apply CLAHE to crops.
+            mirrored_reports: keep reports with left and right swapped, too; needed to flip images.
 
         Raises:
             DatasetError: a box has a class that the model does not know.
@@ -159,15 +216,28 @@ class ReportDataset(Dataset[Sample]):
                 f"annotation.json: boxes of class {', '.join(sorted(unknown))}, which the model does not know; it knows "
                 f"{', '.join(categories)}. Train the model on boxes of the same class table."
             )
-        self._images, self._size_px, self._count = images, size_px, len(entries)
+        self._images, self.size_px, self._count = images, size_px, len(entries)
+        self._crops, self.crop_size_px, self._equalise_crops = crops, crop_size_px, equalise_crops
         self._rows = np.cumsum([first_row, *(len(entry["image_path"]) for entry in entries)])
         self._sizes_hw = Ragged((_sizes_hw(entry) for entry in entries), np.int64, item_shape=(2,))
         self._boxes_xywh = Ragged((entry["boxes"] for entry in entries), np.float32, item_shape=(4,))
-        self._views = Ragged((entry.get("box_image", [0] * len(entry["boxes"])) for entry in entries), np.int64)
+        self._views = Ragged((_views(entry).tolist() for entry in entries), np.int64)
         self._labels = Ragged(([category_ids[label] for label in entry["labels"]] for entry in entries), np.int64)
         self._scores = Ragged((entry["scores"] for entry in entries), np.float32)
         reports = (vocabulary.encode(entry["report"], max_tokens=max_tokens) for entry in entries)
         self._token_ids = Ragged(reports, np.int32)
+        self._augmentation: Augmentation | None = None
+        mirrored = (mirror_report(entry["report"]) if mirrored_reports else None for entry in entries)
+        # A report that has no mirror image keeps an empty row.
+        self._mirrored_ids = Ragged(
+            ([] if report is None else vocabulary.encode(report, max_tokens=max_tokens) for report in mirrored), np.int32
+        )
+
+    def augmented(self, augmentation: Augmentation) -> "ReportDataset":
+        """Return the same entries, changed at random; images and texts are shared."""
+        changed = copy.copy(self)
+        changed._augmentation = augmentation if augmentation.changes_anything else None
+        return changed
 
     def __len__(self) -> int:
         return self._count
@@ -176,21 +246,51 @@ class ReportDataset(Dataset[Sample]):
         """Return entry ``index``."""
         rows = range(self._rows[index], self._rows[index + 1])
         boxes_xywh, views, sizes = self._boxes_xywh[index], self._views[index], self._sizes_hw[index]
+        pixels = np.stack([self._images[row] for row in rows])
+        boxes_xyxy = self._input_boxes(boxes_xywh, views, sizes)
+        positions = _positions(boxes_xywh, sizes[views])
+        crops, token_ids = self._square_crops(rows, views), self._token_ids[index]
+        if self._augmentation is not None:
+            mirrored_ids = self._mirrored_ids[index]
+            change = self._augmentation.draw(index, may_flip=len(mirrored_ids) > 0)
+            pixels = np.stack([change.pixels(image) for image in pixels])
+            boxes_xyxy, positions = change.boxes(boxes_xyxy, self.size_px), self._moved(positions, change, sizes[views])
+            if change.flip:
+                crops, token_ids = np.ascontiguousarray(crops[:, :, ::-1]), mirrored_ids
         return Sample(
-            pixels=torch.from_numpy(np.stack([self._images[row] for row in rows])),
-            boxes_xyxy=torch.from_numpy(self._input_boxes(boxes_xywh, views, sizes)),
-            positions=torch.from_numpy(_positions(boxes_xywh, sizes[views])),
+            pixels=torch.from_numpy(pixels),
+            boxes_xyxy=torch.from_numpy(boxes_xyxy),
+            positions=torch.from_numpy(positions),
             lesion_view=torch.from_numpy(views),
             category_ids=torch.from_numpy(self._labels[index]),
             scores=torch.from_numpy(self._scores[index]),
-            token_ids=torch.from_numpy(self._token_ids[index]).long(),
+            crops=torch.from_numpy(crops),
+            token_ids=torch.from_numpy(token_ids).long(),
         )
 
     def _input_boxes(self, boxes_xywh: NDArray[np.float32], views: NDArray[Any], sizes: NDArray[Any]) -> NDArray[np.float32]:
         boxes_xyxy = np.zeros_like(boxes_xywh)
         for view, (height, width) in enumerate(sizes.tolist()):
-            boxes_xyxy[views == view] = letterbox_of((height, width), self._size_px).boxes(boxes_xywh[views == view])
+            boxes_xyxy[views == view] = letterbox_of((height, width), self.size_px).boxes(boxes_xywh[views == view])
         return boxes_xyxy
+
+    def _square_crops(self, rows: range, views: NDArray[Any]) -> NDArray[np.uint8]:
+        """Crops of an entry in the order of its boxes: (K, c, c)."""
+        side = self.crop_size_px
+        squares = np.zeros((len(views), side, side), dtype=np.uint8)
+        if self._crops is not None:
+            for view, row in enumerate(rows):
+                for place, crop in zip(np.flatnonzero(views == view), self._crops[row], strict=True):
+                    squares[place] = square_crop(crop, side, equalise=self._equalise_crops)
+        return squares
+
+    def _moved(self, positions: NDArray[np.float32], change: Change, sizes_hw: NDArray[Any]) -> NDArray[np.float32]:
+        """Move positions (K, 4) as ``change`` moves boxes of the square input, which holds each image in its middle."""
+        share = sizes_hw[:, ::-1] / sizes_hw.max(axis=1, keepdims=True)  # (K, 2): width and height as shares of the side
+        centres = (positions[:, :2] - 0.5) * share + 0.5
+        matrix = change.matrix(1.0)
+        moved = ((centres @ matrix[:, :2].T + matrix[:, 2]) - 0.5) / share + 0.5
+        return np.concatenate([moved, positions[:, 2:] * change.scale], axis=1).astype(np.float32)
 
 
 def _positions(boxes_xywh: NDArray[np.float32], sizes_hw: NDArray[Any]) -> NDArray[np.float32]:
@@ -200,8 +300,16 @@ def _positions(boxes_xywh: NDArray[np.float32], sizes_hw: NDArray[Any]) -> NDArr
     return np.concatenate([centres / sizes_wh, boxes_xywh[:, 2:] / sizes_wh], axis=1).astype(np.float32)
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Pad samples to one batch."""
+def collate(samples: Sequence[Sample], *, size_px: int = 0, crop_size_px: int = 0) -> Batch:
+    """Pad samples to one batch.
+
+    Args:
+        samples: may be none, where several processes share fewer entries than there are processes.
+        size_px: side of an image, for a batch of no samples.
+        crop_size_px: side of a crop, for a batch of no samples.
+    """
+    if not samples:
+        return _no_samples(size_px, crop_size_px)
     views, view_mask = _pad([sample.pixels for sample in samples])
     boxes, lesion_mask = _pad([sample.boxes_xyxy for sample in samples])
     return Batch(
@@ -212,8 +320,24 @@ def collate(samples: Sequence[Sample]) -> Batch:
         lesion_view=_pad([sample.lesion_view for sample in samples])[0],
         category_ids=_pad([sample.category_ids for sample in samples])[0],
         scores=_pad([sample.scores for sample in samples])[0],
+        crops=_pad([sample.crops for sample in samples])[0],
         lesion_mask=lesion_mask,
         token_ids=_pad([sample.token_ids for sample in samples], value=PAD_ID)[0],
+    )
+
+
+def _no_samples(size_px: int, crop_size_px: int) -> Batch:
+    return Batch(
+        pixels=torch.zeros(0, 1, size_px, size_px, dtype=torch.uint8),
+        view_mask=torch.zeros(0, 1, dtype=torch.bool),
+        boxes_xyxy=torch.zeros(0, 0, 4),
+        positions=torch.zeros(0, 0, 4),
+        lesion_view=torch.zeros(0, 0, dtype=torch.long),
+        category_ids=torch.zeros(0, 0, dtype=torch.long),
+        scores=torch.zeros(0, 0),
+        crops=torch.zeros(0, 0, crop_size_px, crop_size_px, dtype=torch.uint8),
+        lesion_mask=torch.zeros(0, 0, dtype=torch.bool),
+        token_ids=torch.zeros(0, 2, dtype=torch.long),
     )
 
 
@@ -229,13 +353,38 @@ def _pad(tensors: Sequence[Tensor], value: int = 0) -> tuple[Tensor, Tensor]:
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Shuffled batches of one epoch, a function of seed and epoch alone, from any batch of it on."""
+    """Shuffled batches of one epoch, a function of seed and epoch alone, from any batch of it on.
 
-    def __init__(self, count: int, *, batch_size: int, seed: int, epoch: int, first_batch: int = 0) -> None:
-        """Order ``count`` entries for an epoch; the first ``first_batch`` batches are left out (already trained on)."""
-        order = np.random.default_rng([seed, epoch]).permutation(count).tolist()
+    Where several processes share each batch, they get successive parts of it, as equal as can be; the last batch of an
+    epoch can leave a process without any entry.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        first_batch: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        """Order ``count`` entries for an epoch.
+
+        Args:
+            count: number of entries.
+            batch_size: entries a batch, of all processes together.
+            seed: of the run.
+            epoch: from 0.
+            first_batch: so many batches are left out (already trained on).
+            rank: this process, from 0.
+            processes: processes that share each batch.
+        """
+        order = np.random.default_rng([seed, epoch]).permutation(count)
         batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
-        self._batches: list[list[int]] = batches[first_batch:]
+        parts = [np.array_split(batch, processes)[rank] for batch in batches[first_batch:]]
+        self._batches: list[list[int]] = [part.tolist() for part in parts]
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self._batches)

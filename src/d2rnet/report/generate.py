@@ -20,7 +20,7 @@ from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.io import read_jsonl, write_jsonl
 from d2rnet.progress import track
 from d2rnet.provenance import write_run_record
-from d2rnet.report.dataset import Batch, Entry, ReportDataset, image_sources
+from d2rnet.report.dataset import Batch, Entry, ReportDataset, crop_arguments, image_sources
 from d2rnet.report.decoding import SearchOptions
 from d2rnet.report.image_cache import DirectImages
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel, load_model
@@ -99,6 +99,7 @@ def _write_reports(
         categories=loaded.categories,
         size_px=size_px,
         max_tokens=loaded.settings["training"]["max_report_tokens"],
+        **crop_arguments(entries, image_root, loaded.settings["model"]),
     )
     places = range(len(entries))
     batches = [list(places[first : first + settings["batch_size"]]) for first in places[:: settings["batch_size"]]]

@@ -6,11 +6,11 @@ full-size radiograph costs far more than a training step on it, so each file is 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -26,6 +26,8 @@ from d2rnet.progress import track
 
 FLUSH_EVERY = 256
 DECODED_AT_A_TIME = 16
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,7 @@ def read_input(path: Path, image_hw: tuple[int, int], size_px: int) -> NDArray[n
         DatasetError: the file cannot be decoded or has another size than annotation.json says (its boxes would be wrong).
     """
     radiograph = read_radiograph(path, max_side_px=size_px)
-    if tuple(radiograph.source_hw) != tuple(image_hw):
-        raise DatasetError(
-            f"{path}: got height x width {radiograph.source_hw[0]} x {radiograph.source_hw[1]}; expected {image_hw[0]} x "
-            f"{image_hw[1]} as in annotation.json. Point the image root at the files that the annotation was made from."
-        )
+    check_size(path, radiograph.source_hw, image_hw)
     inner_h, inner_w = _inner_size(image_hw, size_px)
     pixels = radiograph.pixels
     if pixels.shape != (inner_h, inner_w):
@@ -92,6 +90,19 @@ def read_input(path: Path, image_hw: tuple[int, int], size_px: int) -> NDArray[n
     square = np.zeros((size_px, size_px), dtype=np.uint8)
     square[box.top : box.top + inner_h, box.left : box.left + inner_w] = pixels
     return square
+
+
+def check_size(path: Path, got_hw: tuple[int, int], expected_hw: tuple[int, int]) -> None:
+    """Compare the size of a radiograph with annotation.json.
+
+    Raises:
+        DatasetError: they differ.
+    """
+    if tuple(got_hw) != tuple(expected_hw):
+        raise DatasetError(
+            f"{path}: got height x width {got_hw[0]} x {got_hw[1]}; expected {expected_hw[0]} x {expected_hw[1]} as in "
+            "annotation.json. Point the image root at the files that the annotation was made from."
+        )
 
 
 Source = tuple[Path, tuple[int, int]]  # file, (height, width) from annotation.json
@@ -112,13 +123,22 @@ class ImageCache:
         Raises:
             DatasetError: files are missing, undecodable or of another size; the first ten are named.
         """
-        identity = [size_px, [(str(path), hw, *_file_state(path)) for path, hw in sources]]
+        identity = [size_px, [(str(path), hw, *file_state(path)) for path, hw in sources]]
         place = folder / fingerprint(identity)
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / ".lock"):
-            pixels = _open_map(place / "pixels.u8", (len(sources), size_px, size_px))
-            done = _open_map(place / "done.u8", (len(sources),))
-            _fill(pixels, done, sources, size_px, workers)
+            pixels = open_map(place / "pixels.u8", (len(sources), size_px, size_px))
+            done = open_map(place / "done.u8", (len(sources),))
+            fill(
+                done,
+                sources,
+                read=partial(_read, size_px=size_px),
+                keep=pixels.__setitem__,
+                flush=pixels.flush,
+                path_of=lambda source: source[0],
+                what="decode radiographs",
+                workers=workers,
+            )
         self._path, self._shape = place / "pixels.u8", (len(sources), size_px, size_px)
         self._pixels: NDArray[np.uint8] | None = None
 
@@ -146,7 +166,7 @@ class DirectImages:
         return read_input(path, image_hw, self._size_px)
 
 
-def _file_state(path: Path) -> tuple[int, int]:
+def file_state(path: Path) -> tuple[int, int]:
     """Size and time of change, (0, 0) for a missing file: a replaced file is decoded again."""
     try:
         state = path.stat()
@@ -155,7 +175,7 @@ def _file_state(path: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-def _open_map(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
+def open_map(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
     """Open a memory map for writing, made of zeros if it is new or of another size.
 
     Its space is taken at once: on a disk that fills up later, a write into a map kills the process without a word.
@@ -171,45 +191,72 @@ def _open_map(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np
     return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape)
 
 
-def _fill(pixels: np.memmap, done: np.memmap, sources: Sequence[Source], size_px: int, workers: int) -> None:
+def fill(
+    done: np.memmap,
+    sources: Sequence[Item],
+    *,
+    read: Callable[[Item], Result],
+    keep: Callable[[int, Result], None],
+    flush: Callable[[], None],
+    path_of: Callable[[Item], Path],
+    what: str,
+    workers: int,
+) -> None:
+    """Read what is not in a cache yet and keep it there.
+
+    Args:
+        done: (rows,) 1 where a row is kept; marked here, after its content is on disk.
+        sources: what each row is read from.
+        read: reads a source; module-level, as it runs in other processes.
+        keep: writes what was read into the row's place.
+        flush: puts what was written on disk.
+        path_of: file of a source.
+        what: what is being done, for progress and errors.
+        workers: reading processes; below 2 this process reads.
+
+    Raises:
+        DatasetError: sources cannot be read; the first ten are named.
+    """
     missing: list[int] = np.flatnonzero(done == 0).tolist()
     if not missing:
         return
     problems = Problems()
-    decode = partial(_decode, size_px=size_px)
-    decoded = map_in_processes(
-        decode,
+    results = map_in_processes(
+        partial(_attempt, read),
         [sources[row] for row in missing],
         workers=workers,
-        what="decode radiographs",
+        what=what,
         setting="report.training.workers",
         chunk_size=DECODED_AT_A_TIME,
     )
     fresh: list[int] = []
-    for row, (image, complaint) in zip(missing, track(decoded, total=len(missing), what="decode radiographs"), strict=True):
-        if image is None:
-            problems.add("unreadable_image", file=sources[row][0], record="pixels", got=complaint,
+
+    def mark_done() -> None:
+        flush()
+        done[fresh] = 1
+        done.flush()
+        fresh.clear()
+
+    for row, (result, complaint) in zip(missing, track(results, total=len(missing), what=what), strict=True):
+        if result is None:
+            problems.add("unreadable_image", file=path_of(sources[row]), record="pixels", got=complaint,
                          expected="the radiograph of annotation.json", remedy="Run 'd2rnet verify-inputs'.")  # fmt: skip
             continue
-        pixels[row] = image
+        keep(row, result)
         fresh.append(row)
         if len(fresh) >= FLUSH_EVERY:
-            _mark_done(pixels, done, fresh)
-            fresh = []
-    _mark_done(pixels, done, fresh)
+            mark_done()
+    mark_done()
     problems.raise_if_any()
 
 
-def _mark_done(pixels: np.memmap, done: np.memmap, rows: list[int]) -> None:
-    """Mark rows as done, only after their pixels are on disk."""
-    pixels.flush()
-    done[rows] = 1
-    done.flush()
-
-
-def _decode(source: Source, *, size_px: int) -> tuple[NDArray[np.uint8] | None, str]:
-    """Return the input, or None with the reason why there is none."""
+def _attempt(read: Callable[[Item], Result], source: Item) -> tuple[Result | None, str]:
+    """Return what a source holds, or None with the reason why it cannot be read."""
     try:
-        return read_input(*source, size_px), ""
+        return read(source), ""
     except (DatasetError, OSError) as error:
         return None, str(error)
+
+
+def _read(source: Source, *, size_px: int) -> NDArray[np.uint8]:
+    return read_input(*source, size_px)

@@ -14,9 +14,30 @@ from torch import Tensor, nn
 from d2rnet.errors import ConfigError
 from d2rnet.report.dataset import Batch
 from d2rnet.report.decoding import Decoded, SearchOptions, beam_search
-from d2rnet.report.lesion_encoder import LesionEncoder
+from d2rnet.report.lesion_encoder import make_lesion_encoder
 from d2rnet.report.memory_transformer import MemoryTransformer
 from d2rnet.report.visual_extractor import VisualExtractor
+
+
+@dataclass
+class VisualTokens:
+    """What the branches see, before the encoder.
+
+    Attributes:
+        patches: (B, V P, C) patch features of all images of an entry.
+        patch_mask: (B, V P) bool.
+        lesions: (B, K, D) lesion tokens; K = 0 without a lesion branch.
+        lesion_mask: (B, K) bool.
+        tokens: (B, L, D) [embedded patches ; lesion tokens].
+        mask: (B, L) bool.
+    """
+
+    patches: Tensor
+    patch_mask: Tensor
+    lesions: Tensor
+    lesion_mask: Tensor
+    tokens: Tensor
+    mask: Tensor
 
 
 @dataclass
@@ -58,37 +79,45 @@ class ReportModel(nn.Module):
         self.patch_embedding = nn.Sequential(
             nn.Linear(settings["patch_channels"], d_model), nn.ReLU(), nn.Dropout(settings["patch_dropout"])
         )
-        self.lesion_encoder = None
-        if settings["lesion_branch"] == "roi_align":
-            self.lesion_encoder = LesionEncoder(
-                channels=self.extractor.channels,
-                stride=self.extractor.stride,
-                roi_size=settings["lesion_roi_size"],
-                d_model=d_model,
-                num_categories=num_categories,
-                dropout=settings["dropout"],
-            )
+        self.lesion_encoder = make_lesion_encoder(
+            settings, channels=self.extractor.channels, stride=self.extractor.stride, num_categories=num_categories
+        )
         transformer_keys = ("d_model", "d_ff", "num_heads", "num_layers", "dropout", "memory_slots", "memory_heads")
         self.transformer = MemoryTransformer(num_tokens=num_tokens, **{key: settings[key] for key in transformer_keys})
 
+    def look(self, batch: Batch) -> VisualTokens:
+        """Run both visual branches."""
+        feature_map, found = self.extractor(batch.pixels[batch.view_mask])  # N images that are there
+        embedded = self.patch_embedding(found)  # (N, P, D)
+        patches, tokens = _of_entries(found, batch.view_mask), _of_entries(embedded, batch.view_mask)
+        patch_mask = batch.view_mask.repeat_interleave(found.shape[1], dim=1)  # (B, V P)
+        lesions, lesion_mask = tokens[:, :0], patch_mask[:, :0]
+        if self.lesion_encoder is not None:
+            lesions, lesion_mask = self.lesion_encoder(feature_map, batch), batch.lesion_mask
+        return VisualTokens(
+            patches=patches,
+            patch_mask=patch_mask,
+            lesions=lesions,
+            lesion_mask=lesion_mask,
+            tokens=torch.cat([tokens, lesions.to(tokens.dtype)], dim=1),
+            mask=torch.cat([patch_mask, lesion_mask], dim=1),
+        )
+
     def encode(self, batch: Batch) -> Encoded:
         """Turn images and boxes into encoded visual tokens."""
-        feature_map, patches = self.extractor(batch.pixels[batch.view_mask])  # N images that are there
-        patches = self.patch_embedding(patches)  # (N, P, D)
-        tokens = patches.new_zeros(*batch.view_mask.shape, *patches.shape[1:])
-        tokens[batch.view_mask] = patches
-        mask = batch.view_mask.unsqueeze(2).expand(-1, -1, patches.shape[1]).flatten(1)  # (B, V P)
-        visual = tokens.flatten(1, 2)  # (B, V P, D)
-        if self.lesion_encoder is not None:
-            lesions = self.lesion_encoder(feature_map, batch)
-            visual, mask = torch.cat([visual, lesions.to(visual.dtype)], dim=1), torch.cat([mask, batch.lesion_mask], dim=1)
-        num_lesions = visual.shape[1] - tokens.shape[1] * tokens.shape[2]
-        return Encoded(self.transformer.encode(visual, mask), mask, num_lesions)
+        return self.encode_tokens(self.look(batch))
+
+    def encode_tokens(self, visual: VisualTokens) -> Encoded:
+        """Run the encoder over what :meth:`look` returns."""
+        return Encoded(self.transformer.encode(visual.tokens, visual.mask), visual.mask, visual.lesions.shape[1])
+
+    def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
+        """Return (B, T - 1, W) logits of tokens 1.. given the tokens before them."""
+        return self.transformer(encoded.tokens, encoded.mask, batch.token_ids[:, :-1])
 
     def forward(self, batch: Batch) -> Tensor:
         """Return (B, T - 1, W) logits of tokens 1.. given the tokens before them."""
-        encoded = self.encode(batch)
-        return self.transformer(encoded.tokens, encoded.mask, batch.token_ids[:, :-1])
+        return self.logits(self.encode(batch), batch)
 
     def generate(self, encoded: Encoded, options: SearchOptions) -> Decoded:
         """Write a report for each entry; the model must be in evaluation mode."""
@@ -103,3 +132,10 @@ class ReportModel(nn.Module):
         """
         attention = self.transformer.cross_attention(encoded.tokens, encoded.mask, token_ids[:, :-1])
         return attention[..., attention.shape[-1] - encoded.num_lesions :]
+
+
+def _of_entries(features: Tensor, view_mask: Tensor) -> Tensor:
+    """Sort features of images into entries: (N, P, C) and mask (B, V) -> (B, V P, C), zero for absent images."""
+    sorted_features = features.new_zeros(*view_mask.shape, *features.shape[1:])
+    sorted_features[view_mask] = features
+    return sorted_features.flatten(1, 2)

@@ -15,6 +15,7 @@ import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 
 from d2rnet.data.annotation_file import load_annotation
 from d2rnet.data.categories import CATEGORY_NAMES
@@ -22,11 +23,15 @@ from d2rnet.device import resolve_device
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.io import atomic_path
 from d2rnet.provenance import write_run_record
-from d2rnet.report.dataset import Entry, ReportDataset, image_sources
+from d2rnet.report.alignment import Alignment
+from d2rnet.report.collectives import num_processes, process_rank
+from d2rnet.report.dataset import Entry, ReportDataset, crop_arguments, image_sources
 from d2rnet.report.image_cache import ImageCache
 from d2rnet.report.model import ReportModel
 from d2rnet.report.model_files import save_model
+from d2rnet.report.processes import check_processes, run_in_processes
 from d2rnet.report.text import clean_report
+from d2rnet.report.text_encoder import encoder_files
 from d2rnet.report.training_record import BEST, HISTORY, LAST, TrainingRecord, stop_requests
 from d2rnet.report.training_task import ReportTask, make_loader
 from d2rnet.report.validation import validate_model
@@ -40,7 +45,15 @@ MACHINE_KEYS = ("workers", "checkpoint_minutes")  # settings that do not change 
 
 
 def train_report_model(
-    *, annotation: Path, vocabulary: Path, image_root: Path, work: Path, output: Path, device: str, settings: dict[str, Any]
+    *,
+    annotation: Path,
+    vocabulary: Path,
+    image_root: Path,
+    work: Path,
+    output: Path,
+    device: str,
+    settings: dict[str, Any],
+    processes: int = 1,
 ) -> None:
     """Train D2R-Net.
 
@@ -52,14 +65,17 @@ def train_report_model(
         output: model folder to write.
         device: auto, cpu, cuda or cuda:N.
         settings: section ``report``; its part ``generation`` is not used.
+        processes: how many share each step; on GPUs each takes one.
 
     Raises:
         DatasetError: an empty split, unreadable images, boxes of an unknown class.
-        ConfigError: no such device; vocabulary of another protocol.
+        ConfigError: no such device; vocabulary of another protocol; settings that do not go together.
+        CheckpointError: weights that do not fit, or a damaged checkpoint.
         SystemExit: 143 after SIGTERM, once the state is saved.
     """
     torch_device = resolve_device(device)
     settings = {section: settings[section] for section in SECTIONS}
+    check_processes(processes, torch_device, settings["training"]["batch_size"])
     tokens = load_vocabulary(vocabulary)
     check_protocol(tokens, settings["text"], source=vocabulary)
     splits, counts = _read_splits(annotation, tokens.protocol)
@@ -67,10 +83,11 @@ def train_report_model(
     inputs: dict[str, str | Path] = {"annotation": annotation, "vocabulary": vocabulary}
     if settings["model"]["backbone_weights"]:
         inputs["backbone_weights"] = settings["model"]["backbone_weights"]
+    inputs |= encoder_files(settings["training"]["alignment"])
     with open_work_dir(work, settings={**settings, "training": training}, inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, work / "images", tokens, settings)
         del splits  # the datasets hold what training needs of them, in a fifth of the memory
-        _fit(folder, datasets, tokens, settings, torch_device)
+        run_in_processes(_fit, folder, datasets, tokens, settings, torch_device, processes=processes)
         _export(folder, output, tokens, settings)
     write_run_record(
         output / "run.json",
@@ -79,7 +96,7 @@ def train_report_model(
         inputs=inputs,
         counts=counts,
         seeds={"training": settings["training"]["seed"]},
-        extra={"device": str(torch_device)},
+        extra={"device": str(torch_device), "processes": processes},
     )
 
 
@@ -118,6 +135,9 @@ def _make_datasets(
     size_px, training = settings["model"]["input_size_px"], settings["training"]
     sources = {split: image_sources(entries, image_root) for split, entries in splits.items()}
     images = ImageCache(cache, [*sources["train"], *sources["val"]], size_px=size_px, workers=training["workers"])
+    crops = crop_arguments(
+        [*splits["train"], *splits["val"]], image_root, settings["model"], cache=cache, workers=training["workers"]
+    )
     return {
         split: ReportDataset(
             splits[split],
@@ -127,6 +147,8 @@ def _make_datasets(
             size_px=size_px,
             max_tokens=training["max_report_tokens"],
             first_row=0 if split == "train" else len(sources["train"]),
+            mirrored_reports=split == "train" and training["augmentation"]["horizontal_flip"],
+            **crops,
         )
         for split in ("train", "val")
     }
@@ -135,18 +157,21 @@ def _make_datasets(
 def _fit(
     folder: Path, datasets: dict[str, ReportDataset], vocabulary: Vocabulary, settings: dict[str, Any], device: torch.device
 ) -> None:
-    """Train from the beginning or from the last checkpoint to the end."""
+    """Train from the beginning or from the last checkpoint to the end; runs in each training process."""
     training = settings["training"]
     torch.manual_seed(training["seed"])
     model = ReportModel(settings["model"], num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
     if settings["model"]["backbone_weights"]:
         model.extractor.load_backbone(settings["model"]["backbone_weights"])
-    task = ReportTask(model, datasets["train"], training)
+    aligned = not training["alignment"]["local"] == training["alignment"]["global"] == "none"
+    alignment = Alignment(training["alignment"], settings["model"], vocabulary) if aligned else None
+    task = ReportTask(model, datasets["train"], training, alignment)
     order = list(range(len(datasets["val"])))
     batches = [order[start : start + training["batch_size"]] for start in order[:: training["batch_size"]]]
 
     def validate() -> dict[str, float]:
-        loader = make_loader(datasets["val"], batches, workers=training["workers"])
+        own = batches[process_rank() :: num_processes()]
+        loader = make_loader(datasets["val"], own, workers=training["workers"])
         return validate_model(
             model,
             (batch.to(task.device) for batch in loader),
@@ -162,14 +187,13 @@ def _fit(
             task.resume(state)
             record.resume(state)
             log.info("resuming at step %d of %d", task.finished_steps, task.total_steps)
-        else:
-            (folder / HISTORY).unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
+        record.cut_history(task.finished_steps)  # a run may have been killed before its checkpoint
         if task.finished_steps < task.total_steps:
             _make_trainer(folder, task, record, device).fit(task)
 
 
 def _make_trainer(folder: Path, task: ReportTask, record: TrainingRecord, device: torch.device) -> lightning.Trainer:
-    start = task.finished_steps
+    start, processes = task.finished_steps, num_processes()
     loggers = [
         CSVLogger(folder, name="csv", version=f"from_step_{start}"),
         TensorBoardLogger(folder, name="tensorboard", version=""),
@@ -178,7 +202,10 @@ def _make_trainer(folder: Path, task: ReportTask, record: TrainingRecord, device
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        devices=[device.index or 0] if device.type == "cuda" and processes == 1 else processes,
+        # A batch without a box leaves the lesion branch without a gradient.
+        strategy=DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto",
+        use_distributed_sampler=False,
         precision=task.settings["precision"],
         max_epochs=task.settings["epochs"] - task.finished_epochs,
         gradient_clip_val=task.settings["gradient_clip"],

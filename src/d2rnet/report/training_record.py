@@ -16,8 +16,10 @@ from types import FrameType
 from typing import Any
 
 import lightning
+import torch
 
 from d2rnet.io import read_jsonl_of_killed, write_jsonl
+from d2rnet.report.collectives import process_rank, sum_over_processes
 from d2rnet.report.training_task import ReportTask
 from d2rnet.torch_files import save_torch
 
@@ -34,19 +36,21 @@ class StopRequest:
         """Nothing asked for yet."""
         self.received = False
 
+    def listen(self) -> dict[int, Any]:
+        """Take over the signals; return their handlers until now."""
+        if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only there
+            return {}
+        return {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
     """Turn SIGTERM and SIGUSR1 into a request to stop after the current step; put the old handlers back at the end."""
     request = StopRequest()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        request.received = True
-
-    if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only there
-        yield request
-        return
-    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    previous = request.listen()
     try:
         yield request
     finally:
@@ -68,18 +72,24 @@ class TrainingRecord(lightning.Callback):
         self._started = self._saved = self._logged = self._epoch_started = time.monotonic()
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint: take over the best scores and cut history that is newer than the checkpoint."""
+        """Go on from a checkpoint: take over the best scores."""
         self.best = state["best"]
+
+    def cut_history(self, finished_steps: int) -> None:
+        """Remove history that is newer than the checkpoint of ``finished_steps``; all of it for 0."""
         history = self.folder / HISTORY
-        write_jsonl(history, [row for row in read_jsonl_of_killed(history) if row["step"] <= state["finished_steps"]])
+        if process_rank() == 0:
+            write_jsonl(history, [row for row in read_jsonl_of_killed(history) if row["step"] <= finished_steps])
 
     def save(self, task: ReportTask) -> None:
         """Write the checkpoint."""
-        save_torch(self.folder / LAST, {**task.state(), "best": self.best})
+        if process_rank() == 0:
+            save_torch(self.folder / LAST, {**task.state(), "best": self.best})
         self._saved = time.monotonic()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clocks."""
+        """Start the clocks; take the signals from Lightning, whose handler would wait for other processes."""
+        self.stop.listen()
         self._start_step = _task(pl_module).finished_steps
         self._started = self._saved = self._logged = self._epoch_started = time.monotonic()
 
@@ -91,7 +101,7 @@ class TrainingRecord(lightning.Callback):
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
             self._report_progress(task, now)
-        if self.stop.received:
+        if self._told_to_stop(task):
             if task.finished_steps % task.steps_per_epoch == 0:
                 self._finish_epoch(task, trainer)
             self.save(task)
@@ -99,6 +109,10 @@ class TrainingRecord(lightning.Callback):
             raise SystemExit(SIGTERM_EXIT_CODE)
         if now - self._saved >= 60 * self.settings["checkpoint_minutes"] and task.finished_steps % task.steps_per_epoch:
             self.save(task)
+
+    def _told_to_stop(self, task: ReportTask) -> bool:
+        """Whether any process was; all of them have to stop after the same step."""
+        return bool(sum_over_processes(torch.tensor(int(self.stop.received), device=task.device)))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Validate where due, write history, keep the best weights, save."""
@@ -108,17 +122,18 @@ class TrainingRecord(lightning.Callback):
 
     def _finish_epoch(self, task: ReportTask, trainer: lightning.Trainer) -> None:
         epoch = task.finished_epochs
-        row: dict[str, float] = {"epoch": epoch, "step": task.finished_steps, "train_loss": task.mean_loss()}
+        row: dict[str, float] = {"epoch": epoch, "step": task.finished_steps, **task.mean_losses()}
         row["learning_rate"] = task.trainer.optimizers[0].param_groups[-1]["lr"]
         row["train_seconds"] = round(time.monotonic() - self._epoch_started, 2)
         if epoch % self.settings["validate_every_epochs"] == 0 or epoch == self.settings["epochs"]:
             row |= self.validate()
             self._keep_if_best(task, row)
-        task.loss_sum = 0.0
+        task.loss_sums.clear()
         for logger in trainer.loggers:
             logger.log_metrics(row, step=task.finished_steps)
-        with (self.folder / HISTORY).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        if process_rank() == 0:
+            with (self.folder / HISTORY).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
         shown = ", ".join(f"{key} {value:.4g}" for key, value in row.items() if key not in ("epoch", "step"))
         log.info("epoch %d/%d: %s", epoch, self.settings["epochs"], shown)
         self._epoch_started = time.monotonic()
@@ -126,15 +141,17 @@ class TrainingRecord(lightning.Callback):
     def _keep_if_best(self, task: ReportTask, row: dict[str, float]) -> None:
         if is_better(row, self.best, selection=self.settings["selection"]):
             self.best = dict(row)
-            save_torch(self.folder / BEST, {"model": task.model.state_dict(), "selected": self.best})
+            if process_rank() == 0:
+                save_torch(self.folder / BEST, {"model": task.model.state_dict(), "selected": self.best})
 
     def _report_progress(self, task: ReportTask, now: float) -> None:
         rate = (task.finished_steps - self._start_step) / (now - self._started)
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in task.mean_losses().items())
         minutes = (task.total_steps - task.finished_steps) / rate / 60
         log.info(
-            "train: step %d/%d, epoch %d/%d, loss %.3f, %.1f entries/s, ETA %.1f min",
+            "train: step %d/%d, epoch %d/%d, %s, %.1f entries/s, ETA %.1f min",
             task.finished_steps, task.total_steps, min(task.finished_epochs + 1, self.settings["epochs"]),
-            self.settings["epochs"], task.mean_loss(), rate * self.settings["batch_size"], minutes,
+            self.settings["epochs"], shown, rate * self.settings["batch_size"], minutes,
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Scores on the validation split while training: loss and BLEU-4 of greedy reports."""
+"""Scores on the validation split while training: loss and BLEU-4 of greedy reports, over all processes."""
 
 from collections.abc import Iterable
 
@@ -7,23 +7,29 @@ from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from torch import Tensor
 from torch.nn import functional as F
 
+from d2rnet.report.collectives import gather_objects
 from d2rnet.report.dataset import Batch
 from d2rnet.report.decoding import SearchOptions
 from d2rnet.report.model import ReportModel
 from d2rnet.report.vocabulary import PAD_ID, Vocabulary
 
 
-def token_loss(logits: Tensor, token_ids: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-    """Mean cross entropy of tokens 1.. in nats, padding left out.
+def token_loss(logits: Tensor, token_ids: Tensor, *, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Cross entropy of tokens 1.., padding left out.
 
     Args:
         logits: (B, T - 1, W) of the model.
         token_ids: (B, T) from ``<bos>`` on.
         label_smoothing: share of probability spread over the vocabulary.
+
+    Returns:
+        Sum in nats, and number of tokens.
     """
-    return F.cross_entropy(
-        logits.flatten(0, 1).float(), token_ids[:, 1:].flatten(), ignore_index=PAD_ID, label_smoothing=label_smoothing
+    targets = token_ids[:, 1:].flatten()
+    total = F.cross_entropy(
+        logits.flatten(0, 1).float(), targets, ignore_index=PAD_ID, label_smoothing=label_smoothing, reduction="sum"
     )
+    return total, (targets != PAD_ID).sum()
 
 
 @torch.no_grad()
@@ -34,7 +40,7 @@ def validate_model(
 
     Args:
         model: on the device of the batches.
-        batches: the validation split.
+        batches: this process's part of the validation split; the scores are over all parts.
         vocabulary: token <-> id.
         max_tokens: length limit of greedy reports.
         write_reports: whether to write reports and score BLEU-4, which costs most of the time.
@@ -45,18 +51,22 @@ def validate_model(
     was_training = model.training
     model.eval()
     loss_sum, tokens = 0.0, 0
-    scorer = BleuScorer(n=4)
+    texts: list[tuple[str, str]] = []  # written, reference
     for batch in batches:
         encoded = model.encode(batch)
-        logits = model.transformer(encoded.tokens, encoded.mask, batch.token_ids[:, :-1])
-        count = int((batch.token_ids[:, 1:] != PAD_ID).sum())
-        loss_sum, tokens = loss_sum + float(token_loss(logits, batch.token_ids)) * count, tokens + count
+        logits = model.logits(encoded, batch)
+        loss, count = token_loss(logits, batch.token_ids)
+        loss_sum, tokens = loss_sum + float(loss), tokens + int(count)
         if write_reports:
             decoded = model.generate(encoded, SearchOptions(beam_size=1, max_tokens=max_tokens))
             for written, reference in zip(decoded.token_ids.tolist(), batch.token_ids.tolist(), strict=True):
-                scorer += (" ".join(vocabulary.decode(written)), [" ".join(vocabulary.decode(reference))])
+                texts.append((" ".join(vocabulary.decode(written)), " ".join(vocabulary.decode(reference))))
     model.train(was_training)
-    scores = {"val_loss": loss_sum / tokens}
+    parts = gather_objects((loss_sum, tokens, texts))
+    scores = {"val_loss": sum(part[0] for part in parts) / sum(part[1] for part in parts)}
     if write_reports:
+        scorer = BleuScorer(n=4)
+        for written, reference in (pair for part in parts for pair in part[2]):
+            scorer += (written, [reference])
         scores["val_bleu_4"] = scorer.compute_score(option="closest")[0][3]
     return scores

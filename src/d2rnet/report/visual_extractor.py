@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from d2rnet.errors import CheckpointError
+from d2rnet.report.collectives import GlobalBatchNorm
 from d2rnet.torch_files import load_torch
 
 # Mean over the three channels of ImageNet's mean and standard deviation, for pixels in [0, 1].
@@ -68,7 +69,7 @@ class VisualExtractor(nn.Module):
             attention: whether CPCA follows the backbone.
         """
         super().__init__()
-        resnet = getattr(torchvision.models, backbone)(weights=None)
+        resnet = getattr(torchvision.models, backbone)(weights=None, norm_layer=GlobalBatchNorm)
         resnet.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
         names = ["conv1", "bn1", "relu", "maxpool", *(f"layer{number}" for number in range(1, stages + 1))]
         self.backbone = nn.Sequential()
