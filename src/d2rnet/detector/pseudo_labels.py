@@ -29,7 +29,8 @@ def select_pseudo_boxes(detections: Instances, thresholds: Tensor) -> Instances:
     Returns:
         ``gt_boxes``, ``gt_classes``, ``gt_scores``, ``gt_sigmas`` in the same frame; possibly without any box.
     """
-    chosen = detections[detections.scores > thresholds[detections.pred_classes]]
+    sure = detections.scores > thresholds[detections.pred_classes]
+    chosen = detections[sure.nonzero()[:, 0]]  # one wait for a GPU instead of one a field
     target = Instances(detections.image_size)
     target.gt_boxes = Boxes(chosen.pred_boxes.tensor)
     target.gt_classes = chosen.pred_classes
