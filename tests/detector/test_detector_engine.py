@@ -1,5 +1,7 @@
 """Schedules and single iterations."""
 
+import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from d2rnet.detector.config import build_cfg
 from d2rnet.detector.data import ImageStore, load_records
 from d2rnet.detector.dataset_mapper import Batch, IterationDataset
 from d2rnet.detector.engine import DivergenceError, UnbiasedTeacherTrainer, learning_rate, unsupervised_weight
+from d2rnet.detector.pseudo_labels import teacher_detections
 from d2rnet.settings import Settings, default_settings
 
 
@@ -39,14 +42,23 @@ def test_weight_of_pseudo_labels_rises_after_burn_in(ramp: int, iteration: int, 
     assert unsupervised_weight(iteration, settings) == pytest.approx(expected)
 
 
-@pytest.fixture
-def trainer(splits: dict[str, Path], settings: Settings) -> Iterator[UnbiasedTeacherTrainer]:
+def make_dataset(splits: dict[str, Path], settings: Settings) -> IterationDataset:
     labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
-    dataset = IterationDataset(labelled, unlabelled, ImageStore([], 0), settings["model"], settings["training"])
+    return IterationDataset(labelled, unlabelled, ImageStore([], 0), settings["model"], settings["training"])
+
+
+def make_trainer(splits: dict[str, Path], settings: Settings) -> UnbiasedTeacherTrainer:
+    """A new trainer of these settings, always with the same weights."""
     torch.manual_seed(0)
     student = build_model(build_cfg(settings))
+    batches = map(make_dataset(splits, settings).__getitem__, range(4))
+    return UnbiasedTeacherTrainer(student, settings["training"], batches, torch.device("cpu"), [0.1] * 22)
+
+
+@pytest.fixture
+def trainer(splits: dict[str, Path], settings: Settings) -> Iterator[UnbiasedTeacherTrainer]:
     with EventStorage():
-        yield UnbiasedTeacherTrainer(student, settings["training"], map(dataset.__getitem__, range(4)), torch.device("cpu"))
+        yield make_trainer(splits, settings)
 
 
 def step(trainer: UnbiasedTeacherTrainer, iteration: int) -> None:
@@ -134,3 +146,115 @@ def test_mixed_precision_on_the_cpu(splits: dict[str, Path], trainer: UnbiasedTe
     for iteration in range(3):
         step(trainer, iteration)
     assert 0 < trainer.metrics["total_loss"] < 100
+
+
+@pytest.fixture
+def alike(settings: Settings) -> Settings:
+    """Without batch statistics; SGD, since Adam turns rounding of tiny gradients into steps."""
+    settings["model"] |= {"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 72]}
+    settings["training"] |= {"optimizer": "sgd", "base_lr": 0.01, "burn_in_iters": 1}
+    return settings
+
+
+def threshold_between_images(trainer: UnbiasedTeacherTrainer, weak_views: list[dict]) -> float:
+    """A score that one of two images alone exceeds."""
+    best = [image.scores.max().item() for image in teacher_detections(trainer.ema_teacher.model, weak_views)]
+    assert abs(best[0] - best[1]) > 1e-5
+    return sum(best) / 2
+
+
+def test_micro_batches_give_the_losses_and_weights_of_the_batch(splits: dict[str, Path], alike: Settings) -> None:
+    """Burn-in, and mutual learning with pseudo boxes in one of the two micro-batches only."""
+    weak_views = make_dataset(splits, alike)[1].unlabelled_weak
+    results, threshold = [], 0.0
+    for steps in (1, 2):
+        alike["training"]["accumulation_steps"] = steps
+        trainer = make_trainer(splits, alike)
+        with EventStorage():
+            step(trainer, 0)
+            figures = [dict(trainer.metrics)]
+            trainer.ema_teacher.update(0.0)
+            threshold = threshold or threshold_between_images(trainer, weak_views)
+            trainer.thresholds.values.fill_(threshold)
+            step(trainer, 1)
+            figures.append(dict(trainer.metrics))
+        results.append((figures, snapshot(trainer.student)))
+    (whole, weights), (cut, cut_weights) = results
+    assert whole[1]["unlabelled_trained_on"] == 0.5
+    assert whole[1]["loss_cls_pseudo"] > 0.1
+    for ours, theirs in zip(cut, whole, strict=True):
+        # Kinks of the network turn rounding of the weights into more than rounding of the gradient.
+        assert ours.pop("gradient_norm") == pytest.approx(theirs.pop("gradient_norm"), rel=1e-2)
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    for name, value in weights.items():
+        torch.testing.assert_close(cut_weights[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("share", "trained_on"), [(1.0, 1.0), (0.5, 0.5), (0.4, 0.0)])
+def test_share_of_unlabelled_images_without_pseudo_boxes(
+    splits: dict[str, Path], settings: Settings, share: float, trained_on: float
+) -> None:
+    settings["training"] |= {"empty_unlabelled": "background", "max_empty_unlabelled_share": share}
+    trainer = make_trainer(splits, settings)
+    trainer.thresholds.values.fill_(0.9999)
+    with EventStorage():
+        for iteration in range(3):
+            step(trainer, iteration)
+    assert trainer.metrics["unlabelled_with_pseudo_boxes"] == 0
+    assert trainer.metrics["unlabelled_trained_on"] == trained_on
+    assert ("loss_cls_pseudo" in trainer.metrics) == (trained_on > 0)
+
+
+def spoil_gradients(trainer: UnbiasedTeacherTrainer) -> torch.utils.hooks.RemovableHandle:
+    """Let the loss stay finite and one gradient overflow."""
+    return trainer.student.roi_heads.box_predictor.cls_score.bias.register_hook(lambda gradient: gradient * float("inf"))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(trainer: UnbiasedTeacherTrainer) -> None:
+    before = snapshot(trainer.student)
+    spoil_gradients(trainer)
+    with pytest.raises(DivergenceError, match=r"iteration 0: the losses are finite, but the gradient is not.*Try a lower"):
+        step(trainer, 0)
+    trained = {name for name, _ in trainer.student.named_parameters()}
+    assert same({name: before[name] for name in trained}, snapshot(trainer.student))
+    assert "gradient_norm" not in trainer.metrics
+
+
+def test_half_precision_leaves_out_and_counts_steps_that_overflow(
+    splits: dict[str, Path], settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings["training"]["amp"] = "fp16"
+    trainer = make_trainer(splits, settings)
+    handle = spoil_gradients(trainer)
+    before, scale = snapshot(trainer.student), trainer.scaler.get_scale()
+    trained = {name for name, _ in trainer.student.named_parameters()}
+    with EventStorage(), caplog.at_level(logging.INFO):
+        step(trainer, 0)
+        assert same({name: before[name] for name in trained}, snapshot(trainer.student))
+        assert trainer.skipped_steps == trainer.state(1)["skipped_steps"] == 1
+        assert trainer.scaler.get_scale() == scale / 2
+        assert "iteration 0: gradients overflow at loss scale 65536; 1 steps left out so far" in caplog.text
+        handle.remove()
+        trainer.scaler.update(1024.0)
+        step(trainer, 1)
+        assert not same({name: before[name] for name in trained}, snapshot(trainer.student))
+        assert math.isfinite(trainer.metrics["gradient_norm"])
+        spoil_gradients(trainer)
+        trainer.scaler.update(1.0)
+        with pytest.raises(DivergenceError, match="the gradient is not finite even at loss scale 1"):
+            step(trainer, 2)
+
+
+def test_gradient_norm_is_that_before_clipping(splits: dict[str, Path], alike: Settings) -> None:
+    moved = []
+    for limit in (0.0, 1e-3):
+        alike["training"] |= {"clip_gradient_norm": limit, "momentum": 0.0, "weight_decay": 0.0, "base_lr": 1.0}
+        trainer = make_trainer(splits, alike)
+        before = snapshot(trainer.student)
+        with EventStorage():
+            step(trainer, 0)
+        change = [snapshot(trainer.student)[name] - before[name] for name, _ in trainer.student.named_parameters()]
+        moved.append((trainer.metrics["gradient_norm"], torch.cat([part.flatten() for part in change]).norm().item()))
+    assert moved[0][0] == pytest.approx(moved[1][0])
+    assert moved[0][1] == pytest.approx(moved[0][0], rel=1e-4)
+    assert moved[1][1] == pytest.approx(1e-3, rel=1e-2)

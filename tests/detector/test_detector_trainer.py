@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from d2rnet.detector.trainer import check_schedule, choose_labelled, train_detec
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.io import read_jsonl
 from d2rnet.settings import Settings
+from d2rnet.torch_files import load_torch
 
 
 def weights(folder: Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:
@@ -30,7 +33,7 @@ def run(splits: dict[str, Path], tmp_path: Path, settings: Settings, **changes: 
 
 
 def assert_same_weights(first: Path, second: Path) -> None:
-    for name in ("model_final.pth", "student_final.pth"):
+    for name in ("model_final.pth", "student_final.pth", "burn_in.pth"):
         ours, theirs = weights(first, name), weights(second, name)
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
@@ -58,27 +61,101 @@ def test_outputs(trained: Path) -> None:
     assert str(trained.parent) not in (trained / "config.yaml").read_text()
 
 
-def test_a_killed_run_resumes_to_the_same_bits(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings, trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three iterations of four, then a kill that no handler sees, then the rest, equal four at one go."""
+def history(output: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl without the time."""
+    return [{k: v for k, v in line.items() if k != "seconds_per_iteration"} for line in read_jsonl(output / "metrics.jsonl")]
+
+
+def assert_same_state(ours: Any, theirs: Any, place: str = "state") -> None:
+    """Two checkpoints are equal to the last bit."""
+    assert type(ours) is type(theirs), place
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), place
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), place
+        for key in ours:
+            assert_same_state(ours[key], theirs[key], f"{place}.{key}")
+    elif isinstance(ours, list):
+        assert len(ours) == len(theirs), place
+        for index, pair in enumerate(zip(ours, theirs, strict=True)):
+            assert_same_state(*pair, f"{place}[{index}]")
+    else:
+        assert ours == theirs, place
+
+
+@contextmanager
+def killed_at(iteration: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """End a run without a word before this iteration is saved."""
     original = hooks.CheckpointHook.after_step
 
     def killed(hook: hooks.CheckpointHook) -> None:
-        if hook.trainer.iter == 3:
+        if hook.trainer.iter == iteration:
             raise KeyboardInterrupt
         original(hook)
 
-    monkeypatch.setattr(hooks.CheckpointHook, "after_step", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(hooks.CheckpointHook, "after_step", killed)
+        yield
+
+
+@pytest.mark.parametrize("kill_at", [2, 4])
+def test_a_killed_run_resumes_to_the_same_bits(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, kill_at: int
+) -> None:
+    """A kill that no handler sees before iteration ``kill_at`` is saved: at the end of burn-in, amid a metrics interval."""
+    settings["training"] |= {
+        "total_iters": 6,
+        "checkpoint_every_iters": 2,
+        "log_every_iters": 3,
+        "pseudo_threshold": "adaptive",
+        "adaptive_threshold_range": [0.0, 1.0],
+        "accumulation_steps": 2,
+    }
+    whole = run(splits, tmp_path, settings, work=tmp_path / "whole", output=tmp_path / "whole_out")
+    with killed_at(kill_at, monkeypatch):
         run(splits, tmp_path, settings)
     assert not (tmp_path / "out" / "model_final.pth").exists()
-    monkeypatch.undo()
     settings["training"]["loader_workers"] = 1  # must not matter, nor start another work folder
     output = run(splits, tmp_path, settings)
-    assert_same_weights(output, trained)
-    iterations = [line["iterations_done"] for line in read_jsonl(output / "metrics.jsonl") if "total_loss" in line]
-    assert iterations == [1, 2, 3, 4]
+    assert_same_weights(output, whole)
+    assert history(output) == history(whole)
+    assert [line["iterations_done"] for line in history(output) if "total_loss" in line] == [3, 6]
+    checkpoints = [load_torch(next(folder.glob("*/checkpoint.pth"))) for folder in (tmp_path / "work", tmp_path / "whole")]
+    assert_same_state(*checkpoints)
+    assert checkpoints[0]["thresholds"]["weight"] > 0
+
+
+def test_the_student_at_the_end_of_burn_in_is_kept(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with killed_at(2, monkeypatch):
+        run(splits, tmp_path, settings)
+    (checkpoint,) = tmp_path.glob("work/*/checkpoint.pth")
+    state = load_torch(checkpoint)
+    assert state["iterations_done"] == 2
+    kept = weights(trained, "burn_in.pth")
+    assert kept.keys() == weights(trained).keys()
+    assert all(torch.equal(value, state["student"][name]) for name, value in kept.items())
+
+
+def test_a_weight_that_is_not_finite_never_reaches_the_checkpoint(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = trainer.UnbiasedTeacherTrainer.run_step
+
+    def spoiled(self: trainer.UnbiasedTeacherTrainer) -> None:
+        original(self)
+        if self.iter == 1:
+            with torch.no_grad():
+                self.student.roi_heads.box_predictor.cls_score.bias[3] = float("nan")
+
+    monkeypatch.setattr(trainer.UnbiasedTeacherTrainer, "run_step", spoiled)
+    with pytest.raises(DivergenceError, match="iteration 1: a weight is not finite after the step"):
+        run(splits, tmp_path, settings)
+    (checkpoint,) = tmp_path.glob("work/*/checkpoint.pth")
+    state = load_torch(checkpoint)
+    assert state["iterations_done"] == 1
+    assert all(tensor.isfinite().all() for tensor in state["student"].values())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -18,6 +18,7 @@ from d2rnet.detector.processes import sum_over_processes
 from d2rnet.settings import Settings
 
 SCORE_BINS = 100
+ROUNDING = 1e-9  # boxes an image; averages of whole numbers are not quite whole
 
 
 class FixedThresholds:
@@ -86,7 +87,7 @@ class AdaptiveThresholds(FixedThresholds):
     def _set_values(self) -> None:
         """The lowest score that leaves no more boxes an image than wanted, mixed with the start while little is known."""
         boxes_above = (self._histogram / self._weight).flip(1).cumsum(1).flip(1)  # (C, B): at or above each bin's lower edge
-        lowest_bin = (boxes_above > self._wanted).sum(1)  # boxes_above falls with the bin
+        lowest_bin = (boxes_above > self._wanted + ROUNDING).sum(1)  # boxes_above falls with the bin
         found = (lowest_bin / SCORE_BINS).clamp(*self._range)
         self.values = torch.lerp(self._start, found.double(), self._weight).float()
 
