@@ -14,13 +14,15 @@ Usage: python benchmarks/detector_step.py [--settings demo|paper|tiny] [--device
 import argparse
 import multiprocessing
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ MIMIC_IMAGES = 377_110
 REPETITIONS = {"cpu": 8, "cuda": 30}
 WARM_UP = {"cpu": 1, "cuda": 5}
 SUSTAINED_STEPS = 60
-GPU_SAMPLING_MS = 200
+SAMPLING_MS = 200
 Seconds = dict[str, list[tuple[float, float]]]
 
 
@@ -133,28 +135,36 @@ def loader_seconds(settings: Settings, coco: Path) -> float:
 
 
 def sustained(settings: Settings, coco: Path, device: torch.device) -> tuple[float, str]:
-    """Seconds an iteration of ours after burn-in without measuring each, loader included; and nvidia-smi's samples."""
+    """Seconds an iteration of ours after burn-in without a pause, loader included; and how busy nvidia-smi saw the GPU."""
     arm = Arm(OURS, "mutual learning", settings, coco, device, SUSTAINED_STEPS + WARM_UP["cuda"])
     for _ in range(WARM_UP["cuda"]):
         arm.step()
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu,power.draw", "--format=csv,noheader,nounits"]
-    sampler = None
-    with suppress(FileNotFoundError):
-        index = str(device.index or 0)
-        sampler = subprocess.Popen([*query, "-i", index, "-lms", str(GPU_SAMPLING_MS)], stdout=subprocess.PIPE, text=True)
-    start = time.perf_counter()
-    with arm.storage:
-        for _ in range(SUSTAINED_STEPS):
-            arm.trainer.run_step()
-            arm.trainer.iter += 1
-    arm.synchronise()
-    seconds = (time.perf_counter() - start) / SUSTAINED_STEPS
-    if sampler is None:
-        return seconds, "no nvidia-smi"
-    sampler.terminate()
-    samples = [line.split(",") for line in sampler.communicate()[0].splitlines() if line.count(",") == 1]
-    busy, watts = ([float(sample[part]) for sample in samples] for part in (0, 1))
-    return seconds, f"busy {statistics.mean(busy):.0f} % of the time, {statistics.mean(watts):.0f} W"
+    with busy_samples(device) as samples:
+        start = time.perf_counter()
+        with arm.storage:
+            for _ in range(SUSTAINED_STEPS):
+                arm.trainer.run_step()
+                arm.trainer.iter += 1
+        arm.synchronise()
+        seconds = (time.perf_counter() - start) / SUSTAINED_STEPS
+    return seconds, f"busy {statistics.mean(samples):.0f} % of the time" if samples else "not sampled, no nvidia-smi"
+
+
+@contextmanager
+def busy_samples(device: torch.device) -> Iterator[list[float]]:
+    """Give a list that holds nvidia-smi's samples of the GPU's utilisation, per cent, once the block is left."""
+    samples: list[float] = []
+    if shutil.which("nvidia-smi") is None:
+        yield samples
+        return
+    gpu = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    query = ["nvidia-smi", "-i", gpu, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", str(SAMPLING_MS)]
+    with subprocess.Popen(query, stdout=subprocess.PIPE, text=True) as sampler:
+        try:
+            yield samples
+        finally:
+            sampler.terminate()
+            samples += [float(line) for line in sampler.communicate()[0].split("\n") if line.strip().isdigit()]
 
 
 def prediction_rate(settings: Settings, coco: Path, device: torch.device) -> tuple[float, float]:
@@ -165,7 +175,7 @@ def prediction_rate(settings: Settings, coco: Path, device: torch.device) -> tup
     network = build_model(cfg).eval()
     views = two_streams({**settings, "training": {**settings["training"], "burn_in_iters": 0}}, coco)[0].unlabelled_weak
     set_thresholds(network, views)
-    times = 8 if device.type == "cuda" else 1
+    times = 16 if device.type == "cuda" else 1
     batches = make_batches(load_records(coco), cfg, settings["prediction"]["batch_images"])
     for _ in detect(network, cfg, batches, settings["prediction"]):
         pass
