@@ -28,6 +28,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "evaluate_detector": ("detector", "evaluation"),
     "predict_boxes_shard": ("detector",),
     "predict_boxes": ("detector",),
+    "calibrate_thresholds": ("detector", "evaluation"),
     "build_annotation": (),
     "build_vocabulary": (),
     "train_report_model": ("data", "report"),

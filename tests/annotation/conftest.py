@@ -43,8 +43,13 @@ class Inputs:
     reports: list[dict[str, Any]]
     shards: list[list[dict[str, Any]]]
 
-    def build(self, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Write the files, run build_annotation, return annotation.json and counts.json."""
+    def build(self, *, thresholds_file: Path | None = None, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Write the files, run build_annotation, return annotation.json and counts.json.
+
+        Args:
+            thresholds_file: thresholds.json of calibrate-thresholds.
+            settings: keys of the section ``annotation``.
+        """
         coco = {"images": self.images, "annotations": [], "categories": coco_categories()}
         write_json(self.folder / "unlabelled.json", coco)
         write_jsonl(self.folder / "reports.jsonl", self.reports)
@@ -55,6 +60,7 @@ class Inputs:
             unlabelled=self.folder / "unlabelled.json",
             reports=self.folder / "reports.jsonl",
             predictions=paths,
+            thresholds=thresholds_file,
             output=self.folder / "out",
             settings=complete(settings, "annotation"),
         )

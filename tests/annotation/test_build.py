@@ -1,12 +1,14 @@
 """build_annotation on a hand-computable source: frames, filter, order, counts and contradictions."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from d2rnet.data.annotation_file import load_annotation
+from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.io import read_json, read_jsonl
+from d2rnet.io import read_json, read_jsonl, sha256_file, write_json
 
 
 def record(image_id: int, score: float, bbox: list[float], category_id: int = 4) -> dict[str, Any]:
@@ -169,3 +171,54 @@ def test_missing_key_and_duplicate_id_are_named(inputs: Any) -> None:
     del inputs.reports[0]["report"]
     with pytest.raises(DatasetError, match="record 1: lacks report"):
         inputs.build()
+
+
+def write_record(path: Path, unlabelled: str, **changes: Any) -> None:
+    """A run record of predict-boxes for images and detector of these hashes."""
+    record = {
+        "command": "predict-boxes",
+        "inputs": {"unlabelled": {"file": "elsewhere/unlabelled.json", "sha256": unlabelled}},
+    }
+    write_json(path, record | {"detector": {"file": "m.pth", "sha256": "abc"}} | changes)
+
+
+@pytest.mark.parametrize("name", ["run.json", "shard_0.run.json"])
+def test_predictions_of_another_cohort_with_the_same_ids_are_refused(inputs: Any, name: str) -> None:
+    inputs.build()
+    write_record(inputs.folder / name, "f" * 64)
+    with pytest.raises(
+        DatasetError, match=r"shard_0\.json: predicted on other images: elsewhere/unlabelled\.json with SHA-256 f{12}"
+    ):
+        inputs.build()
+    write_record(inputs.folder / name, sha256_file(inputs.folder / "unlabelled.json"))
+    annotation, _ = inputs.build()
+    assert annotation["train"][1]["scores"] == [0.9]
+
+
+def test_a_shards_own_record_comes_before_one_of_the_folder(inputs: Any) -> None:
+    inputs.build()
+    right = sha256_file(inputs.folder / "unlabelled.json")
+    write_record(inputs.folder / "run.json", right)
+    shard = {"command": "predict-boxes-shard", "inputs": {"unlabelled": {"sha256": "0" * 64}}}
+    write_json(inputs.folder / "shard_1.run.json", shard)
+    with pytest.raises(DatasetError, match=r"shard_1\.json: predicted on other images"):
+        inputs.build()
+
+
+def test_predictions_without_a_record_are_taken_with_a_warning(inputs: Any, caplog: pytest.LogCaptureFixture) -> None:
+    write_json(inputs.folder / "run.json", {"command": "something-else"})
+    annotation, _ = inputs.build()
+    assert annotation["train"][1]["scores"] == [0.9]
+    assert [record.message.split(": ")[1][:26] for record in caplog.records] == ["no run record beside it, s"] * 2
+
+
+def test_thresholds_of_another_detector_are_refused(inputs: Any) -> None:
+    inputs.build()
+    write_record(inputs.folder / "run.json", sha256_file(inputs.folder / "unlabelled.json"))
+    classes = {name: {"threshold": 0.5} for name in CATEGORY_NAMES}
+    path = inputs.folder / "thresholds.json"
+    write_json(path, {"classes": classes, "detector": {"sha256": "abc"}})
+    inputs.build(thresholds="calibrated", thresholds_file=path)
+    write_json(path, {"classes": classes, "detector": {"sha256": "def"}})
+    with pytest.raises(DatasetError, match=r"predicted by another detector \(m\.pth, says run\.json\)"):
+        inputs.build(thresholds="calibrated", thresholds_file=path)

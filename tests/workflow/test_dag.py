@@ -11,8 +11,8 @@ import yaml
 
 RULES = (
     "make_demo_cohort", "verify_inputs", "convert_labelled", "convert_unlabelled", "train_detector", "evaluate_detector",
-    "predict_boxes", "build_annotation", "build_vocabulary", "train_report_model", "generate_reports", "evaluate_reports",
-    "summarize",
+    "predict_boxes", "calibrate_thresholds", "build_annotation", "build_vocabulary", "train_report_model", "generate_reports",
+    "evaluate_reports", "summarize",
 )  # fmt: skip
 AFTER_THRESHOLD = {
     "build_annotation", "build_vocabulary", "train_report_model", "generate_reports_shard", "generate_reports",
@@ -86,11 +86,14 @@ def plan_with(repository, directory, overlay) -> set[str]:
     [
         ({}, set()),
         ({"annotation": {"score_threshold": 0.31}}, AFTER_THRESHOLD),
+        ({"annotation": {"thresholds": "calibrated"}}, AFTER_THRESHOLD | {"calibrate_thresholds"}),
+        ({"detector": {"calibration": {"wanted_precision": 0.9}}}, set()),
+        ({"detector": {"evaluation": {"bootstrap_seed": 1}}}, {"evaluate_detector", "summarize", "all"}),
         ({"evaluation": {"shuffle_seed": 5}}, {"evaluate_reports", "summarize", "all"}),
         ({"runtime": {"threads": 1, "workers": 1}}, set()),
         ({"runtime": {"device": "cuda", "gpus": 1}}, set()),
     ],
-    ids=["nothing", "threshold", "shuffle_seed", "threads", "device"],
+    ids=["nothing", "threshold", "calibrated", "calibration unused", "bootstrap_seed", "shuffle_seed", "threads", "device"],
 )
 def test_a_changed_setting_runs_what_depends_on_it_and_nothing_before(repository, finished, overlay, expected):
     assert plan_with(repository, finished, overlay) == expected

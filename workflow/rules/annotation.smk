@@ -1,8 +1,49 @@
+rule calibrate_thresholds:
+    input:
+        val=rules.convert_labelled.output.val,
+        ema_teacher=rules.train_detector.output.ema_teacher,
+        config=rules.train_detector.output.config,
+    output:
+        thresholds=report(
+            "results/calibrate_thresholds/thresholds.json",
+            caption="../report/calibrate_thresholds.rst",
+            category="Pseudo boxes",
+        ),
+        run="results/calibrate_thresholds/run.json",
+    log:
+        "logs/calibrate_thresholds.log",
+    benchmark:
+        "logs/benchmarks/calibrate_thresholds.tsv"
+    conda:
+        "../../envs/calibrate_thresholds.yaml"
+    threads: config["runtime"]["threads"]
+    resources:
+        mem_mb=4000,
+        runtime=120,
+        gpu=config["runtime"]["gpus"],
+        device=config["runtime"]["device"],
+    params:
+        model=subpath(input.config, parent=True),
+        folder=subpath(output.thresholds, parent=True),
+        settings=settings("detector", only=["prediction", "calibration"]),
+    message:
+        "Choose score thresholds by class on the labelled validation split"
+    shell:
+        "python -m d2rnet calibrate-thresholds --labelled-val {input.val:q} --model {params.model:q}"
+        " --output {params.folder:q} --settings {params.settings:q} --device {resources.device:q}"
+        " --threads {threads} --log {log:q}"
+
+
 rule build_annotation:
     input:
         unlabelled=rules.convert_unlabelled.output.coco,
         reports=rules.convert_unlabelled.output.reports,
         predictions=rules.predict_boxes.output.predictions,
+        thresholds=(
+            rules.calibrate_thresholds.output.thresholds
+            if config["annotation"]["thresholds"] == "calibrated"
+            else []
+        ),
     output:
         annotation="results/build_annotation/annotation.json",
         counts=report(
@@ -23,10 +64,15 @@ rule build_annotation:
         runtime=60,
     params:
         folder=subpath(output.annotation, parent=True),
+        thresholds=(
+            f"--thresholds {rules.calibrate_thresholds.output.thresholds}"
+            if config["annotation"]["thresholds"] == "calibrated"
+            else ""
+        ),
         settings=settings("annotation"),
     message:
         "Filter pseudo boxes and join them with reports into annotation.json"
     shell:
         "python -m d2rnet build-annotation --unlabelled {input.unlabelled:q} --reports {input.reports:q}"
-        " --predictions {input.predictions:q} --output {params.folder:q} --settings {params.settings:q}"
+        " --predictions {input.predictions:q} {params.thresholds} --output {params.folder:q} --settings {params.settings:q}"
         " --log {log:q}"

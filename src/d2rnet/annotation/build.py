@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.annotation.inputs import ImageTable, match_images, read_images, read_reports
+from d2rnet.annotation.inputs import ImageTable, check_origin, match_images, read_images, read_reports
 from d2rnet.annotation.predictions import PseudoBoxes, by_class, read_predictions
-from d2rnet.annotation.thresholds import threshold_table
+from d2rnet.annotation.thresholds import choose_thresholds
 from d2rnet.data.annotation_file import SPLITS, Entry, write_annotation
 from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.data.coco import xyxy_to_xywh
@@ -30,27 +30,38 @@ log = logging.getLogger(__name__)
 DECIMALS_PX = 2  # a hundredth of an original pixel is far below any detector's accuracy
 
 
-def build_annotation(*, unlabelled: Path, reports: Path, predictions: list[Path], output: Path, settings: Settings) -> None:
+def build_annotation(
+    *,
+    unlabelled: Path,
+    reports: Path,
+    predictions: list[Path],
+    thresholds: Path | None = None,
+    output: Path,
+    settings: Settings,
+) -> None:
     """Filter pseudo boxes by score and join them with the reports.
 
     Args:
         unlabelled: COCO json of the report source's images; frame of the predicted boxes.
         reports: reports.jsonl, one study a line.
         predictions: COCO results json of every shard.
+        thresholds: thresholds.json of calibrate-thresholds; None for the fixed thresholds of the settings.
         output: folder for annotation.json, counts.json and run.json.
         settings: the section ``annotation``.
 
     Raises:
-        ConfigError: a class name in ``class_score_thresholds`` is unknown.
-        FileNotFoundError: a shard is missing.
+        ConfigError: a class name in ``class_score_thresholds`` is unknown, or ``thresholds`` and the settings disagree.
+        FileNotFoundError: a shard or the thresholds are missing.
         DatasetError: the inputs contradict each other or their formats; all contradictions are in output/problems.jsonl.
+            Predictions of other images or of another detector than the thresholds'.
     """
-    thresholds = threshold_table(settings["score_threshold"], settings["class_score_thresholds"])
+    chosen = choose_thresholds(settings, thresholds)
+    check_origin(predictions, unlabelled, chosen.detector_sha256)
     problems = Problems()
     images = read_images(unlabelled, problems)
     records = read_reports(reports, problems)
     rows_of_reports, absent = match_images(images, records, images_file=unlabelled, reports_file=reports, problems=problems)
-    boxes, box_counts = read_predictions(predictions, images, thresholds, problems=problems)
+    boxes, box_counts = read_predictions(predictions, images, chosen.table, problems=problems)
     problems.raise_if_any(details=output / "problems.jsonl")
 
     images_with_report = np.zeros(len(images.records), dtype=bool)
@@ -72,14 +83,22 @@ def build_annotation(*, unlabelled: Path, reports: Path, predictions: list[Path]
             "with_report": len(records),
             "with_report_but_no_image": sum(not rows for rows in rows_of_reports),
         },
+        "thresholds": chosen.source,
         "boxes": box_counts,
         "entries": dict(entries.written),
         "entries_without_boxes": dict(entries.without_boxes),
     }
     write_json(output / "counts.json", counts)
-    inputs = {"unlabelled": unlabelled, "reports": reports}
+    inputs = {"unlabelled": unlabelled, "reports": reports, **({"thresholds": thresholds} if thresholds else {})}
     inputs |= {f"predictions_{number}": path for number, path in enumerate(predictions, start=1)}
-    write_run_record(output / "run.json", command="build-annotation", settings=settings, inputs=inputs, counts=counts)
+    write_run_record(
+        output / "run.json",
+        command="build-annotation",
+        settings=settings,
+        inputs=inputs,
+        counts=counts,
+        extra={"thresholds": {"source": chosen.source, "by_class": chosen.by_class()}},
+    )
     _log_counts(counts, output)
 
 

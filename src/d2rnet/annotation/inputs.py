@@ -1,6 +1,8 @@
 """What build_annotation joins: the report source's images (unlabelled.json) and its reports (reports.jsonl)."""
 
+import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from numpy.typing import NDArray
 from d2rnet.data.annotation_file import SPLITS
 from d2rnet.data.coco import load_coco
 from d2rnet.errors import DatasetError
-from d2rnet.io import read_jsonl
+from d2rnet.io import read_json, read_jsonl, sha256_file
 from d2rnet.problems import Problems
 
+log = logging.getLogger(__name__)
 IMAGE_KEYS = ("id", "height", "width", "source_height", "source_width", "source_id", "split")
 REPORT_IMAGE_KEYS = ("study_id", "subject_id", "source_path")
 REPORT_KEYS = ("study_id", "subject_id", "split", "section", "report", "images")
@@ -140,3 +143,47 @@ def _check_patients(images: ImageTable, reports: list[dict[str, Any]], reports_f
                 "patient_in_two_splits", file=reports_file, record=f"subject {subject_id}", got=", ".join(sorted(found)),
                 expected="one split a patient", remedy="Mend the split table of the report source.",
             )  # fmt: skip
+
+
+def check_origin(predictions: Sequence[Path], unlabelled: Path, detector_sha256: str | None) -> None:
+    """Prove by the run records beside the predictions that they are of these images, and of the detector of the thresholds.
+
+    Image ids begin at 1 in every cohort, so the files alone cannot tell. Predictions without a run record (of another tool)
+    are taken as they are, with a warning.
+
+    Args:
+        predictions: COCO results; the run record is ``run.json`` or ``<stem>.run.json`` in the same folder.
+        unlabelled: COCO json of the images.
+        detector_sha256: weights that calibrated thresholds belong to; None with fixed ones.
+
+    Raises:
+        DatasetError: other images or another detector; names the files.
+    """
+    images_sha256 = sha256_file(unlabelled)
+    for path in predictions:
+        record_path, record = _run_record(path)
+        if record is None:
+            log.warning("%s: no run record beside it, so nothing proves that it is of the images of %s", path, unlabelled)
+            continue
+        given = record["inputs"].get("unlabelled", {})
+        if given.get("sha256") != images_sha256:
+            raise DatasetError(
+                f"{path}: predicted on other images: {given.get('file')} with SHA-256 {str(given.get('sha256'))[:12]}, says "
+                f"{record_path.name}; expected {unlabelled} with {images_sha256[:12]}. The same numbers name other images "
+                "there. Run 'd2rnet predict-boxes' on these images."
+            )
+        weights = record.get("detector", record["inputs"].get("weights", {}))
+        if detector_sha256 is not None and weights.get("sha256") != detector_sha256:
+            raise DatasetError(
+                f"{path}: predicted by another detector ({weights.get('file')}, says {record_path.name}) than the one whose "
+                "thresholds were calibrated. Run 'd2rnet calibrate-thresholds' with the detector of the predictions."
+            )
+
+
+def _run_record(predictions: Path) -> tuple[Path, dict[str, Any] | None]:
+    """Find and read the run record of predict-boxes or of one of its shards."""
+    for path in (predictions.with_suffix(".run.json"), predictions.with_name("run.json")):
+        record = read_json(path) if path.is_file() else None
+        if isinstance(record, dict) and str(record.get("command", "")).startswith("predict-boxes"):
+            return path, record
+    return predictions, None
