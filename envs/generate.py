@@ -34,6 +34,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train_report_model": ("data", "report"),
     "generate_reports_shard": ("data", "report"),
     "generate_reports": ("data", "report"),
+    "retrieve_reports": ("data", "report", "evaluation"),
     "evaluate_reports": ("evaluation",),
     "summarize": (),
 }

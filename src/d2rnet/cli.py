@@ -230,7 +230,7 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "evaluate-reports": Command(
-        "Score generated reports (BLEU 1-4, METEOR, ROUGE-L, CIDEr, lesion F1) with 95 % intervals beside baselines.",
+        "Score generated reports (BLEU 1-4, METEOR, ROUGE-L, CIDEr, lesion F1) with intervals, beside baselines.",
         "d2rnet.evaluation.captioning:evaluate_reports",
         "evaluation",
         (

@@ -10,7 +10,8 @@ import pytest
 from d2rnet.data.annotation_file import write_annotation
 from d2rnet.errors import DatasetError, ToolError
 from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
-from d2rnet.evaluation.captioning import evaluate_reports, text_statistics
+from d2rnet.evaluation.captioning import evaluate_reports
+from d2rnet.evaluation.degeneracy import text_statistics
 from d2rnet.evaluation.report_pairs import derangement, most_frequent
 from d2rnet.io import write_json, write_jsonl
 from d2rnet.report.vocabulary import count_vocabulary
@@ -57,7 +58,7 @@ def run(tmp_path: Path) -> dict[str, Any]:
 
 def test_bleu_and_rouge_by_hand() -> None:
     """Precisions 3/4, 2/3, 1/2, 0/1, no brevity penalty; longest common subsequence 3 of 4 and 4."""
-    scores = Scorer(None).score(["a b c e", "w"], ["a b c d", "w"], what="test")
+    scores = Scorer(None).score(["a b c e", "w"], ["a b c d", "w"], what="test").corpus
     assert scores["bleu_1"] == pytest.approx(4 / 5)
     assert scores["bleu_2"] == pytest.approx(math.sqrt(4 / 5 * 2 / 3))
     assert scores["bleu_3"] == pytest.approx((4 / 5 * 2 / 3 * 1 / 2) ** (1 / 3))
@@ -66,32 +67,32 @@ def test_bleu_and_rouge_by_hand() -> None:
 
 
 def test_brevity_penalty_of_the_corpus() -> None:
-    scores = Scorer(None).score(["a b c d", "e f g h"], ["a b c d", ""], what="test")
+    scores = Scorer(None).score(["a b c d", "e f g h"], ["a b c d", ""], what="test").corpus
     assert scores["bleu_1"] == pytest.approx(math.exp(1 - 8 / 4))
     assert scores["rouge_l"] == pytest.approx(0.5)
 
 
 def test_cider_of_one_right_and_one_wrong_report() -> None:
     """Every word occurs in one of two references: an equal report has cosine 1 for each order, times 10."""
-    scores = Scorer(None).score(["a b c d", "e f g h"], ["a b c d", "i j k l"], what="test")
+    scores = Scorer(None).score(["a b c d", "e f g h"], ["a b c d", "i j k l"], what="test").corpus
     assert scores["cider"] == pytest.approx(5.0)
 
 
 def test_cider_of_one_pair_is_undefined_not_zero() -> None:
     scorer = Scorer(None)
-    assert scorer.score(["a b c d"], ["a b c d"], what="test")["cider"] is None
+    assert scorer.score(["a b c d"], ["a b c d"], what="test").corpus["cider"] is None
     assert "at least 2 pairs" in scorer.notes["cider"]
 
 
 def test_all_hypotheses_empty_scores_zero() -> None:
-    scores = Scorer(None).score(["a b c d", "e f g h"], ["", ""], what="test")
+    scores = Scorer(None).score(["a b c d", "e f g h"], ["", ""], what="test").corpus
     assert [scores[key] for key in ("bleu_1", "bleu_4", "rouge_l", "cider")] == pytest.approx([0, 0, 0, 0])
 
 
 def test_white_space_does_not_change_scores() -> None:
     assert single_spaced(" a\r\nb  c\td ") == "a b c d"
-    plain = Scorer(None).score(["a b c d", "e f g h"], ["a b c d", "e f x y"], what="test")
-    odd = Scorer(None).score(["a  b\nc d", "e f g h"], ["a b\r\nc d ", "e f\rx  y"], what="test")
+    plain = Scorer(None).score(["a b c d", "e f g h"], ["a b c d", "e f x y"], what="test").corpus
+    odd = Scorer(None).score(["a  b\nc d", "e f g h"], ["a b\r\nc d ", "e f\rx  y"], what="test").corpus
     assert odd == plain
 
 
@@ -151,7 +152,7 @@ def test_metrics_file(run: dict[str, Any]) -> None:
     record = json.loads((run["output"] / "run.json").read_text())
     assert record["command"] == "evaluate-reports"
     assert record["counts"] == {"reports": 4, "entries_without_report": 0, "empty_hypotheses": 1}
-    assert record["seeds"] == {"shuffle": 0}
+    assert record["seeds"] == {"shuffle": 0, "bootstrap": 0}
     assert set(record["inputs"]) == {"generated", "annotation", "vocabulary"}
 
 

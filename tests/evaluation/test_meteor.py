@@ -3,13 +3,15 @@
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from d2rnet.errors import ToolError
 from d2rnet.evaluation import meteor
-from d2rnet.evaluation.meteor import Meteor, MeteorTools, find_jar, find_java, find_meteor, normalise
+from d2rnet.evaluation.meteor import Meteor, MeteorTools, find_jar, find_java, find_meteor, meteor_of_statistics, normalise
 
 REFERENCES = ["the heart is big", "no effusion . lungs clear"]
 HYPOTHESES = ["the heart is enlarged", "no pleural effusion"]
@@ -50,18 +52,45 @@ def test_texts_are_one_line_without_separator(text: str, expected: str) -> None:
     assert normalise(text) == expected
 
 
-def test_scores_equal_pycocoevalcap(tools: MeteorTools) -> None:
+@pytest.fixture(scope="module")
+def scorer(tools: MeteorTools) -> Iterator[Meteor]:
+    """One Java process for all tests: its start takes longer than they do."""
+    with Meteor(tools, timeout_seconds=120) as started:
+        yield started
+
+
+def test_scores_equal_pycocoevalcap(scorer: Meteor) -> None:
     """Expected figures: pycocoevalcap 1.2 on the same pairs; the added texts would hang or shift its own driver."""
-    with Meteor(tools, timeout_seconds=120) as scorer:
-        corpus, pairs = scorer.score(REFERENCES, HYPOTHESES)
-        assert corpus == pytest.approx(0.22415465011868776)
-        assert pairs == pytest.approx([0.32397191433991346, 0.15384615384615385])
+    corpus, pairs = scorer.score(REFERENCES, HYPOTHESES)
+    assert corpus == pytest.approx(0.22415465011868776)
+    assert pairs == pytest.approx([0.32397191433991346, 0.15384615384615385])
 
-        corpus, pairs = scorer.score(["a b\nc d", "x ||| y", "normal chest", "café"], ["a b\r\nc d", "x y", "", "café"])
-        assert pairs == pytest.approx([1.0, 1.0, 0.0, 1.0])
-        assert corpus == pytest.approx(0.7883817427385891)
+    corpus, pairs = scorer.score(["a b\nc d", "x ||| y", "normal chest", "café"], ["a b\r\nc d", "x y", "", "café"])
+    assert pairs == pytest.approx([1.0, 1.0, 0.0, 1.0])
+    assert corpus == pytest.approx(0.7883817427385891)
 
-        assert scorer.score(["heart"], [""]) == (0.0, [0.0])
+    assert scorer.score(["heart"], [""]) == (0.0, [0.0])
+
+
+def test_statistics_give_the_scores_of_java(scorer: Meteor) -> None:
+    """Of pairs, of the corpus and of a resample; two pairs match as a whole, one not at all, one hypothesis is empty."""
+    references = [*REFERENCES, "a small left nodule", "lungs clear", "no effusions", "x", "big hearts were seen again"]
+    hypotheses = [*HYPOTHESES, "a small left nodule", "lungs clear", "", "y", "seen again was a large heart"]
+    corpus, pairs, statistics = scorer.score_with_statistics(references, hypotheses)
+    assert statistics.shape == (7, 23)
+    assert meteor_of_statistics(statistics) == pytest.approx(pairs, abs=1e-12)
+    assert meteor_of_statistics(statistics.sum(axis=0)) == pytest.approx(corpus, abs=1e-12)
+    rows = [0, 2, 2, 6, 4]
+    again = scorer.score([references[row] for row in rows], [hypotheses[row] for row in rows])[0]
+    assert meteor_of_statistics(statistics[rows].sum(axis=0)) == pytest.approx(again, abs=1e-12)
+
+
+def test_statistics_by_hand() -> None:
+    """Hypothesis "no pleural effusion", reference "no effusion . lungs clear": P 1 / 1.75, R 1 / 2.75, two chunks of two."""
+    statistics = np.zeros(23)
+    statistics[:4], statistics[4:8], statistics[20:] = (3, 5, 1, 2), 1, 2
+    assert meteor_of_statistics(statistics) == pytest.approx(0.15384615384615385)
+    assert meteor_of_statistics(np.zeros(23)) == 0
 
 
 @pytest.mark.slow
@@ -90,7 +119,7 @@ def test_dead_java_is_named_with_its_last_words(tmp_path: Path) -> None:
 
 
 def test_java_that_dies_half_way(tmp_path: Path) -> None:
-    scorer = fake_meteor(tmp_path, "input()\nprint('1.0 2.0', flush=True)\ninput()")
+    scorer = fake_meteor(tmp_path, "input()\nprint('1.0 ' * 23, flush=True)\ninput()")
     with scorer, pytest.raises(ToolError, match="ended with code 0"):
         scorer.score(REFERENCES, HYPOTHESES)
 
@@ -112,7 +141,7 @@ def test_answer_that_is_no_number(tmp_path: Path) -> None:
 
 
 def test_undefined_score_counts_as_zero(tmp_path: Path) -> None:
-    body = "input()\nprint('0.0 0.0', flush=True)\ninput()\nprint('NaN\\nNaN', flush=True)\ninput()"
+    body = "input()\nprint('0.0 ' * 23, flush=True)\ninput()\nprint('NaN\\nNaN', flush=True)\ninput()"
     with fake_meteor(tmp_path, body) as scorer:
         assert scorer.score(["."], [""]) == (0.0, [0.0])
 

@@ -12,11 +12,11 @@ import yaml
 RULES = (
     "make_demo_cohort", "verify_inputs", "convert_labelled", "convert_unlabelled", "train_detector", "evaluate_detector",
     "predict_boxes", "calibrate_thresholds", "build_annotation", "build_vocabulary", "train_report_model", "generate_reports",
-    "evaluate_reports", "summarize",
+    "retrieve_reports", "evaluate_reports", "summarize",
 )  # fmt: skip
 AFTER_THRESHOLD = {
     "build_annotation", "build_vocabulary", "train_report_model", "generate_reports_shard", "generate_reports",
-    "evaluate_reports", "summarize", "all",
+    "retrieve_reports", "evaluate_reports", "summarize", "all",
 }  # fmt: skip
 
 

@@ -7,15 +7,76 @@ lines of PTBTokenizer by one without a word.
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from d2rnet.errors import ToolError
-from d2rnet.evaluation.meteor import Meteor, find_meteor
+from d2rnet.evaluation.meteor import Meteor, find_meteor, meteor_of_statistics
 
 log = logging.getLogger(__name__)
 
 METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
+MEANS = ("rouge_l", "cider")  # the corpus score is the mean of the pairs
+MAX_ORDER = 4
 Scores = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Scores of N pairs and what is needed to resample them.
+
+    Attributes:
+        corpus: each of METRICS -> value of the corpus; BLEU, METEOR and ROUGE-L in [0, 1], CIDEr in [0, 10]; None where it was
+            not computed (see :attr:`Scorer.notes`).
+        pairs: metric -> (N,) scores of the pairs, without the metrics that were not computed.
+        bleu_statistics: (N, 10) matched n-grams of order 1 to 4, n-grams of the hypothesis, words of hypothesis and reference.
+        meteor_statistics: (N, 23), None without METEOR.
+    """
+
+    corpus: Scores
+    pairs: dict[str, NDArray[np.float64]]
+    bleu_statistics: NDArray[np.float64]
+    meteor_statistics: NDArray[np.float64] | None
+
+    def resampled(self, counts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+        """Score resamples of the pairs.
+
+        BLEU and METEOR come from resampled statistics, as the corpus scores do; ROUGE-L and CIDEr are means of the pairs.
+        CIDEr keeps the word weights of the whole corpus: resampling those too would ask for a new CIDEr of each resample.
+
+        Args:
+            counts: (N, S) how often each pair is in each of S resamples.
+
+        Returns:
+            Metric -> (S,) scores, for the metrics of ``pairs``.
+        """
+        weights = np.asarray(counts, dtype=np.float64)
+        drawn = dict(bleu_of_statistics(weights.T @ self.bleu_statistics))
+        drawn |= {key: values @ weights / weights.sum(axis=0) for key, values in self.pairs.items() if key in MEANS}
+        if self.meteor_statistics is not None:
+            drawn["meteor"] = meteor_of_statistics(weights.T @ self.meteor_statistics)
+        return drawn
+
+
+def bleu_of_statistics(statistics: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Compute BLEU 1 to 4 from summed statistics, with the two small numbers by which pycocoevalcap avoids division by 0.
+
+    Args:
+        statistics: (S, 10), see PairScores.
+
+    Returns:
+        ``bleu_1`` to ``bleu_4`` -> (S,).
+    """
+    matched, counted = statistics[:, :MAX_ORDER], statistics[:, MAX_ORDER : 2 * MAX_ORDER]
+    precisions = (matched + 1e-15) / (counted + 1e-9)  # (S, 4)
+    ratio = (statistics[:, -2] + 1e-15) / (statistics[:, -1] + 1e-9)
+    penalty = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    means = np.cumprod(precisions, axis=1) ** (1 / np.arange(1, MAX_ORDER + 1))
+    return {f"bleu_{order}": means[:, order - 1] * penalty for order in range(1, MAX_ORDER + 1)}
 
 
 @dataclass
@@ -30,35 +91,52 @@ class Scorer:
     meteor: Meteor | None
     notes: dict[str, str] = field(default_factory=dict)
 
-    def score(self, references: Sequence[str], hypotheses: Sequence[str], *, what: str) -> Scores:
+    def score(self, references: Sequence[str], hypotheses: Sequence[str], *, what: str) -> PairScores:
         """Score one reference a hypothesis.
 
         Args:
             references: N texts, none empty.
             hypotheses: N texts in the same order; an empty one scores 0.
             what: name for log and progress lines.
-
-        Returns:
-            Each of METRICS -> value of the corpus; BLEU, METEOR and ROUGE-L in [0, 1], CIDEr in [0, 10]; None where it was not
-            computed (see ``notes``).
         """
-        from pycocoevalcap.bleu.bleu import Bleu
-        from pycocoevalcap.cider.cider import Cider
-        from pycocoevalcap.rouge.rouge import Rouge
-
-        truth = {index: [text] for index, text in enumerate(map(single_spaced, references))}
-        candidates = {index: [text] for index, text in enumerate(map(single_spaced, hypotheses))}
-        log.info("%s: %d pairs", what, len(truth))
-        bleu, _ = Bleu(4).compute_score(truth, candidates, verbose=0)
-        scores: Scores = {f"bleu_{order}": float(value) for order, value in enumerate(bleu, start=1)}
-        scores["meteor"] = self.meteor.score(references, hypotheses, what=f"METEOR, {what}")[0] if self.meteor else None
-        scores["rouge_l"] = float(Rouge().compute_score(truth, candidates)[0])
-        if len(truth) < 2:
-            scores["cider"] = None
+        log.info("%s: %d pairs", what, len(references))
+        with ThreadPoolExecutor(1) as beside:  # Java works on METEOR while this process does the rest
+            waiting = None
+            if self.meteor:
+                waiting = beside.submit(self.meteor.score_with_statistics, references, hypotheses, what=f"METEOR, {what}")
+            corpus, pairs, bleu_statistics = _score_in_python(references, hypotheses)
+            meteor_statistics = None
+            if waiting:
+                corpus["meteor"], values, meteor_statistics = waiting.result()
+                pairs["meteor"] = np.array(values)
+        if corpus["cider"] is None:
             self.notes["cider"] = "undefined: word weights need at least 2 pairs"
-        else:
-            scores["cider"] = float(Cider().compute_score(truth, candidates)[0])
-        return scores
+        return PairScores(corpus, pairs, bleu_statistics, meteor_statistics)
+
+
+def _score_in_python(
+    references: Sequence[str], hypotheses: Sequence[str]
+) -> tuple[Scores, dict[str, NDArray[np.float64]], NDArray[np.float64]]:
+    """Return corpus scores, scores of the pairs and BLEU statistics of what pycocoevalcap computes without Java."""
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    truth = {index: [text] for index, text in enumerate(map(single_spaced, references))}
+    candidates = {index: [text] for index, text in enumerate(map(single_spaced, hypotheses))}
+    counter = BleuScorer(n=MAX_ORDER)
+    for index in truth:
+        counter += (candidates[index][0], truth[index])
+    bleu, bleu_of_pairs = counter.compute_score(option="closest", verbose=0)
+    corpus: Scores = {f"bleu_{order}": float(value) for order, value in enumerate(bleu, start=1)}
+    pairs = {f"bleu_{order}": np.array(values) for order, values in enumerate(bleu_of_pairs, start=1)}
+    rouge, pairs["rouge_l"] = Rouge().compute_score(truth, candidates)
+    corpus |= {"meteor": None, "rouge_l": float(rouge), "cider": None}
+    if len(truth) > 1:
+        cider, pairs["cider"] = Cider().compute_score(truth, candidates)
+        corpus["cider"] = float(cider)
+    statistics = [[*pair["correct"], *pair["guess"], pair["testlen"], *pair["reflen"]] for pair in counter.ctest]
+    return corpus, pairs, np.array(statistics, dtype=np.float64)
 
 
 def single_spaced(text: str) -> str:

@@ -1,31 +1,45 @@
-"""evaluate_reports: score generated reports beside two controls, with the protocol they hold under.
+"""evaluate_reports: score generated reports beside controls and baselines, with the protocol they hold under.
 
-Reads: test.jsonl of generate-reports, annotation.json, vocabulary.json of the report model (it names the text protocol).
-Writes: metrics.json (schema in docs/reference/formats.md) and run.json.
+Reads: test.jsonl of generate-reports, annotation.json, vocabulary.json of the report model (it names the text protocol),
+reports of baselines. Writes: metrics.json and per_report.jsonl (docs/reference/formats.md), run.json.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from d2rnet.data.annotation_file import load_annotation
+from d2rnet.data.annotation_file import Entry, load_annotation
 from d2rnet.evaluation.caption_scores import METRICS, Scorer, Scores, open_meteor, single_spaced
-from d2rnet.evaluation.report_pairs import ReportPairs, derangement, most_frequent, read_pairs
-from d2rnet.io import write_json
+from d2rnet.evaluation.clinical import CONVENTIONS, HEADLINE, agreement, box_matrix, sentence_grounding, side_agreement
+from d2rnet.evaluation.degeneracy import text_statistics
+from d2rnet.evaluation.mentions import report_findings
+from d2rnet.evaluation.outside_labelers import outside_scores
+from d2rnet.evaluation.report_pairs import ReportPairs, answers_of, derangement, most_frequent, read_pairs
+from d2rnet.evaluation.systems import LESION_METRICS, ScoredSystem, compare_systems, intervals, score_system, study_counts
+from d2rnet.io import write_json, write_jsonl
 from d2rnet.provenance import write_run_record
 from d2rnet.report.text import clean_report
-from d2rnet.report.vocabulary import load_vocabulary
+from d2rnet.report.vocabulary import Vocabulary, load_vocabulary
 
 log = logging.getLogger(__name__)
 NO_SHUFFLE = "shuffled control undefined: one study holds more than half of the pairs"
+GENERATED = "generated"
+COMMONEST, NEAREST, NO_BOX = "most_frequent_report", "nearest_training_report", "no_box_model"
 
 
-def evaluate_reports(*, generated: Path, annotation: Path, model: Path, output: Path, settings: dict[str, Any]) -> None:
-    """Score generated reports; write ``output/metrics.json`` and ``output/run.json``.
+def evaluate_reports(
+    *,
+    generated: Path,
+    annotation: Path,
+    model: Path,
+    output: Path,
+    settings: dict[str, Any],
+    nearest: Sequence[Path] = (),
+) -> None:
+    """Score generated reports; write metrics.json, per_report.jsonl and run.json to ``output``.
 
     Args:
         generated: JSON lines file with ``id, reference, hypothesis``, both texts cleaned by the model's text protocol.
@@ -33,9 +47,11 @@ def evaluate_reports(*, generated: Path, annotation: Path, model: Path, output: 
         model: folder of the report model; its vocabulary.json names the text protocol and the section.
         output: folder for the results.
         settings: section ``evaluation``.
+        nearest: test.jsonl of retrieve-reports, or nothing.
 
     Raises:
-        DatasetError: a generated report, annotation.json or vocabulary.json is not what its format says.
+        DatasetError: a generated report, annotation.json or vocabulary.json is not what its format says, or a baseline does
+            not answer the same entries.
         ToolError: METEOR was asked for and Java is missing, or Java died or did not answer.
     """
     vocabulary = load_vocabulary(model / "vocabulary.json")
@@ -44,55 +60,113 @@ def evaluate_reports(*, generated: Path, annotation: Path, model: Path, output: 
     pairs = read_pairs(generated, splits)
     training = [clean_report(entry["report"], vocabulary.protocol) for entry in splits["train"]]
     common, occurrences = most_frequent([text for text in map(single_spaced, training) if text])
+    baselines = {NEAREST: nearest[0]} if nearest else {}
+    if settings["no_box_reports"] is not None:
+        baselines[NO_BOX] = Path(settings["no_box_reports"])
+    answers = {COMMONEST: [common] * len(pairs.ids), **{name: answers_of(path, pairs) for name, path in baselines.items()}}
+    outside, notes = outside_scores(pairs.references, pairs.hypotheses, settings)
     with ExitStack() as stack:
-        scorer = Scorer(stack.enter_context(meteor) if meteor else None, {"meteor": reason} if reason else {})
-        sections = _score_with_controls(scorer, pairs, common, settings["shuffle_seed"])
-    sections["most_frequent_report"] |= {"report": common, "training_count": occurrences, "training_reports": len(training)}
+        scorer = Scorer(stack.enter_context(meteor) if meteor else None, {**notes, **({"meteor": reason} if reason else {})})
+        systems = {GENERATED: score_system(scorer, pairs.references, pairs.hypotheses, what="generated reports")}
+        shuffled = _shuffled_scores(scorer, pairs, settings["shuffle_seed"])
+        for name, texts in answers.items():
+            systems[name] = score_system(scorer, pairs.references, texts, what=name.replace("_", " "))
+    protocol = {**_protocol(vocabulary, pairs), **_scoring_protocol(settings, reason)}
+    controls: dict[str, dict[str, Any]] = {name: dict(systems[name].captions.corpus) for name in answers}
+    controls[COMMONEST] |= {"report": common, "training_count": occurrences, "training_reports": len(training)}
     metrics = {
-        "protocol": {
-            "text": vocabulary.protocol,
-            "section": vocabulary.section,
-            "split": pairs.split,
-            "n": len(pairs.ids),
-            **_scoring_protocol(settings, reason),
-        },
-        **sections,
+        "protocol": protocol,
+        "scores": dict(systems[GENERATED].captions.corpus),
+        "shuffled": shuffled,
+        **controls,
+        **_with_uncertainty(systems, pairs, protocol, settings),
+        "clinical": {**_clinical(systems, pairs, splits[pairs.split]), **outside},
         **text_statistics(pairs.references, pairs.hypotheses),
         "notes": scorer.notes,
-        "files": {"generated": str(generated), "annotation": str(annotation)},
+        "files": {key: str(path) for key, path in {"generated": generated, "annotation": annotation, **baselines}.items()},
     }
     write_json(output / "metrics.json", metrics)
+    write_jsonl(output / "per_report.jsonl", _report_lines(pairs, systems[GENERATED]))
     write_run_record(
         output / "run.json",
         command="evaluate-reports",
         settings=settings,
-        inputs={"generated": generated, "annotation": annotation, "vocabulary": model / "vocabulary.json"},
+        inputs={"generated": generated, "annotation": annotation, "vocabulary": model / "vocabulary.json", **baselines},
         counts={
             "reports": len(pairs.ids),
             "entries_without_report": pairs.missing,
             "empty_hypotheses": metrics["empty_hypotheses"],
         },
-        seeds={"shuffle": settings["shuffle_seed"]},
+        seeds={"shuffle": settings["shuffle_seed"], "bootstrap": settings["bootstrap_seed"]},
     )
-    _log_scores(metrics)
+    _log_scores(metrics, answers)
 
 
-def _score_with_controls(scorer: Scorer, pairs: ReportPairs, common: str, seed: int) -> dict[str, dict[str, Any]]:
-    """Score the reports, the same reports against other studies' references, and one report for all."""
-    sections: dict[str, dict[str, Any]] = {
-        "scores": dict(scorer.score(pairs.references, pairs.hypotheses, what="generated reports"))
-    }
+def _shuffled_scores(scorer: Scorer, pairs: ReportPairs, seed: int) -> Scores:
+    """Score the reports against references of other studies."""
     partner = derangement(pairs.study_ids, seed)
     if partner is None:
-        nothing: Scores = dict.fromkeys(METRICS)
-        sections["shuffled"] = dict(nothing)
         scorer.notes["shuffled"] = NO_SHUFFLE
-    else:
-        shuffled = [pairs.references[index] for index in partner]
-        sections["shuffled"] = dict(scorer.score(shuffled, pairs.hypotheses, what="shuffled references"))
-    answers = [common] * len(pairs.references)
-    sections["most_frequent_report"] = dict(scorer.score(pairs.references, answers, what="most frequent training report"))
-    return sections
+        return dict.fromkeys(METRICS)
+    shuffled = [pairs.references[index] for index in partner]
+    return scorer.score(shuffled, pairs.hypotheses, what="shuffled references").corpus
+
+
+def _with_uncertainty(
+    systems: Mapping[str, ScoredSystem], pairs: ReportPairs, protocol: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return ``intervals``, ``against`` (differences to each baseline) and ``table`` (a row a metric, protocol in its key)."""
+    counts = study_counts(pairs.study_ids, samples=settings["bootstrap_samples"], seed=settings["bootstrap_seed"])
+    ends = intervals(systems[GENERATED].resampled(counts))
+    held = ",".join(f"{name}={protocol[name]}" for name in ("text", "section", "split", "n"))
+    table = [
+        {"key": f"{metric}[{held}]", "metric": metric, "value": value, "interval": ends.get(metric)}
+        for metric, value in systems[GENERATED].figures().items()
+    ]
+    against = {
+        name: compare_systems(systems[GENERATED], system, counts=counts)
+        for name, system in systems.items()
+        if name != GENERATED
+    }
+    return {"intervals": ends, "against": against, "table": table}
+
+
+def _clinical(systems: Mapping[str, ScoredSystem], pairs: ReportPairs, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Return lesion scores of every system under every convention, and reports against boxes."""
+    labels = {entry["id"]: entry["labels"] for entry in entries}
+    boxed = [labels[name] for name in pairs.ids]
+    scores = {name: system.lesions() for name, system in systems.items()}
+    for name in scores.keys() - {GENERATED}:
+        for figures in scores[name].values():
+            del figures["per_class"], figures["classes_without_truth"]
+    boxes, own = box_matrix(boxed), systems[GENERATED]
+    return {
+        **{convention: {name: scores[name][convention] for name in scores} for convention in CONVENTIONS},
+        "against_boxes_uncertain_positive": {
+            "hypothesis": agreement(boxes, own.named[HEADLINE]),
+            "reference": agreement(boxes, own.truth[HEADLINE]),
+        },
+        "sentences_against_boxes": sentence_grounding(pairs.sentences, boxed),
+        "sides": side_agreement(pairs.references, pairs.hypotheses),
+    }
+
+
+def _report_lines(pairs: ReportPairs, system: ScoredSystem) -> Iterator[dict[str, Any]]:
+    """Yield the scores of each report."""
+    for row, name in enumerate(pairs.ids):
+        yield {
+            "id": name,
+            "study_id": pairs.study_ids[row],
+            "reference": pairs.references[row],
+            "hypothesis": pairs.hypotheses[row],
+            **{metric: round(float(values[row]), 6) for metric, values in system.captions.pairs.items()},
+            "reference_lesions": report_findings(pairs.references[row]),
+            "hypothesis_lesions": report_findings(pairs.hypotheses[row]),
+        }
+
+
+def _protocol(vocabulary: Vocabulary, pairs: ReportPairs) -> dict[str, Any]:
+    return {"text": vocabulary.protocol, "section": vocabulary.section, "split": pairs.split, "n": len(pairs.ids)}
 
 
 def _scoring_protocol(settings: dict[str, Any], meteor_reason: str) -> dict[str, Any]:
@@ -102,34 +176,15 @@ def _scoring_protocol(settings: dict[str, Any], meteor_reason: str) -> dict[str,
         "scorer": f"pycocoevalcap {metadata.version('pycocoevalcap')}",
         "meteor": meteor_reason or "1.5 (English, -norm)",
         "shuffle_seed": settings["shuffle_seed"],
+        "interval": f"95 %, percentile bootstrap over studies, {settings['bootstrap_samples']} resamples",
     }
 
 
-def text_statistics(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, Any]:
-    """Count what scores hide: identical, empty and short reports.
-
-    Args:
-        references: N single-spaced texts.
-        hypotheses: N single-spaced texts.
-
-    Returns:
-        ``unique_report_rate`` and ``unique_reference_rate`` (different texts / N), ``empty_hypotheses`` (count) and
-        ``mean_tokens`` of both, words a report.
-    """
-    return {
-        "unique_report_rate": len(set(hypotheses)) / len(hypotheses),
-        "unique_reference_rate": len(set(references)) / len(references),
-        "empty_hypotheses": sum(not text for text in hypotheses),
-        "mean_tokens": {
-            "hypothesis": fmean(len(text.split()) for text in hypotheses),
-            "reference": fmean(len(text.split()) for text in references),
-        },
-    }
-
-
-def _log_scores(metrics: dict[str, Any]) -> None:
-    for name in ("scores", "shuffled", "most_frequent_report"):
+def _log_scores(metrics: dict[str, Any], baselines: Sequence[str] | Mapping[str, Any]) -> None:
+    for name in ("scores", "shuffled", *baselines):
         values = ", ".join(f"{key} {'-' if (value := metrics[name][key]) is None else f'{value:.3f}'}" for key in METRICS)
         log.info("%s: %s", name.replace("_", " "), values)
+    figures = {row["metric"]: row["value"] for row in metrics["table"]}
+    log.info("lesions: %s", ", ".join(f"{key} {'-' if (v := figures[key]) is None else f'{v:.3f}'}" for key in LESION_METRICS))
     for metric, note in metrics["notes"].items():
         log.warning("%s: %s", metric, note)

@@ -70,9 +70,10 @@ DOUBT_BEFORE = (
     any_of("""
         rule_out exclude may might could can(?=_(?:be|represent|reflect)) possible possibly possibility probable probably
         likely suspect suspected suspicious suspicion concern concerning worrisome question questions questioned
-        questioning questionable equivocal borderline presumed presumably perhaps potential potentially suggest suggests suggesting
-        suggestive suggested suggestion differential favor favors favored favoring thought_to believed_to felt_to consider
-        consideration unlikely conceivably seemingly alternatively raises? evaluate_for if_there_is would_be_compatible_with
+        questioning questionable equivocal borderline presumed presumably perhaps potential potentially suggest suggests
+        suggesting suggestive suggested suggestion differential favor favors
+        favored favoring thought_to believed_to felt_to consider consideration unlikely conceivably seemingly alternatively
+        raises? evaluate_for if_there_is would_be_compatible_with
     """),
 )
 

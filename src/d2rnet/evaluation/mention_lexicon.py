@@ -101,7 +101,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         r"(?:thicken\w+|scar\w*)(?: (?:of|in|along|the|minor|major|right|left|both)){0,5} fissures?",
         r"(?:bi)?apical (?:pleural )?(?:cap|capping|thickening)", r"fibrothorax", r"pleuro ?parenchymal",
     ),
-    "Pneumothorax": (r"(?:hydro)?pneumo ?thora(?:x|ces|xes)", r"ptx"),
+    "Pneumothorax": (r"(?:hydro)?pneumo ?thora(?:x|ces|xes)", r"ptx", r"pleural air"),
     "Pulmonary fibrosis": (
         r"fibros(?:is|es)", r"fibrotic", r"fibro ?(?:nodular|calcific)", r"scar(?:s|red|ring)?", r"honey ?comb(?:ing)?",
         r"architectural distortion",
@@ -120,8 +120,8 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
 
 # The same words with another meaning: a match inside one of these spans is no mention of the class.
 _VESSEL = any_of("""
-    aort\\w* vascular vessels? athero\\w+ arter(?:y|ies|ial|io\\w+) coronary valv\\w+ annul\\w+ cartilag\\w+ costochondral chondral
-    tend\\w+ ligament\\w* thyroid breast bronchial tracheal? tracheobronchial disc spin\\w+ shoulder rotator
+    aort\\w* vascular vessels? athero\\w+ arter(?:y|ies|ial|io\\w+) coronary valv\\w+ annul\\w+ cartilag\\w+ costochondral
+    chondral tend\\w+ ligament\\w* thyroid breast bronchial tracheal? tracheobronchial disc spin\\w+ shoulder rotator
 """)
 _EXPLAINED = (
     r"nodular|mass like|masslike|reticul\w+|reticulonodular|interstitial|consolidat\w+|cavitary|fibrotic|atelectatic|"
@@ -144,7 +144,7 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
     "Lung cyst": (
         r"cystic (?:fibrosis|bronchiectasis)", r"(?:renal|kidney|hepatic|liver|bone|breast|subchondral|sebaceous) cysts?",
     ),
-    "Nodule/Mass": (r"body mass", r"mass effect", r"bone mass", r"nodular contour"),
+    "Nodule/Mass": (r"reticul\w+ nodular", r"body mass", r"mass effect", r"bone mass", r"nodular contour"),
     "Pleural effusion": (r"(?:pericardial|joint|knee) effusions?",),
     "Pulmonary fibrosis": (
         r"cystic fibrosis", r"(?:surgical|skin|incision\w*|sternotomy|chest wall) scar\w*",

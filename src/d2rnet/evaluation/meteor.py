@@ -19,7 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from d2rnet.errors import ToolError
 from d2rnet.progress import track
@@ -29,6 +32,10 @@ log = logging.getLogger(__name__)
 JAVA_REMEDY = "Install Java 8 or newer (Debian, Ubuntu: apt-get install default-jre-headless) and run again"
 _JAR = "meteor/meteor-1.5.jar"
 _FIELD_SEPARATOR = re.compile(r"\|{3,}")
+# English parameters of METEOR 1.5: recall weight, fragmentation exponent and weight, content words against function words,
+# and the weights of exact, stem, synonym and paraphrase matches.
+ALPHA, BETA, GAMMA, DELTA, STAGE_WEIGHTS = 0.85, 0.2, 0.6, 0.75, np.array([1.0, 0.6, 0.8, 0.6])
+STATISTICS = 23  # numbers of a SCORE answer
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,9 @@ class Meteor:
     def __enter__(self) -> Self:
         """Start Java."""
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        command = [str(self._tools.java), "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", str(self._tools.jar)]
+        # The serial collector takes 0.6 GB where the default takes 1.5 GB, for the same time and figures (measured).
+        options = ["-Dfile.encoding=UTF-8", "-Xmx2G", "-XX:+UseSerialGC"]
+        command = [str(self._tools.java), *options, "-jar", str(self._tools.jar)]
         try:
             self._process = subprocess.Popen(
                 [*command, "-", "-", "-stdio", "-l", "en", "-norm"],
@@ -130,6 +139,12 @@ class Meteor:
     def score(
         self, references: Sequence[str], hypotheses: Sequence[str], *, what: str = "METEOR"
     ) -> tuple[float, list[float]]:
+        """Score one reference a hypothesis; see :meth:`score_with_statistics`, without the statistics."""
+        return self.score_with_statistics(references, hypotheses, what=what)[:2]
+
+    def score_with_statistics(
+        self, references: Sequence[str], hypotheses: Sequence[str], *, what: str = "METEOR"
+    ) -> tuple[float, list[float], NDArray[np.float64]]:
         """Score one reference a hypothesis.
 
         Args:
@@ -138,22 +153,25 @@ class Meteor:
             what: name for the progress line.
 
         Returns:
-            METEOR of the corpus (from summed statistics, not the mean of the pairs) and the N scores of the pairs, all 0..1.
+            METEOR of the corpus (from summed statistics, not the mean of the pairs), the N scores of the pairs, all 0..1, and
+            (N, 23) statistics of the pairs for :func:`meteor_of_statistics`.
 
         Raises:
             ToolError: Java died, did not answer in time or answered with something else than numbers.
         """
         if not references:
             raise ValueError("METEOR: no pairs to score")
-        statistics = []
+        statistics, numbers = [], []
         pairs = zip(references, hypotheses, strict=True)
         for index, (reference, hypothesis) in enumerate(track(pairs, total=len(references), what=what, unit="pair")):
             fields = " ||| ".join(("SCORE", normalise(reference), normalise(hypothesis)))
             answer = self._ask(fields, 1)[0]
-            _numbers([answer], f"pair {index}")
+            numbers.append(_numbers([answer], f"pair {index}"))
+            if len(numbers[-1]) != STATISTICS:
+                raise ToolError(f"METEOR: pair {index}: answered '{answer[:200]}'; expected {STATISTICS} numbers.")
             statistics.append(answer)
         *pair_scores, corpus = _numbers(self._ask(" ||| ".join(("EVAL", *statistics)), len(statistics) + 1), "EVAL")
-        return corpus, pair_scores
+        return corpus, pair_scores, _without_perfect_chunks(np.array(numbers))
 
     def _ask(self, line: str, answers: int) -> list[str]:
         """Send one line and read so many lines; the watchdog's kill turns any wait into an end of file."""
@@ -190,6 +208,46 @@ class Meteor:
             f"METEOR: {reason}. Its standard error says: {said}. Expected one answer a pair; METEOR needs 2 GB of memory. "
             "Check with 'd2rnet doctor', or set evaluation.meteor to false to leave METEOR out."
         )
+
+
+def meteor_of_statistics(statistics: ArrayLike) -> NDArray[np.float64]:
+    """Compute METEOR from its statistics, as Java does; for resampled sums of them, which Java need not be asked for.
+
+    Source: Denkowski & Lavie, WMT 2014, section 2. A SCORE answer holds the words and function words of hypothesis and
+    reference, then for each of the stages exact, stem, synonym and paraphrase the matched content words of both and the
+    matched function words of both, then chunks and the matched words of both.
+
+    Args:
+        statistics: (..., 23) of a pair, or summed over pairs, as :meth:`Meteor.score_with_statistics` gives them.
+
+    Returns:
+        (...) METEOR, 0 where nothing matches.
+    """
+    numbers = np.asarray(statistics, dtype=np.float64)
+    lengths, chunks = numbers[..., :4], numbers[..., 20]
+    stages = numbers[..., 4:20].reshape(*numbers.shape[:-1], 4, 4)
+    precision, recall = (_weighted_share(lengths, stages, side) for side in (0, 1))
+    matched = numbers[..., 21:].mean(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = precision * recall / (ALPHA * precision + (1 - ALPHA) * recall)
+        score = mean * (1 - GAMMA * (chunks / matched) ** BETA)
+    return np.where(np.isfinite(score), score, 0.0)
+
+
+def _without_perfect_chunks(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Set the one chunk of pairs that match as a whole to 0: Java does so, and such a pair is not fragmented."""
+    words, matched = statistics[:, :2], statistics[:, 21:]
+    perfect = (words == matched).all(axis=1) & (statistics[:, 20] == 1)
+    statistics[perfect, 20] = 0
+    return statistics
+
+
+def _weighted_share(lengths: NDArray[Any], stages: NDArray[Any], side: int) -> NDArray[np.float64]:
+    """Share of the words of one side (0 hypothesis, 1 reference) that match; content and function words weigh differently."""
+    words, functions = lengths[..., side], lengths[..., 2 + side]
+    matched = ((DELTA * stages[..., side] + (1 - DELTA) * stages[..., 2 + side]) * STAGE_WEIGHTS).sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return matched / (DELTA * (words - functions) + (1 - DELTA) * functions)
 
 
 def _numbers(lines: Sequence[str], where: str) -> list[float]:

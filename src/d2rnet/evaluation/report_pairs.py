@@ -32,6 +32,7 @@ class ReportPairs:
         references: cleaned reference reports, none empty.
         hypotheses: generated reports; may be empty.
         study_ids: study of each pair.
+        sentences: ``text`` and ``boxes`` of each sentence of each report; none for files that do not say.
         split: the split of annotation.json that all ids belong to.
         missing: entries of that split without a generated report.
     """
@@ -40,6 +41,7 @@ class ReportPairs:
     references: list[str]
     hypotheses: list[str]
     study_ids: list[str]
+    sentences: list[list[dict[str, Any]]]
     split: str
     missing: int
 
@@ -87,6 +89,7 @@ def read_pairs(generated: Path, annotation: Mapping[str, Sequence[Entry]]) -> Re
         references=[single_spaced(line["reference"]) for line in lines.values()],
         hypotheses=[single_spaced(line["hypothesis"]) for line in lines.values()],
         study_ids=[where[key][1] for key in lines],
+        sentences=[line.get("sentences", []) for line in lines.values()],
         split=split,
         missing=missing,
     )
@@ -106,6 +109,47 @@ def _complaint(
     if not line["reference"].strip():
         return "empty_reference", "an empty reference", "the cleaned report of the study"
     return None
+
+
+def answers_of(path: Path, pairs: ReportPairs) -> list[str]:
+    """Read the reports of another system for the same entries.
+
+    Args:
+        path: JSON lines file with ``id``, ``hypothesis``.
+        pairs: the entries.
+
+    Returns:
+        N single-spaced texts in the order of ``pairs``; more reports than these are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DatasetError: an entry has no report, two, or one against another reference.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected the reports of a baseline, one JSON object a line.")
+    wanted = dict(zip(pairs.ids, pairs.references, strict=True))
+    found: dict[str, str] = {}
+    problems = Problems()
+    remedy = "Write the baseline for the same annotation.json, split and text protocol."
+    for number, line in enumerate(read_jsonl(path), start=1):
+        name, text = line.get("id"), line.get("hypothesis")
+        record = f"report {number} (id {name})"
+        if name not in wanted:
+            continue
+        if name in found or not isinstance(text, str):
+            got, expected = ("a second report", "one report an id") if name in found else (repr(text), "a string")
+            problems.add("bad_report", file=path, record=record, got=got, expected=expected, remedy=remedy)
+        elif single_spaced(line.get("reference", wanted[name])) != wanted[name]:
+            got, expected = f"reference '{line['reference'][:80]}'", f"'{wanted[name][:80]}'"
+            problems.add("other_reference", file=path, record=record, got=got, expected=expected, remedy=remedy)
+        else:
+            found[name] = single_spaced(text)
+    missing = [name for name in pairs.ids if name not in found]
+    if missing and not len(problems):
+        got, expected = f"no report for {len(missing)} of {len(wanted)} entries", f"one for each, such as {missing[0]}"
+        problems.add("missing_reports", file=path, record="all reports", got=got, expected=expected, remedy=remedy)
+    problems.raise_if_any()
+    return [found[name] for name in pairs.ids]
 
 
 def derangement(groups: Sequence[str], seed: int) -> list[int] | None:

@@ -1,0 +1,168 @@
+"""Clinical efficacy without weights: do two reports, or a report and its boxes, name the same lesions.
+
+Each report becomes one state for each of the 22 classes (mentions.py). Precision, recall and F1 are computed over all
+report-class pairs (micro) and as the mean over classes (macro), under two conventions that the key names:
+``lesion22_uncertain_positive`` counts a doubted lesion as named, ``lesion22_uncertain_negative`` does not. Denied and
+unmentioned lesions are both "not named".
+
+Shapes: N reports, C = 22 classes, S resamples.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2rnet.data.categories import CATEGORY_IDS, CATEGORY_NAMES
+from d2rnet.evaluation.mentions import find_mentions, named_classes
+
+CONVENTIONS: Mapping[str, bool] = {"lesion22_uncertain_positive": True, "lesion22_uncertain_negative": False}
+HEADLINE = "lesion22_uncertain_positive"
+Named = NDArray[np.bool_]
+
+
+def named_matrix(texts: Sequence[str], *, uncertain_counts: bool) -> Named:
+    """Return (N, C) bool: which classes each report names; columns in the order of CATEGORY_NAMES."""
+    return _matrix([named_classes(text, uncertain_counts=uncertain_counts) for text in texts])
+
+
+def box_matrix(labels: Sequence[Sequence[str]]) -> Named:
+    """Return (N, C) bool: of which classes each entry has a box.
+
+    Args:
+        labels: class names of the boxes of each of N entries.
+    """
+    return _matrix(labels)
+
+
+def _matrix(names: Sequence[Sequence[str] | frozenset[str]]) -> Named:
+    matrix = np.zeros((len(names), len(CATEGORY_NAMES)), dtype=bool)
+    for row, found in enumerate(names):
+        matrix[row, [CATEGORY_IDS[name] - 1 for name in found]] = True
+    return matrix
+
+
+def agreement(truth: Named, claimed: Named) -> dict[str, Any]:
+    """Compare claimed with true lesions.
+
+    Args:
+        truth: (N, C) bool.
+        claimed: (N, C) bool.
+
+    Returns:
+        ``micro_precision``, ``micro_recall``, ``micro_f1``, ``macro_f1`` (mean over the classes that ``truth`` holds),
+        ``per_class`` (class -> ``precision``, ``recall``, ``f1``, ``true``, ``claimed``; classes that neither side holds are
+        left out) and ``classes_without_truth``. A share of nothing is None: precision where nothing is claimed, recall where
+        nothing is true; F1 is None only where both sides are empty, so that saying nothing does not count as right.
+    """
+    hits, true, named = (truth & claimed).sum(axis=0), truth.sum(axis=0), claimed.sum(axis=0)
+    per_class = {
+        name: _figures(int(hits[place]), int(true[place]), int(named[place]))
+        for place, name in enumerate(CATEGORY_NAMES)
+        if true[place] or named[place]
+    }
+    total = _figures(int(hits.sum()), int(true.sum()), int(named.sum()))
+    with_truth = [figures["f1"] for figures in per_class.values() if figures["true"]]
+    return {
+        "micro_precision": total["precision"],
+        "micro_recall": total["recall"],
+        "micro_f1": total["f1"],
+        "macro_f1": float(np.mean(with_truth)) if with_truth else None,
+        "per_class": per_class,
+        "classes_without_truth": [name for name, count in zip(CATEGORY_NAMES, true, strict=True) if not count],
+    }
+
+
+def _figures(hits: int, true: int, claimed: int) -> dict[str, Any]:
+    return {
+        "precision": hits / claimed if claimed else None,
+        "recall": hits / true if true else None,
+        "f1": 2 * hits / (true + claimed) if true or claimed else None,
+        "true": true,
+        "claimed": claimed,
+    }
+
+
+def resampled_f1(truth: Named, claimed: Named, counts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Compute micro and macro F1 of resamples.
+
+    Args:
+        truth: (N, C) bool.
+        claimed: (N, C) bool.
+        counts: (N, S) how often each report is in each resample.
+
+    Returns:
+        ``micro_f1`` and ``macro_f1`` -> (S,); NaN where a resample holds no lesion.
+    """
+    weights = np.asarray(counts, dtype=np.float64).T
+    hits, true, named = (weights @ held.astype(np.float64) for held in (truth & claimed, truth, claimed))  # (S, C)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_classes = np.where(true > 0, 2 * hits / (true + named), np.nan)
+        micro = 2 * hits.sum(axis=1) / (true.sum(axis=1) + named.sum(axis=1))
+        macro = np.nansum(of_classes, axis=1) / (true > 0).sum(axis=1)
+    return {"micro_f1": micro, "macro_f1": macro}
+
+
+def sentence_grounding(
+    sentences: Sequence[Sequence[Mapping[str, Any]]], labels: Sequence[Sequence[str]]
+) -> dict[str, int | float | None]:
+    """Compare the lesions that sentences name with the boxes of their entry and with those listed for the sentence.
+
+    Args:
+        sentences: ``text`` and ``boxes`` (places in the entry's boxes) of each sentence of N reports.
+        labels: class names of the boxes of each of N entries.
+
+    Returns:
+        ``sentences_naming_a_lesion``; of them the shares ``with_box_of_the_class`` (anywhere in the entry),
+        ``with_listed_box`` and ``with_listed_box_of_the_class``. A sentence names a lesion if a mention is present or
+        uncertain.
+    """
+    total = in_entry = listed = right = 0
+    for report, boxes in zip(sentences, labels, strict=True):
+        for sentence in report:
+            named = named_classes(sentence["text"])
+            if not named:
+                continue
+            shown = {boxes[place] for place in sentence["boxes"]}
+            total += 1
+            in_entry += bool(named & set(boxes))
+            listed += bool(shown)
+            right += bool(named & shown)
+    shares = {"with_box_of_the_class": in_entry, "with_listed_box": listed, "with_listed_box_of_the_class": right}
+    return {"sentences_naming_a_lesion": total, **{key: count / total if total else None for key, count in shares.items()}}
+
+
+def side_agreement(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, int | float | None]:
+    """Compare the sides of lesions that both reports name as there.
+
+    Args:
+        references: N texts.
+        hypotheses: N texts.
+
+    Returns:
+        ``compared`` lesions (named with a side by both), ``same_side`` their share with the same set of sides ("bilateral" is
+        left and right), ``wrong_side`` the share with no side in common.
+    """
+    compared = same = wrong = 0
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        theirs, ours = _sides(reference), _sides(hypothesis)
+        for name in theirs.keys() & ours.keys():
+            compared += 1
+            same += theirs[name] == ours[name]
+            wrong += not theirs[name] & ours[name]
+    return {
+        "compared": compared,
+        "same_side": same / compared if compared else None,
+        "wrong_side": wrong / compared if compared else None,
+    }
+
+
+def _sides(text: str) -> dict[str, set[str]]:
+    sides: dict[str, set[str]] = {}
+    for mention in find_mentions(text):
+        if mention.side and mention.state != "absent":
+            sides.setdefault(mention.category, set()).update(
+                ("left", "right") if mention.side == "bilateral" else (mention.side,)
+            )
+    return sides

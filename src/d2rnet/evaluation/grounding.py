@@ -1,0 +1,146 @@
+"""Grounding score: does the box that a sentence attends to most lie on a true lesion of the class that it names.
+
+Reads: test.jsonl of generate-reports, whose sentences list boxes by falling attention. The truth is given by the caller: boxes
+of radiologists, or what the demo cohort drew. ``boxes`` are places in the entry's boxes in annotation.json, original pixels.
+
+Shapes: K boxes an entry, G true boxes.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2rnet.errors import DatasetError
+from d2rnet.evaluation.mentions import named_classes
+from d2rnet.io import read_jsonl
+
+MIN_IOU = 0.5
+TrueBox = tuple[str, Sequence[float]]  # class name, xyxy in original pixels
+
+
+def read_demo_truth(path: Path) -> dict[str, list[TrueBox]]:
+    """Read truth.jsonl of the demo cohort: image id -> class and xyxy box, original pixels, of each lesion.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DatasetError: a line lacks image_id or boxes.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; it is made by 'd2rnet make-demo-cohort'.")
+    truth: dict[str, list[TrueBox]] = {}
+    for number, record in enumerate(read_jsonl(path), start=1):
+        try:
+            truth[record["image_id"]] = [(box["class"], box["bbox_xyxy"]) for box in record["boxes"]]
+        except (KeyError, TypeError) as error:
+            raise DatasetError(
+                f"{path}: line {number} has no {error}; expected image_id and boxes with class and bbox_xyxy. "
+                "Make the file with 'd2rnet make-demo-cohort'."
+            ) from error
+    return truth
+
+
+def grounding_score(
+    generated: Sequence[Mapping[str, Any]],
+    entries: Mapping[str, Mapping[str, Any]],
+    truth: Mapping[str, Sequence[TrueBox]],
+    *,
+    min_iou: float = MIN_IOU,
+) -> dict[str, Any]:
+    """Score the most attended box of every sentence that names a lesion, beside a random box of the same image.
+
+    A sentence names a lesion if a mention of it is present or uncertain. Its first listed box hits if it overlaps a true box
+    of one of the classes that it names. Sentences of entries without any box are counted and enter no rate; a sentence
+    without a listed box is a miss.
+
+    Args:
+        generated: ``id`` and ``sentences`` (``text``, ``boxes``) of each report.
+        entries: id -> entry of annotation.json, with ``boxes`` (xywh).
+        truth: id -> true boxes of the image; an id that is missing has no truth and is left out.
+        min_iou: least overlap of a hit.
+
+    Returns:
+        ``sentences`` (scored), ``sentences_of_entries_without_boxes``, ``entries_without_truth``; ``hit_rate``,
+        ``random_hit_rate`` (mean share of the entry's boxes that would hit, the expectation for a box drawn at random)
+        and ``ratio`` of the two; ``listed_rate`` (sentences with a listed box); and the same two rates over the sentences
+        whose class truly is in the image, ``true_sentences``, ``true_hit_rate``, ``true_random_hit_rate``. A rate over nothing
+        is None.
+
+    Raises:
+        DatasetError: a report's id is not among the entries, or a sentence lists a box that its entry does not have.
+    """
+    rows: list[tuple[float, float, bool, bool]] = []  # hit, random hit, listed, class is there
+    without_boxes = without_truth = 0
+    for report in generated:
+        entry = entries.get(report["id"])
+        if entry is None:
+            raise DatasetError(f"report {report['id']}: not among the entries; give the annotation.json it was written for.")
+        if report["id"] not in truth:
+            without_truth += 1
+            continue
+        for sentence in report["sentences"]:
+            named = named_classes(sentence["text"])
+            if not named:
+                continue
+            if not entry["boxes"]:
+                without_boxes += 1
+                continue
+            rows.append(_score_sentence(report["id"], sentence["boxes"], entry["boxes"], named, truth[report["id"]], min_iou))
+    return {
+        "sentences": len(rows),
+        "sentences_of_entries_without_boxes": without_boxes,
+        "entries_without_truth": without_truth,
+        **_rates(rows),
+    }
+
+
+def _score_sentence(
+    name: str,
+    listed: Sequence[int],
+    boxes_xywh: Sequence[Sequence[float]],
+    named: frozenset[str],
+    truth: Sequence[TrueBox],
+    min_iou: float,
+) -> tuple[float, float, bool, bool]:
+    if any(not 0 <= place < len(boxes_xywh) for place in listed):
+        raise DatasetError(
+            f"report {name}: lists boxes {list(listed)}; its entry has {len(boxes_xywh)}. Use the annotation.json of the run."
+        )
+    wanted = [box for category, box in truth if category in named]
+    hits = _overlaps(boxes_xywh, wanted, min_iou)
+    return float(bool(listed) and hits[listed[0]]), float(hits.mean()), bool(listed), bool(wanted)
+
+
+def _overlaps(
+    boxes_xywh: Sequence[Sequence[float]], true_xyxy: Sequence[Sequence[float]], min_iou: float
+) -> NDArray[np.bool_]:
+    """Return (K,) bool: which boxes have an IoU of at least ``min_iou`` with a true box."""
+    if not true_xyxy:
+        return np.zeros(len(boxes_xywh), dtype=bool)
+    boxes, true = np.asarray(boxes_xywh, dtype=np.float64), np.asarray(true_xyxy, dtype=np.float64)
+    low = np.maximum(boxes[:, None, :2], true[None, :, :2])
+    high = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], true[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)  # (K, G)
+    areas, true_areas = boxes[:, 2:].prod(axis=1), (true[:, 2:] - true[:, :2]).prod(axis=1)
+    return (shared / (areas[:, None] + true_areas[None] - shared)).max(axis=1) >= min_iou
+
+
+def _rates(rows: Sequence[tuple[float, float, bool, bool]]) -> dict[str, Any]:
+    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
+    there = table[table[:, 3] == 1]
+    hit, drawn, listed = (_mean(table[:, column]) for column in range(3))
+    return {
+        "hit_rate": hit,
+        "random_hit_rate": drawn,
+        "ratio": hit / drawn if hit is not None and drawn else None,
+        "listed_rate": listed,
+        "true_sentences": len(there),
+        "true_hit_rate": _mean(there[:, 0]),
+        "true_random_hit_rate": _mean(there[:, 1]),
+    }
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -1,0 +1,126 @@
+"""A system is something that answers every study with a report: scored, resampled and compared with another one here.
+
+Shapes: N reports, S resamples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2rnet.evaluation.caption_scores import METRICS, PairScores, Scorer
+from d2rnet.evaluation.clinical import CONVENTIONS, Named, agreement, named_matrix, resampled_f1
+from d2rnet.evaluation.resampling import percentile_interval, resample_counts
+
+LESION_METRICS = tuple(f"{convention}_{mean}_f1" for convention in CONVENTIONS for mean in ("micro", "macro"))
+ALL_METRICS = (*METRICS, *LESION_METRICS)
+Figures = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class ScoredSystem:
+    """Scores of the N reports of one system.
+
+    Attributes:
+        captions: BLEU, METEOR, ROUGE-L, CIDEr.
+        truth: convention -> (N, 22) lesions that the references name.
+        named: convention -> (N, 22) lesions that the reports name.
+    """
+
+    captions: PairScores
+    truth: Mapping[str, Named]
+    named: Mapping[str, Named]
+
+    def lesions(self) -> dict[str, dict[str, Any]]:
+        """Convention -> precision, recall and F1; see :func:`d2rnet.evaluation.clinical.agreement`."""
+        return {convention: agreement(self.truth[convention], self.named[convention]) for convention in CONVENTIONS}
+
+    def figures(self) -> Figures:
+        """Each of ALL_METRICS -> value of the corpus, None where there is none."""
+        lesions = self.lesions()
+        means = {f"{name}_{mean}": lesions[name][mean] for name in CONVENTIONS for mean in ("micro_f1", "macro_f1")}
+        return {**self.captions.corpus, **means}
+
+    def resampled(self, counts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+        """Score resamples.
+
+        Args:
+            counts: (N, S) how often each report is in each resample.
+
+        Returns:
+            Metric -> (S,) scores, without the metrics that have no value.
+        """
+        drawn = self.captions.resampled(counts)
+        for convention in CONVENTIONS:
+            scores = resampled_f1(self.truth[convention], self.named[convention], counts)
+            drawn |= {f"{convention}_{mean}": values for mean, values in scores.items()}
+        return {metric: drawn[metric] for metric, value in self.figures().items() if value is not None}
+
+
+def score_system(scorer: Scorer, references: Sequence[str], hypotheses: Sequence[str], *, what: str) -> ScoredSystem:
+    """Score the reports of one system.
+
+    Args:
+        scorer: with METEOR running, or without.
+        references: N texts, none empty.
+        hypotheses: N texts in the same order.
+        what: name for log and progress lines.
+    """
+    return ScoredSystem(
+        captions=scorer.score(references, hypotheses, what=what),
+        truth={name: named_matrix(references, uncertain_counts=counts) for name, counts in CONVENTIONS.items()},
+        named={name: named_matrix(hypotheses, uncertain_counts=counts) for name, counts in CONVENTIONS.items()},
+    )
+
+
+def study_counts(study_ids: Sequence[str], *, samples: int, seed: int) -> NDArray[np.float32]:
+    """Draw studies with replacement; all reports of a study are drawn together, as they share their reference.
+
+    Returns:
+        (N, S) how often each report is in each resample.
+    """
+    studies, places = np.unique(np.asarray(study_ids), return_inverse=True)
+    return resample_counts(len(studies), samples=samples, seed=seed)[places]
+
+
+def intervals(drawn: Mapping[str, NDArray[np.float64]]) -> dict[str, list[float] | None]:
+    """Metric -> ends of the 95 % percentile interval of its resampled scores."""
+    return {metric: percentile_interval(values) for metric, values in drawn.items()}
+
+
+def compare_systems(
+    first: ScoredSystem, second: ScoredSystem, *, counts: NDArray[Any]
+) -> dict[str, dict[str, float | list[float] | None]]:
+    """Compare two systems on the same resamples of the same studies.
+
+    Args:
+        first: N reports.
+        second: N reports of the same studies in the same order.
+        counts: (N, S) of :func:`study_counts`.
+
+    Returns:
+        Metric -> ``first``, ``second``, ``difference`` (first minus second), ``interval`` (95 %, percentile) and ``p``: twice
+        the share of resamples on the rarer side of zero, never below 2 / (S + 1); for metrics that both have.
+    """
+    ours, theirs = first.figures(), second.figures()
+    ours_drawn, theirs_drawn = first.resampled(counts), second.resampled(counts)
+    rows: dict[str, dict[str, float | list[float] | None]] = {}
+    for metric in ALL_METRICS:
+        if metric not in ours_drawn or metric not in theirs_drawn:
+            continue
+        differences = ours_drawn[metric] - theirs_drawn[metric]
+        rows[metric] = {
+            "first": ours[metric],
+            "second": theirs[metric],
+            "difference": (ours[metric] or 0.0) - (theirs[metric] or 0.0),
+            "interval": percentile_interval(differences),
+            "p": _share_beyond_zero(differences[np.isfinite(differences)]),
+        }
+    return rows
+
+
+def _share_beyond_zero(differences: NDArray[np.float64]) -> float:
+    rarer = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, 2 * (rarer + 1) / (len(differences) + 1))

@@ -1,0 +1,93 @@
+"""Lesion agreement worked out by hand, reports against boxes, sides."""
+
+import numpy as np
+import pytest
+
+from d2rnet.data.categories import CATEGORY_NAMES
+from d2rnet.evaluation.clinical import (
+    agreement,
+    box_matrix,
+    named_matrix,
+    resampled_f1,
+    sentence_grounding,
+    side_agreement,
+)
+
+REFERENCES = ["Left pleural effusion. No pneumothorax.", "Cardiomegaly and edema.", "Lungs are clear."]
+HYPOTHESES = ["Possible right pleural effusion. Cardiomegaly.", "Cardiomegaly.", "No effusion."]
+
+
+def columns(matrix: np.ndarray) -> list[set[str]]:
+    return [{name for name, held in zip(CATEGORY_NAMES, row, strict=True) if held} for row in matrix]
+
+
+def test_matrices_hold_what_is_named():
+    assert columns(named_matrix(REFERENCES, uncertain_counts=True)) == [{"Pleural effusion"}, {"Cardiomegaly", "Edema"}, set()]
+    assert columns(named_matrix(HYPOTHESES, uncertain_counts=False)) == [{"Cardiomegaly"}, {"Cardiomegaly"}, set()]
+    assert columns(box_matrix([["Edema", "Edema"], []])) == [{"Edema"}, set()]
+    assert box_matrix([]).shape == (0, 22)
+
+
+def test_agreement_by_hand():
+    """Truth: effusion; cardiomegaly, edema; nothing. Claimed: effusion, cardiomegaly; cardiomegaly; nothing."""
+    scores = agreement(named_matrix(REFERENCES, uncertain_counts=True), named_matrix(HYPOTHESES, uncertain_counts=True))
+    assert scores["micro_precision"] == pytest.approx(2 / 3)
+    assert scores["micro_recall"] == pytest.approx(2 / 3)
+    assert scores["micro_f1"] == pytest.approx(2 / 3)
+    assert scores["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert scores["per_class"]["Edema"] == {"precision": None, "recall": 0.0, "f1": 0.0, "true": 1, "claimed": 0}
+    assert set(scores["per_class"]) == {"Pleural effusion", "Cardiomegaly", "Edema"}
+    assert len(scores["classes_without_truth"]) == 19
+    doubt_is_no = agreement(named_matrix(REFERENCES, uncertain_counts=False), named_matrix(HYPOTHESES, uncertain_counts=False))
+    assert doubt_is_no["micro_recall"] == pytest.approx(1 / 3)
+
+
+def test_saying_nothing_is_not_right():
+    nothing, something = np.zeros((2, 22), dtype=bool), np.eye(2, 22, dtype=bool)
+    assert agreement(something, nothing)["micro_f1"] == 0
+    assert agreement(nothing, something)["micro_f1"] == 0
+    assert agreement(nothing, something)["macro_f1"] is None
+    assert agreement(nothing, nothing)["micro_f1"] is None
+
+
+def test_resampled_f1_is_the_f1_of_the_reports_drawn():
+    rng = np.random.default_rng(0)
+    truth, claimed = rng.random((30, 22)) < 0.2, rng.random((30, 22)) < 0.2
+    counts = rng.integers(0, 3, size=(30, 5))
+    drawn = resampled_f1(truth, claimed, counts)
+    for column in range(5):
+        rows = np.repeat(np.arange(30), counts[:, column])
+        again = agreement(truth[rows], claimed[rows])
+        assert drawn["micro_f1"][column] == pytest.approx(again["micro_f1"])
+        assert drawn["macro_f1"][column] == pytest.approx(again["macro_f1"])
+    assert np.isnan(resampled_f1(truth, claimed, np.zeros((30, 1)))["micro_f1"]).all()
+
+
+def test_sentences_against_boxes():
+    sentences = [
+        [
+            {"text": "there is a left pleural effusion .", "boxes": [1, 0]},
+            {"text": "the heart is enlarged .", "boxes": [1]},
+            {"text": "no pneumothorax .", "boxes": [0]},
+        ],
+        [{"text": "there is a nodule .", "boxes": []}],
+    ]
+    labels = [["Cardiomegaly", "Pleural effusion"], ["Edema"]]
+    assert sentence_grounding(sentences, labels) == {
+        "sentences_naming_a_lesion": 3,
+        "with_box_of_the_class": pytest.approx(2 / 3),
+        "with_listed_box": pytest.approx(2 / 3),
+        "with_listed_box_of_the_class": pytest.approx(1 / 3),
+    }
+    assert sentence_grounding([[]], [[]])["with_listed_box"] is None
+
+
+def test_sides_of_lesions_that_both_name():
+    references = ["Left effusion. Right nodule.", "Bilateral effusions.", "Cardiomegaly.", "Left effusion."]
+    hypotheses = ["Right effusion. Right nodule.", "Left effusion.", "Cardiomegaly.", "No left effusion."]
+    assert side_agreement(references, hypotheses) == {
+        "compared": 3,
+        "same_side": pytest.approx(1 / 3),
+        "wrong_side": pytest.approx(1 / 3),
+    }
+    assert side_agreement([""], [""]) == {"compared": 0, "same_side": None, "wrong_side": None}

@@ -1,0 +1,80 @@
+"""Grounding score: most attended box against drawn lesions and against a random box."""
+
+from typing import Any
+
+import pytest
+
+from d2rnet.errors import DatasetError
+from d2rnet.evaluation.grounding import grounding_score, read_demo_truth
+from d2rnet.io import write_jsonl
+
+ENTRIES = {
+    "a": {"boxes": [[0, 0, 10, 10], [50, 50, 20, 20]], "labels": ["Cardiomegaly", "Nodule/Mass"]},
+    "b": {"boxes": [], "labels": []},
+}
+TRUTH = {"a": [("Nodule/Mass", [51, 50, 70, 70]), ("Cardiomegaly", [0, 0, 100, 100])], "b": []}
+
+
+def report(name: str, *sentences: tuple[str, list[int]]) -> dict[str, Any]:
+    return {"id": name, "sentences": [{"text": text, "boxes": boxes} for text, boxes in sentences]}
+
+
+def test_rates_by_hand():
+    generated = [
+        report(
+            "a",
+            ("there is a nodule in the left lung .", [1, 0]),  # hit; one of two boxes would hit
+            ("a nodule is seen .", [0, 1]),  # the most attended box misses
+            ("the heart is enlarged .", [0]),  # IoU 0.01 with the heart: a miss, and so would be any box
+            ("there is a left pleural effusion .", []),  # not in the image, no box listed
+            ("no pneumothorax .", [0]),  # names no lesion as there
+        ),
+        report("b", ("possible left nodule .", [])),  # no box to attend to
+    ]
+    assert grounding_score(generated, ENTRIES, TRUTH) == {
+        "sentences": 4,
+        "sentences_of_entries_without_boxes": 1,
+        "entries_without_truth": 0,
+        "hit_rate": pytest.approx(1 / 4),
+        "random_hit_rate": pytest.approx((0.5 + 0.5) / 4),
+        "ratio": pytest.approx(1.0),
+        "listed_rate": pytest.approx(3 / 4),
+        "true_sentences": 3,
+        "true_hit_rate": pytest.approx(1 / 3),
+        "true_random_hit_rate": pytest.approx(1 / 3),
+    }
+
+
+@pytest.mark.parametrize(("shift", "hits"), [(0, 1.0), (6, 1.0), (7, 0.0)])
+def test_overlap_of_half_is_the_least(shift: float, hits: float):
+    """Boxes of 20 x 20 shifted by 6 px share 280 of 520 (0.54), by 7 px 260 of 540 (0.48)."""
+    truth = {"a": [("Nodule/Mass", [50 + shift, 50, 70 + shift, 70])]}
+    assert grounding_score([report("a", ("a nodule .", [1]))], ENTRIES, truth)["hit_rate"] == hits
+
+
+def test_class_of_the_sentence_decides():
+    """The nodule's box is no hit for a sentence about the heart."""
+    assert grounding_score([report("a", ("cardiomegaly .", [1]))], ENTRIES, TRUTH)["hit_rate"] == 0
+
+
+def test_images_without_truth_are_counted_not_scored():
+    found = grounding_score([report("a", ("a nodule .", [1]))], ENTRIES, {})
+    assert (found["entries_without_truth"], found["sentences"], found["hit_rate"]) == (1, 0, None)
+
+
+def test_boxes_and_ids_of_another_run_are_refused():
+    with pytest.raises(DatasetError, match="report zz: not among the entries"):
+        grounding_score([report("zz", ("a nodule .", [0]))], ENTRIES, TRUTH)
+    with pytest.raises(DatasetError, match=r"lists boxes \[2\]; its entry has 2"):
+        grounding_score([report("a", ("a nodule .", [2]))], ENTRIES, TRUTH)
+
+
+def test_demo_truth(tmp_path):
+    line = {"image_id": "x", "boxes": [{"class": "Edema", "bbox_xyxy": [1, 2, 3, 4], "side": "left"}]}
+    write_jsonl(tmp_path / "truth.jsonl", [line, {"image_id": "y", "boxes": []}])
+    assert read_demo_truth(tmp_path / "truth.jsonl") == {"x": [("Edema", [1, 2, 3, 4])], "y": []}
+    write_jsonl(tmp_path / "truth.jsonl", [{"image_id": "x"}])
+    with pytest.raises(DatasetError, match="line 1 has no 'boxes'"):
+        read_demo_truth(tmp_path / "truth.jsonl")
+    with pytest.raises(FileNotFoundError, match="make-demo-cohort"):
+        read_demo_truth(tmp_path / "absent.jsonl")
