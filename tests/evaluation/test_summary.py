@@ -70,6 +70,27 @@ def test_each_figure_stands_beside_its_control(run: dict[str, Any], capsys: pyte
     assert "synthetic" not in text
 
 
+def test_intervals_and_the_paired_difference_are_shown(run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = json.loads(run["detector_metrics"].read_text())
+    teacher = metrics["ema_teacher"] | {
+        "voc_mAP40_22": 0.5,
+        "froc_mean": None,
+        "intervals": {"AP50": [0.55, 0.671], "froc_mean": None},
+    }
+    difference = {
+        "AP50": {"difference": 0.0625, "interval": [-0.01, 0.13]},
+        "froc_mean": {"difference": None, "interval": None},
+    }
+    change(run["detector_metrics"], {"ema_teacher": teacher, "teacher_minus_student": difference})
+    summarize(**run)
+    text = capsys.readouterr().out
+    assert cells(text, "AP50, EMA teacher")[1] == "0.613 [0.550, 0.671]"
+    assert cells(text, "VOC mAP 22, EMA teacher")[1:3] == ["0.500", "student -"]
+    assert cells(text, "FROC mean, EMA teacher")[1] == "-"
+    assert "- EMA teacher minus student, paired: AP50 0.062 [-0.010, 0.130], FROC mean -." in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
 def test_files_hold_what_the_terminal_shows(run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     summarize(**run)
     assert (run["output"] / "summary.md").read_text() == capsys.readouterr().out

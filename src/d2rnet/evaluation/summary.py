@@ -27,7 +27,16 @@ FEW_NOTE = (
     "Few test cases ({images} images for the detector, {reports} reports): a smoke test. The figures show that the files go "
     "all the way through, nothing more."
 )
-DETECTOR_ROWS = ("AP50", "AP40", "AP75", "AP")
+DETECTOR_ROWS = {
+    "AP50": "AP50",
+    "AP40": "AP40",
+    "AP75": "AP75",
+    "AP": "AP",
+    "voc_mAP40_22": "VOC mAP 22",
+    "voc_mAP40_14": "VOC mAP 14",
+    "froc_mean": "FROC mean",
+    "auroc_any_finding": "AUROC finding",
+}
 DETECTOR_REQUIRED = ("AP50", "AP40")
 REPORT_ROWS = {
     "bleu_1": "BLEU-1",
@@ -38,7 +47,14 @@ REPORT_ROWS = {
 }
 LEGEND = (
     "shuffled: the same reports against references of other studies; a model that ignores its image scores the same there. "
-    "commonest: the most frequent training report as the answer to every image."
+    "commonest: the most frequent training report as the answer to every image. nearest: the report of the training image that "
+    "looks most alike. Lesion F1: the 22 classes that generated and reference report name, doubtful mentions included."
+)
+GENERATED, LESION_CONVENTION = "generated", "lesion22_uncertain_positive"
+LESION_BASELINES = {"most_frequent_report": "commonest", "nearest_training_report": "nearest", "no_box_model": "no boxes"}
+DETECTOR_LEGEND = (
+    "brackets: bootstrap 95 % interval over test images. VOC mAP: PASCAL VOC 2010 at IoU > 0.4, 22 classes and the 14 of "
+    "VinBigData. FROC mean: sensitivity, mean over 1/8 to 8 false positives an image. AUROC finding: has the image a box?"
 )
 MOST_LEAVES_SHOWN = 6
 WIDTH = 118  # columns
@@ -124,9 +140,25 @@ def detector_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
             if key not in network:
                 found = ", ".join(network)
                 raise DatasetError(f"{path}: {name} has no '{key}' (it has {found}); run evaluate-detector again.")
-    for key in DETECTOR_ROWS:
+    for key, name in DETECTOR_ROWS.items():
         if key in teacher:
-            yield Row(f"{key}, EMA teacher", _number(teacher[key]), f"student {_number(student.get(key))}", measured_on)
+            result = _number(teacher[key]) + _interval(teacher.get("intervals", {}).get(key))
+            yield Row(f"{name}, EMA teacher", result, f"student {_number(student.get(key))}", measured_on)
+
+
+def difference_line(metrics: Mapping[str, Any]) -> str:
+    """Say by how much the EMA teacher is ahead of the student, "" where the file does not."""
+    differences = metrics.get("teacher_minus_student", {})
+    parts = [
+        f"{name} {_number(differences[key]['difference'])}{_interval(differences[key]['interval'])}"
+        for key, name in DETECTOR_ROWS.items()
+        if key in differences
+    ]
+    return f"EMA teacher minus student, paired: {', '.join(parts)}." if parts else ""
+
+
+def _interval(ends: Any) -> str:
+    return f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
 
 
 def report_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
@@ -144,15 +176,33 @@ def report_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
         for section_name, section in zip(names, (scores, shuffled, commonest), strict=True):
             if key not in section:
                 raise DatasetError(f"{path}: {section_name} has no '{key}'; run evaluate-reports again.")
-        compare = f"shuffled {_number(shuffled[key])}, commonest {_number(commonest[key])}"
+        compare = f"shuffled {_number(shuffled[key])}, commonest {_number(commonest[key])}{_nearest(metrics, key)}"
         if scores[key] is None:
             reason = str(metrics.get("notes", {}).get(key, ""))
             yield Row(name, "not run" if reason.startswith("not run") else "-", "see below", measured_on)
         else:
-            yield Row(name, _number(scores[key]), compare, measured_on)
+            result = _number(scores[key]) + _interval(metrics.get("intervals", {}).get(key))
+            yield Row(name, result, compare, measured_on)
+    yield from lesion_rows(metrics, measured_on)
     if "unique_report_rate" in metrics:
         compare = f"references {_number(metrics.get('unique_reference_rate'))}"
         yield Row("different reports / n", _number(metrics["unique_report_rate"]), compare, measured_on)
+
+
+def _nearest(metrics: Mapping[str, Any], key: str) -> str:
+    baseline = metrics.get("nearest_training_report")
+    return f", nearest {_number(baseline.get(key))}" if isinstance(baseline, dict) else ""
+
+
+def lesion_rows(metrics: Mapping[str, Any], measured_on: str) -> Iterator[Row]:
+    """Yield lesion F1, each baseline beside it; nothing for files of before it was there."""
+    systems = metrics.get("clinical", {}).get(LESION_CONVENTION, {})
+    if GENERATED not in systems:
+        return
+    for mean, name in (("micro_f1", "lesion F1, micro"), ("macro_f1", "lesion F1, macro")):
+        ends = metrics.get("intervals", {}).get(f"{LESION_CONVENTION}_{mean}")
+        beside = [f"{short} {_number(systems[key][mean])}" for key, short in LESION_BASELINES.items() if key in systems]
+        yield Row(name, _number(systems[GENERATED][mean]) + _interval(ends), ", ".join(beside), measured_on)
 
 
 def as_markdown(
@@ -183,6 +233,7 @@ def as_markdown(
         "",
     ]
     items = [f"{metric}: {note}" for metric, note in reports.get("notes", {}).items()]
+    items += [DETECTOR_LEGEND, *filter(None, [difference_line(detector)])]
     items += [LEGEND, f"detector protocol: {_one_line(detector['protocol'])}."]
     items += [f"report protocol: {_one_line(reports['protocol'])}."]
     lines += [*_items(items), ""]
@@ -242,6 +293,8 @@ def _paths(output: Path, detector_metrics: Path, report_metrics: Path, reports: 
     if "annotation" in files:
         paths["images with pseudo boxes and reports"] = files["annotation"]
     paths["detector figures, per class"] = str(detector_metrics)
+    if (detector_metrics.parent / "figures").is_dir():
+        paths["curves of the detector"] = str(detector_metrics.parent / "figures")
     paths["report figures"] = str(report_metrics)
     return paths
 
