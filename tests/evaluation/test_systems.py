@@ -10,24 +10,6 @@ from d2rnet.evaluation.caption_scores import METRICS, Scorer
 from d2rnet.evaluation.systems import ALL_METRICS, compare_systems, intervals, score_system, study_counts
 
 WORDS = ["there", "is", "no", "a", "small", "left", "right", "pleural", "effusion", "pneumothorax", "nodule", "heart", "."]
-    "there",
-    "is",
-    "no",
-    "a",
-    "small",
-    "large",
-    "left",
-    "right",
-    "pleural",
-    "effusion",
-    "pneumothorax",
-    "nodule",
-    "heart",
-    "lungs",
-    "clear",
-    "normal",
-    ".",
-]
 
 
 def texts(count: int, seed: int) -> list[str]:

@@ -47,7 +47,7 @@ REPORT_ROWS = {
 }
 LEGEND = (
     "shuffled: the same reports against references of other studies; a model that ignores its image scores the same there. "
-    "commonest: the most frequent training report as the answer to every image. nearest: the report of the training image that "
+    "commonest: the most frequent training report as the answer to every image. nearest: that of the training image that "
     "looks most alike. Lesion F1: the 22 classes that generated and reference report name, doubtful mentions included."
 )
 GENERATED, LESION_CONVENTION = "generated", "lesion22_uncertain_positive"
