@@ -41,9 +41,9 @@ def test_attention_weights_give_the_attention() -> None:
     assert torch.allclose(attention(x, (keys, values), mask), by_hand, atol=1e-6)
 
 
-def literal_memory(memory: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def literal_memory(memory: nn.Module, tokens: torch.Tensor, state: torch.Tensor | None = None) -> torch.Tensor:
     """Relational memory written token by token as R2Gen describes it, without any hoisting."""
-    state = memory.initial(len(tokens), like=tokens)
+    state = memory.initial(len(tokens), like=tokens) if state is None else state
     outputs = []
     for step in range(tokens.shape[1]):
         token = tokens[:, step : step + 1]
@@ -60,9 +60,47 @@ def literal_memory(memory: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 def test_relational_memory_equals_the_literal_one() -> None:
     torch.manual_seed(1)
     memory, tokens = RelationalMemory(8, 3, 2), torch.randn(2, 6, 8)
-    found, last = memory(tokens, memory.initial(2, like=tokens))
+    found = memory(tokens, memory.initial(2, like=tokens))
     assert torch.allclose(found, literal_memory(memory, tokens), atol=1e-6)
-    assert torch.equal(last.flatten(1), found[:, -1])
+
+
+@pytest.mark.parametrize(("length", "slots", "heads"), [(6, 3, 2), (1, 1, 4), (4, 5, 1)])
+def test_gradients_of_the_memory_equal_those_of_the_literal_one(length: int, slots: int, heads: int) -> None:
+    """Of tokens, starting memory and every parameter; the loop has a backward pass of its own."""
+    torch.manual_seed(2)
+    memory = RelationalMemory(8, slots, heads).double()
+    tokens = torch.randn(2, length, 8, dtype=torch.float64, requires_grad=True)
+    start = torch.randn(2, slots, 8, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, length, slots * 8, dtype=torch.float64)
+    wanted = [tokens, start, *memory.parameters()]
+    found = torch.autograd.grad((memory(tokens, start) * weight).sum(), wanted)
+    expected = torch.autograd.grad((literal_memory(memory, tokens, start) * weight).sum(), wanted)
+    for one, other in zip(found, expected, strict=True):
+        assert float((one - other).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_memory_under_autocast(kind: torch.dtype) -> None:
+    """Gradients arrive in float32 and close to those of float32."""
+    torch.manual_seed(3)
+    memory, tokens = RelationalMemory(16, 3, 2), torch.randn(4, 8, 16)
+    start, weight = memory.initial(4, like=tokens), torch.randn(4, 8, 48)
+    expected = torch.autograd.grad((memory(tokens, start) * weight).sum(), list(memory.parameters()))
+    with torch.autocast("cpu", dtype=kind):
+        states = memory(tokens, start)
+    assert states.dtype == torch.float32
+    found = torch.autograd.grad((states * weight).sum(), list(memory.parameters()))
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert float((one - other).norm()) < 0.03 * float(other.norm()) + 1e-2
+
+
+def test_memory_goes_backwards_once() -> None:
+    memory, tokens = RelationalMemory(8, 3, 2), torch.randn(2, 3, 8)
+    total = memory(tokens, memory.initial(2, like=tokens)).sum()
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="run it again"):
+        total.backward()
 
 
 def test_memory_starts_as_padded_identity() -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from d2rnet.report.attention import Projection
+from d2rnet.report.relational_memory import MemoryWeights
 
 HIDDEN = float("-inf")
 
@@ -29,7 +30,7 @@ class DecoderState:
         own: (B, G, T, G) mask to add to attention scores: 0 where place (t, g') holds token t of beam g, else -inf.
         cross: for each layer, keys and values of the visual tokens, each (B, H, L, Dh): beams share them.
         cross_mask: (B, 1, 1, L) bool.
-        memory_projections: of RelationalMemory.packed.
+        memory_weights: of RelationalMemory.packed.
         self_projections: for each layer, of MultiHeadAttention.packed.
         length: tokens taken in so far.
     """
@@ -40,7 +41,7 @@ class DecoderState:
     own: Tensor
     cross: list[tuple[Tensor, Tensor]]
     cross_mask: Tensor
-    memory_projections: tuple[Projection, Projection]
+    memory_weights: MemoryWeights
     self_projections: list[Projection]
     length: int = 0
 

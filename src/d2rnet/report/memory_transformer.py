@@ -146,7 +146,7 @@ class MemoryTransformer(nn.Module):
         """
         x = self._embed(token_ids, start=0)
         memory = self.relational_memory.initial(len(x), like=x)
-        scales, shifts = self.conditioned_norms(self.relational_memory(x, memory)[0])
+        scales, shifts = self.conditioned_norms(self.relational_memory(x, memory))
         seen = x.new_zeros(0)
         visible, cross_mask = _causal_mask(token_mask), mask[:, None, None]
         for number, layer in enumerate(self.decoder_layers):
@@ -186,7 +186,7 @@ class MemoryTransformer(nn.Module):
             own=own_places(sources, beams, max_tokens, like=encoded),
             cross=[layer.cross_attention.keys_values(encoded) for layer in self.decoder_layers],
             cross_mask=mask[:, None, None],
-            memory_projections=self.relational_memory.packed(),
+            memory_weights=self.relational_memory.packed(),
             self_projections=[layer.self_attention.packed() for layer in self.decoder_layers],
         )
 
@@ -202,11 +202,11 @@ class MemoryTransformer(nn.Module):
             (R, W) logits of the next token; equal to the last position of :meth:`forward` on the rows' whole prefix.
         """
         x = self._embed(token_ids.unsqueeze(1), start=state.length)  # (R, 1, D)
-        memory, state.memory = self.relational_memory(x, state.memory, state.memory_projections)
+        state.memory = self.relational_memory.step(x.squeeze(1), state.memory, state.memory_weights)
         # The beams of a source are queries of one attention: (R, 1, D) -> (B, G, D).
         by_source = (len(state.cross_mask), -1, self.d_model)
         x = x.view(by_source)
-        scales, shifts = (values.view(-1, *x.shape) for values in self.conditioned_norms(memory))
+        scales, shifts = (values.view(-1, *x.shape) for values in self.conditioned_norms(state.memory.flatten(1).unsqueeze(1)))
         own = state.own_mask()
         for number, layer in enumerate(self.decoder_layers):
             first = NORMS_PER_LAYER * number

@@ -7,11 +7,16 @@ what depends on tokens alone is computed for all tokens at once, and the small n
 Shapes: B sequences, T tokens, M slots, D model width, N conditioned norms.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2rnet.report.attention import MultiHeadAttention, Projection, pack, standardise
+from d2rnet.report.memory_loop import LoopWeights, advance, run_loop
+
+MemoryWeights = tuple[Projection, LoopWeights]  # what reads tokens, what the loop over them needs
 
 
 class RelationalMemory(nn.Module):
@@ -30,44 +35,41 @@ class RelationalMemory(nn.Module):
         """Return the starting memory (count, M, D): rows of the identity matrix, zero beyond its size."""
         return torch.eye(self.num_slots, self.d_model, device=like.device, dtype=like.dtype).expand(count, -1, -1)
 
-    def packed(self) -> tuple[Projection, Projection]:
-        """Join what reads a slot (query, key, value) and what reads a token (key, value, gates): one product each."""
-        return self.attention.packed(), pack(self.attention.key, self.attention.value, self.token_gates)
+    def packed(self) -> MemoryWeights:
+        """Join what reads a token (key, value, gates) and what reads a slot (query, key, value): one product each.
 
-    def forward(
-        self, tokens: Tensor, memory: Tensor, packed: tuple[Projection, Projection] | None = None
-    ) -> tuple[Tensor, Tensor]:
+        Under autocast they have its type, so that they are converted once, not at each token.
+        """
+        layers = cast("tuple[nn.Linear, ...]", (self.attention.output, self.mlp[0], self.mlp[2], self.memory_gates))
+        parts = (
+            *pack(self.attention.key, self.attention.value, self.token_gates),
+            *self.attention.packed(),
+            *(tensor for layer in layers for tensor in (layer.weight, layer.bias)),
+        )
+        device = parts[0].device.type
+        kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else parts[0].dtype
+        weight, bias, *of_loop = (part.to(kind) for part in parts)
+        return (weight, bias), LoopWeights(*of_loop)
+
+    def forward(self, tokens: Tensor, memory: Tensor) -> Tensor:
         """Run over tokens.
 
         Args:
-            tokens: (B, T, D) embedded tokens with positions.
+            tokens: (B, T, D) embedded tokens with positions, T > 0.
             memory: (B, M, D) before the first of them.
-            packed: of :meth:`packed`, where it is kept from call to call.
 
         Returns:
-            (B, T, M * D) memory after each token, that token included, and (B, M, D) the last one.
+            (B, T, M * D) memory after each token, that token included.
         """
-        of_slots, of_tokens = packed or self.packed()
-        split = self.attention.split_heads
-        keys, values, gates = F.linear(tokens, *of_tokens).split([self.d_model, self.d_model, 2 * self.d_model], dim=-1)
-        parts = (
-            split(keys).split(1, 2),
-            split(values).split(1, 2),
-            gates.split(1, 1),
-        )  # a token each: (B, H, 1, Dh), (B, 1, 2 D)
-        states = []
-        for token_keys, token_values, token_gates in zip(*parts, strict=True):
-            query, slot_keys, slot_values = map(split, F.linear(memory, *of_slots).chunk(3, dim=-1))
-            source = torch.cat([slot_keys, token_keys], dim=2), torch.cat([slot_values, token_values], dim=2)
-            proposal = memory + self.attention.attend(query, source)
-            memory = self._gate(memory, proposal + self.mlp(proposal), token_gates)
-            states.append(memory.flatten(1))
-        return torch.stack(states, dim=1), memory
+        of_tokens, of_loop = self.packed()
+        projected = F.linear(tokens.to(of_tokens[0].dtype), *of_tokens)  # (B, T, 4 D): all tokens at once
+        with torch.autocast(tokens.device.type, enabled=False):
+            return run_loop(memory, projected, of_loop, self.attention.num_heads).flatten(2)
 
-    def _gate(self, memory: Tensor, proposal: Tensor, token_gates: Tensor) -> Tensor:
-        """Mix old and new slots (B, M, D); the token's part of the gates (B, 1, 2 D) is the same for all slots."""
-        input_gate, forget_gate = (token_gates + self.memory_gates(memory.tanh())).sigmoid().chunk(2, dim=-1)
-        return input_gate * proposal.tanh() + forget_gate * memory
+    def step(self, token: Tensor, memory: Tensor, packed: MemoryWeights) -> Tensor:
+        """Take in one token (B, D): memory (B, M, D) before -> after; ``packed`` is kept from step to step."""
+        of_tokens, of_loop = packed
+        return advance(memory, F.linear(token, *of_tokens), of_loop, self.attention.num_heads)[0]
 
 
 class MemoryConditionedNorms(nn.Module):
