@@ -227,3 +227,61 @@ def test_annotation_of_another_schema(run: dict[str, Any]) -> None:
 def test_missing_file_is_named(run: dict[str, Any], option: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"absent.*: no such file"):
         evaluate_reports(**{**run, option: run["output"] / "absent"})
+
+
+def baseline(run: dict[str, Any], name: str, texts: dict[str, str]) -> Path:
+    path = run["output"].parent / f"{name}.jsonl"
+    write_jsonl(path, [{"id": key, "hypothesis": text} for key, text in texts.items()])
+    return path
+
+
+def test_intervals_baselines_and_lesions(run: dict[str, Any]) -> None:
+    """Reports against references: cardiomegaly said and there; "no acute effusion" is left out, which costs nothing."""
+    nearest = baseline(
+        run, "nearest", {"a": "clear .", "b1": "clear .", "b2": "clear .", "c": "left effusion .", "other": "x ."}
+    )
+    no_box = baseline(run, "no_box", {"a": "heart is big .", "b1": "clear .", "b2": "clear .", "c": "clear ."})
+    settings = NO_METEOR | {"no_box_reports": str(no_box), "bootstrap_samples": 100}
+    evaluate_reports(**{**run, "settings": settings, "nearest": [nearest]})
+    metrics = json.loads((run["output"] / "metrics.json").read_text())
+    assert set(metrics["against"]) == {"most_frequent_report", "nearest_training_report", "no_box_model"}
+    lesions = metrics["clinical"]["lesion22_uncertain_positive"]
+    assert {name: figures["micro_f1"] for name, figures in lesions.items()} == {
+        "generated": 1.0, "most_frequent_report": 0.0, "nearest_training_report": 0.0, "no_box_model": 1.0,
+    }  # fmt: skip
+    assert lesions["generated"]["per_class"]["Cardiomegaly"]["true"] == 1
+    assert "per_class" not in lesions["no_box_model"]
+    assert metrics["clinical"]["against_boxes_uncertain_positive"]["hypothesis"]["micro_precision"] == 0.0
+    low, high = metrics["intervals"]["rouge_l"]
+    assert low <= metrics["scores"]["rouge_l"] <= high
+    assert metrics["nearest_training_report"]["rouge_l"] < metrics["no_box_model"]["rouge_l"]
+    keys = {row["metric"]: row for row in metrics["table"]}
+    assert keys["rouge_l"]["key"] == "rouge_l[text=r2gen,section=findings,split=test,n=4]"
+    assert keys["rouge_l"]["value"] == metrics["scores"]["rouge_l"] and keys["rouge_l"]["interval"] == [low, high]
+    assert keys["lesion22_uncertain_positive_micro_f1"]["value"] == 1.0
+    lines = [json.loads(line) for line in (run["output"] / "per_report.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["study_id"]) for line in lines] == [("a", "a"), ("b1", "b"), ("b2", "b"), ("c", "c")]
+    assert lines[0]["rouge_l"] == 1.0 and lines[3]["rouge_l"] == 0.0
+    assert lines[0]["hypothesis_lesions"] == {"Cardiomegaly": "present"}
+    assert lines[3]["reference_lesions"] == {"Pleural effusion": "absent"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "complaint"),
+    [
+        ({"a": "x .", "b1": "x ."}, "no report for 2 of 4 entries; expected one for each, such as b2"),
+        ({"a": None, "b1": "x .", "b2": "x .", "c": "x ."}, r"report 1 \(id a\): got None; expected a string"),
+    ],
+)
+def test_baselines_of_other_entries_are_refused(run: dict[str, Any], texts: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(DatasetError, match=complaint):
+        evaluate_reports(**run, nearest=[baseline(run, "nearest", texts)])
+
+
+def test_baseline_of_another_protocol_is_refused(run: dict[str, Any]) -> None:
+    path = run["output"].parent / "nearest.jsonl"
+    write_jsonl(path, [{"id": name, "reference": "Other .", "hypothesis": "x ."} for name in ("a", "b1", "b2", "c")])
+    with pytest.raises(DatasetError, match=r"got reference 'Other \.'; expected 'heart is big \.'"):
+        evaluate_reports(**run, nearest=[path])
+    with pytest.raises(FileNotFoundError, match="reports of a baseline"):
+        evaluate_reports(**run, nearest=[run["output"] / "absent.jsonl"])

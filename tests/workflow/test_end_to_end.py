@@ -33,6 +33,7 @@ def test_every_result_folder_says_how_it_was_made(run):
         "build_annotation",
         "build_vocabulary",
         "train_report_model",
+        "retrieve_reports",
         "evaluate_reports",
     ):
         content = read_json(run / "results" / record / "run.json")
@@ -64,7 +65,9 @@ def test_every_result_folder_says_how_it_was_made(run):
         ("results/train_report_model/metrics.jsonl", 1),
         ("results/train_report_model/run.json", 1),
         ("results/generate_reports/test.jsonl", 2),
+        ("results/retrieve_reports/test.jsonl", 1),
         ("results/evaluate_reports/metrics.json", 2),
+        ("results/evaluate_reports/per_report.jsonl", 1),
         ("results/evaluate_reports/run.json", 1),
         ("results/summarize/summary.json", 1),
     ],
@@ -164,10 +167,38 @@ def test_threshold_change_reuses_everything_before(repository, run, tmp_path):
     assert (copy / "results/predict_boxes/predictions.json").stat().st_mtime_ns == before
 
 
+def test_calibrated_thresholds_come_from_the_validation_split_and_reach_the_annotation(repository, run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, symlinks=True)
+    overlay = copy / "overlay.yaml"
+    overlay.write_text(
+        "annotation: {thresholds: calibrated}\ndetector: {calibration: {wanted_precision: 0.01, min_boxes: 1}}\n"
+    )
+    target = "results/build_annotation/annotation.json"
+    done = snakemake(repository, copy, "--cores", "1", "--configfile", str(repository / TINY), str(overlay), "--", target)
+    assert done.returncode == 0, done.stderr[-3000:]
+    thresholds = read_json(copy / "results/calibrate_thresholds/thresholds.json")
+    page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
+    assert all(f"`{key}`" in page for key in keys(thresholds, 1))
+    assert thresholds["n_images"] == len(load_coco(copy / "resources/labelled/val.json")["images"])
+    record = read_json(copy / "results/build_annotation/run.json")
+    assert record["thresholds"]["source"] == "calibrated"
+    by_class = {name: choice["threshold"] for name, choice in thresholds["classes"].items()}
+    assert record["thresholds"]["by_class"] == by_class
+    for entry in (entry for split in load_annotation(copy / target).values() for entry in split):
+        assert all(score >= by_class[label] for score, label in zip(entry["scores"], entry["labels"], strict=True))
+
+
 def test_snakemake_report_is_one_page_with_the_tables(repository, run, tmp_path):
     page = tmp_path / "report.html"
     done = snakemake(repository, run, "--configfile", str(repository / TINY), "--report", str(page))
     assert done.returncode == 0, done.stderr[-3000:]
     text = page.read_text()
-    for expected in ("summary.md", "from box annotations to written reports", "shuffled references", "Pseudo boxes"):
+    for expected in (
+        "summary.md",
+        "from box annotations to written reports",
+        "shuffled references",
+        "Pseudo boxes",
+        "froc.svg",
+    ):
         assert expected in text
