@@ -4,6 +4,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -155,3 +157,32 @@ def test_a_gpu_for_each_process(settings: Settings) -> None:
         check_processes(too_many, torch.device("cuda"), settings["training"])
     with pytest.raises(ConfigError, match=r"expected cuda, each process takes a GPU"):
         check_processes(2, torch.device("cuda", 0), settings["training"])
+
+
+PARENT_THAT_IS_KILLED = """
+import multiprocessing, os, signal, time
+from d2rnet.detector.processes import _die_with
+
+def work(parent):
+    _die_with(parent)
+    print("alive", flush=True)
+    time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+context = multiprocessing.get_context("fork")
+late = context.Process(target=work, args=(os.getpid() + 1,))  # its parent is another by now
+late.start()
+late.join()
+print(late.exitcode, flush=True)
+context.Process(target=work, args=(os.getpid(),)).start()
+time.sleep(60)
+"""
+
+
+def test_a_process_dies_with_its_parent_even_if_interrupts_are_ignored() -> None:
+    command = [sys.executable, "-c", PARENT_THAT_IS_KILLED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert [parent.stdout.readline() for _ in range(2)] == ["143\n", "alive\n"]
+        parent.kill()
+        assert parent.communicate(timeout=20) == ("", None)  # the pipe closes when the child is dead, too

@@ -4,11 +4,13 @@ The first process of the launcher's group (rank 0) alone writes files and shows 
 prints what the processes log, and turns whatever ended one of them into the error that a single process would have raised.
 """
 
+import ctypes
 import logging
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 EXIT_AFTER_SIGNAL = 143
 EXIT_AFTER_ERROR = 2
+PR_SET_PDEATHSIG = 1
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # The others wait in a collective operation while rank 0 validates or saves.
 COLLECTIVE_TIMEOUT = timedelta(hours=3)
@@ -131,7 +134,7 @@ def run_processes(function: Callable[..., Result], processes: int, device: torch
                 _in_process,
                 processes,
                 dist_url="auto",
-                args=(function, arguments, outbox, records, level),
+                args=(function, arguments, outbox, records, level, os.getpid()),
                 timeout=COLLECTIVE_TIMEOUT,
             )
             return pickle.loads((outbox / "result").read_bytes())
@@ -158,8 +161,11 @@ def _explained(error: Exception, outbox: Path, processes: int, *, stopped: bool)
     )
 
 
-def _in_process(function: Callable[..., Any], arguments: tuple[Any, ...], outbox: Path, records: Any, level: int) -> None:
+def _in_process(
+    function: Callable[..., Any], arguments: tuple[Any, ...], outbox: Path, records: Any, level: int, parent: int
+) -> None:
     """Body of each process of the launcher."""
+    _die_with(parent)
     rank = comm.get_rank()
     _log_to(records, level if rank == 0 else logging.ERROR, rank)
     torch.set_num_threads(max(1, torch.get_num_threads() // comm.get_world_size()))
@@ -177,11 +183,21 @@ def _in_process(function: Callable[..., Any], arguments: tuple[Any, ...], outbox
     dist.destroy_process_group()
 
 
+def _die_with(parent: int) -> None:
+    """Let the kernel kill this process with its parent, whose lock keeps others out of the work folder.
+
+    torch asks for an interrupt instead; a process started in the background of a shell script ignores it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:  # killed while this process was starting
+        raise SystemExit(EXIT_AFTER_SIGNAL)
+
+
 def _log_to(records: Any, level: int, rank: int) -> None:
     """Send the log of a process to its parent."""
     handler = QueueHandler(records)
-    if rank:
-        handler.setFormatter(logging.Formatter(f"process {rank}: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"process {rank}: %(message)s" if rank else "%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("d2rnet").setLevel(level)
     logging.captureWarnings(True)
