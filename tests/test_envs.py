@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from d2rnet.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-RULES = sorted(name.replace("-", "_") for name in COMMANDS if name != "doctor")
+RULES = sorted(name.replace("-", "_") for name in COMMANDS if name not in ("doctor", "compare", "import-r2gen"))
 
 # Import name -> name on the Python index, where they differ.
 DISTRIBUTIONS = {"yaml": "pyyaml", "cv2": "opencv-python-headless", "PIL": "pillow", "ensemble_boxes": "ensemble-boxes"}
