@@ -53,6 +53,7 @@ BOX = [[10.0, 12.0, 30.0, 40.0]]
         ([target([])], LABELLED),
         ([target(BOX), target([], []), target(BOX, [0.9]), target([])], LABELLED | PSEUDO),
         ([target(BOX), target([], [])], LABELLED | PSEUDO),
+        ([target([]), target([], [])], LABELLED | PSEUDO),
     ],
 )
 def test_each_kind_of_image_feeds_its_own_losses(
@@ -112,6 +113,18 @@ def test_detections_carry_the_uncertainty_of_their_own_proposal(network: Unbiase
     assert found.pred_boxes.tensor.tolist() == [[30.0, 30.0, 50.0, 50.0], [0.0, 0.0, 10.0, 10.0]]
     assert found.pred_sigmas.tolist() == [pytest.approx([0.75] * 4), [0.5] * 4]
     assert kept.tolist() == [1, 0]
+
+
+def test_an_image_without_proposals_or_sure_classes_gives_no_detection(network: UnbiasedTeacherRCNN) -> None:
+    head = network.roi_heads.box_predictor
+    head.test_score_thresh = 0.5
+    for count in (0, 2):
+        proposals = Instances((64, 64))
+        proposals.proposal_boxes = Boxes(torch.tensor([[0.0, 0.0, 10.0, 10.0]]).repeat(count, 1))
+        (found,), (kept,) = head.inference((torch.zeros(count, 23), torch.zeros(count, 4), torch.zeros(count, 4)), [proposals])
+        assert (len(found), len(kept)) == (0, 0)
+        assert found.pred_boxes.tensor.shape == found.pred_sigmas.shape == (0, 4)
+        assert found.scores.shape == found.pred_classes.shape == (0,)
 
 
 def sampled(made: Instances) -> Instances:

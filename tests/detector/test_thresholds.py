@@ -45,6 +45,14 @@ def test_adaptive_thresholds_by_hand() -> None:
     assert thresholds.values.tolist() == pytest.approx([0.25 * 0.75 + 0.75 * value for value in found])
 
 
+def test_the_older_share_is_the_one_that_is_kept() -> None:
+    thresholds = AdaptiveThresholds(training(adaptive_keep_rate=0.75, adaptive_box_share=1.0), [0.6], CPU)
+    for score in (0.455, 0.855):
+        thresholds.observe([detections([score], [0])], 1)
+    # Boxes an image: 0.75 * 0.25 of score 0.45 and 0.25 of 0.85, over 0.4375 known: 3/7 and 4/7, of which 0.6 are wanted.
+    assert thresholds.values.item() == pytest.approx(0.5625 * 0.75 + 0.4375 * 0.46)
+
+
 def test_limits() -> None:
     thresholds = AdaptiveThresholds(training(adaptive_keep_rate=1e-9), [0.0, 5.0], CPU)
     thresholds.observe([detections([0.99, 1.0, 0.3], [0, 0, 1])], 1)
