@@ -171,7 +171,8 @@ def soft_target_loss(scores: Tensor, valid: Tensor, likeness: Tensor, temperatur
     outside = ~(valid[:, None] & valid)
     targets = (likeness / temperature).masked_fill(outside, NOWHERE).softmax(dim=1)
     logits = (scores / temperature).masked_fill(outside, NOWHERE)
-    per_entry = -(targets * (logits.log_softmax(dim=1) + logits.T.log_softmax(dim=1))).sum(dim=1) / 2
+    log_shares = (logits.log_softmax(dim=1) / 2 + logits.T.log_softmax(dim=1) / 2).masked_fill(outside, 0.0)
+    per_entry = -(targets * log_shares).sum(dim=1)
     return (per_entry * valid).sum() / valid.sum().clamp(min=1)
 
 
@@ -199,7 +200,7 @@ class Alignment(nn.Module):
                 "leaves no lesion token to align. Set it to none, or the branch to roi_align or crop."
             )
         width = settings["embed_dim"]
-        self.text_encoder = make_text_encoder(settings, vocabulary)
+        self.text_encoder = make_text_encoder(settings, vocabulary, dropout=model["dropout"])
         self.words = nn.Linear(self.text_encoder.width, width)
         self.regions, self.boundaries = nn.ModuleDict(), nn.ModuleDict()
         if settings["local"] != "none":

@@ -18,7 +18,6 @@ PATCH_SIDES = (2, 4)
 CHAIN_LENGTH = 3
 CHANNEL_KERNEL = 3
 SPATIAL_KERNEL = 7
-DROPOUT = 0.1
 
 
 class PatchAttention(nn.Module):
@@ -51,8 +50,8 @@ class PatchAttention(nn.Module):
 class LesionEnhancement(nn.Module):
     """LERA."""
 
-    def __init__(self, channels: int = 3) -> None:
-        """Make the block; the output has as many channels as the input."""
+    def __init__(self, channels: int, dropout: float) -> None:
+        """Make the block for ``channels`` channels in and out; ``dropout`` leaves out whole channels."""
         super().__init__()
         self.skip = nn.Conv2d(channels, channels, 1)
         self.patches = nn.ModuleList(PatchAttention(channels, side) for side in PATCH_SIDES)
@@ -62,7 +61,7 @@ class LesionEnhancement(nn.Module):
         )
         self.channel_attention = nn.Conv1d(1, 1, CHANNEL_KERNEL, padding=CHANNEL_KERNEL // 2, bias=False)
         self.spatial_attention = nn.Conv2d(2, 1, SPATIAL_KERNEL, padding=SPATIAL_KERNEL // 2, bias=False)
-        self.dropout = nn.Dropout2d(DROPOUT)
+        self.dropout = nn.Dropout2d(dropout)
         self.norm = GlobalBatchNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -49,15 +49,16 @@ class RoiFeatures(nn.Module):
 class CropFeatures(nn.Module):
     """Appearance of lesions, from their full-resolution crops."""
 
-    def __init__(self, *, first_width: int, enhance: bool) -> None:
+    def __init__(self, *, first_width: int, enhance: bool, dropout: float) -> None:
         """Make the network.
 
         Args:
             first_width: channels of the first of five convolutions, doubled by each next one.
             enhance: whether LERA goes before it.
+            dropout: of LERA.
         """
         super().__init__()
-        self.enhancement = LesionEnhancement(CROP_CHANNELS) if enhance else nn.Identity()
+        self.enhancement = LesionEnhancement(CROP_CHANNELS, dropout) if enhance else nn.Identity()
         self.convolutions = nn.Sequential()
         incoming = CROP_CHANNELS
         for number, stride in enumerate(CROP_STRIDES):
@@ -79,8 +80,9 @@ def normalise_crops(crops: Tensor) -> Tensor:
     The standard deviation counts as 0.01 of the grey range at least, so that an even crop stays even.
     """
     values = crops.unsqueeze(1).float() / 255
-    std, mean = torch.std_mean(values, dim=(2, 3), keepdim=True, correction=0)
-    return (values - mean) / std.clamp(min=LEAST_STD)
+    centred = values - values.mean(dim=(2, 3), keepdim=True)
+    std = centred.square().mean(dim=(2, 3), keepdim=True).sqrt()
+    return centred / std.clamp(min=LEAST_STD)
 
 
 class LesionEncoder(nn.Module):
@@ -134,8 +136,9 @@ class LesionEncoder(nn.Module):
         """
         mask = batch.lesion_mask
         tokens = feature_map.new_zeros(*mask.shape, self.norm.normalized_shape[0])
-        # Batch norm adds up over processes, so that one without a lesion has to take part where another has one.
-        if not sum_over_processes(mask.sum()):
+        # In training, batch norm adds up over processes: one without a lesion has to take part where another has one.
+        count = mask.sum()
+        if not (sum_over_processes(count) if self.training else count):
             return tokens
         found = self.appearance(self.features(feature_map, batch))  # (L, D)
         if self.category is not None:
@@ -172,7 +175,11 @@ def make_lesion_encoder(settings: dict[str, Any], *, channels: int, stride: int,
     """
     branches: dict[str, Callable[[], RoiFeatures | CropFeatures]] = {
         "roi_align": lambda: RoiFeatures(channels=channels, stride=stride, roi_size=settings["lesion_roi_size"]),
-        "crop": lambda: CropFeatures(first_width=settings["crop_width"], enhance=settings["lesion_enhancement"] == "lera"),
+        "crop": lambda: CropFeatures(
+            first_width=settings["crop_width"],
+            enhance=settings["lesion_enhancement"] == "lera",
+            dropout=settings["dropout"],
+        ),
     }
     if settings["lesion_branch"] == "none":
         return None

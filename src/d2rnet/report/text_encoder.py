@@ -25,7 +25,6 @@ from d2rnet.report.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK
 
 SETTING = "report.training.alignment.text_encoder_weights"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", ".txt")
-DROPOUT = 0.1
 
 
 @dataclass
@@ -48,7 +47,7 @@ class TextEncoder(Protocol):
 class SmallTextEncoder(nn.Module):
     """A few Transformer layers over the model's vocabulary; the features are as wide as the space of the losses."""
 
-    def __init__(self, vocabulary: Vocabulary, *, width: int, num_layers: int, num_heads: int) -> None:
+    def __init__(self, vocabulary: Vocabulary, *, width: int, num_layers: int, num_heads: int, dropout: float) -> None:
         """Make the encoder with random weights.
 
         Raises:
@@ -62,7 +61,7 @@ class SmallTextEncoder(nn.Module):
         self.width = width
         self.stop_id = vocabulary.ids.get(SENTENCE_END, UNK_ID)
         self.embedding = nn.Embedding(len(vocabulary), width, padding_idx=PAD_ID)
-        self.layers = nn.ModuleList(EncoderLayer(width, 2 * width, num_heads, DROPOUT) for _ in range(num_layers))
+        self.layers = nn.ModuleList(EncoderLayer(width, 2 * width, num_heads, dropout) for _ in range(num_layers))
         self.norm = LayerNorm(width)
 
     def forward(self, token_ids: Tensor, *, by_sentence: bool) -> Words:
@@ -172,10 +171,16 @@ def encoder_files(settings: dict[str, Any]) -> dict[str, Path]:
     return {f"text_encoder_{path.name}": path for path in sorted(folder.iterdir()) if path.suffix in WEIGHT_SUFFIXES}
 
 
-def make_text_encoder(settings: dict[str, Any], vocabulary: Vocabulary) -> SmallTextEncoder | PretrainedTextEncoder:
-    """Make the encoder that section ``report.training.alignment`` asks for."""
+def make_text_encoder(
+    settings: dict[str, Any], vocabulary: Vocabulary, *, dropout: float
+) -> SmallTextEncoder | PretrainedTextEncoder:
+    """Make the encoder that section ``report.training.alignment`` asks for; ``dropout`` is the small one's."""
     if settings["text_encoder_weights"] is not None:
         return PretrainedTextEncoder(settings["text_encoder_weights"], vocabulary)
     return SmallTextEncoder(
-        vocabulary, width=settings["embed_dim"], num_layers=settings["text_layers"], num_heads=settings["text_heads"]
+        vocabulary,
+        width=settings["embed_dim"],
+        num_layers=settings["text_layers"],
+        num_heads=settings["text_heads"],
+        dropout=dropout,
     )
