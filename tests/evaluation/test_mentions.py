@@ -115,6 +115,7 @@ def test_sentences_are_cut_at_full_stops_only():
         ("consoldation", "consolidation"),  # one missing
         ("atelectesis", "atelectasis"),  # one wrong
         ("cardiomeagely", "cardiomeagely"),  # two slips stay
+        ("nodulemass scarringatelectasis", "nodule mass scarring atelectasis"),  # "/" that r2gen cleaning took out
         ("modules perfusion infusion capacity", "modules perfusion infusion capacity"),  # other words stay
         ("Ground-glass/air-space (left): oedema", "ground glass air space ; left ; , edema"),
     ],

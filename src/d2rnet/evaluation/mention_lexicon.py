@@ -49,7 +49,7 @@ _DEVICE = r"(?:pace ?makers?|pacer|aicd|icd|defibrillators?|(?:device|pulse) gen
 PATTERNS: Mapping[str, tuple[str, ...]] = {
     "Aortic enlargement": (
         rf"{_AORTA}{_gap(6)} {_AORTIC}{_NOT_OTHER}",
-        rf"{_AORTIC}(?: and(?: or)? [a-z]+)?{_gap(6)} {_AORTA}",
+        rf"{_AORTIC}(?: (?:,|and(?: or)?) [a-z]+)?{_gap(6)} {_AORTA}",
     ),
     "Atelectasis": (
         r"atelec\w+",
@@ -191,5 +191,11 @@ SPELLINGS: tuple[str, ...] = (
     "fracture", "fractures", "clavicle", "thickening", "fibrosis", "scarring", "reticular", "cavitary", "costophrenic",
     "pulmonary", "bilateral", "without", "evidence", "possible", "pacemaker", "hernia", "nodular", "nodules",
 )  # fmt: skip
+# Words that r2gen text glues together where the report had a slash between them ("nodulemass").
+GLUED: frozenset[str] = frozenset(SPELLINGS) | {
+    "nodule", "mass", "scar", "airspace", "ectasia", "ectatic", "tortuosity", "pacer", "defibrillator", "icd", "aicd",
+    "parenchymal", "fibrotic", "edema", "mildly", "subsegmental", "crowding", "retrocrural", "ill", "thickened", "calcific",
+    "hiatal", "disease", "process", "congestion",
+}  # fmt: skip
 # Correct words that are one slip away from a spelling above.
 NOT_SLIPS: frozenset[str] = frozenset(("enlarge", "enlarges", "fractured", "cavity", "nodule", "effusive", "infiltrated"))

@@ -7,13 +7,14 @@ of mention_context.py read from a comma is then read from verbs and conjunctions
 import re
 from functools import lru_cache
 
-from d2rnet.evaluation.mention_lexicon import NOT_SLIPS, SPELLINGS
+from d2rnet.evaluation.mention_lexicon import GLUED, NOT_SLIPS, SPELLINGS
 
 _ABBREVIATION = re.compile(r"\b(vs|approx|dr|st|no|i\.e|e\.g|cf)\.(?=\s+[a-z0-9])", flags=re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[!;])\s+|(?<=[.?])(?:\s+|(?=[A-Z][a-z]))|\n\s*\n")
 _QUESTION = re.compile(r"\?\s*(?=[a-z])")  # before a small letter: "? infiltrate"
 _WORD = re.compile(r"[a-z0-9]+(?:\.[0-9]+)?|[,;]")
 _SLIP_LENGTH = 7  # letters; shorter words are one slip away from too many others
+_SHORTEST_GLUED = 3  # letters
 _BRITISH = (("oedema", "edema"), ("haemo", "hemo"), ("tumour", "tumor"), ("grey", "gray"))
 
 
@@ -42,9 +43,12 @@ def normalise_sentence(sentence: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _mended(word: str) -> str:
-    """Return the known spelling that a long unknown word is one slip away from; else the word."""
+    """Part two words that lost the slash between them, or return the spelling that a long word is one slip away from."""
     if len(word) < _SLIP_LENGTH or word in NOT_SLIPS or word in SPELLINGS:
         return word
+    for cut in range(_SHORTEST_GLUED, len(word) - _SHORTEST_GLUED + 1):
+        if word[:cut] in GLUED and word[cut:] in GLUED:
+            return f"{word[:cut]} {word[cut:]}"
     near = [known for known in SPELLINGS if known[0] == word[0] and _one_slip(word, known)]
     return near[0] if near else word
 
