@@ -91,12 +91,22 @@ def plan_with(repository, directory, overlay) -> set[str]:
         ({"detector": {"evaluation": {"bootstrap_seed": 1}}}, {"evaluate_detector", "summarize", "all"}),
         ({"evaluation": {"shuffle_seed": 5}}, {"evaluate_reports", "summarize", "all"}),
         ({"runtime": {"threads": 1, "workers": 1}}, set()),
-        ({"runtime": {"device": "cuda", "gpus": 1}}, set()),
+        ({"runtime": {"device": "cuda", "gpus": 2}}, set()),
     ],
     ids=["nothing", "threshold", "calibrated", "calibration unused", "bootstrap_seed", "shuffle_seed", "threads", "device"],
 )
 def test_a_changed_setting_runs_what_depends_on_it_and_nothing_before(repository, finished, overlay, expected):
     assert plan_with(repository, finished, overlay) == expected
+
+
+def test_gpus_of_the_detector_are_shared_by_processes_of_one_command(repository, tmp_path):
+    """SLURM's plugin starts a command once a GPU unless the rule asks for no tasks."""
+    path = tmp_path / "overlay.yaml"
+    path.write_text("runtime: {gpus: 2}")
+    done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "train_detector", "--configfile", str(path))
+    job = done.stdout.split("rule train_detector:")[1]
+    assert "--processes 2 " in job
+    assert "gpu=2" in job and "tasks=0" in job
 
 
 def test_misspelled_key_stops_before_anything_runs(repository, tmp_path):

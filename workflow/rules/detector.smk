@@ -91,7 +91,7 @@ rule evaluate_detector:
     resources:
         mem_mb=4000,
         runtime=120,
-        gpu=config["runtime"]["gpus"],
+        gpu=min(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
     params:
         model=subpath(input.config, parent=True),
@@ -122,7 +122,7 @@ rule predict_boxes_shard:
     resources:
         mem_mb=4000,
         runtime=1440,
-        gpu=config["runtime"]["gpus"],
+        gpu=min(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
     params:
         model=subpath(input.config, parent=True),
