@@ -104,9 +104,9 @@ def test_gpus_of_the_detector_are_shared_by_processes_of_one_command(repository,
     path = tmp_path / "overlay.yaml"
     path.write_text("runtime: {gpus: 2}")
     done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "train_detector", "--configfile", str(path))
-    job = done.stdout.split("rule train_detector:")[1]
+    job = done.stdout[done.stdout.index("Train the Unbiased Teacher v2 detector") :]
     assert "--processes 2 " in job
-    assert "gpu=2" in job and "tasks=0" in job
+    assert "gpu=2, tasks=0" in job
 
 
 def test_misspelled_key_stops_before_anything_runs(repository, tmp_path):
