@@ -52,6 +52,11 @@ def test_overlap_of_half_is_the_least(shift: float, hits: float):
     assert grounding_score([report("a", ("a nodule .", [1]))], ENTRIES, truth)["hit_rate"] == hits
 
 
+def test_the_first_listed_box_counts():
+    for boxes, hits in (([1, 0], 1.0), ([0, 1], 0.0)):
+        assert grounding_score([report("a", ("a nodule .", boxes))], ENTRIES, TRUTH)["hit_rate"] == hits
+
+
 def test_class_of_the_sentence_decides():
     """The nodule's box is no hit for a sentence about the heart."""
     assert grounding_score([report("a", ("cardiomegaly .", [1]))], ENTRIES, TRUTH)["hit_rate"] == 0
