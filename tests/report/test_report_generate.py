@@ -111,6 +111,48 @@ def test_a_box_must_stand_out_from_the_rest_of_the_report(contrast: float, boxes
     assert [sentence["boxes"] for sentence in found] == boxes
 
 
+def test_a_cut_sentence_gets_no_boxes() -> None:
+    attention = torch.tensor([[0.4], [0.2], [0.4], [0.4]])
+    options = {"least_share": 0.1, "least_contrast": 0.0}
+    found = ground_sentences(["a", ".", "b", "c"], attention, cut=True, **options)
+    assert [sentence["boxes"] for sentence in found] == [[0], []]
+    found = ground_sentences(["a", ".", "b", "."], attention, cut=True, **options)
+    assert [sentence["boxes"] for sentence in found] == [[0], [0]]
+    found = ground_sentences(["a", ".", "b", "c"], attention, cut=False, **options)
+    assert [sentence["boxes"] for sentence in found] == [[0], [0]]
+
+
+def test_cut_reports_are_counted(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    """This model never ends by itself: nothing says that its reports are complete."""
+    rows = generate(cohort, model, tmp_path / "test.jsonl", report_settings["generation"] | {"grounding_share": 0.0})
+    counts = json.loads((tmp_path / "test.run.json").read_text())["counts"]
+    assert counts["cut_at_max_tokens"] == sum(len(row["hypothesis"].split()) == 12 for row in rows) > 0
+    for row in rows:
+        if len(row["hypothesis"].split()) == 12 and not row["hypothesis"].endswith("."):
+            assert row["sentences"][-1]["boxes"] == []
+
+
+def test_sampled_reports_do_not_depend_on_shards(
+    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]
+) -> None:
+    settings = report_settings["generation"] | {"method": "sample", "seed": 3}
+    whole = generate(cohort, model, tmp_path / "one.jsonl", settings)
+    halves = [generate(cohort, model, tmp_path / f"{n}.jsonl", settings, shard=n, shards=2) for n in (1, 2)]
+    assert halves[0] + halves[1] == whole
+    assert generate(cohort, model, tmp_path / "again.jsonl", settings) == whole
+    other = generate(cohort, model, tmp_path / "other.jsonl", settings | {"seed": 4})
+    assert [row["hypothesis"] for row in other] != [row["hypothesis"] for row in whole]
+    assert json.loads((tmp_path / "one.run.json").read_text())["seeds"] == {"sampling": 3}
+
+
+def test_bfloat16_writes_reports(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    precise = generate(cohort, model, tmp_path / "32.jsonl", report_settings["generation"])
+    rough = generate(cohort, model, tmp_path / "16.jsonl", report_settings["generation"] | {"precision": "bf16-true"})
+    for one, other in zip(precise, rough, strict=True):
+        assert other["log_prob"] == pytest.approx(one["log_prob"], rel=0.1)
+        assert other["log_prob"] != one["log_prob"]
+
+
 def test_the_only_sentence_needs_no_contrast() -> None:
     attention = torch.tensor([[0.4, 0.0], [0.2, 0.1]])
     assert ground_sentences(["a", "."], attention, least_share=0.1, least_contrast=2.0) == [{"text": "a .", "boxes": [0]}]

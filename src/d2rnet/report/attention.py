@@ -68,7 +68,7 @@ class MultiHeadAttention(nn.Module):
         scores = self.split_heads(self.query(x)) @ keys.transpose(-1, -2) / math.sqrt(keys.shape[-1])
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        return scores.softmax(dim=-1)
+        return scores.softmax(dim=-1, dtype=torch.float32 if scores.dtype == torch.bfloat16 else None)
 
 
 def pack(*layers: nn.Linear) -> Projection:

@@ -7,6 +7,7 @@ depend on how many shards there are.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from d2rnet.io import read_jsonl, write_jsonl
 from d2rnet.progress import track
 from d2rnet.provenance import write_run_record
 from d2rnet.report.dataset import Batch, Entry, ReportDataset, crop_arguments, image_sources
-from d2rnet.report.decoding import SearchOptions
+from d2rnet.report.decoding import Decoded, SearchOptions
 from d2rnet.report.image_cache import DirectImages
+from d2rnet.report.model import Encoded
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel, load_model
-from d2rnet.report.text import clean_report, split_sentences
+from d2rnet.report.sampling import SamplingOptions, entry_draws, sample_reports
+from d2rnet.report.text import SENTENCE_END, clean_report, split_sentences
 from d2rnet.report.training_task import make_loader
-from d2rnet.report.vocabulary import BOS_ID
+from d2rnet.report.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 log = logging.getLogger(__name__)
 LOG_PROB_DIGITS = 5
@@ -43,7 +46,7 @@ def generate_reports(
     device: str,
     settings: dict[str, Any],
 ) -> None:
-    """Write the reports of one shard of a split by beam search.
+    """Write the reports of one shard of a split, by beam search or sampling.
 
     Args:
         annotation: annotation.json.
@@ -69,16 +72,22 @@ def generate_reports(
         raise DatasetError(f"{annotation}: split '{settings['split']}' is empty; expected entries to write reports for.")
     start, end = shard_bounds(len(entries), batch_size=settings["batch_size"], shard=shard, shards=shards)
     mine = entries[start:end]
-    records = _write_reports(loaded, mine, image_root, settings, torch_device)
+    if settings["precision"] == "bf16-true":
+        loaded.model.transformer.to(torch.bfloat16)
+    ends: Counter[str] = Counter()
+    records = _write_reports(loaded, mine, image_root, settings, torch_device, ends)
     count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings['split']} reports", unit="report"))
     write_run_record(
         output.with_suffix(".run.json"),
         command="generate-reports-shard",
         settings=settings,
         inputs={"annotation": annotation, **{name: model / name for name in (WEIGHTS, VOCABULARY, CONFIG)}},
-        counts={"entries": len(entries), "reports": count, "shard": shard, "shards": shards},
-    )
-    log.info("%d of %d %s reports: %s", count, len(entries), settings["split"], output)
+        counts={
+            "entries": len(entries), "reports": count, "cut_at_max_tokens": ends["cut"], "shard": shard, "shards": shards,
+        },
+        seeds={"sampling": settings["seed"]} if settings["method"] == "sample" else {},
+    )  # fmt: skip
+    log.info("%d of %d %s reports, %d cut at max_tokens: %s", count, len(entries), settings["split"], ends["cut"], output)
 
 
 def shard_bounds(count: int, *, batch_size: int, shard: int, shards: int) -> tuple[int, int]:
@@ -89,7 +98,12 @@ def shard_bounds(count: int, *, batch_size: int, shard: int, shards: int) -> tup
 
 
 def _write_reports(
-    loaded: LoadedModel, entries: Sequence[Entry], image_root: Path, settings: dict[str, Any], device: torch.device
+    loaded: LoadedModel,
+    entries: Sequence[Entry],
+    image_root: Path,
+    settings: dict[str, Any],
+    device: torch.device,
+    ends: Counter[str],
 ) -> Iterator[dict[str, Any]]:
     size_px = loaded.settings["model"]["input_size_px"]
     dataset = ReportDataset(
@@ -104,20 +118,22 @@ def _write_reports(
     places = range(len(entries))
     batches = [list(places[first : first + settings["batch_size"]]) for first in places[:: settings["batch_size"]]]
     for chosen, batch in zip(batches, make_loader(dataset, batches, workers=settings["workers"]), strict=True):
-        yield from _write_batch(loaded, [entries[place] for place in chosen], batch.to(device), settings)
+        yield from _write_batch(loaded, [entries[place] for place in chosen], batch.to(device), settings, ends)
 
 
 @torch.no_grad()
 def _write_batch(
-    loaded: LoadedModel, entries: Sequence[Entry], batch: Batch, settings: dict[str, Any]
+    loaded: LoadedModel, entries: Sequence[Entry], batch: Batch, settings: dict[str, Any], ends: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    keys = ("beam_size", "max_tokens", "min_tokens", "length_penalty")
     encoded = loaded.model.encode(batch)
-    decoded = loaded.model.generate(encoded, SearchOptions(**{key: settings[key] for key in keys}))
-    start = torch.full_like(decoded.token_ids[:, :1], BOS_ID)
-    attention = loaded.model.lesion_attention(encoded, torch.cat([start, decoded.token_ids], dim=1)).cpu()  # (B, T, K)
+    decoded = _decode(loaded, encoded, [entry["id"] for entry in entries], settings)
+    written = decoded.token_ids[:, : int((decoded.token_ids != PAD_ID).sum(dim=1).max())]
+    start = torch.full_like(written[:, :1], BOS_ID)
+    attention = loaded.model.lesion_attention(encoded, torch.cat([start, written], dim=1)).cpu()  # (B, T, K)
     for row, entry in enumerate(entries):
-        tokens = loaded.vocabulary.decode(decoded.token_ids[row].tolist())
+        ids = written[row].tolist()
+        tokens = loaded.vocabulary.decode(ids)
+        ends["own" if EOS_ID in ids else "cut"] += 1
         yield {
             "id": entry["id"],
             "reference": clean_report(entry["report"], loaded.vocabulary.protocol),
@@ -128,12 +144,24 @@ def _write_batch(
                 attention[row, :, : len(entry["boxes"])],
                 least_share=settings["grounding_share"],
                 least_contrast=settings["grounding_contrast"],
+                cut=EOS_ID not in ids,
             ),
         }
 
 
+def _decode(loaded: LoadedModel, encoded: Encoded, names: Sequence[str], settings: dict[str, Any]) -> Decoded:
+    """Write token ids by the configured method; ``names`` are the entries' ids."""
+    rules = {key: settings[key] for key in ("max_tokens", "min_tokens", "no_repeat_ngram")}
+    if settings["method"] == "beam":
+        options = SearchOptions(beam_size=settings["beam_size"], length_penalty=settings["length_penalty"], **rules)
+        return loaded.model.generate(encoded, options)
+    sampling = SamplingOptions(temperature=settings["temperature"], top_p=settings["top_p"], **rules)
+    draws = entry_draws(names, seed=settings["seed"], max_tokens=settings["max_tokens"])
+    return sample_reports(loaded.model.transformer, encoded.tokens, encoded.mask, sampling, draws)
+
+
 def ground_sentences(
-    tokens: list[str], attention: Tensor, *, least_share: float, least_contrast: float
+    tokens: list[str], attention: Tensor, *, least_share: float, least_contrast: float, cut: bool = False
 ) -> list[dict[str, Any]]:
     """Say which boxes each sentence looks at.
 
@@ -145,6 +173,7 @@ def ground_sentences(
         attention: (at least T, K) share of cross-attention that each of K lesions gets while a token is written.
         least_share: a box is listed if its mean share over the sentence's tokens is at least this ...
         least_contrast: ... and at least so many times its mean share over the report's tokens.
+        cut: the report stopped at the length limit; a last sentence without its end gets no boxes, for it says nothing yet.
 
     Returns:
         ``text`` and ``boxes`` of each sentence; boxes by falling share. The texts joined by spaces are the report.
@@ -156,7 +185,8 @@ def ground_sentences(
     for sentence in sentences:
         shares = attention[start : start + len(sentence)].mean(dim=0)  # (K,)
         order = torch.argsort(shares, descending=True, stable=True).tolist()
-        boxes = [box for box in order if shares[box] >= needed[box]]
+        unfinished = cut and start + len(sentence) == len(tokens) and sentence[-1] != SENTENCE_END
+        boxes = [] if unfinished else [box for box in order if shares[box] >= needed[box]]
         grounded.append({"text": " ".join(sentence), "boxes": boxes})
         start += len(sentence)
     return grounded
