@@ -61,6 +61,20 @@ def test_iu_variant_without_study_and_patient(tmp_path: Path) -> None:
     assert len(table.reports) == 1
 
 
+def test_d2rnet_variant_with_padded_boxes(tmp_path: Path) -> None:
+    """The boxes are the detector's of another run; they are counted, without padding, and left alone."""
+    content = three()
+    none = [-1, -1, -1, -1]
+    content["train"][0] |= {"boxes": [[10, 20.5, 30, 40], none, none], "labels": [3, -1, -1], "height": 3056, "width": 2544}
+    content["val"][0] |= {"boxes": [none, none, none]}
+    content["test"][0] |= {"boxes": []}
+    table, problems = read(tmp_path, content)
+    assert not len(problems)
+    assert table.counts["boxes_not_used"] == 1
+    assert table.counts["images_kept"] == 3
+    assert table.reports["report"].tolist() == ["Lungs clear 1.", "Lungs clear 2.", "Lungs clear 3."]
+
+
 def test_null_study_and_patient_are_unknown_too(tmp_path: Path) -> None:
     content = {split: [mimic_entry(n, split, study_id=None, subject_id=None)] for n, split in enumerate(three(), start=1)}
     table, problems = read(tmp_path, content)

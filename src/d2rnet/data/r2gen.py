@@ -2,8 +2,9 @@
 
 Layout: ``{"train": [{id, study_id, subject_id, report, image_path: [...], split}, ...], "val": [...], "test": [...]}``, as
 made for MIMIC-CXR (one entry an image) and for IU X-ray (one entry a study with several images, no study_id nor subject_id);
-an annotation.json of our own, which has more keys, is understood too. ``data.reports.root`` is the folder that image_path is
-relative to; ``data.reports.report_root`` is the json, else ``annotation.json`` in root.
+one of D2R-Net or of our own, which has boxes and more keys, is understood too: its boxes are counted, not used.
+``data.reports.root`` is the folder that image_path is relative to; ``data.reports.report_root`` is the json, else
+``annotation.json`` in root.
 
 The file tells no view, so ``data.reports.views`` must be ``[]``. Its text is taken as the configured section (R2Gen's files
 hold findings). An entry without subject_id counts as its own patient.
@@ -90,6 +91,9 @@ def read_table(settings: Settings, problems: Problems) -> ReportTable:
         studies_with_report=len(reports),
         studies_with_empty_report=len(found.reports) - len(reports),
     )
+    if boxes := sum(_count_boxes(entry) for entries in splits.values() for entry in entries):
+        counts["boxes_not_used"] = boxes
+        log.info("%s: %d boxes in it are not used; predict_boxes draws the detector's own", file, boxes)
     images = keep_views(images.assign(view="", source_height=0, source_width=0), settings["views"], counts)
     images = images.sort_values(["subject_id", "study_id"], kind="stable", ignore_index=True)
     log.info("%s: %d images of %d studies", file, len(images), counts["studies_in_table"])
@@ -159,6 +163,12 @@ def _complaint(entry: Any, split: str) -> Complaint | None:
     if SPLIT_NAMES.get(named) != split:
         return "bad_split", f"split '{named}'", f"'{split}', the list it stands in"
     return None
+
+
+def _count_boxes(entry: Any) -> int:
+    """Count the boxes of a D2R-Net entry; [-1, -1, -1, -1] stands for none."""
+    boxes = entry.get("boxes") if isinstance(entry, dict) else None
+    return sum(box != [-1, -1, -1, -1] for box in boxes) if isinstance(boxes, list) else 0
 
 
 def _given(entry: dict[str, Any], key: str, otherwise: Any) -> Any:
