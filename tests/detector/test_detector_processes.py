@@ -1,5 +1,6 @@
 """Training on two processes: the same figures as on one, and what happens when one of them ends."""
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -14,14 +15,15 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.utils import comm
 
+from d2rnet.detector import trainer
 from d2rnet.detector.checkpoint import load_weights
 from d2rnet.detector.config import build_cfg
 from d2rnet.detector.data import ImageStore, load_records
 from d2rnet.detector.dataset_mapper import IterationDataset
-from d2rnet.detector.processes import ProcessError, check_processes
+from d2rnet.detector.processes import ProcessError, check_processes, run_processes
 from d2rnet.detector.pseudo_labels import teacher_detections
-from d2rnet.detector.trainer import train_detector
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.io import read_jsonl
 from d2rnet.settings import Settings
@@ -38,7 +40,7 @@ def settings(settings: Settings) -> Settings:
 
 def run(splits: dict[str, Path], folder: Path, settings: Settings, processes: int) -> Path:
     output = folder / f"out{processes}"
-    train_detector(**splits, work=folder / "work", output=output, device="cpu", settings=settings, processes=processes)
+    trainer.train_detector(**splits, work=folder / "work", output=output, device="cpu", settings=settings, processes=processes)
     return output
 
 
@@ -127,14 +129,27 @@ def test_a_dead_process_ends_the_others_and_a_signal_stops_all_of_them(
     assert load_torch(checkpoint)["iterations_done"] > second
 
 
-def test_the_error_of_a_process_is_the_error_of_the_run(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings, draw: Callable[..., Path]
+def train_and_compare(job: trainer.Job) -> None:
+    """Body of a process: train, compare networks with the other process, then fail in one of the two."""
+    done, _ = trainer.run(job)
+    digests = []
+    for network in (done.student, done.ema_teacher.model):
+        state = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
+        digests.append(hashlib.sha256(state).hexdigest())
+    of_all = comm.all_gather(tuple(digests))
+    if comm.get_rank() == 1:
+        raise DatasetError(f"{len(of_all)} processes, {len(set(of_all))} different states")
+
+
+def test_all_processes_hold_the_same_networks_and_the_error_of_one_is_the_error_of_the_run(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings
 ) -> None:
-    path = draw(tmp_path, "train", 2, seed=5)
-    (tmp_path / "train" / "2.png").write_bytes(b"no image")
-    settings["training"] |= {"cache_images_mb": 0, "supervised_only": True, "max_negative_share": 0.0}
-    with pytest.raises(DatasetError, match=r"train/2.png: image 2 is missing or not readable"):
-        run({**splits, "labelled_train": path}, tmp_path, settings, 2)
+    """With batch normalisation, whose statistics are those of a process's own images."""
+    settings["model"]["norm"] = "BN"
+    streams = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
+    job = trainer.Job(tmp_path, tmp_path, streams, [], build_cfg(settings), settings, torch.device("cpu"))
+    with pytest.raises(DatasetError, match=r"^2 processes, 1 different states$"):
+        run_processes(train_and_compare, 2, torch.device("cpu"), (job,))
 
 
 @pytest.mark.parametrize(("changes", "processes", "text"), [
