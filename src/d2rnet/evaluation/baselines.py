@@ -70,8 +70,7 @@ def retrieve_reports(
     most, seed = settings["retrieval_candidates"], settings["retrieval_seed"]
     candidates = choose_candidates(splits["train"], protocol=loaded.vocabulary.protocol, most=most, seed=seed)
     queries = torch.cat([features for _, features in _features(loaded, asked, image_root, workers, "features, test images")])
-    found = _features(loaded, candidates, image_root, workers, "features, training images")
-    places, cosines = nearest(queries, found)
+    places, cosines = nearest(queries, _features(loaded, candidates, image_root, workers, "features, training images"))
     records = (
         {
             "id": name,
@@ -83,7 +82,6 @@ def retrieve_reports(
         for name, reference, place, cosine in zip(pairs.ids, pairs.references, places, cosines, strict=True)
     )
     write_jsonl(output, records)
-    counts = {"reports": len(asked), "candidates": len(candidates), "different_answers": len(set(places.tolist()))}
     write_run_record(
         output.with_name("run.json"),
         command="retrieve-reports",
@@ -93,7 +91,7 @@ def retrieve_reports(
             "annotation": annotation,
             **{name: model / name for name in (WEIGHTS, VOCABULARY, CONFIG)},
         },
-        counts=counts,
+        counts={"reports": len(asked), "candidates": len(candidates), "different_answers": len(set(places.tolist()))},
         seeds={"candidates": seed},
     )
     log.info("nearest of %d training entries for %d entries: %s", len(candidates), len(asked), output)

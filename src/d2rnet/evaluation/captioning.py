@@ -58,27 +58,18 @@ def evaluate_reports(
     meteor, reason = open_meteor(settings["meteor"], timeout_seconds=settings["meteor_timeout_seconds"])
     splits = load_annotation(annotation)
     pairs = read_pairs(generated, splits)
-    training = [clean_report(entry["report"], vocabulary.protocol) for entry in splits["train"]]
-    common, occurrences = most_frequent([text for text in map(single_spaced, training) if text])
-    baselines = {NEAREST: nearest[0]} if nearest else {}
-    if settings["no_box_reports"] is not None:
-        baselines[NO_BOX] = Path(settings["no_box_reports"])
-    answers = {COMMONEST: [common] * len(pairs.ids), **{name: answers_of(path, pairs) for name, path in baselines.items()}}
+    commonest = _most_frequent_answer(splits["train"], vocabulary)
+    baselines = _baseline_files(nearest, settings["no_box_reports"])
+    answers = {COMMONEST: [commonest["report"]] * len(pairs.ids)}
+    answers |= {name: answers_of(path, pairs) for name, path in baselines.items()}
     outside, notes = outside_scores(pairs.references, pairs.hypotheses, settings)
     with ExitStack() as stack:
-        scorer = Scorer(stack.enter_context(meteor) if meteor else None, {**notes, **({"meteor": reason} if reason else {})})
-        systems = {GENERATED: score_system(scorer, pairs.references, pairs.hypotheses, what="generated reports")}
-        shuffled = _shuffled_scores(scorer, pairs, settings["shuffle_seed"])
-        for name, texts in answers.items():
-            systems[name] = score_system(scorer, pairs.references, texts, what=name.replace("_", " "))
+        scorer = Scorer(stack.enter_context(meteor) if meteor else None, notes | ({"meteor": reason} if reason else {}))
+        systems, shuffled = _score_all(scorer, pairs, answers, settings["shuffle_seed"])
     protocol = {**_protocol(vocabulary, pairs), **_scoring_protocol(settings, reason)}
-    controls: dict[str, dict[str, Any]] = {name: dict(systems[name].captions.corpus) for name in answers}
-    controls[COMMONEST] |= {"report": common, "training_count": occurrences, "training_reports": len(training)}
     metrics = {
         "protocol": protocol,
-        "scores": dict(systems[GENERATED].captions.corpus),
-        "shuffled": shuffled,
-        **controls,
+        **_caption_sections(systems, shuffled, commonest),
         **_with_uncertainty(systems, pairs, protocol, settings),
         "clinical": {**_clinical(systems, pairs, splits[pairs.split]), **outside},
         **text_statistics(pairs.references, pairs.hypotheses),
@@ -100,6 +91,38 @@ def evaluate_reports(
         seeds={"shuffle": settings["shuffle_seed"], "bootstrap": settings["bootstrap_seed"]},
     )
     _log_scores(metrics, answers)
+
+
+def _baseline_files(nearest: Sequence[Path], no_box: str | None) -> dict[str, Path]:
+    """Name -> file of each baseline that is given."""
+    return {**({NEAREST: nearest[0]} if nearest else {}), **({NO_BOX: Path(no_box)} if no_box is not None else {})}
+
+
+def _most_frequent_answer(training: Sequence[Entry], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the commonest cleaned training report with its count."""
+    cleaned = [clean_report(entry["report"], vocabulary.protocol) for entry in training]
+    report, occurrences = most_frequent([text for text in map(single_spaced, cleaned) if text])
+    return {"report": report, "training_count": occurrences, "training_reports": len(training)}
+
+
+def _caption_sections(
+    systems: Mapping[str, ScoredSystem], shuffled: Scores, commonest: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Return ``scores``, ``shuffled`` and a section for each baseline."""
+    sections: dict[str, dict[str, Any]] = {name: dict(system.captions.corpus) for name, system in systems.items()}
+    sections[COMMONEST] |= commonest
+    return {"scores": sections.pop(GENERATED), "shuffled": dict(shuffled), **sections}
+
+
+def _score_all(
+    scorer: Scorer, pairs: ReportPairs, answers: Mapping[str, Sequence[str]], shuffle_seed: int
+) -> tuple[dict[str, ScoredSystem], Scores]:
+    """Score the generated reports, every baseline's answers, and the reports against shuffled references."""
+    systems = {GENERATED: score_system(scorer, pairs.references, pairs.hypotheses, what="generated reports")}
+    shuffled = _shuffled_scores(scorer, pairs, shuffle_seed)
+    for name, texts in answers.items():
+        systems[name] = score_system(scorer, pairs.references, texts, what=name.replace("_", " "))
+    return systems, shuffled
 
 
 def _shuffled_scores(scorer: Scorer, pairs: ReportPairs, seed: int) -> Scores:
