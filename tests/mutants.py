@@ -3,7 +3,7 @@
 Not collected by pytest. Each mutation replaces a text that occurs exactly once in one file, and names the formula that it
 breaks and the tests that should notice (tables in ``tests/mutations/<area>.yaml``). The working tree is never touched.
 
-Usage: python tests/mutants.py [--area detector] [--only NAME ...] [--jobs N]
+Usage: python tests/mutants.py [--area AREA] [--only NAME ...] [--jobs N]
 Exit status 1 if a mutation survives, 2 if the tables do not fit the code or the tests fail without any mutation.
 """
 
@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -119,7 +119,7 @@ def places(mutations: Sequence[Mutation], root: Path = REPOSITORY) -> list[int]:
 
 
 @contextmanager
-def applied(mutation: Mutation, root: Path) -> Iterable[None]:
+def applied(mutation: Mutation, root: Path) -> Iterator[None]:
     """Change the file below ``root`` and change it back at the end."""
     path = root / PACKAGE / mutation.file
     source = path.read_text(encoding="utf-8")
@@ -217,7 +217,11 @@ def judge_all(mutations: Sequence[Mutation], jobs: int, root: Path = REPOSITORY)
             return verdict
 
         with ThreadPoolExecutor(jobs) as pool:
-            return list(pool.map(work, zip(mutations, lines, strict=True)))
+            try:
+                return list(pool.map(work, zip(mutations, lines, strict=True)))
+            except TableError:
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 def chosen(mutations: Sequence[Mutation], area: str | None, only: Sequence[str]) -> list[Mutation]:
@@ -241,6 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="mutations to try; default all")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at a time; default 1")
     options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        parser.error(f"--jobs {options.jobs}: expected 1 or more")
     PROCESSES.set_forkserver_preload(PRELOADED)
     try:
         mutations = chosen(read_tables(), options.area, options.only)
