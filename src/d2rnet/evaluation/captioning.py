@@ -50,8 +50,7 @@ def evaluate_reports(
         nearest: test.jsonl of retrieve-reports, or nothing.
 
     Raises:
-        DatasetError: a generated report, annotation.json or vocabulary.json is not what its format says, or a baseline does
-            not answer the same entries.
+        DatasetError: an input is not what its format says, or a baseline does not answer the same entries.
         ToolError: METEOR was asked for and Java is missing, or Java died or did not answer.
     """
     vocabulary = load_vocabulary(model / "vocabulary.json")
