@@ -188,7 +188,7 @@ COMMANDS: dict[str, Command] = {
             WORK,
             OUTPUT,
             DEVICE,
-            Option("processes", "processes that share each step; on GPUs each takes one", "int", 1),
+            PROCESSES,
         ),
     ),
     "generate-reports-shard": Command(

