@@ -72,17 +72,7 @@ def build_annotation(
     write_annotation(output / "annotation.json", {split: entries.of_split(split) for split in SPLITS})
 
     counts = {
-        "images": {
-            "in": len(images.records),
-            "extra_unlabelled": sum(record.get("source_path") is None for record in images.records),
-            "with_report": int(images_with_report.sum()),
-            "without_report": int((~images_with_report).sum()),
-            "listed_by_a_report_but_not_converted": absent,
-        },
-        "studies": {
-            "with_report": len(records),
-            "with_report_but_no_image": sum(not rows for rows in rows_of_reports),
-        },
+        **_count_images(images, images_with_report, absent, rows_of_reports),
         "thresholds": chosen.source,
         "boxes": box_counts,
         "entries": dict(entries.written),
@@ -100,6 +90,25 @@ def build_annotation(
         extra={"thresholds": {"source": chosen.source, "by_class": chosen.by_class()}},
     )
     _log_counts(counts, output)
+
+
+def _count_images(
+    images: ImageTable, images_with_report: NDArray[np.bool_], absent: int, rows_of_reports: list[list[int]]
+) -> dict[str, dict[str, int]]:
+    """Count images and studies, with and without their counterpart."""
+    return {
+        "images": {
+            "in": len(images.records),
+            "extra_unlabelled": sum(record.get("source_path") is None for record in images.records),
+            "with_report": int(images_with_report.sum()),
+            "without_report": int((~images_with_report).sum()),
+            "listed_by_a_report_but_not_converted": absent,
+        },
+        "studies": {
+            "with_report": len(rows_of_reports),
+            "with_report_but_no_image": sum(not rows for rows in rows_of_reports),
+        },
+    }
 
 
 def keep_boxes(
