@@ -90,12 +90,7 @@ def train_detector(
     """
     target = resolve_device(device)
     model_settings, training = settings["model"], settings["training"]
-    cfg = build_cfg(settings)
-    cfg.MODEL.DEVICE = str(target)
-    check_schedule(training)
-    check_processes(processes, target, training)
-    if model_settings["norm"] == "SyncBN" and target.type == "cpu":
-        raise ConfigError("detector.model.norm: SyncBN works on GPUs only; expected BN or GN on a CPU.")
+    cfg = checked_cfg(settings, target, processes)
     inputs = {"labelled_train": labelled_train, "labelled_val": labelled_val, "labelled_test": labelled_test,
               "unlabelled": unlabelled}  # fmt: skip
     data = {name: load_records(path, split="train" if name == "unlabelled" else None) for name, path in inputs.items()}
@@ -119,6 +114,21 @@ def train_detector(
         seeds={"training": training["seed"], "labelled_split": training["labelled_split_seed"]},
         extra={"iterations": training["total_iters"], "device": str(target), "processes": processes},
     )
+
+
+def checked_cfg(settings: Settings, device: torch.device, processes: int) -> CfgNode:
+    """Make the detectron2 configuration of a run that can be done with these settings on this device.
+
+    Raises:
+        ConfigError: settings that do not fit each other, the device or the number of processes.
+    """
+    cfg = build_cfg(settings)
+    cfg.MODEL.DEVICE = str(device)
+    check_schedule(settings["training"])
+    check_processes(processes, device, settings["training"])
+    if settings["model"]["norm"] == "SyncBN" and device.type == "cpu":
+        raise ConfigError("detector.model.norm: SyncBN works on GPUs only; expected BN or GN on a CPU.")
+    return cfg
 
 
 @dataclass(frozen=True)
