@@ -9,7 +9,7 @@ from detection_samples import random_case, record, result
 from d2rnet.detector.average_precision import Ranking, coco_ap, voc_ap
 from d2rnet.detector.coco_scores import coco_scores, match_results, mean_over_classes
 from d2rnet.evaluation.bootstrap import bootstrap_ap50
-from d2rnet.evaluation.resampling import percentile_interval, resample_counts
+from d2rnet.evaluation.resampling import basic_interval, percentile_interval, resample_counts
 
 FOUND, MISSED = record(1, [[0, 0, 10, 10]], [3]), record(2, [[0, 0, 10, 10]], [3])
 HIT = [result(1, 4, [0, 0, 10, 10], 0.9)]
@@ -26,6 +26,14 @@ def test_counts_of_a_resample_sum_to_the_number_of_cases() -> None:
 def test_interval_is_the_middle_95_percent_without_what_is_undefined() -> None:
     assert percentile_interval([*range(101), np.nan]) == [2.5, 97.5]
     assert percentile_interval([np.nan]) is None
+
+
+def test_the_basic_interval_mirrors_the_draws_at_the_value_and_stays_in_range() -> None:
+    draws = np.arange(101) / 100  # middle 95 %: 0.025 to 0.975
+    assert basic_interval(0.7, draws) == [0.425, 1.0]  # 1.4 - 0.975, 1.4 - 0.025
+    assert basic_interval(0.7, draws, greatest=2.0) == [0.425, 1.375]
+    assert basic_interval(-0.2, draws, least=-1.0) == [-1.0, -0.425]
+    assert basic_interval(None, draws) is None and basic_interval(0.5, [np.nan]) is None
 
 
 def test_the_weights_of_one_hit_and_one_miss() -> None:
@@ -52,9 +60,9 @@ def test_the_known_distribution_of_two_images() -> None:
     """Of two images, the hit twice, each once or the miss twice: with probabilities 1/4, 1/2, 1/4."""
     comparison = bootstrap_ap50([FOUND, MISSED], HIT, [], samples=2000, seed=0)
     assert (comparison.ap50_a, comparison.ap50_b) == (pytest.approx(51 / 101, abs=1e-6), 0)
-    assert comparison.interval_a == [0, 1]
+    assert comparison.interval_a == pytest.approx([102 / 101 - 1, 1], abs=1e-6)  # 2 * 51/101 - 1 and (cut) - 0
     assert comparison.interval_b == [0, 0]
-    assert comparison.interval_difference == [0, 1]
+    assert comparison.interval_difference == comparison.interval_a
     counts = resample_counts(2, samples=2000, seed=0)
     assert np.mean(counts[0] == 1) == pytest.approx(0.5, abs=0.04)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from d2rnet.detector.coco_scores import REPORTED, as_figure, match_results, mean_over_classes, unweighted
 from d2rnet.detector.data import Record
-from d2rnet.evaluation.resampling import percentile_interval, resample_counts
+from d2rnet.evaluation.resampling import basic_interval, resample_counts
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ def bootstrap_ap50(
         ap50_a=as_figure(a),
         ap50_b=as_figure(b),
         difference=as_figure(a - b),
-        interval_a=percentile_interval(drawn_a),
-        interval_b=percentile_interval(drawn_b),
-        interval_difference=percentile_interval(drawn_a - drawn_b),
+        interval_a=basic_interval(a, drawn_a),
+        interval_b=basic_interval(b, drawn_b),
+        interval_difference=basic_interval(a - b, drawn_a - drawn_b, least=-1.0),
         images=len(records),
         samples=samples,
     )

@@ -119,10 +119,11 @@ def protocol(split: str, settings: Settings) -> dict[str, Any]:
         "froc_false_positives_per_image": list(FROC_RATES),
         "size_limits_px2": [AREA_RANGES["medium"][0], AREA_RANGES["medium"][1]],
         "size_longer_side_px": REFERENCE_SIDE_PX,
-        "max_boxes_per_image": min(MAX_DETECTIONS, prediction["max_boxes_per_image"]),
+        "max_boxes_per_image": prediction["max_boxes_per_image"],
+        "max_boxes_per_image_and_class": MAX_DETECTIONS,
         "score_floor": prediction["score_floor"],
         "normal_images_included": True,
-        "interval": f"{LEVEL:.0%} percentile bootstrap over images",
+        "interval": f"{LEVEL:.0%} basic bootstrap over images",
         "bootstrap_samples": evaluation["bootstrap_samples"],
         "bootstrap_seed": evaluation["bootstrap_seed"],
     }

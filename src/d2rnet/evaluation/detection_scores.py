@@ -28,7 +28,7 @@ from d2rnet.detector.coco_scores import (
 )
 from d2rnet.detector.data import Record
 from d2rnet.detector.matching import match_voc
-from d2rnet.evaluation.resampling import percentile_interval
+from d2rnet.evaluation.resampling import basic_interval
 
 VOC_IOU = 0.4
 FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)  # false positives an image
@@ -195,6 +195,7 @@ def figures_of(evaluated: Evaluated, drawn: Mapping[str, NDArray[np.float64]], c
     once = unweighted(evaluated.scored.images)
     figures = headlines(evaluated, once)
     ranking = evaluated.pooled_ranking()
+    sensitivity = froc_sensitivity(ranking, once)[:, 0]
     names = [CATEGORY_NAMES[category] for category in evaluated.scored.present]
     per_class = per_class_voc(evaluated, once)[:, 0]
     return {
@@ -203,11 +204,11 @@ def figures_of(evaluated: Evaluated, drawn: Mapping[str, NDArray[np.float64]], c
         "per_class_voc_AP40": {name: as_figure(value) for name, value in zip(names, per_class, strict=True)},
         "froc": {
             "false_positives_per_image": list(FROC_RATES),
-            "sensitivity": [as_figure(value) for value in froc_sensitivity(ranking, once)[:, 0]],
-            "intervals": [percentile_interval(values) for values in froc_sensitivity(ranking, counts)],
+            "sensitivity": [as_figure(value) for value in sensitivity],
+            "intervals": [basic_interval(*pair) for pair in zip(sensitivity, froc_sensitivity(ranking, counts), strict=True)],
         },
         "calibration": calibration(evaluated.scored),
-        "intervals": {name: percentile_interval(drawn[name]) for name in HEADLINES},
+        "intervals": {name: basic_interval(figures[name][0], drawn[name]) for name in HEADLINES},
     }
 
 
@@ -225,10 +226,11 @@ def difference_of(
         drawn_a: its headlines on the resamples.
         drawn_b: those of the other, on the same resamples.
     """
+    differences = {name: None if a[name] is None or b[name] is None else a[name] - b[name] for name in HEADLINES}
     return {
         name: {
-            "difference": None if a[name] is None or b[name] is None else as_figure(a[name] - b[name]),
-            "interval": percentile_interval(drawn_a[name] - drawn_b[name]),
+            "difference": None if value is None else as_figure(value),
+            "interval": basic_interval(value, drawn_a[name] - drawn_b[name], least=-1.0),
         }
-        for name in HEADLINES
+        for name, value in differences.items()
     }
