@@ -146,7 +146,7 @@ def _work(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning that its processes are there already
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-    logging.basicConfig(level=logging.WARNING, handlers=[logging.handlers.QueueHandler(log_queue)], force=True)
+    logging.getLogger().addHandler(logging.handlers.QueueHandler(log_queue))
     logging.getLogger("d2rnet").setLevel(logging.INFO if rank == 0 else logging.WARNING)
     ending: BaseException | None = None
     try:

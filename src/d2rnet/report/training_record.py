@@ -105,7 +105,8 @@ class TrainingRecord(lightning.Callback):
             if task.finished_steps % task.steps_per_epoch == 0:
                 self._finish_epoch(task, trainer)
             self.save(task)
-            log.warning("told to stop: saved step %d of %d; run again to go on", task.finished_steps, task.total_steps)
+            if process_rank() == 0:
+                log.warning("told to stop: saved step %d of %d; run again to go on", task.finished_steps, task.total_steps)
             raise SystemExit(SIGTERM_EXIT_CODE)
         if now - self._saved >= 60 * self.settings["checkpoint_minutes"] and task.finished_steps % task.steps_per_epoch:
             self.save(task)
