@@ -152,6 +152,20 @@ def test_soft_targets_by_hand() -> None:
     assert float(widened) == pytest.approx((near + far) / 2, abs=1e-6)
 
 
+def test_soft_targets_of_unequal_ways_by_hand() -> None:
+    """Temperature 1/2: logits 2, 0 and 1, 4 by image, 2, 1 and 0, 4 by report; targets from likeness 2 and 1/2."""
+    scores, likeness = torch.tensor([[1.0, 0.0], [0.5, 2.0]]), torch.tensor([[1.0, 0.25], [0.25, 1.0]])
+
+    def cost(gap: float) -> float:  # of the logit that is behind by this gap
+        return math.log(1 + math.exp(gap))
+
+    own = 1 / (1 + math.exp(-1.5))
+    first = own * (cost(-2) + cost(-1)) + (1 - own) * (cost(2) + cost(1))
+    second = own * (cost(-3) + cost(-4)) + (1 - own) * (cost(3) + cost(4))
+    found = soft_target_loss(scores, torch.tensor([True, True]), likeness, 0.5)
+    assert float(found) == pytest.approx((first + second) / 2 / 2)
+
+
 def test_likeness_of_reports() -> None:
     module = make_alignment(targets="soft", local="lesions")
     ids = torch.tensor([[1, 5, 6, 2, 0], [1, 6, 5, 5, 5], [1, 7, 8, 2, 0], [1, 5, 6, 2, 0]])
