@@ -23,6 +23,16 @@ def test_padded_lesions_change_nothing() -> None:
     assert torch.equal(model(batch), model(changed))
 
 
+def test_an_entry_is_the_same_with_and_without_padding() -> None:
+    """With one box, alone and beside an entry with three."""
+    model, padded, alone = make_model(), make_batch(lesions=(1, 3)), make_batch(lesions=(1, 3))
+    for name in alone.__dataclass_fields__:
+        setattr(alone, name, getattr(alone, name)[:1])
+    for name in ("boxes_xyxy", "positions", "lesion_view", "category_ids", "scores", "crops", "lesion_mask"):
+        setattr(alone, name, getattr(alone, name)[:, :1])
+    assert torch.allclose(model(alone)[0], model(padded)[0], atol=1e-5)
+
+
 def test_real_lesions_change_the_report_of_their_entry_only() -> None:
     model, batch = make_model(), make_batch()
     for name, value in (
