@@ -33,6 +33,16 @@ def test_an_entry_is_the_same_with_and_without_padding() -> None:
     assert torch.allclose(model(alone)[0], model(padded)[0], atol=1e-5)
 
 
+def test_attention_of_lesions_is_that_of_the_places_behind_the_patches() -> None:
+    model, batch = make_model(), make_batch(lesions=(2, 0, 3))
+    encoded = model.encode(batch)
+    attention = model.lesion_attention(encoded, batch.token_ids)
+    assert attention.shape == (3, batch.token_ids.shape[1] - 1, 3)
+    there = batch.lesion_mask.unsqueeze(1).expand_as(attention)
+    assert attention[there].min() > 0 and (attention[~there] == 0).all()
+    assert attention.sum(dim=-1).max() < 1  # the rest goes to patches
+
+
 def test_real_lesions_change_the_report_of_their_entry_only() -> None:
     model, batch = make_model(), make_batch()
     for name, value in (
