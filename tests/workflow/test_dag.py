@@ -123,6 +123,8 @@ def test_every_rule_is_complete(repository):
             assert f"envs/{name}.yaml" in block, f"{path.name}: rule {name} must use its own env file"
             if "--device" in block:
                 assert "gpu=" in block, f"{path.name}: rule {name} computes on a device but asks for no gpu"
+                one = "gpu=min(1, " in block
+                assert one == ("--processes" not in block), f"{path.name}: rule {name}: one process uses one gpu"
 
 
 def test_report_captions_exist(repository):

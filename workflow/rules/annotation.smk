@@ -20,7 +20,7 @@ rule calibrate_thresholds:
     resources:
         mem_mb=4000,
         runtime=120,
-        gpu=config["runtime"]["gpus"],
+        gpu=min(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
     params:
         model=subpath(input.config, parent=True),

@@ -18,7 +18,7 @@ rule retrieve_reports:
     resources:
         mem_mb=4000,
         runtime=240,
-        gpu=config["runtime"]["gpus"],
+        gpu=min(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
     params:
         model=subpath(input.config, parent=True),

@@ -80,7 +80,7 @@ rule generate_reports_shard:
     resources:
         mem_mb=4000,
         runtime=720,
-        gpu=config["runtime"]["gpus"],
+        gpu=min(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
     params:
         model=subpath(input.config, parent=True),
