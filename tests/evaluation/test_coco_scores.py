@@ -91,6 +91,16 @@ def test_detections_of_an_unknown_image_are_refused() -> None:
         coco_scores([ONE], [result(7, 4, [0, 0, 1, 1], 0.9)])
 
 
+@pytest.mark.parametrize(
+    ("category_id", "width", "score"), [(0, 10, 0.5), (23, 10, 0.5), (4, 10, 1.5), (4, 10, np.nan), (4, np.inf, 0.5)]
+)
+def test_detections_that_cannot_be_are_refused(category_id: int, width: float, score: float) -> None:
+    """Classes counted from 0 are the usual slip: without a check they would only score low."""
+    good = result(1, 4, [0, 0, 10, 10], 0.9)
+    with pytest.raises(DatasetError, match=r"1 bad record\(s\), the first is record 2: .*expected category_id 1 to 22"):
+        coco_scores([ONE], [good, result(1, category_id, [0, 0, width, 10], score)])
+
+
 def pycocotools_scores(records: list[Record], results: list[dict[str, Any]]) -> dict[str, float]:
     """The same figures by pycocotools, its areas those of an image with a longer side of 640 px."""
     scale = {item.image_id: (640 / max(item.image_hw)) ** 2 for item in records}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.data.coco import xyxy_to_xywh
 from d2rnet.detector.data import Record
 from d2rnet.errors import DatasetError
@@ -73,7 +74,7 @@ def detection_table(records: Sequence[Record], results: Sequence[dict[str, Any]]
     """Collect COCO results; of an image and class the 100 best scores are kept.
 
     Raises:
-        DatasetError: a result of an image that is not among the records.
+        DatasetError: a result of an image that is not among the records, or a class, score or box that cannot be.
     """
     row_of = {record.image_id: row for row, record in enumerate(records)}
     unknown = sorted({result["image_id"] for result in results} - row_of.keys())
@@ -85,7 +86,15 @@ def detection_table(records: Sequence[Record], results: Sequence[dict[str, Any]]
     rows = np.array([row_of[result["image_id"]] for result in results], dtype=np.int64)
     classes = np.array([result["category_id"] - 1 for result in results], dtype=np.int64)
     boxes = np.array([result["bbox"] for result in results], dtype=np.float64).reshape(-1, 4)
-    table = _table(records, rows, classes, boxes, np.array([result["score"] for result in results], dtype=np.float64))
+    scores = np.array([result["score"] for result in results], dtype=np.float64)
+    sound = (classes >= 0) & (classes < len(CATEGORY_NAMES)) & (scores >= 0) & (scores <= 1)  # NaN fails both
+    wrong = np.flatnonzero(~(sound & np.isfinite(boxes).all(axis=1)))
+    if len(wrong):
+        raise DatasetError(
+            f"detections: {len(wrong)} bad record(s), the first is record {wrong[0] + 1}: {results[wrong[0]]}; expected "
+            f"category_id 1 to {len(CATEGORY_NAMES)}, score 0 to 1, bbox x, y, width, height. Mend what wrote them."
+        )
+    table = _table(records, rows, classes, boxes, scores)
     place = _place_in_group(_group_keys(table, len(records)))
     return _take(table, place < MAX_DETECTIONS)
 
