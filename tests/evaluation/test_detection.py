@@ -43,7 +43,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name in ("config.yaml", *widths):
         (tmp_path / name).write_text("x")
     write_jsonl(tmp_path / "metrics.jsonl", HISTORY)
-    image = {"id": 1, "file_name": "1.png", "height": 100, "width": 100, "source_id": "s1"}
+    image = {"id": 1, "file_name": "1.png", "height": 100, "width": 100, "source_id": "s1", "split": "test"}
     box = {"id": 1, "image_id": 1, "category_id": 4, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0}
     write_coco(tmp_path / "test.json", [image, {**image, "id": 2, "source_id": "s2"}], [box])
     settings = complete({"evaluation": {"bootstrap_samples": 20}}, "detector")
@@ -97,6 +97,14 @@ def test_figures_of_a_run_without_mutual_learning_and_of_networks_that_find_noth
     for name in FIGURES:
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert min(picture.size) > 200
+
+
+def test_the_split_is_that_of_the_images_not_of_the_file_name(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "draw_figures", lambda *_: None)
+    file = run["labelled_test"]
+    file.write_text(file.read_text().replace('"test"', '"val"'))
+    detection.evaluate_detector(**run)
+    assert json.loads((run["output"] / "metrics.json").read_text())["protocol"]["split"] == "val"
 
 
 def test_a_test_split_without_boxes_is_refused(run: dict[str, Any]) -> None:

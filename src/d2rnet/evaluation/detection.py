@@ -65,7 +65,7 @@ def evaluate_detector(*, labelled_test: Path, model: Path, output: Path, device:
         drawn[name] = headlines(evaluated[name], counts)
         scores[name] = figures_of(evaluated[name], drawn[name], counts)
     metrics: dict[str, Any] = {
-        "protocol": protocol(labelled_test.stem, settings),
+        "protocol": protocol(records, settings),
         "n_images": len(records),
         "n_images_without_boxes": sum(len(record.classes) == 0 for record in records),
         "n_boxes": boxes,
@@ -108,11 +108,11 @@ def predict(records: Sequence[Record], folder: Path, weights_name: str, device: 
     return [result for image in found for result in image]
 
 
-def protocol(split: str, settings: Settings) -> dict[str, Any]:
+def protocol(records: Sequence[Record], settings: Settings) -> dict[str, Any]:
     """What the figures hold for, in the words of docs/explanation/protocol.md."""
     prediction, evaluation = settings["prediction"], settings["evaluation"]
     return {
-        "split": split,
+        "split": ", ".join(sorted({record.split or "not stated" for record in records})),
         "metric": "COCO AP (as pycocotools), PASCAL VOC 2010 AP, FROC, AUROC; means over classes with test boxes",
         "iou_thresholds": [round(value, 2) for value in IOU_THRESHOLDS],
         "voc_and_froc_iou_above": VOC_IOU,
