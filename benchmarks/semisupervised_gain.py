@@ -29,7 +29,7 @@ from d2rnet.detector.config import STUDENT_NAME, TEACHER_NAME
 from d2rnet.detector.data import Record, load_records
 from d2rnet.detector.predict import detect, load_detector, make_batches
 from d2rnet.evaluation.bootstrap import ap50_with_resamples
-from d2rnet.evaluation.resampling import percentile_interval
+from d2rnet.evaluation.resampling import basic_interval
 from d2rnet.io import write_json, write_text
 from d2rnet.provenance import code_version, hardware
 from d2rnet.settings import Settings, merge, parse_settings
@@ -125,10 +125,10 @@ class Scores:
         return self._values[cell, network][0]
 
     def difference(self, pairs: Sequence[tuple[tuple[Cell, str], tuple[Cell, str]]]) -> dict[str, Any]:
-        """Mean difference of pairs (a - b) and the bootstrap 95 % interval of that mean over the test images."""
+        """Mean difference of pairs (a - b) and its basic bootstrap 95 % interval over the test images, as in the protocol."""
         drawn = np.mean([self._values[a][1] - self._values[b][1] for a, b in pairs], axis=0)
         value = float(np.mean([self._values[a][0] - self._values[b][0] for a, b in pairs]))
-        return {"difference": round(value, 6), "interval": percentile_interval(drawn)}
+        return {"difference": round(value, 6), "interval": basic_interval(value, drawn, least=-1.0)}
 
 
 def report(scores: Scores, seeds: Sequence[int], yardstick: Cell, facts: dict[str, Any]) -> tuple[str, dict[str, Any]]:
