@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from d2rnet.detector.config import STUDENT_NAME, TEACHER_NAME
 from d2rnet.detector.data import Record, load_records
 from d2rnet.detector.predict import detect, load_detector, make_batches
+from d2rnet.detector.trainer import SPLIT_NAME
 from d2rnet.evaluation.bootstrap import ap50_with_resamples
 from d2rnet.evaluation.resampling import basic_interval
-from d2rnet.io import write_json, write_text
+from d2rnet.io import read_json, write_json, write_text
 from d2rnet.provenance import code_version, hardware
 from d2rnet.settings import Settings, merge, parse_settings
 
@@ -195,7 +196,7 @@ def main() -> None:
     facts = {
         "test images": len(records),
         "test boxes": sum(len(record.classes) for record in records),
-        "labelled images": LABELLED_PERCENT * len(load_records(data / "resources" / "labelled" / "train.json")) // 100,
+        "labelled images": len(read_json(folders[cells[0]] / SPLIT_NAME)["source_ids"]),
         "iterations": detector["training"]["total_iters"],
         "minutes of this call": round((time.perf_counter() - start) / 60, 1),
         "machine": hardware()["processor"],
