@@ -1,5 +1,7 @@
 """Batches: two views of one geometry, the same whatever the worker or the start."""
 
+import resource
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,23 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch(splits: dict[str, P
         torch.equal(a["image"], b["image"]) and a["sampling_seed"] == b["sampling_seed"]
         for a, b in zip(small.unlabelled_strong, large.unlabelled_strong[:2], strict=True)
     )
+
+
+def test_workers_outlive_a_stop_signal_to_the_whole_job(dataset: IterationDataset) -> None:
+    batches = iter(batch_loader(dataset, 0, 12, 1))  # more than a worker prepares in advance
+    next(batches)
+    worker = str(batches._workers[0].pid)
+    for name in ("-USR1", "-TERM"):
+        subprocess.run(["kill", name, worker], check=True)
+    assert sum(1 for _ in batches) == 11
+
+
+def test_paper_sized_batches_on_their_way_may_be_many_open_files(dataset: IterationDataset) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    least = min(4096, limits[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, limits[1]))
+    try:
+        batch_loader(dataset, 0, 1, 1)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= least
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.modeling import build_model
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, get_event_storage
 
 from d2rnet.detector.config import build_cfg
 from d2rnet.detector.data import ImageStore, load_records
@@ -81,6 +81,12 @@ def test_burn_in_leaves_the_ema_teacher_alone(trainer: UnbiasedTeacherTrainer) -
     assert same(snapshot(trainer.ema_teacher.model), teacher)
     assert not same(snapshot(trainer.student), student)
     assert "pseudo_boxes_per_image" not in trainer.metrics
+
+
+def test_iterations_leave_nothing_behind_in_the_storage_of_the_run(trainer: UnbiasedTeacherTrainer) -> None:
+    """detectron2 would add two figures an image, for the whole run."""
+    step(trainer, 0)
+    assert not get_event_storage().histories()
 
 
 def test_teacher_starts_as_the_student_and_then_moves_half_way(trainer: UnbiasedTeacherTrainer) -> None:

@@ -17,12 +17,13 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 
+from d2rnet.detector import processes as processes_module
 from d2rnet.detector import trainer
 from d2rnet.detector.checkpoint import load_weights
 from d2rnet.detector.config import build_cfg
 from d2rnet.detector.data import ImageStore, load_records
 from d2rnet.detector.dataset_mapper import IterationDataset
-from d2rnet.detector.processes import ProcessError, check_processes, run_processes
+from d2rnet.detector.processes import COLLECTIVE_TIMEOUT, ProcessError, _cpu_group, check_processes, run_processes
 from d2rnet.detector.pseudo_labels import teacher_detections
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.io import read_jsonl
@@ -164,6 +165,14 @@ def test_batches_that_cannot_be_shared(settings: Settings, changes: Settings, pr
 
 def test_supervised_training_shares_labelled_images_only(settings: Settings) -> None:
     check_processes(2, torch.device("cpu"), {**settings["training"], "supervised_only": True, "unlabelled_batch": 3})
+
+
+def test_processes_on_gpus_wait_for_a_long_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes_module.dist, "get_backend", lambda: "nccl")
+    monkeypatch.setattr(processes_module.dist, "new_group", lambda **options: options)
+    _cpu_group.cache_clear()
+    assert _cpu_group() == {"backend": "gloo", "timeout": COLLECTIVE_TIMEOUT}
+    _cpu_group.cache_clear()
 
 
 def test_a_gpu_for_each_process(settings: Settings) -> None:
