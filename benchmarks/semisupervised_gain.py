@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from d2rnet.detector.config import STUDENT_NAME, TEACHER_NAME
 from d2rnet.detector.data import Record, load_records
-from d2rnet.detector.predict import detect, load_detector, make_batches
 from d2rnet.detector.trainer import SPLIT_NAME
 from d2rnet.evaluation.bootstrap import ap50_with_resamples
+from d2rnet.evaluation.detection import predict
 from d2rnet.evaluation.resampling import basic_interval
 from d2rnet.io import read_json, write_json, write_text
 from d2rnet.provenance import code_version, hardware
@@ -101,13 +101,6 @@ def train(cell: Cell, data: Path, detector: Settings) -> Path:
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     log.info("%s: %.0f s", cell.name, time.perf_counter() - start)
     return folder
-
-
-def results_of(records: Sequence[Record], folder: Path, weights: str, prediction: Settings) -> list[dict[str, Any]]:
-    """Run one network over the test images; COCO results."""
-    network, cfg = load_detector(folder, weights, "cpu", prediction)
-    batches = make_batches(records, cfg, prediction["batch_images"])
-    return [result for image in detect(network, cfg, batches, prediction) for result in image]
 
 
 class Scores:
@@ -192,7 +185,7 @@ def main() -> None:
     scores = Scores()
     for cell, folder in folders.items():
         for network, weights in NETWORKS.items():
-            scores.add(cell, network, records, results_of(records, folder, weights, detector["prediction"]))
+            scores.add(cell, network, records, predict(records, folder, weights, "cpu", detector["prediction"]))
     facts = {
         "test images": len(records),
         "test boxes": sum(len(record.classes) for record in records),
