@@ -78,7 +78,7 @@ def advance(memory: Tensor, token: Tensor, weights: LoopWeights, heads: int) -> 
 
 
 class _Gradients(NamedTuple):
-    """Gradients of the outputs of one token's products."""
+    """Gradients of the outputs of the loop's products, of all tokens (T, ...) or of one."""
 
     token: Tensor  # (B, 4 D)
     slots: Tensor  # (B, M, 3 D)
@@ -88,27 +88,25 @@ class _Gradients(NamedTuple):
     gates: Tensor  # (B, M, 2 D)
 
 
-def _retreat(grad: Tensor, trace: _Trace, weights: LoopWeights) -> tuple[Tensor, _Gradients]:
-    """Turn the gradient of the new memory into that of the old one and of every product's output."""
-    kind = weights.slots_weight.dtype
+def _retreat(grad: Tensor, trace: _Trace, weights: LoopWeights, into: _Gradients) -> Tensor:
+    """Turn the gradient of the new memory into that of the old one; write those of the products' outputs ``into``."""
     input_gate, forget_gate = trace.gates.chunk(2, dim=2)
-    sums = torch.cat([grad * trace.squashed, grad * trace.memory], dim=2) * (trace.gates * (1 - trace.gates))
-    sums = sums.to(kind)  # of the gates before the sigmoid
-    old = torch.addcmul(grad * forget_gate, sums @ weights.gates_weight, 1 - trace.seen * trace.seen)
+    of_gates = torch.cat([grad * trace.squashed, grad * trace.memory], dim=2)
+    torch.mul(of_gates, trace.gates * (1 - trace.gates), out=into.gates)  # before the sigmoid
+    old = torch.addcmul(grad * forget_gate, into.gates @ weights.gates_weight, 1 - trace.seen * trace.seen)
     proposal = grad * input_gate * (1 - trace.squashed * trace.squashed)
-    second = (proposal * (trace.second > 0)).to(kind)
-    first = (second @ weights.second_weight) * (trace.first > 0)
-    proposal = proposal + first @ weights.first_weight
-    output = proposal.to(kind)
-    mixed = _apart(output @ weights.output_weight, trace.query.shape[1])
+    torch.mul(proposal, trace.second > 0, out=into.second)
+    torch.mul(into.second @ weights.second_weight, trace.first > 0, out=into.first)
+    proposal = proposal + into.first @ weights.first_weight
+    into.output.copy_(proposal)
+    mixed = _apart(into.output @ weights.output_weight, trace.query.shape[1])
     shares = mixed @ trace.values.transpose(2, 3)
     scores = trace.shares * (shares - (shares * trace.shares).sum(dim=3, keepdim=True)) / math.sqrt(mixed.shape[3])
     query = _together(scores @ trace.keys)
     keys, values = _together(scores.transpose(2, 3) @ trace.query), _together(trace.shares.transpose(2, 3) @ mixed)
-    slots = torch.cat([query, keys[:, :-1], values[:, :-1]], dim=2)
-    old = old + proposal + slots @ weights.slots_weight
-    token = torch.cat([keys[:, -1], values[:, -1], sums.sum(dim=1)], dim=1)
-    return old, _Gradients(token, slots, output, first, second, sums)
+    torch.cat([query, keys[:, :-1], values[:, :-1]], dim=2, out=into.slots)
+    torch.cat([keys[:, -1], values[:, -1], into.gates.sum(dim=1)], dim=1, out=into.token)
+    return old + proposal + into.slots @ weights.slots_weight
 
 
 class _MemoryLoop(torch.autograd.Function):
@@ -132,19 +130,22 @@ class _MemoryLoop(torch.autograd.Function):
         ctx.traces = None
         if traces is None:
             raise RuntimeError("the memory's loop can be gone through backwards once; run it again for another time")
-        traces.reverse()
-        carried, found = torch.zeros_like(grad_states[:, 0]), []
-        for trace, grad in zip(traces, reversed(grad_states.unbind(1)), strict=True):
-            carried, gradients = _retreat(grad + carried, trace, weights)
-            found.append(gradients)
+        batch, slots, width = traces[0].memory.shape
+        shapes = ((4,), (slots, 3), (slots, 1), (slots, 1), (slots, 1), (slots, 2))
+        every = _Gradients(
+            *(weights.slots_weight.new_empty(len(traces), batch, *rows, parts * width) for *rows, parts in shapes)
+        )
+        carried = torch.zeros_like(traces[0].memory)
+        for place in reversed(range(len(traces))):
+            into = _Gradients(*(of_all[place] for of_all in every))
+            carried = _retreat(grad_states[:, place] + carried, traces[place], weights, into)
         inputs = {"slots": "memory", "output": "mixed", "first": "proposal", "second": "first", "gates": "seen"}
         of_weights: list[Tensor] = []
         for product, source in inputs.items():
-            grads = torch.cat([getattr(gradients, product) for gradients in found]).flatten(0, 1)  # (T B M, out)
+            grads = getattr(every, product).flatten(0, 2)  # (T B M, out)
             given = torch.cat([getattr(trace, source) for trace in traces]).flatten(0, 1)  # (T B M, in)
             of_weights += [grads.T @ given.to(grads.dtype), grads.sum(dim=0)]
-        tokens = torch.stack([gradients.token for gradients in reversed(found)], dim=1)
-        return carried, tokens, None, *of_weights
+        return carried, every.token.transpose(0, 1), None, *of_weights
 
 
 def run_loop(memory: Tensor, tokens: Tensor, weights: LoopWeights, heads: int) -> Tensor:
