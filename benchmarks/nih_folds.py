@@ -27,6 +27,7 @@ from d2rnet.detector.config import STUDENT_NAME, TEACHER_NAME
 from d2rnet.detector.data import Record, load_records
 from d2rnet.detector.predict import detect, load_detector, make_batches
 from d2rnet.detector.trainer import train_detector
+from d2rnet.evaluation.tables import markdown_table
 from d2rnet.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from d2rnet.problems import Problems
 from d2rnet.provenance import code_version, hardware
@@ -131,35 +132,43 @@ def predict(records: Sequence[Record], folder: Path, weights: str, prediction: S
     return [result for image in detect(network, cfg, batches, prediction) for result in image]
 
 
-def score_row(name: str, records: Sequence[Record], results: Mapping[str, Sequence[dict]]) -> str:
-    """One line of the table of scores."""
-    scores = {network: coco_scores(records, results[network]) for network in NETWORKS}
-    values = [f"{scores[network][metric]:.3f}" for metric in ("AP50", "AP40") for network in NETWORKS]
-    boxes = sum(len(record.classes) for record in records)
-    classes = len(scores["student"]["boxes_per_class"])
-    return f"| {name} | {len(records)} / {boxes} / {classes} | {' | '.join(values)} |"
-
-
-def print_tables(cells: Mapping[str, dict[str, Any]], records: Mapping[str, list[Record]]) -> None:
-    """Print scores, and what training looked like, as Markdown."""
-    print("Smoke: too few images for a score to mean anything.\n")
-    print("| fold | images / boxes / classes held out | AP50 EMA teacher | student | AP40 EMA teacher | student |")
-    print("|---|---|---|---|---|---|")
-    for fold, cell in cells.items():
-        print(score_row(fold, records[fold], cell["results"]))
+def score_table(cells: Mapping[str, dict[str, Any]], records: Mapping[str, list[Record]]) -> list[str]:
+    """Scores of each fold, and of all held-out images together; most classes have too few boxes to look at."""
+    parts = {fold: (records[fold], cell["results"]) for fold, cell in cells.items()}
     pooled = {name: [result for cell in cells.values() for result in cell["results"][name]] for name in NETWORKS}
-    print(score_row("all", [record for fold in cells for record in records[fold]], pooled))
-    print("\n| fold | labelled + unlabelled images | losses finite | greatest total loss | labelled boxes per image | "
-          "pseudo boxes per image over time | seconds |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|")
+    parts["all"] = ([record for fold in cells for record in records[fold]], pooled)
+    scores = {
+        part: {name: coco_scores(held_out, found[name]) for name in NETWORKS} for part, (held_out, found) in parts.items()
+    }
+    boxes = {part: found["student"]["boxes_per_class"] for part, found in scores.items()}
+    largest = max(boxes["all"], key=lambda name: boxes["all"][name])
+    rows = []
+    for part, found in scores.items():
+        held_out = f"{len(parts[part][0])} / {sum(boxes[part].values())} / {len(boxes[part])}"
+        values = [found[name][metric] for metric in ("AP50", "AP40") for name in NETWORKS]
+        values += [found[name]["per_class_AP50"].get(largest, math.nan) for name in NETWORKS]
+        rows.append([part, held_out, *(f"{value:.3f}" for value in values)])
+    columns = [f"{metric} {network}" for metric in ("AP50", "AP40", f"AP50 {largest}") for network in ("teacher", "student")]
+    return markdown_table(("fold", "images / boxes / classes", *columns), rows)
+
+
+def training_table(cells: Mapping[str, dict[str, Any]]) -> list[str]:
+    """What training looked like; losses and boxes are means of the iterations of one line of metrics.jsonl."""
+    rows = []
     for fold, cell in cells.items():
-        losses = [line["total_loss"] for line in cell["history"] if "total_loss" in line]
-        labelled = [line["labelled_boxes_per_image"] for line in cell["history"] if "labelled_boxes_per_image" in line]
-        pseudo = [line["pseudo_boxes_per_image"] for line in cell["history"] if "pseudo_boxes_per_image" in line]
-        finite = "yes" if all(map(math.isfinite, losses)) else "NO"
+        losses, labelled, pseudo = (
+            [line[key] for line in cell["history"] if key in line]
+            for key in ("total_loss", "labelled_boxes_per_image", "pseudo_boxes_per_image")
+        )
         images = f"{cell['images']['labelled_train']} + {cell['images']['unlabelled']}"
-        figures = f"{max(losses):.2f} | {sum(labelled) / len(labelled):.2f} | {', '.join(f'{value:.2f}' for value in pseudo)}"
-        print(f"| {fold} | {images} | {finite} | {figures} | {cell['seconds']} |")
+        finite = "yes" if all(map(math.isfinite, losses)) else "NO"
+        over_time = ", ".join(f"{value:.2f}" for value in pseudo)
+        seconds = str(cell["seconds"])
+        rows.append([fold, images, finite, f"{max(losses):.2f}", f"{sum(labelled) / len(labelled):.2f}", over_time, seconds])
+    boxes = ("labelled boxes an image", "pseudo boxes an image over time")
+    return markdown_table(
+        ("fold", "labelled + unlabelled images", "losses finite", "greatest total loss", *boxes, "seconds"), rows
+    )
 
 
 def main() -> None:
@@ -187,7 +196,8 @@ def main() -> None:
     print(
         f"{machine['processor']}, {machine['cores']} cores; commit {code['commit']}{', modified' if code['dirty'] else ''}\n"
     )
-    print_tables(cells, records)
+    print("Smoke: too few images for a score to mean anything.\n")
+    print(*score_table(cells, records), "", *training_table(cells), sep="\n")
 
 
 if __name__ == "__main__":
