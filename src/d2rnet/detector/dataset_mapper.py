@@ -4,6 +4,8 @@ Everything random about an image is drawn from (seed, stream, iteration, place i
 workers, on what was computed before, on whether the run was resumed or on how a batch is cut.
 """
 
+import resource
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -18,6 +20,9 @@ from d2rnet.detector.data import ImageStore, Record, Stream, labelled_weights
 from d2rnet.settings import Settings
 
 View = dict[str, Any]
+OPEN_FILES = 65536
+# Longer than the iteration in flight and its checkpoint should take.
+SECONDS_AFTER_STOP = 60
 LABELLED, UNLABELLED = 0, 1  # streams, part of the seed of an image
 
 
@@ -178,13 +183,15 @@ class IterationDataset(Dataset):
 
 def batch_loader(dataset: IterationDataset, start: int, stop: int, workers: int) -> DataLoader:
     """Yield the batches of iterations ``start`` to ``stop - 1`` in order; the same with any number of worker processes."""
+    if workers:
+        _allow_open_files()
     return DataLoader(
         dataset,
         batch_size=None,
         sampler=range(start, stop),
         num_workers=workers,
         collate_fn=as_is,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         prefetch_factor=4 if workers else None,
     )
 
@@ -194,5 +201,19 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
-def _one_thread(_: int) -> None:
+def _allow_open_files() -> None:
+    """Raise the soft limit, 1024 as a rule: each tensor on its way from a worker is an open file, a batch of 64 images 256."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _start_worker(_: int) -> None:
+    """Compute on one thread, and outlive a stop signal that a scheduler sends to all processes of a job.
+
+    The training process stops after the iteration in flight, for which it needs its batch, and then ends its workers.
+    """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_AFTER_STOP))
