@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from d2rnet.detector.dataset_mapper import Batch, View
 from d2rnet.detector.ema import EmaTeacher
 from d2rnet.detector.meta_arch import UnbiasedTeacherRCNN
-from d2rnet.detector.processes import average_over_processes, sum_over_processes
+from d2rnet.detector.processes import average_over_processes, gather_from_processes, sum_over_processes
 from d2rnet.detector.pseudo_labels import attach_targets, images_to_train_on, select_pseudo_boxes, teacher_detections
 from d2rnet.detector.rpn import PSEUDO_SUFFIX
 from d2rnet.detector.thresholds import AdaptiveThresholds, FixedThresholds
@@ -193,7 +193,7 @@ class UnbiasedTeacherTrainer(TrainerBase):
         targets = self._pseudo_targets([part.unlabelled_weak for part in cut])
         labelled_classes = [view["instances"].gt_classes.tolist() for view in batch.labelled]
         pseudo_classes = _class_lists([target for part in targets for target in part])
-        everyone = comm.all_gather((labelled_classes, pseudo_classes))
+        everyone = gather_from_processes((labelled_classes, pseudo_classes))
         self._count("labelled", [classes for labelled, _ in everyone for classes in labelled])
         of_all = [classes for _, pseudo in everyone for classes in pseudo]
         kept = images_to_train_on(

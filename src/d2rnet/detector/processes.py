@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from types import FrameType
@@ -34,6 +35,7 @@ from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 EXIT_AFTER_SIGNAL = 143
 EXIT_AFTER_ERROR = 2
 PR_SET_PDEATHSIG = 1
@@ -91,6 +93,23 @@ def sum_over_processes(values: Tensor) -> Tensor:
     total = values.clone()
     dist.all_reduce(total)
     return total
+
+
+def gather_from_processes(value: Item) -> list[Item]:
+    """Collect a value that can be pickled from all processes, in the order of their ranks; every process gets all."""
+    if comm.get_world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * comm.get_world_size()
+    dist.all_gather_object(values, value, group=_cpu_group())
+    return values
+
+
+@cache
+def _cpu_group() -> Any:
+    """All processes, talking through the CPU. That of detectron2 gives up after 30 minutes, within a long validation."""
+    if dist.get_backend() == "nccl":
+        return dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
+    return dist.group.WORLD
 
 
 @torch.no_grad()
