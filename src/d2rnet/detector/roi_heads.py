@@ -15,6 +15,7 @@ from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers, fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
 from detectron2.structures.boxes import matched_pairwise_iou
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from d2rnet.detector.box_regression import BoundaryOffsetTransform
@@ -165,7 +166,8 @@ class UncertaintyROIHeads(StandardROIHeads):
         sampled = []
         for proposals_of_image, target in zip(proposals, targets, strict=True):
             seed_sampling(target, PROPOSALS)
-            (chosen,) = super().label_and_sample_proposals([proposals_of_image], [target])
+            with EventStorage():  # detectron2 notes two figures a call; nothing reads them, and the run's storage keeps 10^6
+                (chosen,) = super().label_and_sample_proposals([proposals_of_image], [target])
             if is_pseudo(target) and not is_pseudo(chosen):
                 chosen.gt_scores = target.gt_boxes.tensor.new_zeros(len(chosen))
             sampled.append(chosen)
