@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.detector.checkpoint import save_weights
-from d2rnet.detector.processes import EXIT_AFTER_SIGNAL, STOP_SIGNALS
+from d2rnet.detector.processes import EXIT_AFTER_SIGNAL, STOP_SIGNALS, gather_from_processes
 from d2rnet.io import read_jsonl_of_killed, write_jsonl
 from d2rnet.progress import track
 from d2rnet.torch_files import save_torch
@@ -80,7 +80,7 @@ class MetricsHook(HookBase):
         start = self.trainer.start_iter
         kept = [line for line in read_jsonl_of_killed(self.path) if line["iterations_done"] <= start]
         write_jsonl(self.path, kept)
-        self._writer = SummaryWriter(str(self._tensorboard_folder), purge_step=start)
+        self._writer = SummaryWriter(str(self._tensorboard_folder), purge_step=start + 1)
         self._since = time.perf_counter()
 
     def after_step(self) -> None:
@@ -201,7 +201,7 @@ class StopSignalHook(HookBase):
 
     def after_step(self) -> None:
         """Stop if this or another process was told to."""
-        received = max(comm.all_gather(self._received or 0))
+        received = max(gather_from_processes(self._received or 0))
         if not received:
             return
         if self._checkpoints is not None:
