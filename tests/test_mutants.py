@@ -48,6 +48,12 @@ def test_a_test_that_fails_anyway_judges_nothing(project: Path) -> None:
         mutants.judge_all([DOUBLED], 1, project)
 
 
+def test_slow_tests_are_not_taken_for_failing_ones(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "TIME_LIMIT_SECONDS", 0)
+    with pytest.raises(TableError, match=r"test_double.py: not done after 0 s; fewer --jobs"):
+        mutants.judge_all([DOUBLED], 1, project)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
