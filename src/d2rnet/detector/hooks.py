@@ -6,7 +6,6 @@ All are detectron2 hooks of :class:`d2rnet.detector.engine.UnbiasedTeacherTraine
 import json
 import logging
 import signal
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -21,9 +20,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.detector.checkpoint import save_weights
-from d2rnet.detector.processes import EXIT_AFTER_SIGNAL, STOP_SIGNALS, gather_from_processes
+from d2rnet.detector.processes import gather_from_processes
 from d2rnet.io import read_jsonl_of_killed, write_jsonl
 from d2rnet.progress import track
+from d2rnet.stop_signals import EXIT_AFTER_SIGNAL, give_back_stop_signals, take_stop_signals
 from d2rnet.torch_files import save_torch
 
 log = logging.getLogger(__name__)
@@ -193,8 +193,7 @@ class StopSignalHook(HookBase):
 
     def before_train(self) -> None:
         """Listen; only the main thread of a process may."""
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self._previous = take_stop_signals(self._note)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._received = number
@@ -213,8 +212,7 @@ class StopSignalHook(HookBase):
 
     def after_train(self) -> None:
         """Give the signals back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        give_back_stop_signals(self._previous)
 
 
 class ValidationHook(HookBase):

@@ -12,7 +12,6 @@ import pickle
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from datetime import timedelta
 from functools import cache
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -32,14 +30,13 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.settings import Settings
+from d2rnet.stop_signals import EXIT_AFTER_SIGNAL, stop_signals_passed_on
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Item = TypeVar("Item")
-EXIT_AFTER_SIGNAL = 143
 EXIT_AFTER_ERROR = 2
 PR_SET_PDEATHSIG = 1
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # The others wait in a collective operation while rank 0 validates or saves.
 COLLECTIVE_TIMEOUT = timedelta(hours=3)
 # A process that fails because another died waits, so that the launcher sees the dead one first.
@@ -145,7 +142,11 @@ def run_processes(function: Callable[..., Result], processes: int, device: torch
     records: Any = context.Queue()
     listener = QueueListener(records, _Relay())
     level = logging.getLogger("d2rnet").getEffectiveLevel()
-    with tempfile.TemporaryDirectory() as folder, _hidden_gpus(device), _signals_passed_on() as received:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _hidden_gpus(device),
+        stop_signals_passed_on(multiprocessing.active_children) as received,
+    ):
         listener.start()
         try:
             outbox = Path(folder)
@@ -245,25 +246,3 @@ def _hidden_gpus(device: torch.device) -> Iterator[None]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = before
-
-
-@contextmanager
-def _signals_passed_on() -> Iterator[list[int]]:
-    """Pass stop signals on to the processes; yields the list of those received so far."""
-    received: list[int] = []
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -8,21 +8,19 @@ import logging
 import logging.handlers
 import multiprocessing
 import os
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from d2rnet.errors import ConfigError, D2RNetError
+from d2rnet.stop_signals import stop_signals_passed_on
 
 GRACE_SECONDS = 30.0
 
@@ -75,35 +73,13 @@ def run_in_processes(function: Callable[..., None], *arguments: Any, processes: 
         workers.append(worker)
     listener.start()
     try:
-        with _forwarded_signals(workers) as stopped:
+        with stop_signals_passed_on(lambda: workers) as stopped:
             _await(workers, pipes, stopped)
     finally:
         for worker in workers:
             worker.join(GRACE_SECONDS if sys.exc_info()[0] in (None, SystemExit) else 0)
             worker.kill()
         listener.stop()
-
-
-@contextmanager
-def _forwarded_signals(workers: list[SpawnProcess]) -> Iterator[list[int]]:
-    """Hand requests to stop on to the processes; yield a list that grows by each one."""
-    received: list[int] = []
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for worker in workers:
-            if worker.is_alive() and worker.pid is not None:
-                os.kill(worker.pid, number)
-
-    if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only there
-        yield received
-        return
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _await(workers: list[SpawnProcess], pipes: list[Connection], stopped: list[int]) -> None:

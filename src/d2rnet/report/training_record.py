@@ -6,8 +6,6 @@ Lives in the work folder (see d2rnet.workdir): ``last.pt`` (resume), ``best.pt``
 
 import json
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,12 +19,12 @@ import torch
 from d2rnet.io import read_jsonl_of_killed, write_jsonl
 from d2rnet.report.collectives import process_rank, sum_over_processes
 from d2rnet.report.training_task import ReportTask
+from d2rnet.stop_signals import EXIT_AFTER_SIGNAL, give_back_stop_signals, take_stop_signals
 from d2rnet.torch_files import save_torch
 
 log = logging.getLogger(__name__)
 LAST, BEST, HISTORY = "last.pt", "best.pt", "metrics.jsonl"
 LOG_EVERY_SECONDS = 10.0
-SIGTERM_EXIT_CODE = 128 + signal.SIGTERM
 
 
 class StopRequest:
@@ -38,9 +36,7 @@ class StopRequest:
 
     def listen(self) -> dict[int, Any]:
         """Take over the signals; return their handlers until now."""
-        if threading.current_thread() is not threading.main_thread():  # Python allows signal handlers only there
-            return {}
-        return {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+        return take_stop_signals(self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = True
@@ -54,8 +50,7 @@ def stop_requests() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        give_back_stop_signals(previous)
 
 
 Validate = Callable[[], dict[str, float]]
@@ -107,7 +102,7 @@ class TrainingRecord(lightning.Callback):
             self.save(task)
             if process_rank() == 0:
                 log.warning("told to stop: saved step %d of %d; run again to go on", task.finished_steps, task.total_steps)
-            raise SystemExit(SIGTERM_EXIT_CODE)
+            raise SystemExit(EXIT_AFTER_SIGNAL)
         if now - self._saved >= 60 * self.settings["checkpoint_minutes"] and task.finished_steps % task.steps_per_epoch:
             self.save(task)
 
