@@ -25,8 +25,8 @@ from d2rnet.data.splits import split_groups
 from d2rnet.detector.coco_scores import coco_scores
 from d2rnet.detector.config import STUDENT_NAME, TEACHER_NAME
 from d2rnet.detector.data import Record, load_records
-from d2rnet.detector.predict import detect, load_detector, make_batches
 from d2rnet.detector.trainer import train_detector
+from d2rnet.evaluation.detection import predict
 from d2rnet.evaluation.tables import markdown_table
 from d2rnet.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from d2rnet.problems import Problems
@@ -113,7 +113,7 @@ def run_fold(folder: Path, inputs: dict[str, Path], settings: Settings) -> dict[
     start = time.monotonic()
     train_detector(**inputs, work=folder / "work", output=folder, device="cpu", settings=settings)
     records = load_records(inputs["labelled_test"])
-    results = {name: predict(records, folder, weights, settings["prediction"]) for name, weights in NETWORKS.items()}
+    results = {name: predict(records, folder, weights, "cpu", settings["prediction"]) for name, weights in NETWORKS.items()}
     done = {
         "identity": identity,
         "seconds": round(time.monotonic() - start),
@@ -123,13 +123,6 @@ def run_fold(folder: Path, inputs: dict[str, Path], settings: Settings) -> dict[
     }
     write_json(cell, done, indent=None)
     return done
-
-
-def predict(records: Sequence[Record], folder: Path, weights: str, prediction: Settings) -> list[dict[str, Any]]:
-    """Boxes of one network on the held-out images, as COCO results."""
-    network, cfg = load_detector(folder, weights, "cpu", prediction)
-    batches = make_batches(records, cfg, prediction["batch_images"])
-    return [result for image in detect(network, cfg, batches, prediction) for result in image]
 
 
 def score_table(cells: Mapping[str, dict[str, Any]], records: Mapping[str, list[Record]]) -> list[str]:

@@ -22,6 +22,7 @@ from d2rnet.detector.coco_scores import REPORTED, Scored, match_results, mean_ov
 from d2rnet.detector.config import BURN_IN_NAME, TEACHER_NAME
 from d2rnet.detector.data import Record, load_records
 from d2rnet.evaluation.detection import predict
+from d2rnet.evaluation.tables import markdown_table
 from d2rnet.io import read_json, read_jsonl
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -62,15 +63,12 @@ def precision_recall(scored: Scored, threshold: float, chosen: np.ndarray, truth
     return int(kept.sum()), right / max(int(kept.sum()), 1), right / max(int(truth.sum()), 1)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """Lines of a Markdown table; fractions with three decimals."""
-    yield "| " + " | ".join(header) + " |"
-    yield "|" + "---|" * len(header)
-    for row in rows:
-        yield "| " + " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row) + " |"
+    return markdown_table(header, [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows])
 
 
-def by_threshold(stages: dict[str, Scored]) -> Iterator[str]:
+def by_threshold(stages: dict[str, Scored]) -> list[str]:
     """All classes together: a row a threshold, three columns a stage."""
     rows = []
     for threshold in THRESHOLDS:
@@ -83,7 +81,7 @@ def by_threshold(stages: dict[str, Scored]) -> Iterator[str]:
     return table(["threshold", *(f"{stage}: {what}" for stage in stages for what in ("precision", "recall", "F1"))], rows)
 
 
-def by_class(stages: dict[str, Scored], threshold: float) -> Iterator[str]:
+def by_class(stages: dict[str, Scored], threshold: float) -> list[str]:
     """One threshold: a row a class that was drawn."""
     first = next(iter(stages.values()))
     rows = []
@@ -99,7 +97,7 @@ def by_class(stages: dict[str, Scored], threshold: float) -> Iterator[str]:
     )
 
 
-def by_group(scored: Scored, groups: Sequence[str], threshold: float) -> Iterator[str]:
+def by_group(scored: Scored, groups: Sequence[str], threshold: float) -> list[str]:
     """A row a subgroup of the images: AP50 over the classes present in it, precision and recall at a threshold."""
     labels = np.array(groups)
     rows = []

@@ -31,6 +31,7 @@ from d2rnet.detector.trainer import SPLIT_NAME
 from d2rnet.evaluation.bootstrap import ap50_with_resamples
 from d2rnet.evaluation.detection import predict
 from d2rnet.evaluation.resampling import basic_interval
+from d2rnet.evaluation.tables import markdown_table
 from d2rnet.io import read_json, write_json, write_text
 from d2rnet.provenance import code_version, hardware
 from d2rnet.settings import Settings, merge, parse_settings
@@ -140,10 +141,9 @@ def report(scores: Scores, seeds: Sequence[int], yardstick: Cell, facts: dict[st
     gain, lead = scores.difference(gain_pairs), scores.difference(teacher_pairs)
     rows.append(("mean", means, gain, lead))
     header = ["seed", "supervised student", "supervised teacher", "UTv2 student", "UTv2 teacher", "gain [95 %]"]
-    table = [[*header, "UTv2 teacher - student [95 %]"], ["---"] * 7]
-    table += [[name, *(f"{100 * value:.1f}" for value in figures), _points(g), _points(t)] for name, figures, g, t in rows]
+    cells_of = [[name, *(f"{100 * value:.1f}" for value in figures), _points(g), _points(t)] for name, figures, g, t in rows]
     lines = [
-        *("| " + " | ".join(cells) + " |" for cells in table),
+        *markdown_table([*header, "UTv2 teacher - student [95 %]"], cells_of),
         "",
         f"Supervised-only with all labels, seed {yardstick.seed}: {100 * scores.value(yardstick, 'teacher'):.1f}.",
         "AP50 in points. " + ", ".join(f"{key} {value}" for key, value in facts.items()) + ".",
