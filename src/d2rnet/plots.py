@@ -1,6 +1,7 @@
 """One style for all figures: sizes, colours that colour-blind readers can tell apart, SVG and PNG.
 
-Colours: Okabe and Ito, Color Universal Design, 2008. Figures are drawn without a display.
+Colours: Okabe and Ito, Color Universal Design, 2008; those of the 22 classes, for boxes on radiographs, are our own. Figures are
+drawn without a display.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,22 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.io import atomic_path
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#777777"
+# Chosen greedily so that the nearest pair is as far apart as can be in CIELAB, to normal eyes (least distance 22) and to eyes
+# without red or without green cones (13; Machado et al., IEEE TVCG 2009). Lightness 55 to 92: seen on dark lungs, and black text
+# is legible on all. The first ones, which differ most, go to the classes that VinDr-CXR has most boxes of.
+CLASS_COLOURS = {
+    "Aortic enlargement": "#FF9900", "Cardiomegaly": "#7777FF", "Pleural thickening": "#00FFEE",
+    "Pulmonary fibrosis": "#EE4455", "Nodule/Mass": "#77BBFF", "Lung Opacity": "#EEEE77", "Pleural effusion": "#FF22AA",
+    "Other lesion": "#99EE99", "Infiltration": "#EE8888", "ILD": "#FF3300", "Calcification": "#CC9944",
+    "Consolidation": "#7799FF", "Atelectasis": "#AAFF00", "Rib fracture": "#66DDFF", "Mediastinal shift": "#66CCAA",
+    "Enlarged PA": "#009955", "Pneumothorax": "#CC88CC", "Emphysema": "#CC55CC", "Lung cavity": "#DD5588",
+    "Lung cyst": "#77DD33", "Clavicle fracture": "#00FFBB", "Edema": "#FFAA77",
+}  # fmt: skip
 PNG_DPI = 150
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -54,6 +67,11 @@ def figure(
         for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
             with atomic_path(target.with_suffix(suffix)) as temporary:
                 drawing.savefig(temporary, dpi=PNG_DPI, metadata=metadata)
+
+
+def class_colours() -> dict[str, str]:
+    """Return the box colour of each class as ``#RRGGBB``, in the order of the class table; black text is legible on each."""
+    return {name: CLASS_COLOURS[name] for name in CATEGORY_NAMES}
 
 
 def say_empty(panel: Axes, text: str) -> None:
