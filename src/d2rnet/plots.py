@@ -1,7 +1,7 @@
 """One style for all figures: sizes, colours that colour-blind readers can tell apart, SVG and PNG.
 
-Colours: Okabe and Ito, Color Universal Design, 2008; those of the 22 classes, for boxes on radiographs, are our own. Figures are
-drawn without a display.
+Colours: Okabe and Ito, Color Universal Design, 2008; those of the 22 classes, for boxes on radiographs, are our own.
+Figures are drawn without a display.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,8 @@ from d2rnet.io import atomic_path
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#777777"
 # Chosen greedily so that the nearest pair is as far apart as can be in CIELAB, to normal eyes (least distance 22) and to eyes
-# without red or without green cones (13; Machado et al., IEEE TVCG 2009). Lightness 55 to 92: seen on dark lungs, and black text
-# is legible on all. The first ones, which differ most, go to the classes that VinDr-CXR has most boxes of.
+# without red or without green cones (13; Machado et al., IEEE TVCG 2009). Lightness 55 to 92: seen on dark lungs, and black
+# text is legible on all. The first ones, which differ most, go to the classes that VinDr-CXR has most boxes of.
 CLASS_COLOURS = {
     "Aortic enlargement": "#FF9900", "Cardiomegaly": "#7777FF", "Pleural thickening": "#00FFEE",
     "Pulmonary fibrosis": "#EE4455", "Nodule/Mass": "#77BBFF", "Lung Opacity": "#EEEE77", "Pleural effusion": "#FF22AA",
