@@ -15,21 +15,27 @@ ENTRIES = {
 TRUTH = {"a": [("Nodule/Mass", [51, 50, 70, 70]), ("Cardiomegaly", [0, 0, 100, 100])], "b": []}
 
 
-def report(name: str, *sentences: tuple[str, list[int]]) -> dict[str, Any]:
-    return {"id": name, "sentences": [{"text": text, "boxes": boxes} for text, boxes in sentences]}
+def report(name: str, *sentences: tuple[str, int | None]) -> dict[str, Any]:
+    """A report whose sentences attend to a box; the first box is never listed."""
+    return {
+        "id": name,
+        "sentences": [
+            {"text": text, "boxes": [attended] if attended else [], "attended": attended} for text, attended in sentences
+        ],
+    }
 
 
 def test_rates_by_hand():
     generated = [
         report(
             "a",
-            ("there is a nodule in the left lung .", [1, 0]),  # hit; one of two boxes would hit
-            ("a nodule is seen .", [0, 1]),  # the most attended box misses
-            ("the heart is enlarged .", [0]),  # IoU 0.01 with the heart: a miss, and so would be any box
-            ("there is a left pleural effusion .", []),  # not in the image, no box listed
-            ("no pneumothorax .", [0]),  # names no lesion as there
+            ("there is a nodule in the left lung .", 1),  # hit; one of two boxes would hit
+            ("a nodule is seen .", 0),  # a miss
+            ("the heart is enlarged .", 0),  # IoU 0.01 with the heart: a miss, and so would be any box
+            ("there is a left pleural effusion .", None),  # not in the image, and unfinished
+            ("no pneumothorax .", 0),  # names no lesion as there
         ),
-        report("b", ("possible left nodule .", [])),  # no box to attend to
+        report("b", ("possible left nodule .", None)),  # no box to attend to
     ]
     assert grounding_score(generated, ENTRIES, TRUTH) == {
         "sentences": 4,
@@ -38,7 +44,7 @@ def test_rates_by_hand():
         "hit_rate": pytest.approx(1 / 4),
         "random_hit_rate": pytest.approx((0.5 + 0.5) / 4),
         "ratio": pytest.approx(1.0),
-        "listed_rate": pytest.approx(3 / 4),
+        "listed_rate": pytest.approx(1 / 4),
         "true_sentences": 3,
         "true_hit_rate": pytest.approx(1 / 3),
         "true_random_hit_rate": pytest.approx(1 / 3),
@@ -49,29 +55,32 @@ def test_rates_by_hand():
 def test_overlap_of_half_is_the_least(shift: float, hits: float):
     """Boxes of 20 x 20 shifted by 6 px share 280 of 520 (0.54), by 7 px 260 of 540 (0.48)."""
     truth = {"a": [("Nodule/Mass", [50 + shift, 50, 70 + shift, 70])]}
-    assert grounding_score([report("a", ("a nodule .", [1]))], ENTRIES, truth)["hit_rate"] == hits
+    assert grounding_score([report("a", ("a nodule .", 1))], ENTRIES, truth)["hit_rate"] == hits
 
 
-def test_the_first_listed_box_counts():
-    for boxes, hits in (([1, 0], 1.0), ([0, 1], 0.0)):
-        assert grounding_score([report("a", ("a nodule .", boxes))], ENTRIES, TRUTH)["hit_rate"] == hits
+def test_the_most_attended_box_counts_listed_or_not():
+    for attended, hits in ((1, 1.0), (0, 0.0)):
+        assert grounding_score([report("a", ("a nodule .", attended))], ENTRIES, TRUTH)["hit_rate"] == hits
+    unlisted = {"id": "a", "sentences": [{"text": "a nodule .", "boxes": [], "attended": 1}]}
+    found = grounding_score([unlisted], ENTRIES, TRUTH)
+    assert (found["hit_rate"], found["listed_rate"]) == (1.0, 0.0)
 
 
 def test_class_of_the_sentence_decides():
     """The nodule's box is no hit for a sentence about the heart."""
-    assert grounding_score([report("a", ("cardiomegaly .", [1]))], ENTRIES, TRUTH)["hit_rate"] == 0
+    assert grounding_score([report("a", ("cardiomegaly .", 1))], ENTRIES, TRUTH)["hit_rate"] == 0
 
 
 def test_images_without_truth_are_counted_not_scored():
-    found = grounding_score([report("a", ("a nodule .", [1]))], ENTRIES, {})
+    found = grounding_score([report("a", ("a nodule .", 1))], ENTRIES, {})
     assert (found["entries_without_truth"], found["sentences"], found["hit_rate"]) == (1, 0, None)
 
 
 def test_boxes_and_ids_of_another_run_are_refused():
     with pytest.raises(DatasetError, match="report zz: not among the entries"):
-        grounding_score([report("zz", ("a nodule .", [0]))], ENTRIES, TRUTH)
-    with pytest.raises(DatasetError, match=r"lists boxes \[2\]; its entry has 2"):
-        grounding_score([report("a", ("a nodule .", [2]))], ENTRIES, TRUTH)
+        grounding_score([report("zz", ("a nodule .", 0))], ENTRIES, TRUTH)
+    with pytest.raises(DatasetError, match=r"attends to boxes \[2\] and 2; its entry has 2"):
+        grounding_score([report("a", ("a nodule .", 2))], ENTRIES, TRUTH)
 
 
 def test_demo_truth(tmp_path):

@@ -95,10 +95,11 @@ def test_grounding_by_hand() -> None:
     attention = torch.tensor([[0.4, 0.0], [0.2, 0.1], [0.0, 0.3], [0.2, 0.5], [9.0, 9.0]])
     # Sentence 1: means 0.3 and 0.05; sentence 2: 0.1 and 0.4. Whole report: 0.2 and 0.225.
     assert ground_sentences(tokens, attention, least_share=0.1, least_contrast=0.0) == [
-        {"text": "a .", "boxes": [0]},
-        {"text": "b c", "boxes": [1, 0]},
+        {"text": "a .", "boxes": [0], "attended": 0},
+        {"text": "b c", "boxes": [1, 0], "attended": 1},
     ]
-    assert ground_sentences(tokens, attention[:, :0], least_share=0.1, least_contrast=1.0)[0] == {"text": "a .", "boxes": []}
+    nothing = {"text": "a .", "boxes": [], "attended": None}
+    assert ground_sentences(tokens, attention[:, :0], least_share=0.1, least_contrast=1.0)[0] == nothing
     assert ground_sentences([], attention, least_share=0.1, least_contrast=1.0) == []
 
 
@@ -109,6 +110,7 @@ def test_a_box_must_stand_out_from_the_rest_of_the_report(contrast: float, boxes
     attention = torch.tensor([[0.4, 0.0], [0.2, 0.1], [0.0, 0.3], [0.2, 0.5]])  # contrasts 1.5, 0.22 and 0.5, 1.78
     found = ground_sentences(["a", ".", "b", "c"], attention, least_share=0.1, least_contrast=contrast)
     assert [sentence["boxes"] for sentence in found] == boxes
+    assert [sentence["attended"] for sentence in found] == [0, 1]
 
 
 def test_a_cut_sentence_gets_no_boxes() -> None:
@@ -116,6 +118,7 @@ def test_a_cut_sentence_gets_no_boxes() -> None:
     options = {"least_share": 0.1, "least_contrast": 0.0}
     found = ground_sentences(["a", ".", "b", "c"], attention, cut=True, **options)
     assert [sentence["boxes"] for sentence in found] == [[0], []]
+    assert [sentence["attended"] for sentence in found] == [0, None]
     found = ground_sentences(["a", ".", "b", "."], attention, cut=True, **options)
     assert [sentence["boxes"] for sentence in found] == [[0], [0]]
     found = ground_sentences(["a", ".", "b", "c"], attention, cut=False, **options)
@@ -155,7 +158,7 @@ def test_bfloat16_writes_reports(cohort: Path, model: Path, tmp_path: Path, repo
 
 def test_the_only_sentence_needs_no_contrast() -> None:
     attention = torch.tensor([[0.4, 0.0], [0.2, 0.1]])
-    assert ground_sentences(["a", "."], attention, least_share=0.1, least_contrast=2.0) == [{"text": "a .", "boxes": [0]}]
+    assert ground_sentences(["a", "."], attention, least_share=0.1, least_contrast=2.0)[0]["boxes"] == [0]
 
 
 def write_shard(path: Path, ids: list[str]) -> Path:

@@ -1,6 +1,6 @@
 """Grounding score: does the box that a sentence attends to most lie on a true lesion of the class that it names.
 
-Reads: test.jsonl of generate-reports, whose sentences list boxes by falling attention. The truth is given by the caller: boxes
+Reads: test.jsonl of generate-reports, whose sentences name the box that they attend to most. The truth is given by the caller: boxes
 of radiologists, or what the demo cohort drew. ``boxes`` are places in the entry's boxes in annotation.json, original pixels.
 
 Shapes: K boxes an entry, G true boxes.
@@ -51,12 +51,12 @@ def grounding_score(
 ) -> dict[str, Any]:
     """Score the most attended box of every sentence that names a lesion, beside a random box of the same image.
 
-    A sentence names a lesion if a mention of it is present or uncertain. Its first listed box hits if it overlaps a true box
-    of one of the classes that it names. Sentences of entries without any box are counted and enter no rate; a sentence
-    without a listed box is a miss.
+    A sentence names a lesion if a mention of it is present or uncertain. Its most attended box hits if it overlaps a true box
+    of one of the classes that it names. Sentences of entries without any box are counted and enter no rate; an unfinished
+    sentence, which attends to none, is a miss.
 
     Args:
-        generated: ``id`` and ``sentences`` (``text``, ``boxes``) of each report.
+        generated: ``id`` and ``sentences`` (``text``, ``boxes``, ``attended``) of each report.
         entries: id -> entry of annotation.json, with ``boxes`` (xywh).
         truth: id -> true boxes of the image; an id that is missing has no truth and is left out.
         min_iou: least overlap of a hit.
@@ -64,12 +64,12 @@ def grounding_score(
     Returns:
         ``sentences`` (scored), ``sentences_of_entries_without_boxes``, ``entries_without_truth``; ``hit_rate``,
         ``random_hit_rate`` (mean share of the entry's boxes that would hit, the expectation for a box drawn at random)
-        and ``ratio`` of the two; ``listed_rate`` (sentences with a listed box); and the same two rates over the sentences
+        and ``ratio`` of the two; ``listed_rate`` (sentences that list a box); and the same two rates over the sentences
         whose class truly is in the image, ``true_sentences``, ``true_hit_rate``, ``true_random_hit_rate``. A rate over nothing
         is None.
 
     Raises:
-        DatasetError: a report's id is not among the entries, or a sentence lists a box that its entry does not have.
+        DatasetError: a report's id is not among the entries, or a sentence attends to a box that its entry does not have.
     """
     rows: list[tuple[float, float, bool, bool]] = []  # hit, random hit, listed, class is there
     without_boxes = without_truth = 0
@@ -87,7 +87,7 @@ def grounding_score(
             if not entry["boxes"]:
                 without_boxes += 1
                 continue
-            rows.append(_score_sentence(report["id"], sentence["boxes"], entry["boxes"], named, truth[report["id"]], min_iou))
+            rows.append(_score_sentence(report["id"], sentence, entry["boxes"], named, truth[report["id"]], min_iou))
     return {
         "sentences": len(rows),
         "sentences_of_entries_without_boxes": without_boxes,
@@ -98,19 +98,21 @@ def grounding_score(
 
 def _score_sentence(
     name: str,
-    listed: Sequence[int],
+    sentence: Mapping[str, Any],
     boxes_xywh: Sequence[Sequence[float]],
     named: frozenset[str],
     truth: Sequence[TrueBox],
     min_iou: float,
 ) -> tuple[float, float, bool, bool]:
-    if any(not 0 <= place < len(boxes_xywh) for place in listed):
+    attended, listed = sentence["attended"], sentence["boxes"]
+    if any(not 0 <= place < len(boxes_xywh) for place in (*listed, *([] if attended is None else [attended]))):
         raise DatasetError(
-            f"report {name}: lists boxes {list(listed)}; its entry has {len(boxes_xywh)}. Use the annotation.json of the run."
+            f"report {name}: attends to boxes {list(listed)} and {attended}; its entry has {len(boxes_xywh)}. "
+            "Use the annotation.json of the run."
         )
     wanted = [box for category, box in truth if category in named]
     hits = _overlaps(boxes_xywh, wanted, min_iou)
-    return float(bool(listed) and hits[listed[0]]), float(hits.mean()), bool(listed), bool(wanted)
+    return float(attended is not None and hits[attended]), float(hits.mean()), bool(listed), bool(wanted)
 
 
 def _overlaps(

@@ -1,9 +1,9 @@
 """generate_reports and gather_reports: from a model folder to test.jsonl.
 
 Reads: annotation.json, radiographs, model folder. Writes: run records, and one JSON line an entry:
-``id, reference, hypothesis, log_prob, sentences[{text, boxes[]}]``; ``boxes`` are places in the entry's ``boxes`` list, most
-attended first. A split falls into fixed whole batches and a shard is a run of them, so that the numbers of an entry do not
-depend on how many shards there are.
+``id, reference, hypothesis, log_prob, sentences[{text, boxes[], attended}]``; ``boxes`` are places in the entry's ``boxes``
+list, most attended first, ``attended`` the most attended one, listed or not. A split falls into fixed whole batches and a shard
+is a run of them, so that the numbers of an entry do not depend on how many shards there are.
 """
 
 import logging
@@ -66,16 +66,14 @@ def generate_reports(
     torch_device = resolve_device(device)
     if not 1 <= shard <= shards:
         raise ConfigError(f"--shard {shard} --shards {shards}: expected a shard from 1 to {shards}.")
-    loaded = load_model(model, torch_device)
+    loaded = load_for_generation(model, torch_device, settings)
     entries = load_annotation(annotation)[settings["split"]]
     if not entries:
         raise DatasetError(f"{annotation}: split '{settings['split']}' is empty; expected entries to write reports for.")
     start, end = shard_bounds(len(entries), batch_size=settings["batch_size"], shard=shard, shards=shards)
     mine = entries[start:end]
-    if settings["precision"] == "bf16-true":
-        loaded.model.transformer.to(torch.bfloat16)
     ends: Counter[str] = Counter()
-    records = _write_reports(loaded, mine, image_root, settings, torch_device, ends)
+    records = write_reports(loaded, mine, image_root, settings, torch_device, ends)
     count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings['split']} reports", unit="report"))
     write_run_record(
         output.with_suffix(".run.json"),
@@ -97,7 +95,15 @@ def shard_bounds(count: int, *, batch_size: int, shard: int, shards: int) -> tup
     return min(first * batch_size, count), min(last * batch_size, count)
 
 
-def _write_reports(
+def load_for_generation(folder: Path, device: torch.device, settings: dict[str, Any]) -> LoadedModel:
+    """Load a model folder (see :func:`load_model`) in the precision of ``settings``, section ``report.generation``."""
+    loaded = load_model(folder, device)
+    if settings["precision"] == "bf16-true":
+        loaded.model.transformer.to(torch.bfloat16)
+    return loaded
+
+
+def write_reports(
     loaded: LoadedModel,
     entries: Sequence[Entry],
     image_root: Path,
@@ -105,6 +111,19 @@ def _write_reports(
     device: torch.device,
     ends: Counter[str],
 ) -> Iterator[dict[str, Any]]:
+    """Write the reports of entries.
+
+    Args:
+        loaded: of :func:`load_for_generation`.
+        entries: entries of annotation.json.
+        image_root: folder that ``image_path`` is relative to.
+        settings: section ``report.generation``.
+        device: where the model is.
+        ends: grows by reports that end by themselves (``own``) and at ``max_tokens`` (``cut``).
+
+    Yields:
+        A line of test.jsonl an entry, in order.
+    """
     size_px = loaded.settings["model"]["input_size_px"]
     dataset = ReportDataset(
         entries,
@@ -173,10 +192,11 @@ def ground_sentences(
         attention: (at least T, K) share of cross-attention that each of K lesions gets while a token is written.
         least_share: a box is listed if its mean share over the sentence's tokens is at least this ...
         least_contrast: ... and at least so many times its mean share over the report's tokens.
-        cut: the report stopped at the length limit; a last sentence without its end gets no boxes, for it says nothing yet.
+        cut: the report stopped at the length limit; a last sentence without its end gets no box, for it says nothing yet.
 
     Returns:
-        ``text`` and ``boxes`` of each sentence; boxes by falling share. The texts joined by spaces are the report.
+        ``text``, ``boxes`` (by falling share) and ``attended`` (the box with the greatest share, whether it is listed or not; None
+        where there is no box) of each sentence. The texts joined by spaces are the report.
     """
     sentences = split_sentences(tokens)
     needed = attention[: len(tokens)].mean(dim=0) * least_contrast if len(sentences) > 1 else torch.zeros(())
@@ -187,7 +207,8 @@ def ground_sentences(
         order = torch.argsort(shares, descending=True, stable=True).tolist()
         unfinished = cut and start + len(sentence) == len(tokens) and sentence[-1] != SENTENCE_END
         boxes = [] if unfinished else [box for box in order if shares[box] >= needed[box]]
-        grounded.append({"text": " ".join(sentence), "boxes": boxes})
+        attended = order[0] if order and not unfinished else None
+        grounded.append({"text": " ".join(sentence), "boxes": boxes, "attended": attended})
         start += len(sentence)
     return grounded
 
