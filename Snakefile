@@ -31,6 +31,7 @@ include: "workflow/rules/detector.smk"
 include: "workflow/rules/annotation.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/ablation.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -252,6 +252,26 @@ COMMANDS: dict[str, Command] = {
             Option("output", "folder for comparison.json and comparison.md", "path", Path("results/compare")),
         ),
     ),
+    "oracle-annotation": Command(
+        "Put the lesions that the demo cohort drew in place of the pseudo boxes: what a perfect detector would give.",
+        "d2rnet.annotation.oracle:oracle_annotation",
+        "",
+        (ANNOTATION, Option("truth", "truth.jsonl of make-demo-cohort"), OUTPUT),
+    ),
+    "ablation": Command(
+        "Score the cells of an ablation (arms by seeds) on the same studies, with intervals, beside baselines.",
+        "d2rnet.evaluation.ablation:ablation",
+        "evaluation",
+        (
+            Option("cells", "folders <arm>/seed_<n> with reports.jsonl and metrics.jsonl", "paths"),
+            ANNOTATION,
+            Option("design", "YAML file of the arms"),
+            Option("nearest", "test.jsonl of retrieve-reports, to stand beside the arms", "paths", ()),
+            Option("truth", "truth.jsonl of make-demo-cohort, for grounding", "paths", ()),
+            Option("oracle", "annotation.json of the arms with oracle boxes", "paths", ()),
+            OUTPUT,
+        ),
+    ),
     "summarize": Command(
         "Put all figures of a run in one table: terminal, Markdown and JSON.",
         "d2rnet.evaluation.summary:summarize",

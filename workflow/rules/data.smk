@@ -1,6 +1,7 @@
 rule make_demo_cohort:
     output:
         cohort="resources/demo_cohort/cohort.json",
+        truth="resources/demo_cohort/truth.jsonl",
     log:
         "logs/make_demo_cohort.log",
     benchmark:

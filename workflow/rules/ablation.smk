@@ -1,0 +1,155 @@
+"""What each part of the report model gives: 'snakemake --cores all ablation'. Arms: workflow/ablation.yaml."""
+
+import yaml
+
+from d2rnet.settings import complete, merge
+
+DESIGN = config["ablation"]["design"] or f"{workflow.basedir}/workflow/ablation.yaml"
+ARMS = yaml.safe_load(Path(DESIGN).read_text())
+HAS_TRUTH = config["data"]["demo"]["enabled"]
+CELLS = expand(
+    "results/ablation/{arm}/seed_{seed}",
+    seed=config["ablation"]["seeds"],
+    arm=[
+        name
+        for name, arm in ARMS["arms"].items()
+        if HAS_TRUTH or arm["boxes"] == "pseudo"
+    ],
+)
+
+
+def cell_settings(wildcards):
+    """Return section report of a cell as JSON, without the part that only writing reports uses."""
+    chosen = config["report"]
+    for overlay in (
+        ARMS["report"],
+        ARMS["arms"][wildcards.arm]["report"],
+        {"training": {"seed": int(wildcards.seed)}},
+    ):
+        chosen = merge(chosen, overlay)
+    complete(chosen, "report")
+    return json.dumps(
+        {key: chosen[key] for key in ("text", "model", "training")}, sort_keys=True
+    )
+
+
+def cell_annotation(wildcards):
+    """Return the annotation.json that a cell trains on."""
+    if ARMS["arms"][wildcards.arm]["boxes"] == "oracle":
+        return rules.oracle_annotation.output.annotation
+    return rules.build_annotation.output.annotation
+
+
+rule oracle_annotation:
+    input:
+        annotation=rules.build_annotation.output.annotation,
+        truth=rules.make_demo_cohort.output.truth,
+    output:
+        annotation="results/ablation/oracle/annotation.json",
+        run="results/ablation/oracle/run.json",
+    log:
+        "logs/ablation/oracle_annotation.log",
+    conda:
+        "../../envs/build_annotation.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        folder=subpath(output.annotation, parent=True),
+    message:
+        "Put the drawn lesions in place of the pseudo boxes"
+    shell:
+        "python -m d2rnet oracle-annotation --annotation {input.annotation:q} --truth {input.truth:q}"
+        " --output {params.folder:q} --log {log:q}"
+
+
+use rule train_report_model as train_ablation_cell with:
+    input:
+        annotation=cell_annotation,
+        vocabulary=rules.build_vocabulary.output.vocabulary,
+        backbone_weights=config["report"]["model"]["backbone_weights"] or [],
+        text_encoder=config["report"]["training"]["alignment"]["text_encoder_weights"]
+        or [],
+    output:
+        weights="results/ablation/{arm}/seed_{seed}/model.safetensors",
+        vocabulary="results/ablation/{arm}/seed_{seed}/vocabulary.json",
+        config="results/ablation/{arm}/seed_{seed}/config.yaml",
+        metrics="results/ablation/{arm}/seed_{seed}/metrics.jsonl",
+        run="results/ablation/{arm}/seed_{seed}/run.json",
+    log:
+        "logs/ablation/{arm}_seed_{seed}.log",
+    benchmark:
+        "logs/benchmarks/ablation/{arm}_seed_{seed}.tsv"
+    threads: 1  # two cells side by side use two cores better than one cell with two threads
+    params:
+        folder=subpath(output.config, parent=True),
+        work="work/ablation/{arm}/seed_{seed}",
+        image_root=config["data"]["reports"]["root"],
+        settings=cell_settings,
+    message:
+        "Train arm {wildcards.arm}, seed {wildcards.seed}"
+
+
+use rule generate_reports_shard as generate_ablation_reports with:
+    input:
+        annotation=cell_annotation,
+        weights=rules.train_ablation_cell.output.weights,
+        vocabulary=rules.train_ablation_cell.output.vocabulary,
+        config=rules.train_ablation_cell.output.config,
+    output:
+        "results/ablation/{arm}/seed_{seed}/reports.jsonl",
+    log:
+        "logs/ablation/{arm}_seed_{seed}_reports.log",
+    benchmark:
+        "logs/benchmarks/ablation/{arm}_seed_{seed}_reports.tsv"
+    threads: 1
+    params:
+        model=subpath(input.config, parent=True),
+        image_root=config["data"]["reports"]["root"],
+        shard=1,
+        shards=1,
+        settings=settings("report.generation"),
+    message:
+        "Write the reports of arm {wildcards.arm}, seed {wildcards.seed}"
+
+
+rule ablation:
+    input:
+        reports=expand("{cell}/reports.jsonl", cell=CELLS),
+        histories=expand("{cell}/metrics.jsonl", cell=CELLS),
+        annotation=rules.build_annotation.output.annotation,
+        design=DESIGN,
+        nearest=rules.retrieve_reports.output.test,
+        truth=rules.make_demo_cohort.output.truth if HAS_TRUTH else [],
+        oracle=rules.oracle_annotation.output.annotation if HAS_TRUTH else [],
+    output:
+        json="results/ablation/ablation.json",
+        markdown="results/ablation/ablation.md",
+        figure="results/ablation/ablation.svg",
+        png="results/ablation/ablation.png",
+        run="results/ablation/run.json",
+    log:
+        "logs/ablation.log",
+    benchmark:
+        "logs/benchmarks/ablation.tsv"
+    conda:
+        "../../envs/evaluate_reports.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        cells=CELLS,
+        folder=subpath(output.json, parent=True),
+        truth=(
+            f"--truth {rules.make_demo_cohort.output.truth} --oracle {rules.oracle_annotation.output.annotation}"
+            if HAS_TRUTH
+            else ""
+        ),
+        settings=settings("evaluation"),
+    message:
+        "Score every cell of the ablation and lay out the table"
+    shell:
+        "python -m d2rnet ablation --cells {params.cells:q} --annotation {input.annotation:q} --design {input.design:q}"
+        " --nearest {input.nearest:q} {params.truth} --output {params.folder:q} --settings {params.settings:q} --log {log:q}"
