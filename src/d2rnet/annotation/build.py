@@ -182,12 +182,13 @@ class EntryWriter:
         studies = [(report, rows) for report, rows in self._studies if report["split"] == split and rows]
         for report, rows in track(studies, total=len(studies), what=f"join {split}", unit="report"):
             for group in [rows] if self._entry == "study" else [[row] for row in rows]:
-                entry = self._make(report, group)
+                entry = self.make(report, group)
                 self.written[split] += 1
                 self.without_boxes[split] += not entry["boxes"]
                 yield entry
 
-    def _make(self, report: dict[str, Any], rows: list[int]) -> Entry:
+    def make(self, report: dict[str, Any], rows: list[int]) -> Entry:
+        """Return the entry of a report and the rows of its images."""
         records = [self._images.records[row] for row in rows]
         spans = [slice(self._starts[row], self._starts[row + 1]) for row in rows]
         entry: Entry = {

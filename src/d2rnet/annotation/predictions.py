@@ -7,7 +7,7 @@ Shapes: N boxes, n images.
 import json
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -136,7 +136,7 @@ def read_predictions(
         shard_of_image[present] = shard
         unique = _without_duplicates(boxes)
         duplicates += len(boxes) - len(unique)
-        passes = unique.scores >= thresholds[unique.category_ids]
+        passes = reaches_threshold(unique, thresholds)
         below += np.bincount(unique.category_ids[~passes], minlength=len(thresholds))
         kept.append(unique.take(passes))
     counts = {
@@ -149,6 +149,34 @@ def read_predictions(
     return _sorted_by_image(_concatenate(kept)), counts
 
 
+def reaches_threshold(boxes: PseudoBoxes, thresholds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Say which boxes have at least the score that their class needs; ``thresholds`` (23,) by category id."""
+    return boxes.scores >= thresholds[boxes.category_ids]
+
+
+def confident_boxes(
+    results: Iterable[dict[str, Any]], images: ImageTable, thresholds: NDArray[np.float64], *, source: Path
+) -> PseudoBoxes:
+    """Check COCO results that are already in memory and keep the boxes that reach their class's threshold.
+
+    Args:
+        results: ``image_id, category_id, bbox`` (xywh, PNG pixels), ``score``.
+        images: the images that they were predicted on.
+        thresholds: (23,) least score by category id.
+        source: named in errors.
+
+    Returns:
+        The boxes, clipped to the PNG, sorted by image and score.
+
+    Raises:
+        DatasetError: what :func:`read_predictions` notes as problems.
+    """
+    problems = Problems()
+    boxes = _without_duplicates(_to_boxes(source, results, images, problems))
+    problems.raise_if_any()
+    return boxes.take(reaches_threshold(boxes, thresholds))
+
+
 def by_class(counts: NDArray[np.int64]) -> dict[str, int]:
     """Turn (23,) counts by category id into class name -> count, without zeros."""
     return {name: int(counts[index]) for index, name in enumerate(CATEGORY_NAMES, start=1) if counts[index]}
@@ -157,9 +185,14 @@ def by_class(counts: NDArray[np.int64]) -> dict[str, int]:
 def _read_shard(path: Path, images: ImageTable, problems: Problems) -> PseudoBoxes:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the boxes of one shard. {_REMEDY}")
+    return _to_boxes(path, iterate_results(path), images, problems)
+
+
+def _to_boxes(path: Path, results: Iterable[dict[str, Any]], images: ImageTable, problems: Problems) -> PseudoBoxes:
+    """Turn COCO results into arrays; note what is wrong with them."""
     image_ids, category_ids = array("q"), array("q")
     scores, boxes = array("d"), array("d")
-    for number, record in enumerate(iterate_results(path), start=1):
+    for number, record in enumerate(results, start=1):
         try:
             image_ids.append(record["image_id"])
             category_ids.append(record["category_id"])

@@ -14,9 +14,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -141,7 +143,7 @@ class _InferenceBatches(Dataset):
 
     def __init__(self, batches: Sequence[Sequence[Record]], cfg: CfgNode) -> None:
         self._batches = batches
-        self._sizes = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self._cfg = cfg
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -149,16 +151,17 @@ class _InferenceBatches(Dataset):
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
         if index >= len(self):
             raise IndexError(index)
-        return [self._input(record) for record in self._batches[index]]
-
-    def _input(self, record: Record) -> dict[str, Any]:
-        height, width = record.image_hw
-        pixels = resize(read_image(record), resized_hw(record.image_hw, *self._sizes))
-        image = torch.from_numpy(pixels.copy())[None]  # (1, H, W)
-        return {"image": image, "height": height, "width": width, "image_id": record.image_id}
+        return [network_input(read_image(record), record.image_id, self._cfg) for record in self._batches[index]]
 
 
-@torch.no_grad()
+def network_input(pixels: NDArray[np.uint8], image_id: int, cfg: CfgNode) -> dict[str, Any]:
+    """Turn the pixels of a converted PNG, (H, W) uint8, into an item of the network's input."""
+    height, width = pixels.shape
+    resized = resize(pixels, resized_hw((height, width), cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST))
+    image = torch.from_numpy(resized.copy())[None]  # (1, h, w)
+    return {"image": image, "height": height, "width": width, "image_id": image_id}
+
+
 def detect(
     network: nn.Module, cfg: CfgNode, batches: Sequence[Sequence[Record]], settings: Settings
 ) -> Iterator[list[Result]]:
@@ -177,12 +180,17 @@ def detect(
     loader: Iterable[list[dict[str, Any]]] = DataLoader(
         _InferenceBatches(batches, cfg), batch_size=None, num_workers=workers, collate_fn=as_is
     )
-    dtype = AMP_TYPES.get(settings["amp"])
     for inputs in loader:
-        with torch.autocast(torch.device(cfg.MODEL.DEVICE).type, dtype, enabled=dtype is not None):
-            outputs = network(inputs)
-        for item, result in zip(inputs, outputs, strict=True):
-            yield to_results(item["image_id"], result["instances"])
+        yield from detect_batch(network, cfg, inputs, settings)
+
+
+@torch.no_grad()
+def detect_batch(network: nn.Module, cfg: CfgNode, inputs: list[dict[str, Any]], settings: Settings) -> list[list[Result]]:
+    """Return the COCO results of each item of one batch of :func:`network_input`; the other arguments are detect's."""
+    dtype = AMP_TYPES.get(settings["amp"])
+    with torch.autocast(torch.device(cfg.MODEL.DEVICE).type, dtype, enabled=dtype is not None):
+        outputs = network(inputs)
+    return [to_results(item["image_id"], result["instances"]) for item, result in zip(inputs, outputs, strict=True)]
 
 
 def to_results(image_id: int, instances: Any) -> list[Result]:
