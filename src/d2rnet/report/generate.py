@@ -2,8 +2,8 @@
 
 Reads: annotation.json, radiographs, model folder. Writes: run records, and one JSON line an entry:
 ``id, reference, hypothesis, log_prob, sentences[{text, boxes[], attended}]``; ``boxes`` are places in the entry's ``boxes``
-list, most attended first, ``attended`` the most attended one, listed or not. A split falls into fixed whole batches and a shard
-is a run of them, so that the numbers of an entry do not depend on how many shards there are.
+list, most attended first, ``attended`` is the most attended one, listed or not. A split falls into fixed whole batches and a
+shard is a run of them, so that the numbers of an entry do not depend on how many shards there are.
 """
 
 import logging
@@ -195,8 +195,8 @@ def ground_sentences(
         cut: the report stopped at the length limit; a last sentence without its end gets no box, for it says nothing yet.
 
     Returns:
-        ``text``, ``boxes`` (by falling share) and ``attended`` (the box with the greatest share, whether it is listed or not; None
-        where there is no box) of each sentence. The texts joined by spaces are the report.
+        ``text``, ``boxes`` (by falling share) and ``attended`` (the box with the greatest share, whether it is listed or not;
+        None where there is no box) of each sentence. The texts joined by spaces are the report.
     """
     sentences = split_sentences(tokens)
     needed = attention[: len(tokens)].mean(dim=0) * least_contrast if len(sentences) > 1 else torch.zeros(())

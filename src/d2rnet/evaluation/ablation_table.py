@@ -1,0 +1,160 @@
+"""The table and the figure of an ablation.
+
+An arm's figure is the mean over its seeds. Intervals are 95 % percentile bootstrap intervals over studies of that mean, and of
+its difference to the reference arm on the same resamples: they cover the choice of test studies, not that of training studies
+or seeds. The least and greatest seed stand beside.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from d2rnet import plots
+from d2rnet.evaluation.clinical import HEADLINE
+from d2rnet.evaluation.resampling import percentile_interval
+from d2rnet.evaluation.tables import markdown_table
+
+if TYPE_CHECKING:
+    from d2rnet.evaluation.ablation import Arm
+
+LESION_F1 = f"{HEADLINE}_micro_f1"
+METRICS = {LESION_F1: "lesion F1", "bleu_4": "BLEU-4", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"}
+DRAWN = (LESION_F1, "bleu_4", "cider")
+SHARES = frozenset({LESION_F1})  # shown in points of 100
+GROUNDING = {
+    "hit_rate": "hits",
+    "random_hit_rate": "random box",
+    "true_hit_rate": "hits, lesion is there",
+    "true_random_hit_rate": "random box, lesion is there",
+}
+
+
+def make_document(
+    rows: Mapping[str, "Arm"],
+    *,
+    reference: str,
+    protocol: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    notes: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return ablation.json.
+
+    Args:
+        rows: name -> scored arm or baseline, in the order of the table.
+        reference: the arm that others are compared with.
+        protocol: text protocol, section, split and n of all scores.
+        facts: machine, commits, number of seeds.
+        notes: metric -> why it has no value.
+    """
+    return {
+        "protocol": dict(protocol),
+        "facts": dict(facts),
+        "reference": reference,
+        "notes": dict(notes),
+        "arms": {name: _row(arm, rows[reference]) for name, arm in rows.items()},
+    }
+
+
+def _row(arm: "Arm", reference: "Arm") -> dict[str, Any]:
+    scores = {}
+    for metric, values in arm.figures.items():
+        difference = None
+        if arm is not reference and metric in reference.figures:
+            difference = {
+                "value": float(np.mean(values) - np.mean(reference.figures[metric])),
+                "interval": percentile_interval(arm.drawn[metric] - reference.drawn[metric]),
+            }
+        scores[metric] = {
+            "value": float(np.mean(values)),
+            "interval": percentile_interval(arm.drawn[metric]),
+            "seeds": values,
+            "difference": difference,
+        }
+    return {
+        "label": arm.label,
+        "scores": scores,
+        "grounding": _mean_rates(arm.grounding),
+        "train_seconds": arm.seconds,
+    }
+
+
+def _mean_rates(grounding: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Mean over the seeds of each rate, with the values of the seeds; None without grounding."""
+    if not grounding:
+        return None
+    rates = {key: [found[key] for found in grounding] for key in (*GROUNDING, "ratio", "sentences", "true_sentences")}
+    means = {key: None if None in values else float(np.mean(values)) for key, values in rates.items()}
+    return {**means, "seeds": rates}
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """Lay out ablation.json as Markdown: scores, differences to the reference arm, grounding."""
+    arms, protocol = document["arms"], document["protocol"]
+    shown = [metric for metric in METRICS if any(metric in arm["scores"] for arm in arms.values())]
+    scores = [[arm["label"], *(_score(arm["scores"].get(m), m) for m in shown), _minutes(arm)] for arm in arms.values()]
+    others = [arm for name, arm in arms.items() if name != document["reference"]]
+    differences = [[arm["label"], *(_difference(arm["scores"].get(m), m) for m in shown)] for arm in others]
+    held = ", ".join(f"{key} {value}" for key, value in (*protocol.items(), *document["facts"].items()))
+    lines = [
+        "Mean over the seeds [95 % interval over studies] (least to greatest seed).",
+        "",
+        *markdown_table(["arm", *(METRICS[metric] for metric in shown), "training, min"], scores),
+        "",
+        f"Difference to '{arms[document['reference']]['label']}' [95 % interval over studies].",
+        "",
+        *markdown_table(["arm", *(METRICS[metric] for metric in shown)], differences),
+    ]
+    grounded = [(arm["label"], arm["grounding"]) for arm in arms.values() if arm["grounding"]]
+    if grounded:
+        lines += ["", "Grounding: sentences whose most attended box lies on a true lesion of the class that they name.", ""]
+        cells = [[label, f"{found['sentences']:.0f}", *(_share(found[key]) for key in GROUNDING)] for label, found in grounded]
+        lines += markdown_table(["arm", "sentences a seed", *GROUNDING.values()], cells)
+    lines += ["", f"{held}.", *(f"{metric}: {note}." for metric, note in document["notes"].items())]
+    return "\n".join(lines) + "\n"
+
+
+def _score(score: Mapping[str, Any] | None, metric: str) -> str:
+    if score is None:
+        return "-"
+    text = f"{_number(score['value'], metric)} [{', '.join(_number(end, metric) for end in score['interval'])}]"
+    seeds = score["seeds"]
+    return text + (f" ({_number(min(seeds), metric)} to {_number(max(seeds), metric)})" if len(seeds) > 1 else "")
+
+
+def _difference(score: Mapping[str, Any] | None, metric: str) -> str:
+    if score is None or score["difference"] is None:
+        return "-"
+    found = score["difference"]
+    ends = ", ".join(_number(end, metric, sign="+") for end in found["interval"])
+    return f"{_number(found['value'], metric, sign='+')} [{ends}]"
+
+
+def _number(value: float, metric: str, *, sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f}" if metric in SHARES else f"{value:{sign}.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _minutes(arm: Mapping[str, Any]) -> str:
+    return f"{np.mean(arm['train_seconds']) / 60:.1f}" if arm["train_seconds"] else "-"
+
+
+def draw(document: Mapping[str, Any], target: Path) -> None:
+    """Draw lesion F1, BLEU-4 and CIDEr of every arm with intervals and seeds; write ``target`` as SVG and PNG."""
+    arms = list(document["arms"].values())
+    places = np.arange(len(arms))[::-1]
+    with plots.figure(target, columns=len(DRAWN), shared=False, panel_inches=(3.4, 0.6 + 0.32 * len(arms))) as panels:
+        for number, (metric, panel) in enumerate(zip(DRAWN, panels, strict=True)):
+            for place, arm in zip(places, arms, strict=True):
+                score = arm["scores"].get(metric)
+                if score is None:
+                    continue
+                panel.plot(score["interval"], [place, place], color=plots.COLOURS[0], linewidth=2, zorder=2)
+                panel.plot(score["value"], place, "o", color=plots.COLOURS[0], markersize=5, zorder=4)
+                panel.plot(score["seeds"], [place] * len(score["seeds"]), "|", color=plots.COLOURS[1], markersize=8, zorder=3)
+            panel.set(xlabel=METRICS[metric], ylim=(-0.6, len(arms) - 0.4), yticks=places)
+            panel.set_yticklabels([arm["label"] for arm in arms] if number == 0 else [])

@@ -1,0 +1,172 @@
+"""Ablation: arms, seeds, differences on the same studies, grounding, baselines; mistakes are named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from d2rnet.data.annotation_file import write_annotation
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.evaluation.ablation import ablation, read_design
+from d2rnet.io import write_json, write_jsonl
+from d2rnet.report.vocabulary import count_vocabulary
+from d2rnet.settings import default_settings
+
+NODULE, HEART, CLEAR = "there is a left nodule .", "the heart is enlarged .", "the lungs are clear ."
+REFERENCES = {"a": NODULE, "b": HEART, "c": CLEAR, "d": NODULE}
+DESIGN = {
+    "reference": "base",
+    "report": {},
+    "arms": {
+        "base": {"label": "no boxes", "boxes": "pseudo", "report": {}},
+        "full": {"label": "all of it", "boxes": "pseudo", "report": {}},
+    },
+}
+SETTINGS = default_settings("evaluation") | {"meteor": False, "bootstrap_samples": 50}
+
+
+def entry(name: str, split: str = "test") -> dict[str, Any]:
+    return {
+        "id": name, "study_id": f"s{name}", "subject_id": name, "image_path": [f"{name}.jpg"], "split": split,
+        "report": REFERENCES.get(name, CLEAR), "height": 100, "width": 100,
+        "boxes": [[0, 0, 10, 10], [50, 50, 20, 20]], "scores": [0.9, 0.8], "labels": ["Cardiomegaly", "Nodule/Mass"],
+    }  # fmt: skip
+
+
+def write_cell(folder: Path, hypotheses: dict[str, str], attended: int | None, seconds: float = 30.0) -> Path:
+    """Write what training and generation leave; each report is one sentence that attends to one box."""
+    write_jsonl(
+        folder / "reports.jsonl",
+        [
+            {
+                "id": name,
+                "reference": REFERENCES[name],
+                "hypothesis": text,
+                "sentences": [{"text": text, "boxes": [], "attended": attended}],
+            }
+            for name, text in hypotheses.items()
+        ],
+    )
+    write_jsonl(folder / "metrics.jsonl", [{"epoch": 1, "train_seconds": seconds}, {"epoch": 2, "train_seconds": seconds}])
+    write_json(folder / "run.json", {"code": {"commit": "abc1234"}})
+    vocabulary = count_vocabulary(REFERENCES.values(), protocol="r2gen", section="findings", min_token_count=1)
+    vocabulary.save(folder / "vocabulary.json")
+    return folder
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Any]:
+    """Two arms by two seeds: the base finds every study clear; the full model is right, but for one of seed 2."""
+    clear = dict.fromkeys(REFERENCES, CLEAR)
+    cells = [write_cell(tmp_path / "base" / f"seed_{seed}", clear, None) for seed in (1, 2)]
+    cells.append(write_cell(tmp_path / "full" / "seed_1", REFERENCES, 1))
+    cells.append(write_cell(tmp_path / "full" / "seed_2", {**REFERENCES, "d": CLEAR}, 1))
+    write_annotation(
+        tmp_path / "annotation.json", {"train": [entry("t", "train")], "test": [entry(name) for name in REFERENCES]}
+    )
+    (tmp_path / "design.yaml").write_text(yaml.safe_dump(DESIGN))
+    box = {"class": "Nodule/Mass", "bbox_xyxy": [50, 50, 70, 70]}
+    write_jsonl(tmp_path / "truth.jsonl", [{"image_id": name, "boxes": [box]} for name in REFERENCES])
+    write_jsonl(tmp_path / "nearest.jsonl", [{"id": name, "reference": "", "hypothesis": HEART} for name in REFERENCES])
+    return {
+        "cells": cells[::-1],
+        "annotation": tmp_path / "annotation.json",
+        "design": tmp_path / "design.yaml",
+        "nearest": [tmp_path / "nearest.jsonl"],
+        "truth": [tmp_path / "truth.jsonl"],
+        "oracle": [],
+        "output": tmp_path / "out",
+        "settings": SETTINGS,
+    }
+
+
+def test_figures_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    ablation(**inputs)
+    document = json.loads((inputs["output"] / "ablation.json").read_text())
+    arms = document["arms"]
+    assert list(arms) == ["base", "full", "most_frequent_report", "nearest_training_report"]
+    f1 = {name: arm["scores"]["lesion22_uncertain_positive_micro_f1"] for name, arm in arms.items()}
+    assert f1["base"]["seeds"] == [0.0, 0.0]
+    assert f1["full"]["seeds"] == [1.0, pytest.approx(2 * 2 / (2 + 3))]  # all three lesions; two of three
+    assert f1["full"]["value"] == pytest.approx(0.9) == f1["full"]["difference"]["value"]
+    assert f1["full"]["difference"]["interval"][0] > 0
+    assert f1["base"]["difference"] is None
+    assert f1["nearest_training_report"]["value"] == pytest.approx(2 * 1 / (4 + 3))  # one heart of four claims, three true
+    assert arms["base"]["scores"]["bleu_4"]["value"] == arms["most_frequent_report"]["scores"]["bleu_4"]["value"]
+    assert arms["full"]["train_seconds"] == [60.0, 60.0]
+    assert document["protocol"] == {"text": "r2gen", "section": "findings", "split": "test", "n": 4}
+    assert document["facts"]["seeds"] == 2
+    assert document["facts"]["commit"].startswith("trained at abc1234, scored at ")
+    printed = capsys.readouterr().out
+    assert printed == (inputs["output"] / "ablation.md").read_text()
+    assert "| all of it" in printed
+    assert "90.0 [" in printed
+    assert "(80.0 to 100.0)" in printed
+    assert "meteor: not run" in printed
+    assert (inputs["output"] / "ablation.svg").stat().st_size > 5000
+
+
+def test_grounding_is_that_of_arms_that_see_boxes(inputs: dict[str, Any]) -> None:
+    ablation(**inputs)
+    arms = json.loads((inputs["output"] / "ablation.json").read_text())["arms"]
+    assert arms["base"]["grounding"] is None
+    found = arms["full"]["grounding"]
+    assert found["seeds"]["sentences"] == [3, 2]
+    assert found["seeds"]["hit_rate"] == [pytest.approx(2 / 3), pytest.approx(1 / 2)]  # the heart has no true box
+    assert found["true_hit_rate"] == 1.0
+    assert found["true_random_hit_rate"] == 0.5
+
+
+def test_without_truth_and_baseline(inputs: dict[str, Any]) -> None:
+    ablation(**(inputs | {"truth": [], "nearest": []}))
+    arms = json.loads((inputs["output"] / "ablation.json").read_text())["arms"]
+    assert list(arms) == ["base", "full", "most_frequent_report"]
+    assert arms["full"]["grounding"] is None
+    assert "Grounding" not in (inputs["output"] / "ablation.md").read_text()
+
+
+def test_cells_of_other_studies_are_refused(inputs: dict[str, Any], tmp_path: Path) -> None:
+    write_cell(tmp_path / "full" / "seed_2", {"a": CLEAR}, 1)
+    with pytest.raises(DatasetError, match=r"seed_2/reports.jsonl: its 1 entries are not the 4 of .*base/seed_1"):
+        ablation(**inputs)
+    with pytest.raises(DatasetError, match=r"its 1 entries are not those of a split of .*annotation.json"):
+        ablation(**(inputs | {"cells": [tmp_path / "full" / "seed_2"]}))
+    with pytest.raises(ConfigError, match=r"expected a folder <arm>/seed_<n>, with an arm of the design \(base, full\)"):
+        ablation(**(inputs | {"cells": [tmp_path / "fulll" / "seed_2"]}))
+    write_jsonl(tmp_path / "nearest.jsonl", [{"id": "a", "reference": "", "hypothesis": HEART}])
+    write_cell(tmp_path / "full" / "seed_2", REFERENCES, 1)
+    with pytest.raises(DatasetError, match=r"nearest.jsonl: 3 of 4 entries have no report: b, c, d"):
+        ablation(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reference": "nobody"}, "'reference' to be one of the arms"),
+        ({"more": 1}, "expected the keys arms, reference, report"),
+        ({"arms": {"base": {"label": "x", "boxes": "drawn", "report": {}}}}, "arm base: expected the keys label, boxes"),
+    ],
+)
+def test_designs_that_are_none(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    (tmp_path / "design.yaml").write_text(yaml.safe_dump(DESIGN | change))
+    with pytest.raises(ConfigError, match=message):
+        read_design(tmp_path / "design.yaml")
+    with pytest.raises(FileNotFoundError, match="YAML file of an ablation's arms"):
+        read_design(tmp_path / "nowhere.yaml")
+
+
+def test_shipped_design_is_valid_under_the_schema(repository: Path) -> None:
+    from d2rnet.settings import complete, merge
+
+    design = read_design(repository / "workflow" / "ablation.yaml")
+    chosen = {
+        name: complete(merge(design["report"], arm["report"]), "report")["model"]["lesion_branch"]
+        for name, arm in design["arms"].items()
+    }
+    assert chosen["base"] == "none"
+    assert {chosen["tokens"], chosen["lab"], chosen["gab"]} == {"roi_align"}
+    assert {chosen["crop"], chosen["lera"], chosen["full"], chosen["full_oracle"]} == {"crop"}
+    for arm in design["arms"].values():
+        assert not {"epochs", "batch_size"} & set(arm["report"].get("training", {})), "arms must train for equal steps"
