@@ -37,10 +37,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "retrieve_reports": ("data", "report", "evaluation"),
     "evaluate_reports": ("evaluation",),
     "summarize": (),
+    "oracle_annotation": (),
+    "ablation": ("evaluation",),
 }
 
 # Not Python packages, or not on the Python index: conda specs by extra or by rule.
-CONDA_ONLY = {"detector": "detectron2 =0.6", "evaluate_reports": "openjdk >=17"}
+CONDA_ONLY = {"detector": "detectron2 =0.6", "evaluate_reports": "openjdk >=17", "ablation": "openjdk >=17"}
 
 # Name on the Python index -> name on conda-forge, where they differ.
 CONDA_NAMES = {"torch": "pytorch", "opencv-python-headless": "py-opencv", "matplotlib": "matplotlib-base"}

@@ -9,7 +9,8 @@ import yaml
 
 from d2rnet.data.annotation_file import write_annotation
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.evaluation.ablation import ablation, read_design
+from d2rnet.evaluation.ablation import ablation
+from d2rnet.evaluation.ablation_design import cell_settings, read_design
 from d2rnet.io import write_json, write_jsonl
 from d2rnet.report.vocabulary import count_vocabulary
 from d2rnet.settings import default_settings
@@ -157,16 +158,21 @@ def test_designs_that_are_none(tmp_path: Path, change: dict[str, Any], message: 
         read_design(tmp_path / "nowhere.yaml")
 
 
-def test_shipped_design_is_valid_under_the_schema(repository: Path) -> None:
-    from d2rnet.settings import complete, merge
-
-    design = read_design(repository / "workflow" / "ablation.yaml")
-    chosen = {
-        name: complete(merge(design["report"], arm["report"]), "report")["model"]["lesion_branch"]
-        for name, arm in design["arms"].items()
-    }
-    assert chosen["base"] == "none"
-    assert {chosen["tokens"], chosen["lab"], chosen["gab"]} == {"roi_align"}
-    assert {chosen["crop"], chosen["lera"], chosen["full"], chosen["full_oracle"]} == {"crop"}
-    for arm in design["arms"].values():
-        assert not {"epochs", "batch_size"} & set(arm["report"].get("training", {})), "arms must train for equal steps"
+def test_shipped_arms_differ_in_what_their_names_say(repository: Path) -> None:
+    design, report = read_design(repository / "workflow" / "ablation.yaml"), default_settings("report")
+    cells = {name: cell_settings(report, design, arm=name, seed=7) for name in design["arms"]}
+    branches = {name: cell["model"]["lesion_branch"] for name, cell in cells.items()}
+    assert branches["base"] == "none"
+    assert {branches[name] for name in ("tokens", "tokens_published", "lab", "gab")} == {"roi_align"}
+    assert {branches[name] for name in ("crop", "lera", "full", "full_oracle")} == {"crop"}
+    assert {name for name, cell in cells.items() if cell["model"]["lesion_enhancement"] == "lera"} == {
+        "lera", "full", "full_oracle",
+    }  # fmt: skip
+    aligned = {name: cell["training"]["alignment"] for name, cell in cells.items()}
+    assert {name for name, found in aligned.items() if found["local"] != "none"} == {"lab", "full", "full_oracle"}
+    assert {name for name, found in aligned.items() if found["global"] != "none"} == {"gab", "full", "full_oracle"}
+    for cell in cells.values():
+        assert cell["training"]["seed"] == 7
+        assert set(cell) == {"text", "model", "training"}
+        for key in ("epochs", "batch_size", "learning_rate"):
+            assert cell["training"][key] == report["training"][key], "arms must train for equal steps"

@@ -1,11 +1,10 @@
 """What each part of the report model gives: 'snakemake --cores all ablation'. Arms: workflow/ablation.yaml."""
 
-import yaml
-
-from d2rnet.settings import complete, merge
+from d2rnet.evaluation.ablation_design import cell_settings, read_design
 
 DESIGN = config["ablation"]["design"] or f"{workflow.basedir}/workflow/ablation.yaml"
-ARMS = yaml.safe_load(Path(DESIGN).read_text())
+ARMS = read_design(Path(DESIGN))
+# Only the demo cohort knows where its lesions are.
 HAS_TRUTH = config["data"]["demo"]["enabled"]
 CELLS = expand(
     "results/ablation/{arm}/seed_{seed}",
@@ -18,28 +17,6 @@ CELLS = expand(
 )
 
 
-def cell_settings(wildcards):
-    """Return section report of a cell as JSON, without the part that only writing reports uses."""
-    chosen = config["report"]
-    for overlay in (
-        ARMS["report"],
-        ARMS["arms"][wildcards.arm]["report"],
-        {"training": {"seed": int(wildcards.seed)}},
-    ):
-        chosen = merge(chosen, overlay)
-    complete(chosen, "report")
-    return json.dumps(
-        {key: chosen[key] for key in ("text", "model", "training")}, sort_keys=True
-    )
-
-
-def cell_annotation(wildcards):
-    """Return the annotation.json that a cell trains on."""
-    if ARMS["arms"][wildcards.arm]["boxes"] == "oracle":
-        return rules.oracle_annotation.output.annotation
-    return rules.build_annotation.output.annotation
-
-
 rule oracle_annotation:
     input:
         annotation=rules.build_annotation.output.annotation,
@@ -50,10 +27,10 @@ rule oracle_annotation:
     log:
         "logs/ablation/oracle_annotation.log",
     conda:
-        "../../envs/build_annotation.yaml"
+        "../../envs/oracle_annotation.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     params:
         folder=subpath(output.annotation, parent=True),
@@ -64,9 +41,15 @@ rule oracle_annotation:
         " --output {params.folder:q} --log {log:q}"
 
 
+ANNOTATIONS = {
+    "pseudo": rules.build_annotation.output.annotation,
+    "oracle": rules.oracle_annotation.output.annotation,
+}
+
+
 use rule train_report_model as train_ablation_cell with:
     input:
-        annotation=cell_annotation,
+        annotation=lambda wildcards: ANNOTATIONS[ARMS["arms"][wildcards.arm]["boxes"]],
         vocabulary=rules.build_vocabulary.output.vocabulary,
         backbone_weights=config["report"]["model"]["backbone_weights"] or [],
         text_encoder=config["report"]["training"]["alignment"]["text_encoder_weights"]
@@ -86,14 +69,19 @@ use rule train_report_model as train_ablation_cell with:
         folder=subpath(output.config, parent=True),
         work="work/ablation/{arm}/seed_{seed}",
         image_root=config["data"]["reports"]["root"],
-        settings=cell_settings,
+        settings=lambda wildcards: json.dumps(
+            cell_settings(
+                config["report"], ARMS, arm=wildcards.arm, seed=int(wildcards.seed)
+            ),
+            sort_keys=True,
+        ),
     message:
         "Train arm {wildcards.arm}, seed {wildcards.seed}"
 
 
 use rule generate_reports_shard as generate_ablation_reports with:
     input:
-        annotation=cell_annotation,
+        annotation=lambda wildcards: ANNOTATIONS[ARMS["arms"][wildcards.arm]["boxes"]],
         weights=rules.train_ablation_cell.output.weights,
         vocabulary=rules.train_ablation_cell.output.vocabulary,
         config=rules.train_ablation_cell.output.config,
@@ -134,10 +122,10 @@ rule ablation:
     benchmark:
         "logs/benchmarks/ablation.tsv"
     conda:
-        "../../envs/evaluate_reports.yaml"
+        "../../envs/ablation.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
     params:
         cells=CELLS,

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from d2rnet.data.annotation_file import Entry, load_annotation
 from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.evaluation.ablation_design import read_design
 from d2rnet.evaluation.ablation_table import METRICS, as_markdown, draw, make_document
 from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
 from d2rnet.evaluation.grounding import TrueBox, grounding_score, read_demo_truth
@@ -31,9 +31,6 @@ from d2rnet.report.text import clean_report
 from d2rnet.report.vocabulary import load_vocabulary
 
 log = logging.getLogger(__name__)
-DESIGN_KEYS = {"reference", "report", "arms"}
-ARM_KEYS = {"label", "boxes", "report"}
-BOXES = ("pseudo", "oracle")
 
 
 @dataclass
@@ -67,30 +64,6 @@ class Arm:
                 self.drawn[metric] = before + (drawn[metric] - before) / len(values)
 
 
-def read_design(path: Path) -> dict[str, Any]:
-    """Read the arms of an ablation.
-
-    Returns:
-        ``reference`` (the arm that others are compared with), ``report`` (settings of every arm) and ``arms``: name ->
-        ``label``, ``boxes`` (pseudo or oracle) and ``report`` (settings of this arm).
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ConfigError: a key is missing or unknown, or the reference is no arm.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the YAML file of an ablation's arms.")
-    design = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(design, dict) or set(design) != DESIGN_KEYS or design["reference"] not in design["arms"]:
-        raise ConfigError(
-            f"{path}: expected the keys {', '.join(sorted(DESIGN_KEYS))}, and 'reference' to be one of the arms."
-        )
-    for name, arm in design["arms"].items():
-        if not isinstance(arm, dict) or set(arm) != ARM_KEYS or arm["boxes"] not in BOXES:
-            raise ConfigError(f"{path}: arm {name}: expected the keys label, boxes (one of {', '.join(BOXES)}) and report.")
-    return design
-
-
 def ablation(
     *,
     cells: Sequence[Path],
@@ -107,7 +80,7 @@ def ablation(
     Args:
         cells: folders ``<arm>/seed_<n>``.
         annotation: annotation.json of the arms with pseudo boxes.
-        design: YAML file of the arms, see :func:`read_design`.
+        design: YAML file of the arms, see :func:`d2rnet.evaluation.ablation_design.read_design`.
         nearest: reports of retrieve-reports for the same entries; empty: left out.
         truth: truth.jsonl of the demo cohort, for grounding; empty: left out.
         oracle: annotation.json of the arms with oracle boxes; empty if there is none.
