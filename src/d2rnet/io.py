@@ -8,13 +8,19 @@ import gzip
 import hashlib
 import json
 import os
+import stat
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import DatasetError
+from d2rnet.parsing import ParseError, parse_json
+
+MAX_LINE_CHARACTERS = 1 << 26  # of a JSON lines file: 64 Mi; a gzip file of a few kilobytes can hold one line of gigabytes
 
 
 @contextmanager
@@ -68,14 +74,34 @@ def write_json(target: str | Path, value: Any, *, indent: int | None = 1) -> Non
         stream.write(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON document.
+def check_regular_file(path: str | Path) -> None:
+    """Refuse what has a name and no content of its own, before it is opened: reading a pipe waits for ever.
 
     Raises:
-        DatasetError: the file is empty, not UTF-8 or not JSON; the message names line and column.
+        FileNotFoundError: there is nothing of that name.
+        DatasetError: a folder, pipe, socket or device; or a path that cannot be a file's.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        mode = os.stat(path).st_mode  # noqa: PTH116 - called for each of 377,110 images
+    except ValueError as error:
+        raise DatasetError(f"{str(path)!a}: got a path with a NUL character; expected the path of a file.") from error
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise DatasetError(f"{path}: got {what}; expected a file. Correct the path.")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON document; see :mod:`d2rnet.parsing` for what is refused beyond the syntax.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DatasetError: no regular file, empty, not UTF-8 or not JSON; the message names line and column.
+    """
+    check_regular_file(path)
+    try:
+        return parse_json(Path(path).read_text(encoding="utf-8"))
+    except ParseError as error:
+        raise DatasetError(f"{path}: not a JSON document that can be used: {error}. Mend it or make it again.") from error
     except json.JSONDecodeError as error:
         raise DatasetError(
             f"{path}: not a JSON document (line {error.lineno}, column {error.colno}: {error.msg}). "
@@ -99,21 +125,38 @@ def read_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON lines file (``.gz`` accepted); blank lines are skipped.
 
     Raises:
-        DatasetError: a line is not a JSON object; the message names the line.
+        FileNotFoundError: there is no such file.
+        DatasetError: no regular file, a damaged gzip, or a line that is not UTF-8, not a JSON object or longer than
+            MAX_LINE_CHARACTERS; the message names the line.
     """
-    path = Path(path)
+    for number, line in enumerate(_lines(Path(path)), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = parse_json(line)
+        except json.JSONDecodeError as error:
+            raise DatasetError(f"{path}: line {number} is not JSON ({error.msg}).") from error
+        except ParseError as error:
+            raise DatasetError(f"{path}: line {number} is not JSON that can be used: {error}.") from error
+        if not isinstance(record, dict):
+            raise DatasetError(f"{path}: line {number} is a {type(record).__name__}; expected a JSON object.")
+        yield record
+
+
+def _lines(path: Path) -> Iterator[str]:
+    check_regular_file(path)
     opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DatasetError(f"{path}: line {number} is not JSON ({error.msg}).") from error
-            if not isinstance(record, dict):
-                raise DatasetError(f"{path}: line {number} is a {type(record).__name__}; expected a JSON object.")
-            yield record
+    number = 0
+    try:
+        with opener(path, "rt", encoding="utf-8") as stream:
+            for number, line in enumerate(iter(partial(stream.readline, MAX_LINE_CHARACTERS), ""), start=1):
+                if len(line) == MAX_LINE_CHARACTERS:
+                    raise DatasetError(f"{path}: line {number} is longer than {MAX_LINE_CHARACTERS} characters.")
+                yield line
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 behind line {number} ({error.reason}); expected JSON lines.") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path}: damaged or truncated gzip behind line {number} ({error}). Fetch it again.") from error
 
 
 def read_jsonl_of_killed(path: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ import jsonschema
 import yaml
 
 from d2rnet.errors import ConfigError
+from d2rnet.parsing import ParseError, parse_json, parse_yaml
 
 Settings = dict[str, Any]
 _SCHEMA_PLACES = (
@@ -140,25 +141,37 @@ def parse_settings(text: str | None, assignments: list[str], section: str) -> Se
     if text:
         if text.lstrip().startswith("{"):
             try:
-                overlay = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise ConfigError(f"--settings {text[:80]}: not a JSON object ({error.msg}).") from error
+                overlay = parse_json(text)
+            except (json.JSONDecodeError, ParseError) as error:
+                raise ConfigError(f"--settings {text[:80]}: not a JSON object ({error}).") from error
         else:
-            path = Path(text)
-            if not path.is_file():
-                raise ConfigError(f"--settings {text}: no such file; expected a YAML file or an inline JSON object.")
-            overlay = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            overlay = _read_settings_file(text) or {}
     if not isinstance(overlay, dict):
         raise ConfigError(f"--settings: got a {type(overlay).__name__}; expected an object with the keys of '{section}'.")
     for assignment in assignments:
         key, separator, value = assignment.partition("=")
         if not separator:
             raise ConfigError(f"--set {assignment}: expected key=value.")
-        nested: Any = yaml.safe_load(value)
+        try:
+            nested: Any = parse_yaml(value)
+        except ParseError as error:
+            raise ConfigError(f"--set {key}: {value[:80]!r} is not a YAML value ({error}).") from error
         for part in reversed(key.split(".")):
             nested = {part: nested}
         overlay = merge(overlay, nested)
     return complete(overlay, section)
+
+
+def _read_settings_file(name: str) -> Any:
+    path = Path(name)
+    if "\0" in name or not path.is_file():
+        raise ConfigError(f"--settings {name}: no such file; expected a YAML file or an inline JSON object.")
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--settings {path}: byte {error.start} is not UTF-8; expected a UTF-8 YAML file.") from error
+    except ParseError as error:
+        raise ConfigError(f"--settings {path}: not a YAML file that can be used ({error}). Mend it.") from error
 
 
 def section_lines(section: str) -> list[str]:

@@ -5,10 +5,13 @@ Both models keep their checkpoints in such files and read pretrained weights fro
 
 import pickle
 import re
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from d2rnet.errors import CheckpointError
 from d2rnet.io import atomic_path
@@ -26,20 +29,52 @@ def load_torch(path: Path) -> dict[str, Any]:
     """Read a torch file that holds tensors and plain values only, to the CPU.
 
     Raises:
-        CheckpointError: no such file, unreadable, with anything else in it, or not a dictionary.
+        CheckpointError: no such file, unreadable, compressed (torch compresses nothing; unpacked, a small file may fill the
+            memory), with anything else in it, a tensor larger than what is stored of it, or not a dictionary.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weight file.")
     try:
+        _check_uncompressed(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = REFUSED.search(str(error))
         raise CheckpointError(_refusal(path, found[1]) if found else _unreadable(path, "not a pickle of tensors")) from error
-    except (RuntimeError, EOFError, KeyError, OSError) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # damaged files make the unpickler raise almost anything
         raise CheckpointError(_unreadable(path, str(error).splitlines()[0] if str(error) else type(error).__name__)) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a dictionary of tensors.")
+    for tensor in _tensors(content):
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(
+                f"{path}: holds a tensor of shape {tuple(tensor.shape)}, of which only {tensor.untyped_storage().nbytes()} "
+                "bytes are stored; copying it would fill the memory. Save a copy of it: tensor.contiguous()."
+            )
     return content
+
+
+def _check_uncompressed(path: Path) -> None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            packed = [item.filename for item in archive.infolist() if item.file_size > item.compress_size]
+        if packed:
+            raise CheckpointError(
+                f"{path}: its part {packed[0]!a} is compressed, which torch.save never does. Take the original file."
+            )
+
+
+def _tensors(content: dict[Any, Any]) -> Iterator[Tensor]:
+    """Yield the tensors of a file, however deep in dictionaries, lists and tuples."""
+    waiting, seen = [content], set()
+    while waiting:
+        item: Any = waiting.pop()
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))  # a pickle may hold one list in a thousand places, or in itself
+            waiting += item.values() if isinstance(item, dict) else item
 
 
 def _unreadable(path: Path, reason: str) -> str:

@@ -102,7 +102,7 @@ def test_bad_image_size_is_named(tmp_path, height):
 def test_file_name_that_leaves_the_root(tmp_path):
     write(tmp_path, "all.json", ["../a.png"])
     _, problems = read(tmp_path, "all.json")
-    assert problems.counts() == {"unsafe_id": 1}
+    assert problems.counts() == {"bad_path": 1}
 
 
 def test_unknown_class_lists_the_known_ones(tmp_path):

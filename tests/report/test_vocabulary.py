@@ -70,7 +70,8 @@ def test_build_reads_the_training_split_only(cohort: Path, tmp_path: Path) -> No
     [
         ({"format": "other"}, "got format 'other'"),
         ({"tokens": ["a", "b"]}, "begin with <pad>"),
-        ({"tokens": ["<pad>", "<bos>", "<eos>", "<unk>", "x"]}, "the file was edited"),
+        ({"tokens": ["<pad>", "<bos>", "<eos>", "<unk>", "x", "y", "z"]}, "the file was edited"),
+        ({"tokens": ["<pad>", "<bos>", "<eos>", "<unk>", "x"]}, "counts are no list of 5 whole numbers"),
         ({"protocol": "unknown"}, "protocol 'unknown'"),
         ({"counts": None}, None),
     ],

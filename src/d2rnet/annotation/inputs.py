@@ -19,6 +19,8 @@ from d2rnet.problems import Problems
 log = logging.getLogger(__name__)
 IMAGE_KEYS = ("id", "height", "width", "source_height", "source_width", "source_id", "split")
 REPORT_IMAGE_KEYS = ("study_id", "subject_id", "source_path")
+WHOLE_KEYS = ("id", "height", "width", "source_height", "source_width")
+TEXT_KEYS = ("source_id", "split", *REPORT_IMAGE_KEYS)
 REPORT_KEYS = ("study_id", "subject_id", "split", "section", "report", "images")
 _REMEDY = "Run 'd2rnet convert-unlabelled' again."
 
@@ -53,6 +55,13 @@ def read_images(path: Path, problems: Problems) -> ImageTable:
             missing += [key for key in REPORT_IMAGE_KEYS if not record.get(key)]
         if missing:
             raise DatasetError(f"{path}: images[{row}] ({record.get('source_id')}): lacks {', '.join(missing)}. {_REMEDY}")
+        whole = [key for key in WHOLE_KEYS if not (type(record[key]) is int and abs(record[key]) < 2**63)]
+        texts = [key for key in TEXT_KEYS if not isinstance(record.get(key, ""), str | None)]
+        if whole or texts:
+            raise DatasetError(
+                f"{path}: images[{row}]: {', '.join(whole + texts)} of another type; expected whole numbers under "
+                f"{', '.join(WHOLE_KEYS)} and text under {', '.join(TEXT_KEYS)}. {_REMEDY}"
+            )
     ids = np.array([record["id"] for record in records], dtype=np.int64)
     sizes = np.array(
         [[record[key] for key in ("height", "width", "source_height", "source_width")] for record in records], dtype=np.float64
@@ -77,6 +86,10 @@ def read_reports(path: Path, problems: Problems) -> list[dict[str, Any]]:
         missing = [key for key in REPORT_KEYS if key not in record]
         if missing:
             raise DatasetError(f"{path}: record {number}: lacks {', '.join(missing)} (it has {', '.join(record)}). {_REMEDY}")
+        odd = [key for key in REPORT_KEYS[:-1] if not isinstance(record[key], str)]
+        if odd or not (isinstance(record["images"], list) and all(isinstance(name, str) for name in record["images"])):
+            wrong = ", ".join(odd or ["images"])
+            raise DatasetError(f"{path}: record {number}: {wrong} of another type; expected text, images a list. {_REMEDY}")
         if record["split"] not in SPLITS:
             raise DatasetError(f"{path}: record {number}: split '{record['split']}'; expected {', '.join(SPLITS)}. {_REMEDY}")
         if record["study_id"] in studies:
@@ -165,19 +178,25 @@ def check_origin(predictions: Sequence[Path], unlabelled: Path, detector_sha256:
         if record is None:
             log.warning("%s: no run record beside it, so nothing proves that it is of the images of %s", path, unlabelled)
             continue
-        given = record["inputs"].get("unlabelled", {})
+        recorded = _mapping(record.get("inputs"))
+        given = _mapping(recorded.get("unlabelled"))
         if given.get("sha256") != images_sha256:
             raise DatasetError(
                 f"{path}: predicted on other images: {given.get('file')} with SHA-256 {str(given.get('sha256'))[:12]}, says "
                 f"{record_path.name}; expected {unlabelled} with {images_sha256[:12]}. The same numbers name other images "
                 "there. Run 'd2rnet predict-boxes' on these images."
             )
-        weights = record.get("detector", record["inputs"].get("weights", {}))
+        weights = _mapping(record.get("detector", recorded.get("weights")))
         if detector_sha256 is not None and weights.get("sha256") != detector_sha256:
             raise DatasetError(
                 f"{path}: predicted by another detector ({weights.get('file')}, says {record_path.name}) than the one whose "
                 "thresholds were calibrated. Run 'd2rnet calibrate-thresholds' with the detector of the predictions."
             )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """Return an object of a run record, {} for whatever else stands in its place."""
+    return value if isinstance(value, dict) else {}
 
 
 def _run_record(predictions: Path) -> tuple[Path, dict[str, Any] | None]:

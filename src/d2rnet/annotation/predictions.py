@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from d2rnet.annotation.inputs import ImageTable
 from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.errors import DatasetError
+from d2rnet.io import check_regular_file
+from d2rnet.parsing import ParseError, guarded, unique_keys
 from d2rnet.problems import Problems
 
 OUTSIDE_TOLERANCE_PX = 1.0
@@ -57,12 +59,13 @@ def iterate_results(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         DatasetError: not UTF-8, not a JSON list of objects, or cut off; the message names the record.
     """
+    check_regular_file(path)
     number = 0
     try:
         with path.open(encoding="utf-8-sig") as stream:
             for number, record in enumerate(_iterate_list(stream), start=1):
                 if not isinstance(record, dict):
-                    raise DatasetError(f"{path}: record {number} is {record!r}; expected an object. {_REMEDY}")
+                    raise DatasetError(f"{path}: record {number} is {repr(record)[:300]}; expected an object. {_REMEDY}")
                 yield record
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8 after record {number} ({error.reason}). {_REMEDY}") from error
@@ -70,11 +73,13 @@ def iterate_results(path: Path) -> Iterator[dict[str, Any]]:
         raise DatasetError(
             f"{path}: not a COCO results list, or cut off after record {number} ({error.msg}). {_REMEDY}"
         ) from error
+    except ParseError as error:
+        raise DatasetError(f"{path}: record {number + 1} cannot be used: {error}. {_REMEDY}") from error
 
 
 def _iterate_list(stream: TextIO) -> Iterator[Any]:
     """Yield the items of a JSON list, reading the stream in chunks; an item is shorter than a chunk."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
     buffer = stream.read(CHUNK_CHARACTERS)
     opening = _OPENING.match(buffer)
     if opening is None:
@@ -84,7 +89,7 @@ def _iterate_list(stream: TextIO) -> Iterator[Any]:
         return
     while True:
         try:
-            item, end = decoder.raw_decode(buffer, position)
+            item, end = guarded(decoder.raw_decode, buffer, position)
             separator = _SEPARATOR.match(buffer, end)
             if separator is None:
                 raise json.JSONDecodeError("expected ',' or ']'", buffer[position:end], end - position)
@@ -201,8 +206,8 @@ def _to_boxes(path: Path, results: Iterable[dict[str, Any]], images: ImageTable,
             boxes.extend((x, y, x + width, y + height))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
-                f"{path}: record {number} is {record!r} ({error}); expected image_id and category_id (whole numbers), "
-                f"score, bbox [x, y, width, height]. {_REMEDY}"
+                f"{path}: record {number} is {repr(record)[:300]} ({error}); expected image_id and category_id (whole "
+                f"numbers), score, bbox [x, y, width, height]. {_REMEDY}"
             ) from error
     ids = np.frombuffer(image_ids, dtype=np.int64) if image_ids else np.empty(0, np.int64)
     order = np.argsort(images.ids, kind="stable")

@@ -5,12 +5,13 @@ Written by build_annotation; read by the report model and the evaluation. The ke
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from d2rnet.data.categories import CATEGORY_IDS, suggest_category
+from d2rnet.data.coco import MAX_COORDINATE, MAX_SIDE_PX
+from d2rnet.data.names import is_path_below
 from d2rnet.errors import DatasetError
 from d2rnet.io import atomic_path, read_json
 
@@ -76,8 +77,8 @@ def load_annotation(path: str | Path) -> dict[str, list[Entry]]:
         for number, entry in enumerate(entries):
             complaint = entry_complaint(entry, split)
             if complaint:
-                name = entry.get("id", "without id") if isinstance(entry, dict) else "not an object"
-                raise DatasetError(f"{path}: {split}[{number}] ({name}): {complaint}. {_REMEDY}")
+                name = str(entry.get("id", "without id"))[:80] if isinstance(entry, dict) else "not an object"
+                raise DatasetError(f"{path}: {split}[{number}] ({name}): {complaint[:1000]}. {_REMEDY}")
             if entry["id"] in seen:
                 raise DatasetError(f"{path}: {split}[{number}]: id '{entry['id']}' occurs twice. {_REMEDY}")
             seen.add(entry["id"])
@@ -105,8 +106,8 @@ def entry_complaint(entry: Any, split: str) -> str | None:
         if not isinstance(entry[key], list):
             return f"{key} is a {type(entry[key]).__name__}; expected a list"
     paths = entry["image_path"]
-    if not paths or not all(isinstance(path, str) and path for path in paths):
-        return f"image_path is {paths!r}; expected a list of one or more relative file paths"
+    if not paths or not all(map(is_path_below, paths)):
+        return f"image_path is {ascii(paths)[:200]}; expected a list of one or more paths below the image root, without '..'"
     lengths = {key: len(entry[key]) for key in ("boxes", "scores", "labels")}
     if len(set(lengths.values())) != 1:
         return f"lengths differ ({lengths}); expected one score and one label a box"
@@ -125,8 +126,8 @@ def _size_complaint(entry: Entry, several: bool) -> str | None:
             return f"box_image is {box_image!r}; expected one image index for each of {len(entry['boxes'])} boxes"
         if not all(type(index) is int and index in images for index in box_image):
             return f"box_image is {box_image!r}; expected indices 0..{len(images) - 1}"
-    if not all(type(size) is int and size > 0 for size in sizes):
-        return f"height and width are {sizes!r}; expected positive whole pixels"
+    if not all(type(size) is int and 0 < size <= MAX_SIDE_PX for size in sizes):
+        return f"height and width are {repr(sizes)[:200]}; expected positive whole pixels, at most {MAX_SIDE_PX}"
     return None
 
 
@@ -136,7 +137,7 @@ def _boxes_complaint(entry: Entry, several: bool) -> str | None:
         if not (isinstance(box, list) and len(box) == 4 and all(type(value) in _NUMBER for value in box)):
             return f"box {number} is {box!r}; expected [x, y, width, height]"
         x, y, box_width, box_height = box
-        if not all(map(math.isfinite, box)) or box_width <= 0 or box_height <= 0:
+        if not all(abs(value) <= MAX_COORDINATE for value in box) or box_width <= 0 or box_height <= 0:
             return f"box {number} is {box!r}; expected finite numbers and a positive width and height"
         height, width = sizes[entry["box_image"][number] if several else 0]
         if max(-x, -y, x + box_width - width, y + box_height - height) > OUTSIDE_TOLERANCE_PX:

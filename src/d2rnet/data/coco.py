@@ -5,7 +5,6 @@ PNG. Every stage reads these files, so neither pandas nor torch is needed here.
 Format: Lin et al., ECCV 2014, https://cocodataset.org/#format-data.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from d2rnet.data.categories import CATEGORY_IDS, coco_categories
+from d2rnet.data.names import is_path_below
 from d2rnet.errors import DatasetError
 from d2rnet.io import read_json, write_json
 from d2rnet.problems import Problems
 
 Coco = dict[str, Any]
 Boxes = npt.NDArray[np.float64]
+MAX_SIDE_PX = 65535  # the greatest number of rows or columns that a DICOM header can tell
+MAX_COORDINATE = 1e9  # pixels; far beyond any image, far below what a float holds exactly
 _NEEDED_KEYS = {
     "images": ("id", "file_name", "height", "width"),
     "annotations": ("id", "image_id", "category_id", "bbox"),
@@ -75,7 +77,8 @@ def load_coco(path: str | Path) -> Coco:
 
     Raises:
         DatasetError: not a COCO json; categories other than the 22 fixed ones; an id twice; an annotation of an unknown image
-            or category; a box that is not four finite numbers with positive width and height. The first ten are named.
+            or category; an image without a size in pixels or with a file name that leaves the folder; a box that is not four
+            finite numbers with positive width and height. The first ten of each are named.
     """
     document = read_coco_structure(path)
     if category_names(document) != {index: name for name, index in CATEGORY_IDS.items()}:
@@ -84,6 +87,18 @@ def load_coco(path: str | Path) -> Coco:
             "ones, 1 Aortic enlargement to 22 Other lesion. Convert a foreign COCO json with convert-labelled, source coco."
         )
     problems = Problems()
+    for image in document["images"]:
+        sides = (image["height"], image["width"])
+        if not all(type(side) is int and 0 < side <= MAX_SIDE_PX for side in sides):
+            problems.add(
+                "bad_size", file=path, record=f"image {image['id']}", got=f"height, width {sides!r}"[:200],
+                expected=f"whole numbers of pixels, 1 to {MAX_SIDE_PX}", remedy="Convert the source again.",
+            )  # fmt: skip
+        if not is_path_below(image["file_name"]):
+            problems.add(
+                "bad_path", file=path, record=f"image {image['id']}", got=f"file_name {image['file_name']!a}"[:200],
+                expected="a path below the folder of the json, without '..'", remedy="Convert the source again.",
+            )  # fmt: skip
     for annotation in document["annotations"]:
         if not is_box_xywh(annotation["bbox"]):
             problems.add(
@@ -95,10 +110,10 @@ def load_coco(path: str | Path) -> Coco:
 
 
 def is_box_xywh(value: Any) -> bool:
-    """Say whether a value is four finite numbers, of which width and height are positive."""
+    """Say whether a value is four numbers of at most MAX_COORDINATE (so not NaN), of which width and height are positive."""
     if not isinstance(value, list) or len(value) != 4:
         return False
-    return all(isinstance(number, int | float) and math.isfinite(number) for number in value) and min(value[2:]) > 0
+    return all(type(number) in (int, float) and abs(number) <= MAX_COORDINATE for number in value) and min(value[2:]) > 0
 
 
 def read_coco_structure(path: str | Path) -> Coco:
@@ -117,12 +132,20 @@ def read_coco_structure(path: str | Path) -> Coco:
             missing = [key for key in needed if not isinstance(record, dict) or key not in record]
             if missing:
                 raise DatasetError(f"{path}: {section}[{position}] lacks {', '.join(missing)}; expected {', '.join(needed)}.")
+        odd = [position for position, record in enumerate(records) if type(record["id"]) not in (int, str)]
+        if odd:
+            shown = repr(records[odd[0]]["id"])[:80]
+            raise DatasetError(f"{path}: {section}[{odd[0]}]: id {shown}; expected a number or a text. Mend the file.")
         twice = [key for key, count in Counter(record["id"] for record in records).items() if count > 1]
         if twice:
             raise DatasetError(f"{path}: duplicate id in {section}: {twice[:10]}; expected each once. Mend the file.")
     for key, section in (("image_id", "images"), ("category_id", "categories")):
         known = {record["id"] for record in document[section]}
-        lost = [record["id"] for record in document["annotations"] if record[key] not in known]
+        lost = [
+            record["id"]
+            for record in document["annotations"]
+            if type(record[key]) not in (int, str) or record[key] not in known
+        ]
         if lost:
             raise DatasetError(
                 f"{path}: {len(lost)} annotation(s) with unknown {key}, ids {lost[:10]}; expected one of '{section}'."

@@ -11,8 +11,9 @@ import pandas as pd
 
 from d2rnet.data.box_tables import BOX_DTYPES, keep_valid_corners
 from d2rnet.data.categories import CATEGORY_IDS, suggest_category
-from d2rnet.data.coco import Coco, category_names, read_coco_structure
+from d2rnet.data.coco import MAX_COORDINATE, MAX_SIDE_PX, Coco, category_names, read_coco_structure
 from d2rnet.data.labelled_images import keep_safe_ids
+from d2rnet.data.names import is_path_below
 from d2rnet.data.tables import BOX_COLUMNS, LABELLED_IMAGE_COLUMNS, LabelledTable, RequiredFile
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.problems import Problems
@@ -48,7 +49,7 @@ def read_table(settings: Settings, problems: Problems) -> LabelledTable:
         document["annotations"] = [record for record in document["annotations"] if not record.get("iscrowd")]
         counts["annotations_in"] += len(document["annotations"])
         _rename_categories(document, path)
-        _drop_unsized_images(document, path, problems)
+        _drop_bad_images(document, path, problems)
         source_ids = _add_images(images, document, path=path, root=root, split=split)
         rows = _boxes_of(document, path, problems)
         rows["source_id"] = rows["source_id"].map(source_ids)
@@ -85,16 +86,23 @@ def _rename_categories(document: Coco, path: Path) -> None:
         record["category_id"] = ours[str(names[record["category_id"]]).strip().casefold()]
 
 
-def _drop_unsized_images(document: Coco, path: Path, problems: Problems) -> None:
-    """Note and drop images whose size is no number of pixels, with their annotations."""
+def _drop_bad_images(document: Coco, path: Path, problems: Problems) -> None:
+    """Note and drop images whose size is no number of pixels or whose file name leaves the folder, with their annotations."""
     bad = set()
     for image in document["images"]:
-        height, width = image["height"], image["width"]
-        if not all(type(side) is int and side > 0 for side in (height, width)):
+        if not is_path_below(image["file_name"]):
             bad.add(image["id"])
             problems.add(
-                "bad_size", file=path, record=f"image {image['id']} ({image['file_name']})",
-                got=f"height {height!r}, width {width!r}", expected="whole numbers of pixels > 0", remedy="Mend the image.",
+                "bad_path", file=path, record=f"image {image['id']}", got=f"file_name {image['file_name']!a}"[:200],
+                expected="a path below data.labelled.root, without '..'", remedy="Mend the image's file_name.",
+            )  # fmt: skip
+        height, width = image["height"], image["width"]
+        if not all(type(side) is int and 0 < side <= MAX_SIDE_PX for side in (height, width)):
+            bad.add(image["id"])
+            problems.add(
+                "bad_size", file=path, record=f"image {image['id']} ({str(image['file_name'])[:80]})",
+                got=f"height {height!r}, width {width!r}"[:200], expected=f"whole numbers of pixels, 1 to {MAX_SIDE_PX}",
+                remedy="Mend the image.",
             )  # fmt: skip
     document["images"] = [image for image in document["images"] if image["id"] not in bad]
     document["annotations"] = [record for record in document["annotations"] if record["image_id"] not in bad]
@@ -122,16 +130,22 @@ def _boxes_of(document: Coco, path: str | Path, problems: Problems) -> pd.DataFr
     rows = []
     for record in document["annotations"]:
         box = record["bbox"]
-        if not isinstance(box, list) or len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_coordinate(value) for value in box):
             problems.add(
-                "malformed_box", file=path, record=f"annotation {record['id']}", got=box,
-                expected="bbox [x, y, width, height]", remedy="Mend or remove the annotation.",
+                "malformed_box", file=path, record=f"annotation {record['id']}", got=repr(box)[:200],
+                expected=f"bbox [x, y, width, height], numbers of at most {MAX_COORDINATE:g}",
+                remedy="Mend or remove the annotation.",
             )  # fmt: skip
             continue
         x, y, width, height = box
         origin = f"{Path(path).name}:annotation {record['id']}"
         rows.append((record["image_id"], "", record["category_id"], x, y, x + width, y + height, origin))
     return pd.DataFrame(rows, columns=list(BOX_COLUMNS)).astype(BOX_DTYPES)
+
+
+def _is_coordinate(value: Any) -> bool:
+    """Say whether a value is a number that fits; NaN and infinity pass, keep_valid_corners names them."""
+    return type(value) is float or (type(value) is int and abs(value) <= MAX_COORDINATE)
 
 
 def _note_repeated_ids(images: pd.DataFrame, problems: Problems) -> None:

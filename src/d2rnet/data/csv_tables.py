@@ -10,13 +10,17 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from d2rnet.errors import DatasetError
+from d2rnet.io import check_regular_file
 
+MAX_TABLE_BYTES = 1 << 30  # unpacked; MIMIC-CXR's largest has 0.06 GB
+MAX_EXPANSION = 200  # a gzip file that unpacks to more times its size is no table; real ones reach 20
+_UNPACK_AT_ONCE = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 _COMMA_IN_BRACKETS = re.compile(r",(?=[^\[\]]*\])")
 
@@ -35,8 +39,8 @@ def read_table_csv(path: str | Path, columns: Sequence[str], *, optional: Sequen
 
     Raises:
         FileNotFoundError: there is no such file.
-        DatasetError: the file is empty, has a header and no rows, is not UTF-8 or a damaged gzip, lacks a column, or has a
-            record with too few or too many fields.
+        DatasetError: no regular file, empty, a header without rows, not UTF-8, a NUL character, a damaged gzip or one that
+            unpacks beyond measure, a missing or repeated column, or a record with too few or too many fields.
     """
     path = Path(path)
     text = _read_text(path)
@@ -47,7 +51,7 @@ def read_table_csv(path: str | Path, columns: Sequence[str], *, optional: Sequen
         table = pd.read_csv(
             io.StringIO(body), header=None, names=range(len(names)), dtype=str, keep_default_na=False, skipinitialspace=True
         )
-    except pd.errors.ParserError as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         _check_widths(path, names, body)
         raise DatasetError(f"{path}: not a CSV table ({error}).") from error
     if (table.iloc[:, -1] == "").any():  # pandas fills up short records in silence
@@ -64,18 +68,45 @@ def csv_columns(path: str | Path) -> list[str]:
 
 
 def _read_text(path: Path) -> str:
-    data = path.read_bytes()
+    check_regular_file(path)
+    size = path.stat().st_size
+    if size > MAX_TABLE_BYTES:
+        raise DatasetError(f"{path}: got {size} bytes; expected a table of at most {MAX_TABLE_BYTES}. Take the original file.")
+    data: bytes | bytearray = path.read_bytes()
     if data.startswith(_GZIP_MAGIC):
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise DatasetError(f"{path}: damaged or truncated gzip file ({error}). Download it again.") from error
+        data = _unpack(path, size)
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(
             f"{path}: byte {error.start} is not UTF-8; expected a UTF-8 CSV file. Save it as UTF-8 or download it again."
         ) from error
+    if "\0" in text:  # the parser would end the cell there in silence
+        row = text.count("\n", 0, text.index("\0"))
+        raise DatasetError(f"{path}: a NUL character in row {row} (0: the header); expected text. Download it again.")
+    return text
+
+
+def _unpack(path: Path, packed_bytes: int) -> bytearray:
+    """Unpack a gzip file as far as a table may go.
+
+    Raises:
+        DatasetError: damaged, or it unpacks to more than a table can have.
+    """
+    most = min(MAX_TABLE_BYTES, max(16 * _UNPACK_AT_ONCE, MAX_EXPANSION * packed_bytes))
+    data = bytearray()
+    try:
+        with gzip.open(path) as stream:
+            while part := stream.read(_UNPACK_AT_ONCE):
+                data += part
+                if len(data) > most:
+                    raise DatasetError(
+                        f"{path}: {packed_bytes} bytes of gzip unpack to more than {most}; expected a table of text, which "
+                        "shrinks far less. Download it again."
+                    )
+    except (EOFError, OSError, zlib.error) as error:
+        raise DatasetError(f"{path}: damaged or truncated gzip file ({error}). Download it again.") from error
+    return data
 
 
 def _split_header(path: Path, text: str) -> tuple[list[str], str]:
@@ -90,9 +121,9 @@ def _split_header(path: Path, text: str) -> tuple[list[str], str]:
     header = header.rstrip("\r")
     if not body.strip():
         raise DatasetError(f"{path}: the table has a header and no rows. Download it again.")
-    width = len(next(csv.reader(io.StringIO(body.lstrip("\r\n")))))
-    plain = next(csv.reader([header]))
-    joined = [name.replace("\0", ",") for name in next(csv.reader([_COMMA_IN_BRACKETS.sub("\0", header)]))]
+    width = len(next(_records(path, body.lstrip("\r\n"))))
+    plain = next(_records(path, header))
+    joined = [name.replace("\0", ",") for name in next(_records(path, _COMMA_IN_BRACKETS.sub("\0", header)))]
     names = joined if len(plain) != width and len(joined) == width else plain
     if len(names) != width:
         _check_widths(path, names, body)
@@ -119,10 +150,24 @@ def _require_columns(path: Path, names: list[str], columns: Sequence[str]) -> No
 
 def _check_widths(path: Path, names: list[str], body: str) -> None:
     """Raise for the first record whose number of fields is not the header's."""
-    records = (fields for fields in csv.reader(io.StringIO(body)) if fields)
-    for row, fields in enumerate(records, start=1):
+    for row, fields in enumerate(_records(path, body), start=1):
         if len(fields) != len(names):
             raise DatasetError(
                 f"{path}: row {row} has {len(fields)} field(s): {','.join(fields)[:80]!r}; expected {len(names)} "
                 f"({', '.join(names)}). The file may be truncated; download it again."
             )
+
+
+def _records(path: Path, text: str) -> Iterator[list[str]]:
+    """Yield the fields of each record that is not a blank line.
+
+    Raises:
+        DatasetError: the text is no CSV (a field of more than 131,072 characters, the sign of a quote that never ends).
+    """
+    records = 0
+    try:
+        for fields in filter(None, csv.reader(io.StringIO(text))):
+            yield fields
+            records += 1
+    except csv.Error as error:
+        raise DatasetError(f"{path}: not a CSV table behind {records} record(s) ({error}). Download it again.") from error

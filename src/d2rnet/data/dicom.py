@@ -13,6 +13,7 @@ from d2rnet.data.image_files import read_image_header, read_image_pixels
 from d2rnet.data.parallel import map_in_processes
 from d2rnet.data.radiograph import Radiograph, RadiographHeader, unreadable
 from d2rnet.errors import DatasetError
+from d2rnet.io import check_regular_file
 from d2rnet.progress import track
 
 __all__ = ["Radiograph", "RadiographHeader", "check_headers", "read_header", "read_radiograph"]
@@ -32,7 +33,7 @@ def read_header(path: str | Path) -> RadiographHeader:
             DICOM transfer syntax that no installed decoder reads.
     """
     path = Path(path)
-    kind = _file_format(path)
+    kind = file_format(path)
     return read_dicom_header(path) if kind == "DICOM" else read_image_header(path, kind)
 
 
@@ -51,15 +52,20 @@ def read_radiograph(path: str | Path, *, max_side_px: int | None = None) -> Radi
         DatasetError: as :func:`read_header`, or the pixels cannot be decoded.
     """
     path = Path(path)
-    kind = _file_format(path)
+    kind = file_format(path)
     if kind == "DICOM":
         return read_dicom_pixels(path, read_dicom_header(path), max_side_px)
     return read_image_pixels(path, read_image_header(path, kind), max_side_px)
 
 
-def _file_format(path: Path) -> str:
-    """Return "DICOM", "PNG" or "JPEG" by the file's first bytes."""
+def file_format(path: Path) -> str:
+    """Return "DICOM", "PNG" or "JPEG" by the file's first bytes.
+
+    Raises:
+        DatasetError: the file cannot be opened, is empty or is of another format.
+    """
     try:
+        check_regular_file(path)
         with path.open("rb") as stream:
             start = stream.read(_DICOM_PREFIX_END)
     except OSError as error:

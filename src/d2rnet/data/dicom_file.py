@@ -1,6 +1,7 @@
 """One DICOM radiograph: header check without decoding, and decoding to 8-bit grey.
 
-Only the attributes listed here are read from a data set; names, dates and the rest never enter memory as values.
+Only the attributes listed here are read from a data set; names, dates and the rest never enter memory as values. A message
+repeats an attribute's text only where it is a term that the standard defines: in a damaged file it may be anybody's name.
 
 Source: DICOM PS3.5 (transfer syntaxes, A.4 encapsulation), PS3.3 C.7.6.3 (image pixel), C.7.5.1.1.2 (padding).
 """
@@ -22,14 +23,16 @@ from pydicom.pixels import get_decoder, pixel_array
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGBaseline8Bit, RLELossless
 
+from d2rnet.data.codestreams import check_codestream, check_deflated
 from d2rnet.data.grayscale import read_grayscale
 from d2rnet.data.jpeg2000 import decode_reduced, levels_to_skip, parse_codestream
-from d2rnet.data.radiograph import Radiograph, RadiographHeader, reduced_hw, resize_area, unreadable
+from d2rnet.data.radiograph import Radiograph, RadiographHeader, check_pixel_count, reduced_hw, resize_area, unreadable
 from d2rnet.errors import DatasetError
 
 log = logging.getLogger(__name__)
 LARGEST_OVERSHOOT = 1.25  # of a low-pass image over the largest value: 5/3 and 9/7 wavelets stay below
 PHOTOMETRICS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+_OTHER_PHOTOMETRICS = ("PALETTE COLOR", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB")
 _REQUIRED = (
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
 )  # fmt: skip
@@ -70,13 +73,14 @@ def read_dicom_header(path: Path) -> RadiographHeader:
 
     Raises:
         DatasetError: not parsable, no transfer syntax or one without a decoder here, no pixel data, pixel data cut off,
-            several frames, or a photometric interpretation or bit depth that no radiograph has.
+            several frames, or a photometric interpretation, bit depth or size that no radiograph has.
     """
     element = _PixelElement()
     with path.open("rb") as stream:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # pydicom's quote the offending values
+                check_deflated(stream, path)
                 dataset = read_partial(
                     stream,
                     stop_when=lambda tag, vr, length: element.stop(tag, length, stream),
@@ -100,7 +104,7 @@ def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
     if not _has_decoder(syntax):
         raise unreadable(
             path,
-            got=f"transfer syntax {syntax} ({syntax.name}), which no installed decoder reads",
+            got=f"{_name_of(syntax)}, which no installed decoder reads",
             expected="uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000",
             remedy="Check 'd2rnet doctor' for missing decoders, or convert the file, for instance with gdcmconv --raw.",
         )
@@ -110,17 +114,20 @@ def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
         raise unreadable(path, got=got, expected="the attributes of an image", remedy=_REMEDY)
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         raise unreadable(
-            path, got=f"{dataset.NumberOfFrames} frames", expected="a single radiograph", remedy=_NOT_A_RADIOGRAPH
+            path, got=f"{int(dataset.NumberOfFrames)} frames", expected="a single radiograph", remedy=_NOT_A_RADIOGRAPH
         )
     if dataset.PhotometricInterpretation not in PHOTOMETRICS:
-        got, expected = f"photometric interpretation {dataset.PhotometricInterpretation}", f"one of {', '.join(PHOTOMETRICS)}"
+        known = dataset.PhotometricInterpretation in _OTHER_PHOTOMETRICS
+        named = str(dataset.PhotometricInterpretation) if known else "unknown to the standard"
+        got, expected = f"photometric interpretation {named}", f"one of {', '.join(PHOTOMETRICS)}"
         raise unreadable(path, got=got, expected=expected, remedy=_NOT_A_RADIOGRAPH)
     if dataset.BitsAllocated not in (8, 16) or not 1 <= dataset.BitsStored <= dataset.BitsAllocated:
-        got = f"{dataset.BitsStored} bits stored in {dataset.BitsAllocated}"
+        got = f"{int(dataset.BitsStored)} bits stored in {int(dataset.BitsAllocated)}"
         raise unreadable(path, got=got, expected="1 to 16 bits stored in 8 or 16", remedy=_NOT_A_RADIOGRAPH)
-    if dataset.Rows < 1 or dataset.Columns < 1:
-        got = f"{dataset.Rows} rows and {dataset.Columns} columns"
-        raise unreadable(path, got=got, expected="at least 1 x 1", remedy=_REMEDY)
+    check_pixel_count(path, int(dataset.Rows), int(dataset.Columns), where="the header")
+    if int(dataset.SamplesPerPixel) not in (1, 3):
+        got = f"{int(dataset.SamplesPerPixel)} samples a pixel"
+        raise unreadable(path, got=got, expected="1 (grey) or 3 (colour)", remedy=_NOT_A_RADIOGRAPH)
     return RadiographHeader(
         height=int(dataset.Rows),
         width=int(dataset.Columns),
@@ -129,6 +136,10 @@ def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
         transfer_syntax=syntax.name,
         bits_stored=int(dataset.BitsStored),
     )
+
+
+def _name_of(syntax: UID) -> str:
+    return f"transfer syntax {syntax} ({syntax.name})" if syntax.is_transfer_syntax else "an unknown transfer syntax"
 
 
 def _has_decoder(syntax: UID) -> bool:
@@ -206,13 +217,16 @@ def read_dicom_pixels(path: Path, header: RadiographHeader, max_side_px: int | N
             warnings.simplefilter("ignore")
             dataset = dcmread(path, specific_tags=list(_PIXEL_ATTRIBUTES))
             grayscale = read_grayscale(dataset, path)
+            if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+                check_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1), path)
             stored = _decode(dataset, max_side_px)
             stored = _without_padding(stored, dataset, is_inverted=grayscale.is_inverted)
     except (DatasetError, MemoryError):
         raise
     except Exception as error:  # each decoder raises its own
-        reason = " ".join(str(error).split())[:300]
-        got = f"{header.transfer_syntax} data that cannot be decoded ({type(error).__name__}: {reason})"
+        # a RuntimeError is a decoder's and tells of the codestream; other texts may quote values of the header
+        reason = ": " + " ".join(str(error).split())[:300] if isinstance(error, RuntimeError) else ""
+        got = f"{header.transfer_syntax} data that cannot be decoded ({type(error).__name__}{reason})"
         raise unreadable(path, got=got, expected="valid pixel data", remedy=_REMEDY) from error
     pixels = resize_area(stored, reduced_hw(*source_hw, max_side_px))
     return Radiograph(grayscale.to_8_bit(pixels, stored), source_hw)

@@ -166,7 +166,7 @@ def _first_window(dataset: Dataset, path: Path) -> Window | None:
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
     if function not in WINDOW_FUNCTIONS:
         expected = f"one of {', '.join(WINDOW_FUNCTIONS)}"
-        raise unreadable(path, got=f"VOI LUT function '{function}'", expected=expected, remedy=_ASK_THE_SOURCE)
+        raise unreadable(path, got="an unknown VOI LUT function", expected=expected, remedy=_ASK_THE_SOURCE)
     is_usable = width >= 1.0 if function == "LINEAR" else width > 0.0
     if not is_usable or not math.isfinite(center + width):
         log.warning("%s: window width %s is not usable; the range of the data is shown instead", path, width)

@@ -231,7 +231,7 @@ def _read_manifest(manifest: Path, max_side_px: int) -> dict[str, _Done]:
                 known.pop(done.target, None)  # the last line of a target counts, whatever its size
                 if holds:
                     known[done.target] = done
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 torn += 1
     if not last.endswith("\n"):
         with manifest.open("a", encoding="utf-8") as stream:

@@ -14,6 +14,7 @@ from d2rnet.data.radiograph import (
     Radiograph,
     RadiographHeader,
     align_coarse,
+    check_pixel_count,
     data_range,
     is_fine_enough,
     reduced_hw,
@@ -24,6 +25,7 @@ from d2rnet.data.radiograph import (
 _REMEDY = "Fetch the file again."
 _BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 16}
 _TAIL_BYTES = 64
+_SEARCHED_AT_ONCE = 1 << 20
 
 
 def read_image_header(path: Path, image_format: str) -> RadiographHeader:
@@ -34,7 +36,8 @@ def read_image_header(path: Path, image_format: str) -> RadiographHeader:
         image_format: "PNG" or "JPEG", as its first bytes say.
 
     Raises:
-        DatasetError: the header is damaged, or the file stops before its end marker.
+        DatasetError: the header is damaged or promises more pixels than a radiograph has, or the file stops before its end
+            marker.
     """
     try:
         with Image.open(path, formats=[image_format]) as image:
@@ -44,6 +47,7 @@ def read_image_header(path: Path, image_format: str) -> RadiographHeader:
             orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1)) if has_exif else 1
     except Exception as error:  # Pillow raises its own, OSError, SyntaxError, ValueError, struct.error
         raise unreadable(path, got=f"an unreadable header ({error})", expected=image_format, remedy=_REMEDY) from error
+    check_pixel_count(path, height, width, where="the header")
     if not _has_end(path, image_format):
         got = f"a truncated {image_format} ({path.stat().st_size} bytes, no end marker)"
         raise unreadable(path, got=got, expected="a whole file", remedy=_REMEDY)
@@ -67,7 +71,12 @@ def _has_end(path: Path, image_format: str) -> bool:
             return True
         # anything may follow the end marker; such files are rare enough to be searched whole
         stream.seek(0)
-        return marker in stream.read()
+        end = b""
+        while part := stream.read(_SEARCHED_AT_ONCE):
+            if marker in end + part:
+                return True
+            end = part[-len(marker) :]
+    return False
 
 
 def read_image_pixels(path: Path, header: RadiographHeader, max_side_px: int | None) -> Radiograph:

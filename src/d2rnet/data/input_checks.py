@@ -148,7 +148,14 @@ def leave_out_quarantined(
         quarantine: JSON lines with ``path`` and ``reason``, written by verify_inputs.
         counts: grows by ``images_quarantined``.
     """
-    listed = {os.path.abspath(record["path"]) for record in read_jsonl(quarantine)}  # noqa: PTH100 - links stay
+    listed = set()
+    for number, record in enumerate(read_jsonl(quarantine), start=1):
+        if not isinstance(record.get("path"), str):
+            raise DatasetError(
+                f"{quarantine}: record {number} has no 'path' (it has {', '.join(record)}); expected quarantine.jsonl of "
+                "verify-inputs. Run 'd2rnet verify-inputs' again."
+            )
+        listed.add(os.path.abspath(record["path"]))  # noqa: PTH100 - links stay
     bad = pd.Series([bool(listed) and os.path.abspath(file) in listed for file in files], index=images.index, dtype=bool)  # noqa: PTH100
     counts["images_quarantined"] = int(bad.sum())
     if bad.any():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from d2rnet.data.csv_tables import read_table_csv
+from d2rnet.data.names import is_safe_id
 from d2rnet.data.tables import LABELLED_IMAGE_COLUMNS, RequiredFile
 from d2rnet.problems import Problems
 from d2rnet.settings import Settings
@@ -23,17 +24,6 @@ RASTER_SUFFIXES = (".png", ".jpg", ".jpeg")
 Sizes = dict[str, tuple[int, int]]
 
 
-def is_safe_id(source_id: str) -> bool:
-    """Say whether an id can be a file name: not empty, no path separator, no "..", no control character."""
-    return (
-        bool(source_id)
-        and ".." not in source_id
-        and source_id != "."
-        and not set(source_id) & set("/\\")
-        and source_id.isprintable()
-    )
-
-
 def keep_safe_ids(rows: pd.DataFrame, *, file: str | Path, problems: Problems) -> pd.DataFrame:
     """Return the rows whose ``source_id`` is a safe file name; note each unsafe id once.
 
@@ -42,8 +32,9 @@ def keep_safe_ids(rows: pd.DataFrame, *, file: str | Path, problems: Problems) -
     unsafe = {source_id for source_id in rows["source_id"].unique() if not is_safe_id(source_id)}
     for source_id in sorted(unsafe):
         problems.add(
-            "unsafe_id", file=file, record=f"image {source_id!r}", got=f"id {source_id!r}",
-            expected="an id without path separator, '..' or control character, not empty", remedy="Rename the image.",
+            "unsafe_id", file=file, record=f"image {source_id[:80]!a}", got=f"id {source_id[:80]!a}",
+            expected="an id of 1 to 200 bytes without path separator, '..', control character or a full stop at its start",
+            remedy="Rename the image.",
         )  # fmt: skip
     return rows[~rows["source_id"].isin(list(unsafe))] if unsafe else rows
 

@@ -16,11 +16,13 @@ from d2rnet.data.mimic_tables import FILES_FOLDER
 from d2rnet.data.report_checks import report_table
 from d2rnet.data.report_sections import extract_section
 from d2rnet.errors import DatasetError
+from d2rnet.io import check_regular_file
 from d2rnet.progress import track
 
 # Reading waits for the file system (0.1 ms on a local disk, several on a network share), so more threads than cores pay.
 _THREADS = 16
 _CHUNK = 256
+_MAX_BYTES = 1_000_000  # the longest report of MIMIC-CXR has about 10,000
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ def read_reports(
         counts: grows by ``reports_read``, ``studies_without_<section>``, ``studies_with_report``, ``reports_unreadable``.
 
     Returns:
-        The reports table, and the report files that are missing, empty or not UTF-8 (``path, study_id, reason``).
+        The reports table, and the report files that are missing, empty, no text in UTF-8, too large or no files at all
+        (``path, study_id, reason``).
 
     Raises:
         DatasetError: not one of the report files exists.
@@ -92,10 +95,19 @@ def _outcomes(keys: list[tuple[str, str, str]], report_root: Path, section: str,
 
 def _read_one(path: str, section: str, study_id: str, exceptions: Exceptions) -> _Outcome:
     try:
+        check_regular_file(path)
         with open(path, "rb") as stream:  # noqa: PTH123 - a Path object a file costs as much as reading it
-            data = stream.read()
+            data = stream.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         return _Outcome(reason="missing")
+    except DatasetError:
+        return _Outcome(reason="not a file")
+    except OSError as error:
+        return _Outcome(reason=f"not readable ({error.strerror})")
+    if len(data) > _MAX_BYTES:
+        return _Outcome(reason=f"larger than {_MAX_BYTES} bytes")
+    if b"\0" in data:
+        return _Outcome(reason=f"byte {data.index(0)} is NUL, so this is no text in UTF-8")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from d2rnet.data.coco import MAX_SIDE_PX
 from d2rnet.data.csv_tables import read_table_csv
 from d2rnet.data.report_checks import DIGITS, SAFE_ID, drop_bad_ids, drop_duplicates, find_table, normalise_splits
 from d2rnet.data.splits import three_way_split
@@ -175,10 +176,10 @@ def _join(
 def _sizes(column: "pd.Series[str]", file: Path, problems: Problems) -> "pd.Series[int]":
     """Turn sizes into whole pixels; an empty cell is 0 (the file tells), anything else but a positive number a problem."""
     numbers = pd.to_numeric(column.where(column != "", "0"), errors="coerce")
-    bad = numbers.isna() | (numbers < 0) | (numbers % 1 != 0)
+    bad = numbers.isna() | (numbers < 0) | (numbers % 1 != 0) | (numbers > MAX_SIDE_PX)
     for row in column.index[bad]:
         problems.add(
             "bad_size", file=file, record=f"row {row + 1}", got=f"{column.name} '{column[row]}'",
-            expected="a whole number of pixels above 0", remedy="Mend the row, or empty the cell.",
+            expected=f"a whole number of pixels, 1 to {MAX_SIDE_PX}", remedy="Mend the row, or empty the cell.",
         )  # fmt: skip
     return numbers.where(~bad, 0).astype("int64")

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from d2rnet.data.report_checks import SAFE_ID
 from d2rnet.errors import DatasetError
+from d2rnet.io import check_regular_file
 from d2rnet.problems import Problems
 from d2rnet.settings import Settings
 
@@ -95,37 +96,47 @@ def read_reports(settings: Settings, problems: Problems) -> tuple[dict[str, Open
     return reports, unreadable
 
 
-def _documents(place: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (origin, bytes) of each XML document; one byte more than allowed of those that are too large."""
+def _documents(place: Path) -> Iterator[tuple[str, bytes | None]]:
+    """Yield (origin, bytes) of each XML document; one byte more than allowed of those too large, None for what is no file."""
     if place.is_dir():
         for path in place.rglob("*.xml"):
-            with path.open("rb") as stream:
-                yield str(path), stream.read(_MAX_BYTES + 1)
+            yield str(path), _read_file(path)
         return
     if not place.name.endswith(_ARCHIVE_SUFFIXES):
         raise DatasetError(f"{place}: expected a folder of XML reports or an archive {', '.join(_ARCHIVE_SUFFIXES)}.")
     try:
         with tarfile.open(place) as archive:
             for member in archive:
-                content = archive.extractfile(member) if member.isfile() and member.name.endswith(".xml") else None
-                if content is not None:
-                    yield f"{place}:{member.name}", content.read(_MAX_BYTES + 1)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+                if member.name.endswith(".xml"):
+                    content = archive.extractfile(member) if member.isfile() else None  # a link is not followed
+                    yield f"{place}:{member.name}", content.read(_MAX_BYTES + 1) if content else None
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
         raise DatasetError(f"{place}: damaged or truncated archive ({error}). Download it again.") from error
+
+
+def _read_file(path: Path) -> bytes | None:
+    try:
+        check_regular_file(path)
+        with path.open("rb") as stream:
+            return stream.read(_MAX_BYTES + 1)
+    except (DatasetError, OSError):
+        return None
 
 
 def _number(origin: str) -> tuple[int, str]:
     stem = PurePosixPath(origin).stem
-    return (int(stem) if stem.isdecimal() else 0), origin
+    return (int(stem) if stem.isdecimal() and len(stem) < 20 else 0), origin
 
 
-def _parse(data: bytes, origin: str) -> tuple[str, OpeniReport]:
+def _parse(data: bytes | None, origin: str) -> tuple[str, OpeniReport]:
     """Parse one document.
 
     Raises:
-        DatasetError: it is too large, not UTF-8, declares entities, is not well-formed, or lacks an id; the message is the
-            reason alone.
+        DatasetError: it is no readable file, too large, not UTF-8, declares entities, is not well-formed, or lacks an id; the
+            message is the reason alone.
     """
+    if data is None:
+        raise DatasetError("a folder, a link or another thing that cannot be read as a file")
     if len(data) > _MAX_BYTES:
         raise DatasetError(f"larger than {_MAX_BYTES} bytes")
     try:

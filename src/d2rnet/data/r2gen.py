@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from d2rnet.data.names import is_path_below
 from d2rnet.data.report_checks import SAFE_ID, SPLIT_NAMES, check_patients, keep_views, report_table
 from d2rnet.data.tables import REPORT_IMAGE_COLUMNS, ReportTable, RequiredFile
 from d2rnet.errors import DatasetError
@@ -154,11 +155,11 @@ def _complaint(entry: Any, split: str) -> Complaint | None:
     if not isinstance(paths, list) or not paths or not all(isinstance(path, str) for path in paths):
         return kind, f"image_path {paths!r}"[:200], "a list of at least one path"
     for path in paths:
-        if "\\" in path or {"..", ""} & set(path.split("/")):
-            return "bad_path", f"image_path '{path}'", "a path below data.reports.root, without '..'"
+        if "\\" in path or "" in path.split("/") or not is_path_below(path):
+            return "bad_path", f"image_path {path[:200]!a}", "a path below data.reports.root, without '..'"
     for key in ("id", "study_id", "subject_id"):
         if not SAFE_ID.fullmatch(str(_given(entry, key, "0"))):
-            return "bad_id", f"{key} '{entry[key]}'", "letters, digits, '.', '_' and '-'"
+            return "bad_id", f"{key} {str(entry[key])[:80]!a}", "1 to 200 letters, digits, '.', '_' and '-'"
     named = str(entry.get("split", split))
     if SPLIT_NAMES.get(named) != split:
         return "bad_split", f"split '{named}'", f"'{split}', the list it stands in"

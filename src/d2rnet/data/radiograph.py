@@ -8,6 +8,7 @@ import numpy as np
 
 from d2rnet.errors import DatasetError
 
+MAX_PIXELS = 100_000_000  # of one radiograph; real ones have at most about 25 million
 DATA_RANGE_QUANTILES = (0.001, 0.999)
 _SAMPLE_SIDE = 512
 # A coarsely decoded image keeps at least this many times the wanted side. Measured on two real JPEG 2000 radiographs: mean
@@ -57,6 +58,27 @@ class Radiograph:
 def unreadable(path: Path, *, got: str, expected: str, remedy: str) -> DatasetError:
     """Build the error for an image file that cannot be used; the caller raises it."""
     return DatasetError(f"{path}: got {got}; expected {expected}. {remedy}")
+
+
+def check_pixel_count(path: Path, height: int, width: int, *, where: str) -> None:
+    """Refuse an image that would need more memory than any radiograph, before anything is decoded.
+
+    Args:
+        path: image file.
+        height: rows that the file promises.
+        width: columns that it promises.
+        where: what makes the promise, such as "the header".
+
+    Raises:
+        DatasetError: more than MAX_PIXELS, or none.
+    """
+    if not 0 < height * width <= MAX_PIXELS or height < 0:
+        raise unreadable(
+            path,
+            got=f"{height} x {width} pixels (height x width) in {where}",
+            expected=f"a radiograph of 1 to {MAX_PIXELS:,} pixels",
+            remedy="This is not a plain radiograph; leave it out.",
+        )
 
 
 def reduced_hw(height: int, width: int, max_side_px: int | None) -> tuple[int, int]:

@@ -17,9 +17,9 @@ from d2rnet.problems import Problems
 
 log = logging.getLogger(__name__)
 
-SAFE_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]*")
+SAFE_ID = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 IMAGE_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
-DIGITS = re.compile(r"\d+")
+DIGITS = re.compile(r"[0-9]{1,100}")
 SPLIT_NAMES = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
 
 

@@ -56,11 +56,11 @@ def load_weights(path: Path, model: nn.Module) -> None:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: no 'model' in it; expected a weight file of 'd2rnet train-detector'.")
     own = model.state_dict()
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(map(str, state.keys() - own.keys()))
     shapes = [
-        f"{k} {tuple(state[k].shape)}, expected {tuple(own[k].shape)}"
+        f"{k} {_shape(state[k])}, expected {tuple(own[k].shape)}"
         for k in own
-        if k in state and state[k].shape != own[k].shape
+        if k in state and _shape(state[k]) != tuple(own[k].shape)
     ]
     if missing or unknown or shapes:
         raise CheckpointError(
@@ -68,6 +68,11 @@ def load_weights(path: Path, model: nn.Module) -> None:
             f"Other shape: {_shown(shapes)}."
         )
     model.load_state_dict(state, strict=True)
+
+
+def _shape(value: Any) -> tuple[int, ...] | str:
+    """Shape of a tensor; for anything else the name of its type, which is no tensor's shape."""
+    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 @dataclass(frozen=True)
@@ -155,14 +160,17 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+_PICKLE_REMEDY = "Copy it again; if it holds other objects, save its arrays alone where it was made."
+
+
 def _read_pickle(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weight file.")
     try:
         with path.open("rb") as stream:
             content = _ArrayUnpickler(stream, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, UnicodeDecodeError, AttributeError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a pickled detectron2 or Caffe2 weight file ({error}).") from error
+    except Exception as error:  # damaged pickles raise almost anything
+        raise CheckpointError(f"{path}: not a pickled detectron2 or Caffe2 weight file ({error}). {_PICKLE_REMEDY}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a dictionary of arrays.")
     return content
@@ -172,10 +180,12 @@ def _translated(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """Flatten a file to detectron2 names -> tensors, whichever project it came from."""
     is_caffe2 = "blobs" in content or content.get("__author__") == "Caffe2"  # the second: detectron2's model zoo
     state = next((content[key] for key in ("model", "state_dict", "blobs") if key in content), content)
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: got a {type(state).__name__} where the weights should be; expected names and arrays.")
     tensors = {
         name: torch.as_tensor(value)
         for name, value in state.items()
-        if isinstance(value, Tensor | np.ndarray) and not name.endswith("_momentum")
+        if _is_array(value) and isinstance(name, str) and not name.endswith("_momentum")
     }
     if is_caffe2:
         from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
@@ -186,6 +196,11 @@ def _translated(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise CheckpointError(f"{path}: no tensors in it; expected weights of detectron2, Caffe2 or torchvision.")
     return tensors
+
+
+def _is_array(value: Any) -> bool:
+    """Say whether a value is a tensor, or an array that can become one."""
+    return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub")
 
 
 def _from_torchvision(name: str) -> str:

@@ -19,6 +19,7 @@ from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.detector.backbone import pyramid_levels
 from d2rnet.errors import CheckpointError, ConfigError
 from d2rnet.io import write_text
+from d2rnet.parsing import parse_yaml
 from d2rnet.settings import Settings
 
 CONFIG_NAME = "config.yaml"
@@ -149,9 +150,13 @@ def read_cfg(folder: Path) -> CfgNode:
     cfg = get_cfg()
     add_d2rnet_config(cfg)
     try:
+        content = parse_yaml(path.read_text(encoding="utf-8"))  # refuses what would fill the memory
+        if not isinstance(content, dict) or "_BASE_" in content:
+            raise ValueError("expected keys and values, and no _BASE_, which would fetch another file")
         cfg.merge_from_file(str(path), allow_unsafe=False)  # detectron2's default lets a YAML file run code
-    except (KeyError, ValueError, AssertionError, yaml.YAMLError) as error:
+        names = list(cfg.MODEL.D2RNET.CLASS_NAMES)
+    except (KeyError, ValueError, TypeError, AttributeError, AssertionError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path}: not a configuration of this detector ({error}).") from error
-    if list(cfg.MODEL.D2RNET.CLASS_NAMES) != list(CATEGORY_NAMES):
+    if names != list(CATEGORY_NAMES):
         raise CheckpointError(f"{path}: MODEL.D2RNET.CLASS_NAMES differ from this version's 22 classes; train again.")
     return cfg

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from d2rnet.errors import CheckpointError
 from d2rnet.io import atomic_path, write_text
+from d2rnet.parsing import ParseError, parse_yaml
 from d2rnet.report.model import ReportModel
 from d2rnet.report.visual_extractor import PIXEL_MEAN, PIXEL_STD
 from d2rnet.report.vocabulary import Vocabulary, load_vocabulary
@@ -84,8 +85,8 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; the folder is made by 'd2rnet train-report-model'.")
     try:
-        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        config = parse_yaml((folder / CONFIG).read_text(encoding="utf-8"))
+    except (ParseError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: not a YAML document ({error}). Copy the model folder again.") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
@@ -100,6 +101,9 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
             raise CheckpointError(
                 f"{folder / CONFIG}: lacks {', '.join(lacking)}; the model was trained by another version. Train it again."
             )
+    names = config["categories"]
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise CheckpointError(f"{folder / CONFIG}: categories are no list of class names. Copy the model folder again.")
     vocabulary = load_vocabulary(folder / VOCABULARY)
     categories = tuple(config["categories"])
     model = ReportModel(config["model"], num_tokens=len(vocabulary), num_categories=len(categories))
@@ -111,7 +115,7 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
 def _load_weights(model: ReportModel, path: Path, vocabulary: Vocabulary) -> None:
     try:
         opened = safe_open(path, framework="pt")
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}). Copy it again.") from error
     with opened as weights:
         trained_with = (weights.metadata() or {}).get("vocabulary_hash")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from d2rnet.errors import CheckpointError
 from d2rnet.io import atomic_path, write_text
+from d2rnet.parsing import ParseError, parse_yaml
 from d2rnet.provenance import write_run_record
 from d2rnet.report.r2gen_decoder import R2GenDecoder, load_r2gen_decoder
 from d2rnet.report.r2gen_keys import DECODER, IMAGE_NETWORK, PARALLEL, R2GenShape
@@ -89,8 +90,8 @@ def load_imported_decoder(folder: Path) -> R2GenDecoder:
             raise FileNotFoundError(f"{folder / name}: no such file; the folder is made by 'd2rnet import-r2gen'.")
     remedy = "Import the checkpoint again."
     try:
-        config: Any = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        config: Any = parse_yaml((folder / CONFIG).read_text(encoding="utf-8"))
+    except (ParseError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: not a YAML document ({error}). {remedy}") from error
     found = config.get("format") if isinstance(config, dict) else type(config).__name__
     if found != FORMAT:
@@ -99,7 +100,7 @@ def load_imported_decoder(folder: Path) -> R2GenDecoder:
         shape = R2GenShape(**config["shape"])
         decoder = R2GenDecoder(shape, num_heads=config["num_heads"], memory_heads=config["memory_heads"])
         decoder.load_state_dict(load_file(folder / WEIGHTS), strict=True)
-    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: {WEIGHTS} and {CONFIG} do not belong together ({error}). {remedy}") from error
     return decoder.eval()
 

@@ -111,13 +111,16 @@ class VisualExtractor(nn.Module):
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}). Copy it again.") from error
 
 
 def _one_channel(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sum the first convolution over its input channels."""
-    return {key: value.sum(dim=1, keepdim=True) if key == "conv1.weight" else value for key, value in state.items()}
+    kernels = state.get("conv1.weight")
+    if not isinstance(kernels, Tensor) or kernels.ndim != 4:
+        return dict(state)
+    return {**state, "conv1.weight": kernels.sum(dim=1, keepdim=True)}
 
 
 def load_matching(module: nn.Module, state: Mapping[str, Tensor], *, source: Path) -> None:
@@ -127,11 +130,11 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor], *, source: Pat
         CheckpointError: a tensor of the module is missing or has another shape; the first keys of both are listed.
     """
     own = module.state_dict()
-    missing = [key for key in own if key not in state]
+    missing = [key for key in own if not isinstance(state.get(key), Tensor)]
     misshapen = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
         for key in own
-        if key in state and state[key].shape != own[key].shape
+        if key not in missing and state[key].shape != own[key].shape
     ]
     if missing or misshapen:
         unused = [key for key in state if key not in own]

@@ -123,17 +123,31 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
     missing = {"protocol", "section", "min_token_count", "hash", "tokens", "counts"} - set(content)
     if missing:
         raise DatasetError(f"{path}: lacks {', '.join(sorted(missing))}. {remedy}")
-    tokens = tuple(content["tokens"])
-    if tokens[: len(SPECIAL_TOKENS)] != SPECIAL_TOKENS or len(set(tokens)) != len(tokens):
-        raise DatasetError(f"{path}: expected distinct tokens that begin with {' '.join(SPECIAL_TOKENS)}. {remedy}")
-    if content["protocol"] not in PROTOCOLS:
-        raise DatasetError(f"{path}: protocol {content['protocol']!r}; expected one of {', '.join(PROTOCOLS)}. {remedy}")
+    complaint = _content_complaint(content)
+    if complaint:
+        raise DatasetError(f"{path}: {complaint}. {remedy}")
     vocabulary = Vocabulary(
-        tokens, tuple(content["counts"]), content["protocol"], content["section"], content["min_token_count"]
+        tuple(content["tokens"]), tuple(content["counts"]), content["protocol"], content["section"], content["min_token_count"]
     )
     if vocabulary.hash != content["hash"]:
         raise DatasetError(f"{path}: tokens do not belong to its hash {content['hash']}; the file was edited. {remedy}")
     return vocabulary
+
+
+def _content_complaint(content: dict[str, Any]) -> str | None:
+    """Say what is wrong with the values of vocabulary.json, None if nothing is."""
+    tokens, counts = content["tokens"], content["counts"]
+    if not (isinstance(tokens, list) and all(isinstance(token, str) and token.split() == [token] for token in tokens)):
+        return "tokens are no list of words"
+    if tuple(tokens[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS or len(set(tokens)) != len(tokens):
+        return f"expected distinct tokens that begin with {' '.join(SPECIAL_TOKENS)}"
+    if not (isinstance(counts, list) and len(counts) == len(tokens) and all(type(count) is int for count in counts)):
+        return f"counts are no list of {len(tokens)} whole numbers, one a token"
+    if content["protocol"] not in list(PROTOCOLS):
+        return f"protocol {content['protocol']!r}; expected one of {', '.join(PROTOCOLS)}"
+    if not isinstance(content["section"], str) or type(content["min_token_count"]) is not int:
+        return "section is no text, or min_token_count no whole number"
+    return None
 
 
 def count_vocabulary(reports: Iterable[str], *, protocol: str, section: str, min_token_count: int) -> Vocabulary:

@@ -1,0 +1,33 @@
+"""Names out of a table that become names of files: what is safe to join to a folder.
+
+Ids become file names in our own folders, so that one with ``..`` could overwrite a stranger's file; paths are opened below the
+root that the configuration names, so that one that leaves it could show a stranger's file.
+"""
+
+from pathlib import PurePosixPath
+
+MAX_NAME_BYTES = 200  # a file system takes 255; suffix and temporary prefix come on top
+
+
+def is_safe_id(source_id: str) -> bool:
+    """Say whether an id can be a file name.
+
+    It is neither empty nor longer than MAX_NAME_BYTES in UTF-8, does not begin with a full stop (our temporary files do), and
+    has no path separator, no "..", no control character and no lone surrogate.
+    """
+    return (
+        bool(source_id)
+        and not source_id.startswith(".")
+        and ".." not in source_id
+        and not set(source_id) & set("/\\")
+        and source_id.isprintable()
+        and len(source_id.encode()) <= MAX_NAME_BYTES
+    )
+
+
+def is_path_below(name: object) -> bool:
+    """Say whether a value is a relative path that stays below its root: text, no "..", no control character."""
+    if not isinstance(name, str) or not name or not name.isprintable():
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and path.name != ""
