@@ -99,11 +99,12 @@ def test_a_changed_setting_runs_what_depends_on_it_and_nothing_before(repository
     assert plan_with(repository, finished, overlay) == expected
 
 
-def test_gpus_of_the_detector_are_shared_by_processes_of_one_command(repository, tmp_path):
+@pytest.mark.parametrize("rule", ["train_detector", "train_report_model"])
+def test_gpus_of_a_training_rule_are_shared_by_processes_of_one_command(repository, tmp_path, rule):
     path = tmp_path / "overlay.yaml"
     path.write_text("runtime: {gpus: 2}")
-    done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "train_detector", "--configfile", str(path))
-    assert re.search(r"d2rnet train-detector .* --processes 2 ", done.stdout), done.stderr
+    done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", rule, "--configfile", str(path))
+    assert re.search(rf"d2rnet {rule.replace('_', '-')} .* --processes 2 ", done.stdout), done.stderr
 
 
 def test_misspelled_key_stops_before_anything_runs(repository, tmp_path):

@@ -18,7 +18,7 @@ rule calibrate_thresholds:
         "../../envs/calibrate_thresholds.yaml"
     threads: config["runtime"]["threads"]
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
         gpu=min(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
@@ -60,7 +60,7 @@ rule build_annotation:
         "../../envs/build_annotation.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=60,
     params:
         folder=subpath(output.annotation, parent=True),

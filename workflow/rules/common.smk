@@ -1,4 +1,4 @@
-"""Configuration check and the one helper that the rules share; no rules here."""
+"""Configuration check and the helpers that the rules share; no rules here."""
 
 import json
 import os
@@ -16,14 +16,19 @@ shell.prefix(
 )
 
 
-def settings(section, only=None):
-    """Return a section of the configuration as JSON for ``--settings``; ``only`` keeps some of its keys.
+def settings(section, only=None, without=(), **instead):
+    """Return a section of the configuration as JSON for ``--settings``.
 
-    A rule gets just the keys that decide its result, so that changing another key never runs it again.
+    ``only`` keeps some of its keys, ``without`` drops some, ``instead`` replaces values. A rule gets just the keys that decide
+    its result, so that changing another key never runs it again.
     """
     value = config
     for key in section.split("."):
         value = value[key]
-    if only:
-        value = {key: value[key] for key in only}
-    return json.dumps(value, sort_keys=True)
+    kept = {key: value[key] for key in only or value if key not in without}
+    return json.dumps({**kept, **instead}, sort_keys=True)
+
+
+def growing(mem_mb):
+    """Return the memory of a job in MB: so much at the first attempt, as much again at each further one."""
+    return lambda wildcards, attempt: mem_mb * attempt

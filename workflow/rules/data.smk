@@ -10,7 +10,7 @@ rule make_demo_cohort:
         "../../envs/make_demo_cohort.yaml"
     threads: config["runtime"]["workers"]
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
         runtime=30,
     params:
         folder=subpath(output.cohort, parent=True),
@@ -40,7 +40,7 @@ rule verify_inputs:
         "../../envs/verify_inputs.yaml"
     threads: config["runtime"]["workers"]
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=240,
     params:
         folder=subpath(output.summary, parent=True),
@@ -70,7 +70,7 @@ rule convert_labelled:
         "../../envs/convert_labelled.yaml"
     threads: config["runtime"]["workers"]
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=720,
     params:
         folder=subpath(output.train, parent=True),
@@ -97,7 +97,7 @@ rule convert_unlabelled:
         "../../envs/convert_unlabelled.yaml"
     threads: config["runtime"]["workers"]
     resources:
-        mem_mb=8000,
+        mem_mb=growing(8000),
         runtime=2880,
     params:
         folder=subpath(output.coco, parent=True),

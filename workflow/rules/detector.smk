@@ -23,7 +23,7 @@ rule train_detector:
         "../../envs/train_detector.yaml"
     threads: config["runtime"]["threads"]
     resources:
-        mem_mb=6000 * max(1, config["runtime"]["gpus"]),
+        mem_mb=growing(6000 * max(1, config["runtime"]["gpus"])),
         runtime=5760,
         gpu=config["runtime"]["gpus"],
         # SLURM's plugin would start the command once a GPU; the command starts its own processes.
@@ -89,7 +89,7 @@ rule evaluate_detector:
         "../../envs/evaluate_detector.yaml"
     threads: config["runtime"]["threads"]
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=120,
         gpu=min(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
@@ -120,7 +120,7 @@ rule predict_boxes_shard:
         "../../envs/predict_boxes_shard.yaml"
     threads: config["runtime"]["threads"]
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=1440,
         gpu=min(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
@@ -150,7 +150,7 @@ rule predict_boxes:
         "../../envs/predict_boxes.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=60,
     message:
         "Join the shards of pseudo boxes"

@@ -16,7 +16,7 @@ rule retrieve_reports:
         "../../envs/retrieve_reports.yaml"
     threads: config["runtime"]["threads"]
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=240,
         gpu=min(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
@@ -59,7 +59,7 @@ rule evaluate_reports:
         "../../envs/evaluate_reports.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=60,
     params:
         model=subpath(input.config, parent=True),
@@ -69,13 +69,54 @@ rule evaluate_reports:
             if config["evaluation"]["retrieval_candidates"]
             else ""
         ),
-        settings=settings("evaluation"),
+        settings=settings("evaluation", without=["gallery"]),
     message:
         "Score the generated reports"
     shell:
         "python -m d2rnet evaluate-reports --generated {input.generated:q} --annotation {input.annotation:q}"
         " --model {params.model:q} {params.nearest} --output {params.folder:q} --settings {params.settings:q}"
         " --log {log:q}"
+
+
+rule render_gallery:
+    input:
+        generated=rules.generate_reports.output.test,
+        annotation=rules.build_annotation.output.annotation,
+        metrics=rules.evaluate_reports.output.metrics,
+        per_report=rules.evaluate_reports.output.per_report,
+        true_boxes=config["evaluation"]["gallery"]["true_boxes"]
+        or (
+            rules.make_demo_cohort.output.truth
+            if config["data"]["demo"]["enabled"]
+            else []
+        ),
+    output:
+        page="results/render_gallery/index.html",
+        parts=directory("results/render_gallery/parts"),
+        run="results/render_gallery/run.json",
+    log:
+        "logs/render_gallery.log",
+    benchmark:
+        "logs/benchmarks/render_gallery.tsv"
+    conda:
+        "../../envs/render_gallery.yaml"
+    threads: config["runtime"]["workers"]
+    resources:
+        mem_mb=growing(4000),
+        runtime=60,
+    params:
+        scores=subpath(input.metrics, parent=True),
+        folder=subpath(output.page, parent=True),
+        image_root=config["data"]["reports"]["root"],
+        settings=lambda wildcards, input: settings(
+            "evaluation.gallery", true_boxes=str(input.true_boxes) or None
+        ),
+    message:
+        "Show radiographs, boxes and reports on one page"
+    shell:
+        "python -m d2rnet render-gallery --generated {input.generated:q} --annotation {input.annotation:q}"
+        " --scores {params.scores:q} --image-root {params.image_root:q} --output {params.folder:q} --workers {threads}"
+        " --settings {params.settings:q} --log {log:q}"
 
 
 rule summarize:
@@ -105,7 +146,7 @@ rule summarize:
         "../../envs/summarize.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
         runtime=10,
     params:
         folder=subpath(output.json, parent=True),

@@ -10,7 +10,7 @@ rule build_vocabulary:
         "../../envs/build_vocabulary.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=30,
     params:
         folder=subpath(output.vocabulary, parent=True),
@@ -43,11 +43,12 @@ rule train_report_model:
         "../../envs/train_report_model.yaml"
     threads: config["runtime"]["threads"]
     resources:
-        mem_mb=6000,
+        mem_mb=growing(6000 * max(1, config["runtime"]["gpus"])),
         runtime=5760,
         gpu=config["runtime"]["gpus"],
+        tasks=0 if config["runtime"]["gpus"] > 1 else 1,  # as in train_detector
+        processes=max(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
-        processes=config["runtime"]["training_processes"],
     params:
         folder=subpath(output.config, parent=True),
         work="work/train_report_model",
@@ -78,7 +79,7 @@ rule generate_reports_shard:
         "../../envs/generate_reports_shard.yaml"
     threads: config["runtime"]["threads"]
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=720,
         gpu=min(1, config["runtime"]["gpus"]),
         device=config["runtime"]["device"],
@@ -110,7 +111,7 @@ rule generate_reports:
         "../../envs/generate_reports.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
         runtime=30,
     message:
         "Join the shards of generated reports"
