@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from d2rnet.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-RULES = sorted(name.replace("-", "_") for name in COMMANDS if name not in ("doctor", "compare", "import-r2gen"))
+RULES = sorted(name.replace("-", "_") for name in COMMANDS if name not in ("doctor", "compare", "import-r2gen", "read"))
 
 # Extras that set-up leaves to the user.
 NOT_SET_UP = {"text-encoder"}

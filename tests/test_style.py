@@ -15,15 +15,18 @@ FOLDERS = (".ci", "docs", "envs", "profiles", "src", "tests", "workflow")
 ROOT_FILES = ("*.md", "*.toml", "*.yaml", "*.cff", "Makefile", "Snakefile", "NOTICE", ".gitignore", "benchmarks/*.py")
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 400
-STAGES = {"data", "annotation", "detector", "report", "evaluation"}
+STAGES = {"data", "annotation", "detector", "report", "evaluation", "reading"}
 # cli -> {evaluation, report, annotation, detector} -> data. An evaluation may look into the stage that it scores; cli
-# loads its targets by name; doctor asks the evaluation where Java is.
+# loads its targets by name; doctor asks the evaluation where Java is. A reading runs through all stages; the package offers
+# it by name.
 MAY_IMPORT = {
     "annotation": {"data"},
     "detector": {"data"},
     "report": {"data"},
     "evaluation": {"data", "detector", "report"},
     "doctor": {"evaluation"},
+    "reading": {"data", "annotation", "detector", "report"},
+    "": {"reading"},
 }
 # The environments of these modules' rules hold no torch, so nothing that they import may need it.
 WITHOUT_TORCH = ("data.", "annotation.", "cli", "report.vocabulary", "evaluation.captioning", "evaluation.summary")

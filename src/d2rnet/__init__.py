@@ -1,7 +1,23 @@
 """D2R-Net pipeline: chest radiographs, from box annotations to written reports.
 
-Imports point one way: ``cli -> evaluation, report, annotation, detector -> data``.
+Imports point one way: ``cli -> reading, evaluation, report, annotation, detector -> data``.
 Stages meet only in files (docs/reference/formats.md).
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from d2rnet.reading.models import Models, load_models
+    from d2rnet.reading.result import Reading
+
+__all__ = ["Models", "Reading", "__version__", "load_models"]
 __version__ = "0.1.0"
+_PLACES = {"Models": "models", "load_models": "models", "Reading": "result"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what reads radiographs at its first use: it needs torch, and ``import d2rnet`` stays quick."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"d2rnet.reading.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,8 @@
 A sub-command parses, validates its settings against the schema and calls one function with explicit keyword arguments. The
 function's module is imported only then, so that ``--help`` is quick and the data stage runs without torch.
 
-Exit codes: 0 done; 2 bad input or configuration (message, no traceback); 1 anything unexpected (traceback).
+Exit codes: 0 done; 2 bad input or configuration (message, no traceback); 3 some inputs of several are bad, the others are
+done; 1 anything unexpected (traceback).
 """
 
 import argparse
@@ -25,7 +26,10 @@ log = logging.getLogger("d2rnet")
 
 @dataclass(frozen=True)
 class Option:
-    """One command-line option; ``kind`` is path, paths, int or text; positional ones are given without their name."""
+    """One command-line option; positional ones are given without their name.
+
+    ``kind`` is path, paths, int, float, text, or flag (no value; true if given).
+    """
 
     flag: str
     help: str
@@ -36,19 +40,23 @@ class Option:
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Add this option to a parser; options without a default are required unless they are marked optional."""
-        types: dict[str, Any] = {"path": Path, "paths": Path, "int": int, "text": str}
+        types: dict[str, Any] = {"path": Path, "paths": Path, "int": int, "float": float, "text": str}
+        if self.kind == "flag":
+            parser.add_argument(f"--{self.flag}", action="store_true", help=self.help)
+            return
+        nargs = "+" if self.kind == "paths" else None
         if self.positional:
-            parser.add_argument(self.flag, type=types[self.kind], help=self.help)
+            parser.add_argument(self.flag, type=types[self.kind], nargs=nargs, help=self.help)
             return
         shown = f"{self.help} (default {self.default})" if self.default else self.help
         parser.add_argument(
             f"--{self.flag}",
             type=types[self.kind],
-            nargs="+" if self.kind == "paths" else None,
+            nargs=nargs,
             required=self.default is None and not self.optional,
             default=self.default,
             help=shown,
-            metavar={"path": "PATH", "paths": "PATH", "int": "N", "text": "TEXT"}[self.kind],
+            metavar={"path": "PATH", "paths": "PATH", "int": "N", "float": "X", "text": "TEXT"}[self.kind],
         )
 
 
@@ -281,6 +289,23 @@ COMMANDS: dict[str, Command] = {
             Option("report-metrics", "metrics.json of evaluate-reports"),
             Option("counts", "counts.json files of the earlier rules", "paths"),
             OUTPUT,
+        ),
+    ),
+    "read": Command(
+        "Read radiographs with trained models: findings, boxes, pictures and pages.",
+        "d2rnet.reading.batch:read_paths",
+        "",
+        (
+            Option("path", "DICOM, PNG or JPG files, and folders of them", "paths", positional=True),
+            Option("detector", "folder of train-detector", "path", Path("results/train_detector")),
+            Option("report-model", "folder of train-report-model", "path", Path("results/train_report_model")),
+            Option("output", "folder to write to", "path", Path("readings")),
+            DEVICE,
+            Option("configfile", "configuration of the run, if the models lie without its run records", "paths", ()),
+            Option("score-threshold", "least score of a box, 0 to 1 (default: those of the run)", "float", optional=True),
+            Option("study", "all images are views of one study: boxes in each, findings of all together", "flag"),
+            Option("coco", "write a COCO data set too: coco/data/, labels.json, results.json", "flag"),
+            Option("json", "show JSON lines instead of text", "flag"),
         ),
     ),
     "import-r2gen": Command(

@@ -1,0 +1,198 @@
+"""The command 'd2rnet read': files and folders in; text, JSON, pictures and pages out.
+
+Files are read one after the other, models loaded once. A file that cannot be read is named at the end and in failures.jsonl;
+the others are not affected.
+"""
+
+import json as json_text
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from d2rnet.data.dicom import file_format
+from d2rnet.data.report_checks import IMAGE_SUFFIXES
+from d2rnet.errors import ConfigError, D2RNetError, DatasetError
+from d2rnet.io import write_jsonl
+from d2rnet.progress import track
+from d2rnet.reading.coco_export import CocoExport
+from d2rnet.reading.models import Models, load_models
+from d2rnet.reading.result import NOTICE, Reading, stem_of
+
+log = logging.getLogger(__name__)
+FAILURES = "failures.jsonl"
+NONE_READ, SOME_FAILED = 2, 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """One reading to make: its name, which may hold folders, and its image files."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+def read_paths(
+    *,
+    path: list[Path],
+    detector: Path,
+    report_model: Path,
+    output: Path,
+    device: str,
+    configfile: list[Path],
+    score_threshold: float | None,
+    study: bool,
+    coco: bool,
+    json: bool,
+) -> int:
+    """Read radiographs and write a JSON document, a picture and a page for each; show the findings.
+
+    Args:
+        path: image files, and folders whose image files at any depth are read.
+        detector: folder of train-detector.
+        report_model: folder of train-report-model.
+        output: folder to write to.
+        device: auto, cpu, cuda or cuda:N.
+        configfile: configuration of the run, where the models lie without their run; empty: from its run records.
+        score_threshold: least score of a box of any class; None: the thresholds of the run.
+        study: all images are views of one study.
+        coco: write a COCO data set of all readings as well.
+        json: show JSON lines instead of text.
+
+    Returns:
+        Exit code: 0 if all was read, 3 if some files failed, 2 if all did.
+
+    Raises:
+        FileNotFoundError: a path, a model folder or a run record does not exist.
+        DatasetError: a folder holds no image.
+        CheckpointError: a model folder is not one of this version.
+        ConfigError: no such device, or a setting is wrong.
+    """
+    files = find_images(path, output)
+    if any(folder.is_dir() and folder.absolute() == output.absolute() for folder in path):
+        raise ConfigError(f"--output {output}: is a folder that is read; its files would be read next time. Name another one.")
+    if study:
+        name = path[0].absolute().name if len(path) == 1 and path[0].is_dir() else stem_of(files[0])
+        tasks = [Task(name, tuple(files))]
+    else:
+        tasks = [Task(name, (file,)) for name, file in zip(reading_names(files), files, strict=True)]
+    _refuse_to_overwrite(tasks, output)
+    models = load_models(detector, report_model, device=device, configfiles=configfile, score_threshold=score_threshold)
+    export = CocoExport(output / "coco") if coco else None
+    failures = _read_all(models, tasks, output, export, as_json=json)
+    if export is not None:
+        export.write()
+    (output / FAILURES).unlink(missing_ok=True)
+    if failures:
+        write_jsonl(output / FAILURES, failures)
+        for failure in failures:
+            log.error("failed: %s", failure["error"])
+        log.error("%d of %d failed; all of them, one a line: %s", len(failures), len(tasks), output / FAILURES)
+    if not json:
+        _show(f"{len(tasks) - len(failures)} of {len(tasks)} read; files in {output}\n{NOTICE}")
+    return (NONE_READ if len(failures) == len(tasks) else SOME_FAILED) if failures else 0
+
+
+def _refuse_to_overwrite(tasks: Sequence[Task], output: Path) -> None:
+    """Raise if a picture would take the place of an image that is read."""
+    images = {file.absolute() for task in tasks for file in task.files}
+    clashes = [target for task in tasks if (target := output / f"{task.name}.png").absolute() in images]
+    if clashes:
+        raise ConfigError(
+            f"--output {output}: {clashes[0]} is an image that is read, and would be overwritten. Name another one."
+        )
+
+
+def _read_all(
+    models: Models, tasks: Sequence[Task], output: Path, export: CocoExport | None, *, as_json: bool
+) -> list[dict[str, str]]:
+    """Make, write and show each reading; return the failures."""
+    failures = []
+    for task in track(tasks, total=len(tasks), what="read", unit="study" if len(tasks[0].files) > 1 else "image"):
+        try:
+            reading = models.read_study(task.files, name=task.name)
+            reading.save(output)
+            if export is not None:
+                export.add(reading)
+        except (D2RNetError, MemoryError) as error:
+            text = str(error) or f"{task.files[0]}: not enough memory"
+            failures.append({"name": task.name, "files": ", ".join(map(str, task.files)), "error": text})
+            continue
+        _show(_json_line(reading) if as_json else reading.to_text() + "\n")
+    return failures
+
+
+def _json_line(reading: Reading) -> str:
+    return json_text.dumps(reading.to_json(), ensure_ascii=False, allow_nan=False)
+
+
+def _show(text: str) -> None:
+    """Print to standard output, above a progress bar if one is shown."""
+    tqdm.write(text, file=sys.stdout)
+
+
+def find_images(paths: Sequence[Path], output: Path) -> list[Path]:
+    """List the image files of files and folders, each once, in the order given; a folder's sorted.
+
+    A file that is given is read whatever its name. In a folder, files with the suffix of an image or with an image's first
+    bytes count; hidden files, other files and what lies in ``output`` are left out and counted in the log.
+
+    Raises:
+        FileNotFoundError: a path does not exist.
+        DatasetError: a folder holds no image.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if path.is_dir():
+            images = _images_below(path, output)
+        elif path.exists():
+            images = [path]
+        else:
+            raise FileNotFoundError(f"{path}: no such file or folder; expected DICOM, PNG or JPG files, or folders of them.")
+        for image in images:
+            found.setdefault(image.absolute(), image)
+    return list(found.values())
+
+
+def _images_below(folder: Path, output: Path) -> list[Path]:
+    counts: Counter[str] = Counter()
+    images = []
+    for parent, folders, names in os.walk(folder):
+        kept = [name for name in sorted(folders) if Path(parent, name).absolute() != output.absolute()]
+        counts["output folder"] += len(folders) - len(kept)
+        folders[:] = kept
+        for name in sorted(names):
+            file = Path(parent, name)
+            if name.startswith(".") or not _is_image(file):
+                counts["other files"] += 1
+            else:
+                images.append(file)
+    left_out = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    log.info("%s: %d images%s", folder, len(images), f"; left out: {left_out}" if left_out else "")
+    if not images:
+        raise DatasetError(f"{folder}: no DICOM, PNG or JPG file at any depth ({left_out or 'empty'}).")
+    return images
+
+
+def _is_image(file: Path) -> bool:
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    try:
+        file_format(file)
+    except DatasetError:
+        return False
+    return True
+
+
+def reading_names(files: Iterable[Path]) -> list[str]:
+    """Name each file's reading: its path below the folder that all share, without the suffix unless two would be equal."""
+    whole = [file.absolute() for file in files]
+    root = os.path.commonpath([file.parent for file in whole])
+    stems = [file.relative_to(root).with_name(stem_of(file)).as_posix() for file in whole]
+    count = Counter(stems)
+    return [stem if count[stem] == 1 else file.relative_to(root).as_posix() for stem, file in zip(stems, whole, strict=True)]

@@ -1,0 +1,62 @@
+"""Readings as a COCO data set that labelling and viewing tools open.
+
+Layout of FiftyOne's COCODetectionDataset: ``data/`` with the images and ``labels.json``; CVAT takes ``labels.json`` as
+annotations in "COCO 1.0" for the images of ``data/``. ``results.json`` is the COCO results list of the same boxes. Images are
+8-bit PNG of the original size, so that boxes of the originals fit and DICOM files can be seen.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from d2rnet.data.categories import CATEGORY_IDS
+from d2rnet.data.coco import write_coco
+from d2rnet.data.dicom import read_radiograph
+from d2rnet.data.image_conversion import write_png
+from d2rnet.io import write_json
+from d2rnet.reading.result import Reading, stem_of
+
+
+class CocoExport:
+    """A COCO data set that grows reading by reading."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder to write to."""
+        self._folder = folder
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(self, reading: Reading) -> None:
+        """Write the images of a reading as PNG and note its boxes.
+
+        Raises:
+            DatasetError: an image file has gone or cannot be read any more.
+        """
+        for number, view in enumerate(reading.images):
+            name = reading.name if len(reading.images) == 1 else f"{reading.name}/{number + 1}_{stem_of(view.path)}"
+            write_png(self._folder / "data" / f"{name}.png", read_radiograph(view.path).pixels)
+            image_id = len(self._images) + 1
+            self._images.append({"id": image_id, "file_name": f"{name}.png", "height": view.height, "width": view.width})
+            for box in reading.boxes:
+                if box.image == number:
+                    self._annotations.append(
+                        {
+                            "id": len(self._annotations) + 1,
+                            "image_id": image_id,
+                            "category_id": CATEGORY_IDS[box.label],
+                            "bbox": list(box.xywh),
+                            "area": round(box.xywh[2] * box.xywh[3], 2),
+                            "iscrowd": 0,
+                            "segmentation": [],
+                            "score": box.score,
+                        }
+                    )
+
+    def write(self) -> None:
+        """Write ``labels.json`` and ``results.json`` of the readings added so far."""
+        write_coco(self._folder / "labels.json", self._images, self._annotations)
+        write_json(self._folder / "results.json", _results(self._annotations), indent=None)
+
+
+def _results(annotations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: record[key] for key in ("image_id", "category_id", "bbox", "score")} for record in annotations]

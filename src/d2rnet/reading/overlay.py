@@ -1,0 +1,113 @@
+"""The picture of a reading: boxes by class colour on the radiograph, a legend, the findings, the notice.
+
+Boxes are placed in the frame of the original; the picture itself is bounded in size, and small images are enlarged so that
+numbers stay legible.
+"""
+
+import textwrap
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from d2rnet.data.dicom import read_radiograph
+from d2rnet.io import atomic_path
+from d2rnet.plots import class_colours
+from d2rnet.reading.result import NOTICE, Reading, View
+
+LONGEST_PX = 2000  # of all views side by side
+LEAST_PX = 640  # smaller images are enlarged to it
+GAP_PX = 12
+BACKGROUND, INK, FAINT = "#101418", "#f2f2f2", "#a8b0b8"
+SAMPLE = "The heart size is enlarged"  # for the mean width of a character
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+def write_overlay(reading: Reading, target: Path) -> None:
+    """Write the picture of a reading as PNG, atomically.
+
+    Raises:
+        DatasetError: an image file has gone or cannot be read any more.
+    """
+    with atomic_path(target) as temporary:
+        draw_overlay(reading).save(temporary, format="PNG", optimize=False)
+
+
+def draw_overlay(reading: Reading) -> Image.Image:
+    """Draw the views side by side, each with its boxes, and legend, findings and notice below."""
+    share = max(LEAST_PX, LONGEST_PX // len(reading.images))
+    panels = [_panel(view, share) for view in reading.images]
+    width = sum(panel.width for panel in panels) + GAP_PX * (len(panels) - 1)
+    height = max(panel.height for panel in panels)
+    size = max(14, min(34, width // 48))
+    font = ImageFont.load_default(size)
+    for number, panel in enumerate(panels):
+        _draw_boxes(panel, reading, number, font)
+    lines = _lines(reading, width, font)
+    picture = Image.new("RGB", (width, height + (len(lines) + 1) * round(1.4 * size)), BACKGROUND)
+    left = 0
+    for panel in panels:
+        picture.paste(panel, (left, 0))
+        left += panel.width + GAP_PX
+    _write_lines(picture, lines, height + round(0.7 * size), size, font)
+    return picture
+
+
+def _panel(view: View, longest_px: int) -> Image.Image:
+    pixels = read_radiograph(view.path, max_side_px=longest_px).pixels
+    panel = Image.fromarray(pixels).convert("RGB")
+    scale = LEAST_PX / max(panel.size)
+    if scale > 1:
+        panel = panel.resize(
+            (max(1, round(panel.width * scale)), max(1, round(panel.height * scale))), Image.Resampling.BICUBIC
+        )
+    return panel
+
+
+def _draw_boxes(panel: Image.Image, reading: Reading, image: int, font: Font) -> None:
+    """Draw the boxes of one image with their numbers, least score first so that the surest lie on top."""
+    draw, colours, view = ImageDraw.Draw(panel), class_colours(), reading.images[image]
+    scale_x, scale_y = panel.width / view.width, panel.height / view.height
+    line = max(2, max(panel.size) // 320)
+    for number, box in reversed(list(enumerate(reading.boxes, start=1))):
+        if box.image != image:
+            continue
+        x, y, width, height = box.xywh
+        left, top, right, bottom = x * scale_x, y * scale_y, (x + width) * scale_x, (y + height) * scale_y
+        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colours[box.label], width=line)
+        text = str(number)
+        chip_width, chip_height = draw.textlength(text, font) + 2 * line + 4, _height(font) + 2
+        chip_top = min(max(0, top - chip_height), panel.height - chip_height)
+        chip_left = min(left, panel.width - chip_width)
+        draw.rectangle((chip_left, chip_top, chip_left + chip_width, chip_top + chip_height), fill=colours[box.label])
+        draw.text((chip_left + line + 2, chip_top), text, fill="black", font=font)
+
+
+def _height(font: Font) -> float:
+    return font.getbbox("0Ag")[3]
+
+
+def _lines(reading: Reading, width: int, font: Font) -> list[tuple[str, str, str]]:
+    """Lay out the text below the picture: (text, colour, colour of the chip before it or "")."""
+    per_line = max(20, int((width - 2 * GAP_PX) / (font.getlength(SAMPLE) / len(SAMPLE))))
+    lines: list[tuple[str, str, str]] = []
+    for number, box in enumerate(reading.boxes, start=1):
+        lines.append((f"{number}  {box.label}  {box.score:.2f}", INK, class_colours()[box.label]))
+    if not reading.boxes:
+        lines.append(("no box above the threshold", FAINT, ""))
+    for sentence in reading.sentences:
+        numbers = f" [{', '.join(str(box + 1) for box in sentence.boxes)}]" if sentence.boxes else ""
+        lines += [(text, INK, "") for text in textwrap.wrap(sentence.text + numbers, per_line)]
+    for text in (*(f"Warning: {warning}" for warning in reading.warnings), NOTICE):
+        lines += [(part, FAINT, "") for part in textwrap.wrap(text, per_line)]
+    return lines
+
+
+def _write_lines(picture: Image.Image, lines: list[tuple[str, str, str]], top: int, size: int, font: Font) -> None:
+    draw = ImageDraw.Draw(picture)
+    for text, ink, chip in lines:
+        left = GAP_PX
+        if chip:
+            draw.rectangle((left, top + size // 8, left + size, top + size // 8 + size), fill=chip)
+            left += size + GAP_PX
+        draw.text((left, top), text, fill=ink, font=font)
+        top += round(1.4 * size)

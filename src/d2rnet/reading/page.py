@@ -1,0 +1,92 @@
+"""The page of a reading: one HTML file without any other, safe to open, all text escaped.
+
+Hovering a sentence lights up its boxes and the reverse; the keyboard does the same. Colours follow the reader's light or dark
+theme. The page can load nothing: its content security policy allows what is inside it alone.
+"""
+
+import base64
+import io
+from functools import cache
+from html import escape
+from importlib import resources
+from string import Template
+
+from PIL import Image
+
+from d2rnet.data.dicom import read_radiograph
+from d2rnet.plots import class_colours
+from d2rnet.reading.result import NOTICE, Box, Reading, Sentence, View
+
+LONGEST_PX = 1600
+JPEG_QUALITY = 90
+
+
+@cache
+def _template() -> Template:
+    return Template(resources.files("d2rnet.reading").joinpath("page.html").read_text(encoding="utf-8"))
+
+
+def page_text(reading: Reading) -> str:
+    """Return the page of a reading.
+
+    Raises:
+        DatasetError: an image file has gone or cannot be read any more.
+    """
+    models = reading.origin["models"]
+    facts = [
+        *(f"{view.path.name}: {view.width} x {view.height} px{view.view and f', {view.view}'}" for view in reading.images),
+        f"{reading.seconds:.1f} s on {reading.origin['device']}",
+        *(f"{kind.replace('_', ' ')} {next(iter(hashes.values()))[:12]}" for kind, hashes in models.items()),
+        f"d2rnet {reading.origin['code']['d2rnet']}",
+    ]
+    return _template().substitute(
+        title=escape(reading.name),
+        notice=escape(NOTICE),
+        warnings="".join(f'<p class="warning">{escape(warning)}</p>' for warning in reading.warnings),
+        figures="\n".join(_figure(reading, number, view) for number, view in enumerate(reading.images)),
+        sentences="\n".join(map(_sentence, reading.sentences)) or "<li>No findings were written.</li>",
+        boxes="\n".join(_row(number, box) for number, box in enumerate(reading.boxes))
+        or "<li>No box above the threshold.</li>",
+        facts=" · ".join(map(escape, facts)),
+    )
+
+
+def _figure(reading: Reading, image: int, view: View) -> str:
+    """Return a radiograph with its boxes as SVG in original pixels."""
+    shapes = "\n".join(_shape(number, box, view) for number, box in enumerate(reading.boxes) if box.image == image)
+    return (
+        f'<figure><svg viewBox="0 0 {view.width} {view.height}" role="img" aria-label="radiograph {image + 1} with boxes">\n'
+        f'<image width="{view.width}" height="{view.height}" preserveAspectRatio="none" href="{_data_url(view)}"/>\n'
+        f"{shapes}\n</svg></figure>"
+    )
+
+
+def _shape(number: int, box: Box, view: View) -> str:
+    x, y, width, height = box.xywh
+    size = max(view.width, view.height) / 40
+    label = f"{number + 1} {box.label} {box.score:.2f}"
+    return (
+        f'<g class="box" data-box="{number}" style="--colour: {class_colours()[box.label]}"><title>{escape(label)}</title>'
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}"/>'
+        f'<text x="{x}" y="{max(y - size / 4, size)}" font-size="{size:.1f}">{number + 1}</text></g>'
+    )
+
+
+def _data_url(view: View) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(read_radiograph(view.path, max_side_px=LONGEST_PX).pixels).save(stream, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _sentence(sentence: Sentence) -> str:
+    numbers = " ".join(map(str, sentence.boxes))
+    shown = f" <small>[{', '.join(str(box + 1) for box in sentence.boxes)}]</small>" if sentence.boxes else ""
+    return f'<li tabindex="0" data-boxes="{numbers}">{escape(sentence.text)}{shown}</li>'
+
+
+def _row(number: int, box: Box) -> str:
+    colour = class_colours()[box.label]
+    return (
+        f'<li tabindex="0" data-boxes="{number}"><span class="chip" style="background: {colour}">{number + 1}</span> '
+        f"{escape(box.label)} <small>{box.score:.2f}</small></li>"
+    )

@@ -1,0 +1,164 @@
+"""A reading: findings, boxes in original pixels, sentences with their boxes, and what made it.
+
+No torch here. Nothing of an image file's header but geometry and view is kept; a file is named by its last part only.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from d2rnet.data.categories import CATEGORY_IDS
+from d2rnet.data.report_checks import IMAGE_SUFFIXES
+from d2rnet.io import write_json, write_text
+
+FORMAT = "d2rnet-reading-1"
+NOTICE = (
+    "Research software, not a medical device: no diagnosis, no treatment decision. Boxes and findings may be wrong. Image and "
+    "text may be protected health information."
+)
+_BEFORE_PUNCTUATION = re.compile(r"\s+(?=[.,;:!?)])")
+
+
+@dataclass(frozen=True)
+class View:
+    """One image of a reading: its file, height and width in original pixels, and PA, AP, LATERAL or ""."""
+
+    path: Path
+    height: int
+    width: int
+    view: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """A lesion: index of its image, class name, score from 0 to 1, and ``xywh`` in original pixels of that image."""
+
+    image: int
+    label: str
+    score: float
+    xywh: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence: text, indices of the boxes it looks at, and of the one it looks at most (None where there is no box)."""
+
+    text: str
+    boxes: tuple[int, ...]
+    attended: int | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the models see and say.
+
+    Attributes:
+        name: of the image file, without its suffix, or of the study.
+        images: the image, or the views of the study.
+        boxes: kept boxes, image by image, best score first.
+        sentences: in order; their texts make the findings.
+        hypothesis: the findings as tokens of the report model's text protocol, as in test.jsonl.
+        log_prob: of the hypothesis, natural logarithm.
+        warnings: what a reader should know, such as a view that the models were not trained on.
+        origin: ``models`` (SHA-256 of their files), ``settings``, ``code``, ``device``.
+        seconds: from file to findings.
+    """
+
+    name: str
+    images: tuple[View, ...]
+    boxes: tuple[Box, ...]
+    sentences: tuple[Sentence, ...]
+    hypothesis: str
+    log_prob: float
+    warnings: tuple[str, ...]
+    origin: dict[str, Any]
+    seconds: float
+
+    @property
+    def findings(self) -> str:
+        """The findings as a person would write them."""
+        return " ".join(sentence.text for sentence in self.sentences)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of ``<name>.json``; docs/reference/formats.md describes it."""
+        return {
+            "format": FORMAT,
+            "notice": NOTICE,
+            "name": self.name,
+            "findings": self.findings,
+            "hypothesis": self.hypothesis,
+            "log_prob": self.log_prob,
+            "images": [
+                {"file": view.path.name, "height": view.height, "width": view.width, "view": view.view} for view in self.images
+            ],
+            "boxes": [
+                {
+                    "image": box.image,
+                    "category_id": CATEGORY_IDS[box.label],
+                    "label": box.label,
+                    "score": box.score,
+                    "bbox": list(box.xywh),
+                }
+                for box in self.boxes
+            ],
+            "sentences": [asdict(sentence) | {"boxes": list(sentence.boxes)} for sentence in self.sentences],
+            "warnings": list(self.warnings),
+            **self.origin,
+            "seconds": self.seconds,
+            "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def to_text(self) -> str:
+        """Return what a terminal shows: sizes, findings with the numbers of their boxes, boxes, warnings."""
+        lines = [f"{self.name}"]
+        lines += [
+            f"  {view.path.name}: {view.width} x {view.height} px{view.view and f', {view.view}'}" for view in self.images
+        ]
+        lines += ["  Findings:"]
+        lines += [f"    {sentence.text}{_numbers(sentence.boxes)}" for sentence in self.sentences] or ["    (none written)"]
+        lines += ["  Boxes (x, y, width, height in original pixels):" if self.boxes else "  Boxes: none"]
+        for number, box in enumerate(self.boxes, start=1):
+            place = ", ".join(f"{value:.0f}" for value in box.xywh)
+            image = f" in image {box.image + 1}" if len(self.images) > 1 else ""
+            lines.append(f"    {number:2d} {box.label:20s} {box.score:.2f}  {place}{image}")
+        lines += [f"  Warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+    def save(self, folder: str | Path) -> dict[str, Path]:
+        """Write ``<name>.json``, ``<name>.png`` (boxes drawn on the image) and ``<name>.html`` (one self-contained page).
+
+        Args:
+            folder: made if needed; a name with "/" leads to a folder below it.
+
+        Returns:
+            ``json``, ``png`` and ``html`` -> file.
+
+        Raises:
+            DatasetError: the image file has gone or changed since it was read.
+            OSError: a file cannot be written; no half file remains.
+        """
+        from d2rnet.reading.overlay import write_overlay
+        from d2rnet.reading.page import page_text
+
+        files = {kind: Path(folder) / f"{self.name}.{kind}" for kind in ("json", "png", "html")}
+        write_overlay(self, files["png"])
+        write_text(files["html"], page_text(self))
+        write_json(files["json"], self.to_json())
+        return files
+
+
+def stem_of(file: Path) -> str:
+    """Return a file's name without the suffix of an image; ``1.2.840.113`` of a DICOM file without suffix stays whole."""
+    return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
+
+
+def readable(tokens: str) -> str:
+    """Write tokens separated by spaces as a sentence: no space before punctuation, a capital first."""
+    text = _BEFORE_PUNCTUATION.sub("", tokens)
+    return text[:1].upper() + text[1:]
+
+
+def _numbers(boxes: tuple[int, ...]) -> str:
+    return f" [{', '.join(str(box + 1) for box in boxes)}]" if boxes else ""
