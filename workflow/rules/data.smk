@@ -62,6 +62,7 @@ rule convert_labelled:
         val="resources/labelled/val.json",
         test="resources/labelled/test.json",
         counts="resources/labelled/counts.json",
+        card="resources/labelled/data_card.md",
     log:
         "logs/convert_labelled.log",
     benchmark:
@@ -89,6 +90,7 @@ rule convert_unlabelled:
         coco="resources/unlabelled.json",
         reports="resources/reports.jsonl",
         counts="resources/convert_unlabelled/counts.json",
+        card="resources/convert_unlabelled/data_card.md",
     log:
         "logs/convert_unlabelled.log",
     benchmark:

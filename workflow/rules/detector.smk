@@ -15,6 +15,7 @@ rule train_detector:
         config="results/train_detector/config.yaml",
         metrics="results/train_detector/metrics.jsonl",
         run="results/train_detector/run.json",
+        card="results/train_detector/model_card.md",
     log:
         "logs/train_detector.log",
     benchmark:

@@ -35,6 +35,7 @@ rule train_report_model:
         config="results/train_report_model/config.yaml",
         metrics="results/train_report_model/metrics.jsonl",
         run="results/train_report_model/run.json",
+        card="results/train_report_model/model_card.md",
     log:
         "logs/train_report_model.log",
     benchmark:

@@ -1,8 +1,8 @@
 """convert-labelled: the labelled source becomes 8-bit PNG files and three COCO json files.
 
 Reads the source of ``data.labelled`` and ``quarantine.jsonl`` of verify-inputs. Writes ``{train,val,test}.json``,
-``images/*.png``, ``images/manifest.jsonl`` (what is converted already: a second run does the rest), ``counts.json`` and
-``run.json``.
+``images/*.png``, ``images/manifest.jsonl`` (what is converted already: a second run does the rest), ``counts.json``,
+``run.json`` and ``data_card.md``.
 Frames: source boxes are in pixels of the original radiograph (``source_height``, ``source_width``); COCO boxes are in pixels
 of the converted PNG (``height``, ``width``).
 """
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from d2rnet.cards import write_card
 from d2rnet.data.box_tables import CORNERS, check_boxes
 from d2rnet.data.categories import CATEGORY_IDS
 from d2rnet.data.coco import Coco, assert_disjoint, write_coco, xyxy_to_xywh
@@ -72,6 +73,7 @@ def convert_labelled(*, quarantine: Path, output: Path, workers: int, settings: 
         output / "run.json", command=STAGE, settings={"labelled": labelled, "conversion": settings["conversion"]},
         inputs={"quarantine": quarantine}, counts=counts, seeds={"split": labelled["split_seed"]},
     )  # fmt: skip
+    write_card(output)
 
 
 def _convert(

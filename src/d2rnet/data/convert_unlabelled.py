@@ -8,7 +8,7 @@ labelled test image is among them), quarantine.jsonl of verify_inputs. Writes, i
   original file relative to ``data.reports.root`` (null for extra unlabelled images);
 * ``unlabelled_images/<2 hex digits>/<source_id>.png``, spread over 256 folders by a hash of the id;
 * ``reports.jsonl``: ``subject_id, study_id, split, section, report, images`` (source_ids), one study with text a line;
-* ``convert_unlabelled/{counts.json,run.json,unreadable_reports.jsonl}``.
+* ``convert_unlabelled/{counts.json,run.json,data_card.md,unreadable_reports.jsonl}``.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from d2rnet.cards import write_card
 from d2rnet.data.annotation_file import SPLITS
 from d2rnet.data.coco import write_coco
 from d2rnet.data.image_conversion import ConversionJob, convert_images
@@ -74,6 +75,7 @@ def convert_unlabelled(*, quarantine: Path, output: Path, workers: int, settings
     log.info("convert-unlabelled: %d images, %d reports", len(images), len(reports))
     write_json(folder / "counts.json", counts)
     _write_run_record(folder / "run.json", quarantine, settings, counts)
+    write_card(folder)
 
 
 def assert_patients_disjoint(images: pd.DataFrame, reports: pd.DataFrame) -> None:

@@ -23,6 +23,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
 
+from d2rnet.cards import write_card
 from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.detector.checkpoint import load_pretrained, save_weights
 from d2rnet.detector.coco_scores import coco_scores
@@ -114,6 +115,7 @@ def train_detector(
         seeds={"training": training["seed"], "labelled_split": training["labelled_split_seed"]},
         extra={"iterations": training["total_iters"], "device": str(target), "processes": processes},
     )
+    write_card(output)
 
 
 def checked_cfg(settings: Settings, device: torch.device, processes: int) -> CfgNode:

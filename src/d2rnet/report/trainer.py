@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
+from d2rnet.cards import write_card
 from d2rnet.data.annotation_file import load_annotation
 from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.device import resolve_device
@@ -98,6 +99,7 @@ def train_report_model(
         seeds={"training": settings["training"]["seed"]},
         extra={"device": str(torch_device), "processes": processes},
     )
+    write_card(output)
 
 
 def check_protocol(vocabulary: Vocabulary, text: dict[str, Any], *, source: Path) -> None:

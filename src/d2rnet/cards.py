@@ -1,0 +1,201 @@
+"""Model and data cards: one page beside trained weights or converted data, written from the run record in the same folder.
+
+Facts come from ``run.json``; what only people can know is left to be filled in. After Mitchell et al., Model Cards for Model
+Reporting, FAT* 2019, and Gebru et al., Datasheets for Datasets, CACM 2021.
+
+Reads: run.json. Writes: model_card.md or data_card.md.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from d2rnet.io import read_json, write_text
+
+TO_FILL = "**to be filled in by you**"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is the same for every card of a command.
+
+    Attributes:
+        file: name of the card.
+        title: its heading.
+        what: what lies beside it.
+        sections: settings to be listed.
+        metrics: where it is measured.
+        limitations: sentences.
+        to_fill: what only people can know.
+    """
+
+    file: str
+    title: str
+    what: str
+    sections: tuple[str, ...]
+    metrics: str
+    limitations: tuple[str, ...]
+    to_fill: tuple[str, ...]
+
+
+_MODEL_TO_FILL = (
+    "Owner and contact",
+    "Licence of the weights, as the use agreements of the training data allow",
+    "Population: hospitals, years, devices, age and sex of the patients",
+    "Known failures by patient group, view or device",
+    "Ethical approval",
+)
+_DATA_TO_FILL = (
+    "Owner and contact",
+    "Licence and use agreement of the source, and who may see the files",
+    "Population: hospitals, years, devices, age and sex of the patients",
+    "How the files were de-identified, burnt-in text included",
+    "Ethical approval",
+)
+_MODEL_USE = (
+    "Research on chest radiographs. Not a medical device: nothing that it writes may guide the care of a patient. It is not "
+    "meant for other body parts or modalities, for children unless they are in the training data, or for views that are not."
+)
+_KINDS = {
+    "train-detector": _Kind(
+        "model_card.md",
+        "Model card: lesion detector",
+        "Faster R-CNN for the 22 local labels of VinDr-CXR, trained on labelled and unlabelled radiographs by Unbiased "
+        "Teacher v2 (Liu, Ma and Kira, CVPR 2022). `model_final.pth` is the EMA teacher, `student_final.pth` the student.",
+        ("model", "training"),
+        "`results/evaluate_detector/metrics.json` (AP, FROC, AUROC with intervals, by class and by size of box)",
+        (
+            "Scores are not probabilities; the reliability figure of evaluate_detector shows how far off they are.",
+            "Classes with few training boxes are found badly; `resources/labelled/data_card.md` has the counts.",
+            "Boxes of public sources carry the labelling habits of their readers.",
+        ),
+        _MODEL_TO_FILL,
+    ),
+    "train-report-model": _Kind(
+        "model_card.md",
+        "Model card: report model",
+        "D2R-Net (Tang et al., J Imaging Inform Med 2025): writes the findings of a chest radiograph from the image and the "
+        "boxes of the lesion detector. `model.safetensors`, `vocabulary.json` and `config.yaml` belong together.",
+        ("text", "model", "training"),
+        "`results/evaluate_reports/metrics.json` (BLEU, METEOR, ROUGE-L, CIDEr, lesion F1 with intervals, beside baselines)",
+        (
+            "It writes fluent sentences whether they are true or not, and compares with earlier studies that it has not seen.",
+            "It was trained on the boxes of one detector; other boxes shift what it writes.",
+            "Its texts repeat phrases of the training reports, and may repeat what identifies a patient if those do.",
+        ),
+        _MODEL_TO_FILL,
+    ),
+    "convert-labelled": _Kind(
+        "data_card.md",
+        "Data card: labelled radiographs",
+        "Chest radiographs as 8-bit PNG with boxes of 22 classes in COCO files, made from the source named below.",
+        ("labelled", "conversion"),
+        "`counts.json` beside this card; `resources/verify_inputs/summary.json` for the source as it came",
+        (
+            "Boxes of several readers were fused as the settings say; where readers disagree, that is a choice.",
+            "`val` is a part of the source's training images. The test split is used once, for the final scores.",
+            "Text that is burnt into images is still there; of the headers nothing but geometry was kept.",
+        ),
+        _DATA_TO_FILL,
+    ),
+    "convert-unlabelled": _Kind(
+        "data_card.md",
+        "Data card: radiographs with reports",
+        "Chest radiographs as 8-bit PNG and one section of their reports, made from the sources named below: "
+        "`unlabelled.json`, `unlabelled_images/` and `reports.jsonl` in the folder above.",
+        ("reports", "extra_unlabelled", "conversion"),
+        "`counts.json` beside this card; `resources/verify_inputs/summary.json` for the sources as they came",
+        (
+            "Reports are kept as written; they name earlier studies and facts that the image does not show.",
+            "Splits are those of the source, or seeded; no patient is in two.",
+            "Text that is burnt into images is still there; of the headers nothing but geometry and view was kept.",
+        ),
+        _DATA_TO_FILL,
+    ),
+}
+
+
+def write_card(folder: Path) -> Path:
+    """Write the card of the results in a folder, from the ``run.json`` that lies there.
+
+    Args:
+        folder: of train-detector, train-report-model, convert-labelled or convert-unlabelled.
+
+    Returns:
+        The card, ``model_card.md`` or ``data_card.md``.
+    """
+    record = read_json(folder / "run.json")
+    kind = _KINDS[record["command"]]
+    is_model = kind.file == "model_card.md"
+    settings = {name: record["settings"][name] for name in kind.sections}
+    lines = [
+        f"# {kind.title}",
+        "",
+        kind.what,
+        "",
+        "## Facts of the run",
+        "",
+        *_table(("fact", "value"), _facts(record)),
+        "",
+        "## Data",
+        "",
+        *_table(("count", "value"), _flat(record["counts"])),
+        "",
+        "## Intended use",
+        "",
+        _MODEL_USE if is_model else "Training and evaluation of the models of this workflow, under the terms of the source.",
+        "",
+        "## Limitations",
+        "",
+        *(f"- {sentence}" for sentence in kind.limitations),
+        "",
+        "## Where it is measured",
+        "",
+        f"{kind.metrics}.",
+        "",
+        "## Known to people only",
+        "",
+        *(f"- {item}: {TO_FILL}" for item in kind.to_fill),
+        "",
+        "## Settings",
+        "",
+        *_table(("setting", "value"), _flat(settings)),
+    ]
+    target = folder / kind.file
+    write_text(target, "\n".join(lines) + "\n")
+    return target
+
+
+def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    code, machine = record["code"], record["hardware"]
+    changed = ", with changes that are in no commit" if code["dirty"] else ""
+    yield "finished (UTC)", record["finished_utc"]
+    yield "code", f"d2rnet {code['d2rnet']}, commit {code['commit'] or 'unknown'}{changed}"
+    gpus = f", GPUs: {', '.join(machine['gpus'])}" if machine["gpus"] else ""
+    yield "hardware", f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB{gpus}"
+    for key in ("device", "processes", "iterations"):
+        if key in record:
+            yield key, record[key]
+    yield from ((f"seed: {name}", seed) for name, seed in record["seeds"].items())
+    for name, file in record["inputs"].items():
+        yield f"input: {name}", f"{Path(file['file']).name}, SHA-256 {file['sha256'][:16]}"
+    for name in ("python", "torch", "detectron2", "sal-detectron2", "lightning"):
+        if name in record["versions"]:
+            yield f"version: {name}", record["versions"][name]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted name and value of everything in nested dictionaries."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _table(header: Sequence[str], rows: Iterator[tuple[str, Any]]) -> list[str]:
+    cells = [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for name, value in rows]
+    lines = [f"| {' | '.join(header)} |", "|---|---|"]
+    return lines + [f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in cells]
