@@ -44,10 +44,12 @@ def test_rates_by_hand():
         "hit_rate": pytest.approx(1 / 4),
         "random_hit_rate": pytest.approx((0.5 + 0.5) / 4),
         "ratio": pytest.approx(1.0),
+        "reachable_rate": pytest.approx(2 / 4),
         "listed_rate": pytest.approx(1 / 4),
         "true_sentences": 3,
         "true_hit_rate": pytest.approx(1 / 3),
         "true_random_hit_rate": pytest.approx(1 / 3),
+        "true_reachable_rate": pytest.approx(2 / 3),
     }
 
 

@@ -113,6 +113,16 @@ def test_a_box_must_stand_out_from_the_rest_of_the_report(contrast: float, boxes
     assert [sentence["attended"] for sentence in found] == [0, 1]
 
 
+def test_attended_is_what_stands_out_not_what_is_always_large() -> None:
+    attention = torch.tensor([[0.6, 0.1], [0.5, 0.1], [0.5, 0.3], [0.4, 0.3]])  # contrasts 1.1, 0.5 and 0.9, 1.5
+    found = ground_sentences(["a", ".", "b", "."], attention, least_share=0.05, least_contrast=0.0)
+    assert found == [{"text": "a .", "boxes": [0, 1], "attended": 0}, {"text": "b .", "boxes": [0, 1], "attended": 1}]
+    alone = ground_sentences(["b", "."], attention[2:], least_share=0.05, least_contrast=0.0)
+    assert alone == [{"text": "b .", "boxes": [0, 1], "attended": 0}]
+    unseen = ground_sentences(["a", ".", "b", "."], torch.zeros(4, 2), least_share=0.05, least_contrast=0.0)
+    assert [sentence["attended"] for sentence in unseen] == [0, 0]
+
+
 def test_a_cut_sentence_gets_no_boxes() -> None:
     attention = torch.tensor([[0.4], [0.2], [0.4], [0.4]])
     options = {"least_share": 0.1, "least_contrast": 0.0}

@@ -26,8 +26,10 @@ SHARES = frozenset({LESION_F1})  # shown in points of 100
 GROUNDING = {
     "hit_rate": "hits",
     "random_hit_rate": "random box",
+    "reachable_rate": "best box",
     "true_hit_rate": "hits, lesion is there",
     "true_random_hit_rate": "random box, lesion is there",
+    "true_reachable_rate": "best box, lesion is there",
 }
 
 
@@ -108,7 +110,7 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     ]
     grounded = [(arm["label"], arm["grounding"]) for arm in arms.values() if arm["grounding"]]
     if grounded:
-        lines += ["", "Grounding: sentences whose most attended box lies on a true lesion of the class that they name.", ""]
+        lines += ["", "Grounding: sentences whose attended box lies on a true lesion of the class that they name.", ""]
         cells = [[label, f"{found['sentences']:.0f}", *(_share(found[key]) for key in GROUNDING)] for label, found in grounded]
         lines += markdown_table(["arm", "sentences a seed", *GROUNDING.values()], cells)
     lines += ["", f"{held}.", *(f"{metric}: {note}." for metric, note in document["notes"].items())]

@@ -1,7 +1,7 @@
-"""Grounding score: does the box that a sentence attends to most lie on a true lesion of the class that it names.
+"""Grounding score: does the box that a sentence attends to lie on a true lesion of the class that it names.
 
-Reads: test.jsonl of generate-reports, whose sentences name the box that they attend to most. The truth is given by the caller:
-boxes of radiologists, or what the demo cohort drew. ``boxes`` are places in the entry's boxes in annotation.json.
+Reads: test.jsonl of generate-reports, whose sentences name the box that stands out most in their attention. The truth is given by
+the caller: boxes of radiologists, or what the demo cohort drew. ``boxes`` are places in the entry's boxes in annotation.json.
 
 Shapes: K boxes an entry, G true boxes.
 """
@@ -19,6 +19,7 @@ from d2rnet.io import read_jsonl
 
 MIN_IOU = 0.5
 TrueBox = tuple[str, Sequence[float]]  # class name, xyxy in original pixels
+Row = tuple[float, float, bool, bool, bool]  # hit, random hit, any box would hit, a box is listed, the class is there
 
 
 def read_demo_truth(path: Path) -> dict[str, list[TrueBox]]:
@@ -49,11 +50,11 @@ def grounding_score(
     *,
     min_iou: float = MIN_IOU,
 ) -> dict[str, Any]:
-    """Score the most attended box of every sentence that names a lesion, beside a random box of the same image.
+    """Score the attended box of every sentence that names a lesion, beside a random box of the same image.
 
-    A sentence names a lesion if a mention of it is present or uncertain. Its most attended box hits if it overlaps a true box
-    of one of the classes that it names. Sentences of entries without any box are counted and enter no rate; an unfinished
-    sentence, which attends to none, is a miss.
+    A sentence names a lesion if a mention of it is present or uncertain. The box that it attends to hits if it overlaps a
+    true box of one of the classes that it names. Sentences of entries without any box are counted and enter no rate; an
+    unfinished sentence, which attends to none, is a miss.
 
     Args:
         generated: ``id`` and ``sentences`` (``text``, ``boxes``, ``attended``) of each report.
@@ -64,14 +65,14 @@ def grounding_score(
     Returns:
         ``sentences`` (scored), ``sentences_of_entries_without_boxes``, ``entries_without_truth``; ``hit_rate``,
         ``random_hit_rate`` (mean share of the entry's boxes that would hit, the expectation for a box drawn at random)
-        and ``ratio`` of the two; ``listed_rate`` (sentences that list a box); and the same two rates over the sentences
-        whose class truly is in the image, ``true_sentences``, ``true_hit_rate``, ``true_random_hit_rate``. A rate over nothing
-        is None.
+        and ``ratio`` of the two; ``reachable_rate`` (sentences for which any of the entry's boxes would hit, the ceiling of
+        both); ``listed_rate`` (sentences that list a box); and over the ``true_sentences``, whose class truly is in the image,
+        ``true_hit_rate``, ``true_random_hit_rate`` and ``true_reachable_rate``. A rate over nothing is None.
 
     Raises:
         DatasetError: a report's id is not among the entries, or a sentence attends to a box that its entry does not have.
     """
-    rows: list[tuple[float, float, bool, bool]] = []  # hit, random hit, listed, class is there
+    rows: list[Row] = []
     without_boxes = without_truth = 0
     for report in generated:
         entry = entries.get(report["id"])
@@ -103,7 +104,7 @@ def _score_sentence(
     named: frozenset[str],
     truth: Sequence[TrueBox],
     min_iou: float,
-) -> tuple[float, float, bool, bool]:
+) -> Row:
     attended, listed = sentence["attended"], sentence["boxes"]
     if any(not 0 <= place < len(boxes_xywh) for place in (*listed, *([] if attended is None else [attended]))):
         raise DatasetError(
@@ -112,7 +113,7 @@ def _score_sentence(
         )
     wanted = [box for category, box in truth if category in named]
     hits = _overlaps(boxes_xywh, wanted, min_iou)
-    return float(attended is not None and hits[attended]), float(hits.mean()), bool(listed), bool(wanted)
+    return float(attended is not None and hits[attended]), float(hits.mean()), bool(hits.any()), bool(listed), bool(wanted)
 
 
 def _overlaps(
@@ -129,18 +130,20 @@ def _overlaps(
     return (shared / (areas[:, None] + true_areas[None] - shared)).max(axis=1) >= min_iou
 
 
-def _rates(rows: Sequence[tuple[float, float, bool, bool]]) -> dict[str, Any]:
-    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
-    there = table[table[:, 3] == 1]
-    hit, drawn, listed = (_mean(table[:, column]) for column in range(3))
+def _rates(rows: Sequence[Row]) -> dict[str, Any]:
+    table = np.array(rows, dtype=np.float64).reshape(-1, 5)
+    there = table[table[:, 4] == 1]
+    hit, drawn, reachable, listed = (_mean(table[:, column]) for column in range(4))
     return {
         "hit_rate": hit,
         "random_hit_rate": drawn,
         "ratio": hit / drawn if hit is not None and drawn else None,
+        "reachable_rate": reachable,
         "listed_rate": listed,
         "true_sentences": len(there),
         "true_hit_rate": _mean(there[:, 0]),
         "true_random_hit_rate": _mean(there[:, 1]),
+        "true_reachable_rate": _mean(there[:, 2]),
     }
 
 

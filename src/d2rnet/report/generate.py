@@ -2,8 +2,8 @@
 
 Reads: annotation.json, radiographs, model folder. Writes: run records, and one JSON line an entry:
 ``id, reference, hypothesis, log_prob, sentences[{text, boxes[], attended}]``; ``boxes`` are places in the entry's ``boxes``
-list, most attended first, ``attended`` is the most attended one, listed or not. A split falls into fixed whole batches and a
-shard is a run of them, so that the numbers of an entry do not depend on how many shards there are.
+list, most attended first, ``attended`` is the one that stands out most, listed or not. A split falls into fixed whole
+batches and a shard is a run of them, so that the numbers of an entry do not depend on how many shards there are.
 """
 
 import logging
@@ -195,19 +195,21 @@ def ground_sentences(
         cut: the report stopped at the length limit; a last sentence without its end gets no box, for it says nothing yet.
 
     Returns:
-        ``text``, ``boxes`` (by falling share) and ``attended`` (the box with the greatest share, whether it is listed or not;
-        None where there is no box) of each sentence. The texts joined by spaces are the report.
+        ``text``, ``boxes`` (by falling share) and ``attended`` (the box whose share grows most over its mean of the report,
+        listed or not; None where there is no box) of each sentence. The texts joined by spaces are the report.
     """
     sentences = split_sentences(tokens)
-    needed = attention[: len(tokens)].mean(dim=0) * least_contrast if len(sentences) > 1 else torch.zeros(())
-    needed = needed.clamp(min=least_share).expand(attention.shape[1])  # (K,)
+    has_contrast = len(sentences) > 1
+    usual = attention[: len(tokens)].mean(dim=0).clamp(min=torch.finfo(attention.dtype).tiny)  # (K,)
+    needed = (usual * least_contrast * has_contrast).clamp(min=least_share)
     grounded, start = [], 0
     for sentence in sentences:
         shares = attention[start : start + len(sentence)].mean(dim=0)  # (K,)
         order = torch.argsort(shares, descending=True, stable=True).tolist()
         unfinished = cut and start + len(sentence) == len(tokens) and sentence[-1] != SENTENCE_END
         boxes = [] if unfinished else [box for box in order if shares[box] >= needed[box]]
-        attended = order[0] if order and not unfinished else None
+        standing_out = shares / usual if has_contrast else shares
+        attended = int(standing_out.argmax()) if order and not unfinished else None
         grounded.append({"text": " ".join(sentence), "boxes": boxes, "attended": attended})
         start += len(sentence)
     return grounded
