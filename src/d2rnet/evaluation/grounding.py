@@ -1,7 +1,7 @@
 """Grounding score: does the box that a sentence attends to lie on a true lesion of the class that it names.
 
-Reads: test.jsonl of generate-reports, whose sentences name the box that stands out most in their attention. The truth is given by
-the caller: boxes of radiologists, or what the demo cohort drew. ``boxes`` are places in the entry's boxes in annotation.json.
+Reads: test.jsonl of generate-reports, whose sentences name the box that stands out most in their attention. The caller gives
+the truth: boxes of radiologists, or what the demo cohort drew. ``boxes`` are places in the entry's list in annotation.json.
 
 Shapes: K boxes an entry, G true boxes.
 """
