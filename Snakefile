@@ -22,6 +22,7 @@ include: "workflow/rules/common.smk"
 
 
 scattergather:
+    convert=config["runtime"]["conversion_shards"],
     predict=config["runtime"]["prediction_shards"],
     generate=config["runtime"]["generation_shards"],
 
@@ -46,3 +47,4 @@ rule all:
         rules.summarize.output.markdown,
         rules.evaluate_detector.output.metrics,
         rules.evaluate_reports.output.metrics,
+        rules.render_gallery.output.page,

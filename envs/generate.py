@@ -22,6 +22,7 @@ CONSTRAINTS = ENVS / "constraints.txt"
 EXTRAS: dict[str, tuple[str, ...]] = {
     "make_demo_cohort": ("data",),
     "verify_inputs": ("data",),
+    "convert_images_shard": ("data",),
     "convert_labelled": ("data",),
     "convert_unlabelled": ("data",),
     "train_detector": ("detector",),
@@ -36,6 +37,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "generate_reports": ("data", "report"),
     "retrieve_reports": ("data", "report", "evaluation"),
     "evaluate_reports": ("evaluation",),
+    "render_gallery": ("data", "evaluation"),
     "summarize": (),
     "oracle_annotation": (),
     "ablation": ("evaluation",),

@@ -15,7 +15,7 @@ FOLDERS = (".ci", "docs", "envs", "profiles", "src", "tests", "workflow")
 ROOT_FILES = ("*.md", "*.toml", "*.yaml", "*.cff", "Makefile", "Snakefile", "NOTICE", ".gitignore", "benchmarks/*.py")
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 400
-STAGES = {"data", "annotation", "detector", "report", "evaluation", "reading"}
+STAGES = {"data", "annotation", "detector", "report", "evaluation", "reading", "gallery"}
 # cli -> {evaluation, report, annotation, detector} -> data. An evaluation may look into the stage that it scores; cli
 # loads its targets by name; doctor asks the evaluation where Java is. A reading runs through all stages; the package offers
 # it by name.
@@ -27,9 +27,10 @@ MAY_IMPORT = {
     "doctor": {"evaluation"},
     "reading": {"data", "annotation", "detector", "report"},
     "": {"reading"},
+    "gallery": {"data", "evaluation"},
 }
 # The environments of these modules' rules hold no torch, so nothing that they import may need it.
-WITHOUT_TORCH = ("data.", "annotation.", "cli", "report.vocabulary", "evaluation.captioning", "evaluation.summary")
+WITHOUT_TORCH = ("data.", "annotation.", "cli", "report.vocabulary", "evaluation.captioning", "evaluation.summary", "gallery.")
 DEEP_LEARNING = {"torch", "torchvision", "detectron2", "lightning", "safetensors"}
 NOT_PORTABLE = {
     "path of one machine": r"(?<![\w.])/(?:home|root|Users|work)/\w",

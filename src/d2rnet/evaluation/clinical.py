@@ -146,7 +146,7 @@ def side_agreement(references: Sequence[str], hypotheses: Sequence[str]) -> dict
     """
     compared = same = wrong = 0
     for reference, hypothesis in zip(references, hypotheses, strict=True):
-        theirs, ours = _sides(reference), _sides(hypothesis)
+        theirs, ours = named_sides(reference), named_sides(hypothesis)
         for name in theirs.keys() & ours.keys():
             compared += 1
             same += theirs[name] == ours[name]
@@ -158,7 +158,8 @@ def side_agreement(references: Sequence[str], hypotheses: Sequence[str]) -> dict
     }
 
 
-def _sides(text: str) -> dict[str, set[str]]:
+def named_sides(text: str) -> dict[str, set[str]]:
+    """Return the sides, left and right, of each class that a report names with a side; "bilateral" is both."""
     sides: dict[str, set[str]] = {}
     for mention in find_mentions(text):
         if mention.side and mention.state != "absent":

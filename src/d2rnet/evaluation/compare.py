@@ -16,7 +16,7 @@ from typing import Any
 
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
-from d2rnet.evaluation.systems import compare_systems, score_system, study_counts
+from d2rnet.evaluation.systems import ScoredSystem, compare_systems, score_system, study_counts
 from d2rnet.evaluation.tables import markdown_table
 from d2rnet.io import read_json, read_jsonl, write_json, write_text
 from d2rnet.problems import Problems
@@ -47,7 +47,26 @@ class Run:
     protocol: dict[str, Any]
 
 
-def compare_runs(*, run_a: Path, run_b: Path, studies: str, output: Path, settings: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared, for those who look closer.
+
+    Attributes:
+        runs: A and B.
+        ids: entries, in the order of A.
+        study_ids: study of each entry.
+        systems: scores of A and of B, in the order of ``ids``.
+        protocol: of both runs, as far as it is recorded.
+    """
+
+    runs: tuple[Run, Run]
+    ids: list[str]
+    study_ids: list[str]
+    systems: tuple[ScoredSystem, ScoredSystem]
+    protocol: dict[str, Any]
+
+
+def compare_runs(*, run_a: Path, run_b: Path, studies: str, output: Path, settings: dict[str, Any]) -> Comparison:
     """Compare two runs; print the table and write comparison.json and comparison.md to ``output``.
 
     Args:
@@ -56,6 +75,9 @@ def compare_runs(*, run_a: Path, run_b: Path, studies: str, output: Path, settin
         studies: ``same``: both must hold the same entries; ``common``: those that both hold are compared.
         output: folder for the results.
         settings: section ``evaluation``.
+
+    Returns:
+        What was compared.
 
     Raises:
         FileNotFoundError: a run is not there.
@@ -71,10 +93,10 @@ def compare_runs(*, run_a: Path, run_b: Path, studies: str, output: Path, settin
     meteor, reason = open_meteor(settings["meteor"], timeout_seconds=settings["meteor_timeout_seconds"])
     with ExitStack() as stack:
         scorer = Scorer(stack.enter_context(meteor) if meteor else None, {"meteor": reason} if reason else {})
-        systems = [
+        scored_a, scored_b = (
             score_system(scorer, references, [run.reports[name]["hypothesis"] for name in ids], what=f"run {letter}")
             for letter, run in (("A", first), ("B", second))
-        ]
+        )
     counts = study_counts(study_ids, samples=settings["bootstrap_samples"], seed=settings["bootstrap_seed"])
     document = {
         "run_a": str(first.file),
@@ -86,13 +108,14 @@ def compare_runs(*, run_a: Path, run_b: Path, studies: str, output: Path, settin
         "only_in_b": len(second.reports) - len(ids),
         "bootstrap_samples": settings["bootstrap_samples"],
         "bootstrap_seed": settings["bootstrap_seed"],
-        "metrics": compare_systems(systems[0], systems[1], counts=counts),
+        "metrics": compare_systems(scored_a, scored_b, counts=counts),
         "notes": scorer.notes,
     }
     text = as_markdown(document)
     write_json(output / "comparison.json", document)
     write_text(output / "comparison.md", text)
     print(text, end="")
+    return Comparison((first, second), ids, study_ids, (scored_a, scored_b), document["protocol"])
 
 
 def read_run(path: Path) -> Run:

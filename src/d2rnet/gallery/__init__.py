@@ -1,0 +1,1 @@
+"""Gallery: one static page of radiographs, boxes and reports, to be looked at by people."""

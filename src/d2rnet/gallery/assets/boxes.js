@@ -1,0 +1,169 @@
+// Radiographs with their boxes, the legend, and what is lit.
+const view = { record: null, pinned: null };
+
+/** One figure an image; boxes are placed in per cent of the original size. */
+function drawPictures(record) {
+  const pictures = record.p.map(([uri, width, height, problem], place) => {
+    const frame = element('div', { className: 'frame' });
+    frame.style.setProperty('--ratio', width / height);
+    const name = record.p.length > 1 ? `Radiograph ${place + 1} of ${record.p.length}` : 'Radiograph';
+    if (uri) frame.append(element('img', { src: uri, alt: `${name} of study ${record.s}`, decoding: 'async' }));
+    else frame.append(element('p', { className: 'no-image', textContent: problem }));
+    frame.append(...boxesOn(record, place, width, height));
+    const caption = record.p.length > 1 ? [element('figcaption', { textContent: name })] : [];
+    return element('figure', {}, frame, ...caption);
+  });
+  if (!pictures.length) pictures.push(element('p', { className: 'no-image', textContent: 'Texts only: images and boxes were not given.' }));
+  byId('pictures').replaceChildren(...pictures);
+  byId('pictures').classList.toggle('several', record.p.length > 1);
+}
+
+/** Boxes of one image, the largest first, so that small ones lie on top. */
+function boxesOn(record, image, width, height) {
+  const pseudo = record.b.map((box, index) => ({ kind: 'pseudo', index, box, score: box[6] }));
+  const truth = (record.t || []).map((box, index) => ({ kind: 'true', index, box, score: null }));
+  return [...pseudo, ...truth]
+    .filter(({ box }) => box[0] === image)
+    .sort((a, b) => b.box[3] * b.box[4] - a.box[3] * a.box[4])
+    .map((item) => drawBox(item, width, height));
+}
+
+function drawBox({ kind, index, box, score }, width, height) {
+  const [, left, top, across, down, category] = box;
+  const text = kind === 'true' ? className(category) : `${className(category)} ${score.toFixed(2)}`;
+  const made = element('div', { className: `box ${kind}`, role: 'button', tabIndex: 0 });
+  made.setAttribute('aria-label', kind === 'true' ? `true box: ${text}` : `pseudo box: ${className(category)}, score ${score.toFixed(2)}`);
+  Object.assign(made.style, {
+    left: `${(100 * left) / width}%`,
+    top: `${(100 * top) / height}%`,
+    width: `${(100 * across) / width}%`,
+    height: `${(100 * down) / height}%`,
+  });
+  made.style.setProperty('--colour', classColour(category));
+  made.classList.toggle('far-right', left + across / 2 > width / 2);
+  made.classList.toggle('near-top', top < height * 0.06);
+  made.classList.toggle('near-bottom', top + down > height * 0.94);
+  Object.assign(made.dataset, { kind, index, category, score: score ?? '' });
+  made.append(element('span', { className: 'box-label', textContent: text }));
+  return made;
+}
+
+function drawLegend(record) {
+  const categories = new Set([...record.b, ...(record.t || [])].map((box) => box[5]));
+  const items = [...categories].sort((a, b) => a - b).map((category) => {
+    const made = element('button', { type: 'button', className: 'legend-item' });
+    const swatch = element('span', { className: 'swatch' });
+    swatch.style.setProperty('--colour', classColour(category));
+    made.append(swatch, className(category));
+    made.dataset.category = category;
+    return element('li', {}, made);
+  });
+  byId('legend').replaceChildren(...items);
+}
+
+/** Show and hide boxes by kind and score; say how many are left. */
+function filterBoxes() {
+  const least = Number(byId('score').value);
+  byId('score-value').textContent = least.toFixed(2);
+  const shown = { pseudo: 0, true: 0 };
+  for (const box of document.querySelectorAll('.box')) {
+    const { kind } = box.dataset;
+    box.hidden = !byId(kind).checked || (kind === 'pseudo' && Number(box.dataset.score) < least);
+    shown[kind] += !box.hidden;
+  }
+  sayBoxes(shown);
+}
+
+function sayBoxes(shown) {
+  const { record } = view;
+  if (!record || !record.p.length) {
+    byId('box-count').textContent = '';
+    return;
+  }
+  const truth = record.t ? `${shown.true} of ${record.t.length} true boxes` : 'true boxes not known';
+  byId('box-count').textContent = `${shown.pseudo} of ${record.b.length} pseudo boxes, ${truth} shown.`;
+}
+
+const boxKey = (kind, index) => `${kind}-${index}`;
+
+/** Boxes and sentences that belong to a sentence, box or class. */
+function linked(item) {
+  const boxes = new Set();
+  const sentences = new Set();
+  if (item.what === 'class') {
+    view.record.b.forEach((box, index) => box[5] === item.category && boxes.add(boxKey('pseudo', index)));
+    (view.record.t || []).forEach((box, index) => box[5] === item.category && boxes.add(boxKey('true', index)));
+    return { boxes, sentences };
+  }
+  view.record.x.forEach((text, place) => {
+    text.s.forEach(([, , pseudo, truth], index) => {
+      const own = [...pseudo.map((box) => boxKey('pseudo', box)), ...truth.map((box) => boxKey('true', box))];
+      if (item.what === 'sentence' && item.key === `${place}.${index}`) {
+        own.forEach((key) => boxes.add(key));
+        sentences.add(item.key);
+      } else if (item.what === 'box' && own.includes(item.key)) sentences.add(`${place}.${index}`);
+    });
+  });
+  if (item.what === 'box') boxes.add(item.key);
+  return { boxes, sentences };
+}
+
+/** Light up an item and what belongs to it; null lights nothing. */
+function light(item) {
+  const { boxes, sentences } = item ? linked(item) : { boxes: new Set(), sentences: new Set() };
+  let hidden = 0;
+  for (const box of document.querySelectorAll('.box')) {
+    const lit = boxes.has(boxKey(box.dataset.kind, box.dataset.index));
+    box.classList.toggle('lit', lit);
+    box.classList.toggle('dim', Boolean(item) && !lit);
+    hidden += lit && box.hidden;
+  }
+  for (const sentence of document.querySelectorAll('.sentence')) sentence.classList.toggle('lit', sentences.has(sentence.dataset.key));
+  for (const [selector, what] of [['.box', 'box'], ['.sentence', 'sentence'], ['.legend-item', 'class']]) {
+    for (const node of document.querySelectorAll(selector)) node.setAttribute('aria-pressed', String(isPinned(node, what)));
+  }
+  filterBoxes();
+  if (item && item.what === 'sentence' && view.record.p.length) {
+    const note = boxes.size ? `This sentence has ${boxes.size} ${boxes.size === 1 ? 'box' : 'boxes'}, ${hidden} hidden.` : 'This sentence has no box.';
+    byId('box-count').textContent = note;
+  }
+}
+
+/** The item that a node stands for, null for none. */
+function itemOf(node) {
+  const target = node.closest && node.closest('.box, .sentence, .legend-item');
+  if (!target) return null;
+  if (target.matches('.box')) return { what: 'box', key: boxKey(target.dataset.kind, target.dataset.index) };
+  if (target.matches('.sentence')) return { what: 'sentence', key: target.dataset.key };
+  return { what: 'class', category: Number(target.dataset.category) };
+}
+
+const sameItem = (a, b) => Boolean(a && b) && a.what === b.what && a.key === b.key && a.category === b.category;
+const isPinned = (node) => sameItem(itemOf(node), view.pinned);
+
+function pin(item) {
+  view.pinned = sameItem(item, view.pinned) ? null : item;
+  light(view.pinned);
+}
+
+/** Wire pointing, focus and clicks. */
+function setUpBoxes() {
+  const body = byId('body');
+  const hover = (event) => view.pinned || light(itemOf(event.target));
+  const leave = () => view.pinned || light(null);
+  body.addEventListener('pointerover', (event) => event.pointerType !== 'touch' && hover(event));
+  body.addEventListener('pointerleave', leave);
+  body.addEventListener('focusin', (event) => event.target.matches(':focus-visible') && hover(event));
+  body.addEventListener('focusout', leave);
+  body.addEventListener('click', (event) => {
+    const item = itemOf(event.target);
+    if (item) pin(item);
+  });
+  body.addEventListener('keydown', (event) => {
+    const pressed = event.key === 'Enter' || event.key === ' ';
+    if (!pressed || !event.target.matches('.box, .sentence')) return;
+    event.preventDefault();
+    pin(itemOf(event.target));
+  });
+  for (const id of ['pseudo', 'true', 'score']) byId(id).addEventListener('input', filterBoxes);
+}

@@ -1,0 +1,51 @@
+'use strict';
+// The head of the page and one column a property over all studies; texts, boxes and pictures are in the parts.
+const DATA = JSON.parse(document.getElementById('gallery-data').textContent);
+const META = DATA.meta;
+const INDEX = DATA.index;
+const COUNT = INDEX.id.length;
+const SYSTEMS = META.systems.length;
+const ERRORS = ['missed', 'invented', 'wrong_side'];
+const ERROR_NAMES = { missed: 'missed', invented: 'invented', wrong_side: 'wrong side' };
+const ERROR_PHRASES = { missed: 'a lesion missed', invented: 'a lesion invented', wrong_side: 'a lesion on the wrong side' };
+const VERDICT_NAMES = { match: 'agrees', ...ERROR_NAMES };
+
+const byId = (id) => document.getElementById(id);
+
+/** Make an element; text is never read as markup. */
+function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key in made) made[key] = value;
+    else made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+const className = (index) => META.classes[index][0];
+const classColour = (index) => META.classes[index][1];
+const number = (value) => (value === null || value === undefined ? '-' : value.toFixed(3));
+const grouped = (value) => value.toLocaleString('en-US');
+
+/** Names of the classes in a mask. */
+function classesIn(mask) {
+  return META.classes.map((entry) => entry[0]).filter((_, bit) => mask & (1 << bit));
+}
+
+function bitCount(mask) {
+  let count = 0;
+  for (let rest = mask; rest; rest &= rest - 1) count += 1;
+  return count;
+}
+
+/** Lesion errors of a study: of one generated report, or of all. */
+function errorCount(study, error, system = null) {
+  const columns = INDEX.errors[error];
+  const chosen = system === null ? columns : [columns[system]];
+  return chosen.reduce((sum, column) => sum + bitCount(column[study]), 0);
+}
+
+function scoreOf(metric, system, study) {
+  return INDEX.scores[metric][system][study] ?? null;
+}

@@ -1,0 +1,122 @@
+"""From studies to a gallery on disk; what all galleries share."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import d2rnet
+from d2rnet.errors import DatasetError
+from d2rnet.gallery.page import PageWriter
+from d2rnet.gallery.pictures import make_pictures, sources_of
+from d2rnet.gallery.studies import Study, study_record
+from d2rnet.io import fingerprint, read_json, sha256_file
+from d2rnet.progress import track
+
+log = logging.getLogger(__name__)
+Counts = dict[str, int]
+METRIC_NAMES = {
+    "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4", "meteor": "METEOR",
+    "rouge_l": "ROUGE-L", "cider": "CIDEr", "log_prob": "log-probability",
+    "lesion22_uncertain_positive_micro_f1": "lesion F1, micro",
+    "lesion22_uncertain_positive_macro_f1": "lesion F1, macro",
+}  # fmt: skip
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Read metrics.json of evaluate-reports.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DatasetError: it lacks ``protocol`` or ``table``.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; it is made by 'd2rnet evaluate-reports'.")
+    metrics = read_json(path)
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("protocol"), dict) or "table" not in metrics:
+        raise DatasetError(f"{path}: lacks protocol or table; expected metrics.json of 'd2rnet evaluate-reports'.")
+    return metrics
+
+
+def corpus_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
+    """Return key, name and (value, interval) of each system, for each metric that the page names.
+
+    Args:
+        tables: rows with ``metric, value, interval`` of each system.
+    """
+    systems = [{row["metric"]: [row["value"], row["interval"]] for row in table} for table in tables]
+    return [[key, name, [rows[key] for rows in systems]] for key, name in METRIC_NAMES.items() if key in systems[0]]
+
+
+def write_gallery(
+    studies: Sequence[Study],
+    *,
+    output: Path,
+    image_root: Path | None,
+    meta: Mapping[str, Any],
+    known: int,
+    how: str,
+    workers: int,
+    inputs: Mapping[str, Path],
+    settings: dict[str, Any],
+) -> Counts:
+    """Write page and parts; return what was shown and what was left out.
+
+    Args:
+        studies: to show, in their order on the page.
+        output: folder of index.html.
+        image_root: folder that ``image_path`` is relative to; None for texts only.
+        meta: head of the page.
+        known: number of studies that there are.
+        how: how ``studies`` were chosen among them, "" if all are shown.
+        workers: processes that read radiographs.
+        inputs: files that decide the page; they and the settings name its build.
+        settings: section ``evaluation.gallery``.
+
+    Raises:
+        DatasetError: no radiograph can be shown, or a sentence lists a box that its entry does not have.
+    """
+    hashes = {name: sha256_file(path) for name, path in inputs.items()}
+    build = fingerprint([d2rnet.__version__, hashes, settings, [study.name for study in studies]])
+    writer = PageWriter(output, build=build, systems=len(meta["systems"]), max_bytes=round(settings["max_megabytes"] * 1e6))
+    sources = [sources_of(study.entry, image_root) if study.entry and image_root else [] for study in studies]
+    pictures = make_pictures(sources, side_px=settings["image_side_px"], quality=settings["jpeg_quality"], workers=workers)
+    unreadable: list[str] = []
+    seen = true_boxes_known = 0
+    for study, shown in zip(studies, track(pictures, total=len(studies), what="gallery", unit="study"), strict=False):
+        if not writer.add(study, study_record(study, shown)):
+            break
+        seen += len(shown)
+        true_boxes_known += study.true_boxes is not None
+        unreadable += [picture.problem for picture in shown if picture.problem]
+    _check_pictures(unreadable, seen)
+    counts = {
+        "studies": known,
+        "shown": writer.count,
+        "left_out_by_number": known - len(studies),
+        "left_out_by_size": len(studies) - writer.count,
+        "images": seen - len(unreadable),
+        "images_not_shown": len(unreadable),
+        "true_boxes_known": true_boxes_known,
+        "bytes": writer.part_bytes,
+    }
+    writer.finish({**meta, "counts": counts, "how": how, "names": METRIC_NAMES})
+    _log_counts(counts, how, settings, output)
+    return counts
+
+
+def _check_pictures(unreadable: Sequence[str], seen: int) -> None:
+    for problem in unreadable[:10]:
+        log.warning("not shown: %s", problem)
+    if unreadable and len(unreadable) == seen:
+        raise DatasetError(f"none of {seen} radiographs can be shown; the first: {unreadable[0]} Check --image-root.")
+
+
+def _log_counts(counts: Counts, how: str, settings: Mapping[str, Any], output: Path) -> None:
+    log.info("gallery of %d of %d studies: %s", counts["shown"], counts["studies"], output / "index.html")
+    if counts["left_out_by_number"]:
+        log.info("%d left out: more than %d; shown are %s", counts["left_out_by_number"], settings["max_studies"], how)
+    if counts["left_out_by_size"]:
+        log.warning("%d left out: more than %s MB", counts["left_out_by_size"], settings["max_megabytes"])
+    if counts["images_not_shown"]:
+        log.warning("%d radiographs cannot be shown; the page says why at each", counts["images_not_shown"])

@@ -1,0 +1,119 @@
+"""render_gallery: a static page of radiographs with pseudo and true boxes, and generated beside reference findings.
+
+Reads: test.jsonl of generate-reports, annotation.json, metrics.json and per_report.jsonl of evaluate-reports, radiographs,
+true boxes where they are known. Writes: index.html, parts/*.js, run.json (docs/reference/formats.md).
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from d2rnet.data.annotation_file import load_annotation
+from d2rnet.evaluation.caption_scores import METRICS
+from d2rnet.evaluation.report_pairs import ReportPairs, read_pairs
+from d2rnet.gallery.build import corpus_rows, read_metrics, write_gallery
+from d2rnet.gallery.selection import choose_studies
+from d2rnet.gallery.studies import Answer, Study, true_boxes_of
+from d2rnet.gallery.true_boxes import read_true_boxes
+from d2rnet.io import read_jsonl
+from d2rnet.problems import Problems
+from d2rnet.provenance import write_run_record
+
+log = logging.getLogger(__name__)
+
+
+def render_gallery(
+    *,
+    generated: Path,
+    annotation: Path,
+    scores: Path,
+    image_root: Path,
+    output: Path,
+    workers: int,
+    settings: dict[str, Any],
+) -> None:
+    """Write the gallery of one run to ``output``.
+
+    Args:
+        generated: test.jsonl of generate-reports.
+        annotation: annotation.json that the reports were written for.
+        scores: folder of evaluate-reports: metrics.json and per_report.jsonl.
+        image_root: folder that ``image_path`` is relative to.
+        output: folder of index.html.
+        workers: processes that read radiographs.
+        settings: section ``evaluation.gallery``.
+
+    Raises:
+        FileNotFoundError: an input is not there.
+        DatasetError: an input is not what its format says, the files belong to different runs, or no radiograph can be shown.
+    """
+    metrics = read_metrics(scores / "metrics.json")
+    inputs = {
+        "generated": generated,
+        "annotation": annotation,
+        "metrics": scores / "metrics.json",
+        "per_report": scores / "per_report.jsonl",
+        **({"true_boxes": Path(settings["true_boxes"])} if settings["true_boxes"] else {}),
+    }
+    studies, missing = _read_studies(inputs)
+    shown, how = choose_studies(studies, settings)
+    meta = {
+        "title": "D2R-Net gallery",
+        "mode": "run",
+        "systems": ["Generated"],
+        "protocol": metrics["protocol"],
+        "corpus": corpus_rows([metrics["table"]]),
+        "sort": "order",
+        "missing": missing,
+    }
+    counts = write_gallery(
+        shown, output=output, image_root=image_root, meta=meta, known=len(studies), how=how, workers=workers,
+        inputs=inputs, settings=settings,
+    )  # fmt: skip
+    write_run_record(
+        output / "run.json",
+        command="render-gallery",
+        settings=settings,
+        inputs=inputs,
+        counts=counts,
+        seeds={"choice": settings["seed"]},
+    )
+
+
+def _read_studies(inputs: Mapping[str, Path]) -> tuple[list[Study], int]:
+    """Return the studies in the order of the reports, and how many entries of their split have no report."""
+    splits = load_annotation(inputs["annotation"])
+    pairs = read_pairs(inputs["generated"], splits)
+    entries = {entry["id"]: entry for entry in splits[pairs.split]}
+    log_probs = {line["id"]: {"log_prob": line["log_prob"]} for line in read_jsonl(inputs["generated"]) if "log_prob" in line}
+    scores = _read_scores(inputs["per_report"], pairs)
+    truth = read_true_boxes(inputs["true_boxes"]) if "true_boxes" in inputs else {}
+    studies = []
+    for row, name in enumerate(pairs.ids):
+        answer = Answer(pairs.hypotheses[row], pairs.sentences[row], scores[name] | log_probs.get(name, {}))
+        true_boxes = true_boxes_of(entries[name], truth)
+        studies.append(Study(name, pairs.study_ids[row], pairs.references[row], (answer,), entries[name], true_boxes))
+    return studies, pairs.missing
+
+
+def _read_scores(path: Path, pairs: ReportPairs) -> dict[str, dict[str, float]]:
+    """Return id -> metric -> value for each report.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DatasetError: a report is missing there, or another text was scored.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; it is made by 'd2rnet evaluate-reports'.")
+    lines = {line.get("id"): line for line in read_jsonl(path)}
+    problems = Problems()
+    for name, text in zip(pairs.ids, pairs.hypotheses, strict=True):
+        line = lines.get(name)
+        if line is None or line.get("hypothesis") != text:
+            problems.add(
+                "other_report", file=path, record=f"id {name}", got="no line" if line is None else "scores of another text",
+                expected="scores of the given reports", remedy="Run 'd2rnet evaluate-reports' on them.",
+            )  # fmt: skip
+    problems.raise_if_any()
+    return {name: {key: lines[name][key] for key in METRICS if lines[name].get(key) is not None} for name in pairs.ids}

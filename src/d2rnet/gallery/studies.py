@@ -1,0 +1,174 @@
+"""What the page shows of one study: texts with sentences and marks, boxes, and which sentence belongs to which box.
+
+A generated sentence belongs to the pseudo boxes that generate-reports lists for it. A sentence of the reference belongs to the
+pseudo boxes of the classes that it says are there or doubts. Either belongs to the true boxes of those classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from d2rnet.data.annotation_file import Entry
+from d2rnet.data.categories import CATEGORY_IDS
+from d2rnet.errors import DatasetError
+from d2rnet.evaluation.grounding import TrueBox
+from d2rnet.evaluation.mentions import named_classes, report_findings
+from d2rnet.gallery.marks import Verdict, class_verdicts, locate_mentions, mark_of, split_spans
+from d2rnet.gallery.pictures import Picture
+from d2rnet.gallery.true_boxes import TrueBoxes
+
+Sentence = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A generated report.
+
+    Attributes:
+        text: single-spaced.
+        sentences: ``text`` and ``boxes`` (places in the entry's boxes) of each sentence; empty where that is not known.
+        scores: metric -> value of this report alone.
+    """
+
+    text: str
+    sentences: Sequence[Sentence] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One entry of annotation.json with its reference and the reports generated for it.
+
+    Attributes:
+        name: id of the entry.
+        study_id: of the hospital.
+        reference: single-spaced.
+        answers: one a run that is shown.
+        entry: None where only texts are known.
+        true_boxes: (image, box) of each true lesion; None where the truth is not known.
+    """
+
+    name: str
+    study_id: str
+    reference: str
+    answers: tuple[Answer, ...]
+    entry: Entry | None = None
+    true_boxes: Sequence[tuple[int, TrueBox]] | None = None
+
+    @cached_property
+    def verdicts(self) -> list[dict[str, Verdict]]:
+        """Class verdicts of each answer."""
+        return [class_verdicts(self.reference, answer.text) for answer in self.answers]
+
+
+def true_boxes_of(entry: Entry, known: TrueBoxes) -> list[tuple[int, TrueBox]] | None:
+    """Return image number and box of each true lesion of an entry; None if ``known`` has none of its images.
+
+    An image is known by the stem of its file name; an entry of one image by its id, too.
+    """
+    paths = entry["image_path"]
+    names = [Path(path).stem for path in paths]
+    if len(paths) == 1 and entry["id"] in known:
+        names = [entry["id"]]
+    if not any(name in known for name in names):
+        return None
+    return [(image, box) for image, name in enumerate(names) for box in known.get(name, ())]
+
+
+def study_record(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Return a study in the compact form of the page's parts (docs/reference/formats.md).
+
+    Args:
+        study: texts and boxes.
+        pictures: of its images; empty where only texts are known.
+
+    Raises:
+        DatasetError: a sentence lists a box that the entry does not have.
+    """
+    entry, verdicts = study.entry, study.verdicts
+    labels = [] if entry is None else entry["labels"]
+    true_labels = [category for _, (category, _) in study.true_boxes or ()]
+    texts = [_text_record(study.reference, _named_spans(study.reference, labels), true_labels, verdicts)]
+    for answer, own in zip(study.answers, verdicts, strict=True):
+        spans = _listed_spans(study.name, answer, len(labels))
+        texts.append(_text_record(answer.text, spans, true_labels, [own]))
+    return {
+        "i": study.name,
+        "s": study.study_id,
+        "p": [[picture.uri, picture.image_hw[1], picture.image_hw[0], picture.problem] for picture in pictures],
+        "b": [] if entry is None else _box_rows(entry),
+        "t": None if study.true_boxes is None else [_true_row(image, box) for image, box in study.true_boxes],
+        "x": texts,
+    }
+
+
+def _box_rows(entry: Entry) -> list[list[Any]]:
+    """Image, x, y, width, height, class and score of each pseudo box."""
+    images = entry.get("box_image", [0] * len(entry["boxes"]))
+    parts = zip(images, entry["boxes"], entry["labels"], entry["scores"], strict=True)
+    return [
+        [image, *(round(value, 1) for value in box), CATEGORY_IDS[label] - 1, round(score, 3)]
+        for image, box, label, score in parts
+    ]
+
+
+def _true_row(image: int, box: TrueBox) -> list[Any]:
+    category, (left, top, right, bottom) = box
+    corner_and_size = (left, top, right - left, bottom - top)
+    return [image, *(round(float(value), 1) for value in corner_and_size), CATEGORY_IDS[category] - 1]
+
+
+Span = tuple[int, int, list[int]]  # start and end in the text, places of pseudo boxes
+
+
+def _named_spans(text: str, labels: Sequence[str]) -> list[Span]:
+    """Sentences of a reference, each with the boxes of the classes that it names."""
+    spans = []
+    for start, end in split_spans(text):
+        named = named_classes(text[start:end])
+        spans.append((start, end, [place for place, label in enumerate(labels) if label in named]))
+    return spans
+
+
+def _listed_spans(name: str, answer: Answer, boxes: int) -> list[Span]:
+    """Sentences of a generated report, each with the boxes listed for it."""
+    spans: list[Span] = []
+    position = 0
+    for sentence in answer.sentences:
+        listed = list(sentence["boxes"])
+        if any(not 0 <= place < boxes for place in listed):
+            raise DatasetError(
+                f"report {name}: a sentence lists boxes {listed}; its entry has {boxes}. Give the annotation.json that the "
+                "reports were written for."
+            )
+        start = answer.text.find(str(sentence["text"]), position)
+        if start < 0:  # of another text; its boxes cannot be placed
+            return [(*span, []) for span in split_spans(answer.text)]
+        position = start + len(sentence["text"])
+        spans.append((start, position, listed))
+    return spans or [(*span, []) for span in split_spans(answer.text)]
+
+
+def _text_record(
+    text: str, spans: Sequence[Span], true_labels: Sequence[str], verdicts: Sequence[dict[str, Verdict]]
+) -> dict[str, Any]:
+    """Text, sentences (start, end, pseudo boxes, true boxes), mentions (start, end, class, state, side, verdicts)."""
+    states = report_findings(text)
+    sentences = []
+    for start, end, boxes in spans:
+        named = named_classes(text[start:end])
+        sentences.append([start, end, boxes, [place for place, label in enumerate(true_labels) if label in named]])
+    marks = [
+        [
+            found.start,
+            found.end,
+            CATEGORY_IDS[found.mention.category] - 1,
+            found.mention.state,
+            found.mention.side,
+            [mark_of(found.mention, own, states) for own in verdicts],
+        ]
+        for found in locate_mentions(text)
+    ]
+    return {"t": text, "s": sentences, "m": marks}
