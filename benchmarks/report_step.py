@@ -1,0 +1,171 @@
+"""What a training step and a report of D2R-Net cost at the settings of a preset, from random weights and random images.
+
+Training: forward, losses, backward, clipping and optimiser of the real training task, batches from memory (no loader).
+Reports: encoding and beam search of one batch. Times are medians, a GPU is waited for; memory is the peak that torch allocated
+(a GPU) or that the process took (a CPU). The projection is the paper's run: 50 epochs of 270,790 images.
+
+Usage: python benchmarks/report_step.py [--preset d2rnet] [--device cuda] [--precision bf16-mixed] [--batch 32] [--boxes 8]
+       [--repeats 10] [--set KEY=VALUE ...] [--output results.json]
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+
+from d2rnet.data.categories import CATEGORY_NAMES
+from d2rnet.evaluation.tables import markdown_table
+from d2rnet.provenance import code_version, hardware
+from d2rnet.report.alignment import Alignment
+from d2rnet.report.dataset import Batch, ReportDataset
+from d2rnet.report.decoding import SearchOptions
+from d2rnet.report.model import ReportModel
+from d2rnet.report.training_task import ReportTask, make_optimizer
+from d2rnet.report.vocabulary import BOS_ID, EOS_ID, SPECIAL_TOKENS, Vocabulary
+from d2rnet.settings import Settings, parse_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+PAPER_IMAGES, PAPER_EPOCHS = 270_790, 50
+
+
+def make_batch(settings: Settings, *, entries: int, boxes: int, tokens: int, words: int) -> Batch:
+    """One image, ``boxes`` lesions and ``tokens`` tokens an entry, all random."""
+    model = settings["model"]
+    side, crop = model["input_size_px"], model["crop_size_px"] if model["lesion_branch"] == "crop" else 0
+    corners = torch.rand(entries, boxes, 2) * side / 2
+    token_ids = torch.randint(len(SPECIAL_TOKENS), words, (entries, tokens))
+    token_ids[:, 0], token_ids[:, -1] = BOS_ID, EOS_ID
+    return Batch(
+        pixels=torch.randint(0, 256, (entries, 1, side, side), dtype=torch.uint8),
+        view_mask=torch.ones(entries, 1, dtype=torch.bool),
+        boxes_xyxy=torch.cat([corners, corners + side / 4], dim=2),
+        positions=torch.rand(entries, boxes, 4),
+        lesion_view=torch.zeros(entries, boxes, dtype=torch.int64),
+        category_ids=torch.randint(1, len(CATEGORY_NAMES) + 1, (entries, boxes)),
+        scores=torch.rand(entries, boxes),
+        crops=torch.randint(0, 256, (entries, boxes, crop, crop), dtype=torch.uint8),
+        lesion_mask=torch.ones(entries, boxes, dtype=torch.bool),
+        token_ids=token_ids,
+    )
+
+
+def make_task(settings: Settings, *, entries: int, words: int) -> ReportTask:
+    """Make the training task with the losses that the settings switch on."""
+    tokens = (*SPECIAL_TOKENS, *(f"word{number}" for number in range(words - len(SPECIAL_TOKENS))))
+    vocabulary = Vocabulary(tokens, (1,) * words, "r2gen", "findings", 1)
+    model = ReportModel(settings["model"], num_tokens=words, num_categories=len(CATEGORY_NAMES))
+    chosen = settings["training"]["alignment"]
+    aligned = not chosen["local"] == chosen["global"] == "none"
+    alignment = Alignment(chosen, settings["model"], vocabulary) if aligned else None
+    # The task asks its data set for nothing but its length here.
+    return ReportTask(model, cast(ReportDataset, range(entries)), settings["training"], alignment)
+
+
+def timed(work: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
+    """Seconds of each of ``repeats`` calls, after one that is not counted."""
+    seconds = []
+    for _ in range(repeats + 1):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+def peak_gib(device: torch.device) -> float:
+    """Peak memory so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def measure(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    """Time training steps, then reports."""
+    torch.manual_seed(0)
+    device, training = torch.device(options.device), settings["training"]
+    task = make_task(settings, entries=options.batch, words=options.words).to(device)
+    batch = make_batch(settings, entries=options.batch, boxes=options.boxes, tokens=options.tokens, words=options.words).to(
+        device
+    )
+    optimizer = make_optimizer([module for module in (task.model, task.alignment) if module is not None], training)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16-mixed")
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast:
+            loss = task.training_step(batch, 0)
+        loss.backward()
+        clip = torch.nn.utils.clip_grad_value_ if training["gradient_clip_kind"] == "value" else torch.nn.utils.clip_grad_norm_
+        clip(task.parameters(), training["gradient_clip"])
+        optimizer.step()
+        task.loss_sums.clear()
+
+    task.train()
+    steps = timed(step, device, options.repeats)
+    training_gib = peak_gib(device)
+    optimizer.zero_grad(set_to_none=True)
+    task.eval()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    search = SearchOptions(beam_size=settings["generation"]["beam_size"], max_tokens=options.tokens)
+
+    @torch.no_grad()
+    def write() -> None:
+        with autocast:
+            task.model.generate(task.model.encode(batch), search)
+
+    reports = timed(write, device, max(1, options.repeats // 3))
+    rate = options.batch / statistics.median(steps)
+    return {
+        "training_step_seconds": statistics.median(steps),
+        "training_images_per_second": rate,
+        "training_peak_gib": training_gib,
+        "reports_per_second": options.batch / statistics.median(reports),
+        "decoding_peak_gib": peak_gib(device) if device.type == "cuda" else None,
+        "paper_training_days": PAPER_IMAGES * PAPER_EPOCHS / rate / 86400,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="d2rnet", help="workflow/presets/<name>.yaml; 'demo': config.yaml")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="bf16-mixed")
+    parser.add_argument("--batch", type=int, default=32, help="entries")
+    parser.add_argument("--boxes", type=int, default=8, help="lesions an entry")
+    parser.add_argument("--tokens", type=int, default=100, help="of a report")
+    parser.add_argument("--words", type=int, default=4000, help="of the vocabulary")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of section report")
+    parser.add_argument("--output", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    overlay: Settings = {}
+    if options.preset != "demo":
+        place = ROOT / "workflow" / "presets" / f"{options.preset}.yaml"
+        overlay = yaml.safe_load(place.read_text(encoding="utf-8")).get("report", {})
+    settings = parse_settings(json.dumps(overlay), options.set, "report")
+    figures = measure(settings, options)
+    named = {key: f"{value:.3g}" for key, value in figures.items() if value is not None}
+    print("\n".join(markdown_table(["figure", "value"], [[key.replace("_", " "), value] for key, value in named.items()])))
+    chosen = {
+        key: getattr(options, key) for key in ("preset", "device", "precision", "batch", "boxes", "tokens", "words", "set")
+    }
+    facts = {**chosen, "hardware": hardware(), "commit": code_version()["commit"]}
+    print(json.dumps(facts))
+    if options.output:
+        options.output.write_text(json.dumps({"figures": figures, "facts": facts}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
