@@ -11,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from d2rnet.cli import COMMANDS, build_parser
+from d2rnet.cli import build_parser
+from d2rnet.commands import COMMANDS
 from d2rnet.io import write_text
 from d2rnet.settings import load_schema
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from d2rnet import cli
+from d2rnet.commands import COMMANDS
 from d2rnet.errors import DatasetError
 from d2rnet.problems import Problems
 
@@ -19,13 +20,13 @@ def rule_names(repository):
 
 
 def test_one_sub_command_a_rule(repository):
-    commands = {name.replace("-", "_") for name in cli.COMMANDS} - {"doctor", "compare", "import_r2gen", "read"}
+    commands = {name.replace("-", "_") for name in COMMANDS} - {"doctor", "compare", "import_r2gen", "read"}
     assert set(rule_names(repository)) == commands
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_target_takes_exactly_the_options(name):
-    command = cli.COMMANDS[name]
+    command = COMMANDS[name]
     module, function = command.target.split(":")
     parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
     expected = {option.flag.replace("-", "_") for option in command.options} | ({"settings"} if command.section else set())
@@ -33,13 +34,13 @@ def test_target_takes_exactly_the_options(name):
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters.values())
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_lists_every_setting_with_its_default(name, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main([name, "--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    for line in cli.section_lines(cli.COMMANDS[name].section) if cli.COMMANDS[name].section else []:
+    for line in cli.section_lines(COMMANDS[name].section) if COMMANDS[name].section else []:
         assert line in shown
 
 

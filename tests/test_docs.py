@@ -10,7 +10,8 @@ import pytest
 import yaml
 from snakemake.cli import get_argument_parser
 
-from d2rnet.cli import COMMANDS, build_parser
+from d2rnet.cli import build_parser
+from d2rnet.commands import COMMANDS
 from d2rnet.settings import default_settings, merge, section_schema, validate
 
 RELEASED_CODE = {"run_csv2coco.py", "run_unlabel2coco.py", "main.py", "train_net.py"}  # named beside our counterparts

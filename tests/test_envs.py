@@ -11,7 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from d2rnet.cli import COMMANDS
+from d2rnet.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 RULES = sorted(name.replace("-", "_") for name in COMMANDS if name not in ("doctor", "compare", "import-r2gen", "read"))
