@@ -21,6 +21,9 @@ from d2rnet.data import folder as image_folder
 from d2rnet.data.coco import annotations_by_image, load_coco, write_coco
 from d2rnet.data.convert_labelled import SPLITS, convert_labelled
 from d2rnet.data.image_conversion import ConversionJob, convert_images
+from d2rnet.data.image_lists import labelled_file_name, write_image_list
+from d2rnet.data.image_shards import convert_images_shard
+from d2rnet.data.sources import labelled_source
 from d2rnet.data.splits import split_groups
 from d2rnet.detector.coco_scores import coco_scores
 from d2rnet.detector.config import STUDENT_NAME, TEACHER_NAME
@@ -62,7 +65,14 @@ def convert(data: Path, unlabelled: Sequence[Path], work: Path) -> tuple[dict[st
     write_jsonl(work / "quarantine.jsonl", [])
     labelled = {"source": "nih", "root": str(data), "box_tables": [name for name in BOX_TABLES if (data / name).is_file()]}
     settings = complete({"labelled": labelled, "conversion": {"max_side_px": SIDE_PX}}, "data")
-    convert_labelled(quarantine=work / "quarantine.jsonl", output=target, workers=1, settings=settings)
+    images = labelled_source("nih").read_table(settings["labelled"], Problems()).images
+    write_image_list(work / "images.jsonl", images["path"], map(labelled_file_name, images["source_id"]))
+    record = work / "shards" / "1-of-1.jsonl"
+    convert_images_shard(
+        images=work / "images.jsonl", folder=target, shard=1, shards=1, output=record, workers=1,
+        settings=settings["conversion"],
+    )  # fmt: skip
+    convert_labelled(quarantine=work / "quarantine.jsonl", shards=[record], output=target, settings=settings)
     documents = [load_coco(target / f"{split}.json") for split in SPLITS]
     joined = {key: [record for document in documents for record in document[key]] for key in ("images", "annotations")}
     return joined, [image for root in unlabelled for image in convert_folder(root, work)]

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conversion_samples import convert_shards
 from PIL import Image
 
 from d2rnet.data import coco
 from d2rnet.data.convert_labelled import convert_labelled
+from d2rnet.data.image_lists import labelled_file_name
+from d2rnet.data.sources import labelled_source
 from d2rnet.errors import DatasetError
+from d2rnet.problems import Problems
 from d2rnet.settings import complete
 
 SHARED = Path(os.environ.get("D2RNET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
@@ -42,7 +46,7 @@ def root(tmp_path):
     return root
 
 
-def convert(root, tmp_path, *, quarantined=(), name="labelled", max_bad_fraction=0.0, **labelled):
+def convert(root, tmp_path, *, quarantined=(), name="labelled", max_bad_fraction=0.0, shards=2, **labelled):
     quarantine = tmp_path / "quarantine.jsonl"
     quarantine.write_text("".join(json.dumps({"path": str(path), "reason": "test"}) + "\n" for path in quarantined))
     settings = complete(
@@ -53,7 +57,11 @@ def convert(root, tmp_path, *, quarantined=(), name="labelled", max_bad_fraction
         "data",
     )
     output = tmp_path / name
-    convert_labelled(quarantine=quarantine, output=output, workers=1, settings=settings)
+    images = labelled_source(settings["labelled"]["source"]).read_table(settings["labelled"], Problems()).images
+    images = images[~images["path"].isin([str(path) for path in quarantined])]
+    jobs = dict(zip(images["path"], map(labelled_file_name, images["source_id"]), strict=True))
+    records = convert_shards(jobs, output, settings["conversion"], shards=shards)
+    convert_labelled(quarantine=quarantine, shards=records, output=output, settings=settings)
     return {split: coco.load_coco(output / f"{split}.json") for split in ("train", "val", "test")}
 
 
@@ -115,6 +123,17 @@ def test_second_run_gives_the_same_bytes_and_converts_nothing(root, tmp_path):
     convert(root, tmp_path)
     assert {file: file.read_bytes() for file in before} == before
     assert (tmp_path / "labelled" / "images" / "t0.png").stat().st_mtime_ns == written
+
+
+def test_any_number_of_shards_gives_the_same_files(root, tmp_path):
+    written = []
+    for shards in (1, 3, 16):  # more shards than images, too
+        convert(root, tmp_path, name=f"in_{shards}", shards=shards)
+        folder = tmp_path / f"in_{shards}"
+        files = [*folder.glob("[!r]*.json"), *folder.rglob("*.png")]  # run.json apart
+        written.append({path.relative_to(folder): path.read_bytes() for path in files})
+    assert len(written[0]) == 4 + 8
+    assert written[0] == written[1] == written[2]
 
 
 def test_sources_are_not_written_to(root, tmp_path):

@@ -9,15 +9,20 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from conversion_samples import convert_shards
 
 from d2rnet.data import convert_unlabelled as module
 from d2rnet.data.categories import CATEGORY_IDS
 from d2rnet.data.coco import category_names, load_coco
 from d2rnet.data.convert_unlabelled import assert_patients_disjoint, convert_unlabelled
+from d2rnet.data.image_lists import unlabelled_file_name
+from d2rnet.data.input_checks import leave_out_quarantined
 from d2rnet.data.leakage import LABELLED_IMAGE, REASONS
-from d2rnet.data.unlabelled_images import assert_no_shared_images
+from d2rnet.data.sources import labelled_source
+from d2rnet.data.unlabelled_images import assert_no_shared_images, leave_out_overlaps, read_sources
 from d2rnet.errors import DatasetError
 from d2rnet.io import read_json, read_jsonl
+from d2rnet.problems import Problems
 from d2rnet.settings import default_settings, merge
 
 
@@ -76,8 +81,21 @@ class Cohort:
         quarantine = self.root / "quarantine.jsonl"
         quarantine.write_text("".join(json.dumps(record) + "\n" for record in self.quarantine))
         output = self.root / "resources"
-        convert_unlabelled(quarantine=quarantine, output=output, workers=1, settings=self.settings(**changes))
+        settings = self.settings(**changes)
+        records = convert_shards(self.jobs(quarantine, settings), output, settings["conversion"])
+        convert_unlabelled(quarantine=quarantine, shards=records, output=output, settings=settings)
         return output
+
+    def jobs(self, quarantine: Path, settings: dict[str, Any]) -> dict[str, str]:
+        """What verify_inputs lists: file -> PNG; nothing where the tables are wrong."""
+        problems = Problems()
+        labelled = labelled_source(settings["labelled"]["source"]).read_table(settings["labelled"], Problems()).images
+        images = read_sources(settings, problems).images
+        if len(problems):
+            return {}
+        images = leave_out_overlaps(images, labelled, {})
+        images = leave_out_quarantined(images, images["file"], quarantine, {})
+        return dict(zip(images["file"], map(unlabelled_file_name, images["source_id"]), strict=True))
 
 
 @pytest.fixture

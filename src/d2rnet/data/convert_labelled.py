@@ -1,15 +1,14 @@
-"""convert-labelled: the labelled source becomes 8-bit PNG files and three COCO json files.
+"""convert-labelled: the labelled source becomes three COCO json files.
 
-Reads the source of ``data.labelled`` and ``quarantine.jsonl`` of verify-inputs. Writes ``{train,val,test}.json``,
-``images/*.png``, ``images/manifest.jsonl`` (what is converted already: a second run does the rest), ``counts.json``,
-``run.json`` and ``data_card.md``.
+Reads the source of ``data.labelled``, ``quarantine.jsonl`` of verify-inputs and the records of convert-images-shard, which has
+written the PNG files. Writes ``{train,val,test}.json``, ``counts.json``, ``run.json`` and ``data_card.md``.
 Frames: source boxes are in pixels of the original radiograph (``source_height``, ``source_width``); COCO boxes are in pixels
 of the converted PNG (``height``, ``width``).
 """
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from d2rnet.data.box_tables import CORNERS, check_boxes
 from d2rnet.data.categories import CATEGORY_IDS
 from d2rnet.data.coco import Coco, assert_disjoint, write_coco, xyxy_to_xywh
 from d2rnet.data.consensus import fuse_readers
-from d2rnet.data.image_conversion import ConversionJob, convert_images
+from d2rnet.data.image_conversion import ConversionJob
+from d2rnet.data.image_lists import labelled_file_name
+from d2rnet.data.image_shards import SIZES, join_shards
 from d2rnet.data.input_checks import leave_out_quarantined
 from d2rnet.data.sources import labelled_source
 from d2rnet.data.splits import three_way_split, validation_split
@@ -37,20 +38,21 @@ log = logging.getLogger(__name__)
 STAGE = "convert-labelled"
 SPLITS = ("train", "val", "test")
 SAME_ASPECT = 0.02  # relative difference of height / width that rounding can make
-FRAME_COLUMNS = ("height", "width", "source_height", "source_width")
+FRAME_COLUMNS = SIZES
 
 
-def convert_labelled(*, quarantine: Path, output: Path, workers: int, settings: Settings) -> None:
+def convert_labelled(*, quarantine: Path, shards: Sequence[Path], output: Path, settings: Settings) -> None:
     """Convert the labelled source.
 
     Args:
         quarantine: JSON lines with ``path`` and ``reason`` of images to leave out.
-        output: folder for the json files and ``images/``.
-        workers: processes for the pixels.
+        shards: records of convert-images-shard, all of them.
+        output: folder for the json files; that of ``images/``.
         settings: section ``data``.
 
     Raises:
-        DatasetError: a table is broken, a box is wrong, too many images are unreadable, or a split would be empty.
+        DatasetError: a table is broken, a box is wrong, too many images are unreadable, a shard is missing, or a split would
+            be empty.
     """
     labelled = settings["labelled"]
     problems = Problems()
@@ -59,7 +61,7 @@ def convert_labelled(*, quarantine: Path, output: Path, workers: int, settings: 
     problems.raise_if_any(details=details)
     counts: dict[str, Any] = {"source": dict(table.counts), "images_in": len(table.images)}
     images = leave_out_quarantined(table.images, table.images["path"], quarantine, counts).reset_index(drop=True)
-    images = _convert(images, output / "images", workers, settings["conversion"], counts, problems)
+    images = _with_frames(images, shards, output, settings["conversion"], counts, problems)
     documents, table_counts = build_coco(LabelledTable(images, table.boxes), labelled, problems)
     problems.raise_if_any(details=details)
     counts |= table_counts
@@ -76,24 +78,24 @@ def convert_labelled(*, quarantine: Path, output: Path, workers: int, settings: 
     write_card(output)
 
 
-def _convert(
-    images: pd.DataFrame, folder: Path, workers: int, conversion: Settings, counts: dict[str, Any], problems: Problems
+def _with_frames(
+    images: pd.DataFrame,
+    shards: Sequence[Path],
+    folder: Path,
+    conversion: Settings,
+    counts: dict[str, Any],
+    problems: Problems,
 ) -> pd.DataFrame:
-    """Convert the pixels; return the readable images with FRAME_COLUMNS (a size the source states wins over the file's)."""
+    """Return the images that were readable with FRAME_COLUMNS (a size the source states wins over the file's)."""
     jobs = [
-        ConversionJob(source=Path(path), target=folder / f"{source_id}.png")
+        ConversionJob(source=Path(path), target=folder / labelled_file_name(source_id))
         for source_id, path in zip(images["source_id"], images["path"], strict=True)
     ]
-    results = convert_images(
-        jobs, max_side_px=conversion["max_side_px"], workers=workers, max_bad_fraction=conversion["max_bad_fraction"],
-        manifest=folder / "manifest.jsonl",
-    )  # fmt: skip
+    results = join_shards(shards, jobs, folder, max_bad_fraction=conversion["max_bad_fraction"])
     frames = pd.DataFrame(
         [[getattr(result, name) for name in FRAME_COLUMNS] for result in results], columns=list(FRAME_COLUMNS)
     )
     readable = np.array([result.reason is None for result in results], dtype=bool)
-    for result in (result for result in results if result.reason is not None):
-        log.warning("%s: unreadable, left out: %s", result.job.source, result.reason)
     counts["images_unreadable"] = int((~readable).sum())
     stated = (images["source_height"] > 0).to_numpy()
     _note_swapped_sizes(images[stated & readable], frames[stated & readable], problems)
@@ -179,7 +181,7 @@ def assign_splits(images: pd.DataFrame, labelled: Settings) -> list[str]:
 
 
 def _image_record(row: Mapping[str, Any]) -> dict[str, Any]:
-    record = {"id": row["id"], "file_name": f"images/{row['source_id']}.png"}
+    record = {"id": row["id"], "file_name": labelled_file_name(row["source_id"])}
     record |= {name: row[name] for name in FRAME_COLUMNS}
     record |= {"source_id": row["source_id"], "split": row["split"]}
     return record | ({"subject_id": row["subject_id"]} if row["subject_id"] else {})

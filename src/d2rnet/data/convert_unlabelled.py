@@ -1,19 +1,18 @@
 """convert_unlabelled: the report source's images (and extra unlabelled folders) as COCO json and PNG, its reports as a table.
 
-Reads: the sources ``data.reports`` and ``data.extra_unlabelled``, the image list of ``data.labelled`` (to prove that no
-labelled test image is among them), quarantine.jsonl of verify_inputs. Writes, into the output folder:
+Reads: the records of convert-images-shard, which has written the PNG files, the sources ``data.reports`` and
+``data.extra_unlabelled``, the image list of ``data.labelled`` (to prove that no labelled test image is among them),
+quarantine.jsonl of verify_inputs. Writes, into the output folder:
 
 * ``unlabelled.json``: COCO without annotations. Beside the usual keys an image has ``source_height, source_width``
   (its file's own size, pixels), ``source_id, study_id, subject_id, view, split, has_report`` and ``source_path``, the
   original file relative to ``data.reports.root`` (null for extra unlabelled images);
-* ``unlabelled_images/<2 hex digits>/<source_id>.png``, spread over 256 folders by a hash of the id;
 * ``reports.jsonl``: ``subject_id, study_id, split, section, report, images`` (source_ids), one study with text a line;
 * ``convert_unlabelled/{counts.json,run.json,data_card.md,unreadable_reports.jsonl}``.
 """
 
-import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,11 @@ import pandas as pd
 from d2rnet.cards import write_card
 from d2rnet.data.annotation_file import SPLITS
 from d2rnet.data.coco import write_coco
-from d2rnet.data.image_conversion import ConversionJob, convert_images
+from d2rnet.data.image_conversion import ConversionJob
+from d2rnet.data.image_lists import unlabelled_file_name
+from d2rnet.data.image_shards import SIZES, join_shards
 from d2rnet.data.input_checks import leave_out_quarantined
-from d2rnet.data.sources import report_source
+from d2rnet.data.sources import labelled_source, report_source
 from d2rnet.data.unlabelled_images import leave_out_overlaps, read_sources
 from d2rnet.errors import DatasetError
 from d2rnet.io import write_json, write_jsonl
@@ -34,25 +35,24 @@ from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
-IMAGE_FOLDER = "unlabelled_images"
 RECORD_KEYS = (
     "id", "file_name", "height", "width", "source_height", "source_width", "source_id", "source_path", "study_id",
     "subject_id", "view", "split", "has_report",
 )  # fmt: skip
 
 
-def convert_unlabelled(*, quarantine: Path, output: Path, workers: int, settings: Settings) -> None:
+def convert_unlabelled(*, quarantine: Path, shards: Sequence[Path], output: Path, settings: Settings) -> None:
     """Convert the report source and the extra unlabelled folders.
 
     Args:
         quarantine: images to leave out, JSON lines with ``path`` (written by verify_inputs).
+        shards: records of convert-images-shard, all of them.
         output: folder of unlabelled.json; the rest goes below it.
-        workers: processes that convert images.
         settings: the section ``data``.
 
     Raises:
-        DatasetError: the tables are wrong, too many images or reports are unreadable, a patient is in two splits, a labelled
-            test image would be trained on, or nothing is left.
+        DatasetError: the tables are wrong, too many images or reports are unreadable, a shard is missing, a patient is in two
+            splits, a labelled test image would be trained on, or nothing is left.
         ConfigError: a source is unknown, or no image has a wanted view.
     """
     folder = output / "convert_unlabelled"
@@ -62,9 +62,12 @@ def convert_unlabelled(*, quarantine: Path, output: Path, workers: int, settings
     counts: dict[str, Any] = dict(sources.counts)
     _check_unreadable_reports(sources.unreadable_reports, sources.n_studies, settings["conversion"]["max_bad_fraction"])
     write_jsonl(folder / "unreadable_reports.jsonl", sources.unreadable_reports)
-    images = leave_out_overlaps(sources.images, settings["labelled"], counts)
+    labelled = settings["labelled"]
+    # what is wrong with the labelled tables is for verify_inputs and convert_labelled to say
+    labelled_images = labelled_source(labelled["source"]).read_table(labelled, Problems()).images
+    images = leave_out_overlaps(sources.images, labelled_images, counts)
     images = leave_out_quarantined(images, images["file"], quarantine, counts)
-    images = _convert(images, output, workers, settings["conversion"], counts)
+    images = _with_frames(images, shards, output, settings["conversion"], counts)
     reports = _with_images(sources.reports, images, counts)
     images["has_report"] = images["study_id"].isin(reports["study_id"]) & images["source_path"].notna()
     assert_patients_disjoint(images, reports)
@@ -108,22 +111,15 @@ def _check_unreadable_reports(unreadable: list[dict[str, str]], n_studies: int, 
         )
 
 
-def _convert(images: pd.DataFrame, output: Path, workers: int, conversion: Settings, counts: dict[str, Any]) -> pd.DataFrame:
-    """Convert the pixels; return the readable images with file_name and their sizes before and after."""
-    names = [f"{IMAGE_FOLDER}/{_hash_folder(source_id)}/{source_id}.png" for source_id in images["source_id"]]
-    results = convert_images(
-        [ConversionJob(Path(file), output / name) for file, name in zip(images["file"], names, strict=True)],
-        max_side_px=conversion["max_side_px"],
-        workers=workers,
-        max_bad_fraction=conversion["max_bad_fraction"],
-        manifest=output / IMAGE_FOLDER / "manifest.jsonl",
-    )
-    for result in results:
-        if result.reason is not None:
-            log.warning("%s: unreadable, left out: %s", result.job.source, result.reason)
+def _with_frames(
+    images: pd.DataFrame, shards: Sequence[Path], output: Path, conversion: Settings, counts: dict[str, Any]
+) -> pd.DataFrame:
+    """Return the images that were readable with file_name and their sizes before and after the conversion."""
+    names = [unlabelled_file_name(source_id) for source_id in images["source_id"]]
+    jobs = [ConversionJob(Path(file), output / name) for file, name in zip(images["file"], names, strict=True)]
+    results = join_shards(shards, jobs, output, max_bad_fraction=conversion["max_bad_fraction"])
     stated = images[["source_height", "source_width"]].to_numpy()
-    columns = ("height", "width", "source_height", "source_width")
-    sizes = pd.DataFrame({column: [getattr(result, column) for result in results] for column in columns}, index=images.index)
+    sizes = pd.DataFrame({column: [getattr(result, column) for result in results] for column in SIZES}, index=images.index)
     readable = pd.Series([result.reason is None for result in results], index=images.index, dtype=bool)
     other = readable & (stated[:, 0] > 0) & (sizes[["source_height", "source_width"]].to_numpy() != stated).any(axis=1)
     counts["images_unreadable"] = int((~readable).sum())
@@ -135,10 +131,6 @@ def _convert(images: pd.DataFrame, output: Path, workers: int, conversion: Setti
             "data.reports: no readable image is left to convert. Check data.reports.root and the quarantine list."
         )
     return images.assign(file_name=names, **dict(sizes.items()))[readable].reset_index(drop=True)
-
-
-def _hash_folder(source_id: str) -> str:
-    return hashlib.md5(source_id.encode(), usedforsecurity=False).hexdigest()[:2]
 
 
 def _with_images(reports: pd.DataFrame, images: pd.DataFrame, counts: dict[str, Any]) -> pd.DataFrame:

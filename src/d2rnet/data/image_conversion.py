@@ -76,7 +76,13 @@ class _Done:
 
 
 def convert_images(
-    jobs: Sequence[ConversionJob], *, max_side_px: int, workers: int, max_bad_fraction: float, manifest: Path
+    jobs: Sequence[ConversionJob],
+    *,
+    max_side_px: int,
+    workers: int,
+    max_bad_fraction: float,
+    manifest: Path,
+    total: int | None = None,
 ) -> list[ConversionResult]:
     """Convert radiographs to 8-bit PNG.
 
@@ -85,7 +91,9 @@ def convert_images(
         max_side_px: longer side of the PNG, pixels; smaller images are not enlarged.
         workers: processes.
         max_bad_fraction: share of unreadable sources, 0 to 1, above which the conversion stops.
-        manifest: JSON lines file to resume from; made if missing.
+        manifest: JSON lines file to resume from; made if missing. Others beside it whose names end in ``.manifest.jsonl`` are
+            read too: those of the same images in another number of shards.
+        total: number of images that ``max_bad_fraction`` is a share of, where ``jobs`` is a part of them.
 
     Returns:
         One result a job, in the order of the jobs.
@@ -100,8 +108,8 @@ def convert_images(
     manifest.parent.mkdir(parents=True, exist_ok=True)
     with hold_lock(manifest.with_name(f"{manifest.name}.lock"), what=manifest, doing="converting these images"):
         _remove_leftovers(jobs)
-        known = _read_manifest(manifest, max_side_px)
-        return _convert_all(jobs, known, manifest, max_side_px, workers, max_bad_fraction)
+        known = _read_manifests(manifest, max_side_px, {str(job.target) for job in jobs})
+        return _convert_all(jobs, known, manifest, max_side_px, workers, max_bad_fraction, total or len(jobs))
 
 
 def _convert_all(
@@ -111,6 +119,7 @@ def _convert_all(
     max_side_px: int,
     workers: int,
     max_bad_fraction: float,
+    total: int,
 ) -> list[ConversionResult]:
     results: list[ConversionResult] = []
     counts: Counter[str] = Counter()
@@ -122,7 +131,7 @@ def _convert_all(
             if done is None:
                 counts["unreadable"] += 1
                 results.append(ConversionResult(job, 0, 0, 0, 0, reason))
-                _check_bad(results, counts["unreadable"], len(jobs), max_bad_fraction)
+                check_bad(results, counts["unreadable"], total, max_bad_fraction)
                 continue
             if done != known.get(str(job.target)):
                 line = {"recipe": RECIPE, "max_side_px": max_side_px, **asdict(done)}
@@ -191,8 +200,18 @@ def _check_targets(jobs: Sequence[ConversionJob]) -> None:
         )
 
 
-def _check_bad(results: Sequence[ConversionResult], bad: int, total: int, max_bad_fraction: float) -> None:
-    """Raise as soon as more images are unreadable than the whole set may have."""
+def check_bad(results: Sequence[ConversionResult], bad: int, total: int, max_bad_fraction: float) -> None:
+    """Raise as soon as more images are unreadable than the whole set may have.
+
+    Args:
+        results: those known so far.
+        bad: how many of them are of unreadable images.
+        total: images of the whole set.
+        max_bad_fraction: share of it that may be unreadable, 0 to 1.
+
+    Raises:
+        DatasetError: more are; names the first ten.
+    """
     if bad <= max_bad_fraction * total:
         return
     reasons = [result.reason for result in results if result.reason is not None][:SHOWN_BAD]
@@ -204,22 +223,30 @@ def _check_bad(results: Sequence[ConversionResult], bad: int, total: int, max_ba
 
 
 def _remove_leftovers(jobs: Sequence[ConversionJob]) -> None:
-    """Remove temporary files that a killed conversion left in the target folders."""
-    leftovers = [path for folder in {job.target.parent for job in jobs} for path in folder.glob(".*.part.png")]
+    """Remove temporary files that a killed conversion left; those of other shards, which may be running, stay."""
+    own = {job.target.with_suffix("") for job in jobs}
+    parts = [path for folder in {job.target.parent for job in jobs} for path in folder.glob(".*.part.png")]
+    leftovers = [path for path in parts if path.parent / path.name[1:].rsplit(".", 3)[0] in own]  # .<stem>.<random>.part.png
     for path in leftovers:
         path.unlink(missing_ok=True)
     if leftovers:
         log.info("removed %d unfinished PNG(s) of an interrupted run", len(leftovers))
 
 
-def _read_manifest(manifest: Path, max_side_px: int) -> dict[str, _Done]:
-    """Return the lines that hold for this size and recipe, by target; end a torn last line so that appending is safe.
+def _read_manifests(manifest: Path, max_side_px: int, wanted: set[str]) -> dict[str, _Done]:
+    """Return the lines of all manifests that hold for this size and recipe, by target; the newest manifest counts most."""
+    known: dict[str, _Done] = {}
+    found = [path for path in {manifest, *manifest.parent.glob("*.manifest.jsonl")} if path.exists()]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns):
+        _read_manifest(path, max_side_px, wanted, known, is_own=path == manifest)
+    return known
+
+
+def _read_manifest(manifest: Path, max_side_px: int, wanted: set[str], known: dict[str, _Done], *, is_own: bool) -> None:
+    """Take the lines of one manifest into ``known``; end a torn last line of one's own so that appending is safe.
 
     A line that cannot be read costs no more than converting its image again, so it is counted, not an error.
     """
-    known: dict[str, _Done] = {}
-    if not manifest.exists():
-        return known
     torn = 0
     last = "\n"
     with manifest.open(encoding="utf-8", errors="replace") as stream:
@@ -229,13 +256,12 @@ def _read_manifest(manifest: Path, max_side_px: int) -> dict[str, _Done]:
                 holds = (line.pop("recipe"), line.pop("max_side_px")) == (RECIPE, max_side_px)
                 done = _Done(**line)
                 known.pop(done.target, None)  # the last line of a target counts, whatever its size
-                if holds:
+                if holds and done.target in wanted:
                     known[done.target] = done
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 torn += 1
-    if not last.endswith("\n"):
+    if is_own and not last.endswith("\n"):
         with manifest.open("a", encoding="utf-8") as stream:
             stream.write("\n")
     if torn:
         log.warning("%s: %d unreadable line(s), left by an interrupted run; their images are converted again", manifest, torn)
-    return known

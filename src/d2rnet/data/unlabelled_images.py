@@ -5,6 +5,7 @@ Used by convert_unlabelled; nothing is written.
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from d2rnet.data.leakage import check_leakage, count_reasons, overlaps
-from d2rnet.data.sources import labelled_source, report_source, unlabelled_source
+from d2rnet.data.sources import report_source, unlabelled_source
 from d2rnet.data.tables import ReportTable
 from d2rnet.problems import Problems
 from d2rnet.settings import Settings
@@ -49,14 +50,24 @@ def read_sources(settings: Settings, problems: Problems) -> UnlabelledSources:
         settings: the section ``data``.
         problems: grows by whatever is wrong with the tables.
     """
-    section = settings["reports"]
-    table = report_source(section["source"]).read_table(section, problems)
+    tables = [report_source(settings["reports"]["source"]).read_table(settings["reports"], problems)]
+    tables += [unlabelled_source(extra["source"]).read_table(extra, problems) for extra in settings["extra_unlabelled"]]
+    return join_sources(tables, settings)
+
+
+def join_sources(tables: Sequence[ReportTable], settings: Settings) -> UnlabelledSources:
+    """Join the report source and the extra unlabelled folders.
+
+    Args:
+        tables: of ``data.reports``, then of each part of ``data.extra_unlabelled``.
+        settings: the section ``data``.
+    """
+    section, table = settings["reports"], tables[0]
     own = _with_own_ids(table).assign(source_path=table.images["path"], origin="reports")
     own["file"] = [os.path.join(section["root"], path) for path in own["path"]]  # noqa: PTH118 - 377,110 rows
     counts: dict[str, Any] = {"source": section["source"], "from_reports": dict(sorted(table.counts.items()))}
     parts = [own]
-    for number, extra in enumerate(settings["extra_unlabelled"]):
-        found = unlabelled_source(extra["source"]).read_table(extra, problems)
+    for number, (extra, found) in enumerate(zip(settings["extra_unlabelled"], tables[1:], strict=True)):
         ids = {key: f"extra{number + 1}_" + found.images[key] for key in ("source_id", "study_id", "subject_id")}
         files = [str(Path(extra["root"], path)) for path in found.images["path"]]
         parts.append(_with_own_ids(found).assign(**ids, source_path=None, file=files, origin=f"extra_unlabelled[{number}]"))
@@ -72,23 +83,21 @@ def _with_own_ids(table: ReportTable) -> pd.DataFrame:
     return table.images.assign(name=table.images["source_id"], patient=table.images["subject_id"])
 
 
-def leave_out_overlaps(images: pd.DataFrame, labelled: Settings, counts: dict[str, Any]) -> pd.DataFrame:
+def leave_out_overlaps(images: pd.DataFrame, labelled: pd.DataFrame, counts: dict[str, Any]) -> pd.DataFrame:
     """Drop the extra images that belong to the labelled or the report source, then prove that no labelled test image is left.
 
     A labelled image without an official split may end up in the test split, so it counts as one.
 
     Args:
         images: images of :class:`UnlabelledSources`.
-        labelled: section ``data.labelled``.
+        labelled: columns ``source_id, path, split, subject_id`` of the labelled images.
         counts: grows by ``extra_images_left_out``, by reason.
 
     Raises:
         DatasetError: a labelled test image is among the ``train`` or ``val`` images of the report source; the first ten are
             named.
     """
-    # what is wrong with the labelled tables is for verify_inputs and convert_labelled to say
-    table = labelled_source(labelled["source"]).read_table(labelled, Problems()).images
-    table = table.assign(file=table["path"].astype(str))
+    table = labelled.assign(file=labelled["path"].astype(str))
     is_extra = images["source_path"].isna()
     reasons = overlaps(images[is_extra], table, images[~is_extra])
     counts["extra_images_left_out"] = count_reasons(reasons)

@@ -1,9 +1,10 @@
 """verify_inputs: check every configured root, table, count and image header before anything costly runs.
 
 Reads: the sources of ``data``; nothing is written to them. Writes, into the output folder: summary.json (counts),
-quarantine.jsonl (images to leave out: ``path, source, source_id, reason``), run.json, unreadable_reports.jsonl and, always,
-problems.jsonl (empty if all is well). Problems are collected over all sources and end the run together; an unreadable image
-alone does not end it, unless they are more than ``data.conversion.max_bad_fraction`` of a source.
+quarantine.jsonl (images to leave out: ``path, source, source_id, reason``), run.json, unreadable_reports.jsonl, always
+problems.jsonl (empty if all is well) and, where all is well, the lists of images to convert (:mod:`d2rnet.data.image_lists`).
+Problems are collected over all sources and end the run together; an unreadable image alone does not end it, unless they are
+more than ``data.conversion.max_bad_fraction`` of a source.
 """
 
 import logging
@@ -16,6 +17,7 @@ import pandas as pd
 
 from d2rnet.data.box_tables import check_boxes
 from d2rnet.data.dicom import check_headers
+from d2rnet.data.image_lists import write_image_lists
 from d2rnet.data.input_checks import check_labelled, check_reports, check_required_files, unlike_release
 from d2rnet.data.leakage import check_leakage, count_reasons, overlaps
 from d2rnet.data.sources import LabelledSource, ReportSource, labelled_source, report_source, unlabelled_source
@@ -79,6 +81,7 @@ def verify_inputs(*, output: Path, workers: int, settings: Settings) -> None:
         _check_across(sources, problems)
     _write_results(sources, problems, output, settings)
     problems.raise_if_any(details=output / "problems.jsonl")
+    _write_image_lists(sources, output, settings)
     log.info(
         "verify-inputs: nothing wrong; %d sources, %d images, %d unreadable, %d extra ones that another source has",
         len(sources), *(sum(counted) for counted in zip(*map(_sizes, sources), strict=True)),
@@ -221,6 +224,14 @@ def _write_results(sources: list[Source], problems: Problems, output: Path, sett
     write_jsonl(output / "unreadable_reports.jsonl", unreadable)
     write_json(output / "summary.json", counts)
     write_run_record(output / "run.json", command="verify-inputs", settings=settings, counts=counts)
+
+
+def _write_image_lists(sources: list[Source], output: Path, settings: Settings) -> None:
+    """Write what convert-images-shard reads; the tables are there, since nothing is wrong."""
+    labelled = sources[0].table
+    reports = [source.table for source in sources[1:] if isinstance(source.table, ReportTable)]
+    assert isinstance(labelled, LabelledTable)
+    write_image_lists(output, quarantine=output / "quarantine.jsonl", labelled=labelled, reports=reports, settings=settings)
 
 
 def _check_unreadable(sources: list[Source], max_bad_fraction: float, problems: Problems) -> None:

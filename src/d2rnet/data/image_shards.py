@@ -1,0 +1,115 @@
+"""convert-images-shard: one run of the images of a list becomes 8-bit PNG; the records of all shards are joined later.
+
+Reads: a list of verify_inputs and the radiographs it names. Writes: the PNG files; the record of the shard, JSON lines
+``source, file_name, height, width, source_height, source_width, reason`` (an unreadable image has sizes of 0 and a reason);
+beside it ``<shard>.run.json``, and ``<shard>.manifest.jsonl``, from which an interrupted conversion goes on.
+
+A shard is a contiguous run of the list, and an image is converted by itself, so any number of shards gives the same files.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from d2rnet.data.image_conversion import ConversionJob, ConversionResult, check_bad, convert_images
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.io import read_jsonl, write_jsonl
+from d2rnet.provenance import write_run_record
+from d2rnet.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SIZES = ("height", "width", "source_height", "source_width")
+_REMEDY = "Give every shard of one run of convert-images-shard, each once, or convert them again."
+
+
+def convert_images_shard(
+    *, images: Path, folder: Path, shard: int, shards: int, output: Path, workers: int, settings: Settings
+) -> None:
+    """Convert one shard of a list of images.
+
+    Args:
+        images: list of verify_inputs.
+        folder: folder that ``file_name`` is relative to.
+        shard: which shard, 1 to ``shards``.
+        shards: number of shards.
+        output: record of the shard.
+        workers: processes.
+        settings: section ``data.conversion``.
+
+    Raises:
+        ConfigError: no such shard.
+        DatasetError: the list is damaged, or this shard alone has more unreadable images than the whole list may have.
+    """
+    if not 1 <= shard <= shards:
+        raise ConfigError(f"--shard {shard} --shards {shards}: expected a shard from 1 to {shards}.")
+    listed = list(read_jsonl(images))
+    first, last = (len(listed) * place // shards for place in (shard - 1, shard))
+    log.info("shard %d of %d: %d of %d images", shard, shards, last - first, len(listed))
+    try:
+        jobs = [ConversionJob(Path(record["source"]), folder / record["file_name"]) for record in listed]
+    except KeyError as error:
+        raise DatasetError(f"{images}: a line lacks {error}; expected a list of verify-inputs. Run that again.") from error
+    results = convert_images(
+        jobs[first:last],
+        max_side_px=settings["max_side_px"],
+        workers=workers,
+        max_bad_fraction=settings["max_bad_fraction"],
+        manifest=output.with_suffix(".manifest.jsonl"),
+        total=len(jobs),
+    )
+    write_jsonl(output, (_record(result, folder) for result in results))
+    counts = {"images": len(results), "unreadable": sum(result.reason is not None for result in results)}
+    write_run_record(
+        output.with_suffix(".run.json"),
+        command="convert-images-shard",
+        settings=settings,
+        inputs={"images": images},
+        counts={**counts, "listed": len(jobs), "shard": shard, "shards": shards},
+    )
+
+
+def _record(result: ConversionResult, folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = {"source": str(result.job.source), "file_name": str(result.job.target.relative_to(folder))}
+    return record | {name: getattr(result, name) for name in SIZES} | {"reason": result.reason}
+
+
+def join_shards(
+    shards: Sequence[Path], jobs: Sequence[ConversionJob], folder: Path, *, max_bad_fraction: float
+) -> list[ConversionResult]:
+    """Return the result of each job from the records of all shards; their number and order do not matter.
+
+    Args:
+        shards: records of :func:`convert_images_shard`.
+        jobs: what should have been converted.
+        folder: folder that ``file_name`` is relative to.
+        max_bad_fraction: share of unreadable images, 0 to 1, above which this stops.
+
+    Raises:
+        DatasetError: the shards are not of just these images, or too many images are unreadable.
+        FileNotFoundError: a record is missing.
+    """
+    records: dict[tuple[Path, Path], dict[str, Any]] = {}
+    for path in shards:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; expected the record of a shard. {_REMEDY}")
+        for record in read_jsonl(path):
+            try:
+                key = (Path(record["source"]), folder / record["file_name"])
+                records[key] = {name: record[name] for name in (*SIZES, "reason")}
+            except KeyError as error:
+                raise DatasetError(f"{path}: a line lacks {error}; expected the record of a shard. {_REMEDY}") from error
+    lost = [job for job in jobs if (job.source, job.target) not in records]
+    if lost or len(records) != len(jobs):
+        shown = f", the first {lost[0].source}" if lost else ""
+        raise DatasetError(
+            f"convert images: {len(lost)} of {len(jobs)} images are in none of {len(shards)} shard(s){shown}, and "
+            f"{len(records) - len(jobs) + len(lost)} in the shards are not in the tables. {_REMEDY}"
+        )
+    results = [ConversionResult(job, **records[job.source, job.target]) for job in jobs]
+    unreadable = [result for result in results if result.reason is not None]
+    check_bad(results, len(unreadable), len(results), max_bad_fraction)
+    for result in unreadable:
+        log.warning("%s: unreadable, left out: %s", result.job.source, result.reason)
+    return results
