@@ -135,7 +135,7 @@ def test_cells_of_other_studies_are_refused(inputs: dict[str, Any], tmp_path: Pa
     with pytest.raises(DatasetError, match=r"its 1 entries are not those of a split of .*annotation.json"):
         ablation(**(inputs | {"cells": [tmp_path / "full" / "seed_2"]}))
     with pytest.raises(ConfigError, match=r"expected a folder <arm>/seed_<n>, with an arm of the design \(base, full\)"):
-        ablation(**(inputs | {"cells": [tmp_path / "fulll" / "seed_2"]}))
+        ablation(**(inputs | {"cells": [tmp_path / "other" / "seed_2"]}))
     write_jsonl(tmp_path / "nearest.jsonl", [{"id": "a", "reference": "", "hypothesis": HEART}])
     write_cell(tmp_path / "full" / "seed_2", REFERENCES, 1)
     with pytest.raises(DatasetError, match=r"nearest.jsonl: 3 of 4 entries have no report: b, c, d"):

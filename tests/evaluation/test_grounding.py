@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from d2rnet.errors import DatasetError
-from d2rnet.evaluation.grounding import grounding_score, read_demo_truth
-from d2rnet.io import write_jsonl
+from d2rnet.evaluation.grounding import grounding_score
 
 ENTRIES = {
     "a": {"boxes": [[0, 0, 10, 10], [50, 50, 20, 20]], "labels": ["Cardiomegaly", "Nodule/Mass"]},
@@ -83,14 +82,3 @@ def test_boxes_and_ids_of_another_run_are_refused():
         grounding_score([report("zz", ("a nodule .", 0))], ENTRIES, TRUTH)
     with pytest.raises(DatasetError, match=r"attends to boxes \[2\] and 2; its entry has 2"):
         grounding_score([report("a", ("a nodule .", 2))], ENTRIES, TRUTH)
-
-
-def test_demo_truth(tmp_path):
-    line = {"image_id": "x", "boxes": [{"class": "Edema", "bbox_xyxy": [1, 2, 3, 4], "side": "left"}]}
-    write_jsonl(tmp_path / "truth.jsonl", [line, {"image_id": "y", "boxes": []}])
-    assert read_demo_truth(tmp_path / "truth.jsonl") == {"x": [("Edema", [1, 2, 3, 4])], "y": []}
-    write_jsonl(tmp_path / "truth.jsonl", [{"image_id": "x"}])
-    with pytest.raises(DatasetError, match="line 1 has no 'boxes'"):
-        read_demo_truth(tmp_path / "truth.jsonl")
-    with pytest.raises(FileNotFoundError, match="make-demo-cohort"):
-        read_demo_truth(tmp_path / "absent.jsonl")

@@ -1,14 +1,14 @@
 """oracle_annotation: annotation.json with the true lesions in place of the pseudo boxes, the upper bound of any detector.
 
-Reads: annotation.json (one image an entry) and truth.jsonl of the demo cohort. Writes: annotation.json, run.json.
+Reads: annotation.json (one image an entry) and true boxes (truth.jsonl of the demo cohort). Writes: annotation.json, run.json.
 """
 
 import logging
 from pathlib import Path
 
 from d2rnet.data.annotation_file import Entry, load_annotation, write_annotation
+from d2rnet.data.true_boxes import TrueBoxes, read_true_boxes
 from d2rnet.errors import DatasetError
-from d2rnet.evaluation.grounding import TrueBox, read_demo_truth
 from d2rnet.provenance import write_run_record
 
 log = logging.getLogger(__name__)
@@ -19,14 +19,14 @@ def oracle_annotation(*, annotation: Path, truth: Path, output: Path) -> None:
 
     Args:
         annotation: annotation.json.
-        truth: truth.jsonl of make-demo-cohort.
+        truth: truth.jsonl of make-demo-cohort, or a COCO json of true boxes.
         output: folder for annotation.json and run.json.
 
     Raises:
         FileNotFoundError: a file is not there.
         DatasetError: an entry has several images, or no line in ``truth``.
     """
-    lesions = read_demo_truth(truth)
+    lesions = read_true_boxes(truth)
     splits = {
         split: [with_true_boxes(entry, lesions, source=annotation, truth=truth) for entry in entries]
         for split, entries in load_annotation(annotation).items()
@@ -44,7 +44,7 @@ def oracle_annotation(*, annotation: Path, truth: Path, output: Path) -> None:
     log.info("%d true boxes in %d entries: %s", boxes, entries, output / "annotation.json")
 
 
-def with_true_boxes(entry: Entry, lesions: dict[str, list[TrueBox]], *, source: Path, truth: Path) -> Entry:
+def with_true_boxes(entry: Entry, lesions: TrueBoxes, *, source: Path, truth: Path) -> Entry:
     """Return a copy of an entry with the true boxes of its image (xywh, original pixels).
 
     Raises:

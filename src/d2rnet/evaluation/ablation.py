@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.data.annotation_file import Entry, load_annotation
+from d2rnet.data.true_boxes import TrueBoxes, read_true_boxes
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.ablation_design import read_design
 from d2rnet.evaluation.ablation_table import METRICS, as_markdown, draw, make_document
 from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
-from d2rnet.evaluation.grounding import TrueBox, grounding_score, read_demo_truth
+from d2rnet.evaluation.grounding import grounding_score
 from d2rnet.evaluation.report_pairs import most_frequent
 from d2rnet.evaluation.systems import score_system, study_counts
 from d2rnet.io import read_json, read_jsonl, write_json, write_text
@@ -101,30 +102,16 @@ def ablation(
     entries = {"pseudo": {entry["id"]: entry for entry in splits[split]}}
     if oracle:
         entries["oracle"] = {entry["id"]: entry for entry in load_annotation(oracle[0])[split]}
-    counts = study_counts(
-        [str(entries["pseudo"][name]["study_id"]) for name in ids],
-        samples=settings["bootstrap_samples"],
-        seed=settings["bootstrap_seed"],
-    )
-    lesions = read_demo_truth(truth[0]) if truth else None
+    lesions = read_true_boxes(truth[0]) if truth else None
     vocabulary = load_vocabulary(order[0] / "vocabulary.json")
-    meteor, reason = open_meteor(settings["meteor"], timeout_seconds=settings["meteor_timeout_seconds"])
-    rows: dict[str, Arm] = {}
-    with ExitStack() as stack:
-        scorer = Scorer(stack.enter_context(meteor) if meteor else None, {"meteor": reason} if reason else {})
-        for folder in order:
-            name = folder.parent.name
-            arm = rows.setdefault(name, Arm(arms["arms"][name]["label"]))
-            arm.add(scorer, [reports[folder][entry] for entry in ids], counts, what=f"{name} {folder.name}")
-            arm.seconds.append(sum(line["train_seconds"] for line in read_jsonl(folder / "metrics.jsonl")))
-            _ground(arm, list(reports[folder].values()), entries[arms["arms"][name]["boxes"]], lesions)
-        for name, (label, texts) in _baselines(splits["train"], nearest, ids, vocabulary.protocol).items():
-            references = [reports[order[0]][entry]["reference"] for entry in ids]
-            answers = [{"reference": one, "hypothesis": text} for one, text in zip(references, texts, strict=True)]
-            rows.setdefault(name, Arm(label)).add(scorer, answers, counts, what=name)
+    baselines = _baselines(splits["train"], nearest, ids, vocabulary.protocol)
+    studies = [str(entries["pseudo"][name]["study_id"]) for name in ids]
+    rows, notes = _score(arms["arms"], reports, ids, studies, baselines, settings)
+    if lesions is not None:
+        _ground(rows, arms["arms"], reports, entries, lesions)
     protocol = {"text": vocabulary.protocol, "section": vocabulary.section, "split": split, "n": len(ids)}
     facts = {"seeds": len({folder.name for folder in order}), "machine": hardware()["processor"], "commit": _commit(order)}
-    document = make_document(rows, reference=arms["reference"], protocol=protocol, facts=facts, notes=scorer.notes)
+    document = make_document(rows, reference=arms["reference"], protocol=protocol, facts=facts, notes=notes)
     text = as_markdown(document)
     write_json(output / "ablation.json", document)
     write_text(output / "ablation.md", text)
@@ -135,9 +122,34 @@ def ablation(
         settings=settings,
         inputs={"annotation": annotation, "design": design, **{str(folder): folder / "reports.jsonl" for folder in order}},
         counts={"cells": len(order), "reports": len(ids)},
-        seeds={"bootstrap": settings["bootstrap_seed"]},
     )
     print(text, end="")
+
+
+def _score(
+    arms: Mapping[str, Any],
+    reports: Mapping[Path, Mapping[str, Mapping[str, Any]]],
+    ids: Sequence[str],
+    studies: Sequence[str],
+    baselines: Mapping[str, tuple[str, list[str]]],
+    settings: Mapping[str, Any],
+) -> tuple[dict[str, Arm], dict[str, str]]:
+    """Score every cell and baseline on the same resamples; return the rows, and why a metric has no value."""
+    counts = study_counts(studies, samples=settings["bootstrap_samples"], seed=settings["bootstrap_seed"])
+    meteor, reason = open_meteor(settings["meteor"], timeout_seconds=settings["meteor_timeout_seconds"])
+    rows: dict[str, Arm] = {}
+    with ExitStack() as stack:
+        scorer = Scorer(stack.enter_context(meteor) if meteor else None, {"meteor": reason} if reason else {})
+        for folder, lines in reports.items():
+            name = folder.parent.name
+            arm = rows.setdefault(name, Arm(arms[name]["label"]))
+            arm.add(scorer, [lines[entry] for entry in ids], counts, what=f"{name} {folder.name}")
+            arm.seconds.append(sum(line["train_seconds"] for line in read_jsonl(folder / "metrics.jsonl")))
+        references = [next(iter(reports.values()))[entry]["reference"] for entry in ids]
+        for name, (label, texts) in baselines.items():
+            answers = [{"reference": one, "hypothesis": text} for one, text in zip(references, texts, strict=True)]
+            rows.setdefault(name, Arm(label)).add(scorer, answers, counts, what=name)
+    return rows, scorer.notes
 
 
 def _place(folder: Path, arms: Mapping[str, Any]) -> int:
@@ -170,15 +182,17 @@ def _same_entries(
 
 
 def _ground(
-    arm: Arm,
-    reports: Sequence[Mapping[str, Any]],
-    entries: Mapping[str, Entry],
-    lesions: Mapping[str, Sequence[TrueBox]] | None,
+    rows: Mapping[str, Arm],
+    arms: Mapping[str, Any],
+    reports: Mapping[Path, Mapping[str, Mapping[str, Any]]],
+    entries: Mapping[str, Mapping[str, Entry]],
+    lesions: TrueBoxes,
 ) -> None:
-    """Add the grounding of one seed, if boxes were drawn and the model sees any."""
-    sees_boxes = any(sentence["attended"] is not None for report in reports for sentence in report["sentences"])
-    if lesions is not None and sees_boxes:
-        arm.grounding.append(grounding_score(reports, entries, lesions))
+    """Add the grounding of each cell whose model sees boxes."""
+    for folder, lines in reports.items():
+        name = folder.parent.name
+        if any(sentence["attended"] is not None for line in lines.values() for sentence in line["sentences"]):
+            rows[name].grounding.append(grounding_score(list(lines.values()), entries[arms[name]["boxes"]], lesions))
 
 
 def _baselines(

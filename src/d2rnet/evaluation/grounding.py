@@ -7,40 +7,17 @@ Shapes: K boxes an entry, G true boxes.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.data.true_boxes import TrueBox
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.mentions import named_classes
-from d2rnet.io import read_jsonl
 
 MIN_IOU = 0.5
-TrueBox = tuple[str, Sequence[float]]  # class name, xyxy in original pixels
 Row = tuple[float, float, bool, bool, bool]  # hit, random hit, any box would hit, a box is listed, the class is there
-
-
-def read_demo_truth(path: Path) -> dict[str, list[TrueBox]]:
-    """Read truth.jsonl of the demo cohort: image id -> class and xyxy box, original pixels, of each lesion.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DatasetError: a line lacks image_id or boxes.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; it is made by 'd2rnet make-demo-cohort'.")
-    truth: dict[str, list[TrueBox]] = {}
-    for number, record in enumerate(read_jsonl(path), start=1):
-        try:
-            truth[record["image_id"]] = [(box["class"], box["bbox_xyxy"]) for box in record["boxes"]]
-        except (KeyError, TypeError) as error:
-            raise DatasetError(
-                f"{path}: line {number} has no {error}; expected image_id and boxes with class and bbox_xyxy. "
-                "Make the file with 'd2rnet make-demo-cohort'."
-            ) from error
-    return truth
 
 
 def grounding_score(

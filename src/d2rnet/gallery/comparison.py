@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.data.annotation_file import Entry, load_annotation
+from d2rnet.data.true_boxes import read_true_boxes
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.compare import Comparison, Run, compare_runs
 from d2rnet.gallery.build import METRIC_NAMES, corpus_rows, write_gallery
 from d2rnet.gallery.studies import Answer, Sentence, Study, true_boxes_of
-from d2rnet.gallery.true_boxes import read_true_boxes
 from d2rnet.io import read_json, read_jsonl, sha256_file
 
 log = logging.getLogger(__name__)

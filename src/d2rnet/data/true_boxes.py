@@ -1,15 +1,17 @@
-"""True boxes of radiographs, to be drawn beside the pseudo boxes.
+"""True boxes of the report source's radiographs: to be drawn beside the pseudo boxes, or to judge what attends to them.
 
 Reads: truth.jsonl of the demo cohort, or a COCO json of this package (22 classes), such as one of convert-labelled.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from d2rnet.data.categories import CATEGORY_IDS, suggest_category
 from d2rnet.data.coco import annotations_by_image, category_names, images_by_id, load_coco, xywh_to_xyxy
 from d2rnet.errors import DatasetError
-from d2rnet.evaluation.grounding import TrueBox, read_demo_truth
+from d2rnet.io import read_jsonl
 
+TrueBox = tuple[str, Sequence[float]]  # class name, xyxy in original pixels
 TrueBoxes = dict[str, list[TrueBox]]
 
 
@@ -25,13 +27,26 @@ def read_true_boxes(path: Path) -> TrueBoxes:
         DatasetError: not of either format, or a class that is not one of the 22.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; evaluation.gallery.true_boxes names it.")
-    boxes = read_demo_truth(path) if path.suffix == ".jsonl" else _read_coco(path)
+        raise FileNotFoundError(f"{path}: no such file; expected truth.jsonl of make-demo-cohort, or a COCO json.")
+    boxes = _read_lines(path) if path.suffix == ".jsonl" else _read_coco(path)
     for name, found in boxes.items():
         for category, _ in found:
             if category not in CATEGORY_IDS:
                 raise DatasetError(f"{path}: image {name}: class '{category}'. {suggest_category(str(category))}")
     return boxes
+
+
+def _read_lines(path: Path) -> TrueBoxes:
+    truth: TrueBoxes = {}
+    for number, record in enumerate(read_jsonl(path), start=1):
+        try:
+            truth[record["image_id"]] = [(box["class"], box["bbox_xyxy"]) for box in record["boxes"]]
+        except (KeyError, TypeError) as error:
+            raise DatasetError(
+                f"{path}: line {number} has no {error}; expected image_id and boxes with class and bbox_xyxy. "
+                "Make the file with 'd2rnet make-demo-cohort'."
+            ) from error
+    return truth
 
 
 def _read_coco(path: Path) -> TrueBoxes:
