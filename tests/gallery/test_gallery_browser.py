@@ -1,0 +1,452 @@
+"""The page in real headless Chromium: every interaction, nothing from a network, nothing in the console."""
+
+from pathlib import Path
+
+import gallery_samples as samples
+import pytest
+
+from d2rnet.gallery import page as page_module
+from d2rnet.gallery.browser import chromium, find_chromium
+from d2rnet.gallery.build import write_gallery
+from d2rnet.gallery.studies import Answer, Study
+
+pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra 'test')")
+SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
+COUNT = 12
+
+# Text on a background of less than 4.5 : 1 (WCAG 2.1, 1.4.3), layers blended; pictures and what is switched off left out.
+LOW_CONTRAST = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number).concat(1).slice(0, 4);
+  const over = (top, under) => [0, 1, 2].map((i) => top[i] * top[3] + under[i] * (1 - top[3])).concat(1);
+  const light = (c) => c.slice(0, 3).map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const element = node.parentElement;
+    if (!node.data.trim() || !element.checkVisibility({ opacityProperty: true })) continue;
+    if (element.closest('script, option, :disabled, .dim')) continue;
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) layers.unshift(parse(getComputedStyle(e).backgroundColor));
+    const back = layers.reduce((under, top) => over(top, under), [255, 255, 255, 1]);
+    const fore = over(parse(getComputedStyle(element).color), back);
+    const [a, b] = [light(fore), light(back)].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    const name = `${element.className || element.tagName} '${node.data.trim().slice(0, 30)}'`;
+    if (ratio < 4.5) found.push(`${name} ${ratio.toFixed(2)}`);
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not find_chromium():
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    with chromium() as running:
+        yield running
+
+
+def build(folder: Path, studies: list[Study], *, images: int = 0, **meta) -> Path:
+    images_of = folder / "images" if images else None
+    if images_of:
+        samples.draw_images(images_of, images)
+    write_gallery(
+        studies, output=folder / "out", image_root=images_of, meta=samples.meta(**meta), known=len(studies), how="", workers=1,
+        inputs={}, settings=samples.settings(),
+    )  # fmt: skip
+    return folder / "out" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory) -> Path:
+    """A gallery of twelve studies in several parts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page_module, "PART_BYTES", 40_000)
+        page = build(tmp_path_factory.mktemp("a gallery #1"), samples.studies(COUNT), images=COUNT)
+    assert len(list((page.parent / "parts").glob("*.js"))) > 2
+    return page
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open a page at a size and colour scheme; at the end there is no error, no warning and no request but for files."""
+    contexts, complaints = [], []
+
+    def opened(page: Path, size: str = "desktop", *, address: str = "", **options):
+        width, height = SIZES[size]
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.set_default_timeout(60_000)
+        tab.on("console", lambda message: complaints.append(f"console: {message.text}"))
+        tab.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        tab.on("request", lambda request: request.url.startswith(("file:", "data:")) or complaints.append(request.url))
+        tab.goto(page.as_uri() + address)
+        ready(tab)
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def ready(tab) -> None:
+    """Wait until the study is drawn."""
+    tab.wait_for_selector("#body[aria-busy=false], #message:not([hidden])", state="attached")
+
+
+def shown_name(tab) -> str:
+    """Heading of the study, once it is drawn."""
+    ready(tab)
+    return tab.inner_text("#name")
+
+
+def listed(tab) -> list[str]:
+    return [text.split()[0] for text in tab.locator(".row-id").all_inner_texts()]
+
+
+def lit(tab, what: str) -> list[str]:
+    """Boxes ("pseudo0") or sentences ("1.0": text, sentence) that are lit."""
+    name = "n.dataset.kind + n.dataset.index" if what == "box" else "n.dataset.key"
+    return tab.locator(f".{what}.lit").evaluate_all(f"nodes => nodes.map((n) => {name})")
+
+
+def visible_boxes(tab) -> list[str]:
+    return [box.get_attribute("aria-label") for box in tab.locator(".box:visible").all()]
+
+
+def test_first_study_with_picture_boxes_texts_scores_and_notice(open_page, gallery):
+    tab = open_page(gallery)
+    assert tab.inner_text("#name") == "Study si0" and tab.inner_text("#place") == "1 of 12"
+    assert tab.eval_on_selector(".frame img", "image => image.decode().then(() => image.naturalWidth)") == samples.WIDTH
+    assert "Do not publish" in tab.inner_text(".notice") and "protected health information" in tab.inner_text(".notice")
+    assert "section findings" in tab.inner_text("#protocol") and "n 4" in tab.inner_text("#protocol")
+    assert visible_boxes(tab) == [
+        "true box: Pleural effusion", "pseudo box: Cardiomegaly, score 0.90", "pseudo box: Pleural effusion, score 0.60",
+    ]  # fmt: skip
+    assert tab.locator(".text.reference mark.missed").inner_text().startswith("heart is enlarged")
+    assert tab.locator(".text.generated mark.match").inner_text() == "pleural effusion"
+    assert "0.500" in tab.inner_text("#scores") and "ROUGE-L" in tab.inner_text("#scores")
+    rows = [row.split("\t") for row in tab.locator("#findings tbody tr").all_inner_texts()]
+    assert [row[0].strip() for row in rows] == ["Cardiomegaly", "Pleural effusion"]
+    assert "missed" in rows[0][2] and rows[1][1] == "present, left" and rows[1][-1] == "1"
+
+
+def test_boxes_lie_where_the_data_says(open_page, gallery):
+    tab = open_page(gallery)
+    frame, box = (tab.locator(selector).bounding_box() for selector in (".frame", ".box[data-kind=pseudo][data-index='1']"))
+    scale = frame["width"] / samples.WIDTH
+    assert frame["height"] / samples.HEIGHT == pytest.approx(scale, rel=0.01)
+    assert [(box["x"] - frame["x"]) / scale, (box["y"] - frame["y"]) / scale] == pytest.approx([100, 120], abs=0.5)
+    assert [box["width"] / scale, box["height"] / scale] == pytest.approx([40, 60], abs=0.5)
+
+
+def test_a_sentence_lights_its_boxes_and_a_box_its_sentences(open_page, gallery):
+    tab = open_page(gallery)
+    tab.hover(".text.reference .sentence:nth-child(2)")
+    assert lit(tab, "box") == ["pseudo0"] and tab.locator(".box.dim").count() == 2
+    assert tab.inner_text("#box-count") == "This sentence has 1 box, 0 hidden."
+    tab.hover(".text.generated .sentence")
+    assert sorted(lit(tab, "box")) == ["pseudo1", "true0"]
+    tab.hover(".box[data-kind=pseudo][data-index='1'] ", position={"x": 3, "y": 3})
+    assert lit(tab, "sentence") == ["0.0", "1.0"]
+    tab.hover("#name")
+    assert lit(tab, "sentence") == lit(tab, "box") == [] and tab.locator(".box.dim").count() == 0
+
+
+def test_a_click_keeps_light_until_escape_or_another_click(open_page, gallery):
+    tab = open_page(gallery)
+    sentence = tab.locator(".text.generated .sentence")
+    sentence.click()
+    tab.hover("#name")
+    assert tab.locator(".box.lit").count() == 2 and sentence.get_attribute("aria-pressed") == "true"
+    tab.keyboard.press("Escape")
+    assert tab.locator(".box.lit").count() == 0 and sentence.get_attribute("aria-pressed") == "false"
+    sentence.focus()
+    tab.keyboard.press("Enter")
+    tab.locator("#name").hover()
+    assert tab.locator(".box.lit").count() == 2
+    tab.click(".legend-item >> text=Cardiomegaly")
+    assert tab.locator(".box.lit").evaluate_all("nodes => nodes.map((n) => n.dataset.category)") == ["3"]
+    tab.click(".legend-item >> text=Cardiomegaly")
+    tab.hover("#name")
+    assert tab.locator(".box.lit").count() == 0
+
+
+def test_slider_and_switches_hide_boxes_and_say_so(open_page, gallery):
+    tab = open_page(gallery)
+    assert tab.inner_text("#box-count") == "2 of 2 pseudo boxes, 1 of 1 true boxes shown."
+    tab.fill("#score", "0.7")
+    assert visible_boxes(tab) == ["true box: Pleural effusion", "pseudo box: Cardiomegaly, score 0.90"]
+    assert tab.inner_text("#box-count") == "1 of 2 pseudo boxes, 1 of 1 true boxes shown."
+    assert tab.inner_text("#score-value") == "0.70"
+    tab.uncheck("#true")
+    tab.uncheck("#pseudo")
+    assert visible_boxes(tab) == []
+    tab.click("#next")
+    ready(tab)
+    assert visible_boxes(tab) == [], "the switches hold for the next study"
+
+
+def test_filters_by_class_error_and_id(open_page, gallery):
+    tab = open_page(gallery)
+    assert len(listed(tab)) == COUNT and tab.inner_text("#count") == "12 of 12 studies"
+    tab.check("#error-wrong_side")
+    assert listed(tab) == ["si2", "si6", "si10"] and tab.inner_text("#count") == "3 of 12 studies"
+    assert tab.inner_text("#name") == "Study si2"
+    tab.check("#error-invented")
+    assert listed(tab) == ["si1", "si2", "si5", "si6", "si9", "si10"]
+    tab.select_option("#class", label="Pneumothorax (3)")
+    assert listed(tab) == ["si1", "si5", "si9"]
+    tab.uncheck("#error-invented")
+    assert listed(tab) == [] and tab.inner_text("#message") == "No study fits the filters."
+    tab.uncheck("#error-wrong_side")
+    assert listed(tab) == ["si1", "si5", "si9"] and not tab.is_visible("#message")
+    tab.fill("#find", "I9")
+    assert listed(tab) == ["si9"] and tab.inner_text("#name") == "Study si9"
+
+
+def test_orders(open_page, gallery):
+    tab = open_page(gallery)
+    tab.select_option("#sort", "rouge_l")
+    assert listed(tab)[:2] == ["si0", "si1"]
+    tab.click("#direction")
+    assert listed(tab)[:2] == ["si11", "si10"] and tab.inner_text("#direction") == "highest first"
+    assert tab.locator(".row-value").first.inner_text() == "0.917"
+    tab.select_option("#sort", "errors")
+    assert listed(tab)[-3:] == ["si3", "si7", "si11"]
+    tab.select_option("#sort", "id")
+    assert listed(tab)[:3] == ["si11", "si10", "si9"]
+
+
+def test_keyboard(open_page, gallery):
+    tab = open_page(gallery)
+    tab.keyboard.press("k")
+    assert shown_name(tab) == "Study si0" and tab.is_disabled("#previous")
+    for key, expected in (("j", "si1"), ("ArrowRight", "si2"), ("k", "si1"), ("G", "si11"), ("j", "si11"), ("g", "si0")):
+        tab.keyboard.press(key)
+        assert shown_name(tab) == f"Study {expected}", key
+    tab.focus("#list")
+    for key, expected in (("ArrowDown", "si1"), ("End", "si11"), ("Home", "si0")):
+        tab.keyboard.press(key)
+        assert shown_name(tab) == f"Study {expected}", key
+    tab.keyboard.press("b")
+    assert not tab.is_checked("#pseudo")
+    tab.keyboard.press("t")
+    assert not tab.is_checked("#true")
+    tab.keyboard.press("]")
+    tab.keyboard.press("]")
+    tab.keyboard.press("[")
+    assert tab.inner_text("#score-value") == "0.05"
+    tab.keyboard.press("/")
+    tab.keyboard.type("jjb")
+    assert tab.input_value("#find") == "jjb", "keys are letters while something is typed"
+    tab.fill("#find", "")
+    tab.keyboard.press("Escape")
+    tab.keyboard.press("j")
+    assert shown_name(tab) == "Study si1"
+
+
+def test_help_names_every_key_and_closes(open_page, gallery):
+    tab = open_page(gallery)
+    tab.keyboard.press("?")
+    assert tab.is_visible("#help")
+    shown = set(tab.locator("#help kbd").all_inner_texts())
+    keys = {"ArrowRight": "\u2192", "ArrowLeft": "\u2190", "Escape": "Esc"}
+    assert {keys.get(key, key) for key in tab.evaluate("Object.keys(KEYS)")} - {"?"} <= shown
+    tab.keyboard.press("j")
+    assert tab.inner_text("#name") == "Study si0", "keys do nothing behind the help"
+    tab.keyboard.press("Escape")
+    assert not tab.is_visible("#help")
+    tab.click("#help-open")
+    tab.click("#help button")
+    assert not tab.is_visible("#help")
+
+
+def test_tab_reaches_controls_then_study_in_reading_order(open_page, gallery):
+    tab = open_page(gallery)
+    seen = []
+    for _ in range(30):
+        tab.keyboard.press("Tab")
+        seen.append(tab.evaluate("document.activeElement.id || document.activeElement.className.split(' ')[0]"))
+    wanted = [
+        "skip",
+        "theme",
+        "help-open",
+        "find",
+        "class",
+        "sort",
+        "list",
+        "next",
+        "pseudo",
+        "true",
+        "score",
+        "box",
+        "sentence",
+    ]
+    assert [name for name in dict.fromkeys(seen) if name in wanted] == wanted
+
+
+def test_labels_of_controls(open_page, gallery):
+    tab = open_page(gallery)
+    unnamed = tab.evaluate(
+        "[...document.querySelectorAll('input, select, button')]"
+        ".filter((c) => !(c.labels?.length || c.getAttribute('aria-label') || c.textContent.trim())).map((c) => c.id)"
+    )
+    assert unnamed == []
+    assert tab.locator("[aria-live=polite]").count() >= 3
+
+
+def test_the_address_names_the_study(open_page, gallery):
+    tab = open_page(gallery, address="#i7")
+    assert tab.inner_text("#name") == "Study si7"
+    tab.keyboard.press("j")
+    assert tab.url.endswith("#i8")
+    tab.evaluate("location.hash = '#i3'")
+    tab.wait_for_function("document.getElementById('name').textContent === 'Study si3'")
+
+
+def test_light_dark_and_the_system_s_choice(open_page, gallery):
+    tab = open_page(gallery, color_scheme="dark")
+    theme = "document.documentElement.dataset.theme"
+    assert tab.evaluate(theme) == "dark"
+    tab.click("#theme")
+    assert tab.evaluate(theme) == "light"
+    tab.reload()
+    assert tab.evaluate(theme) == "light", "the choice is remembered"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_legible_and_within_the_width(open_page, gallery, size, scheme, tmp_path):
+    tab = open_page(gallery, size, color_scheme=scheme)
+    tab.locator(".text.reference .sentence").first.click()
+    tab.hover("#name")
+    assert tab.evaluate(LOW_CONTRAST) == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
+    assert tab.locator(".frame").bounding_box()["width"] > 250
+    picture = tab.screenshot(path=tmp_path / "page.png")
+    assert len(picture) > 20_000
+    background = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
+    assert background > 200 if scheme == "light" else background < 50
+
+
+def test_phone_list_opens_and_closes_with_a_choice(open_page, gallery):
+    tab = open_page(gallery, "phone", has_touch=True)
+    assert not tab.is_visible("#list")
+    tab.tap("#drawer")
+    assert tab.is_visible("#list") and tab.get_attribute("#drawer", "aria-expanded") == "true"
+    tab.tap(".row >> nth=2")
+    ready(tab)
+    assert not tab.is_visible("#list") and tab.inner_text("#name") == "Study si2"
+    tab.tap(".text.generated .sentence")
+    assert tab.locator(".box.lit").count() == 2
+    next_button = tab.locator("#next").bounding_box()
+    assert next_button["height"] >= 44 and next_button["y"] + next_button["height"] <= SIZES["phone"][1]
+
+
+def test_reduced_motion(open_page, gallery):
+    duration = "getComputedStyle(document.querySelector('.box')).transitionDuration"
+    assert open_page(gallery, reduced_motion="reduce").evaluate(duration) == "0s"
+    assert open_page(gallery, reduced_motion="no-preference").evaluate(duration) != "0s"
+
+
+def test_hostile_text_is_shown_not_run(open_page, tmp_path):
+    page = build(tmp_path, samples.studies(2, text=samples.HOSTILE))
+    tab = open_page(page)
+    assert tab.evaluate("window.hacked") is None and tab.locator(".texts img, .texts script").count() == 0
+    assert "</script><script>window.hacked = 1</script> <img src=x" in tab.inner_text(".text.generated")
+    assert "Texts only" in tab.inner_text("#pictures") and tab.inner_text("#box-count") == ""
+
+
+def test_policy_refuses_the_network(browser, gallery):
+    context = browser.new_context()
+    tab = context.new_page()
+    requests = []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(gallery.as_uri())
+    ready(tab)
+    tab.evaluate(
+        "window.refused = []; document.addEventListener('securitypolicyviolation', (e) => refused.push(e.effectiveDirective));"
+        "document.body.append(Object.assign(new Image(), { src: 'http://127.0.0.1:9/a.png' }));"
+        "fetch('http://127.0.0.1:9/b').catch(() => {});"
+        "document.head.append(Object.assign(document.createElement('script'), { src: 'http://127.0.0.1:9/c.js' }));"
+    )
+    tab.wait_for_function("refused.length >= 3")
+    assert sorted(tab.evaluate("refused")) == ["connect-src", "img-src", "script-src-elem"]
+    context.close()
+    assert [url for url in requests if not url.startswith(("file:", "data:", "http://127.0.0.1:9/"))] == []
+
+
+def test_a_missing_part_is_named_and_the_rest_works(browser, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page_module, "PART_BYTES", 1)
+        page = build(tmp_path, samples.studies(3))
+    gone = sorted((page.parent / "parts").glob("*.js"))[1]
+    gone.unlink()
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.goto(page.as_uri())
+    ready(tab)
+    tab.keyboard.press("j")
+    tab.wait_for_selector("#message:not([hidden])")
+    assert f"parts/{gone.name} is missing" in tab.inner_text("#message")
+    tab.keyboard.press("j")
+    tab.wait_for_selector("#message", state="hidden")
+    assert tab.inner_text("#name") == "Study si2"
+    context.close()
+
+
+def test_thousands_of_studies_keep_the_page_small(open_page, tmp_path):
+    studies = [Study(f"i{row}", f"s{row}", "no effusion .", (Answer("clear .", (), {"bleu_4": 0.1}),)) for row in range(4000)]
+    tab = open_page(build(tmp_path, studies))
+    assert tab.inner_text("#place") == "1 of 4,000" and tab.locator(".row").count() < 40
+    tab.keyboard.press("G")
+    tab.wait_for_selector("#row-3999[aria-selected=true]")
+    assert tab.locator(".row").count() < 40
+    assert tab.evaluate("(() => { const t = performance.now(); relist(); return performance.now() - t; })()") < 1000
+    for _ in range(20):
+        tab.keyboard.press("k")
+    assert tab.evaluate("loaded.size") <= 12
+
+
+def test_several_images_of_a_study(open_page, tmp_path):
+    study = samples.studies(1)[0]
+    study.entry.update(
+        image_path=["i0.png", "gone.png"], heights=[samples.HEIGHT] * 2, widths=[samples.WIDTH] * 2, box_image=[0, 1]
+    )
+    tab = open_page(build(tmp_path, [study], images=1))
+    assert tab.locator("figure").count() == 2 and tab.locator("figcaption").last.inner_text() == "Radiograph 2 of 2"
+    assert (
+        tab.locator("figure").nth(1).locator(".box").get_attribute("aria-label") == "pseudo box: Pleural effusion, score 0.60"
+    )
+    assert "gone.png" in tab.inner_text(".no-image")
+    assert tab.inner_text("#left-out") == "1 radiographs cannot be shown."
+
+
+def test_two_runs_beside_each_other(open_page, tmp_path):
+    studies = [
+        Study(
+            study.name, study.study_id, study.reference,
+            (study.answers[0], Answer(study.reference, (), {"rouge_l": 1.0, "bleu_4": 0.2})), study.entry, None,
+        )
+        for study in samples.studies(8)
+    ]  # fmt: skip
+    page = build(
+        tmp_path, studies, images=8, mode="compare", systems=["A: one", "B: two"], sort="size:rouge_l",
+        corpus=[["rouge_l", "ROUGE-L", [[0.5, None], [0.6, None]]]],
+    )  # fmt: skip
+    tab = open_page(page)
+    assert listed(tab)[:2] == ["si0", "si1"] and tab.locator(".row-value").first.inner_text() == "1.000"
+    assert tab.locator(".text h3").all_inner_texts() == ["Reference", "Run A", "Run B"]
+    assert (
+        tab.locator(".text.reference mark.differs").get_attribute("title")
+        == "Cardiomegaly: present - Run A missed, Run B agrees"
+    )
+    assert "-1.000" in tab.inner_text("#scores") and not tab.is_visible("#true-label")
+    tab.check("#differs")
+    assert listed(tab) == ["si0", "si1", "si2", "si4", "si5", "si6"]
+    tab.select_option("#sort", "difference:bleu_4")
+    assert tab.locator(".row-value").first.inner_text() == "0.300"

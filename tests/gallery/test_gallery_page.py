@@ -1,0 +1,130 @@
+"""The files of a page: escaping, parts, the size bound, what a browser may load."""
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import gallery_samples as samples
+import pytest
+
+from d2rnet.data.categories import CATEGORY_IDS
+from d2rnet.gallery import page as page_module
+from d2rnet.gallery.page import PageWriter, class_mask, page_text, script_json
+from d2rnet.gallery.pictures import Picture
+from d2rnet.gallery.studies import study_record
+
+PICTURE = Picture("data:image/jpeg;base64,AAAA", (samples.HEIGHT, samples.WIDTH), "")
+
+
+def write(folder: Path, count: int, *, text: str = "", max_bytes: int = 10**9, build: str = "0" * 12) -> PageWriter:
+    writer = PageWriter(folder, build=build, systems=1, max_bytes=max_bytes)
+    for study in samples.studies(count, text=text):
+        if not writer.add(study, study_record(study, [PICTURE])):
+            break
+    writer.finish(samples.meta(counts={}, how="", names={}))
+    return writer
+
+
+def index_of(folder: Path) -> dict:
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script type="application/json" id="gallery-data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def studies_in(part: Path) -> list[dict]:
+    return json.loads(re.fullmatch(r"d2rnetPart\(\d+, (\[.*\])\);\n", part.read_text(encoding="ascii"), re.DOTALL)[1])
+
+
+def test_no_text_can_end_a_script_or_leave_ascii():
+    text = script_json({"t": samples.HOSTILE})
+    assert not set(text) & set("<>&\u2028\x00") and text.isascii()
+    assert json.loads(text) == {"t": samples.HOSTILE}
+
+
+def test_hostile_reports_stay_text(tmp_path):
+    write(tmp_path, 4, text=samples.HOSTILE)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert page.count("<script") == 2 == page.count("</script>")
+    (part,) = (tmp_path / "parts").glob("*.js")
+    assert "<" not in part.read_text() and "\x00" not in part.read_text()
+    assert studies_in(part)[0]["x"][1]["t"].startswith(samples.HOSTILE)
+
+
+def test_a_hostile_title_is_escaped():
+    page = page_text("</title><script>alert(1)</script>{{style}}", {"a": "{{script}}"})
+    assert "<title>&lt;/title&gt;&lt;script&gt;alert(1)&lt;/script&gt;{{style}}</title>" in page
+    assert '{"a":"{{script}}"}' in page
+
+
+def test_policy_allows_the_inlined_style_and_script_and_no_network(tmp_path):
+    write(tmp_path, 1)
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
+    directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
+    assert directives["default-src"] == "'none'" and directives["img-src"] == "data:" and "connect-src" not in directives
+    for directive, pattern in (("style-src", r"<style>(.*?)</style>"), ("script-src", r"<script>(.*?)</script>")):
+        digest = base64.b64encode(hashlib.sha256(re.search(pattern, page, re.DOTALL)[1].encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in directives[directive] and "unsafe" not in directives[directive]
+    assert not re.search(r"https?://", page)
+
+
+def test_scripts_never_read_text_as_markup():
+    scripts = "".join((page_module.ASSETS / name).read_text() for name in page_module.SCRIPTS)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|\bfetch\(|XMLHttp", scripts
+    )
+    assert sorted(page_module.SCRIPTS) == sorted(path.name for path in page_module.ASSETS.glob("*.js"))
+
+
+def test_parts_begin_where_the_index_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "PART_BYTES", 1500)
+    write(tmp_path, 9)
+    index = index_of(tmp_path)["index"]
+    parts = sorted((tmp_path / "parts").glob("*.js"))
+    found = [[study["i"] for study in studies_in(part)] for part in parts]
+    assert len(parts) > 2 and [name for names in found for name in names] == index["id"] == [f"i{row}" for row in range(9)]
+    assert index["parts"] == [sum(map(len, found[:place])) for place in range(len(found))]
+
+
+def test_index_says_what_filters_and_orders_need(tmp_path):
+    write(tmp_path, 4)
+    index = index_of(tmp_path)["index"]
+    effusion, heart, air = (1 << CATEGORY_IDS[name] - 1 for name in ("Pleural effusion", "Cardiomegaly", "Pneumothorax"))
+    assert index["errors"] == {
+        "missed": [[heart, 0, 0, 0]], "invented": [[0, air, 0, 0]], "wrong_side": [[0, 0, effusion, 0]],
+    }  # fmt: skip
+    assert index["named"] == [effusion | heart, effusion | heart | air, effusion | heart, effusion | heart]
+    assert index["scores"] == {"rouge_l": [[0.0, 0.25, 0.5, 0.75]], "bleu_4": [[0.5] * 4]}
+    assert class_mask(set()) == 0
+
+
+def test_what_is_too_large_is_left_out(tmp_path):
+    whole = write(tmp_path / "whole", 6)
+    half = write(tmp_path / "half", 6, max_bytes=whole.part_bytes // 2)
+    assert (whole.count, half.count) == (6, 2) and half.part_bytes <= whole.part_bytes // 2
+    assert index_of(tmp_path / "half")["index"]["id"] == ["i0", "i1"]
+
+
+def test_parts_of_an_earlier_build_go_and_other_files_stay(tmp_path):
+    write(tmp_path, 4, build="a" * 12)
+    (tmp_path / "parts" / "notes.js").write_text("mine")
+    write(tmp_path, 2, build="b" * 12)
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["bbbbbbbbbbbb-00000.js", "notes.js"]
+
+
+def test_a_listed_box_that_is_not_there_is_refused():
+    study = samples.studies(1)[0]
+    study.entry["boxes"], study.entry["labels"], study.entry["scores"] = [], [], []
+    with pytest.raises(ValueError, match=r"report i0: a sentence lists boxes \[1\]; its entry has 0"):
+        study_record(study, [])
+
+
+def test_sentences_know_their_boxes():
+    record = study_record(samples.studies(1)[0], [PICTURE])
+    reference, generated = record["x"]
+    # the reference by the classes that it names, the generated text by what the model listed, both by the true box's class
+    assert [sentence[2:] for sentence in reference["s"]] == [[[1], [0]], [[0], []]]
+    assert [sentence[2:] for sentence in generated["s"]] == [[[1], [0]]]
+    assert record["b"][1] == [0, 100.0, 120.0, 40.0, 60.0, CATEGORY_IDS["Pleural effusion"] - 1, 0.6]
+    assert record["t"] == [[0, 95.0, 110.0, 55.0, 80.0, CATEGORY_IDS["Pleural effusion"] - 1]]
