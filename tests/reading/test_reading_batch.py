@@ -1,0 +1,103 @@
+"""The command: files, folders and studies in; what fails is named, what is read stays; nothing is overwritten."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from reading_samples import FILES, draw_chest
+
+from d2rnet.cli import main
+from d2rnet.errors import DatasetError
+from d2rnet.io import read_json, read_jsonl
+from d2rnet.reading.batch import find_images, reading_names
+
+
+@pytest.fixture
+def arguments(finished_run: Path, tmp_path: Path) -> list[str]:
+    """Options that name models and output."""
+    results = finished_run / "results"
+    models = ["--detector", str(results / "train_detector"), "--report-model", str(results / "train_report_model")]
+    return [*models, "--device", "cpu", "--output", str(tmp_path / "out")]
+
+
+def test_one_file(finished_run: Path, tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["read", str(finished_run / "images" / FILES["scan"]), *arguments]) == 0
+    shown = capsys.readouterr().out
+    document = read_json(tmp_path / "out/scan.json")
+    assert all(sentence["text"] in shown for sentence in document["sentences"])
+    assert "1 of 1 read" in shown and "not a medical device" in shown
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scan.html", "scan.json", "scan.png"]
+
+
+def test_folder_with_bad_files(
+    finished_run: Path, tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray(draw_chest((90, 80), 5)).save(folder / "sub/good.png")
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff cut off")
+    (folder / "notes.txt").write_text("no image")
+    assert main(["read", str(folder), *arguments, "--json"]) == 3
+    output = capsys.readouterr()
+    (line,) = output.out.splitlines()
+    assert json.loads(line)["name"] == "sub/good" and (tmp_path / "out/sub/good.html").is_file()
+    (failure,) = read_jsonl(tmp_path / "out/failures.jsonl")
+    assert failure["files"] == str(folder / "bad.jpg") and "bad.jpg: got" in failure["error"] and failure["name"] == "bad"
+    assert "1 of 2 failed" in output.err and "2 images; left out: 1 other files" in output.err
+    (folder / "bad.jpg").unlink()
+    assert main(["read", str(folder), *arguments]) == 0
+    assert not (tmp_path / "out/failures.jsonl").exists(), "of an earlier call"
+
+
+def test_nothing_readable(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert main(["read", str(tmp_path / "bad.png"), *arguments]) == 2
+    assert main(["read", str(tmp_path / "gone.png"), *arguments]) == 2
+
+
+def test_study_makes_one_reading_of_all_images(finished_run: Path, tmp_path: Path, arguments: list[str]) -> None:
+    assert main(["read", str(finished_run / "images/s1"), "--study", "--coco", *arguments]) == 0
+    document = read_json(tmp_path / "out/s1.json")
+    assert [image["file"] for image in document["images"]] == ["front.png", "second.jpg"]
+    assert {box["image"] for box in document["boxes"]} == {0, 1}
+    assert len(read_json(tmp_path / "out/coco/labels.json")["images"]) == 2
+
+
+def test_inputs_are_never_overwritten(tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    image = tmp_path / "in/chest.png"
+    image.parent.mkdir()
+    Image.fromarray(draw_chest((90, 80), 5)).save(image)
+    before = image.read_bytes()
+    for path in (image, image.parent):
+        assert main(["read", str(path), *arguments[:-1], str(image.parent)]) == 2
+    assert image.read_bytes() == before and list(image.parent.iterdir()) == [image]
+    shown = capsys.readouterr().err
+    assert "would be overwritten" in shown and "is a folder that is read" in shown
+
+
+def test_images_are_found_once_and_pictures_of_readings_are_not_read(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpg", "deep/c.dicom", "readings/a.png", ".hidden.png", "no_suffix"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff")
+    found = find_images([tmp_path / "b.PNG", tmp_path, tmp_path / "readings/a.png"], tmp_path / "readings")
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "b.PNG", "a.jpg", "no_suffix", "deep/c.dicom", "readings/a.png",
+    ]  # fmt: skip
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="empty: no DICOM, PNG or JPG file at any depth"):
+        find_images([tmp_path / "empty"], tmp_path / "readings")
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["a/x.png"], ["x"]),
+        (["a/x.png", "a/y.dcm"], ["x", "y"]),
+        (["a/x.png", "b/x.png"], ["a/x", "b/x"]),
+        (["x.png", "x.dcm", "y.png"], ["x.png", "x.dcm", "y"]),
+        (["1.2.3", "1.2.4"], ["1.2.3", "1.2.4"]),
+    ],
+)
+def test_readings_have_names_of_their_own(files: list[str], names: list[str]) -> None:
+    assert reading_names(map(Path, files)) == names
