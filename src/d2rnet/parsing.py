@@ -13,6 +13,8 @@ from typing import Any
 import yaml
 
 MAX_YAML_NODES = 1_000_000  # with every alias written out; a whole configuration has a few hundred
+MAX_YAML_FLOW_DEPTH = 100
+_BRACKET = re.compile(r"[\[\]{}]")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -99,6 +101,8 @@ def parse_yaml(text: str) -> Any:
         ParseError: not YAML, a key twice in one mapping, nested too deeply, an alias that contains itself, or more than
             MAX_YAML_NODES values once aliases are written out.
     """
+    if _flow_depth(text) > MAX_YAML_FLOW_DEPTH:  # PyYAML takes seconds to find out
+        raise ParseError("nested too deeply")
     loader = None
     try:
         loader = yaml.SafeLoader(text)
@@ -116,6 +120,15 @@ def parse_yaml(text: str) -> Any:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _flow_depth(text: str) -> int:
+    """Return how deep brackets and braces are open at most, those within quotes included."""
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _check_nodes(root: yaml.Node) -> None:

@@ -7,6 +7,8 @@ An unknown key is refused by name with the closest known one; every default is s
 import copy
 import difflib
 import json
+import math
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -52,12 +54,13 @@ def _defaults(schema: Settings) -> Any:
     return copy.deepcopy(schema["default"])
 
 
-def complete(settings: Settings, section: str = "") -> Settings:
+def complete(settings: Settings, section: str = "", *, source: str = "configuration") -> Settings:
     """Lay settings over the defaults of their section and validate the result.
 
     Args:
         settings: nested settings; keys left out take the default.
         section: dotted path of the section, ``""`` for the whole configuration.
+        source: where they come from, for the message.
 
     Returns:
         A new, complete, valid settings dictionary.
@@ -66,7 +69,7 @@ def complete(settings: Settings, section: str = "") -> Settings:
         ConfigError: unknown key (with the closest known one), wrong type, value out of range; all of them are listed.
     """
     merged = merge(default_settings(section), settings)
-    validate(merged, section)
+    validate(merged, section, source=source)
     return merged
 
 
@@ -87,6 +90,7 @@ def validate(settings: Settings, section: str = "", *, source: str = "configurat
     """
     validator = jsonschema.Draft202012Validator(section_schema(section))
     problems = [text for error in validator.iter_errors(settings) for text in _explain(error, section)]
+    problems += [f"{path}: {value}; expected a finite number" for path, value in _not_finite(settings, section)]
     if not section and not problems:
         problems = _contradictions(settings)
     if problems:
@@ -99,6 +103,15 @@ def _contradictions(settings: Settings) -> list[str]:
     if read == written:
         return []
     return [f"report.text.section: '{written}', but data.reports.section is '{read}'; set both to the same section"]
+
+
+def _not_finite(value: Any, path: str) -> Iterator[tuple[str, float]]:
+    """Yield dotted path and value of numbers that are NaN or infinite: NaN lies within every range of a schema."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path, value
+    elif isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _not_finite(part, f"{path}.{key}" if path else str(key))
 
 
 def _explain(error: jsonschema.ValidationError, section: str) -> list[str]:
@@ -138,6 +151,7 @@ def parse_settings(text: str | None, assignments: list[str], section: str) -> Se
         ConfigError: not an object, not found, or not valid under the schema.
     """
     overlay: Any = {}
+    source = "configuration"
     if text:
         if text.lstrip().startswith("{"):
             try:
@@ -145,9 +159,9 @@ def parse_settings(text: str | None, assignments: list[str], section: str) -> Se
             except (json.JSONDecodeError, ParseError) as error:
                 raise ConfigError(f"--settings {text[:80]}: not a JSON object ({error}).") from error
         else:
-            overlay = _read_settings_file(text) or {}
+            overlay, source = _read_settings_file(text) or {}, f"--settings {text}"
     if not isinstance(overlay, dict):
-        raise ConfigError(f"--settings: got a {type(overlay).__name__}; expected an object with the keys of '{section}'.")
+        raise ConfigError(f"{source}: got a {type(overlay).__name__}; expected an object with the keys of '{section}'.")
     for assignment in assignments:
         key, separator, value = assignment.partition("=")
         if not separator:
@@ -159,7 +173,7 @@ def parse_settings(text: str | None, assignments: list[str], section: str) -> Se
         for part in reversed(key.split(".")):
             nested = {part: nested}
         overlay = merge(overlay, nested)
-    return complete(overlay, section)
+    return complete(overlay, section, source=source)
 
 
 def _read_settings_file(name: str) -> Any:

@@ -86,6 +86,7 @@ def _iterate_list(stream: TextIO) -> Iterator[Any]:
         raise json.JSONDecodeError("it does not start with '['", buffer[:20], 0)
     position = opening.end()
     if opening[1]:
+        _check_nothing_left(buffer[position:], stream)
         return
     while True:
         try:
@@ -100,9 +101,18 @@ def _iterate_list(stream: TextIO) -> Iterator[Any]:
             buffer, position = (buffer[position:] + more).lstrip(), 0
             continue
         yield item
-        if separator[1] == "]":
-            return
         position = separator.end()
+        if separator[1] == "]":
+            _check_nothing_left(buffer[position:], stream)
+            return
+
+
+def _check_nothing_left(buffer: str, stream: TextIO) -> None:
+    """Raise if anything but white space follows the list: two files written into one would lose the second."""
+    while buffer:
+        if rest := buffer.strip():
+            raise json.JSONDecodeError("text behind the end of the list", rest[:20], 0)
+        buffer = stream.read(CHUNK_CHARACTERS)
 
 
 def read_predictions(

@@ -10,6 +10,8 @@ import io
 import logging
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -255,10 +257,23 @@ def _pixel_array(dataset: FileDataset, syntax: UID) -> np.ndarray:
     plugin = _FASTEST_DECODER.get(syntax, "")
     if plugin in get_decoder(syntax).available_plugins:
         try:
-            return pixel_array(dataset, decoding_plugin=plugin)
+            with _panics_as_errors():
+                return pixel_array(dataset, decoding_plugin=plugin)
         except RuntimeError as error:
             log.debug("%s refuses a file: %s", plugin, error)
-    return pixel_array(dataset)
+    with _panics_as_errors():
+        return pixel_array(dataset)
+
+
+@contextmanager
+def _panics_as_errors() -> Iterator[None]:
+    """Turn the panic of a decoder written in Rust, which is no Exception and would end the whole run, into an error."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(f"the decoder gave up ({error})") from error
 
 
 def _decode_coarse(dataset: FileDataset, max_side_px: int | None) -> np.ndarray | None:
