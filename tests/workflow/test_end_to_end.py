@@ -141,6 +141,34 @@ def test_summary_names_protocol_section_and_n(run):
     assert f"n {len(generated)}" in summary
 
 
+def test_an_image_of_the_cohort_is_read_as_the_workflow_read_it(run):
+    from d2rnet import load_models
+
+    models = load_models(run / "results" / "train_detector", run / "results" / "train_report_model", device="cpu")
+    entries = load_annotation(run / "results" / "build_annotation" / "annotation.json")["test"][:3]
+    generated = {line["id"]: line for line in read_jsonl(run / "results" / "generate_reports" / "test.jsonl")}
+    assert any(entry["boxes"] for entry in entries)
+    for entry in entries:
+        reading = models.read(run / "resources/demo_cohort/mimic" / entry["image_path"][0])
+        assert reading.hypothesis == generated[entry["id"]]["hypothesis"]
+        assert [box.label for box in reading.boxes] == entry["labels"]
+        assert [list(box.xywh) for box in reading.boxes] == [pytest.approx(box, abs=0.05) for box in entry["boxes"]]
+        assert [box.score for box in reading.boxes] == pytest.approx(entry["scores"], abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("card", "fact"),
+    [
+        ("resources/labelled/data_card.md", "| labelled.source | vindr |"),
+        ("resources/convert_unlabelled/data_card.md", "| reports.section | findings |"),
+        ("results/train_detector/model_card.md", "| iterations | 12 |"),
+        ("results/train_report_model/model_card.md", "| training.epochs | 2 |"),
+    ],
+)
+def test_weights_and_data_have_their_card(run, card, fact):
+    assert fact in (run / card).read_text(encoding="utf-8")
+
+
 def test_inputs_are_left_as_they_were(repository, run, tmp_path):
     """Drawing the cohort again gives the same bytes: nothing downstream wrote into it."""
     from d2rnet.cli import main
