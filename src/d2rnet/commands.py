@@ -352,10 +352,20 @@ COMMANDS: dict[str, Command] = {
             Option("memory-heads", "attention heads of its relational memory", "int", 8),
         ),
     ),
+    "clean": Command(
+        "List what a run may lose (work folders, caches, joined shards), or delete it; nothing that is in use or unknown.",
+        "d2rnet.clean:clean",
+        "",
+        (
+            Option("run", "folder of the run, which holds work/ and results/", default=Path(".")),
+            Option("kinds", "stale, finished, caches, shards, with commas between them", "text", "stale,caches,shards"),
+            Option("delete", "delete; without it nothing is changed", "flag"),
+        ),
+    ),
     "doctor": Command(
-        "Say what this machine has: Python, torch, CUDA, detectron2 and its origin, codecs, Java, disk.",
+        "Say what this machine has (Python, torch, CUDA, detectron2 and its origin, codecs, Java, disk), or how a run stands.",
         "d2rnet.doctor:doctor",
         "",
-        (),
+        (Option("run", "folder of a run: say what is complete, what resumes from where and what to type", optional=True),),
     ),
 }  # fmt: skip

@@ -32,3 +32,10 @@ def settings(section, only=None, without=(), **instead):
 def growing(mem_mb):
     """Return the memory of a job in MB: so much at the first attempt, as much again at each further one."""
     return lambda wildcards, attempt: mem_mb * attempt
+
+
+onsuccess:
+    if config["runtime"]["delete_after_success"]:
+        shell(
+            f"python -m d2rnet clean --kinds {','.join(config['runtime']['delete_after_success'])} --delete"
+        )
