@@ -48,3 +48,4 @@ rule all:
         rules.evaluate_detector.output.metrics,
         rules.evaluate_reports.output.metrics,
         rules.render_gallery.output.page,
+        rules.draw_figures.output.summary,

@@ -39,6 +39,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "evaluate_reports": ("evaluation",),
     "render_gallery": ("data", "evaluation"),
     "summarize": (),
+    "draw_figures": ("data", "evaluation"),
     "oracle_annotation": (),
     "ablation": ("evaluation",),
 }

@@ -30,7 +30,16 @@ MAY_IMPORT = {
     "gallery": {"data", "evaluation"},
 }
 # The environments of these modules' rules hold no torch, so nothing that they import may need it.
-WITHOUT_TORCH = ("data.", "annotation.", "cli", "report.vocabulary", "evaluation.captioning", "evaluation.summary", "gallery.")
+WITHOUT_TORCH = (
+    "data.",
+    "annotation.",
+    "cli",
+    "report.vocabulary",
+    "evaluation.captioning",
+    "evaluation.summary",
+    "evaluation.run_figures",
+    "gallery.",
+)
 DEEP_LEARNING = {"torch", "torchvision", "detectron2", "lightning", "safetensors"}
 NOT_PORTABLE = {
     "path of one machine": r"(?<![\w.])/(?:home|root|Users|work)/\w",

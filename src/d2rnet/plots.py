@@ -4,15 +4,17 @@ Colours: Okabe and Ito, Color Universal Design, 2008; those of the 22 classes, f
 Figures are drawn without a display.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.io import atomic_path
@@ -72,6 +74,11 @@ def figure(
 def class_colours() -> dict[str, str]:
     """Return the box colour of each class as ``#RRGGBB``, in the order of the class table; black text is legible on each."""
     return {name: CLASS_COLOURS[name] for name in CATEGORY_NAMES}
+
+
+def series(history: Sequence[Mapping[str, Any]], clock: str, key: str) -> NDArray[np.float64]:
+    """Return (L, 2) float64: ``clock`` and ``key`` of the lines of a training's history that have the key."""
+    return np.array([(line[clock], line[key]) for line in history if key in line], dtype=np.float64).reshape(-1, 2)
 
 
 def say_empty(panel: Axes, text: str) -> None:

@@ -108,13 +108,28 @@ rule ablation:
         histories=expand("{cell}/metrics.jsonl", cell=CELLS),
         annotation=rules.build_annotation.output.annotation,
         design=DESIGN,
-        nearest=rules.retrieve_reports.output.test,
+        nearest=(
+            rules.retrieve_reports.output.test
+            if config["evaluation"]["retrieval_candidates"]
+            else []
+        ),
         truth=rules.make_demo_cohort.output.truth if HAS_TRUTH else [],
         oracle=rules.oracle_annotation.output.annotation if HAS_TRUTH else [],
     output:
         json="results/ablation/ablation.json",
         markdown="results/ablation/ablation.md",
-        figure="results/ablation/ablation.svg",
+        page=report(
+            "results/ablation/ablation.html",
+            caption="../report/ablation_table.rst",
+            category="Ablation",
+            labels={"what": "Table"},
+        ),
+        figure=report(
+            "results/ablation/ablation.svg",
+            caption="../report/ablation_figure.rst",
+            category="Ablation",
+            labels={"what": "Figure"},
+        ),
         png="results/ablation/ablation.png",
         run="results/ablation/run.json",
     log:
@@ -135,9 +150,14 @@ rule ablation:
             if HAS_TRUTH
             else ""
         ),
+        nearest=(
+            f"--nearest {rules.retrieve_reports.output.test}"
+            if config["evaluation"]["retrieval_candidates"]
+            else ""
+        ),
         settings=settings("evaluation"),
     message:
         "Score every cell of the ablation and lay out the table"
     shell:
         "python -m d2rnet ablation --cells {params.cells:q} --annotation {input.annotation:q} --design {input.design:q}"
-        " --nearest {input.nearest:q} {params.truth} --output {params.folder:q} --settings {params.settings:q} --log {log:q}"
+        " {params.nearest} {params.truth} --output {params.folder:q} --settings {params.settings:q} --log {log:q}"

@@ -8,6 +8,7 @@ rule calibrate_thresholds:
             "results/calibrate_thresholds/thresholds.json",
             caption="../report/calibrate_thresholds.rst",
             category="Pseudo boxes",
+            labels={"what": "Thresholds by class (JSON)"},
         ),
         run="results/calibrate_thresholds/run.json",
     log:
@@ -46,11 +47,7 @@ rule build_annotation:
         ),
     output:
         annotation="results/build_annotation/annotation.json",
-        counts=report(
-            "results/build_annotation/counts.json",
-            caption="../report/build_annotation.rst",
-            category="Pseudo boxes",
-        ),
+        counts="results/build_annotation/counts.json",
         run="results/build_annotation/run.json",
     log:
         "logs/build_annotation.log",

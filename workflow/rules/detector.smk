@@ -52,30 +52,30 @@ rule evaluate_detector:
         config=rules.train_detector.output.config,
         history=rules.train_detector.output.metrics,
     output:
-        metrics=report(
-            "results/evaluate_detector/metrics.json",
-            caption="../report/evaluate_detector.rst",
-            category="Detector",
-        ),
+        metrics="results/evaluate_detector/metrics.json",
         precision_recall=report(
             "results/evaluate_detector/figures/precision_recall.svg",
             caption="../report/precision_recall.rst",
             category="Detector",
+            labels={"what": "Precision and recall by class"},
         ),
         froc=report(
             "results/evaluate_detector/figures/froc.svg",
             caption="../report/froc.rst",
             category="Detector",
+            labels={"what": "Free-response ROC"},
         ),
         reliability=report(
             "results/evaluate_detector/figures/reliability.svg",
             caption="../report/reliability.rst",
             category="Detector",
+            labels={"what": "Reliability of the scores"},
         ),
         pseudo_boxes=report(
             "results/evaluate_detector/figures/pseudo_boxes.svg",
             caption="../report/pseudo_boxes.rst",
-            category="Detector",
+            category="Pseudo boxes",
+            labels={"what": "Over the training"},
         ),
         png=expand(
             "results/evaluate_detector/figures/{figure}.png",

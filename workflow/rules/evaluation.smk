@@ -44,11 +44,7 @@ rule evaluate_reports:
         ),
         no_box=config["evaluation"]["no_box_reports"] or [],
     output:
-        metrics=report(
-            "results/evaluate_reports/metrics.json",
-            caption="../report/evaluate_reports.rst",
-            category="Reports",
-        ),
+        metrics="results/evaluate_reports/metrics.json",
         per_report="results/evaluate_reports/per_report.jsonl",
         run="results/evaluate_reports/run.json",
     log:
@@ -134,11 +130,7 @@ rule summarize:
             else []
         ),
     output:
-        markdown=report(
-            "results/summarize/summary.md",
-            caption="../report/summarize.rst",
-            category="Summary",
-        ),
+        markdown="results/summarize/summary.md",
         json="results/summarize/summary.json",
     log:
         "logs/summarize.log",
@@ -155,3 +147,97 @@ rule summarize:
     shell:
         "python -m d2rnet summarize --detector-metrics {input.detector_metrics:q}"
         " --report-metrics {input.report_metrics:q} --counts {input.counts:q} --output {params.folder:q} --log {log:q}"
+
+rule draw_figures:
+    input:
+        detector_history=rules.train_detector.output.metrics,
+        report_history=rules.train_report_model.output.metrics,
+        report_config=rules.train_report_model.output.config,
+        annotation=rules.build_annotation.output.annotation,
+        generated=rules.generate_reports.output.test,
+        summary=rules.summarize.output.json,
+    output:
+        summary=report(
+            "results/draw_figures/summary.html",
+            caption="../report/summary.rst",
+            category="Summary",
+            labels={"what": "All figures"},
+        ),
+        detector_classes=report(
+            "results/draw_figures/detector_classes.html",
+            caption="../report/detector_classes.rst",
+            category="Detector",
+            labels={"what": "Scores by class"},
+        ),
+        detector_training=report(
+            "results/draw_figures/detector_training.svg",
+            caption="../report/detector_training.rst",
+            category="Detector",
+            labels={"what": "Loss curves"},
+        ),
+        pseudo_box_counts=report(
+            "results/draw_figures/pseudo_box_counts.html",
+            caption="../report/pseudo_box_counts.rst",
+            category="Pseudo boxes",
+            labels={"what": "Kept and dropped, by class"},
+        ),
+        pseudo_box_statistics=report(
+            "results/draw_figures/pseudo_box_statistics.svg",
+            caption="../report/pseudo_box_statistics.rst",
+            category="Pseudo boxes",
+            labels={"what": "In annotation.json"},
+        ),
+        report_scores=report(
+            "results/draw_figures/report_scores.html",
+            caption="../report/report_scores.rst",
+            category="Reports",
+            labels={"what": "Scores and controls"},
+        ),
+        report_classes=report(
+            "results/draw_figures/report_classes.html",
+            caption="../report/report_classes.rst",
+            category="Reports",
+            labels={"what": "Lesions named, by class"},
+        ),
+        report_training=report(
+            "results/draw_figures/report_training.svg",
+            caption="../report/report_training.rst",
+            category="Reports",
+            labels={"what": "Loss curves"},
+        ),
+        sample_readings=report(
+            "results/draw_figures/sample_readings.png",
+            caption="../report/sample_readings.rst",
+            category="Reports",
+            labels={"what": "Sample readings"},
+        ),
+        others=expand(
+            "results/draw_figures/{name}",
+            name=[
+                "detector_training.png",
+                "pseudo_box_statistics.png",
+                "report_training.png",
+                "sample_readings.svg",
+            ],
+        ),
+        run="results/draw_figures/run.json",
+    log:
+        "logs/draw_figures.log",
+    benchmark:
+        "logs/benchmarks/draw_figures.tsv"
+    conda:
+        "../../envs/draw_figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=30,
+    params:
+        model=subpath(input.report_config, parent=True),
+        folder=subpath(output.run, parent=True),
+        image_root=config["data"]["reports"]["root"],
+    message:
+        "Draw training curves, pseudo-box statistics and sample readings; lay out the tables"
+    shell:
+        "python -m d2rnet draw-figures --detector-history {input.detector_history:q} --report-model {params.model:q}"
+        " --annotation {input.annotation:q} --generated {input.generated:q} --image-root {params.image_root:q}"
+        " --summary {input.summary:q} --output {params.folder:q} --log {log:q}"

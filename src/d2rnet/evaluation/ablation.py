@@ -21,7 +21,7 @@ from d2rnet.data.annotation_file import Entry, load_annotation
 from d2rnet.data.true_boxes import TrueBoxes, read_true_boxes
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.ablation_design import read_design
-from d2rnet.evaluation.ablation_table import METRICS, as_markdown, draw, make_document
+from d2rnet.evaluation.ablation_table import METRICS, as_html, as_markdown, draw, make_document
 from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
 from d2rnet.evaluation.grounding import grounding_score
 from d2rnet.evaluation.report_pairs import most_frequent
@@ -115,6 +115,7 @@ def ablation(
     text = as_markdown(document)
     write_json(output / "ablation.json", document)
     write_text(output / "ablation.md", text)
+    write_text(output / "ablation.html", as_html(document))
     draw(document, output / "ablation")
     write_run_record(
         output / "run.json",

@@ -14,7 +14,7 @@ import numpy as np
 from d2rnet import plots
 from d2rnet.evaluation.clinical import HEADLINE
 from d2rnet.evaluation.resampling import percentile_interval
-from d2rnet.evaluation.tables import markdown_table
+from d2rnet.evaluation.tables import Table, html_page, markdown_table
 
 if TYPE_CHECKING:
     from d2rnet.evaluation.ablation import Arm
@@ -91,30 +91,47 @@ def _mean_rates(grounding: list[dict[str, Any]]) -> dict[str, Any] | None:
     return {**means, "seeds": rates}
 
 
-def as_markdown(document: Mapping[str, Any]) -> str:
-    """Lay out ablation.json as Markdown: scores, differences to the reference arm, grounding."""
+def lay_out(document: Mapping[str, Any]) -> tuple[list[Table], list[str]]:
+    """Return the tables of ablation.json (scores, differences to the reference arm, grounding) and the notes below them."""
     arms, protocol = document["arms"], document["protocol"]
     shown = [metric for metric in METRICS if any(metric in arm["scores"] for arm in arms.values())]
     scores = [[arm["label"], *(_score(arm["scores"].get(m), m) for m in shown), _minutes(arm)] for arm in arms.values()]
     others = [arm for name, arm in arms.items() if name != document["reference"]]
     differences = [[arm["label"], *(_difference(arm["scores"].get(m), m) for m in shown)] for arm in others]
-    held = ", ".join(f"{key} {value}" for key, value in (*protocol.items(), *document["facts"].items()))
-    lines = [
-        "Mean over the seeds [95 % interval over studies] (least to greatest seed).",
-        "",
-        *markdown_table(["arm", *(METRICS[metric] for metric in shown), "training, min"], scores),
-        "",
-        f"Difference to '{arms[document['reference']]['label']}' [95 % interval over studies].",
-        "",
-        *markdown_table(["arm", *(METRICS[metric] for metric in shown)], differences),
+    names = [METRICS[metric] for metric in shown]
+    tables = [
+        Table(
+            "Mean over the seeds [95 % interval over studies] (least to greatest seed).",
+            ("arm", *names, "training, min"),
+            scores,
+        ),
+        Table(
+            f"Difference to '{arms[document['reference']]['label']}' [95 % interval over studies].",
+            ("arm", *names),
+            differences,
+        ),
     ]
     grounded = [(arm["label"], arm["grounding"]) for arm in arms.values() if arm["grounding"]]
     if grounded:
-        lines += ["", "Grounding: sentences whose attended box lies on a true lesion of the class that they name.", ""]
+        heading = "Grounding: sentences whose attended box lies on a true lesion of the class that they name."
         cells = [[label, f"{found['sentences']:.0f}", *(_share(found[key]) for key in GROUNDING)] for label, found in grounded]
-        lines += markdown_table(["arm", "sentences a seed", *GROUNDING.values()], cells)
-    lines += ["", f"{held}.", *(f"{metric}: {note}." for metric, note in document["notes"].items())]
-    return "\n".join(lines) + "\n"
+        tables.append(Table(heading, ("arm", "sentences a seed", *GROUNDING.values()), cells))
+    held = ", ".join(f"{key} {value}" for key, value in (*protocol.items(), *document["facts"].items()))
+    return tables, [f"{held}.", *(f"{metric}: {note}." for metric, note in document["notes"].items())]
+
+
+def as_markdown(document: Mapping[str, Any]) -> str:
+    """Lay out ablation.json as Markdown."""
+    tables, notes = lay_out(document)
+    lines: list[str] = []
+    for table in tables:
+        lines += [table.heading, "", *markdown_table(table.header, table.rows), ""]
+    return "\n".join([*lines, *notes]) + "\n"
+
+
+def as_html(document: Mapping[str, Any]) -> str:
+    """Lay out ablation.json as a page for a browser."""
+    return html_page("Ablation of the report model", *lay_out(document))
 
 
 def _score(score: Mapping[str, Any] | None, metric: str) -> str:

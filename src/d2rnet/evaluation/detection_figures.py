@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.detector.average_precision import Points, points
 from d2rnet.detector.coco_scores import REPORTED, unweighted
 from d2rnet.evaluation.detection_scores import FROC_RATES, VOC_IOU, Evaluated
-from d2rnet.plots import COLOURS, GREY, figure, remove_unused, say_empty
+from d2rnet.plots import COLOURS, GREY, figure, remove_unused, say_empty, series
 
 LABELS = {"ema_teacher": "EMA teacher", "student": "student"}
 LINES = {"ema_teacher": "-", "student": "--"}  # colour and line differ, for print in grey
 COLOUR = dict(zip(LABELS, COLOURS, strict=False))
 PR_COLUMNS = 4
+CLOCK = "iterations_done"  # of metrics.jsonl
 
 
 def draw_figures(
@@ -114,7 +114,7 @@ def draw_reliability(target: Path, metrics: Mapping[str, Any]) -> None:
 def draw_pseudo_boxes(target: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Draw pseudo boxes an image beside labelled ones, and the share of unlabelled images with any, over iterations."""
     with figure(target, columns=2, panel_inches=(3.8, 3.0)) as (boxes, share):
-        labelled, pseudo = (_series(history, f"{kind}_boxes_per_image") for kind in ("labelled", "pseudo"))
+        labelled, pseudo = (series(history, CLOCK, f"{kind}_boxes_per_image") for kind in ("labelled", "pseudo"))
         if not len(pseudo):
             say_empty(boxes, "No pseudo box was drawn:\nthe run had no mutual learning.")
             share.remove()
@@ -122,14 +122,9 @@ def draw_pseudo_boxes(target: Path, history: Sequence[Mapping[str, Any]]) -> Non
         boxes.plot(*labelled.T, "--", color=COLOURS[1], label="labelled (views of the student)")
         boxes.plot(*pseudo.T, "-", marker=".", color=COLOURS[0], label="pseudo boxes")
         boxes.set(xlabel="iterations", ylabel="boxes an image")
-        share.plot(*_series(history, "unlabelled_with_pseudo_boxes").T, "-", marker=".", color=COLOURS[0])
+        share.plot(*series(history, CLOCK, "unlabelled_with_pseudo_boxes").T, "-", marker=".", color=COLOURS[0])
         share.set(xlabel="iterations", ylabel="unlabelled images with a pseudo box", ylim=(0, 1.02))
         for panel in (boxes, share):
             panel.set_xlim(left=0)
         boxes.set_ylim(bottom=0)
         boxes.legend(fontsize=7)
-
-
-def _series(history: Sequence[Mapping[str, Any]], key: str) -> NDArray[np.float64]:
-    """(L, 2) iterations and value of the lines that have a key."""
-    return np.array([(line["iterations_done"], line[key]) for line in history if key in line], dtype=np.float64).reshape(-1, 2)

@@ -1,0 +1,106 @@
+"""A picture of a few studies: radiograph with numbered pseudo boxes, generated sentences with their boxes, reference."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from d2rnet.data.annotation_file import Entry
+from d2rnet.data.dicom import read_radiograph
+from d2rnet.errors import DatasetError
+from d2rnet.plots import class_colours, figure, say_empty
+
+COLUMNS = 3
+PANEL_INCHES = (4.0, 3.6)
+TEXT_WIDTH = 56  # characters a line
+MOST_LINES = 11  # of one report; the end of a longer one is not shown
+MOST_SIDE_PX = 640  # of the pictures
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is drawn of one entry.
+
+    Attributes:
+        entry: of annotation.json.
+        reference: report of the study.
+        generated: report of the model.
+        sentences: ``text`` and ``boxes`` (places in the entry's boxes) of each generated sentence; empty where unknown.
+    """
+
+    entry: Entry
+    reference: str
+    generated: str
+    sentences: Sequence[dict[str, Any]]
+
+
+def draw_samples(target: Path, samples: Sequence[Sample], image_root: Path) -> None:
+    """Draw samples in rows of three, each radiograph above its two texts; write ``target`` as SVG and PNG.
+
+    Args:
+        target: file to write, without suffix.
+        samples: at least one.
+        image_root: folder that ``image_path`` of an entry is relative to.
+
+    Raises:
+        DatasetError: a radiograph cannot be read.
+    """
+    columns = min(COLUMNS, len(samples))
+    rows = -(-len(samples) // columns)
+    with figure(target, rows=2 * rows, columns=columns, panel_inches=PANEL_INCHES) as panels:
+        for panel in panels:
+            panel.set_axis_off()
+        for number, sample in enumerate(samples):
+            row, column = divmod(number, columns)
+            top = panels[2 * row * columns + column]
+            _draw_radiograph(top, sample.entry, image_root)
+            _write_texts(panels[(2 * row + 1) * columns + column], sample)
+
+
+def _draw_radiograph(panel: Axes, entry: Entry, image_root: Path) -> None:
+    """Draw the first image of an entry with the boxes on it; the axes are in original pixels."""
+    path = image_root / entry["image_path"][0]
+    several = len(entry["image_path"]) > 1
+    height, width = (entry["heights"][0], entry["widths"][0]) if several else (entry["height"], entry["width"])
+    try:
+        pixels = read_radiograph(path, max_side_px=MOST_SIDE_PX).pixels
+    except (DatasetError, OSError) as error:
+        say_empty(panel, textwrap.fill(f"cannot be shown: {error}", TEXT_WIDTH))
+        return
+    panel.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    colours = class_colours()
+    on_image = entry.get("box_image", [0] * len(entry["boxes"]))
+    boxes = list(zip(entry["boxes"], entry["labels"], entry["scores"], on_image, strict=True))
+    for number, ((x, y, box_width, box_height), label, score, image) in enumerate(boxes, start=1):
+        if image:
+            continue
+        panel.add_patch(Rectangle((x, y), box_width, box_height, fill=False, edgecolor=colours[label], linewidth=1.6))
+        chip = {"facecolor": colours[label], "pad": 1, "linewidth": 0}
+        panel.text(x, max(y, 0.03 * height), f"{number} {label} {score:.2f}", fontsize=6.5, va="bottom", bbox=chip)
+    views = f", view 1 of {len(entry['image_path'])}" if several else ""
+    panel.set_title(f"study {entry['study_id']}{views}", loc="left")
+
+
+def _write_texts(panel: Axes, sample: Sample) -> None:
+    """Write both reports; numbers in brackets name the boxes that a generated sentence attends to."""
+    generated = sample.generated
+    if sample.sentences:
+        generated = " ".join(_with_boxes(sentence) for sentence in sample.sentences)
+    blocks = [_shorten(f"{name}: {text}") for name, text in (("GENERATED", generated), ("REFERENCE", sample.reference))]
+    panel.text(
+        0, 1, "\n\n".join(blocks), transform=panel.transAxes, fontsize=7.5, va="top", family="monospace", parse_math=False
+    )
+
+
+def _with_boxes(sentence: dict[str, Any]) -> str:
+    numbers = ", ".join(str(place + 1) for place in sentence["boxes"])
+    return f"{sentence['text']} [{numbers}]" if numbers else str(sentence["text"])
+
+
+def _shorten(text: str) -> str:
+    lines = textwrap.wrap(text, TEXT_WIDTH)
+    return "\n".join(lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], "(goes on)"])
