@@ -6,7 +6,7 @@ import gallery_samples as samples
 import pytest
 
 from d2rnet.gallery import page as page_module
-from d2rnet.gallery.browser import chromium, find_chromium
+from d2rnet.gallery.browser import TIMEOUT_MS, chromium, find_chromium
 from d2rnet.gallery.build import write_gallery
 from d2rnet.gallery.studies import Answer, Study
 
@@ -78,7 +78,7 @@ def open_page(browser):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(60_000)
+        tab.set_default_timeout(TIMEOUT_MS)
         tab.on("console", lambda message: complaints.append(f"console: {message.text}"))
         tab.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         tab.on("request", lambda request: request.url.startswith(("file:", "data:")) or complaints.append(request.url))
@@ -145,7 +145,7 @@ def test_boxes_lie_where_the_data_says(open_page, gallery):
 
 def test_a_sentence_lights_its_boxes_and_a_box_its_sentences(open_page, gallery):
     tab = open_page(gallery)
-    tab.hover(".text.reference .sentence:nth-child(2)")
+    tab.hover(".text.reference li:nth-child(2) .sentence")
     assert lit(tab, "box") == ["pseudo0"] and tab.locator(".box.dim").count() == 2
     assert tab.inner_text("#box-count") == "This sentence has 1 box, 0 hidden."
     tab.hover(".text.generated .sentence")
@@ -364,6 +364,7 @@ def test_hostile_text_is_shown_not_run(open_page, tmp_path):
 def test_policy_refuses_the_network(browser, gallery):
     context = browser.new_context()
     tab = context.new_page()
+    tab.set_default_timeout(TIMEOUT_MS)
     requests = []
     tab.on("request", lambda request: requests.append(request.url))
     tab.goto(gallery.as_uri())
@@ -388,6 +389,7 @@ def test_a_missing_part_is_named_and_the_rest_works(browser, tmp_path):
     gone.unlink()
     context = browser.new_context()
     tab = context.new_page()
+    tab.set_default_timeout(TIMEOUT_MS)
     tab.goto(page.as_uri())
     ready(tab)
     tab.keyboard.press("j")

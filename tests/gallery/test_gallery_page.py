@@ -1,6 +1,7 @@
 """The files of a page: escaping, parts, the size bound, what a browser may load."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -118,6 +119,14 @@ def test_a_listed_box_that_is_not_there_is_refused():
     study.entry["boxes"], study.entry["labels"], study.entry["scores"] = [], [], []
     with pytest.raises(ValueError, match=r"report i0: a sentence lists boxes \[1\]; its entry has 0"):
         study_record(study, [])
+
+
+@pytest.mark.parametrize("sentence", [{"text": "a ."}, {"text": 3, "boxes": []}, {"text": "a .", "boxes": "1"}])
+def test_a_sentence_of_another_format_is_refused(sentence):
+    study = samples.studies(1)[0]
+    broken = dataclasses.replace(study, answers=(dataclasses.replace(study.answers[0], sentences=[sentence]),))
+    with pytest.raises(ValueError, match=r"report i0: got a sentence with text.*expected text and a list of boxes"):
+        study_record(broken, [])
 
 
 def test_sentences_know_their_boxes():

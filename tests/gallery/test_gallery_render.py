@@ -8,8 +8,6 @@ import gallery_samples as samples
 import numpy as np
 import pytest
 
-from d2rnet.data.coco import write_coco
-from d2rnet.data.true_boxes import read_true_boxes
 from d2rnet.errors import DatasetError
 from d2rnet.gallery.render import render_gallery
 from d2rnet.gallery.selection import choose_studies
@@ -170,21 +168,6 @@ def test_true_boxes_of_the_demo_cohort(run, tmp_path):
     assert studies[0]["t"] is None and [row[:5] for row in studies[1]["t"]] == [[0, 10.0, 20.0, 30.0, 40.0]]
     assert data["meta"]["counts"]["true_boxes_known"] == 1
     assert "true_boxes" in read_json(run["output"] / "run.json")["inputs"]
-
-
-def test_true_boxes_of_a_coco_json_are_scaled_to_original_pixels(tmp_path):
-    image = {"id": 1, "file_name": "images/a.png", "height": 50, "width": 40, "source_height": 100, "source_width": 120}
-    annotation = {"id": 1, "image_id": 1, "category_id": 17, "bbox": [10.0, 5.0, 20.0, 10.0], "area": 200.0, "iscrowd": 0}
-    write_coco(tmp_path / "true.json", [image | {"source_id": "a"}, image | {"id": 2, "source_id": "b"}], [annotation])
-    assert read_true_boxes(tmp_path / "true.json") == {"a": [("Pleural effusion", [30.0, 10.0, 90.0, 30.0])], "b": []}
-
-
-def test_an_unknown_class_of_true_boxes_is_named(tmp_path):
-    write_jsonl(tmp_path / "t.jsonl", [{"image_id": "a", "boxes": [{"class": "Pneumothoraks", "bbox_xyxy": [0, 0, 1, 1]}]}])
-    with pytest.raises(DatasetError, match=r"image a: class 'Pneumothoraks'. did you mean 'Pneumothorax'"):
-        read_true_boxes(tmp_path / "t.jsonl")
-    with pytest.raises(FileNotFoundError, match=r"truth\.jsonl of make-demo-cohort"):
-        read_true_boxes(tmp_path / "gone.json")
 
 
 def test_true_boxes_of_several_images_keep_their_image():

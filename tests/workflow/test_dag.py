@@ -12,11 +12,11 @@ import yaml
 RULES = (
     "make_demo_cohort", "verify_inputs", "convert_labelled", "convert_unlabelled", "train_detector", "evaluate_detector",
     "predict_boxes", "calibrate_thresholds", "build_annotation", "build_vocabulary", "train_report_model", "generate_reports",
-    "retrieve_reports", "evaluate_reports", "summarize",
+    "retrieve_reports", "evaluate_reports", "render_gallery", "summarize",
 )  # fmt: skip
 AFTER_THRESHOLD = {
     "build_annotation", "build_vocabulary", "train_report_model", "generate_reports_shard", "generate_reports",
-    "retrieve_reports", "evaluate_reports", "summarize", "all",
+    "retrieve_reports", "evaluate_reports", "render_gallery", "summarize", "all",
 }  # fmt: skip
 
 
@@ -69,7 +69,10 @@ def finished(repository, tmp_path_factory):
     for line in listing.stdout.splitlines()[1:]:
         path = directory / line.split("\t")[0]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
+        if path.suffix:
+            path.write_text("{}")
+        else:
+            path.mkdir()
     done = snakemake(repository, directory, "--touch", "--cores", "1", "--forceall")
     assert done.returncode == 0, done.stderr
     return directory
@@ -89,11 +92,22 @@ def plan_with(repository, directory, overlay) -> set[str]:
         ({"annotation": {"thresholds": "calibrated"}}, AFTER_THRESHOLD | {"calibrate_thresholds"}),
         ({"detector": {"calibration": {"wanted_precision": 0.9}}}, set()),
         ({"detector": {"evaluation": {"bootstrap_seed": 1}}}, {"evaluate_detector", "summarize", "all"}),
-        ({"evaluation": {"shuffle_seed": 5}}, {"evaluate_reports", "summarize", "all"}),
+        ({"evaluation": {"shuffle_seed": 5}}, {"evaluate_reports", "render_gallery", "summarize", "all"}),
+        ({"evaluation": {"gallery": {"jpeg_quality": 50}}}, {"render_gallery", "all"}),
         ({"runtime": {"threads": 1, "workers": 1}}, set()),
         ({"runtime": {"device": "cuda", "gpus": 2}}, set()),
     ],
-    ids=["nothing", "threshold", "calibrated", "calibration unused", "bootstrap_seed", "shuffle_seed", "threads", "device"],
+    ids=[
+        "nothing",
+        "threshold",
+        "calibrated",
+        "calibration unused",
+        "bootstrap_seed",
+        "shuffle_seed",
+        "gallery",
+        "threads",
+        "device",
+    ],
 )
 def test_a_changed_setting_runs_what_depends_on_it_and_nothing_before(repository, finished, overlay, expected):
     assert plan_with(repository, finished, overlay) == expected

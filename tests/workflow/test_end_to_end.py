@@ -35,6 +35,7 @@ def test_every_result_folder_says_how_it_was_made(run):
         "train_report_model",
         "retrieve_reports",
         "evaluate_reports",
+        "render_gallery",
     ):
         content = read_json(run / "results" / record / "run.json")
         assert content["command"] == record.replace("_", "-")
@@ -71,6 +72,7 @@ def test_every_result_folder_says_how_it_was_made(run):
         ("results/evaluate_reports/metrics.json", 2),
         ("results/evaluate_reports/per_report.jsonl", 1),
         ("results/evaluate_reports/run.json", 1),
+        ("results/render_gallery/run.json", 2),
         ("results/summarize/summary.json", 1),
     ],
 )
@@ -132,6 +134,16 @@ def test_reports_follow_the_order_of_the_annotation(run):
     generated = list(read_jsonl(run / "results" / "generate_reports" / "test.jsonl"))
     assert [record["id"] for record in generated] == [entry["id"] for entry in annotation["test"]]
     assert all(set(record) >= {"reference", "hypothesis", "log_prob", "sentences"} for record in generated)
+
+
+def test_gallery_shows_every_generated_report_and_what_was_drawn(run):
+    folder = run / "results" / "render_gallery"
+    counts = read_json(folder / "run.json")["counts"]
+    generated = list(read_jsonl(run / "results" / "generate_reports" / "test.jsonl"))
+    assert counts["shown"] == counts["images"] == counts["true_boxes_known"] == len(generated)
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    parts = "".join(path.read_text(encoding="utf-8") for path in (folder / "parts").glob("*.js"))
+    assert all(f'"{report["id"]}"' in page and f'"i":"{report["id"]}"' in parts for report in generated)
 
 
 def test_summary_names_protocol_section_and_n(run):

@@ -9,6 +9,7 @@ from typing import Any
 from d2rnet.errors import ToolError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+TIMEOUT_MS = 300_000  # of any wait; a busy machine is not an error
 REMEDY = "Debian, Ubuntu: apt-get install chromium; pip install playwright (extra 'test' of pyproject.toml)"
 
 
@@ -34,7 +35,7 @@ def chromium() -> Iterator[Any]:
     # Chromium's sandbox refuses to run as root, the usual user of a container
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        browser = playwright.chromium.launch(executable_path=path, args=arguments, timeout=TIMEOUT_MS)
         try:
             yield browser
         finally:

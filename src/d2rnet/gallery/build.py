@@ -83,7 +83,7 @@ def write_gallery(
     pictures = make_pictures(sources, side_px=settings["image_side_px"], quality=settings["jpeg_quality"], workers=workers)
     unreadable: list[str] = []
     seen = true_boxes_known = 0
-    for study, shown in zip(studies, track(pictures, total=len(studies), what="gallery", unit="study"), strict=False):
+    for study, shown in zip(studies, track(pictures, total=len(studies), what="gallery", unit="report"), strict=False):
         if not writer.add(study, study_record(study, shown)):
             break
         seen += len(shown)

@@ -137,8 +137,9 @@ def _sentences(run: Run, annotation: Path | None) -> dict[str, Sequence[Sentence
     """Return the sentences with their boxes of a run that was written for this very annotation; else nothing, and say so."""
     if annotation is None:
         return {}
-    places = (run.file, run.file.parent.parent / "generate_reports" / "test.jsonl")
-    file = next((place for place in places if place.is_file() and "sentences" in next(read_jsonl(place), {})), None)
+    scored = run.file.parent.name == "evaluate_reports"  # its folder holds scores of the reports in generate_reports
+    place = run.file.parent.parent / "generate_reports" / "test.jsonl" if scored else run.file
+    file = place if place.is_file() and "sentences" in next(read_jsonl(place), {}) else None
     record: Any = read_json(file.with_name("run.json")) if file and file.with_name("run.json").is_file() else {}
     made_for = record.get("inputs", {}).get("annotation", {}).get("sha256")
     if file is None or made_for != sha256_file(annotation):

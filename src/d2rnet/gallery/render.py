@@ -56,7 +56,7 @@ def render_gallery(
         "per_report": scores / "per_report.jsonl",
         **({"true_boxes": Path(settings["true_boxes"])} if settings["true_boxes"] else {}),
     }
-    studies, missing = _read_studies(inputs)
+    studies, missing = read_studies(inputs)
     shown, how = choose_studies(studies, settings)
     meta = {
         "title": "D2R-Net gallery",
@@ -81,8 +81,19 @@ def render_gallery(
     )
 
 
-def _read_studies(inputs: Mapping[str, Path]) -> tuple[list[Study], int]:
-    """Return the studies in the order of the reports, and how many entries of their split have no report."""
+def read_studies(inputs: Mapping[str, Path]) -> tuple[list[Study], int]:
+    """Read the studies of a run.
+
+    Args:
+        inputs: ``generated``, ``annotation``, ``per_report`` and, where the truth is known, ``true_boxes``.
+
+    Returns:
+        The studies in the order of the reports, and how many entries of their split have no report.
+
+    Raises:
+        FileNotFoundError: an input is not there.
+        DatasetError: an input is not what its format says, or the files belong to different runs.
+    """
     splits = load_annotation(inputs["annotation"])
     pairs = read_pairs(inputs["generated"], splits)
     entries = {entry["id"]: entry for entry in splits[pairs.split]}

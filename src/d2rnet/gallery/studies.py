@@ -136,16 +136,18 @@ def _listed_spans(name: str, answer: Answer, boxes: int) -> list[Span]:
     spans: list[Span] = []
     position = 0
     for sentence in answer.sentences:
-        listed = list(sentence["boxes"])
-        if any(not 0 <= place < boxes for place in listed):
+        words, listed = sentence.get("text"), sentence.get("boxes")
+        if not isinstance(words, str) or not isinstance(listed, list):
+            raise DatasetError(f"report {name}: got a sentence with {', '.join(sentence)}; expected text and a list of boxes.")
+        if any(type(place) is not int or not 0 <= place < boxes for place in listed):
             raise DatasetError(
                 f"report {name}: a sentence lists boxes {listed}; its entry has {boxes}. Give the annotation.json that the "
                 "reports were written for."
             )
-        start = answer.text.find(str(sentence["text"]), position)
+        start = answer.text.find(words, position)
         if start < 0:  # of another text; its boxes cannot be placed
             return [(*span, []) for span in split_spans(answer.text)]
-        position = start + len(sentence["text"])
+        position = start + len(words)
         spans.append((start, position, listed))
     return spans or [(*span, []) for span in split_spans(answer.text)]
 

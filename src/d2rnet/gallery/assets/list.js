@@ -11,7 +11,8 @@ function drawRows(current) {
   const rows = byId('rows');
   rows.style.height = `${listed.length * ROW_PX}px`;
   rows.replaceChildren(...listed.slice(first, last).map((study, place) => row(study, first + place, study === current)));
-  list.setAttribute('aria-activedescendant', current === null ? '' : `row-${current}`);
+  if (current === null) list.removeAttribute('aria-activedescendant');
+  else list.setAttribute('aria-activedescendant', `row-${current}`);
 }
 
 function row(study, place, selected) {

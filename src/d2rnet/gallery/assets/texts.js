@@ -15,7 +15,7 @@ function drawTexts(record) {
 }
 
 function drawSentence(text, place, [start, end, pseudo, truth], index) {
-  const made = element('li', { className: 'sentence', tabIndex: 0 });
+  const made = element('div', { className: 'sentence', role: 'button', tabIndex: 0 });
   made.dataset.key = `${place}.${index}`;
   made.classList.toggle('has-box', pseudo.length + truth.length > 0);
   let position = start;
@@ -24,7 +24,7 @@ function drawSentence(text, place, [start, end, pseudo, truth], index) {
     position = mark.end;
   }
   made.append(text.t.slice(position, end));
-  return made;
+  return element('li', {}, made);
 }
 
 /** Mentions of a sentence in order; those that overlap become one mark. */
