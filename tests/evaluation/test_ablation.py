@@ -13,7 +13,7 @@ from d2rnet.evaluation.ablation import ablation
 from d2rnet.evaluation.ablation_design import cell_settings, read_design
 from d2rnet.io import write_json, write_jsonl
 from d2rnet.report.vocabulary import count_vocabulary
-from d2rnet.settings import default_settings
+from d2rnet.settings import default_settings, merge
 
 NODULE, HEART, CLEAR = "there is a left nodule .", "the heart is enlarged .", "the lungs are clear ."
 REFERENCES = {"a": NODULE, "b": HEART, "c": CLEAR, "d": NODULE}
@@ -147,19 +147,38 @@ def test_cells_of_other_studies_are_refused(inputs: dict[str, Any], tmp_path: Pa
     [
         ({"reference": "nobody"}, "'reference' to be one of the arms"),
         ({"more": 1}, "expected the keys arms, reference, report"),
+        ({"arms": ["base"]}, "'report' and 'arms' with keys of their own"),
         ({"arms": {"base": {"label": "x", "boxes": "drawn", "report": {}}}}, "arm base: expected the keys label, boxes"),
+        ({"arms": DESIGN["arms"] | {"a/b": DESIGN["arms"]["base"]}}, "arm 'a/b': expected a name of letters"),
+        (
+            {"arms": DESIGN["arms"] | {"nearest_training_report": DESIGN["arms"]["base"]}},
+            "other than most_frequent_report",
+        ),
+        ({"report": {"model": {"lesion_brnch": "none"}}}, "arm base of the ablation.*did you mean 'lesion_branch'"),
     ],
 )
 def test_designs_that_are_none(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     (tmp_path / "design.yaml").write_text(yaml.safe_dump(DESIGN | change))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
         read_design(tmp_path / "design.yaml")
     with pytest.raises(FileNotFoundError, match="YAML file of an ablation's arms"):
         read_design(tmp_path / "nowhere.yaml")
 
 
-def test_shipped_arms_differ_in_what_their_names_say(repository: Path) -> None:
+@pytest.mark.parametrize("text", ["reference: [", "arms: {}\narms: {}\n"], ids=["no YAML", "a key twice"])
+def test_files_that_are_no_design(tmp_path: Path, text: str) -> None:
+    (tmp_path / "design.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"design\.yaml: .*; expected the YAML file of an ablation's arms"):
+        read_design(tmp_path / "design.yaml")
+
+
+@pytest.mark.parametrize("preset", [None, "d2rnet", "utv2", "open_data", "tiny"])
+def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: str | None) -> None:
+    """Whatever they are laid over: the published settings have LERA, LAB and GAB on."""
     design, report = read_design(repository / "workflow" / "ablation.yaml"), default_settings("report")
+    if preset:
+        overlay = yaml.safe_load((repository / "workflow" / "presets" / f"{preset}.yaml").read_text())
+        report = merge(report, overlay.get("report", {}))
     cells = {name: cell_settings(report, design, arm=name, seed=7) for name in design["arms"]}
     branches = {name: cell["model"]["lesion_branch"] for name, cell in cells.items()}
     assert branches["base"] == "none"
@@ -171,6 +190,9 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path) -> None:
     aligned = {name: cell["training"]["alignment"] for name, cell in cells.items()}
     assert {name for name, found in aligned.items() if found["local"] != "none"} == {"lab", "full", "full_oracle"}
     assert {name for name, found in aligned.items() if found["global"] != "none"} == {"gab", "full", "full_oracle"}
+    carried = ("lesion_class", "lesion_score", "lesion_position")
+    for name, cell in cells.items():
+        assert [cell["model"][key] for key in carried] == [name != "tokens_published"] * 3
     for cell in cells.values():
         assert cell["training"]["seed"] == 7
         assert set(cell) == {"text", "model", "training"}

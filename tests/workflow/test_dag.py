@@ -55,6 +55,16 @@ def test_every_rule_is_a_target_and_can_be_forced(repository, tmp_path, rule):
     assert rule in jobs
 
 
+@pytest.mark.parametrize(("candidates", "retrieves"), [(20000, True), (0, False)])
+def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp_path, candidates, retrieves):
+    path = tmp_path / "overlay.yaml"
+    path.write_text(yaml.safe_dump({"evaluation": {"retrieval_candidates": candidates}, "ablation": {"seeds": [1]}}))
+    done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "ablation", "--configfile", str(path))
+    jobs = planned_jobs(done)
+    assert {"oracle_annotation", "train_ablation_cell", "generate_ablation_reports", "ablation"} <= jobs
+    assert ("retrieve_reports" in jobs, "--nearest " in done.stdout) == (retrieves, retrieves)
+
+
 def test_stage_one_alone(repository, tmp_path):
     jobs = planned_jobs(snakemake(repository, tmp_path, "-n", "--cores", "1", "results/build_annotation/annotation.json"))
     assert "build_annotation" in jobs and not jobs & {"train_report_model", "evaluate_detector", "all"}

@@ -3,18 +3,20 @@
 Reads: workflow/ablation.yaml, or the file at ``ablation.design``.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from d2rnet.errors import ConfigError
-from d2rnet.settings import Settings, complete, merge
+from d2rnet.parsing import ParseError, parse_yaml
+from d2rnet.settings import Settings, complete, default_settings, merge
 
 DESIGN_KEYS = {"reference", "report", "arms"}
 ARM_KEYS = {"label", "boxes", "report"}
 BOXES = ("pseudo", "oracle")
+BASELINES = ("most_frequent_report", "nearest_training_report")  # rows of the table that are no arms
+_NAME = re.compile(r"[A-Za-z0-9_-]+")  # names a folder
 TRAINING_SECTIONS = ("text", "model", "training")
 
 
@@ -27,18 +29,40 @@ def read_design(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ConfigError: a key is missing or unknown, or the reference is no arm.
+        ConfigError: not YAML, a key missing, unknown or there twice, a name that cannot be a folder's, a setting of an arm
+            that is not valid, or the reference is no arm.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the YAML file of an ablation's arms.")
-    design = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(design, dict) or set(design) != DESIGN_KEYS or design["reference"] not in design["arms"]:
+    try:
+        design = parse_yaml(path.read_text(encoding="utf-8"))
+    except (ParseError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}; expected the YAML file of an ablation's arms.") from error
+    if (
+        not isinstance(design, dict)
+        or set(design) != DESIGN_KEYS
+        or not all(isinstance(design[key], dict) for key in ("report", "arms"))
+        or str(design["reference"]) not in design["arms"]
+    ):
         expected = ", ".join(sorted(DESIGN_KEYS))
-        raise ConfigError(f"{path}: expected the keys {expected}, and 'reference' to be one of the arms.")
+        raise ConfigError(
+            f"{path}: expected the keys {expected}; 'report' and 'arms' with keys of their own, and 'reference' to be one "
+            "of the arms."
+        )
     for name, arm in design["arms"].items():
-        if not isinstance(arm, dict) or set(arm) != ARM_KEYS or arm["boxes"] not in BOXES:
-            raise ConfigError(f"{path}: arm {name}: expected the keys label, boxes (one of {', '.join(BOXES)}) and report.")
+        _check_arm(name, arm, path)
+        cell_settings(default_settings("report"), design, arm=name, seed=0)  # now, and not hours later when its cell starts
     return design
+
+
+def _check_arm(name: Any, arm: Any, path: Path) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in BASELINES:
+        raise ConfigError(
+            f"{path}: arm {name!r}: expected a name of letters, digits, '_' and '-', other than {' and '.join(BASELINES)}."
+        )
+    known = isinstance(arm, dict) and set(arm) == ARM_KEYS and arm["boxes"] in BOXES
+    if not known or not isinstance(arm["report"], dict):
+        raise ConfigError(f"{path}: arm {name}: expected the keys label, boxes (one of {', '.join(BOXES)}) and report.")
 
 
 def cell_settings(report: Settings, design: Mapping[str, Any], *, arm: str, seed: int) -> Settings:
@@ -58,5 +82,5 @@ def cell_settings(report: Settings, design: Mapping[str, Any], *, arm: str, seed
     """
     for overlay in (design["report"], design["arms"][arm]["report"], {"training": {"seed": seed}}):
         report = merge(report, overlay)
-    report = complete(report, "report")
+    report = complete(report, "report", source=f"arm {arm} of the ablation")
     return {key: report[key] for key in TRAINING_SECTIONS}
