@@ -54,7 +54,7 @@ def main() -> int:
     print(f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; commit {code_version()['commit']}")
     missed = False
     for part in arguments.parts or TARGETS:
-        result = _in_own_process(part, arguments.scale)
+        result = _measure(part, arguments.scale)
         seconds, gigabytes = TARGETS[part]
         late = result["seconds"] > seconds or (gigabytes is not None and result["peak_gb"] > gigabytes)
         missed |= late
@@ -63,15 +63,16 @@ def main() -> int:
     return int(missed and arguments.scale == 1.0)
 
 
-def _in_own_process(part: str, scale: float) -> dict[str, Any]:
+def _measure(part: str, scale: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
         if part == "annotation":  # in a process of its own too: a fork's peak starts at its parent's size
-            _run(write_annotation_inputs, files, scale)
-        return _run(measure_annotation if part == "annotation" else measure_labelled, files, scale)
+            in_own_process(write_annotation_inputs, files, scale)
+        return in_own_process(measure_annotation if part == "annotation" else measure_labelled, files, scale)
 
 
-def _run(function: Any, *arguments: Any) -> Any:
+def in_own_process(function: Any, *arguments: Any) -> Any:
+    """Call a function in a process of its own, so that its peak memory is its alone."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
@@ -79,7 +80,7 @@ def _run(function: Any, *arguments: Any) -> Any:
 def measure_labelled(folder: Path, scale: float) -> dict[str, Any]:
     """Convert the VinBigData-sized table; the time excludes making it."""
     sys.path.insert(0, str(Path(__file__).parent))
-    return importlib.import_module("tables_labelled").run() | {"peak_gb": _peak_gb()}
+    return importlib.import_module("tables_labelled").run() | {"peak_gb": peak_gb()}
 
 
 def measure_annotation(folder: Path, scale: float) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def measure_annotation(folder: Path, scale: float) -> dict[str, Any]:
         output=folder / "out",
         settings=default_settings("annotation"),
     )
-    seconds, peak = time.perf_counter() - start, _peak_gb()
+    seconds, peak = time.perf_counter() - start, peak_gb()
     counts = read_json(folder / "out" / "counts.json")
     start = time.perf_counter()
     entries = load_annotation(folder / "out" / "annotation.json")
@@ -105,15 +106,16 @@ def measure_annotation(folder: Path, scale: float) -> dict[str, Any]:
         "entries": sum(map(len, entries.values())),
         "annotation_mb": round((folder / "out" / "annotation.json").stat().st_size / 1e6),
         "load_annotation_seconds": round(time.perf_counter() - start, 1),
-        "load_annotation_peak_gb": _peak_gb(),
+        "load_annotation_peak_gb": peak_gb(),
     }
 
 
-def _peak_gb() -> float:
+def peak_gb() -> float:
+    """Return the peak resident memory of this process, GB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
 
 
-def write_annotation_inputs(folder: Path, scale: float) -> None:
+def write_annotation_inputs(folder: Path, scale: float, boxes_an_image: float = BOXES_AN_IMAGE) -> None:
     """Write unlabelled.json, reports.jsonl and prediction shards of a synthetic MIMIC-CXR."""
     images_in_all, studies = round(MIMIC_IMAGES * scale), round(MIMIC_STUDIES * scale)
     chance = random.Random(0)
@@ -135,9 +137,8 @@ def write_annotation_inputs(folder: Path, scale: float) -> None:
     write_json(folder / "unlabelled.json", coco, indent=None)
     write_jsonl(folder / "reports.jsonl", _reports(images, studies, chance))
     for shard in range(SHARDS):
-        write_json(
-            folder / f"shard_{shard}.json", _predictions(range(shard + 1, images_in_all + 1, SHARDS), shard), indent=None
-        )
+        image_ids = range(shard + 1, images_in_all + 1, SHARDS)
+        write_json(folder / f"shard_{shard}.json", _predictions(image_ids, shard, boxes_an_image), indent=None)
 
 
 def _split(subject: int) -> str:
@@ -153,9 +154,9 @@ def _reports(images: list[dict[str, Any]], studies: int, chance: random.Random) 
         yield ids | {"section": "findings", "report": text, "images": [image["source_id"] for image in own]}
 
 
-def _predictions(image_ids: range, seed: int) -> list[dict[str, Any]]:
+def _predictions(image_ids: range, seed: int, boxes_an_image: float) -> list[dict[str, Any]]:
     generator = np.random.default_rng(seed)
-    repeated = np.repeat(np.array(image_ids), generator.poisson(BOXES_AN_IMAGE, len(image_ids)))
+    repeated = np.repeat(np.array(image_ids), generator.poisson(boxes_an_image, len(image_ids)))
     corner = generator.uniform(0, 600, (len(repeated), 2))
     size = generator.uniform(10, 400, (len(repeated), 2))
     boxes = np.concatenate([corner, size], axis=1).astype(np.float32).astype(float).tolist()
