@@ -11,7 +11,7 @@ from d2rnet.data.annotation_file import write_annotation
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.ablation import ablation
 from d2rnet.evaluation.ablation_design import cell_settings, read_design
-from d2rnet.io import write_json, write_jsonl
+from d2rnet.io import read_jsonl, write_json, write_jsonl
 from d2rnet.report.vocabulary import count_vocabulary
 from d2rnet.settings import default_settings, merge
 
@@ -36,7 +36,7 @@ def entry(name: str, split: str = "test") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_cell(folder: Path, hypotheses: dict[str, str], attended: int | None, seconds: float = 30.0) -> Path:
+def write_cell(folder: Path, hypotheses: dict[str, str], attended: int | None, steps: int = 20) -> Path:
     """Write what training and generation leave; each report is one sentence that attends to one box."""
     write_jsonl(
         folder / "reports.jsonl",
@@ -50,8 +50,11 @@ def write_cell(folder: Path, hypotheses: dict[str, str], attended: int | None, s
             for name, text in hypotheses.items()
         ],
     )
-    write_jsonl(folder / "metrics.jsonl", [{"epoch": 1, "train_seconds": seconds}, {"epoch": 2, "train_seconds": seconds}])
-    write_json(folder / "run.json", {"code": {"commit": "abc1234"}})
+    history = [{"epoch": epoch, "step": epoch * steps // 2, "train_seconds": 30.0} for epoch in (1, 2)]
+    write_jsonl(folder / "metrics.jsonl", history)
+    trained = {"device": "cpu", "hardware": {"processor": "some processor", "gpus": ["a GPU that did nothing"]}}
+    write_json(folder / "run.json", trained | {"code": {"commit": "abc1234", "dirty": False}})
+    write_json(folder / "reports.run.json", {"code": {"commit": "def5678", "dirty": True}})
     vocabulary = count_vocabulary(REFERENCES.values(), protocol="r2gen", section="findings", min_token_count=1)
     vocabulary.save(folder / "vocabulary.json")
     return folder
@@ -98,8 +101,9 @@ def test_figures_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[s
     assert arms["base"]["scores"]["bleu_4"]["value"] == arms["most_frequent_report"]["scores"]["bleu_4"]["value"]
     assert arms["full"]["train_seconds"] == [60.0, 60.0]
     assert document["protocol"] == {"text": "r2gen", "section": "findings", "split": "test", "n": 4}
-    assert document["facts"]["seeds"] == 2
-    assert document["facts"]["commit"].startswith("trained at abc1234, scored at ")
+    facts = document["facts"]
+    assert (facts["seeds"], facts["steps"], facts["machine"]) == (2, 20, "some processor")
+    assert facts["commit"].startswith("trained at abc1234, written at def5678 with changes, scored at ")
     printed = capsys.readouterr().out
     assert printed == (inputs["output"] / "ablation.md").read_text()
     assert "| all of it" in printed
@@ -116,6 +120,7 @@ def test_grounding_is_that_of_arms_that_see_boxes(inputs: dict[str, Any]) -> Non
     found = arms["full"]["grounding"]
     assert found["seeds"]["sentences"] == [3, 2]
     assert found["seeds"]["hit_rate"] == [pytest.approx(2 / 3), pytest.approx(1 / 2)]  # the heart has no true box
+    assert found["seeds"]["sentences_of_entries_without_boxes"] == [0, 0]
     assert found["true_hit_rate"] == 1.0
     assert found["true_random_hit_rate"] == 0.5
 
@@ -133,13 +138,46 @@ def test_cells_of_other_studies_are_refused(inputs: dict[str, Any], tmp_path: Pa
     with pytest.raises(DatasetError, match=r"seed_2/reports.jsonl: its 1 entries are not the 4 of .*base/seed_1"):
         ablation(**inputs)
     with pytest.raises(DatasetError, match=r"its 1 entries are not those of a split of .*annotation.json"):
-        ablation(**(inputs | {"cells": [tmp_path / "full" / "seed_2"]}))
+        ablation(**(inputs | {"cells": [write_cell(tmp_path / "base" / "seed_3", {"a": CLEAR}, None)]}))
     with pytest.raises(ConfigError, match=r"expected a folder <arm>/seed_<n>, with an arm of the design \(base, full\)"):
         ablation(**(inputs | {"cells": [tmp_path / "other" / "seed_2"]}))
     write_jsonl(tmp_path / "nearest.jsonl", [{"id": "a", "reference": "", "hypothesis": HEART}])
     write_cell(tmp_path / "full" / "seed_2", REFERENCES, 1)
     with pytest.raises(DatasetError, match=r"nearest.jsonl: 3 of 4 entries have no report: b, c, d"):
         ablation(**inputs)
+
+
+def test_cells_that_cannot_be_compared_are_refused(inputs: dict[str, Any], tmp_path: Path) -> None:
+    full = tmp_path / "full" / "seed_2"
+    with pytest.raises(ConfigError, match="no cell of the arm 'base', which the others are compared with"):
+        ablation(**(inputs | {"cells": [full]}))
+    write_cell(full, REFERENCES, 1, steps=40)
+    with pytest.raises(DatasetError, match=r"seed_\d trained for 20 steps, .*full/seed_2 for 40; expected equal steps"):
+        ablation(**inputs)
+    write_cell(full, REFERENCES, 1)
+    lines = list(read_jsonl(full / "reports.jsonl"))
+    write_jsonl(full / "reports.jsonl", [line | {"reference": HEART} for line in lines])
+    with pytest.raises(DatasetError, match=r"full/seed_2/reports.jsonl: 3 of 4 references are not those of .*such as a"):
+        ablation(**inputs)
+    design = DESIGN | {"arms": DESIGN["arms"] | {"full": DESIGN["arms"]["full"] | {"boxes": "oracle"}}}
+    (tmp_path / "design.yaml").write_text(yaml.safe_dump(design))
+    with pytest.raises(ConfigError, match=r"arms with oracle boxes \(full\) need their annotation.json. .*--oracle"):
+        ablation(**inputs)
+
+
+def test_arms_with_oracle_boxes_are_grounded_in_those(inputs: dict[str, Any], tmp_path: Path) -> None:
+    """The attended box, the second, is the nodule's among pseudo boxes and not among the oracle's."""
+    design = DESIGN | {"arms": DESIGN["arms"] | {"full": DESIGN["arms"]["full"] | {"boxes": "oracle"}}}
+    (tmp_path / "design.yaml").write_text(yaml.safe_dump(design))
+    oracle = [
+        entry(name) | {"boxes": [[50, 50, 20, 20], [0, 0, 10, 10], [0, 0, 9, 9]], "scores": [1.0] * 3} for name in REFERENCES
+    ]
+    for one in oracle:
+        one["labels"] = ["Nodule/Mass", "Cardiomegaly", "Cardiomegaly"]
+    write_annotation(tmp_path / "oracle.json", {"train": [entry("t", "train")], "test": oracle})
+    ablation(**(inputs | {"oracle": [tmp_path / "oracle.json"]}))
+    found = json.loads((inputs["output"] / "ablation.json").read_text())["arms"]["full"]["grounding"]
+    assert (found["true_hit_rate"], found["true_random_hit_rate"]) == (0.0, pytest.approx(1 / 3))
 
 
 @pytest.mark.parametrize(

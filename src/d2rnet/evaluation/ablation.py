@@ -8,7 +8,7 @@ Shapes: R seeds, S resamples of the studies, the same ones for every cell.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from d2rnet.evaluation.grounding import grounding_score
 from d2rnet.evaluation.report_pairs import most_frequent
 from d2rnet.evaluation.systems import score_system, study_counts
 from d2rnet.io import read_json, read_jsonl, write_json, write_text
-from d2rnet.provenance import code_version, hardware, write_run_record
+from d2rnet.provenance import code_version, write_run_record
 from d2rnet.report.text import clean_report
 from d2rnet.report.vocabulary import load_vocabulary
 
@@ -90,14 +90,15 @@ def ablation(
 
     Raises:
         FileNotFoundError: a file is not there.
-        ConfigError: the design is not what is expected, or a cell's arm is not in it.
-        DatasetError: cells hold different entries, or are not of this annotation.json.
+        ConfigError: the design is not what is expected, or arms, cells and files do not go together.
+        DatasetError: cells differ in entries, references or steps, or are not of this annotation.json.
         ToolError: METEOR was asked for and Java is missing, or Java died or did not answer.
     """
     arms = read_design(design)
     order = sorted(cells, key=lambda folder: (_place(folder, arms["arms"]), folder.name))
+    _check_arms({folder.parent.name for folder in order}, arms, has_oracle=bool(oracle))
     reports = {folder: {line["id"]: line for line in read_jsonl(folder / "reports.jsonl")} for folder in order}
-    splits = load_annotation(annotation)
+    facts, splits = _facts(order), load_annotation(annotation)
     ids, split = _same_entries(reports, splits, annotation)
     entries = {"pseudo": {entry["id"]: entry for entry in splits[split]}}
     if oracle:
@@ -110,7 +111,6 @@ def ablation(
     if lesions is not None:
         _ground(rows, arms["arms"], reports, entries, lesions)
     protocol = {"text": vocabulary.protocol, "section": vocabulary.section, "split": split, "n": len(ids)}
-    facts = {"seeds": len({folder.name for folder in order}), "machine": hardware()["processor"], "commit": _commit(order)}
     document = make_document(rows, reference=arms["reference"], protocol=protocol, facts=facts, notes=notes)
     text = as_markdown(document)
     write_json(output / "ablation.json", document)
@@ -161,10 +161,19 @@ def _place(folder: Path, arms: Mapping[str, Any]) -> int:
     return list(arms).index(name)
 
 
+def _check_arms(named: Set[str], arms: Mapping[str, Any], *, has_oracle: bool) -> None:
+    """Raise before anything is scored if the arms that cells are of cannot be compared."""
+    if arms["reference"] not in named:
+        raise ConfigError(f"no cell of the arm '{arms['reference']}', which the others are compared with. Give its cells too.")
+    oracle = sorted(name for name in named if arms["arms"][name]["boxes"] == "oracle")
+    if oracle and not has_oracle:
+        raise ConfigError(f"arms with oracle boxes ({', '.join(oracle)}) need their annotation.json. Give it with --oracle.")
+
+
 def _same_entries(
     reports: Mapping[Path, Mapping[str, Any]], splits: Mapping[str, list[Entry]], annotation: Path
 ) -> tuple[list[str], str]:
-    """Return the ids that every cell holds, sorted, and their split."""
+    """Return the ids that every cell holds, with the same references, sorted, and their split."""
     first = next(iter(reports))
     ids = sorted(reports[first])
     for folder, found in reports.items():
@@ -172,6 +181,12 @@ def _same_entries(
             raise DatasetError(
                 f"{folder / 'reports.jsonl'}: its {len(found)} entries are not the {len(ids)} of {first / 'reports.jsonl'}. "
                 "Write the reports of both again."
+            )
+        other = [name for name in ids if found[name]["reference"] != reports[first][name]["reference"]]
+        if other:
+            raise DatasetError(
+                f"{folder / 'reports.jsonl'}: {len(other)} of {len(ids)} references are not those of "
+                f"{first / 'reports.jsonl'}, such as {other[0]}. Write the reports of both again under one text protocol."
             )
     for split, entries in splits.items():
         if ids and {entry["id"] for entry in entries} == set(ids):
@@ -215,7 +230,35 @@ def _baselines(
     return answers
 
 
-def _commit(cells: Sequence[Path]) -> str:
-    """Return the commits that the cells were trained at, and the one that scored them."""
-    trained = sorted({str(read_json(folder / "run.json")["code"]["commit"]) for folder in cells})
-    return f"trained at {', '.join(trained)}, scored at {code_version()['commit']}"
+def _facts(cells: Sequence[Path]) -> dict[str, Any]:
+    """Return what the figures rest on: seeds, steps of every cell, and the machines and commits that made them.
+
+    Raises:
+        DatasetError: cells trained for different numbers of steps.
+    """
+    steps = {folder: max(line["step"] for line in read_jsonl(folder / "metrics.jsonl")) for folder in cells}
+    if len(set(steps.values())) > 1:
+        least, most = min(steps, key=steps.__getitem__), max(steps, key=steps.__getitem__)
+        raise DatasetError(
+            f"{least} trained for {steps[least]} steps, {most} for {steps[most]}; expected equal steps of every cell. "
+            "Train those of other settings again."
+        )
+    trained, written = ([read_json(folder / name) for folder in cells] for name in ("run.json", "reports.run.json"))
+    machines = {
+        ", ".join(hardware["gpus"]) if record["device"].startswith("cuda") else hardware["processor"]
+        for record in trained
+        for hardware in [record["hardware"]]
+    }
+    commits = {"trained": trained, "written": written, "scored": [{"code": code_version()}]}
+    return {
+        "seeds": len({folder.name for folder in cells}),
+        "steps": next(iter(steps.values())),
+        "machine": " and ".join(sorted(machines)),
+        "commit": ", ".join(f"{what} at {_commits(records)}" for what, records in commits.items()),
+    }
+
+
+def _commits(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the commits of run records; one whose tracked files had been changed says so."""
+    codes = (record["code"] for record in records)
+    return " and ".join(sorted({f"{code['commit']}{' with changes' if code['dirty'] else ''}" for code in codes}))

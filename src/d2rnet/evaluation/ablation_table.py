@@ -31,6 +31,7 @@ GROUNDING = {
     "true_random_hit_rate": "random box, lesion is there",
     "true_reachable_rate": "best box, lesion is there",
 }
+COUNTS = ("sentences", "true_sentences", "sentences_of_entries_without_boxes", "entries_without_truth")
 
 
 def make_document(
@@ -47,7 +48,7 @@ def make_document(
         rows: name -> scored arm or baseline, in the order of the table.
         reference: the arm that others are compared with.
         protocol: text protocol, section, split and n of all scores.
-        facts: machine, commits, number of seeds.
+        facts: machine, commits, number of seeds and steps.
         notes: metric -> why it has no value.
     """
     return {
@@ -86,7 +87,7 @@ def _mean_rates(grounding: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Mean over the seeds of each rate, with the values of the seeds; None without grounding."""
     if not grounding:
         return None
-    rates = {key: [found[key] for found in grounding] for key in (*GROUNDING, "ratio", "sentences", "true_sentences")}
+    rates = {key: [found[key] for found in grounding] for key in (*GROUNDING, "ratio", *COUNTS)}
     means = {key: None if None in values else float(np.mean(values)) for key, values in rates.items()}
     return {**means, "seeds": rates}
 
@@ -114,8 +115,12 @@ def lay_out(document: Mapping[str, Any]) -> tuple[list[Table], list[str]]:
     grounded = [(arm["label"], arm["grounding"]) for arm in arms.values() if arm["grounding"]]
     if grounded:
         heading = "Grounding: sentences whose attended box lies on a true lesion of the class that they name."
-        cells = [[label, f"{found['sentences']:.0f}", *(_share(found[key]) for key in GROUNDING)] for label, found in grounded]
-        tables.append(Table(heading, ("arm", "sentences a seed", *GROUNDING.values()), cells))
+        counts = ("sentences", "sentences_of_entries_without_boxes")
+        cells = [
+            [label, *(f"{found[key]:.0f}" for key in counts), *(_share(found[key]) for key in GROUNDING)]
+            for label, found in grounded
+        ]
+        tables.append(Table(heading, ("arm", "sentences a seed", "left out: no box", *GROUNDING.values()), cells))
     held = ", ".join(f"{key} {value}" for key, value in (*protocol.items(), *document["facts"].items()))
     return tables, [f"{held}.", *(f"{metric}: {note}." for metric, note in document["notes"].items())]
 
