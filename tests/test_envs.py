@@ -11,10 +11,10 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from d2rnet.commands import COMMANDS
+from d2rnet.commands import COMMANDS, FOR_PEOPLE
 
 ROOT = Path(__file__).resolve().parents[1]
-RULES = sorted(name.replace("-", "_") for name in COMMANDS if name not in ("doctor", "compare", "import-r2gen", "read"))
+RULES = sorted(name.replace("-", "_") for name in COMMANDS.keys() - FOR_PEOPLE)
 
 # Extras that set-up leaves to the user.
 NOT_SET_UP = {"text-encoder"}

@@ -3,8 +3,7 @@
 A sub-command parses, validates its settings against the schema and calls one function with explicit keyword arguments. The
 function's module is imported only then, so that ``--help`` is quick and the data stage runs without torch.
 
-Exit codes: 0 done; 2 bad input or configuration (message, no traceback); 3 some inputs of several are bad, the others are
-done; 1 anything unexpected (traceback).
+Exit codes: :data:`d2rnet.commands.EXIT_CODES`.
 """
 
 import argparse
