@@ -1,10 +1,10 @@
 """A private SLURM on this machine: munged, slurmctld and four slurmd from Debian's packages, in one folder, without systemd.
 
-Two of the four nodes have two GPUs each: character devices that nothing reads, which is enough for SLURM to hand them out and to
-set CUDA_VISIBLE_DEVICES. Everything lies in a folder of its own; nothing under /etc is read or written. Stand-ins on PATH:
+Two of the four nodes have two GPUs each: character devices that nothing reads, which is enough for SLURM to hand them out and
+to set CUDA_VISIBLE_DEVICES. Everything lies in a folder of its own; nothing under /etc is read or written. Stand-ins on PATH:
 
 * ``sbatch`` notes its arguments, ``srun`` finds the private configuration again (the jobstep plugin drops SLURM_CONF);
-* ``sacctmgr`` knows one account and ``sacct`` fails at once, since there is no accounting database (the real one waits for it).
+* ``sacctmgr`` knows one account and ``sacct`` fails at once, since there is no accounting database (the real one would wait).
 """
 
 import contextlib
@@ -63,14 +63,14 @@ NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[0]} CPUs={cores} 
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cores} RealMemory={memory_mb}
 NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cores} RealMemory={memory_mb} Gres=gpu:{gpu}:2
 NodeName=n4 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs={cores} RealMemory={memory_mb} Gres=gpu:{gpu}:2
-PartitionName=cpu Nodes=n1,n2,n3,n4 Default=YES MaxTime=INFINITE State=UP
+PartitionName=cpu Nodes=n1,n2,n3,n4 Default=YES LLN=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes=n3,n4 MaxTime=INFINITE State=UP
 """
 TASK_PROLOG = """#!/bin/sh
 echo "$SLURM_JOB_ID ${{SLURM_STEP_ID:-batch}} $SLURMD_NODENAME ${{CUDA_VISIBLE_DEVICES:--}}" >> {root}/tasks.log
 """
 STAND_INS = {
-    "sbatch": "printf '%s\\037' \"$@\" >> {root}/sbatch.log; printf '\\036' >> {root}/sbatch.log\nexec /usr/bin/sbatch \"$@\"",
+    "sbatch": 'line=$(printf \'%s\\037\' "$@"); printf \'%s\\036\' "$line" >> {root}/sbatch.log; exec /usr/bin/sbatch "$@"',
     "srun": 'SLURM_CONF={root}/slurm.conf exec /usr/bin/srun "$@"',
     "sacctmgr": "echo {account}",
     "sacct": "echo 'no accounting database' >&2; exit 1",
@@ -185,10 +185,11 @@ class Cluster:
             command, env=self.environment, capture_output=True, text=True, check=True, timeout=STARTED_WITHIN_SECONDS
         ).stdout
 
-    def submissions(self) -> list[list[str]]:
-        """Arguments of every sbatch call so far."""
+    def submissions(self, directory: Path) -> list[list[str]]:
+        """Arguments of every sbatch call so far that was made for a run in a folder."""
         log = self.root / "sbatch.log"
-        return [line.split(FIELD)[:-1] for line in log.read_text().split(RECORD)[:-1]] if log.exists() else []
+        lines = log.read_text().split(RECORD)[:-1] if log.exists() else []
+        return [words for words in (line.split(FIELD)[:-1] for line in lines) if str(directory) in words]
 
     def jobs(self) -> list[Job]:
         """Every job so far, in the order of submission."""
@@ -207,10 +208,10 @@ class Cluster:
         log = self.root / "tasks.log"
         return [Task(*line.split()) for line in log.read_text().splitlines()] if log.exists() else []
 
-    def processes_of(self, job: str) -> list[int]:
-        """Processes that a job runs, children of its steps included."""
+    def processes_of(self, job: str, sub_command: str) -> list[int]:
+        """Processes of a job that run a sub-command of ``python -m d2rnet``."""
         wanted = {f"SLURM_JOB_ID={job}".encode(), f"SLURM_CONF={self.root}/slurm.conf".encode()}
-        return [pid for pid in _pids() if wanted <= _environment_of(pid)]
+        return [pid for pid in _pids() if wanted <= _words(pid, "environ") and sub_command.encode() in _words(pid, "cmdline")]
 
     def cut_power(self, node: str) -> None:
         """Kill everything on a node, daemons first, as a power loss does: nothing can be reported any more."""
@@ -218,7 +219,7 @@ class Cluster:
         self._daemons.pop(f"slurmd.{node}").wait()
         here = f"SLURMD_NODENAME={node}".encode()
         own = f"SLURM_CONF={self.root}/slurm.conf".encode()
-        _kill([pid for pid in _pids() if {here, own} <= _environment_of(pid)])
+        _kill([pid for pid in _pids() if {here, own} <= _words(pid, "environ")])
 
     def _step_daemons(self, node: str) -> list[int]:
         """The slurmstepd of a node: they keep the node's log open."""
@@ -282,12 +283,13 @@ def _seconds(text: str) -> float:
 
 
 def _pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+    return (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
 
 
-def _environment_of(pid: int) -> set[bytes]:
+def _words(pid: int, file: str) -> set[bytes]:
+    """Arguments ("cmdline") or variables ("environ") of a process; none once it is gone."""
     with contextlib.suppress(OSError):
-        return set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+        return set(Path(f"/proc/{pid}/{file}").read_bytes().split(b"\0"))
     return set()
 
 
