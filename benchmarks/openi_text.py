@@ -21,6 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from d2rnet.data.annotation_file import SPLITS, load_annotation, write_annotation
 from d2rnet.data.openi_reports import read_reports
@@ -30,9 +31,14 @@ from d2rnet.evaluation.tables import markdown_table
 from d2rnet.io import read_json, read_jsonl, write_json, write_text
 from d2rnet.problems import Problems
 from d2rnet.provenance import code_version, hardware
+from d2rnet.report.dataset import ReportDataset, image_sources
 from d2rnet.report.generate import gather_reports, generate_reports
+from d2rnet.report.image_cache import DirectImages
+from d2rnet.report.model_files import load_model
 from d2rnet.report.text import clean_report
 from d2rnet.report.trainer import train_report_model
+from d2rnet.report.training_task import make_loader
+from d2rnet.report.validation import validate_model
 from d2rnet.report.vocabulary import UNK_ID, Vocabulary, build_vocabulary, load_vocabulary
 from d2rnet.settings import Settings, default_settings, merge, parse_settings
 
@@ -79,6 +85,24 @@ def unigram_perplexity(vocabulary: Vocabulary, training: Sequence[str], held_out
     )
     counts = np.bincount(training_ids, minlength=len(vocabulary)) + 1
     return float(np.exp(-np.log(counts / counts.sum())[held_out_ids].mean()))
+
+
+def trained_perplexity(folder: Path, settings: Settings) -> float:
+    """Perplexity of the chosen epoch on the test split, which chose nothing."""
+    loaded, entries = load_model(folder / "model", torch.device("cpu")), load_annotation(folder / "annotation.json")["test"]
+    size_px, size = settings["model"]["input_size_px"], settings["training"]["batch_size"]
+    dataset = ReportDataset(
+        entries,
+        DirectImages(image_sources(entries, folder), size_px=size_px),
+        vocabulary=loaded.vocabulary,
+        categories=loaded.categories,
+        size_px=size_px,
+        max_tokens=settings["training"]["max_report_tokens"],
+    )
+    order = list(range(len(entries)))
+    loader = make_loader(dataset, [order[start : start + size] for start in order[::size]], workers=0)
+    options = {"vocabulary": loaded.vocabulary, "max_tokens": settings["training"]["max_report_tokens"]}
+    return math.exp(validate_model(loaded.model, loader, write_reports=False, **options)["val_loss"])
 
 
 def run(folder: Path, settings: Settings, evaluation: Settings) -> None:
@@ -132,22 +156,27 @@ def report(folder: Path, settings: Settings, counts: Counter[str], seconds: floa
         "unigram_perplexity": unigram_perplexity(
             vocabulary, texts["train"], texts["val"], max_tokens=settings["training"]["max_report_tokens"]
         ),
+        "test_perplexity": trained_perplexity(folder, settings),
+        "test_unigram_perplexity": unigram_perplexity(
+            vocabulary, texts["train"], texts["test"], max_tokens=settings["training"]["max_report_tokens"]
+        ),
         "epochs": [
-            {"epoch": line["epoch"], "train": math.exp(line["train_loss"]), "held_out": math.exp(line["val_loss"])}
+            {"epoch": line["epoch"], "train": math.exp(line["train_loss"]), "val": math.exp(line["val_loss"])}
             for line in history
         ],
         "scores": metrics["scores"],
         "report_written": next(read_jsonl(folder / "test.jsonl"))["hypothesis"],
         "facts": {"minutes": round(seconds / 60, 1), "machine": hardware()["processor"], "commit": code_version()["commit"]},
     }
-    rows = [[str(row["epoch"]), f"{row['train']:.1f}", f"{row['held_out']:.1f}"] for row in document["epochs"]]
+    rows = [[str(row["epoch"]), f"{row['train']:.1f}", f"{row['val']:.1f}"] for row in document["epochs"]]
     lines = [
         f"{', '.join(f'{number} {name}' for name, number in counts.items())}.",
         f"Vocabulary: {document['tokens']} tokens; {100 * document['unknown_share']:.2f} % of the training tokens are <unk>; "
         f"'xxxx' occurs {document['xxxx_counted']} times.",
-        f"Perplexity of held-out reports: unigram {document['unigram_perplexity']:.1f}.",
+        f"Perplexity of the test split: {document['test_perplexity']:.1f} (unigram {document['test_unigram_perplexity']:.1f}). "
+        f"Validation split, which chooses the epoch (unigram {document['unigram_perplexity']:.1f}):",
         "",
-        *markdown_table(["epoch", "perplexity, training (dropout on)", "perplexity, held out"], rows),
+        *markdown_table(["epoch", "perplexity, training (dropout on)", "perplexity, validation"], rows),
         "",
         f"Every report written: {document['report_written']}",
         "Scores: " + ", ".join(f"{key} {value:.3f}" for key, value in metrics["scores"].items() if value is not None) + ".",

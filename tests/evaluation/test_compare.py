@@ -104,6 +104,8 @@ def test_folder_of_a_whole_run(tmp_path: Path) -> None:
     assert (len(run.reports), run.protocol) == (12, {"text": "faithful"})
     write_jsonl(tmp_path / "results" / "evaluate_reports" / "per_report.jsonl", lines(1)[:3])
     assert len(read_run(tmp_path).reports) == 3
+    write_jsonl(tmp_path / "cell" / "reports.jsonl", lines(2))  # a cell of the ablation
+    assert len(read_run(tmp_path / "cell").reports) == 12
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ use rule train_report_model as train_ablation_cell with:
         config="results/ablation/{arm}/seed_{seed}/config.yaml",
         metrics="results/ablation/{arm}/seed_{seed}/metrics.jsonl",
         run="results/ablation/{arm}/seed_{seed}/run.json",
+        card="results/ablation/{arm}/seed_{seed}/model_card.md",
     log:
         "logs/ablation/{arm}_seed_{seed}.log",
     benchmark:
@@ -155,7 +156,7 @@ rule ablation:
             if config["evaluation"]["retrieval_candidates"]
             else ""
         ),
-        settings=settings("evaluation"),
+        settings=settings("evaluation", without=["gallery"]),
     message:
         "Score every cell of the ablation and lay out the table"
     shell:

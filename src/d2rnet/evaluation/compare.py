@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 PLACES = (
     "per_report.jsonl",
     "test.jsonl",
+    "reports.jsonl",
     "results/evaluate_reports/per_report.jsonl",
     "results/generate_reports/test.jsonl",
 )
