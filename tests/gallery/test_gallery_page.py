@@ -129,6 +129,19 @@ def test_a_sentence_of_another_format_is_refused(sentence):
         study_record(broken, [])
 
 
+def test_words_outside_the_listed_sentences_are_shown_too():
+    text = "so . there is a left pleural effusion . and more"
+    study = samples.studies(1)[0]
+    answer = dataclasses.replace(study.answers[0], text=text)
+    shown = study_record(dataclasses.replace(study, answers=(answer,)), [])["x"][1]["s"]
+    assert [(text[start:end], boxes) for start, end, boxes, _ in shown] == [
+        ("so .", []), ("there is a left pleural effusion .", [1]), ("and more", []),
+    ]  # fmt: skip
+    other = dataclasses.replace(answer, text="nothing of it . at all .")
+    shown = study_record(dataclasses.replace(study, answers=(other,)), [])["x"][1]["s"]
+    assert [(start, end, boxes) for start, end, boxes, _ in shown] == [(0, 15, []), (16, 24, [])]
+
+
 def test_sentences_know_their_boxes():
     record = study_record(samples.studies(1)[0], [PICTURE])
     reference, generated = record["x"]

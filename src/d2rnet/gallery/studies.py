@@ -132,7 +132,7 @@ def _named_spans(text: str, labels: Sequence[str]) -> list[Span]:
 
 
 def _listed_spans(name: str, answer: Answer, boxes: int) -> list[Span]:
-    """Sentences of a generated report, each with the boxes listed for it."""
+    """Sentences of a generated report, each with the boxes listed for it; what lies between them has none."""
     spans: list[Span] = []
     position = 0
     for sentence in answer.sentences:
@@ -146,10 +146,16 @@ def _listed_spans(name: str, answer: Answer, boxes: int) -> list[Span]:
             )
         start = answer.text.find(words, position)
         if start < 0:  # of another text; its boxes cannot be placed
-            return [(*span, []) for span in split_spans(answer.text)]
+            return _unlisted_spans(answer.text, 0, len(answer.text))
+        spans += _unlisted_spans(answer.text, position, start)
         position = start + len(words)
         spans.append((start, position, listed))
-    return spans or [(*span, []) for span in split_spans(answer.text)]
+    return spans + _unlisted_spans(answer.text, position, len(answer.text))
+
+
+def _unlisted_spans(text: str, start: int, end: int) -> list[Span]:
+    """Sentences of a stretch of text, without boxes."""
+    return [(start + first, start + last, []) for first, last in split_spans(text[start:end])]
 
 
 def _text_record(

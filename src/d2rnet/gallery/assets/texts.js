@@ -92,7 +92,7 @@ function drawFindings(record) {
     return [element('span', { className: 'class-name' }, swatch, className(category)), ...cells];
   });
   const header = ['Class', ...record.x.map((_, place) => textName(place))];
-  if (record.p.length) header.push('Pseudo boxes', ...(record.t ? ['True'] : []));
+  if (record.p.length) header.push('Pseudo boxes', ...(record.t ? ['True boxes'] : []));
   byId('findings').replaceChildren(table('Findings of this study', header, rows));
 }
 

@@ -1,0 +1,118 @@
+"""Weight of a gallery and how fast a browser shows it: galleries of many studies, made of those of a finished demo run.
+
+Studies are repeated under other ids until there are as many as wanted. Each page is opened in a fresh browser (headless
+Chromium, from the file, caches of the disk warm). *Interactive*: filters, list and keyboard work. *First image*: the first
+radiograph is decoded. Usage: ``python benchmarks/gallery.py --run . [--studies 1000 5000]``.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from d2rnet.gallery.browser import TIMEOUT_MS, chromium
+from d2rnet.gallery.build import corpus_rows, read_metrics, write_gallery
+from d2rnet.gallery.render import read_studies
+from d2rnet.gallery.studies import Study
+from d2rnet.provenance import code_version, hardware
+from d2rnet.settings import default_settings
+
+VIEWPORT = {"width": 1440, "height": 900}
+FIRST_IMAGE = """async () => {
+  while (!document.querySelector('.frame img')) await new Promise(requestAnimationFrame);
+  await document.querySelector('.frame img').decode();
+  return performance.now();
+}"""
+NEXT_STUDY = """async () => {
+  const start = performance.now();
+  step(1);
+  const name = INDEX.id[current];
+  while (!view.record || view.record.i !== name) await new Promise(requestAnimationFrame);
+  await document.querySelector('.frame img').decode();
+  return performance.now() - start;
+}"""
+RELIST = "() => { const start = performance.now(); relist(); return performance.now() - start; }"
+
+
+def main() -> None:
+    """Measure each size and print one line for it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=Path(), help="working directory of a finished demo run (default: here)")
+    parser.add_argument("--studies", type=int, nargs="+", default=[1000, 5000], help="sizes of the galleries")
+    parser.add_argument("--repetitions", type=int, default=5, help="times each page is opened")
+    arguments = parser.parse_args()
+    machine = hardware()
+    print(f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; commit {code_version()['commit']}")
+    with tempfile.TemporaryDirectory() as folder:
+        for count in arguments.studies:
+            page = Path(folder) / str(count)
+            built = build(arguments.run, page, count)
+            opened = measure(page / "index.html", arguments.repetitions)
+            print(json.dumps({"studies": count, **built, **opened}), flush=True)
+
+
+def build(run: Path, output: Path, count: int) -> dict[str, Any]:
+    """Write a gallery of ``count`` studies; return the time it took and its size."""
+    results, cohort = run / "results", run / "resources" / "demo_cohort"
+    inputs = {
+        "generated": results / "generate_reports" / "test.jsonl",
+        "annotation": results / "build_annotation" / "annotation.json",
+        "per_report": results / "evaluate_reports" / "per_report.jsonl",
+        "true_boxes": cohort / "truth.jsonl",
+    }
+    start = time.perf_counter()
+    known, _ = read_studies(inputs)
+    metrics = read_metrics(results / "evaluate_reports" / "metrics.json")
+    meta = {
+        "title": "Benchmark", "mode": "run", "systems": ["Generated"], "protocol": metrics["protocol"], "sort": "order",
+        "corpus": corpus_rows([metrics["table"]]), "missing": 0,
+    }  # fmt: skip
+    settings = default_settings("evaluation.gallery") | {"max_megabytes": 1e6}
+    write_gallery(
+        repeated(known, count), output=output, image_root=cohort / "mimic", meta=meta, known=count, how="", workers=1,
+        inputs=inputs, settings=settings,
+    )  # fmt: skip
+    parts = list((output / "parts").glob("*.js"))
+    return {
+        "write_seconds": round(time.perf_counter() - start, 1),
+        "index_kb": round((output / "index.html").stat().st_size / 1e3),
+        "parts": len(parts),
+        "parts_mb": round(sum(path.stat().st_size for path in parts) / 1e6, 1),
+    }
+
+
+def repeated(studies: list[Study], count: int) -> list[Study]:
+    """Return ``count`` studies, those given over and over under other ids."""
+    return [
+        dataclasses.replace(study, name=f"{study.name}-{number}", study_id=f"{study.study_id}-{number}")
+        for number, study in enumerate(islice(cycle(studies), count))
+    ]
+
+
+def measure(page: Path, repetitions: int) -> dict[str, float]:
+    """Open a page again and again; return medians in milliseconds and the memory of its script in megabytes."""
+    rows: dict[str, list[float]] = {}
+    for _ in range(repetitions):
+        with chromium() as browser:
+            tab = browser.new_page(viewport=VIEWPORT)
+            tab.set_default_timeout(TIMEOUT_MS)
+            tab.goto(page.absolute().as_uri())
+            found = {
+                "interactive_ms": tab.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"),
+                "first_image_ms": tab.evaluate(FIRST_IMAGE),
+                "next_study_ms": statistics.median(tab.evaluate(NEXT_STUDY) for _ in range(10)),
+                "filter_and_sort_ms": tab.evaluate(RELIST),
+                "script_mb": tab.evaluate("performance.memory.usedJSHeapSize") / 1e6,
+            }
+            for name, value in found.items():
+                rows.setdefault(name, []).append(value)
+    return {name: round(statistics.median(values), 1) for name, values in rows.items()}
+
+
+if __name__ == "__main__":
+    main()
