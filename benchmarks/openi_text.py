@@ -173,7 +173,7 @@ def report(folder: Path, settings: Settings, counts: Counter[str], seconds: floa
         f"{', '.join(f'{number} {name}' for name, number in counts.items())}.",
         f"Vocabulary: {document['tokens']} tokens; {100 * document['unknown_share']:.2f} % of the training tokens are <unk>; "
         f"'xxxx' occurs {document['xxxx_counted']} times.",
-        f"Perplexity of the test split: {document['test_perplexity']:.1f} (unigram {document['test_unigram_perplexity']:.1f}). "
+        f"Perplexity, test split: {document['test_perplexity']:.1f} (unigram {document['test_unigram_perplexity']:.1f}). "
         f"Validation split, which chooses the epoch (unigram {document['unigram_perplexity']:.1f}):",
         "",
         *markdown_table(["epoch", "perplexity, training (dropout on)", "perplexity, validation"], rows),
