@@ -1,6 +1,7 @@
 """The command: files, folders and studies in; what fails is named, what is read stays; nothing is overwritten."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,17 @@ def test_folder_with_bad_files(
     (folder / "bad.jpg").unlink()
     assert main(["read", str(folder), *arguments]) == 0
     assert not (tmp_path / "out/failures.jsonl").exists(), "of an earlier call"
+
+
+def test_name_that_is_not_utf_8_is_a_failure_of_that_file_alone(tmp_path: Path, arguments: list[str]) -> None:
+    odd = tmp_path / "in" / os.fsdecode(b"chest\xff.png")
+    odd.parent.mkdir()
+    for path in (odd, odd.with_name("plain.png")):
+        Image.fromarray(draw_chest((90, 80), 5)).save(path)
+    assert main(["read", str(odd.parent), *arguments]) == 3
+    (failure,) = read_jsonl(tmp_path / "out/failures.jsonl")
+    assert failure["name"] == "chest\\xff" and "not UTF-8" in failure["error"]
+    assert (tmp_path / "out/plain.json").is_file()
 
 
 def test_nothing_readable(tmp_path: Path, arguments: list[str]) -> None:

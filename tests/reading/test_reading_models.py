@@ -125,6 +125,11 @@ def test_bad_dicom_gives_the_converters_error(loaded: Models, tmp_path: Path, at
     assert str(read.value) == str(converted.value) and SECRET not in str(read.value)
 
 
+def test_study_without_image_is_refused(loaded: Models) -> None:
+    with pytest.raises(DatasetError, match="without any image"):
+        loaded.read_study([])
+
+
 def test_missing_model_folders_and_files_are_named(finished_run: Path, tmp_path: Path) -> None:
     results = finished_run / "results"
     with pytest.raises(FileNotFoundError, match=r"gone: no such folder.*'d2rnet train-detector'.*--detector"):

@@ -22,7 +22,7 @@ from d2rnet.io import write_jsonl
 from d2rnet.progress import track
 from d2rnet.reading.coco_export import CocoExport
 from d2rnet.reading.models import Models, load_models
-from d2rnet.reading.result import NOTICE, Reading, stem_of
+from d2rnet.reading.result import NOTICE, Reading, printable, stem_of
 
 log = logging.getLogger(__name__)
 FAILURES = "failures.jsonl"
@@ -120,8 +120,9 @@ def _read_all(
             if export is not None:
                 export.add(reading)
         except (D2RNetError, MemoryError) as error:
-            text = str(error) or f"{task.files[0]}: not enough memory"
-            failures.append({"name": task.name, "files": ", ".join(map(str, task.files)), "error": text})
+            text = str(error) or f"{printable(task.files[0])}: not enough memory"
+            files = ", ".join(map(printable, task.files))
+            failures.append({"name": printable(Path(task.name)), "files": files, "error": text})
             continue
         _show(_json_line(reading) if as_json else reading.to_text() + "\n")
     return failures

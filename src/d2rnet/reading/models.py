@@ -28,9 +28,10 @@ from d2rnet.data.radiograph import Radiograph
 from d2rnet.detector.config import CONFIG_NAME, TEACHER_NAME
 from d2rnet.detector.predict import detect_batch, load_detector, network_input
 from d2rnet.device import resolve_device
+from d2rnet.errors import DatasetError
 from d2rnet.io import sha256_file
 from d2rnet.provenance import code_version, hardware
-from d2rnet.reading.result import Box, Reading, Sentence, View, readable, stem_of
+from d2rnet.reading.result import Box, Reading, Sentence, View, printable, readable, stem_of
 from d2rnet.reading.settings import ReadingSettings, detector_of_reports, settings_of_files, settings_of_run
 from d2rnet.report.generate import load_for_generation, write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
@@ -83,6 +84,8 @@ class Models:
         Raises:
             DatasetError: a file is not a radiograph that can be read, or there is none.
         """
+        if not paths:
+            raise DatasetError("read: got a study without any image; expected one or more.")
         start = time.perf_counter()
         files = [Path(path).absolute() for path in paths]
         views, radiographs = [], []
@@ -119,6 +122,8 @@ class Models:
 
     def _decode(self, path: Path) -> tuple[View, Radiograph, list[str]]:
         """Read a file as convert_unlabelled does; say what is doubtful about it."""
+        if (name := printable(path)) != str(path):
+            raise DatasetError(f"{name}: got a file name that is not UTF-8; expected a UTF-8 name. Rename the file.")
         header = read_header(path)
         radiograph = read_radiograph(path, max_side_px=self.settings.max_side_px)
         doubts = []
@@ -208,13 +213,11 @@ def load_models(
     if detector_of_reports(report_model) not in (None, hashes["detector"][TEACHER_NAME]):
         warnings.append("the report model was trained on boxes of another detector")
         log.warning("%s and %s: %s", detector, report_model, warnings[0])
-    machine = hardware()
-    name = machine["gpus"][target.index or 0] if target.type == "cuda" else machine["processor"]
-    origin = {
-        "models": hashes,
-        "settings": settings.to_json(),
-        "code": code_version(),
-        "device": f"{target}: {name}",
-    }
+    origin = {"models": hashes, "settings": settings.to_json(), "code": code_version(), "device": _device_name(target)}
     log.info("models loaded in %.1f s on %s", time.perf_counter() - start, target)
     return Models(network, cfg, report, settings, target, origin, tuple(warnings))
+
+
+def _device_name(device: torch.device) -> str:
+    machine = hardware()
+    return f"{device}: {machine['gpus'][device.index or 0] if device.type == 'cuda' else machine['processor']}"

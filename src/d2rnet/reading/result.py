@@ -3,6 +3,7 @@
 No torch here. Nothing of an image file's header but geometry and view is kept; a file is named by its last part only.
 """
 
+import os
 import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -136,7 +137,7 @@ class Reading:
             ``json``, ``png`` and ``html`` -> file.
 
         Raises:
-            DatasetError: the image file has gone or changed since it was read.
+            DatasetError: the image file has gone or cannot be read any more.
             OSError: a file cannot be written; no half file remains.
         """
         from d2rnet.reading.overlay import write_overlay
@@ -152,6 +153,11 @@ class Reading:
 def stem_of(file: Path) -> str:
     """Return a file's name without the suffix of an image; ``1.2.840.113`` of a DICOM file without suffix stays whole."""
     return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
+
+
+def printable(path: Path) -> str:
+    """Return a path as text that can be written; bytes of a name that are not UTF-8 become ``\\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def readable(tokens: str) -> str:
