@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "report": {"data"},
     "evaluation": {"data", "detector", "report"},
     "doctor": {"evaluation"},
+    "plots": {"data"},  # the class table
     "reading": {"data", "annotation", "detector", "report"},
     "": {"reading"},
     "gallery": {"data", "evaluation"},
