@@ -95,7 +95,7 @@ def repeated(studies: list[Study], count: int) -> list[Study]:
 
 
 def measure(page: Path, repetitions: int) -> dict[str, float]:
-    """Open a page again and again; return medians in milliseconds and the memory of its script in megabytes."""
+    """Open a page again and again; return medians in milliseconds."""
     rows: dict[str, list[float]] = {}
     for _ in range(repetitions):
         with chromium() as browser:
@@ -107,7 +107,6 @@ def measure(page: Path, repetitions: int) -> dict[str, float]:
                 "first_image_ms": tab.evaluate(FIRST_IMAGE),
                 "next_study_ms": statistics.median(tab.evaluate(NEXT_STUDY) for _ in range(10)),
                 "filter_and_sort_ms": tab.evaluate(RELIST),
-                "script_mb": tab.evaluate("performance.memory.usedJSHeapSize") / 1e6,
             }
             for name, value in found.items():
                 rows.setdefault(name, []).append(value)
