@@ -1,9 +1,14 @@
 """Documentation stays true: generated pages are in sync; links, files, settings and commands that it names exist."""
 
+import ast
 import importlib.util
+import json
 import re
 import shlex
+import textwrap
+from collections import Counter
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -15,6 +20,7 @@ from d2rnet.commands import COMMANDS
 from d2rnet.settings import default_settings, merge, section_schema, validate
 
 RELEASED_CODE = {"run_csv2coco.py", "run_unlabel2coco.py", "main.py", "train_net.py"}  # named beside our counterparts
+OTHER_PROGRAMS = {"python3", "tensorboard", "wget", "sha256sum"}
 OWN_FOLDERS = ("src", "workflow", "envs", "profiles", "docs", "benchmarks", "tests")
 
 
@@ -50,6 +56,33 @@ def test_relative_links_exist(pages):
         for link in re.findall(r"\]\(([^)#\s]+)", text):
             if "://" not in link and not link.startswith("mailto:"):
                 assert (page.parent / link).exists(), f"{page.name}: dead link {link}"
+
+
+def anchors(text: str) -> set[str]:
+    """Names by which GitHub links to the headings of a page; the second of a name ends with -1."""
+    found: Counter[str] = Counter()
+    names = set()
+    for heading in re.findall(r"^#{1,6} +(.+?) *$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), flags=re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()).replace(" ", "-")
+        names.add(f"{name}-{found[name]}" if found[name] else name)
+        found[name] += 1
+    return names
+
+
+def test_links_to_headings_exist(pages):
+    seen = 0
+    for page, text in pages.items():
+        for link, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", text):
+            target = (page.parent / link).resolve() if link else page
+            if target in pages:
+                seen += 1
+                assert anchor in anchors(pages[target]), f"{page.name}: {link}#{anchor}: no such heading"
+    assert seen > 10
+
+
+def test_anchors_are_those_of_github():
+    text = "# A `b_c` d-e, f\n```text\n# no heading\n```\n## results/x/{a,b}.json\n## [t](u)\n## [t](v)\n"
+    assert anchors(text) == {"a-b_c-d-e-f", "resultsxabjson", "t", "t-1"}
 
 
 def test_readme_leads_to_every_page(repository, pages):
@@ -98,7 +131,8 @@ def test_sub_commands_named_anywhere_exist(repository, pages):
 
 
 def fenced_blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    """Contents of the fenced blocks of a language; what stands behind it, such as ``bash run``, does not matter."""
+    return re.findall(rf"^ *```{language}(?: \w+)?\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def commands(pages: dict[Path, str]) -> Iterator[tuple[Path, list[str]]]:
@@ -106,7 +140,7 @@ def commands(pages: dict[Path, str]) -> Iterator[tuple[Path, list[str]]]:
     for page, text in pages.items():
         lines = [line for block in fenced_blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
         for line in [*lines, *re.findall(r"`((?:\.venv/bin/|make )[^`\n]+)`", text)]:
-            words = shlex.split(line, comments=True)
+            words = list(takewhile(lambda word: word not in (">", "|"), shlex.split(line, comments=True)))
             while words and re.match(r"[A-Z_0-9]+=", words[0]):
                 words = words[1:]
             if words:
@@ -117,7 +151,11 @@ def commands(pages: dict[Path, str]) -> Iterator[tuple[Path, list[str]]]:
 def targets(repository) -> set[str]:
     """Rules and output files of the workflow."""
     rules = "\n".join(path.read_text() for path in (repository / "workflow" / "rules").glob("*.smk"))
-    return {*re.findall(r"^rule (\w+):", rules, flags=re.MULTILINE), *re.findall(r'"(re(?:sults|sources)/[^"{]+)"', rules)}
+    return {
+        "all",
+        *re.findall(r"^rule (\w+):", rules, flags=re.MULTILINE),
+        *re.findall(r'"(re(?:sults|sources)/[^"{]+)"', rules),
+    }
 
 
 def test_commands_in_docs_parse(repository, pages, targets):
@@ -141,6 +179,8 @@ def test_commands_in_docs_parse(repository, pages, targets):
             assert all(profile.is_file() for profile in profiles), f"{shown}: no such profile"
         elif program == "python":
             assert arguments[0] == "-m" or (repository / arguments[0]).is_file(), shown
+        else:
+            assert program in OTHER_PROGRAMS, f"{shown}: not checked by any parser"
         seen.add(program)
     assert {"make", "d2rnet", "snakemake"} <= seen
 
@@ -157,3 +197,13 @@ def test_examples_of_configuration_are_valid(pages):
     assert examples
     for page, block in examples:
         validate(merge(default_settings(), yaml.safe_load(block)), source=page.name)
+
+
+def test_examples_of_code_and_json_parse(pages):
+    seen = Counter()
+    for text in pages.values():
+        for language, parse in (("python", ast.parse), ("json", json.loads)):
+            for block in fenced_blocks(text, language):
+                parse(textwrap.dedent(block))
+                seen[language] += 1
+    assert seen["python"] > 2 and seen["json"] > 1
