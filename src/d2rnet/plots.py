@@ -51,7 +51,13 @@ STYLE: dict[Any, Any] = {
 
 @contextmanager
 def figure(
-    target: Path, *, rows: int = 1, columns: int = 1, shared: bool = False, panel_inches: tuple[float, float] = (4.5, 3.2)
+    target: Path,
+    *,
+    rows: int = 1,
+    columns: int = 1,
+    shared: bool = False,
+    panel_inches: tuple[float, float] = (4.5, 3.2),
+    row_inches: Sequence[float] | None = None,
 ) -> Iterator[list[Axes]]:
     """Yield the panels of a figure, row by row; write ``target`` as SVG and PNG at the end.
 
@@ -61,11 +67,13 @@ def figure(
         columns: number of columns.
         shared: all panels have the same axes; their numbers stand at the left and at the bottom only.
         panel_inches: width and height of a panel.
+        row_inches: height of each row; None: that of ``panel_inches``.
     """
     with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(columns * panel_inches[0], rows * panel_inches[1]), layout="constrained")
+        heights = row_inches or [panel_inches[1]] * rows
+        drawing = Figure(figsize=(columns * panel_inches[0], sum(heights)), layout="constrained")
         FigureCanvasAgg(drawing)
-        yield list(drawing.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel())
+        yield list(drawing.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared, height_ratios=heights).ravel())
         for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
             with atomic_path(target.with_suffix(suffix)) as temporary:
                 drawing.savefig(temporary, dpi=PNG_DPI, metadata=metadata)

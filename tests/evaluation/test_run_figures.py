@@ -151,8 +151,8 @@ def test_sample_of_two_views_shows_the_boxes_of_the_first(tmp_path):
     draw_samples(tmp_path / "out", [sample], tmp_path)
     found = svg_texts(tmp_path / "out.svg")
     assert "study s-a, view 1 of 2" in found and not any("Cardiomegaly" in text for text in found)
-    assert "REFERENCE: costs $5 and $6" in found  # no mathematics
-    assert found.count("(goes on)") == 1 and sum(text.startswith("word word") for text in found) == MOST_LINES - 2
+    assert "costs $5 and $6" in found  # no mathematics
+    assert found.count("(goes on)") == 1 and sum("word word" in text for text in found) == MOST_LINES - 1
 
 
 def test_sample_without_its_image_says_why(tmp_path):
@@ -164,7 +164,8 @@ def test_sentences_name_their_boxes(tmp_path):
     Image.fromarray(np.zeros((40, 60), dtype=np.uint8)).save(tmp_path / "a.png")
     sentences = [{"text": "big heart .", "boxes": [1, 0]}, {"text": "clear .", "boxes": []}]
     draw_samples(tmp_path / "out", [Sample(entry("a"), "normal", "big heart . clear .", sentences)], tmp_path)
-    assert "GENERATED: big heart . [2, 1] clear ." in svg_texts(tmp_path / "out.svg")
+    found = svg_texts(tmp_path / "out.svg")
+    assert found.index("big heart . [2, 1]") + 1 == found.index("clear .")
 
 
 def rows(page: Path) -> list[list[str]]:

@@ -12,11 +12,11 @@ import yaml
 RULES = (
     "make_demo_cohort", "verify_inputs", "convert_labelled", "convert_unlabelled", "train_detector", "evaluate_detector",
     "predict_boxes", "calibrate_thresholds", "build_annotation", "build_vocabulary", "train_report_model", "generate_reports",
-    "retrieve_reports", "evaluate_reports", "render_gallery", "summarize",
+    "retrieve_reports", "evaluate_reports", "render_gallery", "summarize", "draw_figures",
 )  # fmt: skip
 AFTER_THRESHOLD = {
     "build_annotation", "build_vocabulary", "train_report_model", "generate_reports_shard", "generate_reports",
-    "retrieve_reports", "evaluate_reports", "render_gallery", "summarize", "all",
+    "retrieve_reports", "evaluate_reports", "render_gallery", "summarize", "draw_figures", "all",
 }  # fmt: skip
 
 

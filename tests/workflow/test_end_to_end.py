@@ -17,15 +17,6 @@ pytestmark = pytest.mark.e2e
 TINY = "workflow/presets/tiny.yaml"
 
 
-@pytest.fixture(scope="module")
-def run(repository, tmp_path_factory) -> Path:
-    """Working directory of one finished tiny run."""
-    directory = tmp_path_factory.mktemp("tiny run")  # a space in the path: every command must quote
-    done = snakemake(repository, directory, "--cores", "2", "--configfile", str(repository / TINY))
-    assert done.returncode == 0, done.stderr[-6000:]
-    return directory
-
-
 def test_every_result_folder_says_how_it_was_made(run):
     for record in (
         "train_detector",
@@ -36,6 +27,7 @@ def test_every_result_folder_says_how_it_was_made(run):
         "retrieve_reports",
         "evaluate_reports",
         "render_gallery",
+        "draw_figures",
     ):
         content = read_json(run / "results" / record / "run.json")
         assert content["command"] == record.replace("_", "-")

@@ -16,6 +16,7 @@ from d2rnet.plots import class_colours, figure, say_empty
 
 COLUMNS = 3
 PANEL_INCHES = (4.0, 3.6)
+LINE_INCHES = 0.135  # of the text below
 TEXT_WIDTH = 56  # characters a line
 MOST_LINES = 11  # of one report; the end of a longer one is not shown
 MOST_SIDE_PX = 640  # of the pictures
@@ -51,14 +52,22 @@ def draw_samples(target: Path, samples: Sequence[Sample], image_root: Path) -> N
     """
     columns = min(COLUMNS, len(samples))
     rows = -(-len(samples) // columns)
-    with figure(target, rows=2 * rows, columns=columns, panel_inches=PANEL_INCHES) as panels:
+    texts = [_texts(sample) for sample in samples]
+    row_inches: list[float] = []
+    for row in range(rows):
+        lines = max(text.count("\n") for text in texts[row * columns : (row + 1) * columns])
+        row_inches += [PANEL_INCHES[1], LINE_INCHES * (lines + 3)]
+    with figure(target, rows=2 * rows, columns=columns, panel_inches=PANEL_INCHES, row_inches=row_inches) as panels:
         for panel in panels:
             panel.set_axis_off()
         for number, sample in enumerate(samples):
             row, column = divmod(number, columns)
             top = panels[2 * row * columns + column]
             _draw_radiograph(top, sample.entry, image_root)
-            _write_texts(panels[(2 * row + 1) * columns + column], sample)
+            below = panels[(2 * row + 1) * columns + column]
+            below.text(
+                0, 1, texts[number], transform=below.transAxes, fontsize=7.5, va="top", family="monospace", parse_math=False
+            )
 
 
 def _draw_radiograph(panel: Axes, entry: Entry, image_root: Path) -> None:
@@ -85,15 +94,10 @@ def _draw_radiograph(panel: Axes, entry: Entry, image_root: Path) -> None:
     panel.set_title(f"study {entry['study_id']}{views}", loc="left")
 
 
-def _write_texts(panel: Axes, sample: Sample) -> None:
-    """Write both reports; numbers in brackets name the boxes that a generated sentence attends to."""
-    generated = sample.generated
-    if sample.sentences:
-        generated = " ".join(_with_boxes(sentence) for sentence in sample.sentences)
-    blocks = [_shorten(f"{name}: {text}") for name, text in (("GENERATED", generated), ("REFERENCE", sample.reference))]
-    panel.text(
-        0, 1, "\n\n".join(blocks), transform=panel.transAxes, fontsize=7.5, va="top", family="monospace", parse_math=False
-    )
+def _texts(sample: Sample) -> str:
+    """Lay out both reports; numbers in brackets name the boxes that a generated sentence attends to."""
+    sentences = [_with_boxes(sentence) for sentence in sample.sentences] or [sample.generated]
+    return "\n".join(["GENERATED", *_shorten(sentences), "", "REFERENCE", *_shorten([sample.reference])])
 
 
 def _with_boxes(sentence: dict[str, Any]) -> str:
@@ -101,6 +105,6 @@ def _with_boxes(sentence: dict[str, Any]) -> str:
     return f"{sentence['text']} [{numbers}]" if numbers else str(sentence["text"])
 
 
-def _shorten(text: str) -> str:
-    lines = textwrap.wrap(text, TEXT_WIDTH)
-    return "\n".join(lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], "(goes on)"])
+def _shorten(paragraphs: Sequence[str]) -> list[str]:
+    lines = [line for text in paragraphs for line in textwrap.wrap(text, TEXT_WIDTH, subsequent_indent="  ")]
+    return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], "(goes on)"]

@@ -8,6 +8,7 @@ PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>
  body {{ font: 14px/1.45 system-ui, sans-serif; margin: 1rem; color: #1b1f24; background: #fff; }}
+ h1 {{ font-size: 1.4rem; }}
  table {{ border-collapse: collapse; margin: .5rem 0 1rem; font-variant-numeric: tabular-nums; }}
  th, td {{ border-bottom: 1px solid #d8dee4; padding: .3rem .8rem; text-align: left; vertical-align: top; }}
  thead th {{ border-bottom: 2px solid #57606a; }}
