@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 
 from d2rnet.settings import validate
 
@@ -12,21 +13,21 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
 shell.prefix(
-    f"set -euo pipefail; export PYTHONPATH='{workflow.basedir}/src':$(printenv PYTHONPATH || true); "
+    f"set -euo pipefail; export PYTHONPATH={shlex.quote(f'{workflow.basedir}/src')}:$(printenv PYTHONPATH || true); "
 )
 
 
-def settings(section, only=None, without=(), **instead):
+def settings(section, only=None, without=()):
     """Return a section of the configuration as JSON for ``--settings``.
 
-    ``only`` keeps some of its keys, ``without`` drops some, ``instead`` replaces values. A rule gets just the keys that decide
-    its result, so that changing another key never runs it again.
+    ``only`` keeps some of its keys, ``without`` drops some. A rule gets just the keys that decide its result, so that changing
+    another key never runs it again.
     """
     value = config
     for key in section.split("."):
         value = value[key]
     kept = {key: value[key] for key in only or value if key not in without}
-    return json.dumps({**kept, **instead}, sort_keys=True)
+    return json.dumps(kept, sort_keys=True)
 
 
 def growing(mem_mb):

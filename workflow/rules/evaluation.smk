@@ -28,7 +28,7 @@ rule retrieve_reports:
         "Find the training report of the most similar image for each report, a baseline"
     shell:
         "python -m d2rnet retrieve-reports --generated {input.generated:q} --annotation {input.annotation:q}"
-        " --image-root {params.image_root:q} --model {params.model:q} --output {output.test:q} --workers {threads}"
+        " --image-root={params.image_root:q} --model {params.model:q} --output {output.test:q} --workers {threads}"
         " --settings {params.settings:q} --device {resources.device:q} --threads {threads} --log {log:q}"
 
 
@@ -104,15 +104,14 @@ rule render_gallery:
         scores=subpath(input.metrics, parent=True),
         folder=subpath(output.page, parent=True),
         image_root=config["data"]["reports"]["root"],
-        settings=lambda wildcards, input: settings(
-            "evaluation.gallery", true_boxes=str(input.true_boxes) or None
-        ),
+        settings=settings("evaluation.gallery", without=["true_boxes"]),
+        true_boxes=lambda wildcards, input: json.dumps(str(input.true_boxes) or None),
     message:
         "Show radiographs, boxes and reports on one page"
     shell:
         "python -m d2rnet render-gallery --generated {input.generated:q} --annotation {input.annotation:q}"
-        " --scores {params.scores:q} --image-root {params.image_root:q} --output {params.folder:q} --workers {threads}"
-        " --settings {params.settings:q} --log {log:q}"
+        " --scores {params.scores:q} --image-root={params.image_root:q} --output {params.folder:q} --workers {threads}"
+        " --settings {params.settings:q} --set true_boxes={params.true_boxes:q} --log {log:q}"
 
 
 rule summarize:
@@ -239,5 +238,5 @@ rule draw_figures:
         "Draw training curves, pseudo-box statistics and sample readings; lay out the tables"
     shell:
         "python -m d2rnet draw-figures --detector-history {input.detector_history:q} --report-model {params.model:q}"
-        " --annotation {input.annotation:q} --generated {input.generated:q} --image-root {params.image_root:q}"
+        " --annotation {input.annotation:q} --generated {input.generated:q} --image-root={params.image_root:q}"
         " --summary {input.summary:q} --output {params.folder:q} --log {log:q}"

@@ -59,7 +59,7 @@ rule train_report_model:
         "Train D2R-Net"
     shell:
         "python -m d2rnet train-report-model --annotation {input.annotation:q} --vocabulary {input.vocabulary:q}"
-        " --image-root {params.image_root:q} --work {params.work:q} --output {params.folder:q}"
+        " --image-root={params.image_root:q} --work {params.work:q} --output {params.folder:q}"
         " --settings {params.settings:q} --device {resources.device:q} --processes {resources.processes}"
         " --threads {threads} --log {log:q}"
 
@@ -94,7 +94,7 @@ rule generate_reports_shard:
         "Write the findings of shard {wildcards.scatteritem} of the test split"
     shell:
         "python -m d2rnet generate-reports-shard --annotation {input.annotation:q}"
-        " --image-root {params.image_root:q} --model {params.model:q} --shard {params.shard}"
+        " --image-root={params.image_root:q} --model {params.model:q} --shard {params.shard}"
         " --shards {params.shards} --output {output:q} --settings {params.settings:q}"
         " --device {resources.device:q} --threads {threads} --log {log:q}"
 

@@ -80,8 +80,7 @@ def read_dicom_header(path: Path) -> RadiographHeader:
     element = _PixelElement()
     with path.open("rb") as stream:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # pydicom's quote the offending values
+            with _silent_pydicom():
                 check_deflated(stream, path)
                 dataset = read_partial(
                     stream,
@@ -96,6 +95,20 @@ def read_dicom_header(path: Path) -> RadiographHeader:
             raise unreadable(path, got=got, expected="a DICOM file", remedy=_REMEDY) from error
         _check_pixel_data(dataset, element, stream, path)
     return header
+
+
+@contextmanager
+def _silent_pydicom() -> Iterator[None]:
+    """Keep pydicom's warnings and log lines to itself: they quote the offending values, whoever's they are."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
@@ -215,8 +228,7 @@ def read_dicom_pixels(path: Path, header: RadiographHeader, max_side_px: int | N
     """
     source_hw = (header.height, header.width)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _silent_pydicom():
             dataset = dcmread(path, specific_tags=list(_PIXEL_ATTRIBUTES))
             grayscale = read_grayscale(dataset, path)
             if dataset.file_meta.TransferSyntaxUID.is_encapsulated:

@@ -1,0 +1,89 @@
+"""No shell command is built from data: folders and images of any name go through every rule, and nothing of a name is run."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from test_dag import snakemake
+
+from d2rnet.data.annotation_file import load_annotation
+from d2rnet.data.coco import load_coco
+
+TINY = "workflow/presets/tiny.yaml"
+FOLDER = "-rf we ird'na\"me $(touch pwned) `touch pwned`;touch pwned & é\n%s\\n{x}"
+IMAGE = "-x $(touch pwned) 'y' \"z\" ;é&#"
+# Numbers, names of our own rules and files, or options that are made of them; everything else is quoted by Snakemake.
+OWN_WORDS = {
+    "threads", "params.shard", "params.shards", "resources.processes", "params.nearest", "params.thresholds", "params.truth",
+}  # fmt: skip
+
+
+def shell_commands(repository: Path) -> dict[str, str]:
+    """Rule -> the text of its shell command."""
+    commands = {}
+    for path in sorted((repository / "workflow" / "rules").glob("*.smk")):
+        text = path.read_text(encoding="utf-8")
+        for rule in re.split(r"^rule ", text, flags=re.MULTILINE)[1:]:
+            name, _, body = rule.partition(":")
+            shell = body.partition("    shell:")[2]
+            commands[name] = "".join(re.findall(r'"([^"]*)"', shell))
+    return commands
+
+
+def test_every_path_in_a_command_is_quoted(repository):
+    commands = shell_commands(repository)
+    assert len(commands) >= 18
+    for name, command in commands.items():
+        for placeholder in re.findall(r"\{([^{}]+)\}", command):
+            assert placeholder.endswith(":q") or placeholder in OWN_WORDS, f"{name}: {{{placeholder}}} is not quoted"
+        for option in re.findall(r"--[\w-]+ \{params\.(?:image_root)", command):
+            pytest.fail(f"{name}: {option}: give a configured path with '=', it may begin with a dash")
+
+
+def rename_image(root: Path) -> None:
+    """Give the first labelled training image a hostile id, in its file and in every table."""
+    table = root / "vindr" / "annotations" / "annotations_train.csv"
+    first = next(path for path in sorted((root / "vindr" / "train").iterdir()))
+    first.rename(first.with_name(IMAGE + first.suffix))
+    for path in (table, table.with_name("image_labels_train.csv")):
+        if not path.is_file():
+            continue
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream))
+        column = rows[0].index("image_id")
+        for row in rows[1:]:
+            row[column] = IMAGE if row[column] == first.stem else row[column]
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_whole_workflow_among_hostile_names(repository, tmp_path):
+    made = snakemake(repository, tmp_path / "made", "--cores", "2", "--configfile", str(repository / TINY), "make_demo_cohort")
+    assert made.returncode == 0, made.stderr[-3000:]
+    run = tmp_path / FOLDER.replace("\n", " ")
+    cohort = run / FOLDER  # below the working directory, so that the path in the configuration begins with a dash
+    shutil.copytree(tmp_path / "made" / "resources" / "demo_cohort", cohort)
+    rename_image(cohort)
+    overlay = {
+        "data": {
+            "demo": {"enabled": False},
+            "labelled": {"root": f"{FOLDER}/vindr"},
+            "reports": {"root": f"{FOLDER}/mimic"},
+        }
+    }
+    (tmp_path / "overlay.json").write_text(json.dumps(overlay))
+    files = [str(repository / TINY), str(tmp_path / "overlay.json")]
+    done = snakemake(repository, run, "--cores", "2", "--configfile", *files)
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert not list(tmp_path.rglob("pwned"))
+    sources = [image["source_id"] for split in ("train", "val") for image in
+               load_coco(run / "resources" / "labelled" / f"{split}.json")["images"]]  # fmt: skip
+    assert IMAGE in sources
+    annotation = load_annotation(run / "results" / "build_annotation" / "annotation.json")
+    generated = (run / "results" / "generate_reports" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(generated) == len(annotation["test"]) > 0
