@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RULES = sorted(name.replace("-", "_") for name in COMMANDS.keys() - FOR_PEOPLE)
 
 # Extras that set-up leaves to the user.
-NOT_SET_UP = {"text-encoder"}
+NOT_SET_UP = {"text-encoder", "fuzz"}
 # Import name -> name on the Python index, where they differ.
 DISTRIBUTIONS = {"yaml": "pyyaml", "cv2": "opencv-python-headless", "PIL": "pillow", "ensemble_boxes": "ensemble-boxes"}
 # pylibjpeg and its plug-ins are loaded by pydicom; these come with a package that is listed.

@@ -1,0 +1,88 @@
+"""What is fuzzed: functions of bytes that may raise nothing but what a caller can act on.
+
+Each target feeds a parser and checks what it answers. An error of the package is a right answer; anything else is a finding.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from d2rnet.data.annotation_file import load_annotation
+from d2rnet.data.csv_tables import read_table_csv
+from d2rnet.data.openi_reports import _parse
+from d2rnet.data.report_sections import extract_section, split_sections
+from d2rnet.errors import DatasetError
+
+Target = Callable[[bytes], None]
+_MEMORY = Path("/dev/shm")
+_FOLDER = Path(tempfile.mkdtemp(prefix="d2rnet-fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
+_ENTRY = (
+    b'{"train": [{"id": "a", "study_id": "s", "subject_id": "p", "split": "train", "report": "x", "image_path": ["a.png"], '
+    b'"height": 9, "width": 9, "boxes": [[1, 1, 2, 2]], "scores": [0.5], "labels": ["Edema"]}], "val": [], "test": []}'
+)
+
+
+def report_sections(data: bytes) -> None:
+    """The section rules of MIMIC-CXR's reports: sections are parts of the text, in order, and do not overlap."""
+    text = data.decode("utf-8", errors="replace")
+    end = 0
+    for section in split_sections(text):
+        assert end <= section.start <= section.end <= len(text)
+        end = section.end
+    for wanted in ("findings", "impression"):
+        found = extract_section(text, wanted)
+        assert found is None or " ".join(found.split()) == found != ""
+
+
+def csv_tables(data: bytes) -> None:
+    """The table reader, plain and gzip: as many cells as rows and columns, and none with a NUL character."""
+    with suppress(DatasetError):
+        table = read_table_csv(_written("table.csv", data), ["a"], optional=["b"])
+        assert len(table) and all(isinstance(cell, str) and "\0" not in cell for cell in table.to_numpy().ravel())
+
+
+def annotation(data: bytes) -> None:
+    """annotation.json: every entry that is accepted can be used."""
+    with suppress(DatasetError):
+        for split, entries in load_annotation(_written("annotation.json", data)).items():
+            for entry in entries:
+                assert entry["split"] == split and len(entry["boxes"]) == len(entry["scores"]) == len(entry["labels"])
+                assert all(0 <= score <= 1 for score in entry["scores"])
+                entry["report"].encode()
+                for name in entry["image_path"]:
+                    assert (_FOLDER / name).resolve().is_relative_to(_FOLDER.resolve())
+
+
+def openi_xml(data: bytes) -> None:
+    """The XML of Open-i: an id that can be a file name, sections of collapsed text."""
+    with suppress(DatasetError):
+        study_id, report = _parse(data, "1.xml")
+        assert "/" not in study_id and ".." not in study_id
+        assert all(text and " ".join(text.split()) == text for text in report.sections.values())
+
+
+def _written(name: str, data: bytes) -> Path:
+    path = _FOLDER / name
+    path.write_bytes(data)
+    return path
+
+
+TARGETS: dict[str, Target] = {target.__name__: target for target in (report_sections, csv_tables, annotation, openi_xml)}
+SEEDS: dict[str, tuple[bytes, ...]] = {
+    "report_sections": (
+        b" FINAL REPORT\n FINDINGS:\n The heart is enlarged. IMPRESSION: Normal.\n",
+        b"CHEST, PA AND LATERAL:\nLUNGS: clear.\nIMPRESSION\nNormal.\nADDENDUM: see above\n",
+    ),
+    "csv_tables": (
+        b'a,b\n1,2\n"x,y",z\n',
+        b"Image Index,Finding Label,Bbox [x,y,w,h],,,\na,b,1,2,3,4\n",
+        b"\xef\xbb\xbfa\r\n1\r\n",
+    ),
+    "annotation": (_ENTRY, b'{"train": [], "val": [], "test": []}'),
+    "openi_xml": (
+        b'<e><uId id="CXR1"/><AbstractText Label="FINDINGS">clear</AbstractText><parentImage id="x"/></e>',
+        b'<?xml version="1.0" encoding="utf-8"?><e><uId id="CXR1"/></e>',
+    ),
+}

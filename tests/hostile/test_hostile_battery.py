@@ -1,0 +1,80 @@
+"""The battery of malformed inputs: each is refused by name or set aside and counted, within stated memory and time.
+
+docs/reference/robustness.md shows what became of each; ``python tests/robustness.py battery`` writes it.
+"""
+
+from collections import Counter
+
+import pytest
+from hostile_battery import CASES, table_rows
+from hostile_case import READ, BatteryError, Case, Outcome, Result, run_case
+from hostile_readers import READERS
+
+LEAST_MALFORMED = 150
+results: dict[tuple[str, str], Result] = {}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.reader}: {case.name}")
+def test_case(case, tmp_path):
+    results[case.reader, case.name] = run_case(case, READERS[case.reader], tmp_path / "case")
+
+
+def test_names_are_given_once_and_every_reader_is_tried():
+    counts = Counter((case.reader, case.name) for case in CASES)
+    assert [name for name, count in counts.items() if count > 1] == []
+    assert {case.reader for case in CASES} == READERS.keys()
+
+
+def test_page_shows_what_became_of_each(repository):
+    if len(results) < len(CASES):
+        pytest.skip("only a part of the battery was run, or a case failed")
+    shown = [row.split(" | ")[:3] for row in table_rows(list(results.values()))]
+    page = (repository / "docs" / "reference" / "robustness.md").read_text(encoding="utf-8")
+    missing = [" | ".join(columns) for columns in shown if " | ".join(columns) not in page]
+    assert missing == [], "docs/reference/robustness.md is stale; run 'python tests/robustness.py battery'"
+    assert sum(result.outcome.kind != READ for result in results.values()) >= LEAST_MALFORMED
+
+
+def judged(tmp_path, answer, **changes):
+    """Run a case of one file with a reader that answers so, or raises it."""
+
+    def make(folder):
+        (folder / "a.txt").write_text("x")
+        return folder / "a.txt"
+
+    def read(folder):
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer(folder) if callable(answer) else answer
+
+    return run_case(Case("test", "case", make, **changes), read, tmp_path / "case")
+
+
+def test_the_battery_notices_what_must_not_be(tmp_path):
+    from d2rnet.errors import DatasetError
+
+    def writes_outside(folder):
+        (folder / "new.txt").write_text("x")
+        raise DatasetError("a.txt: refused")
+
+    def fills_memory(folder):
+        block = bytearray(1200 << 20)
+        block[:: 1 << 12] = b"x" * len(block[:: 1 << 12])
+        raise DatasetError(f"a.txt: refused {len(block)}")
+
+    wrong = {
+        "KeyError from inside": KeyError("a.txt"),
+        "names no a.txt": DatasetError("refused"),
+        "does not name row 3": DatasetError("a.txt: refused"),
+        "changed input/new.txt": writes_outside,
+        "MiB, more than": fills_memory,
+        "1 kept and 1 set aside of 3": Outcome("set aside", "a.txt: why", 1, 1),
+        "expected refused": Outcome(READ, "read"),
+        "comes from the operating system": FileNotFoundError(2, "a.txt"),
+    }
+    for number, (complaint, answer) in enumerate(wrong.items()):
+        more = {"record": "row 3"} if "row 3" in complaint else {}
+        more |= {"records": 3, "expected": ("set aside",)} if "kept" in complaint else {}
+        with pytest.raises(BatteryError, match=complaint):
+            judged(tmp_path / str(number), answer, **more)
+    assert judged(tmp_path / "right", DatasetError("a.txt: refused")).outcome.kind == "refused"
