@@ -147,6 +147,7 @@ rule summarize:
         "python -m d2rnet summarize --detector-metrics {input.detector_metrics:q}"
         " --report-metrics {input.report_metrics:q} --counts {input.counts:q} --output {params.folder:q} --log {log:q}"
 
+
 rule draw_figures:
     input:
         detector_history=rules.train_detector.output.metrics,
