@@ -76,6 +76,17 @@ def test_merge_does_not_touch_its_arguments():
     assert base == {"a": {"b": 1, "c": [1]}}
 
 
+def test_braces_are_refused_before_snakemake_reads_them():
+    with pytest.raises(ConfigError, match=r"data\.reports\.root: '/data/\{x\}'; expected no brace"):
+        settings.complete({"data": {"reports": {"root": "/data/{x}"}}})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_are_finite(value):
+    with pytest.raises(ConfigError, match=r"annotation\.score_threshold: (nan|inf); expected a finite number"):
+        settings.complete({"score_threshold": value}, "annotation")
+
+
 def test_sections_that_contradict_each_other_are_refused():
     with pytest.raises(ConfigError, match=r"report\.text\.section: 'findings', but data\.reports\.section is 'impression'"):
         settings.complete({"data": {"reports": {"section": "impression"}}})

@@ -90,7 +90,11 @@ def validate(settings: Settings, section: str = "", *, source: str = "configurat
     """
     validator = jsonschema.Draft202012Validator(section_schema(section))
     problems = [text for error in validator.iter_errors(settings) for text in _explain(error, section)]
-    problems += [f"{path}: {value}; expected a finite number" for path, value in _not_finite(settings, section)]
+    problems += [
+        f"{path}: {value}; expected a finite number"  # NaN lies within every range of a schema
+        for path, value in _scalars(settings, section)
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
     if not section and not problems:
         problems = _contradictions(settings)
     if problems:
@@ -99,19 +103,24 @@ def validate(settings: Settings, section: str = "", *, source: str = "configurat
 
 def _contradictions(settings: Settings) -> list[str]:
     """Return what a schema cannot see: keys of the whole configuration that do not go together."""
+    found = [
+        f"{path}: {value!r}; expected no brace, which Snakemake takes for a wildcard. Rename the file or folder"
+        for path, value in _scalars(settings, "")
+        if isinstance(value, str) and set("{}") & set(value)
+    ]
     read, written = settings["data"]["reports"]["section"], settings["report"]["text"]["section"]
-    if read == written:
-        return []
-    return [f"report.text.section: '{written}', but data.reports.section is '{read}'; set both to the same section"]
+    if read != written:
+        found.append(f"report.text.section: '{written}', but data.reports.section is '{read}'; set both to the same section")
+    return found
 
 
-def _not_finite(value: Any, path: str) -> Iterator[tuple[str, float]]:
-    """Yield dotted path and value of numbers that are NaN or infinite: NaN lies within every range of a schema."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield path, value
-    elif isinstance(value, dict | list):
+def _scalars(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield dotted path and value of everything that is neither object nor list."""
+    if isinstance(value, dict | list):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _not_finite(part, f"{path}.{key}" if path else str(key))
+            yield from _scalars(part, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value
 
 
 def _explain(error: jsonschema.ValidationError, section: str) -> list[str]:
