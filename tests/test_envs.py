@@ -78,7 +78,8 @@ def test_detectron2_and_java_where_they_are_needed() -> None:
         "train_detector", "evaluate_detector", "calibrate_thresholds", "predict_boxes", "predict_boxes_shard",
     }  # fmt: skip
     assert [rule for rule in RULES if any(spec.startswith("openjdk") for spec in dependencies(rule)[0])] == [
-        "evaluate_reports"
+        "ablation",
+        "evaluate_reports",
     ]
     assert not any(spec.startswith("pytorch") for spec in dependencies("convert_labelled")[0])
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from d2rnet.data.annotation_file import Entry
 from d2rnet.data.categories import CATEGORY_NAMES
@@ -29,14 +30,14 @@ def draw_annotation(target: Path, splits: Mapping[str, Sequence[Entry]]) -> None
         classes.grid(axis="y", visible=False)
         classes.set(xlabel="pseudo boxes kept", title=f"{by_class.total():,} boxes, {len(entries):,} entries")
         found = np.array([score for entry in entries for score in entry["scores"]], dtype=np.float64)
-        scores.hist(found, bins=np.linspace(0, 1, SCORE_BINS + 1), color=COLOURS[0])
+        scores.hist(found, bins=np.linspace(0, 1, SCORE_BINS + 1).tolist(), color=COLOURS[0])
         scores.set(xlim=(0, 1), xlabel="score", ylabel="pseudo boxes")
         for shift, (split, part) in enumerate(splits.items()):
             number = Counter(len(entry["boxes"]) for entry in part)
             values = np.arange(max(number, default=0) + 1)
-            share = [number[value] / max(1, len(part)) for value in values]
+            share = [number[int(value)] / max(1, len(part)) for value in values]
             place = values + 0.27 * (shift - (len(splits) - 1) / 2)
             counts.bar(place, share, width=0.25, color=COLOURS[shift], label=f"{split} ({len(part):,})")
         counts.set(xlabel="boxes an entry", ylabel="share of the entries of the split")
-        counts.xaxis.get_major_locator().set_params(integer=True)
+        counts.xaxis.set_major_locator(MaxNLocator(integer=True))
         counts.legend(fontsize=7)
