@@ -74,7 +74,14 @@ def small_settings() -> dict[str, Any]:
         {
             "text": {"min_token_count": 1},
             "model": SMALL_MODEL,
-            "training": {"epochs": 3, "batch_size": 2, "max_report_tokens": 40, "validate_every_epochs": 1, "workers": 0},
+            "training": {
+                "selection": "bleu_4",
+                "epochs": 3,
+                "batch_size": 2,
+                "max_report_tokens": 40,
+                "validate_every_epochs": 1,
+                "workers": 0,
+            },
             "generation": {"batch_size": 2, "beam_size": 2, "max_tokens": 12, "min_tokens": 6},
         },
         "report",

@@ -61,7 +61,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_outputs_and_metadata(whole_run: Path) -> None:
     model = whole_run
     assert {path.name for path in model.iterdir()} == {
-        "model.safetensors", "vocabulary.json", "config.yaml", "metrics.jsonl", "run.json",
+        "model.safetensors", "vocabulary.json", "config.yaml", "model_card.md", "metrics.jsonl", "run.json",
     }  # fmt: skip
     rows = history(model)
     assert [row["epoch"] for row in rows] == [1, 2, 3] and [row["step"] for row in rows] == [3, 6, 9]
