@@ -167,7 +167,10 @@ def test_useless_window_width_is_logged(caplog: pytest.LogCaptureFixture) -> Non
     [
         ({"RescaleSlope": 0}, "got rescale slope 0.0; expected a number other than 0"),
         ({"VOILUTSequence": lut([8, 0, 8], [1, 2, 3])}, "got a VOILUTSequence of 6 entries; expected the 8"),
-        ({"WindowCenter": 1, "WindowWidth": 2, "VOILUTFunction": "CUBIC"}, "got an unknown VOI LUT function; expected one of LINEAR"),
+        (
+            {"WindowCenter": 1, "WindowWidth": 2, "VOILUTFunction": "CUBIC"},
+            "got an unknown VOI LUT function; expected one of LINEAR",
+        ),
     ],
 )
 def test_invalid_chain_is_an_error_that_names_the_file(attributes: dict[str, object], message: str) -> None:
