@@ -32,13 +32,13 @@ def parse_json(text: str) -> Any:
     return guarded(partial(json.loads, object_pairs_hook=unique_keys), text)
 
 
-def guarded(parse: Any, text: str, *arguments: Any) -> Any:
+def guarded(parse: Any, text: str, *arguments: int) -> Any:
     """Call a parser of the ``json`` module and turn whatever it raises into a ParseError.
 
     Args:
         parse: ``json.loads`` or ``JSONDecoder.raw_decode``, with :func:`unique_keys` as its hook.
         text: what to parse.
-        arguments: further positional arguments of ``parse``.
+        arguments: of ``raw_decode``, where the item begins; only the text of that item is looked at.
 
     Raises:
         json.JSONDecodeError: not JSON (a reader of a stream must tell it from the rest: more text may mend it).
@@ -53,8 +53,9 @@ def guarded(parse: Any, text: str, *arguments: Any) -> Any:
     except ValueError as error:  # unique_keys, or Python's limit of digits
         reason = str(error) if isinstance(error, ParseError) else "a number of too many digits"
         raise ParseError(reason) from error
-    if _SURROGATE_ESCAPE.search(text):
-        _check_text(value)
+    found, start, end = (value[0], arguments[0], value[1]) if arguments else (value, 0, len(text))
+    if _SURROGATE_ESCAPE.search(text, start, end):
+        _check_text(found)
     return value
 
 

@@ -1,6 +1,7 @@
 """COCO results files are read as a stream, whatever their layout, and broken ones are refused."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def test_empty_list(tmp_path: Path, text: str) -> None:
         ("[" + json.dumps(RECORDS[0]), r"cut off after record 0 \(expected ',' or '\]'\)"),
         ("[" + json.dumps(RECORDS[0]) + " " + json.dumps(RECORDS[1]) + "]", "cut off after record 0"),
         ("[{} , 17]", "record 2 is 17; expected an object"),
+        ('[{}, {"note": "\\ud800"}]', "record 2 cannot be used: .* holds half a surrogate pair"),
     ],
 )
 def test_broken_files_are_refused_with_the_record(tmp_path: Path, text: str, message: str) -> None:
@@ -61,3 +63,11 @@ def test_breakage_in_a_long_file_does_not_read_all_of_it(tmp_path: Path, monkeyp
     path.write_text("[" + "x" * 100_000)
     with pytest.raises(DatasetError, match="after record 0"):
         list(iterate_results(path))
+
+
+def test_time_grows_with_the_records_alone(tmp_path: Path) -> None:
+    path = tmp_path / "shard.json"
+    path.write_text(json.dumps(RECORDS * 3000))
+    start = time.process_time()
+    assert sum(1 for _ in iterate_results(path)) == 21_000
+    assert time.process_time() - start < 5.0, "0.2 s; 20 s if each record costs a look at the whole chunk"
