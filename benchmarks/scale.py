@@ -45,8 +45,7 @@ from d2rnet.data.convert_labelled import convert_labelled
 from d2rnet.data.convert_unlabelled import convert_unlabelled
 from d2rnet.data.dicom import check_headers
 from d2rnet.data.image_shards import SIZES
-from d2rnet.data.radiograph import RadiographHeader
-from d2rnet.detector.results import gather_boxes
+from d2rnet.data.radiograph import RadiographHeader, reduced_hw
 from d2rnet.io import read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from d2rnet.provenance import code_version, hardware
 from d2rnet.settings import complete
@@ -54,6 +53,7 @@ from d2rnet.settings import complete
 ROOT = Path(__file__).resolve().parents[1]
 SHARDS = 256
 PNG_SIDE_PX = 1024
+MIMIC_HW = (3056, 2544)
 HEADER_COPIES = 2000
 BOXES_AN_IMAGE = 31.0
 TARGETS = {"verify": (120.0, 4.0), "convert": (120.0, 4.0), "annotation": (120.0, 4.0), "plan": (30.0, 4.0)}
@@ -90,9 +90,10 @@ def measure_verify(folder: Path, scale: float, workers: int) -> dict[str, Any]:
 
 
 def _verify(folder: Path, workers: int) -> dict[str, Any]:
+    sizes = made_up_sizes(folder)
+
     def made_up(paths: list[Path], workers: int) -> list[tuple[Path, RadiographHeader, None]]:
-        header = RadiographHeader(3056, 2544, "", "L", "JPEG", 8)
-        return [(path, header, None) for path in paths]
+        return [(path, RadiographHeader(*sizes.get(path.stem, MIMIC_HW), "", "L", "JPEG", 8), None) for path in paths]
 
     start = time.perf_counter()
     with mock.patch.object(verify, "check_headers", made_up):
@@ -124,13 +125,22 @@ def _convert(folder: Path, function: Callable[..., None], part: str) -> dict[str
 
 def write_records(folder: Path) -> None:
     """Write what convert-images-shard would have written."""
+    known = made_up_sizes(folder)
     for part in ("labelled", "unlabelled"):
         listed = list(read_jsonl(folder / "verify" / f"{part}_images.jsonl"))
         for shard in range(SHARDS):
             first, last = (len(listed) * place // SHARDS for place in (shard, shard + 1))
-            sizes = dict(zip(SIZES, (PNG_SIDE_PX, 852, 3056, 2544), strict=True))
-            records = [record | sizes | {"reason": None} for record in listed[first:last]]
+            records = [record | {"reason": None} for record in listed[first:last]]
+            for record in records:
+                source_hw = known.get(Path(record["source"]).stem, MIMIC_HW)
+                record |= dict(zip(SIZES, (*reduced_hw(*source_hw, PNG_SIDE_PX), *source_hw), strict=True))
             write_jsonl(folder / part / f"{shard + 1}-of-{SHARDS}.jsonl", records)
+
+
+def made_up_sizes(folder: Path) -> dict[str, tuple[int, int]]:
+    """Height and width of the labelled images that do not exist, by id."""
+    sizes = pd.read_csv(folder / "labelled_source" / "sizes.csv")
+    return dict(zip(sizes["image_id"], zip(sizes["height"], sizes["width"], strict=True), strict=True))
 
 
 def measure_plan(folder: Path, scale: float, workers: int) -> dict[str, Any]:
@@ -208,7 +218,7 @@ def write_sources(folder: Path, scale: float) -> None:
         patient = int(study / STUDIES_A_PATIENT)
         split = "validate" if patient % 125 == 0 else "test" if patient % 71 == 1 else "train"
         dicom_id = "-".join(f"{chance.getrandbits(32):08x}" for _ in range(5))
-        rows.append((dicom_id, 50_000_000 + study, 10_000_000 + patient, split, "PA", 3056, 2544))
+        rows.append((dicom_id, 50_000_000 + study, 10_000_000 + patient, split, "PA", *MIMIC_HW))
     columns = ["dicom_id", "study_id", "subject_id", "split", "ViewPosition", "Rows", "Columns"]
     images = pd.DataFrame(rows, columns=columns)
     files = folder / "mimic" / "files"
@@ -234,6 +244,8 @@ def measure_boxes(folder: Path, scale: float, workers: int) -> dict[str, Any]:
 
 
 def _join_boxes(folder: Path) -> dict[str, Any]:
+    from d2rnet.detector.results import gather_boxes  # torch, which the other parts do not load
+
     shards = sorted(folder.glob("shard_*.json"))
     hashes = {"unlabelled": {"sha256": sha256_file(folder / "unlabelled.json")}, "weights": {"sha256": "none"}}
     for number, path in enumerate(shards, start=1):
