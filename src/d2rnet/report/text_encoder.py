@@ -105,9 +105,10 @@ class PretrainedTextEncoder(nn.Module):
             ) from error
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{SETTING}: {folder}: no such folder.")
+        safely = {"local_files_only": True, "trust_remote_code": False}  # else a folder may bring its own code
         try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            encoder = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True)
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **safely)
+            encoder = transformers.AutoModel.from_pretrained(str(folder), **safely)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"{SETTING}: {folder}: not a Hugging Face encoder ({str(error).splitlines()[0]}). Expected config.json, "
