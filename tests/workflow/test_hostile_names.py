@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_dag import snakemake
+from test_dag import planned_jobs, snakemake
 
 from d2rnet.data.annotation_file import load_annotation
 from d2rnet.data.coco import load_coco
 
 TINY = "workflow/presets/tiny.yaml"
-FOLDER = "-rf we ird'na\"me $(touch pwned) `touch pwned`;touch pwned & é\n%s\\n{x}"
+FOLDER = "-rf we ird'na\"me $(touch pwned) `touch pwned`;touch pwned & é\n%s\\n"
 IMAGE = "-x $(touch pwned) 'y' \"z\" ;é&#"
 # Numbers, names of our own rules and files, or options that are made of them; everything else is quoted by Snakemake.
 OWN_WORDS = {
@@ -28,14 +28,14 @@ def shell_commands(repository: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8")
         for rule in re.split(r"^rule ", text, flags=re.MULTILINE)[1:]:
             name, _, body = rule.partition(":")
-            shell = body.partition("    shell:")[2]
-            commands[name] = "".join(re.findall(r'"([^"]*)"', shell))
+            shell = re.search(r"^    shell:\n((?:        .*\n?)+)", body, flags=re.MULTILINE)
+            commands[name] = "".join(re.findall(r'"([^"]*)"', shell[1])) if shell else ""
     return commands
 
 
 def test_every_path_in_a_command_is_quoted(repository):
     commands = shell_commands(repository)
-    assert len(commands) >= 18
+    assert sum(command.startswith("python -m d2rnet ") for command in commands.values()) >= 18
     for name, command in commands.items():
         for placeholder in re.findall(r"\{([^{}]+)\}", command):
             assert placeholder.endswith(":q") or placeholder in OWN_WORDS, f"{name}: {{{placeholder}}} is not quoted"
@@ -63,7 +63,8 @@ def rename_image(root: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.e2e
 def test_whole_workflow_among_hostile_names(repository, tmp_path):
-    made = snakemake(repository, tmp_path / "made", "--cores", "2", "--configfile", str(repository / TINY), "make_demo_cohort")
+    tiny = ("--cores", "2", "--configfile", str(repository / TINY))
+    made = snakemake(repository, tmp_path / "made", *tiny, "--", "make_demo_cohort")
     assert made.returncode == 0, made.stderr[-3000:]
     run = tmp_path / FOLDER.replace("\n", " ")
     cohort = run / FOLDER  # below the working directory, so that the path in the configuration begins with a dash
@@ -74,11 +75,11 @@ def test_whole_workflow_among_hostile_names(repository, tmp_path):
             "demo": {"enabled": False},
             "labelled": {"root": f"{FOLDER}/vindr"},
             "reports": {"root": f"{FOLDER}/mimic"},
-        }
+        },
+        "runtime": {"delete_after_success": ["stale", "finished", "caches", "shards"]},
     }
     (tmp_path / "overlay.json").write_text(json.dumps(overlay))
-    files = [str(repository / TINY), str(tmp_path / "overlay.json")]
-    done = snakemake(repository, run, "--cores", "2", "--configfile", *files)
+    done = snakemake(repository, run, *tiny, str(tmp_path / "overlay.json"))
     assert done.returncode == 0, done.stderr[-6000:]
     assert not list(tmp_path.rglob("pwned"))
     sources = [image["source_id"] for split in ("train", "val") for image in
@@ -87,3 +88,6 @@ def test_whole_workflow_among_hostile_names(repository, tmp_path):
     annotation = load_annotation(run / "results" / "build_annotation" / "annotation.json")
     generated = (run / "results" / "generate_reports" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(generated) == len(annotation["test"]) > 0
+    assert not list((run / "work").rglob("fingerprint.json")) and not list((run / "results").glob("*/shards"))
+    again = snakemake(repository, run, "-n", *tiny, str(tmp_path / "overlay.json"))
+    assert planned_jobs(again) == set(), "what was deleted is not made again"
