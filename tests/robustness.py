@@ -51,10 +51,10 @@ def battery() -> str:
 def guards(jobs: int) -> str:
     """Remove one guard after the other and return the table of the tests that notice."""
     found = mutants.chosen(mutants.read_tables(), GUARDS, ())
-    lines, verdicts = mutants.places(found), mutants.judge_all(found, jobs)
+    verdicts = mutants.judge_all(found, jobs)
     rows = [
-        f"| {guard.name} | {guard.formula} | `src/d2rnet/{guard.file}` line {line} | {_shown(verdict)} |"
-        for guard, line, verdict in zip(found, lines, verdicts, strict=True)
+        f"| {guard.name} | {guard.formula} | `src/d2rnet/{guard.file}` | {_shown(verdict)} |"
+        for guard, verdict in zip(found, verdicts, strict=True)
     ]
     survived = verdicts.count(mutants.SURVIVED)
     head = f"{len(found)} guards removed one at a time (`tests/mutations/{GUARDS}.yaml`); {survived} survived."
