@@ -20,7 +20,7 @@ from d2rnet.commands import COMMANDS
 from d2rnet.settings import default_settings, merge, section_schema, validate
 
 RELEASED_CODE = {"run_csv2coco.py", "run_unlabel2coco.py", "main.py", "train_net.py"}  # named beside our counterparts
-OTHER_PROGRAMS = {"python3", "tensorboard", "wget", "sha256sum"}
+OTHER_PROGRAMS = {"echo", "python3", "tensorboard", "wget", "sha256sum"}
 OWN_FOLDERS = ("src", "workflow", "envs", "profiles", "docs", "benchmarks", "tests")
 
 
@@ -159,7 +159,9 @@ def targets(repository) -> set[str]:
 
 
 def test_commands_in_docs_parse(repository, pages, targets):
-    examples = set(re.findall(r"^# ([\w.]+\.yaml)$", "\n".join(pages.values()), flags=re.MULTILINE))  # files that a page shows
+    # files that a page shows or writes
+    examples = set(re.findall(r"^# ([\w.]+\.yaml)$|> ([\w.]+\.yaml)$", "\n".join(pages.values()), flags=re.MULTILINE))
+    examples = {name for pair in examples for name in pair if name}
     make_targets = set(re.findall(r"^(\w+):", (repository / "Makefile").read_text(), flags=re.MULTILINE))
     snakemake, own = get_argument_parser(), build_parser()
     seen = set()

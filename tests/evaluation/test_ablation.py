@@ -106,6 +106,8 @@ def test_figures_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[s
     assert facts["commit"].startswith("trained at abc1234, written at def5678 with changes, scored at ")
     printed = capsys.readouterr().out
     assert printed == (inputs["output"] / "ablation.md").read_text()
+    page = (inputs["output"] / "ablation.html").read_text()
+    assert page.count("<table>") == 3 and all(f'<th scope="row">{arm["label"]}</th>' in page for arm in arms.values())
     assert "| all of it" in printed
     assert "90.0 [" in printed
     assert "(80.0 to 100.0)" in printed
