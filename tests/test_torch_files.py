@@ -1,15 +1,21 @@
 """Torch files: whole or not there; what could run code is refused with a way out."""
 
 import argparse
+import errno
 import pickle
 import re
+import resource
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from d2rnet.errors import CheckpointError
-from d2rnet.torch_files import load_torch, save_torch
+from d2rnet.torch_files import load_torch, save_safetensors, save_torch
+
+BIG = {"w": torch.arange(1 << 16)}
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before torch 1.6"])
@@ -58,3 +64,27 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
             load_torch(path)
     with pytest.raises(CheckpointError, match="no such weight file"):
         load_torch(tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize("save", [lambda path: save_torch(path, BIG), lambda path: save_safetensors(path, BIG, {})])
+def test_a_full_disk_is_named_and_leaves_the_file_before(tmp_path: Path, save: Callable[[Path], None]) -> None:
+    """A limit of the file size stands in for the disk: both fail within a write."""
+    path = tmp_path / "weights"
+    save_torch(path, {"iterations_done": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as caught:
+            save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.errno == errno.EFBIG
+    assert load_torch(path) == {"iterations_done": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_checkpoint_has_the_same_bytes_whenever_it_is_written(tmp_path: Path) -> None:
+    for name in ("a.pth", "b.pth"):
+        save_torch(tmp_path / name, BIG)
+    assert (tmp_path / "a.pth").read_bytes() == (tmp_path / "b.pth").read_bytes()

@@ -1,4 +1,4 @@
-"""``d2rnet doctor``: what this machine has, what is missing, and what to do about it.
+"""``d2rnet doctor``: what this machine has, what is missing, and what to do about it; of a run with ``--run``.
 
 Nothing is imported at the top that an incomplete installation may lack; each check turns a failure into a line with a remedy.
 """
@@ -18,6 +18,7 @@ import d2rnet
 from d2rnet.errors import ToolError
 from d2rnet.evaluation.meteor import find_jar, find_java
 from d2rnet.provenance import code_version
+from d2rnet.run_report import report_run
 
 SET_UP = "Run 'make setup' in the project's folder"
 PYTHON_RANGE = ((3, 11), (3, 13))
@@ -60,8 +61,17 @@ class Finding:
         return f"{state:<8} {self.name:<14} {self.found}" + ("" if self.ok else f". {self.remedy}.")
 
 
-def doctor() -> int:
-    """Print one line a check; return 0 if everything required is there, else 2."""
+def doctor(run: Path | None = None) -> int:
+    """Print one line a check; return 0 if everything required is there, else 2.
+
+    Args:
+        run: look at the run in this folder instead (:mod:`d2rnet.run_report`).
+
+    Raises:
+        D2RNetError: no workflow ever ran in that folder.
+    """
+    if run is not None:
+        return report_run(run)
     code = code_version()
     print(f"d2rnet {d2rnet.__version__}, commit {code['commit'] or 'unknown'}{' (changed)' if code['dirty'] else ''}")
     findings = [finding for check in CHECKS for finding in check()]

@@ -7,6 +7,7 @@ reader never sees half a file, whatever happens to the writer (kill, full disk, 
 import gzip
 import hashlib
 import json
+import logging
 import os
 import stat
 import tempfile
@@ -20,6 +21,8 @@ from typing import Any
 from d2rnet.errors import DatasetError
 from d2rnet.parsing import ParseError, parse_json
 
+log = logging.getLogger(__name__)
+PART = ".part"  # in the name of a file that is being written
 MAX_LINE_CHARACTERS = 1 << 26  # of a JSON lines file: 64 Mi; a gzip file of a few kilobytes can hold one line of gigabytes
 
 
@@ -35,7 +38,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=f".part{target.suffix}", dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=f"{PART}{target.suffix}", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -46,6 +49,21 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(folder: str | Path) -> list[Path]:
+    """Temporary files of :func:`atomic_path` in a folder, not below it: being written, or left by a killed process."""
+    return sorted(Path(folder).glob(f".*{PART}*"))
+
+
+def remove_leftovers(folder: str | Path) -> int:
+    """Remove what killed processes left half-written in a folder that nobody else writes to now; return their number."""
+    found = leftovers(folder)
+    for path in found:
+        path.unlink(missing_ok=True)
+    if found:
+        log.info("%s: removed %d half-written file(s) of a killed process", folder, len(found))
+    return len(found)
 
 
 def _umask() -> int:

@@ -6,11 +6,12 @@ Both models keep their checkpoints in such files and read pretrained weights fro
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from d2rnet.errors import CheckpointError
@@ -20,9 +21,47 @@ REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
 
 
 def save_torch(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values atomically: a previous file stays until the new one is complete."""
+    """Write tensors and plain values atomically: a previous file stays until the new one is complete.
+
+    Raises:
+        OSError: it cannot be written (disk full).
+    """
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        stream = _Stream(file)
+        try:
+            torch.save(content, stream)  # type: ignore[arg-type]  # torch calls write and flush only
+        except RuntimeError as error:
+            raise stream.error or error from error
+
+
+def save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors atomically as a safetensors file.
+
+    Raises:
+        OSError: it cannot be written (disk full).
+    """
+    # In memory first: safetensors' own file errors are no OSError.
+    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(content)
+
+
+class _Stream:
+    """A file that remembers why a write failed; of a full disk torch only says "unexpected pos"."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.error: OSError | None = None
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def load_torch(path: Path) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from d2rnet.data.dicom import read_radiograph
 from d2rnet.io import fingerprint
 from d2rnet.report.image_cache import Source, check_size, file_state, fill, open_map
+from d2rnet.workdir import hold_lock
 
 CLAHE_CLIP, CLAHE_TILES = 2.0, 8
 Crops = Sequence[NDArray[np.uint8]]
@@ -138,7 +138,7 @@ class CropCache:
         self._first_byte = np.cumsum([0, *self._sizes_hw.prod(axis=1)])
         self._path = place / "crops.u8"
         self._pixels: NDArray[np.uint8] | None = None
-        with FileLock(place / ".lock"):
+        with hold_lock(place / ".lock", what=place, doing="cutting these crops", wait=True):
             # A map cannot be empty; a last byte that nobody reads makes room for no box at all.
             pixels = open_map(self._path, (int(self._first_byte[-1]) + 1,))
             done = open_map(place / "done.u8", (len(sources),))

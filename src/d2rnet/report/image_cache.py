@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from d2rnet.data.dicom import read_radiograph
@@ -23,6 +22,7 @@ from d2rnet.errors import DatasetError
 from d2rnet.io import fingerprint
 from d2rnet.problems import Problems
 from d2rnet.progress import track
+from d2rnet.workdir import hold_lock
 
 FLUSH_EVERY = 256
 DECODED_AT_A_TIME = 16
@@ -126,7 +126,7 @@ class ImageCache:
         identity = [size_px, [(str(path), hw, *file_state(path)) for path, hw in sources]]
         place = folder / fingerprint(identity)
         place.mkdir(parents=True, exist_ok=True)
-        with FileLock(place / ".lock"):
+        with hold_lock(place / ".lock", what=place, doing="decoding these images", wait=True):
             pixels = open_map(place / "pixels.u8", (len(sources), size_px, size_px))
             done = open_map(place / "done.u8", (len(sources),))
             fill(

@@ -6,22 +6,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from d2rnet.errors import CheckpointError
-from d2rnet.io import atomic_path, write_text
+from d2rnet.io import write_text
 from d2rnet.parsing import ParseError, parse_yaml
 from d2rnet.report.model import ReportModel
 from d2rnet.report.visual_extractor import PIXEL_MEAN, PIXEL_STD
 from d2rnet.report.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.settings import default_settings, validate
+from d2rnet.torch_files import save_safetensors
 
 FORMAT = "d2rnet-report-model-1"
 WEIGHTS, VOCABULARY, CONFIG = "model.safetensors", "vocabulary.json", "config.yaml"
@@ -68,9 +69,7 @@ def save_model(
     }
     write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     metadata = {"format": FORMAT, "vocabulary_hash": vocabulary.hash, "protocol": vocabulary.protocol}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    with atomic_path(folder / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    save_safetensors(folder / WEIGHTS, weights, metadata)
 
 
 def load_model(folder: Path, device: torch.device) -> LoadedModel:
@@ -106,13 +105,25 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
         raise CheckpointError(f"{folder / CONFIG}: categories are no list of class names. Copy the model folder again.")
     vocabulary = load_vocabulary(folder / VOCABULARY)
     categories = tuple(config["categories"])
-    model = ReportModel(config["model"], num_tokens=len(vocabulary), num_categories=len(categories))
-    _load_weights(model, folder / WEIGHTS, vocabulary)
+    make = partial(ReportModel, config["model"], num_tokens=len(vocabulary), num_categories=len(categories))
+    try:
+        with torch.device("meta"):  # takes no memory, whatever the sizes in the configuration
+            shapes = {name: tensor.shape for name, tensor in make().state_dict().items()}
+    except (RuntimeError, ArithmeticError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / CONFIG}: its sizes make no model ({error}). Copy the model folder again.") from error
+    state = _read_weights(folder / WEIGHTS, vocabulary, shapes)
+    model = make()
+    model.load_state_dict(state, strict=True)
     settings = {section: config[section] for section in ("text", "model", "training")}
     return LoadedModel(model.to(device).eval(), vocabulary, settings, categories)
 
 
-def _load_weights(model: ReportModel, path: Path, vocabulary: Vocabulary) -> None:
+def _read_weights(path: Path, vocabulary: Vocabulary, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """Read the weights of a model whose tensors have these shapes.
+
+    Raises:
+        CheckpointError: unreadable, trained with another vocabulary, or other names or shapes.
+    """
     try:
         opened = safe_open(path, framework="pt")
     except (SafetensorError, OSError, ValueError) as error:
@@ -125,12 +136,11 @@ def _load_weights(model: ReportModel, path: Path, vocabulary: Vocabulary) -> Non
                 "Token ids would mean other words; put back the vocabulary that was saved with the weights."
             )
         state = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 (safe_open is no mapping)
-    own = model.state_dict()
-    missing, unused = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    misshapen = sorted(name for name in own.keys() & state.keys() if own[name].shape != state[name].shape)
+    missing, unused = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
+    misshapen = sorted(name for name in shapes.keys() & state.keys() if shapes[name] != state[name].shape)
     if missing or unused or misshapen:
         raise CheckpointError(
             f"{path}: does not fit the model of {CONFIG}. Missing {len(missing)}: {', '.join(missing[:5])}; unused "
             f"{len(unused)}: {', '.join(unused[:5])}; of another shape {len(misshapen)}: {', '.join(misshapen[:5])}."
         )
-    model.load_state_dict(state, strict=True)
+    return state

@@ -13,16 +13,16 @@ from typing import Any
 
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from d2rnet.errors import CheckpointError
-from d2rnet.io import atomic_path, write_text
+from d2rnet.io import write_text
 from d2rnet.parsing import ParseError, parse_yaml
 from d2rnet.provenance import write_run_record
 from d2rnet.report.r2gen_decoder import R2GenDecoder, load_r2gen_decoder
 from d2rnet.report.r2gen_keys import DECODER, IMAGE_NETWORK, PARALLEL, R2GenShape
-from d2rnet.torch_files import load_torch
+from d2rnet.torch_files import load_torch, save_safetensors
 
 log = logging.getLogger(__name__)
 FORMAT = "d2rnet-r2gen-decoder-1"
@@ -57,9 +57,9 @@ def import_r2gen(*, checkpoint: Path, out: Path, num_heads: int, memory_heads: i
     backbone = _backbone(own)
     if not backbone:
         foreign += Counter(key.split(".")[0] for key in own if key.startswith(IMAGE_NETWORK))
-    _save(out / WEIGHTS, decoder.state_dict())
+    save_safetensors(out / WEIGHTS, decoder.state_dict(), {"format": FORMAT})
     if backbone:
-        _save(out / BACKBONE, backbone)
+        save_safetensors(out / BACKBONE, backbone, {"format": FORMAT})
     config = {
         "format": FORMAT,
         "num_heads": num_heads,
@@ -108,7 +108,7 @@ def load_imported_decoder(folder: Path) -> R2GenDecoder:
 def _state_dict(content: dict[str, Any], source: Path) -> dict[str, Tensor]:
     """Take the tensors out of what a trainer saved, and the prefix of DataParallel off their names."""
     state = content["state_dict"] if isinstance(content.get("state_dict"), dict) else content
-    others = sorted(str(key) for key, value in state.items() if not isinstance(value, Tensor))
+    others = sorted(str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor)))
     if others:
         raise CheckpointError(
             f"{source}: expected a state dict, or one under the key 'state_dict'; got other values under "
@@ -128,12 +128,6 @@ def _backbone(state: dict[str, Tensor]) -> dict[str, Tensor]:
             return {}
         renamed[f"{BACKBONE_PARTS[found[1]]}.{found[2]}"] = value
     return renamed
-
-
-def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors atomically."""
-    with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata={"format": FORMAT})
 
 
 def _report(decoder: R2GenDecoder, backbone: dict[str, Tensor], foreign: Counter[str], out: Path) -> None:
