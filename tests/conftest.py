@@ -1,6 +1,8 @@
-"""What every test may use: the repository's root, and where the optional real samples are."""
+"""What every test may use: the repository's root, one finished tiny run, and where the optional real samples are."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,22 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def repository() -> Path:
     """Root of this checkout."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def run(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Working directory of a finished tiny run on two cores; tests add to it and change nothing in it."""
+    directory = tmp_path_factory.mktemp("tiny run")  # a space in the path: every command must quote
+    command = [sys.executable, "-m", "snakemake", "-s", repository / "Snakefile", "-d", directory, "--cores", "2"]
+    places = [place for place in os.environ["PATH"].split(os.pathsep) if Path(place) != Path(sys.executable).parent]
+    done = subprocess.run(
+        [*command, "--configfile", repository / "workflow" / "presets" / "tiny.yaml"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": os.pathsep.join(places)},  # the environment is not activated
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    return directory
 
 
 @pytest.fixture(scope="session")
