@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from d2rnet.errors import CheckpointError
-from d2rnet.torch_files import load_torch, save_safetensors, save_torch
+from d2rnet.report.safetensors_files import save_safetensors
+from d2rnet.torch_files import load_torch, save_torch
 
 BIG = {"w": torch.arange(1 << 16)}
 

@@ -61,7 +61,7 @@ class Finding:
         return f"{state:<8} {self.name:<14} {self.found}" + ("" if self.ok else f". {self.remedy}.")
 
 
-def doctor(run: Path | None = None) -> int:
+def doctor(*, run: Path | None = None) -> int:
     """Print one line a check; return 0 if everything required is there, else 2.
 
     Args:

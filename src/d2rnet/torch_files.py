@@ -6,12 +6,11 @@ Both models keep their checkpoints in such files and read pretrained weights fro
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from d2rnet.errors import CheckpointError
@@ -32,18 +31,6 @@ def save_torch(path: Path, content: dict[str, Any]) -> None:
             torch.save(content, stream)  # type: ignore[arg-type]  # torch calls write and flush only
         except RuntimeError as error:
             raise stream.error or error from error
-
-
-def save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write tensors atomically as a safetensors file.
-
-    Raises:
-        OSError: it cannot be written (disk full).
-    """
-    # In memory first: safetensors' own file errors are no OSError.
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
 
 
 class _Stream:

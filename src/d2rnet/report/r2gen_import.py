@@ -22,7 +22,8 @@ from d2rnet.parsing import ParseError, parse_yaml
 from d2rnet.provenance import write_run_record
 from d2rnet.report.r2gen_decoder import R2GenDecoder, load_r2gen_decoder
 from d2rnet.report.r2gen_keys import DECODER, IMAGE_NETWORK, PARALLEL, R2GenShape
-from d2rnet.torch_files import load_torch, save_safetensors
+from d2rnet.report.safetensors_files import save_safetensors
+from d2rnet.torch_files import load_torch
 
 log = logging.getLogger(__name__)
 FORMAT = "d2rnet-r2gen-decoder-1"
