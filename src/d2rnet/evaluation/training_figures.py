@@ -10,7 +10,7 @@ from d2rnet.io import read_jsonl
 from d2rnet.plots import COLOURS, GREY, figure, say_empty, series
 
 DETECTOR_CLOCK, REPORT_CLOCK = "iterations_done", "epoch"
-ROOM_FOR_LEGEND = 1.25  # of the highest value
+ROOM_FOR_LEGEND = 1.4  # of the highest value
 MOST_MARKERS = 40  # longer curves are drawn without a marker a point
 
 
