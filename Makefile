@@ -24,6 +24,7 @@ setup: ## make .venv with everything in it (about 7 GB); a finished one is left 
 demo: setup ## run the whole workflow on the synthetic cohort and print the result table
 	@$(WITH_ENV) $(BIN)/snakemake --cores $(CORES)
 	@cat $(SUMMARY)
+	@echo "- radiographs, boxes and reports side by side: results/render_gallery/index.html, to be opened in a browser"
 
 test: setup ## run the test suite
 	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 $(PYTEST_ARGS)
