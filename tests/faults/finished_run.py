@@ -1,0 +1,133 @@
+"""A finished run as the measure of others: how it was before one of its jobs, and whether another run equals it."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from killing import REPOSITORY
+
+from d2rnet.io import sha256_file
+from d2rnet.run_state import RECORDS, named_files, read_run_state
+from d2rnet.torch_files import load_torch
+
+RESUME_PAGE = REPOSITORY / "docs" / "how-to" / "resume.md"
+STARTED_MARGIN_SECONDS = 0.02  # a file's time comes from a coarser clock than Snakemake's
+UNEQUAL_BY_NATURE = {"run.json"}
+TIMED = {"metrics.jsonl", "config.yaml", "model_card.md"}
+TIME = re.compile(r'"?\b\w*seconds\w*"?: [-+.e\d]+|^\| finished \(UTC\) .*')
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a finished run: sub-command, its outputs, and when it ran (seconds since the epoch)."""
+
+    command: str
+    outputs: tuple[str, ...]
+    started: float
+    ended: float
+
+
+def jobs_of(run: Path) -> list[Job]:
+    """Jobs of a finished run in the order in which they ran; needs a run on one core, where they do not overlap."""
+    jobs: dict[str, list[Any]] = {}
+    for record in read_run_state(run).records:
+        jobs.setdefault(record.job, []).append(record)
+    found = []
+    for records in jobs.values():
+        outputs = tuple(sorted(record.file for record in records))
+        first = records[0]
+        found.append(Job(first.rule.replace("_", "-"), outputs, first.started, first.ended))
+    return sorted(found, key=lambda job: job.started)
+
+
+def rewind(run: Path, job: Job, target: Path) -> Path:
+    """Copy a finished run to ``target`` as it was when ``job`` began; return ``target``.
+
+    Later files and Snakemake's records of later outputs are left out. No inode is shared, times are kept.
+    """
+    kept = {name for other in jobs_of(run) if other.ended <= job.started for name in other.outputs}
+    before = job.started + STARTED_MARGIN_SECONDS
+    for source in sorted(
+        path for path in run.rglob("*") if path.is_file() and ".snakemake" not in path.relative_to(run).parts
+    ):
+        if source.stat().st_mtime <= before:
+            copy = target / source.relative_to(run)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy)
+    for name, record in named_files(run / RECORDS):
+        if name in kept:
+            copy = target / record.relative_to(run)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(record, copy)
+    return target
+
+
+def documented_commands() -> list[list[str]]:
+    """Arguments of the Snakemake commands that the documentation gives for after a crash, in order."""
+    block = re.search(r"^```bash\n(.*?)^```", RESUME_PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert block is not None, f"{RESUME_PAGE}: no block of commands"
+    words = [shlex.split(line, comments=True) for line in block[1].splitlines()]
+    found = [line[1:] for line in words if line and line[0].endswith("/snakemake")]
+    assert [line for line in found if "--unlock" in line] and [line for line in found if "--rerun-incomplete" in line]
+    return [_without_cores(line) for line in found]
+
+
+def _without_cores(words: list[str]) -> list[str]:
+    """Drop ``--cores all``: the tests give a number, on which rounding depends."""
+    return [word for word, before in zip(words, ["", *words], strict=False) if "--cores" not in (word, before)]
+
+
+def differences(run: Path, other: Path, outputs: tuple[str, ...]) -> list[str]:
+    """Outputs whose content differs between two runs, or which ``other`` lacks.
+
+    Compared byte by byte, except: run.json is left out; torch files by their tensors; histories, config.yaml and the card of a
+    model without the times in them.
+    """
+    found = []
+    for name in outputs:
+        path = Path(name)
+        if path.name in UNEQUAL_BY_NATURE:
+            continue
+        if not (other / name).exists():
+            found.append(f"{name}: missing")
+        elif not all(_equal(run / name / part, other / name / part) for part in _parts(run / name)):
+            found.append(f"{name}: differs")
+    return found
+
+
+def _parts(path: Path) -> Iterator[Path]:
+    """Files below a folder, "." for a file."""
+    if path.is_dir():
+        yield from (part.relative_to(path) for part in sorted(path.rglob("*")) if part.is_file())
+    else:
+        yield Path()
+
+
+def _equal(first: Path, second: Path) -> bool:
+    if not second.is_file():
+        return False
+    if sha256_file(first) == sha256_file(second):
+        return True
+    if first.suffix == ".pth":
+        return _same(load_torch(first), load_torch(second))
+    if first.name in TIMED:
+        return _untimed(first) == _untimed(second)
+    return False
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return isinstance(second, dict) and first.keys() == second.keys() and all(_same(first[k], second[k]) for k in first)
+    return first == second
+
+
+def _untimed(path: Path) -> list[str]:
+    """Lines of a text file without its times."""
+    return [TIME.sub("", line) for line in path.read_text(encoding="utf-8").splitlines()]

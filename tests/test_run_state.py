@@ -1,0 +1,125 @@
+"""The state of a run from Snakemake's records alone; tests/faults looks at runs that were really killed."""
+
+import base64
+import json
+from datetime import datetime
+
+import pytest
+
+from d2rnet.cli import main
+from d2rnet.errors import D2RNetError
+from d2rnet.run_report import report_lines
+from d2rnet.run_state import LOG_TIME, RunState, named_files, read_run_state
+
+BEGUN = 1_700_000_000.0
+LOG = """
+  Command: {command}
+  Run directory: /project
+Job stats:
+job                    count
+-------------------  -------
+train_detector             1
+predict_boxes_shard        2
+all                        1
+total                      4
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("metadata", "incomplete", "locks", "log"):
+        (tmp_path / ".snakemake" / name).mkdir(parents=True)
+    return tmp_path
+
+
+def write_log(folder, command, started=BEGUN):
+    name = datetime.fromtimestamp(started).strftime(LOG_TIME)
+    (folder / ".snakemake" / "log" / f"{name}.000000.snakemake.log").write_text(LOG.format(command=command))
+
+
+def coded(name):
+    return base64.urlsafe_b64encode(name.encode()).decode()
+
+
+def record(folder, name, rule, *, ended=BEGUN + 5, exists=True):
+    content = {"rule": rule, "shellcmd": f"make {name}", "incomplete": False, "starttime": ended - 1, "endtime": ended}
+    (folder / ".snakemake" / "metadata" / coded(name)).write_text(json.dumps(content))
+    if exists:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def advice(state: RunState) -> list[str]:
+    lines = list(report_lines(state))
+    return [line.strip() for line in lines[lines.index("next:") + 1 :]]
+
+
+def test_finished_and_unfinished_jobs_are_counted(folder):
+    write_log(folder, "snakemake --cores all")
+    record(folder, "results/train_detector/model_final.pth", "train_detector")
+    record(folder, "results/predict_boxes/shards/1-of-2.json", "predict_boxes_shard")
+    (folder / ".snakemake" / "incomplete" / coded("results/predict_boxes/shards/2-of-2.json")).write_text("{}")
+    state = read_run_state(folder / "results")
+    assert state.folder == folder
+    assert state.jobs_done() == {"train_detector": 1, "predict_boxes_shard": 1}
+    assert state.jobs_left() == {"predict_boxes_shard": 1}
+    assert state.incomplete == ["results/predict_boxes/shards/2-of-2.json"]
+    assert advice(state) == ["in /project: snakemake --cores all --rerun-incomplete"]
+
+
+def test_a_job_of_an_earlier_start_does_not_count_as_done_since(folder):
+    record(folder, "results/train_detector/model_final.pth", "train_detector", ended=BEGUN - 100)
+    write_log(folder, "snakemake --cores all")
+    assert read_run_state(folder).jobs_left()["train_detector"] == 1
+
+
+def test_a_deleted_output_is_missing_and_its_job_not_complete(folder):
+    record(folder, "results/train_detector/model_final.pth", "train_detector", exists=False)
+    state = read_run_state(folder)
+    assert state.missing() == ["results/train_detector/model_final.pth"] and state.jobs_done() == {}
+
+
+def test_looks_and_unlocking_are_no_starts(folder):
+    write_log(folder, "snakemake --cores all --configfile mine.yaml")
+    for later, command in enumerate(("snakemake --unlock", "snakemake -n", "snakemake --cores 1 --dry-run"), start=1):
+        write_log(folder, command, BEGUN + later)
+    assert read_run_state(folder).invocation.command == "snakemake --cores all --configfile mine.yaml"
+
+
+def test_a_lock_that_nobody_holds_is_to_be_taken_off_first(folder):
+    (folder / ".snakemake" / "locks" / "0.output.lock").write_text("x")
+    state = read_run_state(folder)
+    assert advice(state) == [
+        f"snakemake --unlock --directory {folder}",
+        "the command that you gave before, with --rerun-incomplete",
+    ]
+    assert any("no Snakemake of this machine works here" in line for line in report_lines(state))
+
+
+def test_long_names_are_read_over_several_folders(folder):
+    name = "results/" + "x" * 300 + ".json"
+    code = coded(name)
+    path = folder / ".snakemake" / "incomplete" / f"@{code[:254]}" / code[254:]
+    path.parent.mkdir()
+    path.write_text("{}")
+    assert [found for found, _ in named_files(folder / ".snakemake" / "incomplete")] == [name]
+
+
+def test_a_record_cut_short_by_a_kill_is_told_and_left_out(folder, caplog):
+    record(folder, "results/train_detector/model_final.pth", "train_detector")
+    path = next((folder / ".snakemake" / "metadata").iterdir())
+    path.write_text(path.read_text()[:40])
+    assert read_run_state(folder).records == [] and "no readable record" in caplog.text
+
+
+def test_temporary_files_of_killed_processes_are_listed(folder):
+    place = folder / "results" / "train_detector"
+    place.mkdir(parents=True)
+    (place / ".model_final.a1b2.part.pth").write_bytes(bytes(2_000_000))
+    assert "leftovers: 1 temporary file(s), 2.0 MB; no reader looks at them" in report_lines(read_run_state(folder))
+
+
+def test_a_folder_without_a_run_is_refused_by_name(tmp_path, capsys):
+    with pytest.raises(D2RNetError, match=r"no folder \.snakemake here or above"):
+        read_run_state(tmp_path)
+    assert main(["doctor", "--run", str(tmp_path)]) == 2 and ".snakemake" in capsys.readouterr().err
