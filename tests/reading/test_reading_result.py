@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 from pycocotools.coco import COCO
 from reading_samples import FILES, SECRET, draw_chest
 
@@ -18,7 +18,7 @@ from d2rnet.io import read_json
 from d2rnet.plots import class_colours
 from d2rnet.reading.coco_export import CocoExport
 from d2rnet.reading.models import Models
-from d2rnet.reading.overlay import LEAST_PX, LONGEST_PX, draw_overlay
+from d2rnet.reading.overlay import LEAST_PX, LONGEST_PX, draw_overlay, wrap
 from d2rnet.reading.page import page_text
 from d2rnet.reading.result import NOTICE, Box, Reading, Sentence, View, readable, stem_of
 
@@ -211,3 +211,12 @@ def test_coco_export_is_read_by_the_tools_of_the_field(tmp_path: Path, loaded: M
     found = truth.loadRes(str(tmp_path / "results.json"))
     assert len(found.anns) == len(truth.anns) == sum(len(reading.boxes) for reading in readings)
     assert truth.anns[1]["bbox"] == list(readings[0].boxes[0].xywh)
+
+
+@pytest.mark.parametrize("size", [14, 21, 34])
+def test_lines_below_the_picture_fit_its_width(size):
+    font = ImageFont.load_default(size)
+    text = f"WWW MMM {NOTICE} {'W' * 200} end"
+    lines = wrap(text, 500, font)
+    assert " ".join(lines) == text
+    assert [line for line in lines if font.getlength(line) > 500] == ["W" * 200]

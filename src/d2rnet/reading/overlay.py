@@ -4,7 +4,6 @@ Boxes are placed in the frame of the original; the picture itself is bounded in 
 numbers stay legible.
 """
 
-import textwrap
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -18,7 +17,6 @@ LONGEST_PX = 2000  # of all views side by side
 LEAST_PX = 640  # smaller images are enlarged to it
 GAP_PX = 12
 BACKGROUND, INK, FAINT = "#101418", "#f2f2f2", "#a8b0b8"
-SAMPLE = "The heart size is enlarged"  # for the mean width of a character
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -88,7 +86,7 @@ def _height(font: Font) -> float:
 
 def _lines(reading: Reading, width: int, font: Font) -> list[tuple[str, str, str]]:
     """Lay out the text below the picture: (text, colour, colour of the chip before it or "")."""
-    per_line = max(20, int((width - 2 * GAP_PX) / (font.getlength(SAMPLE) / len(SAMPLE))))
+    room = width - 2 * GAP_PX
     lines: list[tuple[str, str, str]] = []
     for number, box in enumerate(reading.boxes, start=1):
         lines.append((f"{number}  {box.label}  {box.score:.2f}", INK, class_colours()[box.label]))
@@ -96,9 +94,20 @@ def _lines(reading: Reading, width: int, font: Font) -> list[tuple[str, str, str
         lines.append(("no box above the threshold", FAINT, ""))
     for sentence in reading.sentences:
         numbers = f" [{', '.join(str(box + 1) for box in sentence.boxes)}]" if sentence.boxes else ""
-        lines += [(text, INK, "") for text in textwrap.wrap(sentence.text + numbers, per_line)]
+        lines += [(text, INK, "") for text in wrap(sentence.text + numbers, room, font)]
     for text in (*(f"Warning: {warning}" for warning in reading.warnings), NOTICE):
-        lines += [(part, FAINT, "") for part in textwrap.wrap(text, per_line)]
+        lines += [(part, FAINT, "") for part in wrap(text, room, font)]
+    return lines
+
+
+def wrap(text: str, room_px: int, font: Font) -> list[str]:
+    """Break text between words so that each line is at most so wide; a word that is wider stands alone."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= room_px:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
     return lines
 
 
