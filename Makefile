@@ -11,10 +11,10 @@ SUMMARY := results/summarize/summary.md
 WITH_ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test envs docs constraints clean
+.PHONY: help setup demo test test-slow envs docs constraints clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## make .venv with everything in it (about 7 GB); a finished one is left alone
 	@command -v $(PYTHON) >/dev/null || { echo "[setup] stopped: $(PYTHON) is not on PATH." >&2; \
@@ -28,6 +28,9 @@ demo: setup ## run the whole workflow on the synthetic cohort and print the resu
 
 test: setup ## run the test suite
 	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 $(PYTEST_ARGS)
+
+test-slow: setup ## run the tests that take minutes to hours, the fault battery among them
+	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 -m slow $(PYTEST_ARGS)
 
 envs: setup ## write envs/<rule>.yaml from the extras of pyproject.toml
 	@$(WITH_ENV) $(BIN)/python envs/generate.py

@@ -162,7 +162,7 @@ def test_commands_in_docs_parse(repository, pages, targets):
     # files that a page shows or writes
     examples = set(re.findall(r"^# ([\w.]+\.yaml)$|> ([\w.]+\.yaml)$", "\n".join(pages.values()), flags=re.MULTILINE))
     examples = {name for pair in examples for name in pair if name}
-    make_targets = set(re.findall(r"^(\w+):", (repository / "Makefile").read_text(), flags=re.MULTILINE))
+    make_targets = set(re.findall(r"^([\w-]+):", (repository / "Makefile").read_text(), flags=re.MULTILINE))
     snakemake, own = get_argument_parser(), build_parser()
     seen = set()
     for page, (program, *arguments) in commands(pages):
