@@ -98,9 +98,9 @@ def _verify(folder: Path, workers: int) -> dict[str, Any]:
     start = time.perf_counter()
     with mock.patch.object(verify, "check_headers", made_up):
         verify.verify_inputs(output=folder / "verify", workers=workers, settings=settings(folder))
-    seconds = time.perf_counter() - start
+    figures = _figures(start)
     summary = read_json(folder / "verify" / "summary.json")
-    return _figures(seconds) | {"images": summary["reports"]["images"], "reports": summary["reports"]["reports"]}
+    return figures | {"images": summary["reports"]["images"], "reports": summary["reports"]["reports"]}
 
 
 def measure_convert(folder: Path, scale: float, workers: int) -> dict[str, Any]:
@@ -119,8 +119,8 @@ def _convert(folder: Path, function: Callable[..., None], part: str) -> dict[str
     output = folder / "out" / part
     start = time.perf_counter()
     function(quarantine=folder / "verify" / "quarantine.jsonl", shards=shards, output=output, settings=settings(folder))
-    seconds = time.perf_counter() - start
-    return _figures(seconds) | {"megabytes_written": round(sum(path.stat().st_size for path in output.rglob("*.json*")) / 1e6)}
+    figures = _figures(start)
+    return figures | {"megabytes_written": round(sum(path.stat().st_size for path in output.rglob("*.json*")) / 1e6)}
 
 
 def write_records(folder: Path) -> None:
@@ -145,6 +145,10 @@ def made_up_sizes(folder: Path) -> dict[str, tuple[int, int]]:
 
 def measure_plan(folder: Path, scale: float, workers: int) -> dict[str, Any]:
     """Time a dry run of everything with 256 shards of each kind."""
+    return {"snakemake -n": in_own_process(_plan, folder)}
+
+
+def _plan(folder: Path) -> dict[str, Any]:
     overlay = folder / "overlay.yaml"
     kinds = ("conversion", "prediction", "generation")
     overlay.write_text(json.dumps({"runtime": {f"{kind}_shards": SHARDS for kind in kinds}}))
@@ -165,7 +169,7 @@ def measure_plan(folder: Path, scale: float, workers: int) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     jobs = int(done.stdout.rsplit("\ntotal ", 1)[1].split()[0])
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
-    return {"snakemake -n": {"seconds": round(seconds, 1), "peak_gb": round(peak, 2), "jobs": jobs}}
+    return {"seconds": round(seconds, 1), "peak_gb": round(peak, 2), "jobs": jobs}
 
 
 def measure_headers(folder: Path, scale: float, workers: int) -> dict[str, Any]:
@@ -185,13 +189,15 @@ def _headers(folder: Path) -> dict[str, Any]:
         path.hardlink_to(paths[0])
     start = time.perf_counter()
     checked = check_headers(paths, 1)
-    seconds = time.perf_counter() - start
+    figures = _figures(start)
     assert all(header is not None for _, header, _ in checked)
-    return _figures(seconds) | {"images_a_second": round(HEADER_COPIES / seconds)}
+    return figures | {"images_a_second": round(HEADER_COPIES / figures["seconds"])}
 
 
-def _figures(seconds: float) -> dict[str, Any]:
-    return {"seconds": round(seconds, 1), "peak_gb": peak_gb()}
+def _figures(start: float) -> dict[str, Any]:
+    """Wall-clock and processor time of this process, which has done nothing else of weight, and its peak memory."""
+    seconds = {"seconds": time.perf_counter() - start, "processor_seconds": time.process_time()}
+    return {name: round(value, 1) for name, value in seconds.items()} | {"peak_gb": peak_gb()}
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -253,10 +259,10 @@ def _join_boxes(folder: Path) -> dict[str, Any]:
         write_json(path.with_suffix(".run.json"), {"counts": counts, "inputs": hashes, "settings": {}})
     start = time.perf_counter()
     gather_boxes(unlabelled=folder / "unlabelled.json", shards=shards, output=folder / "joined" / "predictions.json")
-    seconds = time.perf_counter() - start
+    figures = _figures(start)
     for path in shards:
         path.with_suffix(".run.json").unlink()  # shard_*.json is what build_annotation is given
-    return _figures(seconds) | {"megabytes_written": round((folder / "joined" / "predictions.json").stat().st_size / 1e6)}
+    return figures | {"megabytes_written": round((folder / "joined" / "predictions.json").stat().st_size / 1e6)}
 
 
 MEASURES: dict[str, Callable[[Path, float, int], dict[str, Any]]] = {
