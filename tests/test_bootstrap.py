@@ -96,7 +96,7 @@ def test_packages_are_installed_under_the_pins(bootstrap: ModuleType) -> None:
     installs = [(command, constrained) for command, constrained in bootstrap.commands if "install" in command]
     assert len(installs) == 3
     assert all(constrained for _, constrained in installs)
-    assert ".[data,detector,report,evaluation,workflow,test]" in installs[-1][0]
+    assert ".[data,detector,report,evaluation,workflow,slurm,test]" in installs[-1][0]
 
 
 def test_changed_pins_refresh_without_clearing(bootstrap: ModuleType) -> None:
@@ -286,7 +286,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_make_lists_its_targets() -> None:
     listed = [line.split()[1] for line in make("help").stdout.splitlines()]
-    assert listed == ["help", "setup", "demo", "test", "envs", "docs", "constraints", "clean"]
+    assert listed == ["help", "setup", "demo", "test", "test-slow", "envs", "docs", "constraints", "clean"]
 
 
 def test_make_without_python_names_the_remedy() -> None:

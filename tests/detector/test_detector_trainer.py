@@ -42,7 +42,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
 def test_outputs(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
         "model_final.pth", "student_final.pth", "burn_in.pth", "config.yaml", "metrics.jsonl", "labelled_split.json",
-        "run.json",
+        "run.json", "model_card.md",
     }  # fmt: skip
     teacher, student = weights(trained), weights(trained, "student_final.pth")
     assert "roi_heads.box_predictor.uncertainty.weight" in teacher
