@@ -20,6 +20,7 @@ BY_US = {  # refused by our bounds, before a decoder sees them
     "65,535 x 65,535 pixels in the header": "65535 x 65535 pixels",
     "a JPEG frame of 65,000 x 65,000": "component(s)",
     "a JPEG 2000 codestream of 10^9 pixels": "component(s)",
+    "a deflated bomb, 2 MB for 450 MB": "unpack to more than",
 }
 
 
