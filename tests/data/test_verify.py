@@ -248,6 +248,25 @@ def test_unreadable_images_are_quarantined_with_their_reason(cohort: Cohort) -> 
     assert summary["labelled"]["boxes"]["boxes_of_left_out_images"] == 3
 
 
+def test_images_to_convert_are_listed_without_those_left_out(cohort: Cohort, tmp_path: Path) -> None:
+    cohort.settings["conversion"] = {"max_bad_fraction": 0.3}
+    (cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png").write_bytes(b"")
+    mimic_image(cohort.mimic, "50000001", "a1-02").unlink()
+    extra = tmp_path / "extra"
+    write_image(extra / "new.png")
+    write_image(extra / f"{TRAIN_IDS[2]}.png")
+    cohort.settings["extra_unlabelled"] = [{"source": "folder", "root": str(extra)}]
+    cohort.verify()
+    labelled = list(read_jsonl(cohort.output / "labelled_images.jsonl"))
+    assert [record["file_name"] for record in labelled] == [f"images/{name}.png" for name in (*TRAIN_IDS[1:], *TEST_IDS)]
+    assert labelled[-1]["source"] == str(cohort.vindr / "test" / f"{TEST_IDS[1]}.png")
+    unlabelled = list(read_jsonl(cohort.output / "unlabelled_images.jsonl"))
+    names = [Path(record["file_name"]).stem for record in unlabelled]
+    assert names == ["a1-01", "a2-01", "b1-01", "c1-01", "extra1_new"]
+    assert unlabelled[0]["source"] == str(mimic_image(cohort.mimic, "50000001", "a1-01"))
+    assert unlabelled[-1]["source"] == str(extra / "new.png")
+
+
 def test_too_many_unreadable_images_stop_the_run(cohort: Cohort) -> None:
     (cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png").write_bytes(b"\x89PNG")
     with pytest.raises(DatasetError, match=r"too_many_unreadable_images: 1\n.*data.labelled: .*at most 1.00% of 6 images"):
