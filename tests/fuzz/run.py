@@ -99,8 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--targets", nargs="+", default=sorted(TARGETS), choices=sorted(TARGETS), metavar="NAME")
     parser.add_argument("--write-page", action="store_true", help="put the table into docs/reference/robustness.md")
     options = parser.parse_args(arguments)
-    results = [fuzz(target, SEEDS[target], 60 * options.minutes) for target in options.targets]
-    print(table(results))
+    results = []
+    for target in options.targets:
+        results.append(fuzz(target, SEEDS[target], 60 * options.minutes))
+        print(table(results[-1:]), flush=True)
     if options.write_page:
         robustness.write_section("fuzz", table(results))
     return 1 if any(result.failed for result in results) else 0
