@@ -28,7 +28,7 @@ def test_one_file(finished_run: Path, tmp_path: Path, arguments: list[str], caps
     document = read_json(tmp_path / "out/scan.json")
     assert all(sentence["text"] in shown for sentence in document["sentences"])
     assert "1 of 1 read" in shown and "not a medical device" in shown
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scan.html", "scan.json", "scan.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".d2rnet-read", "scan.html", "scan.json", "scan.png"]
 
 
 def test_folder_with_bad_files(
@@ -85,7 +85,7 @@ def test_inputs_are_never_overwritten(tmp_path: Path, arguments: list[str], caps
         assert main(["read", str(path), *arguments[:-1], str(image.parent)]) == 2
     assert image.read_bytes() == before and list(image.parent.iterdir()) == [image]
     shown = capsys.readouterr().err
-    assert "would be overwritten" in shown and "is a folder that is read" in shown
+    assert "could be overwritten" in shown and "is a folder that is read" in shown
 
 
 def test_images_are_found_once_and_pictures_of_readings_are_not_read(tmp_path: Path) -> None:
@@ -113,3 +113,41 @@ def test_images_are_found_once_and_pictures_of_readings_are_not_read(tmp_path: P
 )
 def test_readings_have_names_of_their_own(files: list[str], names: list[str]) -> None:
     assert reading_names(map(Path, files)) == names
+
+
+def test_inputs_behind_links_and_dots_are_not_overwritten(tmp_path: Path, arguments: list[str]) -> None:
+    image = tmp_path / "in/chest.png"
+    image.parent.mkdir()
+    (tmp_path / "zz").mkdir()
+    (tmp_path / "link").symlink_to(image.parent)
+    Image.fromarray(draw_chest((90, 80), 5)).save(image)
+    before = image.read_bytes()
+    for path, output in ((image.parent, "link"), (image, "link"), (image, "zz/../in"), (tmp_path / "link", "in")):
+        assert main(["read", str(path), *arguments[:-1], str(tmp_path / output)]) == 2
+    assert image.read_bytes() == before and list(image.parent.iterdir()) == [image]
+
+
+def test_a_folder_of_other_files_is_not_written_to(tmp_path: Path, arguments: list[str]) -> None:
+    Image.fromarray(draw_chest((90, 80), 5)).save(tmp_path / "chest.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/chest.html").write_text("somebody's page")
+    assert main(["read", str(tmp_path / "chest.png"), *arguments]) == 2
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["chest.html"]
+
+
+def test_a_failure_leaves_no_earlier_reading(tmp_path: Path, arguments: list[str]) -> None:
+    image = tmp_path / "chest.png"
+    Image.fromarray(draw_chest((90, 80), 5)).save(image)
+    assert main(["read", str(image), "--coco", *arguments]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        ".d2rnet-read", "chest.json", "chest.png", "chest.html", "coco",
+    }  # fmt: skip
+    image.write_bytes(image.read_bytes()[:60])
+    assert main(["read", str(image), "--coco", *arguments]) == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".d2rnet-read", "failures.jsonl", "coco"}
+    assert not list((tmp_path / "out/coco").rglob("*.png"))
+
+
+def test_names_of_readings_are_unique() -> None:
+    files = [Path("/f/a.png"), Path("/f/a.jpg"), Path("/f/a.png.dcm"), Path("/f/b.png")]
+    assert reading_names(files) == ["a.png", "a.jpg", "a.png.dcm", "b"]

@@ -7,6 +7,7 @@ the others are not affected.
 import json as json_text
 import logging
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,14 +19,15 @@ from tqdm import tqdm
 from d2rnet.data.dicom import file_format
 from d2rnet.data.report_checks import IMAGE_SUFFIXES
 from d2rnet.errors import ConfigError, D2RNetError, DatasetError
-from d2rnet.io import write_jsonl
+from d2rnet.io import write_jsonl, write_text
 from d2rnet.progress import track
 from d2rnet.reading.coco_export import CocoExport
 from d2rnet.reading.models import Models, load_models
-from d2rnet.reading.result import NOTICE, Reading, printable, stem_of
+from d2rnet.reading.result import KINDS, NOTICE, Reading, printable, stem_of
 
 log = logging.getLogger(__name__)
 FAILURES = "failures.jsonl"
+MARK = ".d2rnet-read"  # in a folder of readings
 NONE_READ, SOME_FAILED = 2, 3
 
 
@@ -74,15 +76,16 @@ def read_paths(
         ConfigError: no such device, or a setting is wrong.
     """
     files = find_images(path, output)
-    if any(folder.is_dir() and folder.absolute() == output.absolute() for folder in path):
-        raise ConfigError(f"--output {output}: is a folder that is read; its files would be read next time. Name another one.")
+    check_output(output, path, files)
     if study:
         name = path[0].absolute().name if len(path) == 1 and path[0].is_dir() else stem_of(files[0])
         tasks = [Task(name, tuple(files))]
     else:
         tasks = [Task(name, (file,)) for name, file in zip(reading_names(files), files, strict=True)]
-    _refuse_to_overwrite(tasks, output)
     models = load_models(detector, report_model, device=device, configfiles=configfile, score_threshold=score_threshold)
+    write_text(output / MARK, "Written by 'd2rnet read', which may replace the files of this folder.\n")
+    if coco:
+        shutil.rmtree(output / "coco", ignore_errors=True)  # pictures of an earlier call would count as part of this one
     export = CocoExport(output / "coco") if coco else None
     failures = _read_all(models, tasks, output, export, as_json=json)
     if export is not None:
@@ -98,13 +101,28 @@ def read_paths(
     return (NONE_READ if len(failures) == len(tasks) else SOME_FAILED) if failures else 0
 
 
-def _refuse_to_overwrite(tasks: Sequence[Task], output: Path) -> None:
-    """Raise if a picture would take the place of an image that is read."""
-    images = {file.absolute() for task in tasks for file in task.files}
-    clashes = [target for task in tasks if (target := output / f"{task.name}.png").absolute() in images]
-    if clashes:
+def check_output(output: Path, paths: Sequence[Path], files: Sequence[Path]) -> None:
+    """Refuse a folder in which a reading could take the place of somebody else's file.
+
+    Args:
+        output: folder to write to; may be new, empty, or one that this command wrote before.
+        paths: what is to be read, as given.
+        files: the image files found there.
+
+    Raises:
+        ConfigError: the folder is read, holds an image that is read, or holds files of another origin.
+    """
+    folder = output.resolve()
+    if any(path.is_dir() and path.resolve() == folder for path in paths):
+        raise ConfigError(f"--output {output}: is a folder that is read; its files would be read next time. Name another one.")
+    inside = [file for file in files if folder in file.resolve().parents]
+    if inside:
         raise ConfigError(
-            f"--output {output}: {clashes[0]} is an image that is read, and would be overwritten. Name another one."
+            f"--output {output}: holds {inside[0]}, which is read and could be overwritten. Name another folder."
+        )
+    if folder.is_dir() and not (folder / MARK).is_file() and any(folder.iterdir()):
+        raise ConfigError(
+            f"--output {output}: holds files that are not of 'd2rnet read'; they could be overwritten. Name a new folder."
         )
 
 
@@ -123,6 +141,8 @@ def _read_all(
             text = str(error) or f"{printable(task.files[0])}: not enough memory"
             files = ", ".join(map(printable, task.files))
             failures.append({"name": printable(Path(task.name)), "files": files, "error": text})
+            for kind in KINDS:  # an earlier reading of this name is not one of this file
+                (output / f"{task.name}.{kind}").unlink(missing_ok=True)
             continue
         _show(_json_line(reading) if as_json else reading.to_text() + "\n")
     return failures
@@ -134,7 +154,11 @@ def _json_line(reading: Reading) -> str:
 
 def _show(text: str) -> None:
     """Print to standard output, above a progress bar if one is shown."""
-    tqdm.write(text, file=sys.stdout)
+    try:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who listened has gone, as 'head' does; the files are still wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def find_images(paths: Sequence[Path], output: Path) -> list[Path]:
@@ -156,7 +180,7 @@ def find_images(paths: Sequence[Path], output: Path) -> list[Path]:
         else:
             raise FileNotFoundError(f"{path}: no such file or folder; expected DICOM, PNG or JPG files, or folders of them.")
         for image in images:
-            found.setdefault(image.absolute(), image)
+            found.setdefault(image.resolve(), image)
     return list(found.values())
 
 
@@ -164,7 +188,7 @@ def _images_below(folder: Path, output: Path) -> list[Path]:
     counts: Counter[str] = Counter()
     images = []
     for parent, folders, names in os.walk(folder):
-        kept = [name for name in sorted(folders) if Path(parent, name).absolute() != output.absolute()]
+        kept = [name for name in sorted(folders) if Path(parent, name).resolve() != output.resolve()]
         counts["output folder"] += len(folders) - len(kept)
         folders[:] = kept
         for name in sorted(names):
@@ -192,8 +216,11 @@ def _is_image(file: Path) -> bool:
 
 def reading_names(files: Iterable[Path]) -> list[str]:
     """Name each file's reading: its path below the folder that all share, without the suffix unless two would be equal."""
-    whole = [file.absolute() for file in files]
-    root = os.path.commonpath([file.parent for file in whole])
-    stems = [file.relative_to(root).with_name(stem_of(file)).as_posix() for file in whole]
-    count = Counter(stems)
-    return [stem if count[stem] == 1 else file.relative_to(root).as_posix() for stem, file in zip(stems, whole, strict=True)]
+    absolute = [file.absolute() for file in files]
+    root = os.path.commonpath([file.parent for file in absolute])
+    whole = [file.relative_to(root).as_posix() for file in absolute]
+    names = [file.relative_to(root).with_name(stem_of(file)).as_posix() for file in absolute]
+    while len(set(names)) < len(names):  # a whole name can be another file's stem: a.png of a.png and of a.png.dcm
+        count = Counter(names)
+        names = [name if count[name] == 1 else full for name, full in zip(names, whole, strict=True)]
+    return names

@@ -15,6 +15,7 @@ from d2rnet.data.report_checks import IMAGE_SUFFIXES
 from d2rnet.io import write_json, write_text
 
 FORMAT = "d2rnet-reading-1"
+KINDS = ("json", "png", "html")  # files of a reading
 NOTICE = (
     "Research software, not a medical device: no diagnosis, no treatment decision. Boxes and findings may be wrong. Image and "
     "text may be protected health information."
@@ -143,7 +144,7 @@ class Reading:
         from d2rnet.reading.overlay import write_overlay
         from d2rnet.reading.page import page_text
 
-        files = {kind: Path(folder) / f"{self.name}.{kind}" for kind in ("json", "png", "html")}
+        files = {kind: Path(folder) / f"{self.name}.{kind}" for kind in KINDS}
         write_overlay(self, files["png"])
         write_text(files["html"], page_text(self))
         write_json(files["json"], self.to_json())
