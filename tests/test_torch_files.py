@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from d2rnet.errors import CheckpointError
 from d2rnet.report.safetensors_files import save_safetensors
@@ -83,6 +84,17 @@ def test_a_full_disk_is_named_and_leaves_the_file_before(tmp_path: Path, save: C
         signal.signal(signal.SIGXFSZ, handler)
     assert caught.value.errno == errno.EFBIG
     assert load_torch(path) == {"iterations_done": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_model_has_the_same_bytes_whenever_it_is_written(tmp_path: Path) -> None:
+    """safetensors orders its metadata at random."""
+    metadata = {f"key {number}": "ä" * number for number in range(8)}
+    for number in range(4):
+        save_safetensors(tmp_path / str(number), BIG | {"b": torch.ones(3, 2)}, metadata)
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(4)}) == 1
+    with safe_open(tmp_path / "0", framework="pt") as opened:
+        assert opened.metadata() == metadata
+        assert torch.equal(opened.get_tensor("w"), BIG["w"]) and opened.get_tensor("b").tolist() == [[1, 1]] * 3
 
 
 def test_a_checkpoint_has_the_same_bytes_whenever_it_is_written(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from d2rnet.torch_files import load_torch
 RESUME_PAGE = REPOSITORY / "docs" / "how-to" / "resume.md"
 STARTED_MARGIN_SECONDS = 0.02  # a file's time comes from a coarser clock than Snakemake's
 UNEQUAL_BY_NATURE = {"run.json"}
-TIMED = {"metrics.jsonl", "config.yaml", "model_card.md"}
+TIMED = {"metrics.jsonl", "config.yaml", "model_card.md", "data_card.md"}
 TIME = re.compile(r'"?\b\w*seconds\w*"?: [-+.e\d]+|^\| finished \(UTC\) .*')
 
 
@@ -85,8 +85,8 @@ def _without_cores(words: list[str]) -> list[str]:
 def differences(run: Path, other: Path, outputs: tuple[str, ...]) -> list[str]:
     """Outputs whose content differs between two runs, or which ``other`` lacks.
 
-    Compared byte by byte, except: run.json is left out; torch files by their tensors; histories, config.yaml and the card of a
-    model without the times in them.
+    Compared byte by byte, except: run.json is left out; torch files by their tensors; histories, config.yaml and cards
+    without the times in them.
     """
     found = []
     for name in outputs:

@@ -39,7 +39,7 @@ class Killed:
 def command_line(folder: Path, *arguments: str, cores: int = 1) -> list[str]:
     """Snakemake on the tiny cohort in ``folder``."""
     base = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile"), "--directory", str(folder)]
-    return [*base, "--cores", str(cores), "--configfile", str(TINY), *arguments]
+    return [*base, "--configfile", str(TINY), "--cores", str(cores), *arguments]  # words behind --configfile are files
 
 
 def environment() -> dict[str, str]:

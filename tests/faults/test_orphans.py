@@ -74,7 +74,7 @@ def test_doctor_tells_where_a_killed_run_resumes_and_what_to_type(training, begu
     assert f"checkpoint {work.path.relative_to(state.folder)}: {work.progress}; resumes here" in "\n".join(lines)
     unlock, again = lines[lines.index("next:") + 1 :]
     assert unlock.split() == ["snakemake", "--unlock", "--directory", str(workflow.folder)]
-    assert f"--directory {workflow.folder} --cores 2 --configfile" in again and again.endswith(" --rerun-incomplete")
+    assert f"--directory {workflow.folder} --configfile" in again and again.endswith(" --rerun-incomplete")
     assert resume(workflow.folder, training.outputs[0], cores=CORES) == (False, [])
     state = read_run_state(workflow.folder)
     assert list(report_lines(state))[-1] == "  nothing: what was asked for last is complete"
