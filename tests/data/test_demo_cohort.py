@@ -3,13 +3,16 @@
 import gzip
 import hashlib
 import json
-import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
+import psutil
 import pydicom
 import pytest
 from filelock import FileLock
@@ -231,6 +234,13 @@ def test_leftovers_of_a_killed_run_are_cleared_and_a_running_one_is_respected(tm
     assert not (tmp_path / "cohort" / "half.dicom").exists()
 
 
-def test_a_dying_worker_is_a_clear_error():
-    with pytest.raises(D2RNetError, match=r"worker process died.*fewer --workers"):
-        list(demo._run([(os._exit, 1)], 2))
+def test_workers_end_with_a_killed_parent(tmp_path):
+    """Spawned workers that wait for work would stay for ever, 300 MB each."""
+    command = [sys.executable, "-m", "d2rnet", "make-demo-cohort", "--output", tmp_path / "cohort", "--workers", "2"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        parent = psutil.Process(process.pid)
+        while len(workers := parent.children(recursive=True)) < 4:  # two of them, their server and its tracker
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert psutil.wait_procs(workers, timeout=30)[1] == []

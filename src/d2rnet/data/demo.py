@@ -7,13 +7,11 @@ its own seed.
 """
 
 import logging
-import multiprocessing
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ import cv2
 import numpy as np
 
 from d2rnet.data import demo_mimic, demo_reports, demo_vindr
+from d2rnet.data.parallel import map_in_processes
 from d2rnet.data.phantom import sample_anatomy, sample_frame
 from d2rnet.data.phantom_exposure import draw_lateral, expose
 from d2rnet.data.phantom_findings import Box, Finding, Style, deal_findings
@@ -120,7 +119,8 @@ def _fill(folder: Path, workers: int, settings: dict[str, Any]) -> Record:
         *((_draw_vindr, folder / "vindr", item, settings) for item in vindr_items),
         *((_draw_study, folder / "mimic", plan, settings) for plan in plans),
     ]
-    results = list(track(_run(jobs, workers), total=len(jobs), what="draw demo cohort", unit="item"))
+    done = map_in_processes(_do, jobs, workers=workers, what="draw demo cohort", chunk_size=_CHUNK)
+    results = list(track(done, total=len(jobs), what="draw demo cohort", unit="item"))
     vindr = [record for records in results[: len(vindr_items)] for record in records]
     mimic = [record for records in results[len(vindr_items) :] for record in records]
     _write_vindr_tables(folder / "vindr" / "annotations", vindr)
@@ -144,24 +144,7 @@ def _plan_vindr(settings: dict[str, Any], rng: np.random.Generator) -> list[_Vin
     return items
 
 
-def _run(jobs: Sequence[tuple[Any, ...]], workers: int) -> Iterator[list[Record]]:
-    """Do the jobs, in order, in this process or in several."""
-    if workers == 1:
-        _prepare_process()
-        yield from map(_do, jobs)
-        return
-    # spawn: a forked child inherits OpenCV's thread pool in a state it cannot use
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_process) as pool:
-            yield from pool.map(_do, jobs, chunksize=_CHUNK)
-    except BrokenProcessPool as error:
-        raise D2RNetError(
-            "make-demo-cohort: a worker process died, most likely for lack of memory; expected about 300 MB each. "
-            "Run again with fewer --workers."
-        ) from error
-
-
+@cache
 def _prepare_process() -> None:
     """One OpenCV thread, and a memory allocator that keeps freed pictures.
 
@@ -174,6 +157,7 @@ def _prepare_process() -> None:
 
 
 def _do(job: tuple[Any, ...]) -> list[Record]:
+    _prepare_process()
     function, *arguments = job
     return function(*arguments)
 
