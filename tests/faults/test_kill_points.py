@@ -8,6 +8,8 @@ from battery import Trial, kill, plan, resume, run_battery
 from finished_run import differences, jobs_of, rewind
 from killing import WAYS, end_all, wait_until_alone
 
+pytestmark = pytest.mark.slow
+
 CORES = 2  # those of the shared run: the number of threads decides how sums are rounded
 
 
