@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from d2rnet.annotation.inputs import ImageTable, check_origin, match_images, read_images, read_reports
 from d2rnet.annotation.predictions import PseudoBoxes, by_class, read_predictions
 from d2rnet.annotation.thresholds import choose_thresholds
+from d2rnet.collection import collection_paused
 from d2rnet.data.annotation_file import SPLITS, Entry, write_annotation
 from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.data.coco import xyxy_to_xywh
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 DECIMALS_PX = 2  # a hundredth of an original pixel is far below any detector's accuracy
 
 
+@collection_paused()
 def build_annotation(
     *,
     unlabelled: Path,

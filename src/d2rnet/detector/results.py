@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from d2rnet.collection import collection_paused
 from d2rnet.data.coco import load_coco
 from d2rnet.errors import DatasetError
 from d2rnet.io import atomic_path, read_json, sha256_file
@@ -46,6 +47,7 @@ def write_results(target: Path, images: Iterable[str]) -> None:
         stream.write("[]\n" if separator == "[\n" else "\n]\n")
 
 
+@collection_paused()
 def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
     """Join the shards of predict-boxes-shard; the result does not depend on their number or order.
 
