@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from d2rnet.cli import build_parser
-from d2rnet.commands import COMMANDS, EXIT_CODES
+from d2rnet.commands import COMMANDS
+from d2rnet.exit_codes import MEANINGS
 from d2rnet.io import write_text
 from d2rnet.settings import load_schema
 
@@ -79,7 +80,7 @@ def cli_page() -> str:
     blocks = [NOTICE + "# Command line", "", "```text", parser.format_help().rstrip(), "```", ""]
     for name in COMMANDS:
         blocks += [f"## {name}", "", "```text", subparsers.choices[name].format_help().rstrip(), "```", ""]
-    codes = [f"| {code} | {_cell(meaning)} |" for code, meaning in EXIT_CODES.items()]
+    codes = [f"| {code} | {_cell(meaning)} |" for code, meaning in MEANINGS.items()]
     blocks[2:2] = ["Exit codes, of every sub-command:", "", "| code | meaning |", "|---|---|", *codes, ""]
     return "\n".join(blocks)
 

@@ -7,6 +7,7 @@ import pytest
 from d2rnet import cli
 from d2rnet.clean import Kept, Leftover, clean, find_leftovers
 from d2rnet.errors import ConfigError
+from d2rnet.exit_codes import ExitCode
 from d2rnet.io import read_json, write_json, write_text
 from d2rnet.workdir import hold_lock, open_work_dir
 
@@ -78,7 +79,7 @@ def test_a_held_folder_stays(tmp_path, capsys):
     old, now = work_folder(tmp_path, {"lr": 1}), work_folder(tmp_path, {"lr": 2})
     finish(tmp_path, now)
     with hold_lock(old / ".lock", what=old, doing="training"):
-        assert clean(run=tmp_path, kinds=ALL, delete=True) == 1
+        assert clean(run=tmp_path, kinds=ALL, delete=True) == ExitCode.PARTLY
     assert (old / "checkpoint.pth").is_file() and not now.exists()
     assert f"held      {old}" in capsys.readouterr().out
 

@@ -75,7 +75,7 @@ def test_exit_codes(monkeypatch, tmp_path, error, code, shown):
 def test_command_is_named_once_before_a_list_of_problems(monkeypatch, capsys):
     problems = Problems()
     problems.add("zero_area", file="a.csv", record="row 1", got="0 px", expected="> 0", remedy="Drop it.")
-    monkeypatch.setattr("d2rnet.doctor.doctor", lambda run: problems.raise_if_any())
+    monkeypatch.setattr("d2rnet.doctor.doctor", lambda **_: problems.raise_if_any())
     assert cli.main(["doctor"]) == 2
     shown = capsys.readouterr().err
     assert shown.count("doctor:") == 1 and " doctor: 1 problem(s) in the input.\nzero_area: 1\n" in shown

@@ -1,6 +1,7 @@
 """doctor: each line says what is there or what to do; the exit code says whether anything required is missing."""
 
 import importlib
+import json
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -34,6 +35,19 @@ def test_exit_code(
     monkeypatch.setattr(doctor_module, "CHECKS", (lambda: iter([finding]),))
     assert doctor() == code
     assert capsys.readouterr().out.splitlines()[-1] == last_line
+
+
+def test_json_says_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = [Finding("a", "there"), Finding("b", "gone", ok=False, remedy="pip install b")]
+    monkeypatch.setattr(doctor_module, "CHECKS", (lambda: iter(found),))
+    assert main(["doctor", "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document.pop("code").keys() == {"d2rnet", "commit", "dirty"}
+    b = {"name": "b", "found": "gone", "ok": False, "required": True, "remedy": "pip install b"}
+    assert document == {
+        "checks": [{"name": "a", "found": "there", "ok": True, "required": True, "remedy": ""}, b],
+        "missing": ["b"],
+    }
 
 
 def test_command_line_passes_the_exit_code_on(monkeypatch: pytest.MonkeyPatch) -> None:

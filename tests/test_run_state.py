@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from datetime import datetime
 
 import pytest
@@ -10,6 +11,7 @@ from d2rnet.cli import main
 from d2rnet.errors import D2RNetError
 from d2rnet.run_report import report_lines
 from d2rnet.run_state import LOG_TIME, RunState, named_files, read_run_state
+from d2rnet.workdir import hold_lock
 
 BEGUN = 1_700_000_000.0
 LOG = """
@@ -65,6 +67,31 @@ def test_finished_and_unfinished_jobs_are_counted(folder):
     assert state.jobs_left() == {"predict_boxes_shard": 1}
     assert state.incomplete == ["results/predict_boxes/shards/2-of-2.json"]
     assert advice(state) == ["in /project: snakemake --cores all --rerun-incomplete"]
+
+
+def test_json_says_the_same(folder, capsys):
+    write_log(folder, "snakemake --cores all")
+    record(folder, "results/train_detector/model_final.pth", "train_detector", exists=False)
+    (folder / ".snakemake" / "incomplete" / coded("results/predict_boxes/shards/2-of-2.json")).write_text("{}")
+    lock = folder / "work" / ".lock"
+    lock.parent.mkdir()
+    with hold_lock(lock, what=lock, doing="training"):
+        assert main(["doctor", "--run", str(folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    held = document.pop("locks")
+    assert [(item["path"], item["stale"], item["pid"]) for item in held] == [("work/.lock", False, os.getpid())]
+    assert document.pop("next")[-1] == "in /project: snakemake --cores all --rerun-incomplete"
+    assert document.pop("leftovers") == document.pop("processes") == []
+    assert document == {
+        "folder": str(folder),
+        "jobs_done": {},
+        "jobs_left": {"predict_boxes_shard": 2},
+        "unfinished": ["results/predict_boxes/shards/2-of-2.json"],
+        "missing": ["results/train_detector/model_final.pth"],
+        "checkpoints": [],
+        "converted": {},
+        "snakemake_lock": False,
+    }
 
 
 def test_a_job_of_an_earlier_start_does_not_count_as_done_since(folder):

@@ -8,21 +8,24 @@ what this package makes, one that a process holds, and all of a stage without a 
 Reads: ``work/``, ``results/*/run.json``. Deletes nothing unless told to. docs/how-to/clean-up.md says when each may go.
 """
 
+import json as json_text
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import ConfigError, D2RNetError
+from d2rnet.exit_codes import ExitCode
 from d2rnet.io import fingerprint, read_json
 from d2rnet.workdir import IDENTITY, hold_lock
 
 log = logging.getLogger(__name__)
 KINDS = ("stale", "finished", "caches", "shards")
+DELETED, HELD, WOULD_GO, NOT_ASKED = "deleted", "held", "would go", "not asked"
 WORK, RESULTS, LOCK, RECORD = "work", "results", ".lock", "run.json"
 CACHE_FILES = frozenset({"pixels.u8", "crops.u8", "done.u8", LOCK})
 JOINED = {"predict_boxes": "predictions.json", "generate_reports": "test.jsonl"}  # rule -> what its shards were joined to
@@ -55,16 +58,17 @@ class Kept:
     why: str
 
 
-def clean(*, run: Path, kinds: str, delete: bool) -> int:
+def clean(*, run: Path, kinds: str, delete: bool, json: bool = False) -> ExitCode:
     """List what a run may lose, or delete it.
 
     Args:
         run: folder of the run, which holds ``work/`` and ``results/``.
         kinds: names out of KINDS with commas between them; "" for none.
         delete: delete instead of listing.
+        json: print one JSON document instead of lines.
 
     Returns:
-        Exit code: 1 if a folder could not be deleted because a process holds it, else 0.
+        PARTLY if a folder could not be deleted because a process holds it.
 
     Raises:
         ConfigError: an unknown kind.
@@ -77,20 +81,34 @@ def clean(*, run: Path, kinds: str, delete: bool) -> int:
     if not (run / WORK).is_dir() and not (run / RESULTS).is_dir():
         raise FileNotFoundError(f"{run}: neither '{WORK}' nor '{RESULTS}' in it; expected the folder of a run (--run).")
     found = find_leftovers(run)
-    for kept in (item for item in found if isinstance(item, Kept)):
-        print(f"kept      {kept.path}: {kept.why}")
-    held = freed = 0
-    for item in found:
-        if not isinstance(item, Leftover):
-            continue
-        wanted = item.kind in chosen
-        removed = wanted and delete and _delete(item)
-        held += wanted and delete and not removed
-        freed += item.size_bytes if removed or (wanted and not delete) else 0
-        word = "deleted" if removed else "held" if wanted and delete else "would go" if wanted else "not asked"
-        print(f"{word:<9} {item.path} ({item.kind}, {_readable(item.size_bytes)}): {item.why}")
-    print(f"{_readable(freed)} {'freed' if delete else 'could be freed; nothing was deleted, give --delete to do it'}")
-    return 1 if held else 0
+    kept = [item for item in found if isinstance(item, Kept)]
+    states = [(item, _deal_with(item, chosen, delete=delete)) for item in found if isinstance(item, Leftover)]
+    freed = sum(item.size_bytes for item, state in states if state in (DELETED, WOULD_GO))
+    if json:
+        document = {
+            "run": str(run),
+            "deleted": delete,
+            "bytes": freed,
+            "leftovers": [asdict(item) | {"path": str(item.path), "state": state} for item, state in states],
+            "kept": [{"path": str(item.path), "why": item.why} for item in kept],
+        }
+        print(json_text.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        for stays in kept:
+            print(f"kept      {stays.path}: {stays.why}")
+        for item, state in states:
+            print(f"{state:<9} {item.path} ({item.kind}, {_readable(item.size_bytes)}): {item.why}")
+        print(f"{_readable(freed)} {'freed' if delete else 'could be freed; nothing was deleted, give --delete to do it'}")
+    return ExitCode.PARTLY if any(state == HELD for _, state in states) else ExitCode.DONE
+
+
+def _deal_with(item: Leftover, chosen: Sequence[str], *, delete: bool) -> str:
+    """Delete a leftover if that is wanted; say what has become of it."""
+    if item.kind not in chosen:
+        return NOT_ASKED
+    if not delete:
+        return WOULD_GO
+    return DELETED if _delete(item) else HELD
 
 
 def find_leftovers(run: Path) -> list[Leftover | Kept]:

@@ -3,7 +3,7 @@
 A sub-command parses, validates its settings against the schema and calls one function with explicit keyword arguments. The
 function's module is imported only then, so that ``--help`` is quick and the data stage runs without torch.
 
-Exit codes: :data:`d2rnet.commands.EXIT_CODES`.
+Exit codes: :mod:`d2rnet.exit_codes`.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 import d2rnet
 from d2rnet.commands import COMMANDS
 from d2rnet.errors import D2RNetError
+from d2rnet.exit_codes import ExitCode
 from d2rnet.settings import parse_settings, section_lines
 
 log = logging.getLogger("d2rnet")
@@ -51,8 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
             sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
         sub.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: the libraries' own)")
         sub.add_argument("--log", type=Path, metavar="FILE", help="write the log here too")
-        sub.add_argument("--verbose", action="store_true", help="log debugging details")
-        sub.add_argument("--quiet", action="store_true", help="log warnings and errors only")
+        loudness = sub.add_mutually_exclusive_group()
+        loudness.add_argument("--verbose", action="store_true", help="log debugging details")
+        loudness.add_argument("--quiet", action="store_true", help="log warnings and errors only; no progress bars")
     return parser
 
 
@@ -68,19 +70,26 @@ def main(arguments: list[str] | None = None) -> int:
             keywords["settings"] = parse_settings(args.settings, args.set, command.section)
         module, function = command.target.split(":")
         result = getattr(importlib.import_module(module), function)(**keywords)
+        sys.stdout.flush()
     except (D2RNetError, FileNotFoundError) as error:
         log.error("%s: %s", args.command, error)
-        return 2
+        return ExitCode.REFUSED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nowhere to go
+        return ExitCode.UNREAD
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
             log.exception("%s: unexpected error", args.command)
-            return 1
+            return ExitCode.UNEXPECTED
         log.error("%s: %s. No half-written file was left; free space or mend access, then run again.", args.command, error)
-        return 2
+        return ExitCode.REFUSED
     except Exception:
         log.exception("%s: unexpected error", args.command)
-        return 1
-    return result if isinstance(result, int) else 0
+        return ExitCode.UNEXPECTED
+    except KeyboardInterrupt:
+        log.error("%s: interrupted. What exists is whole; give the same command again to go on.", args.command)
+        return ExitCode.INTERRUPTED
+    return result if isinstance(result, int) else ExitCode.DONE
 
 
 def set_threads(threads: int) -> None:

@@ -68,6 +68,7 @@ UNLABELLED = Option("unlabelled", "COCO json of the report source's images (reso
 ANNOTATION = Option("annotation", "annotation.json of build-annotation")
 IMAGE_ROOT = Option("image-root", "folder that image_path in annotation.json is relative to")
 WORK = Option("work", "folder for checkpoints and other state needed to resume")
+JSON = Option("json", "show a JSON document instead of text", "flag")
 
 COMMANDS: dict[str, Command] = {
     "make-demo-cohort": Command(
@@ -360,13 +361,17 @@ COMMANDS: dict[str, Command] = {
             Option("run", "folder of the run, which holds work/ and results/", default=Path()),
             Option("kinds", "stale, finished, caches, shards, with commas between them", "text", "stale,caches,shards"),
             Option("delete", "delete; without it nothing is changed", "flag"),
+            JSON,
         ),
     ),
     "doctor": Command(
         "Say what this machine has (Python, torch, CUDA, detectron2 and its origin, codecs, Java, disk), or how a run stands.",
         "d2rnet.doctor:doctor",
         "",
-        (Option("run", "folder of a run: say what is complete, what resumes from where and what to type", optional=True),),
+        (
+            Option("run", "folder of a run: say what is complete, what resumes from where and what to type", optional=True),
+            JSON,
+        ),
     ),
     "completion": Command(
         "Print a script that makes a shell complete sub-commands, options and files.",
@@ -375,16 +380,6 @@ COMMANDS: dict[str, Command] = {
         (Option("shell", "bash, zsh or fish", "text", positional=True),),
     ),
 }  # fmt: skip
-
-# What the process ends with -> what it means.
-EXIT_CODES = {
-    0: "done",
-    1: "an unexpected error, shown with its traceback; of clean: a folder in use was left alone",
-    2: "bad input, settings or arguments, something needed is missing, or the disk is full or read-only; the message says "
-    "which file and record, what was expected and what to do, and no half-written file is left",
-    3: "of read: some of several inputs are bad, the others are done",
-    143: "of training: told to stop (SIGTERM, SIGUSR1); a checkpoint is written, the same command goes on from it",
-}
 
 # What people call; every other sub-command belongs to the rule of its name.
 FOR_PEOPLE = frozenset({"clean", "compare", "completion", "doctor", "import-r2gen", "read"})

@@ -4,19 +4,19 @@ Nothing is imported at the top that an incomplete installation may lack; each ch
 """
 
 import importlib
-import json
+import json as json_text
 import os
 import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-import d2rnet
 from d2rnet.errors import ToolError
 from d2rnet.evaluation.meteor import find_jar, find_java
+from d2rnet.exit_codes import ExitCode
 from d2rnet.provenance import code_version
 from d2rnet.run_report import report_run
 
@@ -61,25 +61,30 @@ class Finding:
         return f"{state:<8} {self.name:<14} {self.found}" + ("" if self.ok else f". {self.remedy}.")
 
 
-def doctor(*, run: Path | None = None) -> int:
-    """Print one line a check; return 0 if everything required is there, else 2.
+def doctor(*, run: Path | None = None, json: bool = False) -> ExitCode:
+    """Print one line a check; REFUSED if anything required is missing.
 
     Args:
         run: look at the run in this folder instead (:mod:`d2rnet.run_report`).
+        json: print one JSON document instead.
 
     Raises:
         D2RNetError: no workflow ever ran in that folder.
     """
     if run is not None:
-        return report_run(run)
+        return report_run(run, as_json=json)
     code = code_version()
-    print(f"d2rnet {d2rnet.__version__}, commit {code['commit'] or 'unknown'}{' (changed)' if code['dirty'] else ''}")
     findings = [finding for check in CHECKS for finding in check()]
-    for finding in findings:
-        print(finding)
     missing = [finding.name for finding in findings if finding.required and not finding.ok]
-    print(f"missing: {', '.join(missing)}" if missing else "everything required is there")
-    return 2 if missing else 0
+    if json:
+        document = {"code": code, "checks": [asdict(finding) for finding in findings], "missing": missing}
+        print(json_text.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        print(f"d2rnet {code['d2rnet']}, commit {code['commit'] or 'unknown'}{' (changed)' if code['dirty'] else ''}")
+        for finding in findings:
+            print(finding)
+        print(f"missing: {', '.join(missing)}" if missing else "everything required is there")
+    return ExitCode.REFUSED if missing else ExitCode.DONE
 
 
 def check_python() -> Iterator[Finding]:
@@ -152,7 +157,7 @@ def _direct_origin(distribution: metadata.Distribution) -> str:
     text = distribution.read_text("direct_url.json")
     if not text:
         return ""
-    origin = json.loads(text)
+    origin = json_text.loads(text)
     commit = origin.get("vcs_info", {}).get("commit_id")
     return f"from {origin.get('url', 'an unnamed address')}" + (f" commit {commit}" if commit else "")
 

@@ -23,7 +23,7 @@ def track(items: Iterable[T], *, total: int, what: str, unit: str = "image", ste
         unit: singular name of what is counted.
         step: units an item stands for (a batch of 8 images: 8).
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):  # --quiet wants no bar either
         with tqdm(total=total, desc=what, unit=unit) as bar:
             for item in items:
                 yield item

@@ -1,23 +1,55 @@
-"""``d2rnet doctor --run``: the state of a run in words, and the commands to type next."""
+"""``d2rnet doctor --run``: the state of a run in words or as JSON, and the commands to type next."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from d2rnet.exit_codes import ExitCode
 from d2rnet.run_state import Process, RunState, read_run_state
 
 SHOWN_FILES = 12
 
 
-def report_run(folder: Path) -> int:
-    """Print what is complete, what resumes from where and what to type; return 0.
+def report_run(folder: Path, *, as_json: bool = False) -> ExitCode:
+    """Print what is complete, what resumes from where and what to type.
 
     Raises:
         D2RNetError: no workflow ever ran in ``folder``.
     """
-    for line in report_lines(read_run_state(folder)):
-        print(line)
-    return 0
+    state = read_run_state(folder)
+    if as_json:
+        print(json.dumps(report_document(state), indent=2, ensure_ascii=False))
+    else:
+        for line in report_lines(state):
+            print(line)
+    return ExitCode.DONE
+
+
+def report_document(state: RunState) -> dict[str, Any]:
+    """Return the report for programs; paths are relative to ``folder`` (docs/reference/formats.md)."""
+
+    def inside(path: Path) -> str:
+        return str(path.relative_to(state.folder))
+
+    return {
+        "folder": str(state.folder),
+        "jobs_done": state.jobs_done(),
+        "jobs_left": state.jobs_left(),
+        "unfinished": state.incomplete,
+        "missing": state.missing(),
+        "checkpoints": [
+            {"path": inside(work.path), "progress": work.progress, "finished": work.is_finished} for work in state.work_folders
+        ],
+        "converted": {inside(manifest): count for manifest, count in state.converted.items()},
+        "locks": [{"path": inside(lock.file), "stale": lock.is_stale, **asdict(lock.holder)} for lock in state.locks],
+        "snakemake_lock": state.is_locked,
+        "processes": None if state.processes is None else [asdict(process) for process in state.processes],
+        "leftovers": [inside(path) for path in state.leftovers],
+        "next": list(_advice(state)),
+    }
 
 
 def report_lines(state: RunState) -> Iterator[str]:

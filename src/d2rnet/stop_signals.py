@@ -12,8 +12,10 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
 
+from d2rnet.exit_codes import ExitCode
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-EXIT_AFTER_SIGNAL = 128 + signal.SIGTERM
+EXIT_AFTER_SIGNAL = ExitCode.STOPPED
 
 Handler = Callable[[int, FrameType | None], None]
 

@@ -29,13 +29,14 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from d2rnet.errors import ConfigError, D2RNetError
+from d2rnet.exit_codes import ExitCode
 from d2rnet.settings import Settings
 from d2rnet.stop_signals import EXIT_AFTER_SIGNAL, stop_signals_passed_on
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Item = TypeVar("Item")
-EXIT_AFTER_ERROR = 2
+EXIT_AFTER_ERROR = ExitCode.REFUSED
 PR_SET_PDEATHSIG = 1
 # The others wait in a collective operation while rank 0 validates or saves.
 COLLECTIVE_TIMEOUT = timedelta(hours=3)

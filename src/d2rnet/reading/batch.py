@@ -19,6 +19,7 @@ from tqdm import tqdm
 from d2rnet.data.dicom import file_format
 from d2rnet.data.report_checks import IMAGE_SUFFIXES
 from d2rnet.errors import ConfigError, D2RNetError, DatasetError
+from d2rnet.exit_codes import ExitCode
 from d2rnet.io import write_jsonl, write_text
 from d2rnet.progress import track
 from d2rnet.reading.coco_export import CocoExport
@@ -28,7 +29,6 @@ from d2rnet.reading.result import KINDS, NOTICE, Reading, printable, stem_of
 log = logging.getLogger(__name__)
 FAILURES = "failures.jsonl"
 MARK = ".d2rnet-read"  # in a folder of readings
-NONE_READ, SOME_FAILED = 2, 3
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,9 @@ def read_paths(
         log.error("%d of %d failed; all of them, one a line: %s", len(failures), len(tasks), output / FAILURES)
     if not json:
         _show(f"{len(tasks) - len(failures)} of {len(tasks)} read; files in {output}\n{NOTICE}")
-    return (NONE_READ if len(failures) == len(tasks) else SOME_FAILED) if failures else 0
+    if not failures:
+        return ExitCode.DONE
+    return ExitCode.REFUSED if len(failures) == len(tasks) else ExitCode.PARTLY
 
 
 def check_output(output: Path, paths: Sequence[Path], files: Sequence[Path]) -> None:
