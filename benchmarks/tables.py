@@ -160,8 +160,8 @@ def _predictions(image_ids: range, seed: int, boxes_an_image: float) -> list[dic
     repeated = np.repeat(np.array(image_ids), generator.poisson(boxes_an_image, len(image_ids)))
     corner = generator.uniform(0, 600, (len(repeated), 2))
     size = generator.uniform(10, 400, (len(repeated), 2))
-    boxes = np.concatenate([corner, size], axis=1).astype(np.float32).astype(float).tolist()
-    scores = generator.beta(0.6, 1.0, len(repeated)).astype(np.float32).astype(float).tolist()
+    boxes = np.concatenate([corner, size], axis=1).round(2).tolist()  # as many digits as predict_boxes writes
+    scores = generator.beta(0.6, 1.0, len(repeated)).round(5).tolist()
     category_ids = generator.integers(1, 23, len(repeated)).tolist()
     return [
         {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}

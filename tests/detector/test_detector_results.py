@@ -74,6 +74,22 @@ def test_shards_that_do_not_belong_together(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("record", "complaint"),
+    [
+        (result(1, float("nan")), "image 1 has a number that is not finite"),
+        ({"category_id": 1}, "image None is not in"),
+        ({"image_id": [1]}, r"image \[1\] is not in"),
+        (17, "record 1 is 17; expected an object"),
+    ],
+)
+def test_records_that_are_no_boxes(splits: dict[str, Path], tmp_path: Path, record: Any, complaint: str) -> None:
+    shard = write_shard(tmp_path / "a.json", splits["unlabelled"], [], 1, shards=1)
+    shard.write_text(json.dumps([record]))
+    with pytest.raises(DatasetError, match=f"a.json: {complaint}"):
+        gather(splits, [shard])
+
+
 @pytest.mark.parametrize("key", ["unlabelled", "weights"])
 def test_shards_of_other_images_or_of_another_detector(splits: dict[str, Path], tmp_path: Path, key: str) -> None:
     shards = [write_shard(tmp_path / f"{number}.json", splits["unlabelled"], [number], number) for number in (1, 2)]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from d2rnet.annotation.predictions import iterate_results
 from d2rnet.data.annotation_file import entry_complaint
+from d2rnet.data.coco_results import iterate_results
 from d2rnet.data.csv_tables import read_table_csv
 from d2rnet.data.mimic_exceptions import MIMIC_EXCEPTIONS
 from d2rnet.data.names import MAX_NAME_BYTES, is_path_below, is_safe_id

@@ -1,32 +1,25 @@
-"""Pseudo boxes from COCO results files: read as a stream, check, filter by score.
+"""Pseudo boxes from COCO results files: check, filter by score.
 
 Frames: a results file is in pixels of the converted PNG, as unlabelled.json says (height, width).
 Shapes: N boxes, n images.
 """
 
-import json
-import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.annotation.inputs import ImageTable
 from d2rnet.data.categories import CATEGORY_NAMES
+from d2rnet.data.coco_results import REMEDY, iterate_results
 from d2rnet.errors import DatasetError
-from d2rnet.io import check_regular_file
-from d2rnet.parsing import ParseError, guarded, parse_json, unique_keys
 from d2rnet.problems import Problems
 
 OUTSIDE_TOLERANCE_PX = 1.0
-CHUNK_CHARACTERS = 1 << 20
-_OPENING = re.compile(r"\s*\[\s*(\]?)")
-_SEPARATOR = re.compile(r"\s*([,\]])\s*")
-_REMEDY = "Run 'd2rnet predict-boxes' again for this shard."
 
 
 @dataclass(frozen=True)
@@ -51,89 +44,6 @@ class PseudoBoxes:
     def take(self, which: NDArray[Any]) -> "PseudoBoxes":
         """Return the boxes at these indices, or where this mask is true."""
         return PseudoBoxes(self.rows[which], self.category_ids[which], self.scores[which], self.boxes_xyxy[which])
-
-
-def iterate_results(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a COCO results list without holding the file in memory, however it is laid out.
-
-    Raises:
-        DatasetError: not UTF-8, not a JSON list of objects, or cut off; the message names the record.
-    """
-    check_regular_file(path)
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig") as stream:
-            for number, record in enumerate(_iterate_list(stream), start=1):
-                if not isinstance(record, dict):
-                    raise DatasetError(f"{path}: record {number} is {repr(record)[:300]}; expected an object. {_REMEDY}")
-                yield record
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 after record {number} ({error.reason}). {_REMEDY}") from error
-    except json.JSONDecodeError as error:
-        raise DatasetError(
-            f"{path}: not a COCO results list, or cut off after record {number} ({error.msg}). {_REMEDY}"
-        ) from error
-    except ParseError as error:
-        raise DatasetError(f"{path}: record {number + 1} cannot be used: {error}. {_REMEDY}") from error
-
-
-def _iterate_list(stream: TextIO) -> Iterator[Any]:
-    """Yield the items of a JSON list, reading the stream in chunks; an item is shorter than a chunk."""
-    decoder = json.JSONDecoder(object_pairs_hook=unique_keys)
-    buffer = stream.read(CHUNK_CHARACTERS)
-    opening = _OPENING.match(buffer)
-    if opening is None:
-        raise json.JSONDecodeError("it does not start with '['", buffer[:20], 0)
-    position = opening.end()
-    if opening[1]:
-        _check_nothing_left(buffer[position:], stream)
-        return
-    is_fresh = True
-    while True:
-        if is_fresh:
-            items, position = _whole_items(buffer, position)
-            yield from items
-            is_fresh = False
-        try:
-            item, end = guarded(decoder.raw_decode, buffer, position)
-            separator = _SEPARATOR.match(buffer, end)
-            if separator is None:
-                raise json.JSONDecodeError("expected ',' or ']'", buffer[position:end], end - position)
-        except json.JSONDecodeError:
-            more = stream.read(CHUNK_CHARACTERS) if len(buffer) - position < CHUNK_CHARACTERS else ""
-            if not more:
-                raise
-            buffer, position, is_fresh = (buffer[position:] + more).lstrip(), 0, True
-            continue
-        yield item
-        position = separator.end()
-        if separator[1] == "]":
-            _check_nothing_left(buffer[position:], stream)
-            return
-
-
-def _whole_items(buffer: str, position: int) -> tuple[list[Any], int]:
-    """Parse at once what ends before the last "}," of a buffer, five times faster than one by one; return what follows, too.
-
-    Where those two characters are inside an item, or anything is wrong, brackets or quotes stay open and nothing is taken: one
-    by one, what is wrong is found and named.
-    """
-    cut = buffer.rfind("},", position) + 1
-    separator = _SEPARATOR.match(buffer, cut) if cut else None
-    if separator is None:
-        return [], position
-    try:
-        return parse_json(f"[{buffer[position:cut]}]"), separator.end()
-    except ValueError:
-        return [], position
-
-
-def _check_nothing_left(buffer: str, stream: TextIO) -> None:
-    """Raise if anything but white space follows the list: two files written into one would lose the second."""
-    while buffer:
-        if rest := buffer.strip():
-            raise json.JSONDecodeError("text behind the end of the list", rest[:20], 0)
-        buffer = stream.read(CHUNK_CHARACTERS)
 
 
 def read_predictions(
@@ -220,7 +130,7 @@ def by_class(counts: NDArray[np.int64]) -> dict[str, int]:
 
 def _read_shard(path: Path, images: ImageTable, problems: Problems) -> PseudoBoxes:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the boxes of one shard. {_REMEDY}")
+        raise FileNotFoundError(f"{path}: no such file; expected the boxes of one shard. {REMEDY}")
     return _to_boxes(path, iterate_results(path), images, problems)
 
 
@@ -238,7 +148,7 @@ def _to_boxes(path: Path, results: Iterable[dict[str, Any]], images: ImageTable,
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
                 f"{path}: record {number} is {repr(record)[:300]} ({error}); expected image_id and category_id (whole "
-                f"numbers), score, bbox [x, y, width, height]. {_REMEDY}"
+                f"numbers), score, bbox [x, y, width, height]. {REMEDY}"
             ) from error
     ids = np.frombuffer(image_ids, dtype=np.int64) if image_ids else np.empty(0, np.int64)
     order = np.argsort(images.ids, kind="stable")
@@ -284,7 +194,7 @@ def _checked(
         sound &= ~wrong
         for index in np.flatnonzero(wrong):
             problems.add(
-                kind, file=path, record=f"record {index + 1}", got=values[index].tolist(), expected=expected, remedy=_REMEDY
+                kind, file=path, record=f"record {index + 1}", got=values[index].tolist(), expected=expected, remedy=REMEDY
             )
     clipped = np.clip(corners, 0.0, limits)
     return PseudoBoxes(read.rows, read.category_ids, read.scores, clipped).take(sound)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from d2rnet.annotation import predictions
-from d2rnet.annotation.predictions import iterate_results
+from d2rnet.data import coco_results
+from d2rnet.data.coco_results import iterate_results
 from d2rnet.errors import DatasetError
 
 RECORDS = [{"image_id": n, "category_id": 1, "bbox": [1.5, 2, 3, 4e0], "score": 0.5, "note": "]},{"} for n in range(7)]
@@ -18,7 +18,7 @@ RECORDS = [{"image_id": n, "category_id": 1, "bbox": [1.5, 2, 3, 4e0], "score": 
 def test_any_layout_and_any_chunk_border_give_the_same_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None, chunk: int
 ) -> None:
-    monkeypatch.setattr(predictions, "CHUNK_CHARACTERS", chunk)
+    monkeypatch.setattr(coco_results, "CHUNK_CHARACTERS", chunk)
     path = tmp_path / "shard.json"
     path.write_text("\n " + json.dumps(RECORDS, indent=indent) + "\n")
     assert list(iterate_results(path)) == RECORDS
@@ -58,7 +58,7 @@ def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
 
 
 def test_breakage_in_a_long_file_does_not_read_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predictions, "CHUNK_CHARACTERS", 64)
+    monkeypatch.setattr(coco_results, "CHUNK_CHARACTERS", 64)
     path = tmp_path / "shard.json"
     path.write_text("[" + "x" * 100_000)
     with pytest.raises(DatasetError, match="after record 0"):
