@@ -10,6 +10,7 @@ from d2rnet.settings import default_settings
 COMMANDS = {
     "train-detector": ("detector", "model_card.md", "results/evaluate_detector/metrics.json"),
     "train-report-model": ("report", "model_card.md", "results/evaluate_reports/metrics.json"),
+    "import-r2gen": ("report.model", "model_card.md", "Nowhere in this workflow"),
     "convert-labelled": ("data", "data_card.md", "counts.json"),
     "convert-unlabelled": ("data", "data_card.md", "counts.json"),
 }
@@ -24,7 +25,7 @@ def test_card_tells_the_run(tmp_path, command):
         command=command,
         settings=default_settings(section),
         inputs={"labelled": tmp_path / "images.json"},
-        counts={"images": 396, "splits": {"val": {"images": 44}}},
+        counts={"images": 396, "splits": {"train": {"images": 352}, "val": {"images": 44}}},
         seeds={"split": 7},
         extra={"device": "cpu"},
     )
@@ -33,13 +34,13 @@ def test_card_tells_the_run(tmp_path, command):
     text = card.read_text(encoding="utf-8")
     for row in (
         "| images | 396 |",
-        "| splits.val.images | 44 |",
+        "| count | train | val |\n|---|---|---|\n| images | 352 | 44 |",
         "| seed: split | 7 |",
         "| device | cpu |",
         "| input: labelled | images.json, SHA-256 44136fa355b3678a |",
     ):
         assert row in text, row
-    assert metrics in text and text.count(TO_FILL) == 5
+    assert metrics in text and text.count(TO_FILL) == (6 if command == "import-r2gen" else 5)
     assert ("Not a medical device" in text) == (name == "model_card.md")
 
 

@@ -40,6 +40,7 @@ def run(tmp_path: Path) -> dict[str, Any]:
         "detector_metrics": tmp_path / "detector.json",
         "report_metrics": tmp_path / "reports.json",
         "counts": [tmp_path / "labelled" / "counts.json"],
+        "models": [],
         "output": tmp_path / "out",
     }
 

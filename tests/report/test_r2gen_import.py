@@ -43,7 +43,9 @@ def imported(source: Path, out: Path) -> Path:
 @torch.no_grad()
 def test_folder_gives_the_same_decoder(tmp_path: Path) -> None:
     folder = imported(checkpoint(tmp_path / "model.pth"), tmp_path / "out")
-    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "decoder.safetensors", "run.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.yaml", "decoder.safetensors", "model_card.md", "run.json",
+    ]  # fmt: skip
     patches, ids = torch.randn(2, 5, 20), torch.tensor([[0, 3, 4, 1], [0, 7, 0, 0]])
     expected = load_r2gen_decoder(random_weights(d_model=16, num_words=11), 4, 2).log_probs(patches, ids)
     assert torch.equal(load_imported_decoder(folder).log_probs(patches, ids), expected)

@@ -88,7 +88,6 @@ rule render_gallery:
         ),
     output:
         page="results/render_gallery/index.html",
-        parts=directory("results/render_gallery/parts"),
         run="results/render_gallery/run.json",
     log:
         "logs/render_gallery.log",
@@ -128,9 +127,13 @@ rule summarize:
             if config["data"]["demo"]["enabled"]
             else []
         ),
+        detector=rules.train_detector.output.run,
+        report_model=rules.train_report_model.output.run,
     output:
         markdown="results/summarize/summary.md",
         json="results/summarize/summary.json",
+        detector_card="results/summarize/detector_card.md",
+        report_model_card="results/summarize/report_model_card.md",
     log:
         "logs/summarize.log",
     conda:
@@ -141,11 +144,14 @@ rule summarize:
         runtime=10,
     params:
         folder=subpath(output.json, parent=True),
+        detector=subpath(input.detector, parent=True),
+        report_model=subpath(input.report_model, parent=True),
     message:
         "Put all figures of the run in one table"
     shell:
         "python -m d2rnet summarize --detector-metrics {input.detector_metrics:q}"
-        " --report-metrics {input.report_metrics:q} --counts {input.counts:q} --output {params.folder:q} --log {log:q}"
+        " --report-metrics {input.report_metrics:q} --counts {input.counts:q}"
+        " --models {params.detector:q} {params.report_model:q} --output {params.folder:q} --log {log:q}"
 
 
 rule draw_figures:

@@ -1,7 +1,8 @@
 """import_r2gen: a checkpoint of R2Gen, or of D2R-Net's released code, becomes a folder that needs no pickle.
 
 Reads: a PyTorch file, weights only. Writes: ``decoder.safetensors`` (the decoder under our names), ``config.yaml`` (its sizes,
-heads and ids), ``backbone.safetensors`` (where R2Gen's ResNet is in the file; torchvision's names) and ``run.json``.
+heads and ids), ``backbone.safetensors`` (where R2Gen's ResNet is in the file; torchvision's names), ``run.json``
+and ``model_card.md``.
 """
 
 import logging
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from d2rnet.cards import write_card
 from d2rnet.errors import CheckpointError
 from d2rnet.io import write_text
 from d2rnet.parsing import ParseError, parse_yaml
@@ -76,6 +78,7 @@ def import_r2gen(*, checkpoint: Path, out: Path, num_heads: int, memory_heads: i
     }
     settings = {"num_heads": num_heads, "memory_heads": memory_heads}
     write_run_record(out / RECORD, command="import-r2gen", settings=settings, inputs={"checkpoint": checkpoint}, counts=counts)
+    write_card(out)
     _report(decoder, backbone, foreign, out)
 
 

@@ -1,0 +1,173 @@
+"""Rows of the result table: each figure of a run, what it is to be compared with, and what it holds for.
+
+Reads: metrics.json of evaluate-detector and evaluate-reports, as dictionaries. Writes: nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from d2rnet.errors import DatasetError
+
+DETECTOR_ROWS = {
+    "AP50": "AP50",
+    "AP40": "AP40",
+    "AP75": "AP75",
+    "AP": "AP",
+    "voc_mAP40_22": "VOC mAP 22",
+    "voc_mAP40_14": "VOC mAP 14",
+    "froc_mean": "FROC mean",
+    "auroc_any_finding": "AUROC finding",
+}
+DETECTOR_REQUIRED = ("AP50", "AP40")
+REPORT_ROWS = {
+    "bleu_1": "BLEU-1",
+    "bleu_4": "BLEU-4",
+    "meteor": "METEOR",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
+}
+GENERATED, LESION_CONVENTION = "generated", "lesion22_uncertain_positive"
+LESION_BASELINES = {"most_frequent_report": "commonest", "nearest_training_report": "nearest", "no_box_model": "no boxes"}
+LEGEND = (
+    "shuffled: the same reports against references of other studies; a model that ignores its image scores the same there. "
+    "commonest: the most frequent training report as the answer to every image. nearest: that of the training image that "
+    "looks most alike. Lesion F1: the 22 classes that generated and reference report name, doubtful mentions included."
+)
+DETECTOR_LEGEND = (
+    "brackets: bootstrap 95 % interval over test images. VOC mAP: PASCAL VOC 2010 at IoU > 0.4, 22 classes and the 14 of "
+    "VinBigData. FROC mean: sensitivity, mean over 1/8 to 8 false positives an image. AUROC finding: has the image a box?"
+)
+MOST_LEAVES_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a figure, what it is to be compared with, and what it holds for."""
+
+    figure: str
+    result: str
+    compare: str
+    measured_on: str
+
+
+def section(metrics: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """Return an object of a metrics file.
+
+    Raises:
+        DatasetError: it is not there; names file and key.
+    """
+    found = metrics.get(key)
+    if not isinstance(found, dict):
+        raise DatasetError(f"{path}: '{key}' is {found!r}; expected an object. Make the file again with its rule.")
+    return found
+
+
+def detector_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
+    """Yield the rows of the detector, EMA teacher with the student beside it.
+
+    Raises:
+        DatasetError: EMA teacher or student is missing, or lacks AP50 or AP40.
+    """
+    teacher, student = (section(metrics, key, path) for key in ("ema_teacher", "student"))
+    measured_on = ", ".join(f"{_thousands(metrics[key])} {key[2:]}" for key in ("n_images", "n_boxes") if key in metrics)
+    for key in DETECTOR_REQUIRED:
+        for name, network in (("ema_teacher", teacher), ("student", student)):
+            if key not in network:
+                found = ", ".join(network)
+                raise DatasetError(f"{path}: {name} has no '{key}' (it has {found}); run evaluate-detector again.")
+    for key, name in DETECTOR_ROWS.items():
+        if key in teacher:
+            result = number(teacher[key]) + _interval(teacher.get("intervals", {}).get(key))
+            yield Row(f"{name}, EMA teacher", result, f"student {number(student.get(key))}", measured_on)
+
+
+def difference_line(metrics: Mapping[str, Any]) -> str:
+    """Say by how much the EMA teacher is ahead of the student, "" where the file does not."""
+    differences = metrics.get("teacher_minus_student", {})
+    parts = [
+        f"{name} {number(differences[key]['difference'])}{_interval(differences[key]['interval'])}"
+        for key, name in DETECTOR_ROWS.items()
+        if key in differences
+    ]
+    return f"EMA teacher minus student, paired: {', '.join(parts)}." if parts else ""
+
+
+def _interval(ends: Any) -> str:
+    return f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
+
+
+def report_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
+    """Yield the rows of the reports, each score with both controls beside it.
+
+    Raises:
+        DatasetError: a section or a score is missing.
+    """
+    names = ("scores", "shuffled", "most_frequent_report")
+    scores, shuffled, commonest = (section(metrics, key, path) for key in names)
+    protocol = section(metrics, "protocol", path)
+    words = [str(protocol.get(key, f"{key} not recorded")) for key in ("section", "text")]
+    measured_on = ", ".join([*words, f"n {_thousands(protocol.get('n', 'not recorded'))}"])
+    for key, name in REPORT_ROWS.items():
+        for section_name, found in zip(names, (scores, shuffled, commonest), strict=True):
+            if key not in found:
+                raise DatasetError(f"{path}: {section_name} has no '{key}'; run evaluate-reports again.")
+        compare = f"shuffled {number(shuffled[key])}, commonest {number(commonest[key])}{_nearest(metrics, key)}"
+        if scores[key] is None:
+            reason = str(metrics.get("notes", {}).get(key, ""))
+            yield Row(name, "not run" if reason.startswith("not run") else "-", "see below", measured_on)
+        else:
+            result = number(scores[key]) + _interval(metrics.get("intervals", {}).get(key))
+            yield Row(name, result, compare, measured_on)
+    yield from lesion_rows(metrics, measured_on)
+    if "unique_report_rate" in metrics:
+        compare = f"references {number(metrics.get('unique_reference_rate'))}"
+        yield Row("different reports / n", number(metrics["unique_report_rate"]), compare, measured_on)
+
+
+def _nearest(metrics: Mapping[str, Any], key: str) -> str:
+    baseline = metrics.get("nearest_training_report")
+    return f", nearest {number(baseline.get(key))}" if isinstance(baseline, dict) else ""
+
+
+def lesion_rows(metrics: Mapping[str, Any], measured_on: str) -> Iterator[Row]:
+    """Yield lesion F1, each baseline beside it; nothing for files of before it was there."""
+    systems = metrics.get("clinical", {}).get(LESION_CONVENTION, {})
+    if GENERATED not in systems:
+        return
+    for mean, name in (("micro_f1", "lesion F1, micro"), ("macro_f1", "lesion F1, macro")):
+        ends = metrics.get("intervals", {}).get(f"{LESION_CONVENTION}_{mean}")
+        beside = [f"{short} {number(systems[key][mean])}" for key, short in LESION_BASELINES.items() if key in systems]
+        yield Row(name, number(systems[GENERATED][mean]) + _interval(ends), ", ".join(beside), measured_on)
+
+
+def one_line(values: Mapping[str, Any], *, zeros: bool = True) -> str:
+    """Write a mapping in one line; a large inner one is given as its sum and the number of its entries other than 0."""
+    parts = []
+    for key, value in values.items():
+        name = key.replace("_", " ")
+        if isinstance(value, dict):
+            numbers = [number for number in value.values() if isinstance(number, int | float)]
+            if len(value) > MOST_LEAVES_SHOWN and len(numbers) == len(value):
+                value = f"{_thousands(sum(numbers))} in {sum(number != 0 for number in numbers)} entries"
+            else:
+                inner = one_line(value, zeros=zeros)
+                value = f"({inner})" if inner else 0
+        elif isinstance(value, list):
+            value = f"{len(value)} entries" if len(value) > MOST_LEAVES_SHOWN else " ".join(map(str, value))
+        if zeros or value not in (0, "", None):
+            parts.append(f"{name} {_thousands(value)}")
+    return ", ".join(parts)
+
+
+def number(value: Any) -> str:
+    """Format a figure; '-' where there is none."""
+    return f"{value:.3f}" if isinstance(value, int | float) else "-"
+
+
+def _thousands(value: Any) -> str:
+    """Format a count with grouped digits, anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
