@@ -2,19 +2,26 @@
 
 Each section stands between ``<!-- begin: NAME -->`` and ``<!-- end: NAME -->``; the others are left as they are.
 
-Usage: python tests/robustness.py battery | guards [--jobs N]
+Usage: python tests/robustness.py battery | slurm | guards [--jobs N]
 """
 
 import argparse
 import re
+import subprocess
 import sys
+import tempfile
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import mutants
 
 PAGE = mutants.REPOSITORY / "docs" / "reference" / "robustness.md"
 GUARDS = "robustness"
+SLURM_TESTS = Path("tests") / "cluster" / "test_slurm_faults.py"
+SLURM_COLUMNS = {"fault": "fault", "snakemake": "Snakemake said", "slurm": "jobs of the rule", "resumed": "resumed from"}
+FAILED = "NO"
 
 
 class PageError(Exception):
@@ -48,6 +55,33 @@ def battery() -> str:
     return hostile_battery.section(hostile_battery.run_all())
 
 
+def slurm() -> str:
+    """Run the faults of a cluster, which takes half an hour, and return their section."""
+    from d2rnet.provenance import code_version  # not above: as in write_section
+
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        words = [sys.executable, "-m", "pytest", "-q", "-m", "slow", str(SLURM_TESTS), f"--junitxml={report}"]
+        subprocess.run(words, cwd=mutants.REPOSITORY, check=False)
+        text = report.read_text(encoding="utf-8")
+    return slurm_section(text, str(code_version()["commit"] or "unknown"))
+
+
+def slurm_section(report: str, commit: str) -> str:
+    """Lay out what the tests of :data:`SLURM_TESTS` recorded, from pytest's report in JUnit's XML."""
+    cases = list(ET.fromstring(report).iter("testcase"))
+    rows = []
+    for case in cases:
+        told = {item.attrib["name"]: item.attrib["value"] for item in case.iter("property")}
+        failed = any(case.find(what) is not None for what in ("failure", "error", "skipped"))
+        cells = [told.get(name, case.attrib["name"]) for name in SLURM_COLUMNS]
+        rows.append(f"| {' | '.join(cells)} | {FAILED if failed else 'yes'} |")
+    minutes = sum(float(case.attrib["time"]) for case in cases) / 60
+    head = f"`python tests/robustness.py slurm`, commit {commit[:12]}: {len(cases)} runs, {minutes:.0f} minutes in all."
+    titles = [*SLURM_COLUMNS.values(), "equal"]
+    return "\n".join([head, "", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *rows])
+
+
 def guards(jobs: int) -> str:
     """Remove one guard after the other and return the table of the tests that notice."""
     found = mutants.chosen(mutants.read_tables(), GUARDS, ())
@@ -70,13 +104,13 @@ def _shown(verdict: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the section that the command line names; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("section", choices=("battery", "guards"))
+    parser.add_argument("section", choices=("battery", "guards", "slurm"))
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="guards tried at a time; default 1")
     options = parser.parse_args(arguments)
     mutants.PROCESSES.set_forkserver_preload(mutants.PRELOADED)
-    text = battery() if options.section == "battery" else guards(options.jobs)
+    text = {"battery": battery, "slurm": slurm, "guards": partial(guards, options.jobs)}[options.section]()
     write_section(options.section, text)
-    return 1 if mutants.SURVIVED in text else 0
+    return 1 if mutants.SURVIVED in text or f"| {FAILED} |" in text else 0
 
 
 if __name__ == "__main__":

@@ -28,3 +28,24 @@ def test_every_guard_is_in_the_table_and_none_survived():
     guards = [mutation.name for mutation in mutants.read_tables() if mutation.area == robustness.GUARDS]
     assert shown == guards and len(guards) >= 20, "run 'python tests/robustness.py guards'"
     assert mutants.SURVIVED not in section
+
+
+REPORT = """<testsuites><testsuite>
+<testcase name="test_a" time="90.0"><properties>
+<property name="fault" value="power loss"/><property name="snakemake" value="nothing"/>
+<property name="slurm" value="1 COMPLETED"/><property name="resumed" value="5 of 12"/>
+</properties></testcase>
+<testcase name="test_b" time="30.0"><failure message="differs">text</failure></testcase>
+<testcase name="test_c" time="0.0"><skipped message="no SLURM"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_the_slurm_table_has_a_line_a_test_and_shows_what_did_not_pass():
+    lines = robustness.slurm_section(REPORT, "0123456789abcdef").splitlines()
+    assert lines[0] == "`python tests/robustness.py slurm`, commit 0123456789ab: 3 runs, 2 minutes in all."
+    assert lines[2].count("|") == lines[3].count("|") == 6
+    assert lines[4:] == [
+        "| power loss | nothing | 1 COMPLETED | 5 of 12 | yes |",
+        "| test_b | test_b | test_b | test_b | NO |",
+        "| test_c | test_c | test_c | test_c | NO |",
+    ]

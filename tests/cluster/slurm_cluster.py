@@ -4,6 +4,8 @@ Two of the four nodes have two GPUs each: character devices that nothing reads, 
 to set CUDA_VISIBLE_DEVICES. Everything lies in a folder of its own; nothing under /etc is read or written. Stand-ins on PATH:
 
 * ``sbatch`` notes its arguments, ``srun`` finds the private configuration again (the jobstep plugin drops SLURM_CONF);
+* ``squeue``, if asked for, answers Snakemake when one more job has ended: its own looks are 10 s further apart each time that
+  they find nothing, which is longer than most jobs of the tests take;
 * ``sacctmgr`` knows one account and ``sacct`` fails at once, since there is no accounting database (the real one would wait).
 """
 
@@ -27,6 +29,7 @@ GPU_NODES = NODES[2:]
 GPU_MODEL = "a100"
 ACCOUNT = "project"
 CORES, MEMORY_MB = 8, 512_000
+SLURMS_OWN_DELAY_SECONDS = 3  # from the submission of a batch job to the look for a node
 STARTED_WITHIN_SECONDS, STOPPED_WITHIN_SECONDS = 30.0, 20.0
 FIELD, RECORD = "\x1f", "\x1e"  # between the arguments of a recorded sbatch line, and between lines
 CONFIGURATION = """
@@ -50,6 +53,7 @@ TaskProlog={root}/task_prolog
 JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=batch_sched_delay={delay}
 DefMemPerCPU=500
 SlurmdParameters=config_overrides
 ReturnToService=2
@@ -69,6 +73,18 @@ PartitionName=gpu Nodes=n3,n4 MaxTime=INFINITE State=UP
 TASK_PROLOG = """#!/bin/sh
 echo "$SLURM_JOB_ID ${{SLURM_STEP_ID:-batch}} $SLURMD_NODENAME ${{CUDA_VISIBLE_DEVICES:--}}" >> {root}/tasks.log
 """
+PROMPT_SQUEUE = r"""case "$*" in *--states=all*) ;; *) exec /usr/bin/squeue "$@" ;; esac
+for run; do :; done
+known=$(cat "{root}/ended.$run" 2>/dev/null || echo 0)
+for look in $(seq 160); do  # 40 s: Snakemake drops a question after 60 s
+  answer=$(/usr/bin/squeue "$@") || exit
+  ended=$(printf '%s\n' "$answer" | grep -Ec 'COMPLETED|CANCELLED|FAILED|TIMEOUT|NODE_FAIL|OUT_OF_MEMORY')
+  [ "$ended" -gt "$known" ] && break
+  sleep 0.25
+done
+echo "$ended" > "{root}/ended.$run"
+printf '%s\n' "$answer"
+"""
 STAND_INS = {
     "sbatch": 'line=$(printf \'%s\\037\' "$@"); printf \'%s\\036\' "$line" >> {root}/sbatch.log; exec /usr/bin/sbatch "$@"',
     "srun": 'SLURM_CONF={root}/slurm.conf exec /usr/bin/srun "$@"',
@@ -79,12 +95,14 @@ STAND_INS = {
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the controller remembers it: ids, what was granted, when it ran (seconds since 1970), how it ended."""
+    """A job as the controller remembers it: of which run, what was granted, how it ended, times in seconds since 1970."""
 
     number: str
+    folder: Path
     rule: str
     state: str
     node: str
+    submitted: float
     start: float
     end: float
     restarts: int
@@ -113,7 +131,10 @@ def why_not() -> str:
 class Cluster:
     """The daemons of one private cluster, their folder, and what a client needs to talk to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, prompt: bool = False) -> None:
+        """Choose a folder; if ``prompt``, jobs start at once, and the queue answers Snakemake when one has ended."""
+        self.scheduling_delay = 0 if prompt else SLURMS_OWN_DELAY_SECONDS
+        self.stand_ins = STAND_INS | ({"squeue": PROMPT_SQUEUE} if prompt else {})
         self.root = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: a socket's path has at most 107 bytes
         self.environment = os.environ | {
             "PATH": f"{self.root / 'bin'}{os.pathsep}{os.environ['PATH']}{os.pathsep}{SYSTEM_PATH}",
@@ -141,7 +162,7 @@ class Cluster:
         control_port, *ports = _free_ports(1 + len(NODES))
         text = CONFIGURATION.format(
             host=socket.gethostname().split(".")[0], root=self.root, control_port=control_port, ports=ports, cores=CORES,
-            memory_mb=MEMORY_MB, gpu=GPU_MODEL,
+            memory_mb=MEMORY_MB, gpu=GPU_MODEL, delay=self.scheduling_delay,
         )  # fmt: skip
         (self.root / "slurm.conf").write_text(text)
         devices = []
@@ -151,7 +172,9 @@ class Cluster:
                 os.mknod(device, 0o20666, os.makedev(1, 3))
                 devices.append(f"NodeName={node} Name=gpu Type={GPU_MODEL} File={device}")
         (self.root / "gres.conf").write_text("\n".join(devices) + "\n")
-        scripts = {f"bin/{name}": f"#!/bin/sh\n{text}\n" for name, text in STAND_INS.items()} | {"task_prolog": TASK_PROLOG}
+        scripts = {f"bin/{name}": f"#!/bin/sh\n{text}\n" for name, text in self.stand_ins.items()} | {
+            "task_prolog": TASK_PROLOG
+        }
         for name, text in scripts.items():
             (self.root / name).write_text(text.format(root=self.root, account=ACCOUNT))
             (self.root / name).chmod(0o755)
@@ -191,17 +214,11 @@ class Cluster:
         lines = log.read_text().split(RECORD)[:-1] if log.exists() else []
         return [words for words in (line.split(FIELD)[:-1] for line in lines) if str(directory) in words]
 
-    def jobs(self) -> list[Job]:
-        """Every job so far, in the order of submission."""
-        found = []
-        for line in self.run("scontrol", "show", "job", "--oneliner").splitlines():
-            fields = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
-            if "JobId" in fields:
-                rule = fields.get("Comment", "").removeprefix("rule_").partition("_wildcards_")[0]
-                times = [_seconds(fields[key]) for key in ("StartTime", "EndTime")]
-                node = fields.get("NodeList", "")
-                found.append(Job(fields["JobId"], rule, fields["JobState"], node, *times, int(fields["Restarts"])))
-        return sorted(found, key=lambda job: int(job.number))
+    def jobs(self, directory: Path | None = None) -> list[Job]:
+        """Jobs so far, of the run in a folder or of all, in the order of submission."""
+        found = [_job(line) for line in self.run("scontrol", "show", "job", "--oneliner").splitlines() if "JobId=" in line]
+        chosen = (job for job in found if directory is None or job.folder == directory)
+        return sorted(chosen, key=lambda job: int(job.number))
 
     def tasks(self) -> list[Task]:
         """Every task that a node has started, in the order of starting."""
@@ -273,6 +290,24 @@ def _free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+def _job(line: str) -> Job:
+    """Read a line of ``scontrol show job --oneliner``."""
+    fields = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
+    folder = re.search(r" WorkDir=(.*?) (?:Comment|StdErr)=", line)  # may have spaces
+    assert folder is not None, line
+    return Job(
+        number=fields["JobId"],
+        folder=Path(folder[1]),
+        rule=fields.get("Comment", "").removeprefix("rule_").partition("_wildcards_")[0],
+        state=fields["JobState"],
+        node=fields.get("NodeList", ""),
+        submitted=_seconds(fields["SubmitTime"]),
+        start=_seconds(fields["StartTime"]),
+        end=_seconds(fields["EndTime"]),
+        restarts=int(fields["Restarts"]),
+    )
 
 
 def _seconds(text: str) -> float:

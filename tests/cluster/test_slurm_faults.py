@@ -1,156 +1,174 @@
-"""Faults of a cluster in the middle of a run: Snakemake ends with 0 and the results are those of a run without them."""
+"""Faults of a cluster in the middle of a run: Snakemake ends with 0 and the results are those of a run without them.
+
+``python tests/robustness.py slurm`` runs these tests and puts what they record into docs/reference/robustness.md.
+"""
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from finished_run import differences, jobs_of, rewind
 from slurm_cluster import Cluster, Job, wait_until
-from slurm_runs import said, write_overlay
+from slurm_runs import QUICK, assert_submitted_as_configured, option, rule_of, run_locally, said, start, write_overlay
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SECONDS = 2400
-RESULTS = (
-    "resources/labelled/train.json", "resources/unlabelled.json", "resources/reports.jsonl",
-    "results/predict_boxes/predictions.json", "results/build_annotation/annotation.json",
-    "results/generate_reports/test.jsonl", "results/evaluate_detector/metrics.json", "results/evaluate_reports/metrics.json",
-)  # fmt: skip
 # Long enough to be hit; only a stop signal saves its state.
 LONG_TRAINING = {"detector": {"training": {"total_iters": 300, "checkpoint_every_iters": 100_000}}}
-RESUMED = re.compile(r"resuming after (\d+) of (\d+) iterations")
+RESUMED = re.compile(r"resuming (?:after|at step) (\d+) of (\d+)(?: iterations)?")
+SNAKEMAKE_SAID = re.compile(r"(?:SLURM-job|Job) '\d+' (failed[^.\n]*)")
 
 
-def running(cluster: Cluster, rule: str, done: set[str]) -> Job | None:
-    """The job of a rule that runs now, among those after ``done``."""
-    found = (job for job in cluster.jobs() if job.rule == rule and job.state == "RUNNING" and job.number not in done)
-    return next(found, None)
+def unequal_outputs(reference: Path, directory: Path) -> list[str]:
+    """Declared outputs of a finished run that another one lacks or has otherwise; see finished_run for what is left out."""
+    return differences(reference, directory, tuple(name for job in jobs_of(reference) for name in job.outputs))
+
+
+class Trial:
+    """A run on the cluster into which a fault is put while one of its rules runs."""
+
+    def __init__(self, cluster: Cluster, rule: str, reference: Path, directory: Path) -> None:
+        self.cluster, self.rule, self.reference, self.directory = cluster, rule, reference, directory
+        first = next(job for job in jobs_of(reference) if job.command == rule.replace("_", "-"))
+        rewind(reference, first, directory)
+        self.process: subprocess.Popen[str] = start(cluster, directory, SECONDS, *QUICK)
+
+    def jobs(self) -> list[Job]:
+        """Jobs of the rule so far."""
+        return [job for job in self.cluster.jobs(self.directory) if job.rule == self.rule]
+
+    def running(self) -> Job | None:
+        """The first job of the rule that runs now."""
+        return next((job for job in self.jobs() if job.state == "RUNNING"), None)
+
+    def log(self) -> str:
+        """What the rule's command has told."""
+        path = self.directory / "logs" / f"{self.rule}.log"
+        return path.read_text() if path.exists() else ""
+
+    def wait_for(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for the moment of the fault; a run that has ended will never reach it."""
+
+        def reached() -> bool:
+            assert self.process.poll() is None, said(self.directory)
+            return bool(condition())
+
+        wait_until(reached, what, SECONDS)
+
+    def finish(self, fault: str, record: Callable[[str, object], None]) -> None:
+        """Wait for the end, which must be a good one, and note what everybody said of the fault."""
+        assert self.process.wait() == 0, said(self.directory)
+        ends = Counter(job.state + ", queued again by SLURM" * bool(job.restarts) for job in self.jobs())
+        found = RESUMED.search(self.log())
+        told = dict.fromkeys(SNAKEMAKE_SAID.findall((self.directory / "snakemake.log").read_text()))
+        record("fault", fault)
+        record("snakemake", "; ".join(told) or "nothing")
+        record("slurm", "; ".join(f"{count} {state}" for state, count in ends.items()))
+        record("resumed", f"{found[1]} of {found[2]}" if found else "its beginning")
+        assert unequal_outputs(self.reference, self.directory) == []
 
 
 @pytest.fixture(scope="module")
-def undisturbed(locally, tmp_path_factory) -> Callable[[str], Path]:
-    """A run of this machine alone, finished, for each kind of training; made when it is first asked for."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A run of this machine alone, one job at a time, for each kind of training; made when it is first asked for."""
     made: dict[str, Path] = {}
 
     def run(training: str) -> Path:
         if training not in made:
             made[training] = tmp_path_factory.mktemp(f"undisturbed_{training}")
             write_overlay(made[training], {"prediction_shards": 8}, **(LONG_TRAINING if training == "long" else {}))
-            locally(made[training])
+            run_locally(made[training], cores=1)
         return made[training]
 
     return run
 
 
 @pytest.fixture
-def trial(undisturbed, tmp_path, start) -> Callable[..., tuple[Path, subprocess.Popen[str]]]:
-    """Start a run on the cluster that has what the undisturbed one had after the conversion."""
+def trial(cluster: Cluster, undisturbed: Callable[[str], Path], tmp_path: Path) -> Iterator[Callable[..., Trial]]:
+    """Start a run on the cluster as the undisturbed one was before a rule: ``trial(rule, training)``."""
+    begun: list[Trial] = []
 
-    def begin(training: str = "short") -> tuple[Path, subprocess.Popen[str]]:
-        directory = tmp_path / "run"
-        source = undisturbed(training)
-        directory.mkdir()
-        shutil.copy2(source / "overlay.yaml", directory)
-        for name in ("resources", ".snakemake/metadata"):
-            shutil.copytree(source / name, directory / name, symlinks=True)
-        return directory, start(directory, SECONDS)
+    def begin(rule: str, training: str = "short") -> Trial:
+        begun.append(Trial(cluster, rule, undisturbed(training), tmp_path / "run"))
+        return begun[-1]
 
-    return begin
-
-
-def fault(process: subprocess.Popen[str], directory: Path, condition: Callable[[], bool], what: str) -> None:
-    """Wait for the moment of the fault; a run that has ended will never reach it."""
-
-    def reached() -> bool:
-        assert process.poll() is None, said(directory)
-        return condition()
-
-    wait_until(reached, what, SECONDS)
+    yield begin
+    for one in begun:
+        one.process.terminate()
+        one.process.wait()
 
 
-def assert_equal_results(directory: Path, expected: Path) -> None:
-    differing = [name for name in RESULTS if (directory / name).read_bytes() != (expected / name).read_bytes()]
-    assert differing == []
-
-
-def log_of(directory: Path, rule: str) -> str:
-    path = directory / "logs" / f"{rule}.log"
-    return path.read_text() if path.exists() else ""
-
-
-def test_whole_workflow_with_eight_shards_and_two_gpus_for_training(cluster, locally, start, tmp_path):
-    before = {job.number for job in cluster.jobs()}
+def test_whole_workflow_with_eight_shards_and_two_gpus_for_training(cluster, tmp_path, record_property):
     runtime = {"gpus": 2, "conversion_shards": 8, "prediction_shards": 8, "generation_shards": 8}
-    for name in ("local", "cluster"):
-        write_overlay(tmp_path / name, runtime)
-    locally(tmp_path / "local")
-    assert start(tmp_path / "cluster", SECONDS).wait() == 0, said(tmp_path / "cluster")
-    assert_equal_results(tmp_path / "cluster", tmp_path / "local")
-    jobs = [job for job in cluster.jobs() if job.number not in before]
-    assert sum(job.rule == "predict_boxes_shard" for job in jobs) == 8
-    assert sum(job.rule == "generate_reports_shard" for job in jobs) == 8
+    local, directory = tmp_path / "local", tmp_path / "cluster"
+    for folder in (local, directory):
+        write_overlay(folder, runtime)
+    run_locally(local)
+    assert start(cluster, directory, SECONDS, *QUICK).wait() == 0, said(directory)
+    assert unequal_outputs(local, directory) == []
+    jobs = cluster.jobs(directory)
+    assert_submitted_as_configured(cluster, directory, jobs)
+    counts = Counter(job.rule for job in jobs)
+    assert {rule: count for rule, count in counts.items() if count > 1} == {
+        "convert_images_shard": 16, "predict_boxes_shard": 8, "generate_reports_shard": 8,
+    }  # fmt: skip
     tasks = {job.number: [task.gpus for task in cluster.tasks() if (task.job, task.step) == (job.number, "0")] for job in jobs}
     for rule in ("train_detector", "train_report_model"):
         assert [tasks[job.number] for job in jobs if job.rule == rule] == [["0,1"]], "one command, two GPUs"
+    record_property("fault", "none: the whole workflow, eight shards of each kind, two GPUs for each training")
+    record_property("snakemake", "nothing")
+    record_property("slurm", f"{len(jobs)} {'/'.join({job.state for job in jobs})}")
+    record_property("resumed", "")
 
 
 @pytest.mark.parametrize("rule", ["train_detector", "train_report_model"])
-def test_cancelled_training_goes_on(cluster, trial, undisturbed, rule):
-    before = {job.number for job in cluster.jobs()}
-    directory, process = trial()
-    fault(process, directory, lambda: bool(list((directory / "work" / rule).glob("*/fingerprint.json"))), f"{rule} to begin")
-    cluster.run("scancel", running(cluster, rule, before).number)
-    assert process.wait() == 0, said(directory)
-    states = [job.state for job in cluster.jobs() if job.rule == rule and job.number not in before]
-    assert states in (["CANCELLED", "COMPLETED"], ["FAILED", "COMPLETED"])
-    assert_equal_results(directory, undisturbed("short"))
+def test_cancelled_training_goes_on(trial, rule, record_property):
+    run = trial(rule)
+    run.wait_for(lambda: list((run.directory / "work" / rule).glob("*/fingerprint.json")), f"{rule} to begin")
+    run.cluster.run("scancel", run.running().number)
+    run.finish(f"`scancel` of `{rule}`", record_property)
+    assert [job.state for job in run.jobs()] in (["CANCELLED", "COMPLETED"], ["FAILED", "COMPLETED"])
 
 
-def test_node_that_loses_power(cluster, trial, undisturbed):
-    before = {job.number for job in cluster.jobs()}
-    directory, process = trial()
-    fault(process, directory, lambda: "iteration 4" in log_of(directory, "train_detector"), "four iterations")
-    job = running(cluster, "train_detector", before)
-    cluster.cut_power(job.node)
+def test_node_that_loses_power(trial, record_property):
+    run = trial("train_detector")
+    run.wait_for(lambda: "iteration 8" in run.log(), "eight iterations, a checkpoint after five")
+    job = run.running()
+    run.cluster.cut_power(job.node)
     try:
-        assert process.wait() == 0, said(directory)
+        run.finish("power loss of the node of `train_detector`", record_property)
     finally:
-        cluster.start_node(job.node)
-    (ended,) = [one for one in cluster.jobs() if one.number == job.number]
-    assert (ended.state, ended.restarts) == ("COMPLETED", 1)
+        run.cluster.start_node(job.node)
+    (ended,) = run.jobs()
+    assert (ended.number, ended.state, ended.restarts) == (job.number, "COMPLETED", 1)
     assert ended.node != job.node
-    assert_equal_results(directory, undisturbed("short"))
+    assert RESUMED.search(run.log()).groups() >= ("5", "12")
 
 
-def test_end_of_the_time_limit_is_used_to_save(cluster, trial, undisturbed):
-    before = {job.number for job in cluster.jobs()}
-    directory, process = trial("long")
-    fault(process, directory, lambda: "iteration 12" in log_of(directory, "train_detector"), "twelve iterations")
-    job = running(cluster, "train_detector", before)
+def test_end_of_the_time_limit_is_used_to_save(trial, record_property):
+    run = trial("train_detector", "long")
+    run.wait_for(lambda: "iteration 12" in run.log(), "twelve iterations")
+    job = run.running()
     minutes = int(time.time() - job.start) // 60 + 3  # SIGTERM comes five minutes before the end: now
-    cluster.run("scontrol", "update", f"JobId={job.number}", f"TimeLimit={minutes}")
-    assert process.wait() == 0, said(directory)
-    first, second = [one for one in cluster.jobs() if one.rule == "train_detector" and one.number not in before]
-    assert (first.state, second.state) == ("FAILED", "COMPLETED"), "saved and left before it was killed"
-    done, total = map(int, RESUMED.search(log_of(directory, "train_detector")).groups())
+    run.cluster.run("scontrol", "update", f"JobId={job.number}", f"TimeLimit={minutes}")
+    run.finish("time limit of `train_detector`, no checkpoint yet", record_property)
+    assert [one.state for one in run.jobs()] == ["FAILED", "COMPLETED"], "saved and left before it was killed"
+    done, total = map(int, RESUMED.search(run.log()).groups())
     assert 12 <= done < total == 300
-    assert_equal_results(directory, undisturbed("long"))
 
 
-def test_job_that_ran_out_of_memory_gets_more(cluster, trial, undisturbed):
-    before = {job.number for job in cluster.jobs()}
-    directory, process = trial()
-    fault(process, directory, lambda: running(cluster, "predict_boxes_shard", before) is not None, "a shard to run")
-    job = running(cluster, "predict_boxes_shard", before)
-
-    fault(process, directory, lambda: bool(cluster.processes_of(job.number, "predict-boxes-shard")), "the shard's command")
-    os.kill(cluster.processes_of(job.number, "predict-boxes-shard")[0], signal.SIGKILL)  # as when memory runs out
-    assert process.wait() == 0, said(directory)
-    asked = [words for words in cluster.submissions(directory) if "rule_predict_boxes_shard_wildcards" in " ".join(words[:12])]
-    memory = [int(words[words.index("--mem") + 1]) for words in asked]
-    assert sorted(memory) == [24_000] * 8 + [48_000]
-    assert_equal_results(directory, undisturbed("short"))
+def test_job_that_ran_out_of_memory_gets_more(trial, record_property):
+    run = trial("predict_boxes_shard")
+    run.wait_for(run.running, "a shard to run")
+    job = run.running()
+    run.wait_for(lambda: run.cluster.processes_of(job.number, "predict-boxes-shard"), "the shard's command")
+    os.kill(run.cluster.processes_of(job.number, "predict-boxes-shard")[0], signal.SIGKILL)  # as when memory runs out
+    run.finish("`predict_boxes_shard` killed as when memory runs out", record_property)
+    asked = [words for words in run.cluster.submissions(run.directory) if rule_of(words) == run.rule]
+    assert sorted(int(option(words, "--mem")) for words in asked) == [24_000] * 8 + [48_000]
