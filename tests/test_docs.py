@@ -20,7 +20,7 @@ from d2rnet.commands import COMMANDS
 from d2rnet.settings import default_settings, merge, section_schema, validate
 
 RELEASED_CODE = {"run_csv2coco.py", "run_unlabel2coco.py", "main.py", "train_net.py"}  # named beside our counterparts
-OTHER_PROGRAMS = {"echo", "python3", "tensorboard", "wget", "sha256sum"}
+OTHER_PROGRAMS = {"echo", "mkdir", "python3", "tensorboard", "wget", "sha256sum"}
 OWN_FOLDERS = ("src", "workflow", "envs", "profiles", "docs", "benchmarks", "tests")
 
 
@@ -131,8 +131,8 @@ def test_sub_commands_named_anywhere_exist(repository, pages):
 
 
 def fenced_blocks(text: str, language: str) -> list[str]:
-    """Contents of the fenced blocks of a language; what stands behind it, such as ``bash run``, does not matter."""
-    return re.findall(rf"^ *```{language}(?: \w+)?\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
+    """Contents of the fenced blocks of a language."""
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def commands(pages: dict[Path, str]) -> Iterator[tuple[Path, list[str]]]:

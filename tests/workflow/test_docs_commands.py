@@ -1,49 +1,144 @@
-"""Commands that docs show are run as they stand, on the tiny run: every bash block with the word 'run' behind 'bash'."""
+"""The pages are followed: each command and each piece of Python in them is run, in the order of its page, in a fresh clone."""
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from newcomer import make_clone
+
+from d2rnet import cli
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "workflow/presets/tiny.yaml"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCKS = [
-    pytest.param(block, id=f"{page.stem}-{number}")
-    for page in PAGES
-    for number, block in enumerate(re.findall(r"^```bash run\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S), 1)
-]
+# README repeats commands of the other pages; what came before is not run again.
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "profiles/README.md", ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
+# Beginning of a command -> why it is not run here; tests/test_docs.py parses it.
+NOT_RUN = {
+    "make ": "sets up an environment, or is this test suite, or the demo of eight minutes",
+    "DETECTRON2_SPEC=": "builds detectron2",
+    "python3 -m venv": "makes an environment",
+    ".venv/bin/python -m pip": "installs packages",
+    ".venv/bin/snakemake --cores all --sdm conda": "needs conda; test_conda.py has a stand-in",
+    ".venv/bin/snakemake --profile profiles/slurm": "needs a cluster; tests/cluster has one",
+    ".venv/bin/snakemake --profile profiles/workstation --configfile": "needs a GPU and open data",
+    ".venv/bin/python benchmarks/": "minutes to hours; each benchmark has its own tests",
+    ".venv/bin/python tests/mutants.py": "an hour; test_mutants.py tries it",
+    ".venv/bin/python docs/screenshots.py": "needs Chromium and the demo's 175 reports",
+    ".venv/bin/snakemake --report report.html all ablation": "needs a finished ablation",
+    ".venv/bin/tensorboard": "a server, which does not end",
+    "wget ": "needs a PhysioNet account",
+}
+# Whole runs of the workflow, a minute each and more.
+SLOW = (
+    ".venv/bin/snakemake --cores all --directory",
+    ".venv/bin/snakemake --profile profiles/workstation --directory",
+    ".venv/bin/snakemake --cores all ablation",
+)
 
 
-def on_tiny_run(line: str) -> str:
-    """Give a line that begins with snakemake its Snakefile, cores and the preset of the run, below the line's own files."""
-    if not line.startswith(".venv/bin/snakemake"):
-        return line
-    line = line.replace("snakemake", f'snakemake -s "{ROOT / "Snakefile"}" --cores 1', 1)
-    return (
-        line.replace("--configfile", f'--configfile "{TINY}"') if "--configfile" in line else f'{line} --configfile "{TINY}"'
-    )
+@dataclass(frozen=True)
+class Step:
+    """A command, or a block of Python, of a page."""
+
+    text: str
+    is_python: bool = False
+
+    def __str__(self) -> str:
+        return self.text
 
 
-def test_there_are_blocks_to_run():
-    assert len(BLOCKS) >= 5
+def steps_of(page: str) -> Iterator[Step]:
+    """Yield what a reader types: lines of bash blocks, commands in the text, blocks of Python."""
+    pattern = r"^ *```(bash|python)\n(.*?)^ *```|`(\.venv/bin/[^`\n]+)`"
+    for language, block, inline in re.findall(pattern, page, flags=re.MULTILINE | re.DOTALL):
+        if language == "python":
+            yield Step(textwrap.dedent(block), is_python=True)
+        elif language == "bash":
+            yield from (Step(line.strip()) for line in block.replace("\\\n", " ").splitlines() if line.strip())
+        elif "..." not in inline:
+            yield Step(inline)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_block_runs(run, block, tmp_path):
-    """In the folder of a finished run; Snakemake is told where its files are and which preset made the run."""
-    script = "\n".join(on_tiny_run(line) for line in block.splitlines()).replace(".venv/bin/", "")
+def plan() -> dict[str, list[Step]]:
+    """Page -> its steps, each step once."""
+    seen: set[Step] = set()
+    steps = {}
+    for page in PAGES:
+        new = [step for step in steps_of(page.read_text(encoding="utf-8")) if step not in seen]
+        seen.update(new)
+        steps[str(page.relative_to(ROOT))] = new
+    return steps
+
+
+PLAN = plan()
+WANTED = {page: [step for step in steps if not step.text.startswith(tuple(NOT_RUN))] for page, steps in PLAN.items()}
+FAST = {page: [step for step in steps if not step.text.startswith(SLOW)] for page, steps in WANTED.items()}
+
+
+def follow(step: Step, clone: Path) -> None:
+    """Do what a step says; a command of this package in this process, which has imported PyTorch already."""
+    if step.is_python:
+        exec(compile(step.text, "page", "exec"), {"__name__": "page"})
+        return
+    words = shlex.split(step.text, comments=True)
+    if words[0] == ".venv/bin/d2rnet" and not {">", "|", ">>"} & {*words}:
+        assert cli.main(words[1:]) == 0, step
+        return
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(tmp_path),
+        "HOME": str(clone / "home"),
         "OMP_NUM_THREADS": "1",
     }
-    done = subprocess.run(["bash", "-euc", script], cwd=run, env=environment, capture_output=True, text=True, timeout=300)
+    script = step.text.replace(".venv/bin/", "")
+    done = subprocess.run(["bash", "-euc", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.fixture
+def clone(request, repository, run, tmp_path, monkeypatch) -> Path:
+    """The clone in which a page is followed; the parameter is the page."""
+    folder = tmp_path / "fresh clone"
+    make_clone(folder, repository, run, (ROOT / request.param).read_text(encoding="utf-8"))
+    (folder / "home").mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("clone", "page"), [(page, page) for page, steps in FAST.items() if steps], indirect=["clone"])
+def test_page_can_be_followed(clone, page):
+    for step in FAST[page]:
+        follow(step, clone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("clone", "page"), [(page, page) for page, steps in WANTED.items() if steps != FAST[page]], indirect=["clone"]
+)
+def test_page_with_whole_runs_can_be_followed(clone, page):
+    for step in WANTED[page]:
+        follow(step, clone)
+
+
+def test_most_commands_are_run_and_the_others_have_a_reason():
+    steps = [step for found in PLAN.values() for step in found]
+    assert sum(map(len, FAST.values())) >= 35
+    for beginning in (*NOT_RUN, *SLOW):
+        assert any(step.text.startswith(beginning) for step in steps), f"{beginning}: no page says so any more"
+
+
+@pytest.mark.parametrize("clone", ["docs/getting-started.md"], indirect=True)
+def test_clone_is_a_finished_run(clone):
+    """Else the pages would be followed in a place that no reader has."""
+    done = subprocess.run([sys.executable, "-m", "snakemake", "-n"], capture_output=True, text=True)
+    assert "Nothing to be done" in done.stdout + done.stderr, done.stdout[-3000:]
 
 
 def test_report_page_holds_every_item_with_its_caption(repository, run, tmp_path):

@@ -1,0 +1,104 @@
+"""A fresh clone in which the workflow has run once, and the files that the pages speak of: what a reader of them has."""
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from d2rnet.io import read_json, sha256_file, write_json
+from d2rnet.settings import default_settings, merge
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "report"))  # which pytest does only when it collects that folder
+from r2gen_reference import random_weights
+
+LINKED = ("docs", "envs", "profiles", "src", "workflow")
+HOSPITAL = "/data/hospital"  # in docs/how-to/own-hospital.md
+
+
+def make_clone(folder: Path, repository: Path, run: Path, page: str) -> None:
+    """Fill a folder with the project, a finished run of it, and samples of what a reader would bring.
+
+    Args:
+        folder: does not exist yet.
+        repository: root of this checkout.
+        run: working directory of a finished tiny run.
+        page: text of the page that is followed; files that it shows are written.
+    """
+    shutil.copytree(run, folder, symlinks=True)
+    shutil.copy(repository / "Snakefile", folder)
+    for name in LINKED:
+        (folder / name).symlink_to(repository / name)
+    tiny = yaml.safe_load((repository / "workflow/presets/tiny.yaml").read_text(encoding="utf-8"))
+    config = merge(default_settings(), tiny)
+    _write_yaml(folder / "config.yaml", config)
+    _radiographs(folder)
+    _other_runs(folder)
+    torch.save({"state_dict": random_weights(d_model=16, num_words=11, patch_width=2048)}, folder / "model.pth")
+    (folder / "SHA256SUMS.txt").write_text(f"{sha256_file(folder / 'chest.dcm')}  chest.dcm\n")
+    _hospital(folder, page)
+    _write_yaml(folder / "my_paths.yaml", _real_layout(config, folder / "resources/demo_cohort"))
+    for name, content in re.findall(r"^```yaml\n# ([\w.]+\.yaml)\b[^\n]*\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL):
+        if not (folder / name).exists():
+            (folder / name).write_text(content.replace(HOSPITAL, str(folder / "hospital")), encoding="utf-8")
+
+
+def _write_yaml(path: Path, content: Any) -> None:
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+def _radiographs(folder: Path) -> None:
+    dicoms = sorted((folder / "resources/demo_cohort/vindr/test").iterdir())
+    for source, name in zip(dicoms, ("chest.dcm", "frontal.dcm", "lateral.dcm", "scans/1.dcm", "scans/2.dcm"), strict=False):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(source, folder / name)
+    (folder / "more").mkdir()
+    shutil.copy(next((folder / "resources/labelled/images").glob("*.png")), folder / "more/chest.png")
+
+
+def _other_runs(folder: Path) -> None:
+    for name in ("a", "b", "mine"):
+        (folder / "runs" / name).mkdir(parents=True)
+        shutil.copytree(folder / "results", folder / "runs" / name / "results")
+        (folder / "runs" / name / "resources").symlink_to(folder / "resources")
+
+
+def _real_layout(config: dict[str, Any], cohort: Path) -> dict[str, Any]:
+    """Settings of the tiny run that lie over every preset, with the cohort in the place of the two real releases."""
+    data = {
+        "demo": {"enabled": False},
+        "labelled": {"source": "vindr", "root": str(cohort / "vindr")},
+        "reports": {"source": "mimic", "root": str(cohort / "mimic")},
+    }
+    return merge(config, {"data": data})
+
+
+def _hospital(folder: Path, page: str) -> None:
+    """Lay out a hospital's data with just the keys that the page's JSON examples have."""
+    examples = [*_examples(page)]
+    if not examples:
+        return
+    boxes, reports = examples
+    images = folder / "hospital" / "images"
+    images.mkdir(parents=True)
+    (images / "images").symlink_to(folder / "resources/labelled/images")
+    (images / "files").symlink_to(folder / "resources/demo_cohort/mimic/files")
+    for split in ("train", "val", "test"):
+        coco = read_json(folder / f"resources/labelled/{split}.json")
+        write_json(images / f"boxes_{split}.json", {part: _only(coco[part], boxes[part]) for part in boxes})
+    annotation = read_json(folder / "results/build_annotation/annotation.json")
+    write_json(folder / "hospital/reports.json", {split: _only(annotation[split], reports["train"]) for split in reports})
+
+
+def _examples(page: str) -> Iterator[dict[str, Any]]:
+    if HOSPITAL in page:
+        for text in re.findall(r"^```json\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL):
+            yield yaml.safe_load(text)
+
+
+def _only(records: list[dict[str, Any]], example: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: record[key] for key in example[0]} for record in records]
