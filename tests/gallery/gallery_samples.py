@@ -1,5 +1,7 @@
 """Studies for the gallery's tests: short reports, drawn radiographs, boxes; one of each kind of error."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,15 @@ def meta(**changes: Any) -> dict[str, Any]:
 def settings(**changes: Any) -> dict[str, Any]:
     """Section evaluation.gallery."""
     return {**default_settings("evaluation.gallery"), **changes}
+
+
+def read_page(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What index.html holds: its data, and its studies."""
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    data = re.search(r'<script type="application/json" id="gallery-data">(.*?)</script>', text, re.DOTALL)[1]
+    return json.loads(data), [
+        json.loads(study) for study in re.findall(r'<script type="application/json" class="study">(.*?)</script>', text)
+    ]
 
 
 def write_run(folder: Path, count: int) -> dict[str, Any]:

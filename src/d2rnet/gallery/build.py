@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import d2rnet
 from d2rnet.errors import DatasetError
-from d2rnet.gallery.page import PageWriter
+from d2rnet.gallery.page import open_page
 from d2rnet.gallery.pictures import make_pictures, sources_of
 from d2rnet.gallery.studies import Study, study_record
-from d2rnet.io import fingerprint, read_json, sha256_file
+from d2rnet.io import read_json
 from d2rnet.progress import track
 
 log = logging.getLogger(__name__)
@@ -57,10 +56,9 @@ def write_gallery(
     known: int,
     how: str,
     workers: int,
-    inputs: Mapping[str, Path],
     settings: dict[str, Any],
 ) -> Counts:
-    """Write page and parts; return what was shown and what was left out.
+    """Write the page; return what was shown and what was left out.
 
     Args:
         studies: to show, in their order on the page.
@@ -70,37 +68,39 @@ def write_gallery(
         known: number of studies that there are.
         how: how ``studies`` were chosen among them, "" if all are shown.
         workers: processes that read radiographs.
-        inputs: files that decide the page; they and the settings name its build.
         settings: section ``evaluation.gallery``.
 
     Raises:
         DatasetError: no radiograph can be shown, or a sentence lists a box that its entry does not have.
     """
-    hashes = {name: sha256_file(path) for name, path in inputs.items()}
-    build = fingerprint([d2rnet.__version__, hashes, settings, [study.name for study in studies]])
-    writer = PageWriter(output, build=build, systems=len(meta["systems"]), max_bytes=round(settings["max_megabytes"] * 1e6))
     sources = [sources_of(study.entry, image_root) if study.entry and image_root else [] for study in studies]
     pictures = make_pictures(sources, side_px=settings["image_side_px"], quality=settings["jpeg_quality"], workers=workers)
     unreadable: list[str] = []
     seen = true_boxes_known = 0
-    for study, shown in zip(studies, track(pictures, total=len(studies), what="gallery", unit="report"), strict=False):
-        if not writer.add(study, study_record(study, shown)):
-            break
-        seen += len(shown)
-        true_boxes_known += study.true_boxes is not None
-        unreadable += [picture.problem for picture in shown if picture.problem]
-    _check_pictures(unreadable, seen)
-    counts = {
-        "studies": known,
-        "shown": writer.count,
-        "left_out_by_number": known - len(studies),
-        "left_out_by_size": len(studies) - writer.count,
-        "images": seen - len(unreadable),
-        "images_not_shown": len(unreadable),
-        "true_boxes_known": true_boxes_known,
-        "bytes": writer.part_bytes,
-    }
-    writer.finish({**meta, "counts": counts, "how": how, "names": METRIC_NAMES})
+    with open_page(
+        output / "index.html",
+        title=meta["title"],
+        systems=len(meta["systems"]),
+        max_bytes=round(settings["max_megabytes"] * 1e6),
+    ) as page:
+        for study, shown in zip(studies, track(pictures, total=len(studies), what="gallery", unit="report"), strict=False):
+            if not page.add(study, study_record(study, shown)):
+                break
+            seen += len(shown)
+            true_boxes_known += study.true_boxes is not None
+            unreadable += [picture.problem for picture in shown if picture.problem]
+        _check_pictures(unreadable, seen)
+        counts = {
+            "studies": known,
+            "shown": page.count,
+            "left_out_by_number": known - len(studies),
+            "left_out_by_size": len(studies) - page.count,
+            "images": seen - len(unreadable),
+            "images_not_shown": len(unreadable),
+            "true_boxes_known": true_boxes_known,
+            "bytes": page.study_bytes,
+        }
+        page.finish({**meta, "counts": counts, "how": how, "names": METRIC_NAMES})
     _log_counts(counts, how, settings, output)
     return counts
 

@@ -1,7 +1,7 @@
-"""Write the page: index.html with everything that filters and sorts need, and parts that are loaded when looked at.
+"""Write the page: one file that holds everything; studies are inert text in it, decoded when they are looked at.
 
-A page opened from a file may not fetch, so parts are scripts, each of a few studies with their pictures. Their names carry the
-build, so that a page never meets the parts of another one; an interrupted run leaves the old page whole.
+Studies are written as they come, so that neither their number nor their size decides the memory that writing takes. What
+filters and sorts need follows them, the script last.
 """
 
 import base64
@@ -9,43 +9,47 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from d2rnet.data.categories import CATEGORY_IDS, CATEGORY_NAMES
 from d2rnet.evaluation.mentions import named_classes
 from d2rnet.gallery.marks import ERRORS
 from d2rnet.gallery.studies import Study
-from d2rnet.io import write_text
+from d2rnet.io import atomic_path
 from d2rnet.plots import class_colours
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("data.js", "parts.js", "filters.js", "list.js", "boxes.js", "texts.js", "main.js")
-PARTS = "parts"
-PART_BYTES = 400_000  # a study alone in the view costs the load of its part; 5,000 studies make about 500 files
+SCRIPTS = ("data.js", "filters.js", "list.js", "boxes.js", "texts.js", "main.js")
 SCORE_DIGITS = 4
 
 
 class PageWriter:
-    """Writes parts as studies come in, then the page."""
+    """Writes studies as they come in, then the rest of the page."""
 
-    def __init__(self, folder: Path, *, build: str, systems: int, max_bytes: int) -> None:
-        """Start a page.
+    def __init__(self, stream: TextIO, *, title: str, systems: int, max_bytes: int) -> None:
+        """Begin a page.
 
         Args:
-            folder: of index.html; parts lie in a folder beside it.
-            build: hexadecimal name of this build.
+            stream: of the file, UTF-8.
+            title: of the page.
             systems: generated reports a study.
-            max_bytes: of all parts together.
+            max_bytes: of all studies together.
         """
-        self._folder, self._build, self._max_bytes = folder, build, max_bytes
-        self._waiting: list[str] = []
-        self._waiting_bytes = 0
-        self._starts: list[int] = []
+        self._stream, self._max_bytes = stream, max_bytes
         self._bytes = 0
         self._index: dict[str, Any] = {"id": [], "study": [], "named": [], "scores": {}}
         self._index["errors"] = {error: [[] for _ in range(systems)] for error in ERRORS}
+        style, script = _asset("gallery.css"), "\n".join(map(_asset, SCRIPTS))
+        policy = (
+            f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src '{_digest(style)}'; "
+            f"script-src '{_digest(script)}'"
+        )
+        head, self._tail = _asset("page.html").split("{{studies}}")
+        self._script = script
+        stream.write(_fill(head, {"title": html.escape(title), "policy": policy, "style": style}))
 
     @property
     def count(self) -> int:
@@ -53,12 +57,12 @@ class PageWriter:
         return len(self._index["id"])
 
     @property
-    def part_bytes(self) -> int:
-        """Bytes of all parts."""
+    def study_bytes(self) -> int:
+        """Bytes of all studies."""
         return self._bytes
 
     def add(self, study: Study, record: Mapping[str, Any]) -> bool:
-        """Take a study; return False, and leave it out, where it would make the parts larger than allowed.
+        """Take a study; return False, and leave it out, where it would make the page larger than allowed.
 
         Args:
             study: what the index needs.
@@ -68,13 +72,8 @@ class PageWriter:
         if self._bytes + len(text) > self._max_bytes:
             return False
         self._bytes += len(text)
-        if not self._waiting:
-            self._starts.append(self.count)
-        self._waiting.append(text)
-        self._waiting_bytes += len(text)
+        self._stream.write(f'<script type="application/json" class="study">{text}</script>\n')
         self._add_to_index(study)
-        if self._waiting_bytes >= PART_BYTES:
-            self._write_part()
         return True
 
     def _add_to_index(self, study: Study) -> None:
@@ -93,35 +92,25 @@ class PageWriter:
                 columns = self._index["scores"].setdefault(metric, [[] for _ in study.answers])
                 columns[system] += [None] * (row - len(columns[system])) + [round(float(value), SCORE_DIGITS)]
 
-    def _write_part(self) -> None:
-        number = len(self._starts) - 1
-        body = ",\n".join(self._waiting)
-        write_text(self._folder / PARTS / part_name(self._build, number), f"d2rnetPart({number}, [\n{body}\n]);\n")
-        self._waiting, self._waiting_bytes = [], 0
-
     def finish(self, meta: Mapping[str, Any]) -> None:
-        """Write what is left and index.html; remove the parts of earlier builds.
+        """Write what is left of the page.
 
         Args:
             meta: title, systems, protocol, notes and so on; see docs/reference/formats.md.
         """
-        if self._waiting:
-            self._write_part()
         colours = class_colours()
         data = {
-            "meta": {**meta, "build": self._build, "classes": [[name, colours[name]] for name in CATEGORY_NAMES]},
-            "index": {**self._index, "parts": self._starts},
+            "meta": {**meta, "classes": [[name, colours[name]] for name in CATEGORY_NAMES]},
+            "index": self._index,
         }
-        write_text(self._folder / "index.html", page_text(str(meta["title"]), data))
-        current = {part_name(self._build, number) for number in range(len(self._starts))}
-        for path in (self._folder / PARTS).glob("*.js"):
-            if re.fullmatch(r"[0-9a-f]{12}-\d{5}\.js", path.name) and path.name not in current:
-                path.unlink()
+        self._stream.write(_fill(self._tail, {"data": script_json(data), "script": self._script}))
 
 
-def part_name(build: str, number: int) -> str:
-    """Return the file name of a part."""
-    return f"{build}-{number:05d}.js"
+@contextmanager
+def open_page(target: Path, *, title: str, systems: int, max_bytes: int) -> Iterator[PageWriter]:
+    """Yield the writer of a page that takes the place of ``target`` when all has gone well; arguments as of the writer."""
+    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        yield PageWriter(stream, title=title, systems=systems, max_bytes=max_bytes)
 
 
 def class_mask(names: set[str]) -> int:
@@ -130,26 +119,16 @@ def class_mask(names: set[str]) -> int:
 
 
 def script_json(value: Any) -> str:
-    """Return compact JSON in ASCII that is safe inside a script element and as JavaScript, whatever its strings hold."""
+    """Return compact JSON in ASCII that is safe inside a script element, whatever its strings hold."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def page_text(title: str, data: Any) -> str:
-    """Return index.html: style, script and data inside, and a policy that lets nothing but parts and their pictures load.
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
 
-    Args:
-        title: of the page.
-        data: what :mod:`assets/data.js` reads.
-    """
-    style = (ASSETS / "gallery.css").read_text(encoding="utf-8")
-    script = "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    policy = (
-        f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src '{_digest(style)}'; "
-        f"script-src 'self' file: '{_digest(script)}'"
-    )
-    values = {"title": html.escape(title), "policy": policy, "style": style, "script": script, "data": script_json(data)}
-    template = (ASSETS / "page.html").read_text(encoding="utf-8")
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], template)
 
 

@@ -1,7 +1,7 @@
 """render_gallery: a static page of radiographs with pseudo and true boxes, and generated beside reference findings.
 
 Reads: test.jsonl of generate-reports, annotation.json, metrics.json and per_report.jsonl of evaluate-reports, radiographs,
-true boxes where they are known. Writes: index.html, parts/*.js, run.json (docs/reference/formats.md).
+true boxes where they are known. Writes: index.html, run.json (docs/reference/formats.md).
 """
 
 import logging
@@ -69,7 +69,7 @@ def render_gallery(
     }
     counts = write_gallery(
         shown, output=output, image_root=image_root, meta=meta, known=len(studies), how=how, workers=workers,
-        inputs=inputs, settings=settings,
+        settings=settings,
     )  # fmt: skip
     write_run_record(
         output / "run.json",

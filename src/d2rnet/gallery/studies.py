@@ -77,7 +77,7 @@ def true_boxes_of(entry: Entry, known: TrueBoxes) -> list[tuple[int, TrueBox]] |
 
 
 def study_record(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
-    """Return a study in the compact form of the page's parts (docs/reference/formats.md).
+    """Return a study in the compact form in which the page holds it (docs/reference/formats.md).
 
     Args:
         study: texts and boxes.

@@ -1,14 +1,18 @@
 'use strict';
-// The head of the page and one column a property over all studies; texts, boxes and pictures are in the parts.
+// The head of the page, one column a property over all studies, and the studies: texts, boxes and pictures of each.
 const DATA = JSON.parse(document.getElementById('gallery-data').textContent);
 const META = DATA.meta;
 const INDEX = DATA.index;
 const COUNT = INDEX.id.length;
 const SYSTEMS = META.systems.length;
+const HELD = document.querySelectorAll('script.study'); // inert until decoded
 const ERRORS = ['missed', 'invented', 'wrong_side'];
 const ERROR_NAMES = { missed: 'missed', invented: 'invented', wrong_side: 'wrong side' };
 const ERROR_PHRASES = { missed: 'a lesion missed', invented: 'a lesion invented', wrong_side: 'a lesion on the wrong side' };
 const VERDICT_NAMES = { match: 'agrees', ...ERROR_NAMES };
+
+/** Decode the texts, boxes and pictures of a study: a few milliseconds. */
+const readStudy = (study) => JSON.parse(HELD[study].textContent);
 
 const byId = (id) => document.getElementById(id);
 

@@ -18,8 +18,8 @@ function describeRun() {
   byId('differs-legend').hidden = SYSTEMS < 2;
 }
 
-/** Show a study; texts and pictures follow when their part is there. */
-async function show(study) {
+/** Show a study; its pictures follow when they are decoded. */
+function show(study) {
   current = study;
   history.replaceState(null, '', `#${encodeURIComponent(INDEX.id[study])}`);
   document.body.classList.remove('drawer-open');
@@ -30,16 +30,11 @@ async function show(study) {
   scrollToStudy(study);
   drawRows(current);
   sayPlace();
-  byId('body').setAttribute('aria-busy', 'true');
-  try {
-    const record = await loadStudy(study);
-    if (current === study) draw(study, record);
-  } catch (error) {
-    if (current === study) say(error.message);
-  }
+  draw(study);
 }
 
-function draw(study, record) {
+function draw(study) {
+  const record = readStudy(study);
   Object.assign(view, { record, pinned: null });
   say('');
   drawPictures(record);
@@ -48,9 +43,6 @@ function draw(study, record) {
   drawFindings(record);
   drawScores(study);
   light(null);
-  byId('body').setAttribute('aria-busy', 'false');
-  const place = listed.indexOf(study);
-  for (const neighbour of [listed[place + 1], listed[place - 1]]) if (neighbour !== undefined) prefetch(neighbour);
 }
 
 /** Show a message in place of the study; "" shows the study. */
