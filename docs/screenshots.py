@@ -52,8 +52,7 @@ def compare(run: Path, folder: Path) -> Path:
     """Compare the run with its retrieval baseline, by paths that say nothing of this machine; return the page."""
     command = [
         sys.executable, "-m", "d2rnet", "compare", "results/evaluate_reports", "results/retrieve_reports/test.jsonl",
-        "--annotation", "results/build_annotation/annotation.json", "--image-root", "resources/demo_cohort/mimic",
-        "--set", "meteor=false", "--set", "gallery.true_boxes=resources/demo_cohort/truth.jsonl", "--output", str(folder),
+        "--set", "meteor=false", "--output", str(folder),
     ]  # fmt: skip
     subprocess.run(command, cwd=run, check=True, stdout=subprocess.DEVNULL)
     return folder / "gallery" / "index.html"

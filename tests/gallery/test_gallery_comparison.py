@@ -1,12 +1,14 @@
 """The gallery of two runs: which studies, boxes only where they belong, texts alone."""
 
+from pathlib import Path
+
 import gallery_samples as samples
 import pytest
-from test_gallery_render import shown
 
 from d2rnet.cli import main
 from d2rnet.errors import ConfigError
 from d2rnet.gallery.comparison import compare_and_show
+from d2rnet.gallery.run_inputs import RunInputs, find_inputs
 from d2rnet.io import read_json, sha256_file, write_json, write_jsonl
 from d2rnet.settings import complete
 
@@ -42,7 +44,7 @@ def test_the_studies_that_differ_most_come_first(runs):
     compare_and_show(**runs)
     document = read_json(runs["output"] / "comparison.json")
     assert document["n"] == COUNT
-    data, studies = shown(runs["output"] / "gallery")
+    data, studies = samples.read_page(runs["output"] / "gallery")
     scores = data["index"]["scores"]["rouge_l"]
     differences = [abs(a - b) for a, b in zip(*scores, strict=True)]
     assert len(studies) == 3 and differences == sorted(differences, reverse=True) and min(differences) > 0.5
@@ -54,18 +56,62 @@ def test_the_studies_that_differ_most_come_first(runs):
 
 def test_marks_of_the_reference_are_told_apart_by_run(runs):
     compare_and_show(**runs | {"gallery_studies": COUNT})
-    data, studies = shown(runs["output"] / "gallery")
+    data, studies = samples.read_page(runs["output"] / "gallery")
     only_b = next(study for study in studies if study["i"] == "i4")
     assert only_b["x"][0]["m"][0][5] == ["missed", "match"] and only_b["x"][2]["m"][0][5] == ["match"]
     row = data["index"]["id"].index("i4")
     assert data["index"]["errors"]["missed"][0][row] and not data["index"]["errors"]["missed"][1][row]
 
 
-def test_texts_alone_where_no_annotation_is_given(runs, caplog):
-    caplog.set_level("INFO")
+def record(runs, name: str, **others) -> dict:
+    """Write the record of a run as generate-reports does: files as they were called in the folder of the test."""
+    annotation = {"file": "annotation.json", "sha256": sha256_file(runs["annotation"])}
+    content = {"argv": ["generate-reports-shard", "--image-root", "images"], "inputs": {"annotation": annotation, **others}}
+    write_json(runs[name] / "run.json", content)
+    return content
+
+
+def test_radiographs_and_boxes_are_found_by_the_run_records(runs, tmp_path):
+    truth = tmp_path / "truth.jsonl"
+    write_jsonl(truth, [{"image_id": f"i{row}", "boxes": []} for row in range(COUNT)])
+    record(runs, "run_b", true_boxes={"file": "truth.jsonl", "sha256": sha256_file(truth)})
     compare_and_show(**runs | {"annotation": None, "image_root": None})
-    assert "texts only: --annotation and --image-root were not given" in caplog.text
-    _, studies = shown(runs["output"] / "gallery")
+    data, studies = samples.read_page(runs["output"] / "gallery")
+    assert data["meta"]["counts"]["images"] == 3 and studies[0]["p"][0][0].startswith("data:image/jpeg")
+    assert len(studies[0]["b"]) == 2 and all(study["t"] == [] for study in studies)
+
+
+def test_records_are_found_from_another_directory_and_by_the_shorter_option(runs, tmp_path, monkeypatch):
+    content = record(runs, "run_a")
+    write_json(runs["run_a"] / "run.json", content | {"argv": ["generate-reports"]})
+    shard = tmp_path / "generate_reports" / "shards" / "1-of-1.run.json"
+    write_json(shard, content | {"argv": ["generate-reports-shard", "--image-root=images"]})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = find_inputs(runs["run_a"] / "test.jsonl")
+    assert found == RunInputs(runs["annotation"], runs["image_root"], None)
+    monkeypatch.chdir(tmp_path)
+    assert find_inputs(Path("a/test.jsonl")) == RunInputs(Path("annotation.json"), Path("images"), None)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda runs: None, "no run record beside it names an annotation.json"),
+        (lambda runs: (record(runs, "run_a"), write_json(runs["annotation"], {"test": []})), "has changed since"),
+        (lambda runs: (record(runs, "run_a"), runs["annotation"].unlink()), "which its run was made of, is not there"),
+        (lambda runs: (record(runs, "run_a"), runs["image_root"].rename("gone")), "were not found (no folder"),
+        (lambda runs: (record(runs, "run_a"), [p.unlink() for p in runs["image_root"].iterdir()]), "i0.png: no such file"),
+        (lambda runs: write_json(runs["run_a"] / "run.json", record(runs, "run_a") | {"argv": []}), "has --image-root"),
+    ],
+)  # fmt: skip
+def test_texts_alone_and_one_line_where_the_records_do_not_help(runs, spoil, message, caplog, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spoil(runs)
+    compare_and_show(**runs | {"annotation": None, "image_root": None})
+    (said,) = [line for line in caplog.messages if "texts only" in line]
+    assert message in said and "--annotation and --image-root" in said and "\n" not in said
+    _, studies = samples.read_page(runs["output"] / "gallery")
     assert all(study["p"] == [] and study["b"] == [] and study["t"] is None for study in studies)
 
 
@@ -74,11 +120,10 @@ def test_sentences_get_boxes_only_where_the_run_was_written_for_this_annotation(
         folder = runs["run_a"].parent / name
         lines = samples.generated_lines(COUNT)
         write_jsonl(folder / "test.jsonl", [{**line, "hypothesis": f"{line['hypothesis']} the end ."} for line in lines])
-    record = {"inputs": {"annotation": {"sha256": sha256_file(runs["annotation"])}}}
-    write_json(runs["run_a"] / "run.json", record)
+    record(runs, "run_a")
     write_json(runs["run_b"] / "run.json", {"inputs": {"annotation": {"sha256": "0"}}})
     compare_and_show(**runs)
-    _, studies = shown(runs["output"] / "gallery")
+    _, studies = samples.read_page(runs["output"] / "gallery")
     assert all(study["x"][1]["s"][0][2] == [1] for study in studies)
     assert not any(sentence[2] for study in studies for sentence in study["x"][2]["s"])
     assert str(runs["run_b"]) in caplog.text and "its sentences get no boxes" in caplog.text
@@ -92,7 +137,6 @@ def test_no_gallery_if_none_is_wanted(runs):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_root": None}, "got one of them; expected both"),
         ({"gallery_studies": -1}, "--gallery-studies -1: expected 0"),
         ({"gallery_metric": "meteor"}, "--gallery-metric meteor: not computed for single reports; computed are bleu_1"),
     ],

@@ -1,6 +1,6 @@
 """d2rnet compare with a gallery of the studies in which two runs differ most.
 
-The statistics are those of d2rnet.evaluation.compare. Writes beside them: gallery/index.html and gallery/parts/*.js.
+The statistics are those of d2rnet.evaluation.compare. Writes beside them: gallery/index.html.
 """
 
 import logging
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.data.annotation_file import Entry, load_annotation
+from d2rnet.data.annotation_file import Entry
 from d2rnet.data.true_boxes import read_true_boxes
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.compare import Comparison, Run, compare_runs
 from d2rnet.gallery.build import METRIC_NAMES, corpus_rows, write_gallery
+from d2rnet.gallery.run_inputs import RunInputs, entries_by_id, find_inputs, record_of
 from d2rnet.gallery.studies import Answer, Sentence, Study, true_boxes_of
-from d2rnet.io import read_json, read_jsonl, sha256_file
+from d2rnet.io import read_jsonl, sha256_file
 
 log = logging.getLogger(__name__)
 LETTERS = ("A", "B")
@@ -43,8 +44,9 @@ def compare_and_show(
         run_a: JSON lines file or folder.
         run_b: JSON lines file or folder.
         studies: ``same`` or ``common``, as in :func:`d2rnet.evaluation.compare.compare_runs`.
-        annotation: annotation.json of both runs; None, with ``image_root`` None, for a gallery of texts only.
-        image_root: folder that ``image_path`` is relative to.
+        annotation: annotation.json of both runs; None: the one that the run records of A name, or else of B.
+        image_root: folder that ``image_path`` is relative to; None: the one that these records name. Where one of both is
+            not to be found, the gallery holds texts only.
         gallery_studies: entries in the gallery; 0 writes none.
         gallery_metric: score whose difference orders the entries.
         output: folder for the results.
@@ -52,33 +54,30 @@ def compare_and_show(
         settings: section ``evaluation``.
 
     Raises:
-        ConfigError: only one of annotation and image root is given, a negative number, or a metric that was not computed.
+        ConfigError: a negative number, or a metric that was not computed.
         FileNotFoundError: an input is not there.
         DatasetError: as ``compare_runs``, an entry is not in the annotation, or no radiograph can be shown.
         ToolError: as ``compare_runs``.
     """
-    if (annotation is None) != (image_root is None):
-        raise ConfigError("--annotation and --image-root: got one of them; expected both, or none for a gallery of texts.")
     if gallery_studies < 0:
         raise ConfigError(f"--gallery-studies {gallery_studies}: expected 0 (no gallery) or more.")
-    entries = None if annotation is None else _entries_by_id(annotation)
+    given = entries_by_id(annotation) if annotation else None
     comparison = compare_runs(run_a=run_a, run_b=run_b, studies=studies, output=output, settings=settings)
     if not gallery_studies:
         return
     rows = rank_by_difference(comparison, gallery_metric)[:gallery_studies]
-    shown = _studies(comparison, rows, entries, annotation, settings["gallery"])
+    inputs, entries = _inputs(comparison, annotation, image_root, given)
+    shown = _studies(comparison, rows, entries, inputs, settings["gallery"])
     name = METRIC_NAMES.get(gallery_metric, gallery_metric)
-    inputs = {f"run_{letter.lower()}": run.file for letter, run in zip(LETTERS, comparison.runs, strict=True)}
     write_gallery(
         shown,
         output=output / "gallery",
-        image_root=image_root,
+        image_root=inputs.image_root if inputs else None,
         meta=_meta(comparison, gallery_metric),
         known=len(comparison.ids),
         how=f"those with the largest difference of {name}" if len(rows) < len(comparison.ids) else "",
         workers=workers,
-        inputs=inputs | ({} if annotation is None else {"annotation": annotation}),
-        settings={**settings["gallery"], "max_studies": gallery_studies, "metric": gallery_metric},
+        settings={**settings["gallery"], "max_studies": gallery_studies},
     )
 
 
@@ -95,30 +94,47 @@ def rank_by_difference(comparison: Comparison, metric: str) -> list[int]:
     return np.argsort(-differences, kind="stable").tolist()
 
 
-def _entries_by_id(annotation: Path) -> dict[str, Entry]:
-    return {entry["id"]: entry for entries in load_annotation(annotation).values() for entry in entries}
+def _inputs(
+    comparison: Comparison, annotation: Path | None, image_root: Path | None, given: Mapping[str, Entry] | None
+) -> tuple[RunInputs | None, Mapping[str, Entry]]:
+    """Find radiographs and boxes from the records of A, or else of B; None, and a line in the log, where there are none."""
+    name = comparison.ids[0]
+    problems = []
+    for run in comparison.runs:
+        try:
+            found = find_inputs(run.file, annotation=annotation, image_root=image_root)
+        except DatasetError as error:
+            problems.append(str(error))
+            continue
+        entries = given or entries_by_id(found.annotation)
+        if not image_root and name in entries and not (picture := found.image_root / entries[name]["image_path"][0]).is_file():
+            problems.append(f"{picture}: no such file")
+            continue
+        log.info("the gallery shows boxes of %s on radiographs of %s", found.annotation, found.image_root)
+        return found, entries
+    log.warning("the gallery holds texts only, give --annotation and --image-root: %s", "; ".join(problems))
+    return None, {}
 
 
 def _studies(
     comparison: Comparison,
     rows: Sequence[int],
-    entries: Mapping[str, Entry] | None,
-    annotation: Path | None,
+    entries: Mapping[str, Entry],
+    inputs: RunInputs | None,
     settings: Mapping[str, Any],
 ) -> list[Study]:
-    """Return the studies of some rows of a comparison; ``entries`` None makes them texts only."""
-    if entries is None:
-        log.info("the gallery holds texts only: --annotation and --image-root were not given")
-    truth = read_true_boxes(Path(settings["true_boxes"])) if entries is not None and settings["true_boxes"] else {}
-    listed = [_sentences(run, annotation) for run in comparison.runs]
+    """Return the studies of some rows of a comparison; ``inputs`` None makes them texts only."""
+    true_boxes = settings["true_boxes"] or (inputs and inputs.true_boxes)
+    truth = read_true_boxes(Path(true_boxes)) if inputs and true_boxes else {}
+    listed = [_sentences(run, inputs.annotation if inputs else None) for run in comparison.runs]
     studies = []
     for row in rows:
         name = comparison.ids[row]
-        if entries is not None and name not in entries:
+        if inputs and name not in entries:
             raise DatasetError(
                 f"report {name}: not in the annotation; give the annotation.json that the runs were written for."
             )
-        entry = None if entries is None else entries[name]
+        entry = entries[name] if inputs else None
         answers = tuple(
             Answer(
                 run.reports[name]["hypothesis"],
@@ -127,9 +143,9 @@ def _studies(
             )
             for run, sentences, system in zip(comparison.runs, listed, comparison.systems, strict=True)
         )
-        true_boxes = None if entry is None else true_boxes_of(entry, truth)
+        drawn = None if entry is None else true_boxes_of(entry, truth)
         reference = comparison.runs[0].reports[name]["reference"]
-        studies.append(Study(name, comparison.study_ids[row], reference, answers, entry, true_boxes))
+        studies.append(Study(name, comparison.study_ids[row], reference, answers, entry, drawn))
     return studies
 
 
@@ -140,8 +156,7 @@ def _sentences(run: Run, annotation: Path | None) -> dict[str, Sequence[Sentence
     scored = run.file.parent.name == "evaluate_reports"  # its folder holds scores of the reports in generate_reports
     place = run.file.parent.parent / "generate_reports" / "test.jsonl" if scored else run.file
     file = place if place.is_file() and "sentences" in next(read_jsonl(place), {}) else None
-    record: Any = read_json(file.with_name("run.json")) if file and file.with_name("run.json").is_file() else {}
-    made_for = record.get("inputs", {}).get("annotation", {}).get("sha256")
+    made_for = (record_of(file) if file else {}).get("inputs", {}).get("annotation", {}).get("sha256")
     if file is None or made_for != sha256_file(annotation):
         log.warning("%s: no record that its reports were written for %s; its sentences get no boxes", run.file, annotation)
         return {}
