@@ -29,8 +29,8 @@ demo: setup ## run the whole workflow on the synthetic cohort and print the resu
 test: setup ## run the test suite
 	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 $(PYTEST_ARGS)
 
-test-slow: setup ## run the tests that take minutes to hours, the fault battery among them
-	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 -m slow $(PYTEST_ARGS)
+test-slow: setup ## run everything, the tests that take minutes to hours as well (fault battery, SLURM)
+	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 -m "slow or not slow" $(PYTEST_ARGS)
 
 envs: setup ## write envs/<rule>.yaml from the extras of pyproject.toml
 	@$(WITH_ENV) $(BIN)/python envs/generate.py

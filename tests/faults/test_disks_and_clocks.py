@@ -11,8 +11,6 @@ from killing import run_snakemake
 
 from d2rnet.cli import main
 
-pytestmark = pytest.mark.slow
-
 CORES = 2
 DAY_SECONDS = 86400
 COMMANDS = {  # commands that join and write files in less than a second; their inputs, below the run's folder

@@ -1,5 +1,6 @@
 """Six kills of the tiny workflow and what becomes of them; all of them are done by the slow battery."""
 
+import shutil
 from pathlib import Path
 
 import battery
@@ -8,8 +9,7 @@ from battery import Trial, kill, plan, resume, run_battery
 from finished_run import differences, jobs_of, rewind
 from killing import WAYS, end_all, wait_until_alone
 
-pytestmark = pytest.mark.slow
-
+ATTEMPTS, EARLIER = 4, 0.6
 CORES = 2  # those of the shared run: the number of threads decides how sums are rounded
 
 
@@ -33,11 +33,17 @@ def jobs(run):
 def test_a_killed_run_resumes_to_the_same_results(run, jobs, tmp_path, command, kind, value, way):
     place = next(place for place, job in enumerate(jobs) if job.command == command)
     job, folder = jobs[place], tmp_path / "killed run"
-    rewind(run, job, folder)
     try:
-        hit, problems = kill(Trial(1, 0, place, kind, value, 0.0, way), job, folder, job.outputs[0], cores=CORES)
-        assert problems == []
-        assert hit.command == ("" if kind == "between" else command) or way == "snakemake"
+        for earlier in range(ATTEMPTS):  # the run that the times are from may have had less of the machine
+            shutil.rmtree(folder, ignore_errors=True)
+            rewind(run, job, folder)
+            trial = Trial(1, 0, place, kind, value * EARLIER**earlier if kind == "time" else value, 0.0, way)
+            hit, problems = kill(trial, job, folder, job.outputs[0], cores=CORES)
+            assert problems == []
+            if hit.command == ("" if kind == "between" else command):
+                break
+        else:
+            pytest.fail(f"{ATTEMPTS} kills came too late")
         whole = tuple(name for name in job.outputs if (folder / name).exists())
         assert differences(run, folder, whole) == [], "half-written outputs"
         assert resume(folder, job.outputs[0], cores=CORES)[1] == []

@@ -10,7 +10,7 @@ from killing import Workflow, end_all, run_snakemake, wait_until_alone
 from d2rnet.run_report import report_lines
 from d2rnet.run_state import read_run_state
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = pytest.mark.e2e
 CORES = 2
 
 
