@@ -30,15 +30,21 @@ def test_codemeta_and_citation_name_the_same_work(repository, project):
         codemeta["license"] == f"https://spdx.org/licenses/{project['license']}" and citation["license"] == project["license"]
     )
     assert codemeta["author"][0]["name"] == citation["authors"][0]["name"] == project["authors"][0]["name"]
-    assert codemeta["keywords"] == project["keywords"]
+    assert codemeta["keywords"] == citation["keywords"] == project["keywords"]
+    assert " ".join(codemeta["description"].split()) == " ".join(citation["abstract"].split())
     assert codemeta["programmingLanguage"]["version"] == project["requires-python"]
-    cited = {f"https://doi.org/{work['doi']}" for work in citation["references"] if "doi" in work}
-    assert {work["identifier"] for work in codemeta["referencePublication"]} <= cited
+    cited = [(work["title"], work.get("url") or f"https://doi.org/{work['doi']}") for work in citation["references"]]
+    assert [(work["name"], work["identifier"]) for work in codemeta["referencePublication"]] == cited
+    assert all(
+        work["authors"] and all("given-names" in author for author in work["authors"]) for work in citation["references"]
+    )
 
 
 def test_workflow_catalog_says_what_the_workflow_can(repository):
     usage = yaml.safe_load((repository / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))["usage"]
     rules = "\n".join(path.read_text(encoding="utf-8") for path in (repository / "workflow" / "rules").glob("*.smk"))
+    assert usage.keys() <= {"mandatory-flags", "software-stack-deployment", "report"}
+    assert usage["software-stack-deployment"].keys() == {"conda", "apptainer", "apptainer+conda"}
     assert usage["report"] is ("report(" in rules)
     assert usage["software-stack-deployment"]["conda"] is ("conda:" in rules)
     assert usage["software-stack-deployment"]["apptainer"] is ("container:" in rules)
