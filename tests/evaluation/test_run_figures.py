@@ -150,9 +150,20 @@ def test_sample_of_two_views_shows_the_boxes_of_the_first(tmp_path):
     sample = Sample(entry("a", **views), "costs $5 and $6", "word " * 400, ())
     draw_samples(tmp_path / "out", [sample], tmp_path)
     found = svg_texts(tmp_path / "out.svg")
-    assert "study s-a, view 1 of 2" in found and not any("Cardiomegaly" in text for text in found)
+    assert "study s-a, view 1 of 2" in found and "1" not in found and "1 Cardiomegaly 0.90 (view 2)" in found
     assert "costs $5 and $6" in found  # no mathematics
     assert found.count("(goes on)") == 1 and sum("word word" in text for text in found) == MOST_LINES - 1
+
+
+def test_numbers_of_boxes_lie_apart_and_inside_the_picture(tmp_path):
+    Image.fromarray(np.zeros((40, 60), dtype=np.uint8)).save(tmp_path / "a.png")
+    boxes = {"boxes": [[50.0, 0.0, 10.0, 9.0]] * 3, "scores": [0.9] * 3, "labels": ["Lung Opacity", "Edema", "ILD"]}
+    draw_samples(tmp_path / "out", [Sample(entry("a", **boxes), "normal", "normal", ())], tmp_path)
+    text = (tmp_path / "out.svg").read_text(encoding="utf-8")
+    assert {"1", "2", "3", "1 Lung Opacity 0.90, 2 Edema 0.90, 3 ILD 0.90"} <= set(svg_texts(tmp_path / "out.svg"))
+    places = re.findall(r'x="([\d.]+)" y="([\d.]+)"[^>]*>[123]</text>', text)
+    assert len(set(places)) == 3
+    assert all(Image.open(tmp_path / "out.png").width / 150 * 72 > float(x) for x, _ in places)
 
 
 def test_sample_without_its_image_says_why(tmp_path):

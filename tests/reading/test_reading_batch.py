@@ -68,6 +68,17 @@ def test_nothing_readable(tmp_path: Path, arguments: list[str]) -> None:
     assert main(["read", str(tmp_path / "gone.png"), *arguments]) == 2
 
 
+def test_many_failures_are_all_in_the_file_and_ten_on_the_terminal(
+    tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(12):
+        (tmp_path / f"in{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert main(["read", *map(str, tmp_path.glob("*.png")), *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("failed: ") == 10 and "12 of 12 failed; all of them, one a line" in shown
+    assert len(list(read_jsonl(tmp_path / "out/failures.jsonl"))) == 12
+
+
 def test_study_makes_one_reading_of_all_images(finished_run: Path, tmp_path: Path, arguments: list[str]) -> None:
     assert main(["read", str(finished_run / "images/s1"), "--study", "--coco", *arguments]) == 0
     document = read_json(tmp_path / "out/s1.json")

@@ -1,4 +1,4 @@
-"""A picture of a few studies: radiograph with numbered pseudo boxes, generated sentences with their boxes, reference."""
+"""A picture of a few studies: radiograph with numbered pseudo boxes, their classes, generated and reference report."""
 
 import textwrap
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from d2rnet.data.annotation_file import Entry
 from d2rnet.data.dicom import read_radiograph
 from d2rnet.errors import DatasetError
+from d2rnet.label_places import place_labels
 from d2rnet.plots import class_colours, figure, say_empty
 
 COLUMNS = 3
@@ -20,6 +21,8 @@ LINE_INCHES = 0.135  # of the text below
 TEXT_WIDTH = 56  # characters a line
 MOST_LINES = 11  # of one report; the end of a longer one is not shown
 MOST_SIDE_PX = 640  # of the pictures
+NUMBER_POINTS = 7.0  # font size of the numbers of boxes
+PICTURE_INCHES = (3.7, 3.1)  # a panel less its margins and title
 
 
 @dataclass(frozen=True)
@@ -81,23 +84,45 @@ def _draw_radiograph(panel: Axes, entry: Entry, image_root: Path) -> None:
         say_empty(panel, textwrap.fill(f"cannot be shown: {error}", TEXT_WIDTH))
         return
     panel.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    colours = class_colours()
-    on_image = entry.get("box_image", [0] * len(entry["boxes"]))
-    boxes = list(zip(entry["boxes"], entry["labels"], entry["scores"], on_image, strict=True))
-    for number, ((x, y, box_width, box_height), label, score, image) in enumerate(boxes, start=1):
-        if image:
-            continue
-        panel.add_patch(Rectangle((x, y), box_width, box_height, fill=False, edgecolor=colours[label], linewidth=1.6))
-        chip = {"facecolor": colours[label], "pad": 1, "linewidth": 0}
-        panel.text(x, max(y, 0.03 * height), f"{number} {label} {score:.2f}", fontsize=6.5, va="bottom", bbox=chip)
+    _draw_boxes(panel, entry, (width, height))
     views = f", view 1 of {len(entry['image_path'])}" if several else ""
     panel.set_title(f"study {entry['study_id']}{views}", loc="left")
 
 
+def _draw_boxes(panel: Axes, entry: Entry, size: tuple[float, float]) -> None:
+    """Draw the boxes of the first image, each with its number on a chip of its class colour."""
+    on_image = entry.get("box_image", [0] * len(entry["boxes"]))
+    numbers = [number for number, image in enumerate(on_image) if image == 0]
+    corners = [(x, y, x + width, y + height) for x, y, width, height in (entry["boxes"][number] for number in numbers)]
+    pixels_a_point = max(size[0] / PICTURE_INCHES[0], size[1] / PICTURE_INCHES[1]) / 72
+    sizes = [(pixels_a_point * NUMBER_POINTS * (0.5 + 0.65 * len(str(number + 1))),
+              pixels_a_point * NUMBER_POINTS * 1.3) for number in numbers]  # fmt: skip
+    places = place_labels(corners, sizes, size)
+    colours = class_colours()
+    for number, (left, top, right, bottom) in zip(numbers, corners, strict=True):
+        edge = colours[entry["labels"][number]]
+        panel.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=edge, linewidth=1.6))
+    for number, (left, top), (width, height) in zip(numbers, places, sizes, strict=True):
+        panel.add_patch(Rectangle((left, top), width, height, facecolor=colours[entry["labels"][number]], linewidth=0))
+        panel.text(
+            left + width / 2, top + height / 2, str(number + 1), fontsize=NUMBER_POINTS, ha="center", va="center_baseline"
+        )
+
+
 def _texts(sample: Sample) -> str:
-    """Lay out both reports; numbers in brackets name the boxes that a generated sentence attends to."""
+    """Lay out boxes and both reports; numbers in brackets name the boxes that a generated sentence attends to."""
+    boxes = ", ".join(_named_boxes(sample.entry))
     sentences = [_with_boxes(sentence) for sentence in sample.sentences] or [sample.generated]
-    return "\n".join(["GENERATED", *_shorten(sentences), "", "REFERENCE", *_shorten([sample.reference])])
+    parts = {"BOXES": [boxes or "none"], "GENERATED": sentences, "REFERENCE": [sample.reference]}
+    return "\n\n".join("\n".join([title, *_shorten(texts)]) for title, texts in parts.items())
+
+
+def _named_boxes(entry: Entry) -> list[str]:
+    """Number, class and score of each box, held together by no-break spaces."""
+    on_image = entry.get("box_image", [0] * len(entry["boxes"]))
+    named = zip(entry["labels"], entry["scores"], on_image, strict=True)
+    texts = [f"{label} {score:.2f}{image and f' (view {image + 1})' or ''}" for label, score, image in named]
+    return [f"{number} {text}".replace(" ", "\N{NO-BREAK SPACE}") for number, text in enumerate(texts, start=1)]
 
 
 def _with_boxes(sentence: dict[str, Any]) -> str:
@@ -107,4 +132,5 @@ def _with_boxes(sentence: dict[str, Any]) -> str:
 
 def _shorten(paragraphs: Sequence[str]) -> list[str]:
     lines = [line for text in paragraphs for line in textwrap.wrap(text, TEXT_WIDTH, subsequent_indent="  ")]
+    lines = [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
     return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], "(goes on)"]

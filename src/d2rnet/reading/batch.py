@@ -29,6 +29,7 @@ from d2rnet.reading.result import KINDS, NOTICE, Reading, printable, stem_of
 log = logging.getLogger(__name__)
 FAILURES = "failures.jsonl"
 MARK = ".d2rnet-read"  # in a folder of readings
+MOST_NAMED = 10  # failures on the terminal; all are in the file
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,7 @@ def read_paths(
     """
     files = find_images(path, output)
     check_output(output, path, files)
-    if study:
-        name = path[0].absolute().name if len(path) == 1 and path[0].is_dir() else stem_of(files[0])
-        tasks = [Task(name, tuple(files))]
-    else:
-        tasks = [Task(name, (file,)) for name, file in zip(reading_names(files), files, strict=True)]
+    tasks = _tasks(path, files, study=study)
     models = load_models(detector, report_model, device=device, configfiles=configfile, score_threshold=score_threshold)
     write_text(output / MARK, "Written by 'd2rnet read', which may replace the files of this folder.\n")
     if coco:
@@ -93,7 +90,7 @@ def read_paths(
     (output / FAILURES).unlink(missing_ok=True)
     if failures:
         write_jsonl(output / FAILURES, failures)
-        for failure in failures:
+        for failure in failures[:MOST_NAMED]:
             log.error("failed: %s", failure["error"])
         log.error("%d of %d failed; all of them, one a line: %s", len(failures), len(tasks), output / FAILURES)
     if not json:
@@ -126,6 +123,14 @@ def check_output(output: Path, paths: Sequence[Path], files: Sequence[Path]) -> 
         raise ConfigError(
             f"--output {output}: holds files that are not of 'd2rnet read'; they could be overwritten. Name a new folder."
         )
+
+
+def _tasks(paths: Sequence[Path], files: Sequence[Path], *, study: bool) -> list[Task]:
+    """Return one reading a file, or one of all files, named after the folder that was given or the first of them."""
+    if not study:
+        return [Task(name, (file,)) for name, file in zip(reading_names(files), files, strict=True)]
+    name = paths[0].absolute().name if len(paths) == 1 and paths[0].is_dir() else stem_of(files[0])
+    return [Task(name, tuple(files))]
 
 
 def _read_all(

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from d2rnet.data.dicom import read_radiograph
 from d2rnet.io import atomic_path
+from d2rnet.label_places import place_labels
 from d2rnet.plots import class_colours
 from d2rnet.reading.result import NOTICE, Reading, View
 
@@ -62,22 +63,22 @@ def _panel(view: View, longest_px: int) -> Image.Image:
 
 
 def _draw_boxes(panel: Image.Image, reading: Reading, image: int, font: Font) -> None:
-    """Draw the boxes of one image with their numbers, least score first so that the surest lie on top."""
+    """Draw the boxes of one image, least score first so that the surest lie on top, then their numbers."""
     draw, colours, view = ImageDraw.Draw(panel), class_colours(), reading.images[image]
     scale_x, scale_y = panel.width / view.width, panel.height / view.height
     line = max(2, max(panel.size) // 320)
-    for number, box in reversed(list(enumerate(reading.boxes, start=1))):
-        if box.image != image:
-            continue
+    shown = [(str(number), box) for number, box in enumerate(reading.boxes, start=1) if box.image == image]
+    corners = []
+    for _, box in shown:
         x, y, width, height = box.xywh
-        left, top, right, bottom = x * scale_x, y * scale_y, (x + width) * scale_x, (y + height) * scale_y
+        corners.append((x * scale_x, y * scale_y, (x + width) * scale_x, (y + height) * scale_y))
+    for (_, box), (left, top, right, bottom) in reversed(list(zip(shown, corners, strict=True))):
         draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colours[box.label], width=line)
-        text = str(number)
-        chip_width, chip_height = draw.textlength(text, font) + 2 * line + 4, _height(font) + 2
-        chip_top = min(max(0, top - chip_height), panel.height - chip_height)
-        chip_left = min(left, panel.width - chip_width)
-        draw.rectangle((chip_left, chip_top, chip_left + chip_width, chip_top + chip_height), fill=colours[box.label])
-        draw.text((chip_left + line + 2, chip_top), text, fill="black", font=font)
+    sizes = [(draw.textlength(text, font) + 2 * line + 4, _height(font) + 2) for text, _ in shown]
+    places = place_labels(corners, sizes, panel.size)
+    for (text, box), (left, top), (width, height) in zip(shown, places, sizes, strict=True):
+        draw.rectangle((left, top, left + width, top + height), fill=colours[box.label])
+        draw.text((left + line + 2, top), text, fill="black", font=font)
 
 
 def _height(font: Font) -> float:

@@ -14,6 +14,7 @@ from string import Template
 from PIL import Image
 
 from d2rnet.data.dicom import read_radiograph
+from d2rnet.label_places import place_labels
 from d2rnet.plots import class_colours
 from d2rnet.reading.result import NOTICE, Box, Reading, Sentence, View
 
@@ -53,7 +54,12 @@ def page_text(reading: Reading) -> str:
 
 def _figure(reading: Reading, image: int, view: View) -> str:
     """Return a radiograph with its boxes as SVG in original pixels."""
-    shapes = "\n".join(_shape(number, box, view) for number, box in enumerate(reading.boxes) if box.image == image)
+    shown = [(number, box) for number, box in enumerate(reading.boxes) if box.image == image]
+    size = max(view.width, view.height) / 40
+    corners = [(box.xywh[0], box.xywh[1], box.xywh[0] + box.xywh[2], box.xywh[1] + box.xywh[3]) for _, box in shown]
+    sizes = [(size * (0.3 + 0.65 * len(str(number + 1))), 1.25 * size) for number, _ in shown]
+    places = place_labels(corners, sizes, (view.width, view.height))
+    shapes = "\n".join(_shape(number, box, place, size) for (number, box), place in zip(shown, places, strict=True))
     return (
         f'<figure><svg viewBox="0 0 {view.width} {view.height}" role="img" aria-label="radiograph {image + 1} with boxes">\n'
         f'<image width="{view.width}" height="{view.height}" preserveAspectRatio="none" href="{_data_url(view)}"/>\n'
@@ -61,14 +67,15 @@ def _figure(reading: Reading, image: int, view: View) -> str:
     )
 
 
-def _shape(number: int, box: Box, view: View) -> str:
+def _shape(number: int, box: Box, place: tuple[float, float], size: float) -> str:
+    """Return a box with its number, whose label begins at ``place`` and has a font of ``size``, original pixels."""
     x, y, width, height = box.xywh
-    size = max(view.width, view.height) / 40
+    left, top = place
     label = f"{number + 1} {box.label} {box.score:.2f}"
     return (
         f'<g class="box" data-box="{number}" style="--colour: {class_colours()[box.label]}"><title>{escape(label)}</title>'
         f'<rect x="{x}" y="{y}" width="{width}" height="{height}"/>'
-        f'<text x="{x}" y="{max(y - size / 4, size)}" font-size="{size:.1f}">{number + 1}</text></g>'
+        f'<text x="{left + 0.15 * size:.1f}" y="{top + size:.1f}" font-size="{size:.1f}">{number + 1}</text></g>'
     )
 
 
