@@ -121,7 +121,7 @@ def _named_boxes(entry: Entry) -> list[str]:
     """Number, class and score of each box, held together by no-break spaces."""
     on_image = entry.get("box_image", [0] * len(entry["boxes"]))
     named = zip(entry["labels"], entry["scores"], on_image, strict=True)
-    texts = [f"{label} {score:.2f}{image and f' (view {image + 1})' or ''}" for label, score, image in named]
+    texts = [f"{label} {score:.2f}" + (f" (view {image + 1})" if image else "") for label, score, image in named]
     return [f"{number} {text}".replace(" ", "\N{NO-BREAK SPACE}") for number, text in enumerate(texts, start=1)]
 
 
