@@ -2,11 +2,12 @@
 
 import errno
 import os
+import time
 
 import pytest
 
 from d2rnet import io
-from d2rnet.errors import DatasetError
+from d2rnet.errors import D2RNetError, DatasetError
 
 
 def test_json_round_trip_keeps_unicode_and_order(tmp_path):
@@ -82,3 +83,34 @@ def test_fingerprint_ignores_key_order_and_sees_values():
 def test_sha256_of_known_bytes(tmp_path):
     (tmp_path / "x").write_bytes(b"abc")
     assert io.sha256_file(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("what", ["a folder", "a pipe, socket or device"])
+def test_no_file_takes_the_place_of_something_else(tmp_path, what):
+    """A pipe stands for ``/dev/null``, which the rename would replace."""
+    target = tmp_path / "target"
+    target.mkdir() if what == "a folder" else os.mkfifo(target)
+    with pytest.raises(D2RNetError, match=f"target: got {what}; expected the path of a file to write"):
+        io.write_text(target, "text")
+    assert not target.is_file() and [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("loop", "a link that leads to itself"), ("x" * 300, "a name longer than"), ("file/x.json", "a path that goes through")],
+)
+def test_paths_that_cannot_be_a_files(tmp_path, name, words):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DatasetError, match=f"got {words}"):
+        io.read_json(tmp_path / name)
+
+
+def test_a_key_given_twice_among_very_many_is_found_at_once(tmp_path):
+    """Each key looked for among all of them took hours for a file of a megabyte."""
+    text = "".join(f'"k{number}":1,' for number in range(200_000))
+    (tmp_path / "x.json").write_text("{" + text + '"k199999":2}')
+    started = time.monotonic()
+    with pytest.raises(DatasetError, match="the key 'k199999' occurs twice"):
+        io.read_json(tmp_path / "x.json")
+    assert time.monotonic() - started < 10

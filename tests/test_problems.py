@@ -23,3 +23,10 @@ def test_first_ten_a_kind_are_shown_and_all_are_written(tmp_path):
 def test_nothing_noted_nothing_raised(tmp_path):
     Problems().raise_if_any(details=tmp_path / "problems.jsonl")
     assert not (tmp_path / "problems.jsonl").exists()
+
+
+def test_a_value_without_measure_is_cut():
+    problems = Problems()
+    problems.add("malformed_box", file="a", record="r" * 2_600, got=list(range(100_000)), expected="four", remedy="Mend it.")
+    text = problems.text()
+    assert len(text) < 5_000 and "got [0, 1, 2," in text and "(688890 characters)" in text and "(2600 characters)" in text

@@ -62,7 +62,15 @@ def test_assignments_override_a_settings_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "assignments", "message"),
-    [("nowhere.yaml", [], "no such file"), (None, ["max_boxes"], "expected key=value"), ("{bad", [], "not a JSON object")],
+    [
+        ("nowhere.yaml", [], "no such file"),
+        ("max_boxes: 3" + " " * 5000, [], "no such file; expected a YAML file or an inline JSON object"),
+        ("a\0b", [], "no such file"),
+        (None, ["max_boxes"], "expected key=value"),
+        (None, ["a." * 20_000 + "b=3"], "expected key=value, with a key"),
+        ("{bad", [], "not a JSON object"),
+    ],
+    ids=["absent", "inline_yaml", "nul", "no_value", "deep_key", "bad_json"],
 )
 def test_bad_command_line_settings(text, assignments, message):
     with pytest.raises(ConfigError, match=message):

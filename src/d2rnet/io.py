@@ -4,6 +4,7 @@ Every write goes to a temporary name in the target's own folder and is renamed o
 reader never sees half a file, whatever happens to the writer (kill, full disk, power loss after the rename).
 """
 
+import errno
 import gzip
 import hashlib
 import json
@@ -18,11 +19,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from d2rnet.errors import DatasetError
+from d2rnet.errors import D2RNetError, DatasetError
 from d2rnet.parsing import ParseError, parse_json
 
 log = logging.getLogger(__name__)
 PART = ".part"  # in the name of a file that is being written
+NO_PATH = {
+    errno.ELOOP: "a link that leads to itself",
+    errno.ENAMETOOLONG: "a name longer than a file system takes",
+    errno.ENOTDIR: "a path that goes through a file",
+}
 MAX_LINE_CHARACTERS = 1 << 26  # of a JSON lines file: 64 Mi; a gzip file of a few kilobytes can hold one line of gigabytes
 
 
@@ -35,8 +41,13 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 
     Yields:
         Path with the same suffix as ``target``, to be written by the caller.
+
+    Raises:
+        D2RNetError: ``target`` is a folder, pipe, socket or device. A file would take the place of ``/dev/null``, too.
     """
     target = Path(target)
+    if target.exists() and not target.is_file():
+        raise D2RNetError(f"{target}: got {_kind(target.stat().st_mode)}; expected the path of a file to write. Name one.")
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=f"{PART}{target.suffix}", dir=target.parent)
     os.close(handle)
@@ -103,9 +114,17 @@ def check_regular_file(path: str | Path) -> None:
         mode = os.stat(path).st_mode  # noqa: PTH116 - called for each of 377,110 images
     except ValueError as error:
         raise DatasetError(f"{str(path)!a}: got a path with a NUL character; expected the path of a file.") from error
+    except OSError as error:
+        if error.errno not in NO_PATH:
+            raise
+        raise DatasetError(f"{str(path)[:300]}: got {NO_PATH[error.errno]}; expected a file. Correct the path.") from error
     if not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-        raise DatasetError(f"{path}: got {what}; expected a file. Correct the path.")
+        raise DatasetError(f"{path}: got {_kind(mode)}; expected a file. Correct the path.")
+
+
+def _kind(mode: int) -> str:
+    """Name what is no regular file."""
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
 
 
 def read_json(path: str | Path) -> Any:

@@ -7,6 +7,7 @@ Here each of these is one :class:`ParseError` that says where. Reads and writes 
 
 import json
 import re
+from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -67,9 +68,8 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """
     value = dict(pairs)
     if len(value) != len(pairs):
-        names = [key for key, _ in pairs]
-        twice = next(key for key in names if names.count(key) > 1)
-        raise ParseError(f"the key {twice!r} occurs twice in one object")
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ParseError(f"the key {twice[:80]!r} occurs twice in one object")
     return value
 
 
@@ -157,7 +157,7 @@ def _check_nodes(root: yaml.Node) -> None:
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
-    names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ParseError(f"the key '{twice[0]}' occurs twice (line {node.start_mark.line + 1} and below)")
+    names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<")
+    for name, count in names.most_common(1):
+        if count > 1:
+            raise ParseError(f"the key '{name[:80]}' occurs twice (line {node.start_mark.line + 1} and below)")

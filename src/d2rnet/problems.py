@@ -11,6 +11,7 @@ from d2rnet.errors import DatasetError
 from d2rnet.io import write_jsonl
 
 SHOWN_PER_KIND = 10
+MAX_CHARACTERS = 2_000  # of each part of a problem: a box may be a list of a million numbers, an id a whole file
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Problems:
 
     def add(self, kind: str, *, file: str | Path, record: str, got: object, expected: str, remedy: str) -> None:
         """Note one problem."""
-        self._by_kind[kind].append(Problem(kind, str(file), record, str(got), expected, remedy))
+        self._by_kind[kind].append(Problem(kind, *map(_shortened, (str(file), record, str(got), expected, remedy))))
 
     def __len__(self) -> int:
         return sum(map(len, self._by_kind.values()))
@@ -77,3 +78,7 @@ class Problems:
             write_jsonl(details, (asdict(problem) for problem in self.all()))
             where = f"\nAll of them, one a line: {details}"
         raise DatasetError(f"{len(self)} problem(s) in the input.\n{self.text()}{where}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}... ({len(text)} characters)"

@@ -16,10 +16,12 @@ from typing import Any
 import jsonschema
 import yaml
 
-from d2rnet.errors import ConfigError
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.io import check_regular_file
 from d2rnet.parsing import ParseError, parse_json, parse_yaml
 
 Settings = dict[str, Any]
+MAX_KEY_DEPTH = 20  # of --set; the schema's deepest key has five parts
 _SCHEMA_PLACES = (
     Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml",
     Path(__file__).resolve().parent / "config.schema.yaml",
@@ -173,8 +175,8 @@ def parse_settings(text: str | None, assignments: list[str], section: str) -> Se
         raise ConfigError(f"{source}: got a {type(overlay).__name__}; expected an object with the keys of '{section}'.")
     for assignment in assignments:
         key, separator, value = assignment.partition("=")
-        if not separator:
-            raise ConfigError(f"--set {assignment}: expected key=value.")
+        if not separator or key.count(".") > MAX_KEY_DEPTH:
+            raise ConfigError(f"--set {assignment[:80]}: expected key=value, with a key of config.yaml.")
         try:
             nested: Any = parse_yaml(value)
         except ParseError as error:
@@ -187,8 +189,10 @@ def parse_settings(text: str | None, assignments: list[str], section: str) -> Se
 
 def _read_settings_file(name: str) -> Any:
     path = Path(name)
-    if "\0" in name or not path.is_file():
-        raise ConfigError(f"--settings {name}: no such file; expected a YAML file or an inline JSON object.")
+    try:
+        check_regular_file(path)
+    except (FileNotFoundError, DatasetError) as error:
+        raise ConfigError(f"--settings {name[:80]!a}: no such file; expected a YAML file or an inline JSON object.") from error
     try:
         return parse_yaml(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:

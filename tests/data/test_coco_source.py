@@ -105,6 +105,12 @@ def test_file_name_that_leaves_the_root(tmp_path):
     assert problems.counts() == {"bad_path": 1}
 
 
+def test_file_name_longer_than_a_file_system_takes(tmp_path):
+    write(tmp_path, "all.json", ["a" * 5000 + ".png"])
+    table, _ = read(tmp_path, "all.json")
+    assert table.images["path"].tolist() == [str(tmp_path / ("a" * 5000 + ".png"))]  # its header check sets it aside
+
+
 def test_unknown_class_lists_the_known_ones(tmp_path):
     write(tmp_path, "all.json", ["a.png"], [(9, [1, 2, 3, 4], {})])
     with pytest.raises(DatasetError, match=r"unknown class name.s. unused.*Known classes: Aortic enlargement, .*Other lesion"):

@@ -1,6 +1,7 @@
 """CSV tables: encodings, header quirks and every way a table can be broken."""
 
 import gzip
+import time
 
 import pytest
 
@@ -94,3 +95,21 @@ def test_broken_table_is_refused_with_its_name(tmp_path, content, words):
 def test_absent_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         read_table_csv(tmp_path / "absent.csv", ["a"])
+
+
+def test_a_header_of_very_many_columns_is_refused_at_once(tmp_path):
+    """Each name compared with all others, or with the one that is missing, took minutes."""
+    names = ",".join(f"c{number}" for number in range(100_000))
+    path = write(tmp_path, f"{names}\n{'1,' * 99_999}1\n".encode())
+    started = time.monotonic()
+    with pytest.raises(DatasetError, match="a header of 100000 columns; expected at most 10000"):
+        read_table_csv(path, ["image_id"])
+    assert time.monotonic() - started < 10
+
+
+def test_a_long_header_is_shown_in_part(tmp_path):
+    names = ["long" * 100, *(f"c{number}" for number in range(2_000))]
+    path = write(tmp_path, f"{','.join(names)}\n{'1,' * 2_000}1\n".encode())
+    with pytest.raises(DatasetError, match=r"columns found: (long){20}, c0, .*c58 and 1941 more") as error:
+        read_table_csv(path, ["image_id"])
+    assert len(str(error.value)) < 1_000

@@ -114,7 +114,7 @@ def _add_images(images: list[dict[str, Any]], document: Coco, *, path: Path, roo
     for image in document["images"]:
         name = str(image["file_name"])
         places = (path.parent / name, root / name, root / "images" / name)
-        file = next((place for place in places if place.is_file()), root / name)
+        file = next(filter(_is_file, places), root / name)
         below = file.relative_to(root) if file.is_relative_to(root) else Path(name)
         source_id = str(image.get("source_id") or below.with_suffix("").as_posix().replace("/", "_"))
         source_ids[image["id"]] = source_id
@@ -123,6 +123,14 @@ def _add_images(images: list[dict[str, Any]], document: Coco, *, path: Path, roo
         subject = str(image.get("subject_id") or "")
         images.append({**row, **sizes, "source_id": source_id, "path": str(file), "split": split, "subject_id": subject})
     return source_ids
+
+
+def _is_file(path: Path) -> bool:
+    """Say whether there is a file; of a name longer than a file system takes, ``Path.is_file`` raises."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _boxes_of(document: Coco, path: str | Path, problems: Problems) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import gzip
 import io
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from d2rnet.errors import DatasetError
 from d2rnet.io import check_regular_file
 
 MAX_TABLE_BYTES = 1 << 30  # unpacked; MIMIC-CXR's largest has 0.06 GB
+MAX_COLUMNS = 10_000
 MAX_EXPANSION = 200  # a gzip file that unpacks to more times its size is no table; real ones reach 20
+SHOWN_COLUMNS, SHOWN_CHARACTERS = 60, 80  # of a header in a message
 _UNPACK_AT_ONCE = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 _COMMA_IN_BRACKETS = re.compile(r",(?=[^\[\]]*\])")
@@ -123,14 +126,18 @@ def _split_header(path: Path, text: str) -> tuple[list[str], str]:
         raise DatasetError(f"{path}: the table has a header and no rows. Download it again.")
     width = len(next(_records(path, body.lstrip("\r\n"))))
     plain = next(_records(path, header))
+    if len(plain) > MAX_COLUMNS:
+        raise DatasetError(
+            f"{path}: a header of {len(plain)} columns; expected at most {MAX_COLUMNS}. Take the original file."
+        )
     joined = [name.replace("\0", ",") for name in next(_records(path, _COMMA_IN_BRACKETS.sub("\0", header)))]
     names = joined if len(plain) != width and len(joined) == width else plain
     if len(names) != width:
         _check_widths(path, names, body)
     names = [name.strip() or f"column {position}" for position, name in enumerate(names, start=1)]
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
-        raise DatasetError(f"{path}: column name(s) {', '.join(repeated)} occur twice; columns found: {', '.join(names)}.")
+        raise DatasetError(f"{path}: column name(s) {_listed(repeated)} occur twice; columns found: {_listed(names)}.")
     return names, body
 
 
@@ -143,7 +150,7 @@ def _require_columns(path: Path, names: list[str], columns: Sequence[str]) -> No
         close = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
         hints.append(f"'{column}'" + (f" (closest: '{close[0]}')" if close else ""))
     raise DatasetError(
-        f"{path}: missing column {', '.join(hints)}; columns found: {', '.join(names)}. "
+        f"{path}: missing column {', '.join(hints)}; columns found: {_listed(names)}. "
         "Rename the column or take the original file."
     )
 
@@ -154,8 +161,14 @@ def _check_widths(path: Path, names: list[str], body: str) -> None:
         if len(fields) != len(names):
             raise DatasetError(
                 f"{path}: row {row} has {len(fields)} field(s): {','.join(fields)[:80]!r}; expected {len(names)} "
-                f"({', '.join(names)}). The file may be truncated; download it again."
+                f"({_listed(names)}). The file may be truncated; download it again."
             )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names of a header; a file that is no table may have a million of any length."""
+    rest = f" and {len(names) - SHOWN_COLUMNS} more" if len(names) > SHOWN_COLUMNS else ""
+    return ", ".join(name[:SHOWN_CHARACTERS] for name in names[:SHOWN_COLUMNS]) + rest
 
 
 def _records(path: Path, text: str) -> Iterator[list[str]]:
