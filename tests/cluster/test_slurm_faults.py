@@ -19,6 +19,7 @@ from slurm_runs import QUICK, assert_submitted_as_configured, option, rule_of, r
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SECONDS = 2400
+SHARDS = 4  # of the predictions, in the runs with a fault
 # Long enough to be hit; only a stop signal saves its state.
 LONG_TRAINING = {"detector": {"training": {"total_iters": 300, "checkpoint_every_iters": 100_000}}}
 RESUMED = re.compile(r"resuming (?:after|at step) (\d+) of (\d+)(?: iterations)?")
@@ -82,7 +83,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     def run(training: str) -> Path:
         if training not in made:
             made[training] = tmp_path_factory.mktemp(f"undisturbed_{training}")
-            write_overlay(made[training], {"prediction_shards": 8}, **(LONG_TRAINING if training == "long" else {}))
+            write_overlay(made[training], {"prediction_shards": SHARDS}, **(LONG_TRAINING if training == "long" else {}))
             run_locally(made[training], cores=1)
         return made[training]
 
@@ -171,4 +172,4 @@ def test_job_that_ran_out_of_memory_gets_more(trial, record_property):
     os.kill(run.cluster.processes_of(job.number, "predict-boxes-shard")[0], signal.SIGKILL)  # as when memory runs out
     run.finish("`predict_boxes_shard` killed as when memory runs out", record_property)
     asked = [words for words in run.cluster.submissions(run.directory) if rule_of(words) == run.rule]
-    assert sorted(int(option(words, "--mem")) for words in asked) == [24_000] * 8 + [48_000]
+    assert sorted(int(option(words, "--mem")) for words in asked) == [24_000] * SHARDS + [48_000]

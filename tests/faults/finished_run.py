@@ -18,7 +18,7 @@ from d2rnet.torch_files import load_torch
 RESUME_PAGE = REPOSITORY / "docs" / "how-to" / "resume.md"
 STARTED_MARGIN_SECONDS = 0.02  # a file's time comes from a coarser clock than Snakemake's
 UNEQUAL_BY_NATURE = {"run.json"}
-TIMED = {"metrics.jsonl", "config.yaml", "model_card.md", "data_card.md"}
+TIMED = ("metrics.jsonl", "config.yaml", "_card.md")  # ends of names
 TIME = re.compile(r'"?\b\w*seconds\w*"?: [-+.e\d]+|^\| finished \(UTC\) .*')
 
 
@@ -115,7 +115,7 @@ def _equal(first: Path, second: Path) -> bool:
         return True
     if first.suffix == ".pth":
         return _same(load_torch(first), load_torch(second))
-    if first.name in TIMED:
+    if first.name.endswith(TIMED):
         return _untimed(first) == _untimed(second)
     return False
 
