@@ -23,9 +23,10 @@ def test_streamed_list_is_the_list(tmp_path: Path, images: list[list[dict[str, A
 
 def write_shard(path: Path, unlabelled: Path, image_ids: list[int], shard: int, shards: int = 2, **changes: Any) -> Path:
     record = {
+        "command": "predict-boxes-shard",
         "settings": {"score_floor": 0.05, "loader_workers": shard},
         "inputs": {"unlabelled": {"sha256": sha256_file(unlabelled)}, "weights": {"sha256": "a"}},
-        "counts": {"shard": shard, "shards": shards},
+        "counts": {"shard": shard, "shards": shards, "boxes": len(image_ids)},
     }
     path.write_text(json.dumps([result(image_id) for image_id in image_ids]))
     path.with_suffix(".run.json").write_text(json.dumps(record | changes))
@@ -57,7 +58,7 @@ def test_joined_by_image_with_a_run_record(splits: dict[str, Path], tmp_path: Pa
         ({"image_ids": [2], "shard": 2, "shards": 3}, "got shards 1 of 2, 2 of 3"),
         (
             {"image_ids": [], "shard": 2, "settings": {"score_floor": 0.1}},
-            "b.json: predicted with other settings than .*a.json",
+            "b.json: made with other settings than .*a.json",
         ),
         ({"image_ids": [], "shard": 2, "counts": {}}, "b.run.json: not a run record of predict-boxes-shard"),
     ],
@@ -96,7 +97,9 @@ def test_shards_of_other_images_or_of_another_detector(splits: dict[str, Path], 
     record = json.loads((tmp_path / "2.run.json").read_text())
     record["inputs"][key]["sha256"] = "b"
     (tmp_path / "2.run.json").write_text(json.dumps(record))
-    with pytest.raises(DatasetError, match=r"2\.json: predicted (on another version of|with another detector)"):
+    with pytest.raises(
+        DatasetError, match=r"2\.json: made (from another version of the file 'unlabelled'|with other weights than)"
+    ):
         gather(splits, shards)
 
 

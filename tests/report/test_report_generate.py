@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
+from d2rnet.io import sha256_file
 from d2rnet.report.generate import gather_reports, generate_reports, ground_sentences, shard_bounds
 from d2rnet.report.model import ReportModel
 from d2rnet.report.model_files import save_model
@@ -171,8 +172,16 @@ def test_the_only_sentence_needs_no_contrast() -> None:
     assert ground_sentences(["a", "."], attention, least_share=0.1, least_contrast=2.0)[0]["boxes"] == [0]
 
 
-def write_shard(path: Path, ids: list[str]) -> Path:
+def write_shard(path: Path, cohort: Path, ids: list[str], shard: int) -> Path:
     path.write_text("".join(json.dumps({"id": name}) + "\n" for name in ids))
+    inputs = {key: {"sha256": "0"} for key in ("model.safetensors", "vocabulary.json", "config.yaml")}
+    record = {
+        "command": "generate-reports-shard",
+        "settings": {"beam_size": 3, "workers": shard},
+        "inputs": {**inputs, "annotation": {"sha256": sha256_file(cohort / "annotation.json")}},
+        "counts": {"shard": shard, "shards": 2, "reports": len(ids)},
+    }
+    path.with_suffix(".run.json").write_text(json.dumps(record))
     return path
 
 
@@ -187,10 +196,50 @@ def write_shard(path: Path, ids: list[str]) -> Path:
     ],
 )
 def test_gathering_refuses(cohort: Path, tmp_path: Path, first: list[str], second: list[str], message: str) -> None:
-    shards = [write_shard(tmp_path / "1.jsonl", first), write_shard(tmp_path / "2.jsonl", second)]
+    shards = [write_shard(tmp_path / f"{shard}.jsonl", cohort, ids, shard) for shard, ids in ((1, first), (2, second))]
     with pytest.raises(DatasetError, match=message):
         gather_reports(annotation=cohort / "annotation.json", shards=shards, output=tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("line", ["{}", '{"id": [1]}', '{"id": 3}'])
+def test_a_line_without_an_id_is_named(cohort: Path, tmp_path: Path, line: str) -> None:
+    shards = [write_shard(tmp_path / f"{shard}.jsonl", cohort, [], shard) for shard in (1, 2)]
+    shards[1].write_text(line + "\n")
+    with pytest.raises(DatasetError, match=r"2\.jsonl: record 1: got id .*; expected a text"):
+        gather_reports(annotation=cohort / "annotation.json", shards=shards, output=tmp_path / "out.jsonl")
+
+
+def test_shards_of_two_models_or_cut_ones_are_not_joined(cohort: Path, tmp_path: Path) -> None:
+    first = write_shard(tmp_path / "1.jsonl", cohort, ["test0", "test1", "test2"], 1)
+    second = write_shard(tmp_path / "2.jsonl", cohort, ["test3", "test4"], 2)
+    record = second.with_suffix(".run.json")
+    whole = record.read_text()
+    for old, new, complaint in (
+        ('"model.safetensors": {"sha256": "0"}', '"model.safetensors": {"sha256": "1"}', "made with other model.safetensors"),
+        ('"beam_size": 3', '"beam_size": 4', "made with other settings"),
+        ('"reports": 2', '"reports": 3', "holds 2 reports, its run record says 3"),
+    ):
+        assert old in whole
+        record.write_text(whole.replace(old, new))
+        with pytest.raises(DatasetError, match=rf"2\.jsonl: {complaint}"):
+            gather_reports(annotation=cohort / "annotation.json", shards=[first, second], output=tmp_path / "out.jsonl")
+
+
+def test_a_killed_shard_leaves_no_record_of_the_run_before(
+    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a shard and its record a kill would leave the new shard beside the old record."""
+    record = tmp_path / "out.run.json"
+    record.write_text("{}")
+
+    def killed(*_: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("d2rnet.report.generate.write_jsonl", killed)
+    with pytest.raises(KeyboardInterrupt):
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+    assert not record.exists()
 
 
 def test_foreign_vocabulary_is_refused(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:

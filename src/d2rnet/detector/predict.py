@@ -28,12 +28,13 @@ from d2rnet.detector.config import CONFIG_NAME, TEACHER_NAME, read_cfg
 from d2rnet.detector.data import Record, load_records, read_image
 from d2rnet.detector.dataset_mapper import as_is
 from d2rnet.detector.engine import AMP_TYPES
-from d2rnet.detector.results import Result, record_path, result_lines, write_results
+from d2rnet.detector.results import Result, result_lines, write_results
 from d2rnet.device import resolve_device
 from d2rnet.errors import ConfigError
 from d2rnet.progress import track
 from d2rnet.provenance import write_run_record
 from d2rnet.settings import Settings
+from d2rnet.shards import record_path, remove_record
 
 log = logging.getLogger(__name__)
 PADDING_STRIDE = 32
@@ -78,6 +79,7 @@ def predict_boxes(
             boxes += len(results)
             yield result_lines(results)
 
+    remove_record(output)
     write_results(output, lines())
     write_run_record(
         record_path(output),

@@ -16,18 +16,14 @@ from d2rnet.collection import collection_paused
 from d2rnet.data.coco import load_coco
 from d2rnet.data.coco_results import iterate_results
 from d2rnet.errors import DatasetError
-from d2rnet.io import atomic_path, read_json, sha256_file
+from d2rnet.io import atomic_path, sha256_file
 from d2rnet.provenance import write_run_record
+from d2rnet.shards import check_count, read_records
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any]
 _REMEDY = "Give every shard of one run of predict-boxes-shard, each once, or predict them again."
 _encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encoder for each record: half as fast
-
-
-def record_path(shard: Path) -> Path:
-    """Path of the run record of a shard."""
-    return shard.with_suffix(".run.json")
 
 
 def result_lines(results: Iterable[Result]) -> str:
@@ -60,13 +56,19 @@ def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
         output: COCO results json to write, sorted by image; ``run.json`` is written beside it.
 
     Raises:
-        DatasetError: a shard is missing, there twice, or of another run, image list or detector; an image is not in
+        DatasetError: a shard is missing, there twice, cut, or of another run, image list or detector; an image is not in
             ``unlabelled``, or in two shards; a number is not finite.
     """
-    records = [_read_record(path) for path in shards]
-    _check_shards(shards, records, sha256_file(unlabelled), unlabelled)
+    records = read_records(
+        shards,
+        command="predict-boxes-shard",
+        files={"unlabelled": sha256_file(unlabelled)},
+        alike=("weights",),
+        harmless=("loader_workers",),
+        counted="boxes",
+    )
     known = {image["id"] for image in load_coco(unlabelled)["images"]}
-    lines, boxes = _lines_by_image(shards, known, unlabelled)
+    lines, boxes = _lines_by_image(shards, records, known, unlabelled)
     write_results(output, (lines[image_id] for image_id in sorted(lines)))
     counts = {"images": len(known), "images_with_boxes": len(lines), "boxes": boxes, "shards": len(shards)}
     inputs: dict[str, str | Path] = {"unlabelled": unlabelled}
@@ -82,12 +84,15 @@ def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
     log.info("%d boxes on %d of %d images from %d shard(s)", boxes, len(lines), len(known), len(shards))
 
 
-def _lines_by_image(shards: Sequence[Path], known: set[int], unlabelled: Path) -> tuple[dict[int, str], int]:
+def _lines_by_image(
+    shards: Sequence[Path], records: Sequence[Mapping[str, Any]], known: set[int], unlabelled: Path
+) -> tuple[dict[int, str], int]:
     """Return the results of each image, as :func:`result_lines` lays them out, and the number of all."""
     owner: dict[int, Path] = {}
     lines: dict[int, str] = {}
     boxes = 0
-    for path in shards:
+    for path, record in zip(shards, records, strict=True):
+        before = boxes
         for image_id, group in groupby(iterate_results(path), key=lambda result: result.get("image_id")):
             if type(image_id) is not int or image_id not in known:
                 raise DatasetError(f"{path}: image {image_id!r} is not in {unlabelled}. {_REMEDY}")
@@ -100,41 +105,5 @@ def _lines_by_image(shards: Sequence[Path], known: set[int], unlabelled: Path) -
                 raise DatasetError(f"{path}: image {image_id} has a number that is not finite. {_REMEDY}") from error
             lines[image_id] = f"{lines[image_id]},\n{text}" if image_id in lines else text
             boxes += len(results)
+        check_count(path, record, "boxes", boxes - before)
     return lines, boxes
-
-
-def _read_record(shard: Path) -> dict[str, Any]:
-    """Read the run record of a shard and check that it has what joining needs."""
-    path = record_path(shard)
-    if not path.is_file():
-        raise DatasetError(f"{shard}: its run record {path.name} is not beside it. {_REMEDY}")
-    record = read_json(path)
-    try:
-        for section, key in (("counts", "shard"), ("counts", "shards"), ("inputs", "unlabelled"), ("inputs", "weights")):
-            record[section][key]
-        record["settings"]
-    except (KeyError, TypeError) as error:
-        raise DatasetError(f"{path}: not a run record of predict-boxes-shard (lacks {error}). {_REMEDY}") from error
-    return record
-
-
-def _check_shards(paths: Sequence[Path], records: Sequence[dict[str, Any]], images_hash: str, unlabelled: Path) -> None:
-    """Prove from their run records that the shards are all of one run, each once."""
-    if not records:
-        raise DatasetError(f"predict-boxes: no shard was given. {_REMEDY}")
-    total = records[0]["counts"]["shards"]
-    found = sorted(record["counts"]["shard"] for record in records)
-    if found != list(range(1, total + 1)) or any(record["counts"]["shards"] != total for record in records):
-        given = ", ".join(f"{record['counts']['shard']} of {record['counts']['shards']}" for record in records)
-        raise DatasetError(f"predict-boxes: got shards {given}; expected 1 to {total} of {total}. {_REMEDY}")
-    for path, record in zip(paths, records, strict=True):
-        if record["inputs"]["unlabelled"]["sha256"] != images_hash:
-            raise DatasetError(f"{path}: predicted on another version of {unlabelled}. {_REMEDY}")
-        if record["inputs"]["weights"]["sha256"] != records[0]["inputs"]["weights"]["sha256"]:
-            raise DatasetError(f"{path}: predicted with another detector than {paths[0]}. {_REMEDY}")
-        if _that_matter(record["settings"]) != _that_matter(records[0]["settings"]):
-            raise DatasetError(f"{path}: predicted with other settings than {paths[0]}. {_REMEDY}")
-
-
-def _that_matter(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != "loader_workers"}

@@ -18,7 +18,7 @@ from torch import Tensor
 from d2rnet.data.annotation_file import load_annotation
 from d2rnet.device import resolve_device
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.io import read_jsonl, write_jsonl
+from d2rnet.io import read_jsonl, sha256_file, write_jsonl
 from d2rnet.progress import track
 from d2rnet.provenance import write_run_record
 from d2rnet.report.dataset import Batch, Entry, ReportDataset, crop_arguments, image_sources
@@ -30,6 +30,7 @@ from d2rnet.report.sampling import SamplingOptions, entry_draws, sample_reports
 from d2rnet.report.text import SENTENCE_END, clean_report, split_sentences
 from d2rnet.report.training_task import make_loader
 from d2rnet.report.vocabulary import BOS_ID, EOS_ID, PAD_ID
+from d2rnet.shards import check_count, read_records, record_path, remove_record
 
 log = logging.getLogger(__name__)
 LOG_PROB_DIGITS = 5
@@ -74,9 +75,10 @@ def generate_reports(
     mine = entries[start:end]
     ends: Counter[str] = Counter()
     records = write_reports(loaded, mine, image_root, settings, torch_device, ends)
+    remove_record(output)
     count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings['split']} reports", unit="report"))
     write_run_record(
-        output.with_suffix(".run.json"),
+        record_path(output),
         command="generate-reports-shard",
         settings=settings,
         inputs={"annotation": annotation, **{name: model / name for name in (WEIGHTS, VOCABULARY, CONFIG)}},
@@ -220,18 +222,32 @@ def gather_reports(*, annotation: Path, shards: list[Path], output: Path) -> Non
 
     Args:
         annotation: the file that the reports were written for.
-        shards: JSON lines file of every shard.
+        shards: JSON lines file of every shard, its run record beside it.
         output: JSON lines file to write; ``run.json`` is written beside it.
 
     Raises:
-        DatasetError: an entry of the split is missing, is there twice, or is not in one split of annotation.json.
+        DatasetError: a shard is missing, there twice, cut, or of another run, model or annotation.json; an entry of the split
+            is missing, is there twice, or is not in one split of annotation.json.
     """
+    runs = read_records(
+        shards,
+        command="generate-reports-shard",
+        files={"annotation": sha256_file(annotation)},
+        alike=(WEIGHTS, VOCABULARY, CONFIG),
+        harmless=("workers",),
+        counted="reports",
+    )
     records: dict[str, dict[str, Any]] = {}
-    for path in shards:
-        for record in read_jsonl(path):
-            if record["id"] in records:
-                raise DatasetError(f"{path}: entry {record['id']} is in the shards twice. Generate the shards again.")
-            records[record["id"]] = record
+    for path, run in zip(shards, runs, strict=True):
+        before = len(records)
+        for number, record in enumerate(read_jsonl(path), start=1):
+            name = record.get("id")
+            if not isinstance(name, str):
+                raise DatasetError(f"{path}: record {number}: got id {name!r}; expected a text. Generate the shards again.")
+            if name in records:
+                raise DatasetError(f"{path}: entry {name} is in the shards twice. Generate the shards again.")
+            records[name] = record
+        check_count(path, run, "reports", len(records) - before)
     split, order = _split_of(records, annotation)
     missing = [name for name in order if name not in records]
     if missing:
@@ -243,7 +259,7 @@ def gather_reports(*, annotation: Path, shards: list[Path], output: Path) -> Non
     write_run_record(
         output.with_name("run.json"),
         command="generate-reports",
-        settings={},
+        settings=runs[0]["settings"],
         inputs={"annotation": annotation, **{f"shard_{number}": path for number, path in enumerate(shards, start=1)}},
         counts={"split": split, "reports": len(order), "shards": len(shards)},
     )
