@@ -20,7 +20,7 @@ from d2rnet.commands import COMMANDS
 from d2rnet.settings import default_settings, merge, section_schema, validate
 
 RELEASED_CODE = {"run_csv2coco.py", "run_unlabel2coco.py", "main.py", "train_net.py"}  # named beside our counterparts
-OTHER_PROGRAMS = {"echo", "mkdir", "python3", "tensorboard", "wget", "sha256sum"}
+OTHER_PROGRAMS = {"cp", "echo", "mkdir", "python3", "tensorboard", "wget", "sha256sum"}
 OWN_FOLDERS = ("src", "workflow", "envs", "profiles", "docs", "benchmarks", "tests")
 
 
