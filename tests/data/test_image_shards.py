@@ -1,8 +1,9 @@
 """Shards of a conversion: whole, apart from each other, joined only if they belong together."""
 
-import json
+import os
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ from d2rnet.data.image_conversion import ConversionJob
 from d2rnet.data.image_lists import unlabelled_file_name, write_image_list
 from d2rnet.data.image_shards import convert_images_shard, join_shards
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.io import read_json, read_jsonl
+from d2rnet.io import read_json, read_jsonl, write_jsonl
 
 CONVERSION = {"max_side_px": 20, "max_bad_fraction": 0.2}
 
@@ -104,17 +105,72 @@ def test_unreadable_images_are_limited_over_the_whole_list(jobs: dict[str, str],
 
 def test_shards_that_do_not_belong_together_are_refused(jobs: dict[str, str], tmp_path: Path) -> None:
     records = convert_shards(jobs, tmp_path / "out", CONVERSION, shards=2)
-    lost = r"5 of 10 images are in none of 1 shard\(s\), the first .*5\.png, and 0 in the shards are not in the tables"
-    with pytest.raises(DatasetError, match=lost):
+    with pytest.raises(DatasetError, match="got shards 1 of 2; expected 1 to 2 of 2"):
         join(records[:1], jobs, tmp_path)
+    more = {**jobs, "11.png": "images/11.png"}
+    lost = r"1 of 11 images are in none of 2 shard\(s\), the first 11\.png, and 0 in the shards are not in the tables"
+    with pytest.raises(DatasetError, match=lost):
+        join(records, more, tmp_path)
     fewer = dict(list(jobs.items())[1:])
     with pytest.raises(DatasetError, match=r"0 of 9 images are in none of 2 .*, and 1 in the shards are not in the tables"):
         join(records, fewer, tmp_path)
-    with pytest.raises(FileNotFoundError, match=re.escape("3-of-3.jsonl: no such file")):
+    with pytest.raises(DatasetError, match=re.escape("3-of-3.jsonl: its run record 3-of-3.run.json is not beside it")):
         join([*records, tmp_path / "3-of-3.jsonl"], jobs, tmp_path)
-    records[0].write_text(json.dumps({"source": "a.png"}) + "\n")
-    with pytest.raises(DatasetError, match=r"1-of-2\.jsonl: a line lacks 'file_name'"):
+    small = convert_shards(jobs, tmp_path / "small", {**CONVERSION, "max_side_px": 10}, shards=2)
+    with pytest.raises(DatasetError, match=r"2-of-2\.jsonl: made with other settings than"):
+        join([records[0], small[1]], jobs, tmp_path)
+    lines = records[0].read_text().splitlines(keepends=True)
+    records[0].write_text("".join(lines[:-1]))
+    with pytest.raises(DatasetError, match=r"1-of-2\.jsonl: holds 4 images, its run record says 5"):
         join(records, jobs, tmp_path)
+    records[0].write_text("".join(lines))
+    records[1].write_text("".join(lines))
+    with pytest.raises(DatasetError, match=r"2-of-2\.jsonl: holds 0 images, its run record says 5"):
+        join(records, jobs, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"source": 3}, {"source": "a\0b"}, {"file_name": ["a.png"]}, {"file_name": "../a.png"}, {"file_name": "x" * 300},
+        {"height": "20"}, {"height": None}, {"width": -3}, {"source_width": 1e300}, {"height": True}, {"reason": 3},
+        {"reason": "damaged"}, {"height": 0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_line_that_is_no_record_of_an_image_is_refused(jobs: dict[str, str], tmp_path: Path, change: dict[str, Any]) -> None:
+    (record,) = convert_shards(jobs, tmp_path / "out", CONVERSION, shards=1)
+    first, *others = read_jsonl(record)
+    write_jsonl(record, [first | change, *others])
+    with pytest.raises(DatasetError, match=r"1-of-1\.jsonl: (a line has source|image '.*0\.png': got sizes)"):
+        join([record], jobs, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "file_name", ["../../stranger.png", "/stranger.png", "images/../../x.png", 3, None, "a\0b.png", "x" * 300 + ".png"]
+)
+def test_no_png_is_written_outside_the_folder(tmp_path: Path, file_name: Any) -> None:
+    assert cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20), np.uint8))
+    write_jsonl(tmp_path / "images.jsonl", [{"source": str(tmp_path / "a.png"), "file_name": file_name}])
+    with pytest.raises(DatasetError, match=r"images\.jsonl: a line has source .* expected two paths, the second below"):
+        convert_images_shard(
+            images=tmp_path / "images.jsonl", folder=tmp_path / "deep" / "out", shard=1, shards=1, workers=1,
+            output=tmp_path / "1-of-1.jsonl", settings=CONVERSION,
+        )  # fmt: skip
+    assert {path.name for path in tmp_path.rglob("*.png")} == {"a.png"}
+
+
+@pytest.mark.parametrize("source", ["x" * 5_000, "loop", "pipe"])
+def test_a_source_that_is_no_file_is_set_aside(tmp_path: Path, source: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    conversion = {**CONVERSION, "max_bad_fraction": 1.0}
+    (record,) = convert_shards({str(tmp_path / source): "images/a.png"}, tmp_path / "out", conversion, shards=1)
+    assert [line["reason"].split(";")[0].split("got ")[1] for line in read_jsonl(record)] == [
+        {"l": "a link that leads to itself", "p": "a pipe, socket or device"}.get(
+            source[0], "a name longer than a file system takes"
+        )
+    ]
 
 
 @pytest.mark.parametrize("shard", [0, 3])

@@ -21,7 +21,7 @@ import numpy as np
 from d2rnet.data.dicom import read_radiograph
 from d2rnet.data.parallel import map_in_processes
 from d2rnet.errors import DatasetError
-from d2rnet.io import atomic_path
+from d2rnet.io import atomic_path, check_regular_file
 from d2rnet.progress import track
 from d2rnet.workdir import hold_lock
 
@@ -148,6 +148,7 @@ def _convert(task: tuple[ConversionJob, _Done | None], max_side_px: int) -> tupl
     """Convert one image unless its PNG is up to date; return its manifest line, or the reason why it is unreadable."""
     job, known = task
     try:
+        check_regular_file(job.source)
         status = job.source.stat()
         identity = (str(job.source), status.st_size, status.st_mtime_ns)
         is_same = known is not None and identity == (known.source, known.size, known.mtime_ns)

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.data.image_conversion import ConversionJob, ConversionResult, check_bad, convert_images
+from d2rnet.data.names import is_path_below
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.io import read_jsonl, write_jsonl
 from d2rnet.provenance import write_run_record
 from d2rnet.settings import Settings
+from d2rnet.shards import check_count, read_records, record_path, remove_record
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +42,15 @@ def convert_images_shard(
 
     Raises:
         ConfigError: no such shard.
-        DatasetError: the list is damaged, or this shard alone has more unreadable images than the whole list may have.
+        DatasetError: the list is damaged or names a PNG outside ``folder``, or this shard alone has more unreadable images
+            than the whole list may have.
     """
     if not 1 <= shard <= shards:
         raise ConfigError(f"--shard {shard} --shards {shards}: expected a shard from 1 to {shards}.")
     listed = list(read_jsonl(images))
     first, last = (len(listed) * place // shards for place in (shard - 1, shard))
     log.info("shard %d of %d: %d of %d images", shard, shards, last - first, len(listed))
-    try:
-        jobs = [ConversionJob(Path(record["source"]), folder / record["file_name"]) for record in listed]
-    except KeyError as error:
-        raise DatasetError(f"{images}: a line lacks {error}; expected a list of verify-inputs. Run that again.") from error
+    jobs = [ConversionJob(*_files_of(record, folder, images)) for record in listed]
     results = convert_images(
         jobs[first:last],
         max_side_px=settings["max_side_px"],
@@ -59,15 +59,31 @@ def convert_images_shard(
         manifest=output.with_suffix(".manifest.jsonl"),
         total=len(jobs),
     )
+    remove_record(output)
     write_jsonl(output, (_record(result, folder) for result in results))
     counts = {"images": len(results), "unreadable": sum(result.reason is not None for result in results)}
     write_run_record(
-        output.with_suffix(".run.json"),
+        record_path(output),
         command="convert-images-shard",
         settings=settings,
         inputs={"images": images},
         counts={**counts, "listed": len(jobs), "shard": shard, "shards": shards},
     )
+
+
+def _files_of(record: dict[str, Any], folder: Path, file: Path) -> tuple[Path, Path]:
+    """Return radiograph and PNG that a line of a list or of a shard names.
+
+    Raises:
+        DatasetError: one of them is missing or no path, or the PNG would lie outside ``folder``.
+    """
+    source, file_name = record.get("source"), record.get("file_name")
+    if not isinstance(source, str) or not source or "\0" in source or not is_path_below(file_name):
+        raise DatasetError(
+            f"{file}: a line has source {source!a:.200} and file_name {file_name!a:.200}; expected two paths, the second "
+            "below its folder and without '..'. Make the file again."
+        )
+    return Path(source), folder / str(file_name)
 
 
 def _record(result: ConversionResult, folder: Path) -> dict[str, Any]:
@@ -87,19 +103,18 @@ def join_shards(
         max_bad_fraction: share of unreadable images, 0 to 1, above which this stops.
 
     Raises:
-        DatasetError: the shards are not of just these images, or too many images are unreadable.
-        FileNotFoundError: a record is missing.
+        DatasetError: the shards are not all of one run, each once, and of just these images, or too many images are
+            unreadable.
     """
+    runs = read_records(
+        shards, command="convert-images-shard", files={}, alike=("images",), harmless=("max_bad_fraction",), counted="images"
+    )
     records: dict[tuple[Path, Path], dict[str, Any]] = {}
-    for path in shards:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; expected the record of a shard. {_REMEDY}")
+    for path, run in zip(shards, runs, strict=True):
+        before = len(records)
         for record in read_jsonl(path):
-            try:
-                key = (Path(record["source"]), folder / record["file_name"])
-                records[key] = {name: record[name] for name in (*SIZES, "reason")}
-            except KeyError as error:
-                raise DatasetError(f"{path}: a line lacks {error}; expected the record of a shard. {_REMEDY}") from error
+            records[_files_of(record, folder, path)] = _sizes_of(record, path)
+        check_count(path, run, "images", len(records) - before)  # fewer, too, if an image is in two shards
     lost = [job for job in jobs if (job.source, job.target) not in records]
     if lost or len(records) != len(jobs):
         shown = f", the first {lost[0].source}" if lost else ""
@@ -113,3 +128,20 @@ def join_shards(
     for result in unreadable:
         log.warning("%s: unreadable, left out: %s", result.job.source, result.reason)
     return results
+
+
+def _sizes_of(record: dict[str, Any], shard: Path) -> dict[str, Any]:
+    """Return SIZES and reason of a line of a shard.
+
+    Raises:
+        DatasetError: they are not whole numbers, all above 0 for an image with a PNG and all 0 for one with a reason.
+    """
+    sizes, reason = {name: record.get(name) for name in SIZES}, record.get("reason")
+    is_png = reason is None and all(type(size) is int and size > 0 for size in sizes.values())
+    is_unreadable = isinstance(reason, str) and all(type(size) is int and size == 0 for size in sizes.values())
+    if not is_png and not is_unreadable:
+        raise DatasetError(
+            f"{shard}: image {record['source']!a:.200}: got sizes {list(sizes.values())!r:.200}, reason {reason!r:.200}; "
+            f"expected numbers of pixels and no reason, or 0 and a reason. {_REMEDY}"
+        )
+    return sizes | {"reason": reason}

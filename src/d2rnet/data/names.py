@@ -6,6 +6,7 @@ root that the configuration names, so that one that leaves it could show a stran
 
 from pathlib import PurePosixPath
 
+MAX_PATH_BYTES, MAX_PART_BYTES = 2_000, 255  # Linux takes 4,096 with the root, and 255 a part
 MAX_NAME_BYTES = 200  # a file system takes 255; suffix and temporary prefix come on top
 
 
@@ -26,8 +27,9 @@ def is_safe_id(source_id: str) -> bool:
 
 
 def is_path_below(name: object) -> bool:
-    """Say whether a value is a relative path that stays below its root: text, no "..", no control character."""
+    """Say whether a value is a relative path that stays below its root: text, no "..", no control character, not too long."""
     if not isinstance(name, str) or not name or not name.isprintable():
         return False
     path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and path.name != ""
+    is_short = len(name.encode()) <= MAX_PATH_BYTES and all(len(part.encode()) <= MAX_PART_BYTES for part in path.parts)
+    return is_short and not path.is_absolute() and ".." not in path.parts and path.name != ""
