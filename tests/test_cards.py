@@ -2,7 +2,8 @@
 
 import pytest
 
-from d2rnet.cards import TO_FILL, write_card
+from d2rnet.cards import TERMS, TO_FILL, write_card
+from d2rnet.data.sources import LABELLED_SOURCES, REPORT_SOURCES
 from d2rnet.errors import DatasetError
 from d2rnet.provenance import write_run_record
 from d2rnet.settings import default_settings
@@ -56,6 +57,10 @@ def test_text_cannot_break_the_table(tmp_path):
         tmp_path / "run.json", command="convert-labelled", settings=default_settings("data"), counts={"source": "a|b"}
     )
     assert "| source | a\\|b |" in write_card(tmp_path).read_text(encoding="utf-8")
+
+
+def test_terms_are_those_of_sources_that_exist():
+    assert TERMS.keys() <= {*LABELLED_SOURCES, *REPORT_SOURCES}
 
 
 def test_damaged_run_record_is_named(tmp_path):
