@@ -101,6 +101,13 @@ def test_changed_boxes_are_cut_out_again(root: Path) -> None:
     assert np.array_equal(found, cv2.imread(str(root / "a.png"), cv2.IMREAD_UNCHANGED)[21:26, 11:41])
 
 
+def test_crops_of_a_lost_file_are_cut_out_again(root: Path) -> None:
+    before = CropCache(root / "cache", sources(root), size_px=32, workers=0)[0][1].copy()
+    next((root / "cache").rglob("crops.u8")).unlink()
+    assert before.max() > 0
+    assert np.array_equal(CropCache(root / "cache", sources(root), size_px=32, workers=0)[0][1], before)
+
+
 def test_image_without_boxes_is_never_read(root: Path) -> None:
     (root / "b.png").unlink()
     assert list(CropCache(root / "cache", sources(root), size_px=32, workers=0)[1]) == []

@@ -162,6 +162,20 @@ def test_a_killed_filling_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -
     assert cache[0].max() == 255
 
 
+@pytest.mark.parametrize("damage", ["deleted", "cut"])
+def test_rows_of_a_lost_file_are_not_done(root: Path, damage: str) -> None:
+    """The large file of the two, deleted to make room, came back as zeros: black images, and all of them done."""
+    sources = [(root / "wide.png", (50, 100))]
+    before = ImageCache(root / "cache", sources, size_px=32, workers=0)[0].copy()
+    (pixels,) = (root / "cache").rglob("pixels.u8")
+    if damage == "deleted":
+        pixels.unlink()
+    else:
+        pixels.write_bytes(pixels.read_bytes()[:100])
+    after = ImageCache(root / "cache", sources, size_px=32, workers=0)[0]
+    assert before.max() == 255 and np.array_equal(after, before)
+
+
 def test_full_disk_is_an_error_before_anything_is_decoded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

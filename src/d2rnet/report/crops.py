@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from d2rnet.data.dicom import read_radiograph
 from d2rnet.io import fingerprint
-from d2rnet.report.image_cache import Source, check_size, file_state, fill, open_map
+from d2rnet.report.image_cache import Source, check_size, file_state, fill, open_maps
 from d2rnet.workdir import hold_lock
 
 CLAHE_CLIP, CLAHE_TILES = 2.0, 8
@@ -140,8 +140,7 @@ class CropCache:
         self._pixels: NDArray[np.uint8] | None = None
         with hold_lock(place / ".lock", what=place, doing="cutting these crops", wait=True):
             # A map cannot be empty; a last byte that nobody reads makes room for no box at all.
-            pixels = open_map(self._path, (int(self._first_byte[-1]) + 1,))
-            done = open_map(place / "done.u8", (len(sources),))
+            pixels, done = open_maps(self._path, (int(self._first_byte[-1]) + 1,), rows=len(sources))
             done[[row for row, size in enumerate(sizes) if not len(size)]] = 1
 
             def keep(row: int, crops: Any) -> None:

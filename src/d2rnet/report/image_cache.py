@@ -105,6 +105,7 @@ def check_size(path: Path, got_hw: tuple[int, int], expected_hw: tuple[int, int]
         )
 
 
+Map = np.memmap[Any, np.dtype[np.uint8]]
 Source = tuple[Path, tuple[int, int]]  # file, (height, width) from annotation.json
 
 
@@ -127,8 +128,7 @@ class ImageCache:
         place = folder / fingerprint(identity)
         place.mkdir(parents=True, exist_ok=True)
         with hold_lock(place / ".lock", what=place, doing="decoding these images", wait=True):
-            pixels = open_map(place / "pixels.u8", (len(sources), size_px, size_px))
-            done = open_map(place / "done.u8", (len(sources),))
+            pixels, done = open_maps(place / "pixels.u8", (len(sources), size_px, size_px), rows=len(sources))
             fill(
                 done,
                 sources,
@@ -175,13 +175,35 @@ def file_state(path: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-def open_map(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
+def open_maps(path: Path, shape: tuple[int, ...], *, rows: int) -> tuple[Map, Map]:
+    """Open a cache for writing.
+
+    Args:
+        path: file of what is kept; ``done.u8`` beside it says which rows are.
+        shape: of what is kept.
+        rows: number of rows.
+
+    Returns:
+        What is kept, and (rows,) 1 where a row is. No row is done where the file is new or of another size, whatever
+        ``done.u8`` says: somebody may have deleted the larger of the two, and zeros are a black image.
+    """
+    done = path.with_name("done.u8")
+    if not _has_size(path, shape):
+        done.unlink(missing_ok=True)
+    return _open_map(path, shape), _open_map(done, (rows,))
+
+
+def _has_size(path: Path, shape: tuple[int, ...]) -> bool:
+    return path.is_file() and path.stat().st_size == int(np.prod(shape))
+
+
+def _open_map(path: Path, shape: tuple[int, ...]) -> Map:
     """Open a memory map for writing, made of zeros if it is new or of another size.
 
     Its space is taken at once: on a disk that fills up later, a write into a map kills the process without a word.
     """
     size = int(np.prod(shape))
-    if not path.is_file() or path.stat().st_size != size:
+    if not _has_size(path, shape):
         with path.open("wb") as stream:
             try:
                 os.posix_fallocate(stream.fileno(), 0, size)
