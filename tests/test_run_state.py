@@ -150,3 +150,58 @@ def test_a_folder_without_a_run_is_refused_by_name(tmp_path, capsys):
     with pytest.raises(D2RNetError, match=r"no folder \.snakemake here or above"):
         read_run_state(tmp_path)
     assert main(["doctor", "--run", str(tmp_path)]) == 2 and ".snakemake" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"endtime": None}, {"endtime": "x"}, {"starttime": [1]}, {"rule": ...}, {"shellcmd": [1]}, {"rule": [1]}, {"rule": None}],
+    ids=str,
+)
+def test_records_of_another_type_do_not_end_the_report(folder, change):
+    record(folder, "good", "train_detector")
+    record(folder, "odd", "predict_boxes_shard")
+    path = folder / ".snakemake" / "metadata" / coded("odd")
+    content = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+    assert any("complete   train_detector" in line for line in report_lines(read_run_state(folder)))
+
+
+def test_odd_files_beside_the_records_do_not_end_the_report(folder):
+    (folder / ".snakemake" / "metadata" / "\u00e9").write_text("{}")
+    (folder / "work" / "manifest.jsonl").mkdir(parents=True)
+    record(folder, "good", "train_detector")
+    state = read_run_state(folder)
+    assert state.jobs_done() == {"train_detector": 1} and state.converted == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [("odd", "train_detector 1"), (None, "train detector 1"), (None, "train_detector one"), (None, "x")]
+)
+def test_a_log_that_is_none_is_passed_over(folder, caplog, name, row):
+    write_log(folder, "snakemake --cores all")
+    later = name or datetime.fromtimestamp(BEGUN + 60).strftime(LOG_TIME)
+    text = LOG.format(command="snakemake --cores 9").replace("train_detector             1", row)
+    (folder / ".snakemake" / "log" / f"{later}.1.snakemake.log").write_text(text)
+    invocation = read_run_state(folder).invocation
+    assert invocation is not None and invocation.command == "snakemake --cores all"
+    assert "not a log of Snakemake that can be read" in caplog.text
+
+
+def test_a_checkpoint_with_a_text_for_a_number_is_called_unreadable(folder):
+    torch = pytest.importorskip("torch")
+    work = folder / "work" / "train_detector" / "0123456789ab"
+    work.mkdir(parents=True)
+    (work / "fingerprint.json").write_text('{"settings": {"training": {"total_iters": 9}}}')
+    torch.save({"iterations_done": "many"}, work / "checkpoint.pth")
+    (found,) = read_run_state(folder).work_folders
+    assert found.progress.startswith("unreadable: ") and not found.is_finished
+
+
+def test_a_lock_of_another_machine_went_with_it(folder):
+    (folder / "work").mkdir()
+    holder = {"pid": 7, "host": "node-that-is-down", "command": "train-detector", "since_utc": "2026-01-01T00:00:00+00:00"}
+    (folder / "work" / "x.lock").touch()
+    (folder / "work" / "x.lock.holder.json").write_text(json.dumps(holder))
+    assert advice(read_run_state(folder))[0].endswith(
+        "or end it there; if that machine was switched off, its lock went with it"
+    )

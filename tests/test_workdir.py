@@ -1,5 +1,8 @@
 """Work folders resume their own state only, one process at a time."""
 
+import errno
+import fcntl
+import json
 import logging
 import os
 import socket
@@ -7,11 +10,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib import metadata
 
 import pytest
 
 from d2rnet.errors import D2RNetError
-from d2rnet.workdir import IDENTITY, LockHolder, hold_lock, open_work_dir, read_holder
+from d2rnet.workdir import IDENTITY, LockHolder, hold_lock, holder_file, open_work_dir, read_holder
 
 
 @pytest.fixture
@@ -148,3 +152,55 @@ def test_a_process_that_got_the_number_of_a_killed_one_is_not_taken_for_it(tmp_p
     stranger = LockHolder(os.getpid(), socket.gethostname(), "train-detector", "2026-01-01T00:00:00+00:00")
     assert stranger.has_ended(tmp_path / "lock")
     assert not replace(stranger, host="another").has_ended(tmp_path / "lock"), "nothing is known of other hosts"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, code):
+    """As on NFS without its lock service."""
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        pytest.raises(D2RNetError, match=r"lock: this file system has no locks .*Lustre: -o flock"),
+        hold_lock(tmp_path / "lock", what="folder", doing="training"),
+    ):
+        pass
+
+
+def test_a_full_disk_is_not_taken_for_missing_locks(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="No space left"), hold_lock(tmp_path / "lock", what="folder", doing="training"):
+        pass
+
+
+def test_the_lock_file_of_a_dead_machine_is_to_be_deleted_where_flock_is_missing(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    if tuple(map(int, metadata.version("filelock").split(".")[:2])) < (4, 0):
+        pytest.skip("this filelock does not make do without flock")
+    (tmp_path / "lock").write_text("123\nanother\n")
+    with (
+        pytest.warns(UserWarning, match="falling back to SoftFileLock"),
+        pytest.raises(D2RNetError, match=r"if its machine was switched off, delete .*lock, then run again"),
+        hold_lock(tmp_path / "lock", what="folder", doing="training"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "change", [{"pid": "1; rm -rf x"}, {"pid": "1\0"}, {"pid": True}, {"host": 3}, {"command": "a\x1b[2J"}, {"host": "a\nb"}]
+)
+def test_a_holder_that_cannot_be_shown_counts_as_none(tmp_path, change):
+    """The message tells people what to type."""
+    holder = {"pid": 1, "host": "h", "command": "train-detector", "since_utc": "2026-01-01T00:00:00+00:00"}
+    holder_file(tmp_path / "lock").write_text(json.dumps(holder))
+    assert read_holder(tmp_path / "lock") == LockHolder(**holder)
+    holder_file(tmp_path / "lock").write_text(json.dumps(holder | change))
+    assert read_holder(tmp_path / "lock") is None

@@ -128,7 +128,8 @@ def _advice(state: RunState) -> Iterator[str]:
         yield f"wait for {job.command} (process {job.pid}), which goes on without Snakemake, or end it: kill {job.pid}"
     held = [lock.holder for lock in state.locks if not lock.is_stale]
     for holder in sorted({holder for holder in held if holder.pid not in {job.pid for job in jobs}}, key=str):
-        yield f"wait for {holder}, or end it there"
+        gone = "; if that machine was switched off, its lock went with it" if holder.is_elsewhere() else ""
+        yield f"wait for {holder}, or end it there{gone}"
     if state.is_locked:
         yield f"snakemake --unlock --directory {state.folder}"
     if not (state.jobs_left() or state.incomplete or state.is_locked):

@@ -5,7 +5,6 @@ Changes nothing, so it may look at a run that goes on. :mod:`d2rnet.run_report` 
 """
 
 import base64
-import binascii
 import logging
 import re
 from collections import defaultdict
@@ -169,7 +168,7 @@ def read_run_state(folder: Path) -> RunState:
         invocation=_last_invocation(folder / LOGS),
         processes=_processes(folder),
         work_folders=[_work_folder(path.parent) for path in below if path.name == IDENTITY],
-        converted={path: _count_lines(path) for path in below if path.name.endswith("manifest.jsonl")},
+        converted={path: _count_lines(path) for path in below if path.name.endswith("manifest.jsonl") and path.is_file()},
         locks=[lock for path in below if path.name.endswith(".lock") for lock in _lock(path)],
         leftovers=[path for place in below if place.is_dir() for path in leftovers(place)],
     )
@@ -184,7 +183,7 @@ def named_files(folder: Path) -> Iterator[tuple[str, Path]]:
         code = "".join(part.removeprefix("@") for part in path.relative_to(folder).parts)
         try:
             yield base64.urlsafe_b64decode(code).decode("utf-8"), path
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, no ASCII or no UTF-8
             yield "", path
 
 
@@ -194,8 +193,9 @@ def _records(folder: Path) -> Iterator[Record]:
         try:
             content = read_json(path)
             if name and not content["incomplete"]:
-                yield Record(name, content["rule"], content["shellcmd"] or name, content["starttime"], content["endtime"])
-        except (D2RNetError, FileNotFoundError, KeyError, TypeError):
+                started, ended = float(content["starttime"]), float(content["endtime"])
+                yield Record(name, str(content["rule"]), str(content["shellcmd"] or name), started, ended)
+        except (D2RNetError, FileNotFoundError, KeyError, TypeError, ValueError):
             log.warning("%s: no readable record of a job; Snakemake will ignore it too", path)
 
 
@@ -208,12 +208,13 @@ def _last_invocation(folder: Path) -> Invocation | None:
             continue
         place = re.search(r"^  Run directory: (.*)$", text, flags=re.MULTILINE)
         rows = [line.split() for line in table[1].splitlines()]
-        return Invocation(
-            command=command[1],
-            folder=place[1] if place else "",
-            started=datetime.strptime(path.name.split(".")[0], LOG_TIME).timestamp(),  # Snakemake writes local time
-            planned={rule: int(count) for rule, count in rows if rule != "all"},
-        )
+        try:
+            started = datetime.strptime(path.name.split(".")[0], LOG_TIME).timestamp()  # Snakemake writes local time
+            planned = {rule: int(count) for rule, count in rows if rule != "all"}
+        except ValueError:
+            log.warning("%s: not a log of Snakemake that can be read; left out", path)
+            continue
+        return Invocation(command[1], place[1] if place else "", started, planned)
     return None
 
 
@@ -261,14 +262,14 @@ def _work_folder(folder: Path) -> WorkFolder:
     try:
         training = read_json(folder / IDENTITY)["settings"]["training"]
         if (folder / DETECTOR_CHECKPOINT).is_file():
-            done, total = _load(folder / DETECTOR_CHECKPOINT)["iterations_done"], training["total_iters"]
+            done, total = int(_load(folder / DETECTOR_CHECKPOINT)["iterations_done"]), int(training["total_iters"])
             return WorkFolder(folder, f"iteration {done} of {total}", done >= total)
         if (folder / REPORT_CHECKPOINT).is_file():
             step = _load(folder / REPORT_CHECKPOINT)["finished_steps"]
             epochs = [row["epoch"] for row in read_jsonl(folder / "metrics.jsonl") if row["step"] <= step]
-            done, total = max(epochs, default=0), training["epochs"]
+            done, total = max(epochs, default=0), int(training["epochs"])
             return WorkFolder(folder, f"epoch {done} of {total} (step {step})", done >= total)
-    except (D2RNetError, OSError, KeyError, TypeError) as error:
+    except (D2RNetError, OSError, KeyError, TypeError, ValueError) as error:
         return WorkFolder(folder, f"unreadable: {error}", is_finished=False)
     return WorkFolder(folder, "no checkpoint yet, begins anew", is_finished=False)
 

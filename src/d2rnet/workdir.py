@@ -6,6 +6,7 @@ its own folder and says so, it never resumes a stranger's state. A lock keeps a 
 by a killed Snakemake) from writing into the same folder; its holder says who it is in a file beside it.
 """
 
+import errno
 import json
 import logging
 import os
@@ -18,13 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from d2rnet.errors import D2RNetError
 from d2rnet.io import fingerprint, read_json, remove_leftovers, sha256_file, write_json
 
 log = logging.getLogger(__name__)
 IDENTITY = "fingerprint.json"
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,16 @@ class LockHolder:
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host} ({self.command}, since {self.since_utc})"
 
+    def is_elsewhere(self) -> bool:
+        """Whether it runs on another machine than this process."""
+        return self.host != socket.gethostname()
+
     def has_ended(self, lock_file: Path) -> bool:
         """Whether it is known to hold the lock no more: a process of its number does not have the file open.
 
         Nothing is known of another host's processes. Numbers are used again, so that there is a process is not enough.
         """
-        if self.host != socket.gethostname():
+        if self.is_elsewhere():
             return False
         if not Path("/proc/self/fd").is_dir():  # no Linux
             return not _exists(self.pid)
@@ -86,11 +92,14 @@ def holder_file(lock_file: Path) -> Path:
 
 
 def read_holder(lock_file: Path) -> LockHolder | None:
-    """Who last took a lock without giving it back; None if nobody did, or nobody said so."""
+    """Who last took a lock without giving it back; None if nobody did, or nobody said so in a way that can be shown."""
     try:
-        return LockHolder(**read_json(holder_file(lock_file)))
+        holder = LockHolder(**read_json(holder_file(lock_file)))
     except (D2RNetError, OSError, TypeError):
         return None
+    words = (holder.host, holder.command, holder.since_utc)
+    is_sound = type(holder.pid) is int and all(isinstance(word, str) and word.isprintable() for word in words)
+    return holder if is_sound else None  # a message may tell people to type the number and the host
 
 
 @contextmanager
@@ -104,7 +113,7 @@ def hold_lock(lock_file: Path, *, what: str | Path, doing: str, wait: bool = Fal
         wait: wait for the other process, and say so, instead of raising.
 
     Raises:
-        D2RNetError: another process holds the lock; the message names it and how to end it.
+        D2RNetError: another process holds the lock; the message names it and how to end it. Or the file system has no locks.
     """
     lock = FileLock(lock_file)
     _acquire(lock, lock_file, what, doing, wait)
@@ -126,10 +135,19 @@ def _acquire(lock: FileLock, lock_file: Path, what: str | Path, doing: str, wait
         holder = None if last is None or last.has_ended(lock_file) else last  # it may not have said yet who it is
         if not wait:
             remedy = f"end it ('kill {holder.pid}' on {holder.host})" if holder else "end it ('fuser' names it)"
+            if isinstance(lock, SoftFileLock):  # filelock's way on a file system without flock: that the file is there
+                remedy += f", or, if its machine was switched off, delete {lock_file}"
             raise D2RNetError(
                 f"{what}: {holder or 'another process'} is {doing} (it may have outlived a killed Snakemake). "
                 f"Wait for it or {remedy}, then run again."
             ) from error
+    except (OSError, NotImplementedError) as error:  # the second: filelock before 3.21 where flock is missing
+        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+            raise
+        raise D2RNetError(
+            f"{lock_file}: this file system has no locks ({error}); without, two processes could write into one folder. "
+            "Mount it with locks (Lustre: -o flock; NFS: with its lock service), or run in a folder of another one."
+        ) from error
     log.info("%s: waiting for %s, which is %s", what, holder or "another process", doing)
     lock.acquire()
 
