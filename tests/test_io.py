@@ -1,6 +1,7 @@
 """Atomic files: a reader sees the old file or the new one, never half of one."""
 
 import errno
+import hashlib
 import os
 import time
 
@@ -114,3 +115,16 @@ def test_a_key_given_twice_among_very_many_is_found_at_once(tmp_path):
     with pytest.raises(DatasetError, match="the key 'k199999' occurs twice"):
         io.read_json(tmp_path / "x.json")
     assert time.monotonic() - started < 10
+
+
+def test_many_files_are_told_apart_by_their_sizes_in_order(tmp_path):
+    for name, size in (("a", 3), ("b", 5), ("c", 5)):
+        (tmp_path / name).write_bytes(bytes(size))
+
+    def digest(*names):
+        return io.sha256_of(io.ManyFiles(tmp_path, [tmp_path / name for name in names]))
+
+    assert digest("a", "b") == digest("a", "c") == hashlib.sha256(b"3\n5\n").hexdigest()
+    assert len({digest("a", "b"), digest("b", "a"), digest("a"), digest("a", "gone"), digest("a", "a/b/c")}) == 4
+    assert digest("a", "gone") == digest("a", "a/b/c") == hashlib.sha256(b"3\n-1\n").hexdigest()
+    assert io.sha256_of(tmp_path / "a") == io.sha256_file(tmp_path / "a")

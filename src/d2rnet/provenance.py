@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import d2rnet
-from d2rnet.io import sha256_file, write_json
+from d2rnet.io import ManyFiles, sha256_of, write_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RECORDED_PACKAGES = (
@@ -27,7 +27,7 @@ def write_run_record(
     *,
     command: str,
     settings: Any,
-    inputs: Mapping[str, str | Path] | None = None,
+    inputs: Mapping[str, str | Path | ManyFiles] | None = None,
     counts: Mapping[str, Any] | None = None,
     seeds: Mapping[str, int] | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -38,7 +38,7 @@ def write_run_record(
         target: path of ``run.json``.
         command: sub-command name, such as ``train-detector``.
         settings: the settings section used.
-        inputs: name -> file whose SHA-256 is recorded.
+        inputs: name -> file whose SHA-256 is recorded, or many files.
         counts: what went in, what was dropped and why, what came out.
         seeds: name -> seed.
         extra: anything else worth keeping (checkpoint chosen, iterations).
@@ -50,7 +50,7 @@ def write_run_record(
         "seconds_since_process_start": round(time.time() - PROCESS_START, 1),
         "code": code_version(),
         "settings": settings,
-        "inputs": {name: {"file": str(path), "sha256": sha256_file(path)} for name, path in (inputs or {}).items()},
+        "inputs": {name: _input(source) for name, source in (inputs or {}).items()},
         "counts": dict(counts or {}),
         "seeds": dict(seeds or {}),
         "versions": versions(),
@@ -58,6 +58,11 @@ def write_run_record(
         **(extra or {}),
     }
     write_json(target, record)
+
+
+def _input(source: str | Path | ManyFiles) -> dict[str, str]:
+    """Name and hash an input; of many files the folder."""
+    return {"file": str(source.folder if isinstance(source, ManyFiles) else source), "sha256": sha256_of(source)}
 
 
 def code_version() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock, SoftFileLock, Timeout
 
 from d2rnet.errors import D2RNetError
-from d2rnet.io import fingerprint, read_json, remove_leftovers, sha256_file, write_json
+from d2rnet.io import ManyFiles, fingerprint, read_json, remove_leftovers, sha256_of, write_json
 
 log = logging.getLogger(__name__)
 IDENTITY = "fingerprint.json"
@@ -158,13 +158,13 @@ def _command() -> str:
 
 
 @contextmanager
-def open_work_dir(root: str | Path, *, settings: Any, inputs: Mapping[str, str | Path]) -> Iterator[Path]:
+def open_work_dir(root: str | Path, *, settings: Any, inputs: Mapping[str, str | Path | ManyFiles]) -> Iterator[Path]:
     """Lock and yield the work folder that belongs to these settings and input files.
 
     Args:
         root: folder of the stage, for instance ``work/train_detector``.
         settings: JSON-serialisable settings that decide the result.
-        inputs: name -> file; the files' contents decide the result too.
+        inputs: name -> file; the files' contents decide the result too. Of many files their sizes stand for their contents.
 
     Yields:
         ``root/<12 hex digits>``, holding ``fingerprint.json`` with what it stands for.
@@ -174,9 +174,9 @@ def open_work_dir(root: str | Path, *, settings: Any, inputs: Mapping[str, str |
         D2RNetError: another process holds the folder, or the folder says that it belongs to another run.
     """
     for name, path in inputs.items():
-        if not Path(path).is_file():
+        if not isinstance(path, ManyFiles) and not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file; expected the input '{name}'. Check the setting that names it.")
-    identity = {"settings": settings, "inputs": {name: sha256_file(path) for name, path in sorted(inputs.items())}}
+    identity = {"settings": settings, "inputs": {name: sha256_of(path) for name, path in sorted(inputs.items())}}
     root = Path(root)
     folder = root / fingerprint(identity)
     others = sorted(p.name for p in root.glob("*") if p.is_dir() and p != folder) if root.is_dir() else []

@@ -3,12 +3,15 @@
 import json
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -258,3 +261,31 @@ def test_percent_of_labels_is_seeded_and_the_rest_becomes_unlabelled(splits: dic
     }
     assert choose_labelled(labelled, unlabelled, training)[0] == kept
     assert choose_labelled(labelled, unlabelled, {**training, "labelled_split_seed": 2})[0] != kept
+
+
+def test_other_pixels_start_afresh(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The json files are the same; the finished detector of the old images was handed out again."""
+
+    class BegunError(Exception):
+        pass
+
+    def begin(*_: Any) -> None:
+        raise BegunError
+
+    monkeypatch.setattr(trainer, "run_processes", begin)
+    copied = shutil.copytree(splits["unlabelled"].parent, tmp_path / "coco")
+    splits = {name: copied / path.name for name, path in splits.items()}
+
+    def folders() -> int:
+        with pytest.raises(BegunError):
+            run(splits, tmp_path, settings)
+        return len(list((tmp_path / "work").glob("*/fingerprint.json")))
+
+    assert [folders(), folders()] == [1, 1]
+    for number, name in enumerate(("labelled_train", "unlabelled"), start=2):
+        record = load_records(splits[name], split="train" if name == "unlabelled" else None)[0]
+        noise = np.random.default_rng(number).integers(0, 255, record.image_hw, np.uint8)
+        assert cv2.imwrite(str(record.path), noise)
+        assert folders() == number

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from report_samples import small_settings, write_cohort
@@ -224,6 +225,18 @@ def test_other_settings_start_afresh(
     train(cohort, tmp_path, short)
     train(cohort, tmp_path, merge(short, {"training": change}))
     assert len(list((tmp_path / "work").glob("*/fingerprint.json"))) == 2
+
+
+def test_another_radiograph_starts_afresh(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    """annotation.json is the same; the finished model of the old images was handed out again."""
+    short = merge(report_settings, {"training": {"epochs": 1}})
+    train(cohort, tmp_path, short)
+    image = cohort / "train_0.png"
+    pixels = cv2.imread(str(image), cv2.IMREAD_GRAYSCALE)
+    assert cv2.imwrite(str(image), pixels // 2)
+    for _ in range(2):
+        train(cohort, tmp_path, short)
+        assert len(list((tmp_path / "work").glob("*/fingerprint.json"))) == 2
 
 
 def test_overfits_the_training_studies(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ from d2rnet.detector.predict import detect, make_batches
 from d2rnet.detector.processes import check_processes, device_of_process, run_processes
 from d2rnet.device import resolve_device
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.io import atomic_path, write_json
+from d2rnet.io import ManyFiles, atomic_path, write_json
 from d2rnet.provenance import write_run_record
 from d2rnet.settings import Settings
 from d2rnet.torch_files import load_torch
@@ -101,7 +101,10 @@ def train_detector(
         raise DatasetError(f"{unlabelled}: no image of split train; expected some, or training.supervised_only true.")
     identity = {"model": model_settings, "training": {k: v for k, v in training.items() if k not in HARMLESS_SETTINGS}}
     weights = {"weights": Path(model_settings["weights"])} if model_settings["weights"] else {}
-    with open_work_dir(work, settings=identity, inputs={**inputs, **weights}) as folder:
+    # The json files stay the same where a radiograph is exchanged for another of its size.
+    images = ManyFiles(labelled_train.parent, [r.path for name in ("labelled_train", "unlabelled") for r in data[name]])
+    deciding: dict[str, str | Path | ManyFiles] = {**inputs, **weights, "images": images}
+    with open_work_dir(work, settings=identity, inputs=deciding) as folder:
         write_split(folder / SPLIT_NAME, labelled, training)
         streams = (labelled, [] if training["supervised_only"] else unlabelled_images)
         job = Job(folder, output, streams, data["labelled_val"], cfg, settings, target)
@@ -110,7 +113,7 @@ def train_detector(
         output / "run.json",
         command="train-detector",
         settings=settings,
-        inputs={**inputs, **weights},
+        inputs=deciding,
         counts={**counts, **{name: len(records) for name, records in data.items()}},
         seeds={"training": training["seed"], "labelled_split": training["labelled_split_seed"]},
         extra={"iterations": training["total_iters"], "device": str(target), "processes": processes},

@@ -22,7 +22,7 @@ from d2rnet.data.annotation_file import load_annotation
 from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.device import resolve_device
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.io import atomic_path
+from d2rnet.io import ManyFiles, atomic_path
 from d2rnet.provenance import write_run_record
 from d2rnet.report.alignment import Alignment
 from d2rnet.report.collectives import num_processes, process_rank
@@ -81,7 +81,10 @@ def train_report_model(
     check_protocol(tokens, settings["text"], source=vocabulary)
     splits, counts = _read_splits(annotation, tokens.protocol)
     training = {key: value for key, value in settings["training"].items() if key not in MACHINE_KEYS}
-    inputs: dict[str, str | Path] = {"annotation": annotation, "vocabulary": vocabulary}
+    # annotation.json stays the same where a radiograph, or the root of all, is exchanged.
+    sources = [source for entries in splits.values() for source in image_sources(entries, image_root)]
+    images = ManyFiles(image_root, [path for path, _ in sources])
+    inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "vocabulary": vocabulary, "images": images}
     if settings["model"]["backbone_weights"]:
         inputs["backbone_weights"] = settings["model"]["backbone_weights"]
     inputs |= encoder_files(settings["training"]["alignment"])
