@@ -1,10 +1,16 @@
 """No shell command is built from data: folders and images of any name go through every rule, and nothing of a name is run."""
 
+import ast
 import csv
 import json
+import os
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_dag import planned_jobs, snakemake
@@ -41,6 +47,24 @@ def test_every_path_in_a_command_is_quoted(repository):
             assert placeholder.endswith(":q") or placeholder in OWN_WORDS, f"{name}: {{{placeholder}}} is not quoted"
         for option in re.findall(r"--[\w-]+ \{params\.(?:image_root)", command):
             pytest.fail(f"{name}: {option}: give a configured path with '=', it may begin with a dash")
+
+
+def test_nothing_is_imported_from_the_working_directory(repository, tmp_path):
+    """A study's own random.py, or anybody's, took the place of Python's in every job."""
+    text = (repository / "workflow/rules/common.smk").read_text(encoding="utf-8")
+    arguments = re.search(r"^shell\.prefix\(\n(.*?)^\)", text, flags=re.MULTILINE | re.DOTALL)[1]
+    prefix = eval(f"({arguments})", {"shlex": shlex, "workflow": SimpleNamespace(basedir=repository)})
+    (tmp_path / "argparse.py").write_text("raise SystemExit('taken from the working directory')\n")
+    show = f"{shlex.quote(sys.executable)} -c 'import sys; print(sys.path[:2])'; echo $PYTHONPATH"
+    for given, path in ((None, []), ("", []), ("/a b:/c", ["/a b"])):
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        environment |= {} if given is None else {"PYTHONPATH": given}
+        command = f"{prefix}{shlex.quote(sys.executable)} -m d2rnet --version; {show}"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        version, paths, exported = done.stdout.splitlines()
+        assert version.startswith("d2rnet ") and ast.literal_eval(paths)[: 1 + len(path)] == [f"{repository}/src", *path]
+        assert exported == f"{repository}/src" + (f":{given}" if given else "")
 
 
 def rename_image(root: Path) -> None:

@@ -8,12 +8,14 @@ from d2rnet.settings import validate
 
 validate(config, source="config.yaml with its overlays")
 # Rules call ``python -m d2rnet``. The Python is the one that runs Snakemake, whether or not its environment is activated; a
-# conda environment of the rule goes before it. The package reaches them from this checkout, in every environment.
+# conda environment of the rule goes before it. The package reaches them from this checkout, in every environment, and nothing
+# is imported from the working directory, where a file may be called random.py (PYTHONSAFEPATH; no empty part in PYTHONPATH).
 os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), *os.get_exec_path()])
 )
 shell.prefix(
-    f"set -euo pipefail; export PYTHONPATH={shlex.quote(f'{workflow.basedir}/src')}:$(printenv PYTHONPATH || true); "
+    "set -euo pipefail; export PYTHONSAFEPATH=1"
+    f" PYTHONPATH={shlex.quote(f'{workflow.basedir}/src')}$(printenv PYTHONPATH | sed 's/^./:&/' || true); "
 )
 
 
