@@ -179,6 +179,7 @@ def model_cases() -> list[Case]:
         "categories that are lists": ("- a\n- b\n- c", "- [a]\n- [b]\n- [c]"),
         "a width of 20 million": ("d_ff: 16", "d_ff: 20000000"),
         "a width of 10^12": ("d_model: 16", "d_model: 1000000000000"),
+        "10^9 layers": ("num_layers: 1", "num_layers: 1000000000"),
         "a width of NaN": ("d_model: 16", "d_model: .nan"),
         "a section that is a text": "format: d2rnet-report-model-1\ntext: a\nmodel: b\ntraining: c\ncategories: [a]\n",
         "bytes that are no text": "\x00",
