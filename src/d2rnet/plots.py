@@ -33,6 +33,8 @@ CLASS_COLOURS = {
     "Lung cyst": "#77DD33", "Clavicle fracture": "#00FFBB", "Edema": "#FFAA77",
 }  # fmt: skip
 PNG_DPI = 150
+# What the page of Snakemake shows of a figure on a laptop (1366 x 768); it cuts off the left and the top of a larger one.
+REPORT_INCHES = (10.4, 7.0)
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9,

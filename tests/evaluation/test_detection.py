@@ -16,6 +16,7 @@ from d2rnet.evaluation.detection_figures import draw_figures
 from d2rnet.evaluation.detection_scores import evaluate_results, figures_of, headlines
 from d2rnet.evaluation.resampling import resample_counts
 from d2rnet.io import write_jsonl
+from d2rnet.plots import REPORT_INCHES
 from d2rnet.settings import complete
 
 FIGURES = ("precision_recall", "froc", "reliability", "pseudo_boxes")
@@ -97,6 +98,7 @@ def test_figures_of_a_run_without_mutual_learning_and_of_networks_that_find_noth
     for name in FIGURES:
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert min(picture.size) > 200
+            assert all(size <= 150 * most for size, most in zip(picture.size, REPORT_INCHES, strict=True)), name
 
 
 def test_the_split_is_that_of_the_images_not_of_the_file_name(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Figures and tables of a run: what is drawn, what is escaped, which input is refused and how."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -14,8 +15,9 @@ from d2rnet.evaluation import run_figures
 from d2rnet.evaluation.run_tables import read_summary, write_tables
 from d2rnet.evaluation.sample_readings import MOST_LINES, Sample, draw_samples
 from d2rnet.evaluation.tables import Table, html_page
-from d2rnet.evaluation.training_figures import draw_detector_training, draw_report_training, read_history
+from d2rnet.evaluation.training_figures import DETECTOR_PANELS, draw_detector_training, draw_report_training, read_history
 from d2rnet.io import read_json, write_json, write_jsonl, write_text
+from d2rnet.plots import REPORT_INCHES
 
 DETECTOR = [
     {"iterations_done": 10, "loss_cls": 0.8, "learning_rate": 0.01},
@@ -102,13 +104,29 @@ def test_whole_run(run):
     run_figures.draw_figures(**run, samples=6)
     output = run["output"]
     figures = ("detector_training", "report_training", "pseudo_box_statistics", "sample_readings")
-    tables = ("summary", "detector_classes", "pseudo_box_counts", "report_scores", "report_classes")
-    expected = {f"{name}.{suffix}" for name in figures for suffix in ("svg", "png")} | {f"{name}.html" for name in tables}
+    pages = ("summary", "detector_classes", "pseudo_box_counts", "report_scores", "report_classes", "sample_readings")
+    expected = {f"{name}.{suffix}" for name in figures for suffix in ("svg", "png")} | {f"{name}.html" for name in pages}
     assert {path.name for path in output.iterdir()} == expected | {"run.json"}
     assert read_json(output / "run.json")["counts"] == {"samples": 2, "reports": 2}
     assert "1 Cardiomegaly 0.90" in svg_texts(output / "sample_readings.svg")
+    png = base64.b64encode((output / "sample_readings.png").read_bytes()).decode()
+    assert png in (output / "sample_readings.html").read_text()
     assert "1 boxes, 2 entries" in svg_texts(output / "pseudo_box_statistics.svg")
     assert "weights kept: epoch 2" in svg_texts(output / "report_training.svg")
+
+
+def svg_inches(path: Path) -> list[float]:
+    width, height = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', path.read_text(encoding="utf-8")).groups()
+    return [float(width) / 72, float(height) / 72]
+
+
+def test_figures_fit_the_page_of_the_snakemake_report(run):
+    run_figures.draw_figures(**run, samples=1)
+    every_panel = {key: 0.1 for panel in DETECTOR_PANELS for key in panel.curves}
+    draw_detector_training(run["output"] / "four_panels", [{"iterations_done": 1, **every_panel}])
+    for name in ("detector_training", "report_training", "pseudo_box_statistics", "four_panels"):
+        width, height = svg_inches(run["output"] / f"{name}.svg")
+        assert width <= REPORT_INCHES[0] and height <= REPORT_INCHES[1], name
 
 
 @pytest.mark.parametrize("samples", [0, 25])
@@ -194,7 +212,7 @@ def test_tables(tmp_path):
     assert classes == [["Edema", "7", "-", "0.100", "0.500", "0.750"], ["ILD", "3", "0.250", "0.200", "0.125", "0.375"]]
     reports = rows(tmp_path / "report_scores.html")
     assert reports[0] == ["metric", "generated", "shuffled references"]
-    assert reports[4:6] == [["BLEU-4", "0.500 [0.450, 0.550]", "0.250"], ["METEOR", "-", "0.250"]]
+    assert reports[4:6] == [["BLEU-4", "0.500 [0.450,\N{NO-BREAK SPACE}0.550]", "0.250"], ["METEOR", "-", "0.250"]]
     assert rows(tmp_path / "report_classes.html")[1:] == [["ILD", "4", "0", "-", "0.000", "0.000"]]
     kept = rows(tmp_path / "pseudo_box_counts.html")[1:]
     assert kept[:2] == [["Edema", "8", "1,191"], ["ILD", "1", "0"]] and len(kept) == 22

@@ -212,7 +212,7 @@ rule draw_figures:
             labels={"what": "Loss curves"},
         ),
         sample_readings=report(
-            "results/draw_figures/sample_readings.png",
+            "results/draw_figures/sample_readings.html",
             caption="../report/sample_readings.rst",
             category="Reports",
             labels={"what": "Sample readings"},
@@ -223,6 +223,7 @@ rule draw_figures:
                 "detector_training.png",
                 "pseudo_box_statistics.png",
                 "report_training.png",
+                "sample_readings.png",
                 "sample_readings.svg",
             ],
         ),

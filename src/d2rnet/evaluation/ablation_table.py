@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from d2rnet.evaluation.ablation import Arm
 
 LESION_F1 = f"{HEADLINE}_micro_f1"
-METRICS = {LESION_F1: "lesion F1", "bleu_4": "BLEU-4", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"}
+METRICS = {LESION_F1: "lesion F1, %", "bleu_4": "BLEU-4", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"}
 DRAWN = (LESION_F1, "bleu_4", "cider")
 SHARES = frozenset({LESION_F1})  # shown in points of 100
 GROUNDING = {
@@ -173,12 +173,14 @@ def draw(document: Mapping[str, Any], target: Path) -> None:
     places = np.arange(len(arms))[::-1]
     with plots.figure(target, columns=len(DRAWN), shared=False, panel_inches=(3.4, 0.6 + 0.32 * len(arms))) as panels:
         for number, (metric, panel) in enumerate(zip(DRAWN, panels, strict=True)):
+            scale = 100 if metric in SHARES else 1
             for place, arm in zip(places, arms, strict=True):
                 score = arm["scores"].get(metric)
                 if score is None:
                     continue
-                panel.plot(score["interval"], [place, place], color=plots.COLOURS[0], linewidth=2, zorder=2)
-                panel.plot(score["value"], place, "o", color=plots.COLOURS[0], markersize=5, zorder=4)
-                panel.plot(score["seeds"], [place] * len(score["seeds"]), "|", color=plots.COLOURS[1], markersize=8, zorder=3)
+                shown = {key: scale * np.asarray(score[key]) for key in ("value", "interval", "seeds")}
+                panel.plot(shown["interval"], [place, place], color=plots.COLOURS[0], linewidth=2, zorder=2)
+                panel.plot(shown["value"], place, "o", color=plots.COLOURS[0], markersize=5, zorder=4)
+                panel.plot(shown["seeds"], [place] * len(score["seeds"]), "|", color=plots.COLOURS[1], markersize=8, zorder=3)
             panel.set(xlabel=METRICS[metric], ylim=(-0.6, len(arms) - 0.4), yticks=places)
             panel.set_yticklabels([arm["label"] for arm in arms] if number == 0 else [])

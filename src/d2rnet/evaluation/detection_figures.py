@@ -10,12 +10,13 @@ from d2rnet.data.categories import CATEGORY_NAMES
 from d2rnet.detector.average_precision import Points, points
 from d2rnet.detector.coco_scores import REPORTED, unweighted
 from d2rnet.evaluation.detection_scores import FROC_RATES, VOC_IOU, Evaluated
-from d2rnet.plots import COLOURS, GREY, figure, remove_unused, say_empty, series
+from d2rnet.plots import COLOURS, GREY, REPORT_INCHES, figure, remove_unused, say_empty, series
 
 LABELS = {"ema_teacher": "EMA teacher", "student": "student"}
 LINES = {"ema_teacher": "-", "student": "--"}  # colour and line differ, for print in grey
 COLOUR = dict(zip(LABELS, COLOURS, strict=False))
-PR_COLUMNS = 4
+PR_COLUMNS, PR_ROWS = 5, 5  # of the 22 classes
+PR_PANEL = (REPORT_INCHES[0] / PR_COLUMNS, REPORT_INCHES[1] / PR_ROWS)
 CLOCK = "iterations_done"  # of metrics.jsonl
 
 
@@ -44,14 +45,15 @@ def draw_precision_recall(target: Path, evaluated: Mapping[str, Evaluated]) -> N
     first = next(iter(evaluated.values())).scored
     present = first.present.tolist()
     columns = min(PR_COLUMNS, len(present))
-    with figure(target, rows=-(-len(present) // columns), columns=columns, shared=True, panel_inches=(2.2, 1.9)) as panels:
+    rows = -(-len(present) // columns)
+    with figure(target, rows=rows, columns=columns, shared=True, panel_inches=PR_PANEL) as panels:
         for panel, category in zip(panels, present, strict=False):
             for name, network in evaluated.items():
                 at = _once(network.scored.ranking(category, [REPORTED["AP50"]]), first.images)
                 marker = "." if len(at.hits) == 1 else None  # a line of one point is invisible
                 panel.plot(at.recall, at.precision, LINES[name], color=COLOUR[name], label=LABELS[name], marker=marker)
             boxes = int((first.truth.classes == category).sum())
-            panel.set_title(f"{CATEGORY_NAMES[category]} ({boxes})")
+            panel.set_title(f"{CATEGORY_NAMES[category]} ({boxes})", fontsize=8)
         panels[0].set(xlim=(0, 1.02), ylim=(0, 1.02))
         panels[0].legend(loc="upper right", fontsize=7)
         remove_unused(panels, len(present), columns)
@@ -123,7 +125,7 @@ def draw_pseudo_boxes(target: Path, history: Sequence[Mapping[str, Any]]) -> Non
         boxes.plot(*pseudo.T, "-", marker=".", color=COLOURS[0], label="pseudo boxes")
         boxes.set(xlabel="iterations", ylabel="boxes an image")
         share.plot(*series(history, CLOCK, "unlabelled_with_pseudo_boxes").T, "-", marker=".", color=COLOURS[0])
-        share.set(xlabel="iterations", ylabel="unlabelled images with a pseudo box", ylim=(0, 1.02))
+        share.set(xlabel="iterations", ylabel="share of images with a pseudo box", ylim=(0, 1.02))
         for panel in (boxes, share):
             panel.set_xlim(left=0)
         boxes.set_ylim(bottom=0)

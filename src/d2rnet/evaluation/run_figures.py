@@ -14,6 +14,7 @@ from d2rnet.evaluation.annotation_figures import draw_annotation
 from d2rnet.evaluation.report_pairs import read_pairs
 from d2rnet.evaluation.run_tables import read_summary, write_tables
 from d2rnet.evaluation.sample_readings import Sample, draw_samples
+from d2rnet.evaluation.tables import picture_page
 from d2rnet.evaluation.training_figures import (
     DETECTOR_CLOCK,
     REPORT_CLOCK,
@@ -21,6 +22,7 @@ from d2rnet.evaluation.training_figures import (
     draw_report_training,
     read_history,
 )
+from d2rnet.io import write_text
 from d2rnet.parsing import ParseError, parse_yaml
 from d2rnet.provenance import write_run_record
 
@@ -71,6 +73,7 @@ def draw_figures(
         for row, name in enumerate(pairs.ids[:samples])
     ]
     draw_samples(output / "sample_readings", shown, image_root)
+    write_text(output / "sample_readings.html", picture_page("Sample readings", output / "sample_readings.png"))
     write_tables(output, read_summary(summary))
     write_run_record(
         output / "run.json",

@@ -1,8 +1,11 @@
-"""Tables in Markdown that are readable as plain text too, and as a page for a browser."""
+"""Tables in Markdown that are readable as plain text too; tables and pictures as a page for a browser."""
 
+import base64
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -45,11 +48,23 @@ def html_page(title: str, tables: Sequence[Table], notes: Sequence[str] = ()) ->
     return PAGE.format(title=html.escape(title), body="\n".join(body))
 
 
+def picture_page(title: str, picture: Path) -> str:
+    """Return a self-contained page of a PNG, no wider than the window; it can be scrolled where a bare picture cannot."""
+    data = base64.b64encode(picture.read_bytes()).decode()
+    name = html.escape(title)
+    return PAGE.format(title=name, body=f'<img src="data:image/png;base64,{data}" alt="{name}" style="max-width: 100%">')
+
+
 def _html_table(table: Table) -> str:
     head = "".join(f'<th scope="col">{html.escape(str(cell))}</th>' for cell in table.header)
     rows = []
     for name, *cells in table.rows:
-        rest = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
+        rest = "".join(f"<td>{html.escape(_unbroken(str(cell)))}</td>" for cell in cells)
         rows.append(f'<tr><th scope="row">{html.escape(str(name))}</th>{rest}</tr>')
     heading = f"<p>{html.escape(table.heading)}</p>\n" if table.heading else ""
     return f"{heading}<table><thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
+
+
+def _unbroken(cell: str) -> str:
+    """Keep the numbers in brackets, such as an interval, on one line."""
+    return re.sub(r"[\[(][-+\d][^\])]*", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)

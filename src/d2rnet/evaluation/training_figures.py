@@ -7,10 +7,11 @@ from typing import Any
 
 from d2rnet.errors import DatasetError
 from d2rnet.io import read_jsonl
-from d2rnet.plots import COLOURS, GREY, figure, say_empty, series
+from d2rnet.plots import COLOURS, GREY, REPORT_INCHES, figure, say_empty, series
 
 DETECTOR_CLOCK, REPORT_CLOCK = "iterations_done", "epoch"
 ROOM_FOR_LEGEND = 1.4  # of the highest value
+PANEL_INCHES = (REPORT_INCHES[0] / 3, 2.8)
 MOST_MARKERS = 40  # longer curves are drawn without a marker a point
 
 
@@ -100,7 +101,7 @@ def _draw(
     """Draw the panels that have data, up to three in one row, else two a row; ``mark`` is an x to point out."""
     shown = [panel for panel in wanted if any(key in line for line in history for key in panel.curves)]
     columns = max(1, len(shown)) if len(shown) <= 3 else 2
-    with figure(target, rows=max(1, -(-len(shown) // columns)), columns=columns, panel_inches=(4.0, 2.9)) as panels:
+    with figure(target, rows=max(1, -(-len(shown) // columns)), columns=columns, panel_inches=PANEL_INCHES) as panels:
         if not shown:
             say_empty(panels[0], "The training wrote no history:\nit was shorter than one interval.")
         for panel in panels[max(1, len(shown)) :]:
