@@ -6,7 +6,7 @@ Both models keep their checkpoints in such files and read pretrained weights fro
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,6 +101,21 @@ def _tensors(content: dict[Any, Any]) -> Iterator[Tensor]:
         elif isinstance(item, dict | list | tuple) and id(item) not in seen:
             seen.add(id(item))  # a pickle may hold one list in a thousand places, or in itself
             waiting += item.values() if isinstance(item, dict) else item
+
+
+def unsound_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of weights that no training leaves behind: not finite, or whole numbers for fractions.
+
+    Args:
+        state: weights of a file.
+        expected: those of the network that they are for, with the same names; their values do not matter.
+    """
+    return sorted(
+        name
+        for name, tensor in state.items()
+        if tensor.is_floating_point() != expected[name].is_floating_point()
+        or (tensor.is_floating_point() and not bool(tensor.float().isfinite().all()))
+    )
 
 
 def _unreadable(path: Path, reason: str) -> str:

@@ -72,6 +72,17 @@ def test_broken_and_missing_files(network: nn.Module, tmp_path: Path, content: b
         load_weights(tmp_path / "absent.pth", network)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(network: nn.Module, tmp_path: Path, value: float) -> None:
+    """With them no box is drawn, and nothing is said."""
+    save_weights(tmp_path / "w.pth", network)
+    state = torch.load(tmp_path / "w.pth", weights_only=True)
+    state["model"]["roi_heads.box_predictor.cls_score.bias"][3] = value
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"NaN, infinity or whole numbers: roi_heads\.box_predictor\.cls_score\.bias"):
+        load_weights(tmp_path / "w.pth", network)
+
+
 def test_torchvision_backbone_loads_and_the_rest_is_reported(network: nn.Module, tmp_path: Path) -> None:
     backbone = backbone_of(network)
     torch.save(torchvision_names(backbone), tmp_path / "resnet.pth")

@@ -226,6 +226,22 @@ def test_shards_of_two_models_or_cut_ones_are_not_joined(cohort: Path, tmp_path:
             gather_reports(annotation=cohort / "annotation.json", shards=[first, second], output=tmp_path / "out.jsonl")
 
 
+@pytest.mark.parametrize(
+    "change", [lambda t: t * float("nan"), lambda t: t.index_fill(0, torch.tensor([1]), float("inf")), torch.Tensor.int]
+)
+def test_weights_that_are_no_finite_numbers_are_refused(
+    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], change: Any
+) -> None:
+    weights = load_file(model / "model.safetensors")
+    weights["transformer.logits.weight"] = change(weights["transformer.logits.weight"])
+    vocabulary = load_vocabulary(model / "vocabulary.json")
+    save_file(weights, model / "model.safetensors", metadata={"vocabulary_hash": vocabulary.hash})
+    with pytest.raises(
+        CheckpointError, match=r"1 tensor\(s\) hold NaN, infinity or whole numbers: transformer\.logits\.weight"
+    ):
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+
+
 def test_a_killed_shard_leaves_no_record_of_the_run_before(
     cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
 from d2rnet.errors import CheckpointError
-from d2rnet.torch_files import load_torch, save_torch
+from d2rnet.torch_files import load_torch, save_torch, unsound_tensors
 
 log = logging.getLogger(__name__)
 BACKBONE_PREFIX = "backbone.bottom_up."
@@ -50,7 +50,8 @@ def load_weights(path: Path, model: nn.Module) -> None:
     """Load a file of :func:`save_weights`; every key must match.
 
     Raises:
-        CheckpointError: no such file, unreadable, or other keys or shapes than the network's; both lists are shown.
+        CheckpointError: no such file, unreadable, other keys or shapes than the network's (both lists are shown), or not
+            finite.
     """
     state = load_torch(path).get("model")
     if not isinstance(state, dict):
@@ -66,6 +67,11 @@ def load_weights(path: Path, model: nn.Module) -> None:
         raise CheckpointError(
             f"{path}: does not fit config.yaml beside it. Missing: {_shown(missing)}. Unknown: {_shown(unknown)}. "
             f"Other shape: {_shown(shapes)}."
+        )
+    if unsound := unsound_tensors(state, own):
+        raise CheckpointError(
+            f"{path}: tensors with NaN, infinity or whole numbers: {_shown(unsound)}; expected finite weights (with "
+            "others no box is drawn, and nothing is said). Copy the file again, or train the detector again."
         )
     model.load_state_dict(state, strict=True)
 

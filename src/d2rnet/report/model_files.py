@@ -23,6 +23,7 @@ from d2rnet.report.safetensors_files import save_safetensors
 from d2rnet.report.visual_extractor import PIXEL_MEAN, PIXEL_STD
 from d2rnet.report.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.settings import default_settings, validate
+from d2rnet.torch_files import unsound_tensors
 
 FORMAT = "d2rnet-report-model-1"
 WEIGHTS, VOCABULARY, CONFIG = "model.safetensors", "vocabulary.json", "config.yaml"
@@ -108,21 +109,21 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
     make = partial(ReportModel, config["model"], num_tokens=len(vocabulary), num_categories=len(categories))
     try:
         with torch.device("meta"):  # takes no memory, whatever the sizes in the configuration
-            shapes = {name: tensor.shape for name, tensor in make().state_dict().items()}
+            expected = make().state_dict()
     except (RuntimeError, ArithmeticError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: its sizes make no model ({error}). Copy the model folder again.") from error
-    state = _read_weights(folder / WEIGHTS, vocabulary, shapes)
+    state = _read_weights(folder / WEIGHTS, vocabulary, expected)
     model = make()
     model.load_state_dict(state, strict=True)
     settings = {section: config[section] for section in ("text", "model", "training")}
     return LoadedModel(model.to(device).eval(), vocabulary, settings, categories)
 
 
-def _read_weights(path: Path, vocabulary: Vocabulary, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """Read the weights of a model whose tensors have these shapes.
+def _read_weights(path: Path, vocabulary: Vocabulary, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read the weights of a model whose tensors are ``expected`` (without memory: device meta).
 
     Raises:
-        CheckpointError: unreadable, trained with another vocabulary, or other names or shapes.
+        CheckpointError: unreadable, trained with another vocabulary, of other names or shapes, or not finite.
     """
     try:
         opened = safe_open(path, framework="pt")
@@ -136,11 +137,16 @@ def _read_weights(path: Path, vocabulary: Vocabulary, shapes: Mapping[str, torch
                 "Token ids would mean other words; put back the vocabulary that was saved with the weights."
             )
         state = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 (safe_open is no mapping)
-    missing, unused = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
-    misshapen = sorted(name for name in shapes.keys() & state.keys() if shapes[name] != state[name].shape)
+    missing, unused = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    misshapen = sorted(name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape)
     if missing or unused or misshapen:
         raise CheckpointError(
             f"{path}: does not fit the model of {CONFIG}. Missing {len(missing)}: {', '.join(missing[:5])}; unused "
             f"{len(unused)}: {', '.join(unused[:5])}; of another shape {len(misshapen)}: {', '.join(misshapen[:5])}."
+        )
+    if unsound := unsound_tensors(state, expected):
+        raise CheckpointError(
+            f"{path}: {len(unsound)} tensor(s) hold NaN, infinity or whole numbers: {', '.join(unsound[:5])}; expected finite "
+            "weights. Copy the file again, or train the model again."
         )
     return state
