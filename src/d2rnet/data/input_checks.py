@@ -6,6 +6,7 @@ Works on whole columns, so that 377,110 images take seconds; only offending rows
 import difflib
 import logging
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -128,6 +129,38 @@ def _check_repeats(images: pd.DataFrame, problems: Problems, *, file: str) -> No
                 kind, file=file, record=f"image {value}", got=f"{column} more than once", expected="each image once",
                 remedy="Remove the repeated rows.",
             )  # fmt: skip
+
+
+def check_alike_ids(images: pd.DataFrame, problems: Problems, *, file: str, folder: Path) -> None:
+    """Note ids whose PNGs would be one file where the file system takes names that look alike for the same.
+
+    Args:
+        images: column ``source_id``.
+        problems: grows.
+        file: root of the source, named in problems.
+        folder: existing folder on the file system that the PNGs will be written to.
+    """
+    ids = images["source_id"]
+    alike = ids.str.normalize("NFC").str.casefold().duplicated() & ~ids.duplicated()
+    if not alike.any() or not folds_names(folder):
+        return
+    for source_id in ids[alike]:
+        problems.add(
+            "alike_image_id", file=file, record=f"image {source_id}",
+            got="the id of an image before it, but for capitals or the coding of accents",
+            expected=f"ids that are names of different files in {folder}", remedy="Rename one, or run on another file system.",
+        )  # fmt: skip
+
+
+def folds_names(folder: Path) -> bool:
+    """Try whether two names that differ in capitals, or in the coding of an accent, are one file in a folder."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        place = Path(name)
+        for written, asked in (("a", "A"), ("\u00e9", "e\u0301")):
+            (place / written).touch()
+            if (place / asked).exists():
+                return True
+    return False
 
 
 def _note_empty(problems: Problems, *, file: str, split: str, what: str) -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 from d2rnet.data.box_tables import check_boxes
 from d2rnet.data.dicom import check_headers
 from d2rnet.data.image_lists import write_image_lists
-from d2rnet.data.input_checks import check_labelled, check_reports, check_required_files, unlike_release
+from d2rnet.data.input_checks import check_alike_ids, check_labelled, check_reports, check_required_files, unlike_release
 from d2rnet.data.leakage import check_leakage, count_reasons, overlaps
 from d2rnet.data.sources import LabelledSource, ReportSource, labelled_source, report_source, unlabelled_source
 from d2rnet.data.tables import LabelledTable, ReportTable
@@ -76,6 +76,10 @@ def verify_inputs(*, output: Path, workers: int, settings: Settings) -> None:
     if not len(problems):
         for source in sources:
             _read(source, problems)
+        output.mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            if source.table is not None:
+                check_alike_ids(source.table.images, problems, file=source.settings["root"], folder=output)
         _check_images(sources, workers)
         _check_unreadable(sources, settings["conversion"]["max_bad_fraction"], problems)
         _check_across(sources, problems)
