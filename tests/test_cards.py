@@ -28,7 +28,7 @@ def test_card_tells_the_run(tmp_path, command):
         inputs={"labelled": tmp_path / "images.json"},
         counts={"images": 396, "splits": {"train": {"images": 352}, "val": {"images": 44}}},
         seeds={"split": 7},
-        extra={"device": "cpu"},
+        extra={"device": "cpu", "selected": {"epoch": 12, "train_loss": 0.2, "val_loss": 1.2345678}},
     )
     card = write_card(tmp_path)
     assert card == tmp_path / name
@@ -38,6 +38,7 @@ def test_card_tells_the_run(tmp_path, command):
         "| count | train | val |\n|---|---|---|\n| images | 352 | 44 |",
         "| seed: split | 7 |",
         "| device | cpu |",
+        "| weights are those after | epoch 12, the best on validation data: val_loss 1.235 |",
         "| input: labelled | images.json, SHA-256 44136fa355b3678a |",
     ):
         assert row in text, row

@@ -222,9 +222,16 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key in ("device", "processes", "iterations"):
         if key in record:
             yield key, record[key]
+    if "selected" in record:
+        chosen = (f"{name} {value:.4g}" for name, value in record["selected"].items() if name.startswith("val"))
+        yield (
+            "weights are those after",
+            f"epoch {record['selected']['epoch']}, the best on validation data: {', '.join(chosen)}",
+        )
     yield from ((f"seed: {name}", seed) for name, seed in record["seeds"].items())
     for name, file in record["inputs"].items():
-        yield f"input: {name}", f"{Path(file['file']).name}, SHA-256 {file['sha256'][:16]}"
+        what = "SHA-256 of the sizes" if name == "images" else "SHA-256"
+        yield f"input: {name}", f"{Path(file['file']).name}, {what} {file['sha256'][:16]}"
     for name in _MODEL_VERSIONS if _KINDS[record["command"]].weights else _DATA_VERSIONS:
         if name in record["versions"]:
             yield f"version: {name}", record["versions"][name]

@@ -92,7 +92,7 @@ def train_report_model(
         datasets = _make_datasets(splits, image_root, work / "images", tokens, settings)
         del splits  # the datasets hold what training needs of them, in a fifth of the memory
         run_in_processes(_fit, folder, datasets, tokens, settings, torch_device, processes=processes)
-        _export(folder, output, tokens, settings)
+        selected = _export(folder, output, tokens, settings)
     write_run_record(
         output / "run.json",
         command="train-report-model",
@@ -100,7 +100,7 @@ def train_report_model(
         inputs=inputs,
         counts=counts,
         seeds={"training": settings["training"]["seed"]},
-        extra={"device": str(torch_device), "processes": processes},
+        extra={"device": str(torch_device), "processes": processes, "selected": selected},
     )
     write_card(output)
 
@@ -227,7 +227,8 @@ def _make_trainer(folder: Path, task: ReportTask, record: TrainingRecord, device
     )
 
 
-def _export(folder: Path, output: Path, vocabulary: Vocabulary, settings: dict[str, Any]) -> None:
+def _export(folder: Path, output: Path, vocabulary: Vocabulary, settings: dict[str, Any]) -> dict[str, Any]:
+    """Write the results; return the line of the history whose weights they are."""
     best = load_torch(folder / BEST)
     save_model(
         output,
@@ -241,3 +242,4 @@ def _export(folder: Path, output: Path, vocabulary: Vocabulary, settings: dict[s
         shutil.copyfile(folder / HISTORY, temporary)
     chosen: Sequence[str] = [f"{key} {value:.4g}" for key, value in best["selected"].items() if key.startswith("val")]
     log.info("selected epoch %d (%s): %s", best["selected"]["epoch"], ", ".join(chosen), output)
+    return dict(best["selected"])
