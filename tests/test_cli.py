@@ -1,7 +1,10 @@
 """The command line: every rule has its sub-command, mistakes exit with 2 and a message, help needs no heavy import."""
 
+import contextlib
+import errno
 import importlib
 import inspect
+import logging
 import re
 import subprocess
 import sys
@@ -58,6 +61,10 @@ def test_help_and_data_stage_import_no_torch():
     [
         (DatasetError("x.csv: row 3"), 2, "x.csv: row 3"),
         (FileNotFoundError(2, "No such file", "gone.json"), 2, "gone.json"),
+        (OSError(errno.EIO, "Input/output error", "shard.json"), 2, "shard.json"),
+        (OSError(errno.ESTALE, "Stale file handle", "work"), 2, "Stale file handle: 'work'. No half-written file"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "out"), 2, "Is a directory: 'out'"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), 1, "unexpected error"),
         (OSError(28, "No space left on device"), 2, "No half-written file"),
         (KeyError("bug"), 1, "Traceback"),
     ],
@@ -85,3 +92,50 @@ def test_misspelled_setting_exits_with_2(capsys):
     arguments = "build-annotation --unlabelled x --reports x --predictions x --output x --set score_treshold=1"
     assert cli.main(arguments.split()) == 2
     assert "did you mean 'score_threshold'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Make ``doctor`` raise an error with some text; the handlers of the log are taken away afterwards."""
+
+    def fail_with(text):
+        def fail(**_):
+            raise DatasetError(text)
+
+        monkeypatch.setattr("d2rnet.doctor.doctor", fail)
+
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    yield fail_with
+    for handler in list(logging.getLogger().handlers):
+        if isinstance(handler, logging.FileHandler):
+            logging.getLogger().removeHandler(handler)
+            with contextlib.suppress(OSError):  # /dev/full
+                handler.close()
+
+
+def test_control_characters_of_data_do_not_reach_terminal_or_log(failing, tmp_path, capsys):
+    """As in a class name of somebody's table: clear the screen, set its title, turn the direction, go back in the line."""
+    failing("row 3: \x1b[2J\x1b]0;x\x07 \u202eabc \rfine \x9b31m\n  second\tline é")
+    assert cli.main(["doctor", "--log", str(tmp_path / "x.log")]) == 2
+    for shown in (capsys.readouterr().err, (tmp_path / "x.log").read_text(encoding="utf-8")):
+        assert "row 3: \\x1b[2J\\x1b]0;x\\x07 \\u202eabc \\rfine \\x9b31m\n  second\tline é" in shown
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown)
+
+
+def test_a_file_name_that_is_no_utf8_is_logged(failing, tmp_path, capsys):
+    failing("x\udcff.png: damaged")
+    assert cli.main(["doctor", "--log", str(tmp_path / "x.log")]) == 2
+    assert r"x\udcff.png: damaged" in (tmp_path / "x.log").read_text(encoding="utf-8")
+    assert "Logging error" not in capsys.readouterr().err
+
+
+def test_a_log_on_a_full_disk_is_no_traceback(failing, capsys):
+    failing("x.csv: row 3")
+    assert cli.main(["doctor", "--log", "/dev/full"]) == 2
+    shown = capsys.readouterr().err
+    assert "x.csv: row 3" in shown and "Traceback" not in shown
+
+
+def test_a_log_that_cannot_be_written_is_said(tmp_path, caplog):
+    assert cli.main(["doctor", "--log", str(tmp_path)]) == 2
+    assert "Is a directory" in caplog.text and "Traceback" not in caplog.text

@@ -11,6 +11,7 @@ import errno
 import importlib
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -21,6 +22,12 @@ from d2rnet.exit_codes import ExitCode
 from d2rnet.settings import parse_settings, section_lines
 
 log = logging.getLogger("d2rnet")
+# A full, failing or strange place of a file, no mistake of ours; the text of the error names the file.
+DISK_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EISDIR}
+    | {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE}
+)
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -62,8 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one sub-command; return the exit code."""
     args = build_parser().parse_args(arguments)
     command = COMMANDS[args.command]
-    set_up_logging(args.log, verbose=args.verbose, quiet=args.quiet)
     try:
+        set_up_logging(args.log, verbose=args.verbose, quiet=args.quiet)
         set_threads(args.threads)
         keywords = {option.flag.replace("-", "_"): getattr(args, option.flag.replace("-", "_")) for option in command.options}
         if command.section:
@@ -78,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nowhere to go
         return ExitCode.UNREAD
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+        if error.errno not in DISK_ERRORS:
             log.exception("%s: unexpected error", args.command)
             return ExitCode.UNEXPECTED
         log.error("%s: %s. No half-written file was left; free space or mend access, then run again.", args.command, error)
@@ -105,16 +112,26 @@ def set_threads(threads: int) -> None:
             os.environ[name] = str(threads)
 
 
+class PrintableFormatter(logging.Formatter):
+    """Shows control characters as escapes: a class name out of a table may clear the screen or turn the text's direction."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Lay out a record; line breaks and tabs stay."""
+        return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], super().format(record))
+
+
 def set_up_logging(log_file: Path | None, *, verbose: bool = False, quiet: bool = False) -> None:
     """Send the log to standard error and, if given, to a file as well."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_file is not None:
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
+        # a file name that is no UTF-8 can be logged, too
+        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8", errors="backslashreplace"))
+    for handler in handlers:
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
-    )
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+    logging.raiseExceptions = False  # on a full disk each line would be a traceback of the logging library
     logging.getLogger("d2rnet").setLevel(level)
     logging.captureWarnings(True)
     logging.getLogger("py.warnings").setLevel(logging.DEBUG if verbose else logging.ERROR)
