@@ -209,7 +209,7 @@ def source_lines(data_settings: Mapping[str, Any], section: str) -> list[str]:
     source, root = (data_settings[section][key] for key in ("source", "root"))
     if (Path(root).parent / COHORT_FILE).is_file():
         return [f"The demo cohort, in the layout of `{source}`. {_SYNTHETIC}"]
-    return [f"`{source}`, `{root}`. Terms: {TERMS.get(source, OWN_TERMS)}."]
+    return [f"`{source}`. Terms: {TERMS.get(source, OWN_TERMS)}."]
 
 
 def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
