@@ -7,13 +7,14 @@ import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from d2rnet.errors import CheckpointError
+from d2rnet.errors import CheckpointError, D2RNetError
 from d2rnet.io import atomic_path
 
 REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
@@ -101,6 +102,25 @@ def _tensors(content: dict[Any, Any]) -> Iterator[Tensor]:
         elif isinstance(item, dict | list | tuple) and id(item) not in seen:
             seen.add(id(item))  # a pickle may hold one list in a thousand places, or in itself
             waiting += item.values() if isinstance(item, dict) else item
+
+
+@contextmanager
+def resuming_from(checkpoint: Path) -> Iterator[None]:
+    """Say so where a checkpoint of our own lacks something, has it in another shape or of another type.
+
+    Raises:
+        CheckpointError: in place of whatever taking the state over raised.
+    """
+    try:
+        yield
+    except D2RNetError:
+        raise
+    except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{checkpoint}: does not fit this version of the program ({type(error).__name__}: {reason}). End the run with the "
+            "version that began it, or move its work folder away and run again to begin anew."
+        ) from error
 
 
 def unsound_tensors(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:

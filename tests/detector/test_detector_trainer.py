@@ -19,7 +19,7 @@ from d2rnet.detector import hooks, trainer
 from d2rnet.detector.data import load_records
 from d2rnet.detector.engine import DivergenceError
 from d2rnet.detector.trainer import check_schedule, choose_labelled, train_detector
-from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.io import read_jsonl
 from d2rnet.settings import Settings
 from d2rnet.torch_files import load_torch
@@ -126,6 +126,20 @@ def test_a_killed_run_resumes_to_the_same_bits(
     checkpoints = [load_torch(next(folder.glob("*/checkpoint.pth"))) for folder in (tmp_path / "work", tmp_path / "whole")]
     assert_same_state(*checkpoints)
     assert checkpoints[0]["thresholds"]["weight"] > 0
+
+
+def test_a_checkpoint_of_another_version_is_named(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fingerprint is of settings and inputs; after an update the same work folder may hold another state."""
+    with killed_at(3, monkeypatch):
+        run(splits, tmp_path, settings)
+    (checkpoint,) = tmp_path.glob("work/*/checkpoint.pth")
+    whole = load_torch(checkpoint)
+    for lost in ("iterations_done", "scaler", "metrics"):
+        torch.save({key: value for key, value in whole.items() if key != lost}, checkpoint)
+        with pytest.raises(CheckpointError, match=rf"checkpoint\.pth: does not fit this version .*KeyError: '{lost}'"):
+            run(splits, tmp_path, settings)
 
 
 def test_the_student_at_the_end_of_burn_in_is_kept(

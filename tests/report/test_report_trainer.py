@@ -203,6 +203,24 @@ def test_damaged_checkpoint_is_named(cohort: Path, tmp_path: Path, report_settin
         train(cohort, tmp_path, merge(report_settings, {"training": {"epochs": 1}}))
 
 
+@pytest.mark.parametrize("change", ["lacks best", "another model", "lacks model"])
+def test_checkpoint_of_another_version_is_named(
+    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], change: str
+) -> None:
+    """The fingerprint is of settings and inputs; after an update the same work folder may hold another state."""
+    short = merge(report_settings, {"training": {"epochs": 1}})
+    train(cohort, tmp_path, short)
+    (last,) = (tmp_path / "work").glob("*/last.pt")
+    state = torch.load(last, weights_only=True)
+    if change.startswith("lacks "):
+        del state[change.removeprefix("lacks ")]
+    else:
+        state["model"] = {f"module.{name}": tensor for name, tensor in state["model"].items()}
+    torch.save(state, last)
+    with pytest.raises(CheckpointError, match=r"last\.pt: does not fit this version of the program \((Key|Runtime)Error"):
+        train(cohort, tmp_path, short)
+
+
 def test_finished_run_is_not_trained_again(
     cohort: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

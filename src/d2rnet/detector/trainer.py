@@ -46,7 +46,7 @@ from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.io import ManyFiles, atomic_path, write_json
 from d2rnet.provenance import write_run_record
 from d2rnet.settings import Settings
-from d2rnet.torch_files import load_torch
+from d2rnet.torch_files import load_torch, resuming_from
 from d2rnet.workdir import open_work_dir
 
 log = logging.getLogger(__name__)
@@ -247,7 +247,8 @@ def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
     state = load_torch(checkpoint) if checkpoint.is_file() else None
     if model_settings["weights"]:
         counts["pretrained"] = load_pretrained(Path(model_settings["weights"]), student).counts()
-    start = state["iterations_done"] if state else 0
+    with resuming_from(checkpoint):
+        start = int(state["iterations_done"]) if state else 0
     store = ImageStore([record for records in job.streams for record in records], training["cache_images_mb"])
     share = {"rank": comm.get_rank(), "processes": comm.get_world_size()}
     dataset = IterationDataset(*job.streams, store, model_settings, training, **share)
@@ -255,7 +256,8 @@ def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
     batches: Iterator[Batch] = iter(loader)
     trainer = UnbiasedTeacherTrainer(student, training, batches, device, boxes_per_image(job.streams[0]))
     if state:
-        trainer.load_state(state)
+        with resuming_from(checkpoint):
+            trainer.load_state(state)
         log.info("resuming after %d of %d iterations", start, training["total_iters"])
     trainer.register_hooks(hooks_of(job, cfg, state) if comm.is_main_process() else [StopSignalHook(None)])
     # It logs every exception with its traceback; the command line says what the user needs to know.
@@ -269,7 +271,8 @@ def hooks_of(job: Job, cfg: CfgNode, state: dict[str, Any] | None) -> list[HookB
     training = job.settings["training"]
     metrics = MetricsHook(job.folder, training["log_every_iters"])
     if state:
-        metrics.load_state(state["metrics"])
+        with resuming_from(job.folder / CHECKPOINT_NAME):
+            metrics.load_state(state["metrics"])
     checkpoints = CheckpointHook(job.folder / CHECKPOINT_NAME, training["checkpoint_every_iters"], metrics)
     hooks = [BurnInHook(job.folder / BURN_IN_NAME), ProgressHook(), metrics, checkpoints, StopSignalHook(checkpoints)]
     if training["validate_every_iters"] and job.validation:

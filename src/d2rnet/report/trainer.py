@@ -37,7 +37,7 @@ from d2rnet.report.training_record import BEST, HISTORY, LAST, TrainingRecord, s
 from d2rnet.report.training_task import ReportTask, make_loader
 from d2rnet.report.validation import validate_model
 from d2rnet.report.vocabulary import Vocabulary, load_vocabulary
-from d2rnet.torch_files import load_torch
+from d2rnet.torch_files import load_torch, resuming_from
 from d2rnet.workdir import open_work_dir
 
 log = logging.getLogger(__name__)
@@ -189,8 +189,9 @@ def _fit(
         record = TrainingRecord(folder, settings=training, validate=validate, stop=stop)
         if (folder / LAST).is_file():
             state = load_torch(folder / LAST)
-            task.resume(state)
-            record.resume(state)
+            with resuming_from(folder / LAST):
+                task.resume(state)
+                record.resume(state)
             log.info("resuming at step %d of %d", task.finished_steps, task.total_steps)
         record.cut_history(task.finished_steps)  # a run may have been killed before its checkpoint
         if task.finished_steps < task.total_steps:
