@@ -16,7 +16,9 @@ FILES = ("*.md", "*.cff", "codemeta.json", "docs/**/*.md", "profiles/*.md", "wor
 HOSTS = {
     "arxiv.org",
     "cocodataset.org",
+    "dl.fbaipublicfiles.com",
     "doi.org",
+    "download.pytorch.org",
     "github.com",
     "json-schema.org",
     "nihcc.app.box.com",

@@ -32,7 +32,7 @@ NOT_RUN = {
     ".venv/bin/python docs/screenshots.py": "needs Chromium and the demo's 175 reports",
     ".venv/bin/snakemake --report report.html all ablation": "needs a finished ablation",
     ".venv/bin/tensorboard": "a server, which does not end",
-    "wget ": "needs a PhysioNet account",
+    "wget ": "needs a network, and an account of PhysioNet",
 }
 # Beginning of a command of Snakemake -> why only its plan is made.
 PLANNED = {
@@ -110,7 +110,7 @@ def follow(step: Step, clone: Path) -> None:
         "OMP_NUM_THREADS": "1",
     }
     script = step.text.replace(".venv/bin/", "")
-    done = subprocess.run(["bash", "-euc", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(["bash", "-euc", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
