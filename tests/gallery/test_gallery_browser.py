@@ -405,6 +405,21 @@ def test_several_images_of_a_study(open_page, tmp_path):
     assert tab.inner_text("#left-out") == "1 radiographs cannot be shown."
 
 
+def test_labels_of_boxes_do_not_cover_one_another(open_page, tmp_path):
+    study = samples.studies(1)[0]
+    study.entry.update(
+        boxes=[[30.0, 60.0, 60.0, 50.0]] * 4, scores=[0.9] * 4, labels=["Cardiomegaly", "ILD", "Edema", "Edema"]
+    )
+    tab = open_page(build(tmp_path, [study], images=1))
+    for width in (1440, 700):
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.wait_for_function(
+            "() => { const r = [...document.querySelectorAll('.box-label')].map((label) => label.getBoundingClientRect());"
+            " return r.every((a, i) => r.every((b, j) => i === j || a.right <= b.left || b.right <= a.left"
+            " || a.bottom <= b.top + 0.5 || b.bottom <= a.top + 0.5)); }"
+        )
+
+
 def test_two_runs_beside_each_other(open_page, tmp_path):
     studies = [
         Study(

@@ -71,7 +71,23 @@ function filterBoxes() {
     box.hidden = !byId(kind).checked || (kind === 'pseudo' && Number(box.dataset.score) < least);
     shown[kind] += !box.hidden;
   }
+  spreadLabels();
   sayBoxes(shown);
+}
+
+/** Shift labels that would lie on one another up or down, as far as their picture and a few lines allow. */
+function spreadLabels() {
+  const placed = [];
+  for (const label of document.querySelectorAll('.box:not([hidden]) .box-label')) {
+    label.style.transform = '';
+    const { left, right, top, bottom, height } = label.getBoundingClientRect();
+    const frame = label.closest('.frame').getBoundingClientRect();
+    const apart = (other, shift) => right <= other.left || other.right <= left || bottom + shift <= other.top || other.bottom <= top + shift;
+    const free = (shift) => top + shift >= frame.top && bottom + shift <= frame.bottom && placed.every((other) => apart(other, shift));
+    const shift = [0, -1, 1, -2, 2, -3, 3].map((lines) => lines * height).find(free) ?? 0;
+    if (shift) label.style.transform = `translateY(${shift}px)`;
+    placed.push({ left, right, top: top + shift, bottom: bottom + shift });
+  }
 }
 
 function sayBoxes(shown) {
@@ -166,4 +182,5 @@ function setUpBoxes() {
     pin(itemOf(event.target));
   });
   for (const id of ['pseudo', 'true', 'score']) byId(id).addEventListener('input', filterBoxes);
+  new ResizeObserver(spreadLabels).observe(byId('pictures'));
 }
