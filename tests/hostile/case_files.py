@@ -84,10 +84,11 @@ def damaged_cases(reader: str, name: str, data: Data, *, seed: int, what: str = 
 
 
 def no_files(reader: str, name: str) -> list[Case]:
-    """Cases of things that are no file: a folder, a pipe, a device, a link to nowhere; and an empty file."""
+    """Cases of things that are no file: a folder, a pipe, a device, a link to itself; and an empty file."""
     return [
         Case(reader, "an empty file", put(name, b"")),
         Case(reader, "a folder of that name", put_folder(name)),
         Case(reader, "a named pipe of that name", put_pipe(name)),
         Case(reader, "a link to an endless device", put_link(name, "/dev/zero")),
+        Case(reader, "a link to itself", put_link(name, name)),
     ]

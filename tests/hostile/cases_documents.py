@@ -21,6 +21,7 @@ def classics(reader: str, name: str, value: Any, **others: bytes) -> list[Case]:
     text = json.dumps(value)
     found = {
         "100,000 brackets deep": b"[" * 100_000,
+        "200,000 keys, one of them twice": b"{" + b",".join(b'"k%d":1' % (key % 199_999) for key in range(200_000)) + b"}",
         "objects 50,000 deep": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
         "cut off": text[: len(text) // 2].encode(),
         "text behind its end": text.encode() + b" and more",
@@ -71,6 +72,7 @@ def coco_cases() -> list[Case]:
         "a height of text": ((*image, "height"), '"60"'),
         "a fractional height": ((*image, "height"), "60.5"),
         "a file name that climbs out": ((*image, "file_name"), '"../../../etc/passwd"'),
+        "a file name of 5,000 characters": ((*image, "file_name"), f'"{"a" * 5_000}.png"'),
         "an absolute file name": ((*image, "file_name"), '"/etc/passwd"'),
         "a file name with a NUL character": ((*image, "file_name"), '"a\\u0000.png"'),
         "a file name with half a surrogate pair": ((*image, "file_name"), '"a\\ud800.png"'),

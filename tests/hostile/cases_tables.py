@@ -31,6 +31,7 @@ def csv_cases() -> list[Case]:
         "a column twice": table.replace(b"study_id", b"dicom_id"),
         "a column missing": table.replace(b"study_id", b"studyid"),
         "an HTML login page": b"<!DOCTYPE html><html><body>Please log in</body></html>\n",
+        "a header of 100,000 columns": lambda: b"a," * 100_000 + b"b\n" + b"1," * 100_000 + b"1\n",
         "carriage returns alone": table.replace(b"\n", b"\r"),
         "semicolons": table.replace(b",", b";"),
         "a quote that never ends": rows('"a,1,2,train', "b,3,4,test"),
