@@ -9,13 +9,14 @@ A shard is a contiguous run of the list, and an image is converted by itself, so
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from d2rnet.data.image_conversion import ConversionJob, ConversionResult, check_bad, convert_images
 from d2rnet.data.names import is_path_below
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.io import read_jsonl, write_jsonl
+from d2rnet.io import check_regular_file, read_jsonl, write_jsonl
 from d2rnet.provenance import write_run_record
 from d2rnet.settings import Settings
 from d2rnet.shards import check_count, read_records, record_path, remove_record
@@ -47,17 +48,19 @@ def convert_images_shard(
     """
     if not 1 <= shard <= shards:
         raise ConfigError(f"--shard {shard} --shards {shards}: expected a shard from 1 to {shards}.")
-    listed = list(read_jsonl(images))
-    first, last = (len(listed) * place // shards for place in (shard - 1, shard))
-    log.info("shard %d of %d: %d of %d images", shard, shards, last - first, len(listed))
-    jobs = [ConversionJob(*_files_of(record, folder, images)) for record in listed]
+    check_regular_file(images)
+    with images.open("rb") as stream:  # counted first: a shard keeps its own part of 377,110 images
+        listed = sum(1 for line in stream if line.strip())
+    first, last = (listed * place // shards for place in (shard - 1, shard))
+    log.info("shard %d of %d: %d of %d images", shard, shards, last - first, listed)
+    jobs = [ConversionJob(*_files_of(record, folder, images)) for record in islice(read_jsonl(images), first, last)]
     results = convert_images(
-        jobs[first:last],
+        jobs,
         max_side_px=settings["max_side_px"],
         workers=workers,
         max_bad_fraction=settings["max_bad_fraction"],
         manifest=output.with_suffix(".manifest.jsonl"),
-        total=len(jobs),
+        total=listed,
     )
     remove_record(output)
     write_jsonl(output, (_record(result, folder) for result in results))
@@ -67,7 +70,7 @@ def convert_images_shard(
         command="convert-images-shard",
         settings=settings,
         inputs={"images": images},
-        counts={**counts, "listed": len(jobs), "shard": shard, "shards": shards},
+        counts={**counts, "listed": listed, "shard": shard, "shards": shards},
     )
 
 
