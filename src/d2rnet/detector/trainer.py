@@ -8,7 +8,7 @@ work folder. With several processes all of them train and the first one writes.
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -100,10 +100,7 @@ def train_detector(
     if not unlabelled_images and not training["supervised_only"]:
         raise DatasetError(f"{unlabelled}: no image of split train; expected some, or training.supervised_only true.")
     identity = {"model": model_settings, "training": {k: v for k, v in training.items() if k not in HARMLESS_SETTINGS}}
-    weights = {"weights": Path(model_settings["weights"])} if model_settings["weights"] else {}
-    # The json files stay the same where a radiograph is exchanged for another of its size.
-    images = ManyFiles(labelled_train.parent, [r.path for name in ("labelled_train", "unlabelled") for r in data[name]])
-    deciding: dict[str, str | Path | ManyFiles] = {**inputs, **weights, "images": images}
+    deciding = {**inputs, **weights_and_images(model_settings, data)}
     with open_work_dir(work, settings=identity, inputs=deciding) as folder:
         write_split(folder / SPLIT_NAME, labelled, training)
         streams = (labelled, [] if training["supervised_only"] else unlabelled_images)
@@ -119,6 +116,18 @@ def train_detector(
         extra={"iterations": training["total_iters"], "device": str(target), "processes": processes},
     )
     write_card(output)
+
+
+def weights_and_images(model: Settings, data: Mapping[str, Sequence[Record]]) -> dict[str, Path | ManyFiles]:
+    """Return what decides a run beside the json files, which stay the same where an image is exchanged for one of its size.
+
+    Args:
+        model: section ``detector.model``.
+        data: records by argument of :func:`train_detector`.
+    """
+    trained_on = [record.path for name in ("labelled_train", "unlabelled") for record in data[name]]
+    images = ManyFiles(trained_on[0].parent if trained_on else Path(), trained_on)
+    return {"images": images} | ({"weights": Path(model["weights"])} if model["weights"] else {})
 
 
 def checked_cfg(settings: Settings, device: torch.device, processes: int) -> CfgNode:
