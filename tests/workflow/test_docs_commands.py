@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "workflow/presets/tiny.yaml"
 # README repeats commands of the other pages; what came before is not run again.
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "profiles/README.md", ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
-# Beginning of a command -> why it is not run here; tests/test_docs.py parses it.
+# Beginning of a command, or of a piece of Python -> why it is not run here; tests/test_docs.py parses it.
 NOT_RUN = {
     "make ": "sets up an environment, or is this test suite, or the demo of eight minutes",
     "DETECTRON2_SPEC=": "builds detectron2",
@@ -32,6 +32,7 @@ NOT_RUN = {
     ".venv/bin/python docs/screenshots.py": "needs Chromium and the demo's 175 reports",
     ".venv/bin/snakemake --report report.html all ablation": "needs a finished ablation",
     ".venv/bin/tensorboard": "a server, which does not end",
+    "import fiftyone": "needs FiftyOne, which the project does not",
     "wget ": "needs a network, and an account of PhysioNet",
 }
 # Beginning of a command of Snakemake -> why only its plan is made.
