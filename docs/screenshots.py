@@ -1,12 +1,15 @@
-"""Photograph the gallery of a finished demo run for the documentation, in headless Chromium.
+"""Photograph gallery and single readings of a finished demo run for the documentation, in headless Chromium.
 
 python docs/screenshots.py --run . --output docs/images
 
 Writes gallery-desktop.png, gallery-dark.png, gallery-phone.png and gallery-compare.png (this run beside its retrieval
-baseline). Only the synthetic cohort: pictures of patients do not belong in documentation.
+baseline); reading-page.png, reading-phone.png and reading-overlay.png of 'd2rnet read' on one radiograph. Only the synthetic
+cohort: pictures of patients do not belong in documentation.
 """
 
 import argparse
+import io
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,11 +18,12 @@ from typing import Any
 
 from PIL import Image
 
+from d2rnet.data.annotation_file import load_annotation
 from d2rnet.gallery.browser import TIMEOUT_MS, chromium
-from d2rnet.io import atomic_path
+from d2rnet.io import atomic_path, read_jsonl
 
 LEVEL_STEP = 5  # grey levels, less than one sees; noise of radiographs would make pictures of 400 kB
-DESKTOP, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+DESKTOP, PHONE, READING = {"width": 1440, "height": 900}, {"width": 390, "height": 844}, {"width": 1200, "height": 760}
 # a study that shows most: as many kinds of error as there are, one sentence lit
 PICK = """() => {
   const kinds = (study) => ERRORS.filter((error) => errorCount(study, error)).length + (bitCount(INDEX.named[study]) > 3);
@@ -46,6 +50,11 @@ def main() -> None:
         photograph(browser, page, arguments.output / "gallery-phone.png", PHONE, "light")
         compared = compare(run, Path(folder))
         photograph(browser, compared, arguments.output / "gallery-compare.png", DESKTOP, "light")
+        reading = read(run, Path(folder))
+        photograph_reading(browser, reading, arguments.output / "reading-page.png", READING, "light")
+        photograph_reading(browser, reading, arguments.output / "reading-phone.png", PHONE, "dark")
+        with Image.open(reading.with_suffix(".png")) as overlay:
+            save(overlay.resize((900, round(overlay.height * 900 / overlay.width))), arguments.output / "reading-overlay.png")
 
 
 def compare(run: Path, folder: Path) -> Path:
@@ -56,6 +65,31 @@ def compare(run: Path, folder: Path) -> Path:
     ]  # fmt: skip
     subprocess.run(command, cwd=run, check=True, stdout=subprocess.DEVNULL)
     return folder / "gallery" / "index.html"
+
+
+def read(run: Path, folder: Path) -> Path:
+    """Read a radiograph whose sentences attend to three classes of box, of these the best report; return the page."""
+    entries = {entry["id"]: entry for entry in load_annotation(run / "results/build_annotation/annotation.json")["test"]}
+    reports = read_jsonl(run / "results/generate_reports/test.jsonl")
+    boxes = {line["id"]: {box for sentence in line["sentences"] for box in sentence["boxes"]} for line in reports}
+    rouge = {line["id"]: line["rouge_l"] for line in read_jsonl(run / "results/evaluate_reports/per_report.jsonl")}
+    best = max(entries, key=lambda name: (min(3, len({entries[name]["labels"][box] for box in boxes[name]})), rouge[name]))
+    image = folder / "chest.jpg"
+    shutil.copyfile(run / "resources/demo_cohort/mimic" / entries[best]["image_path"][0], image)
+    command = [sys.executable, "-m", "d2rnet", "read", str(image), "--output", str(folder / "readings"), "--device", "cpu"]
+    subprocess.run(command, cwd=run, check=True, stdout=subprocess.DEVNULL)
+    return folder / "readings" / "chest.html"
+
+
+def photograph_reading(browser: Any, page: Path, target: Path, viewport: dict[str, int], scheme: str) -> None:
+    """Take one picture of the page of a reading, with the boxes of the first sentence that has any lit."""
+    context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
+    tab = context.new_page()
+    tab.set_default_timeout(TIMEOUT_MS)
+    tab.goto(page.as_uri())
+    tab.locator('#sentences li[data-boxes]:not([data-boxes=""])').first.hover()
+    save(Image.open(io.BytesIO(tab.screenshot(full_page=viewport is PHONE))), target)
+    context.close()
 
 
 def photograph(browser: Any, page: Path, target: Path, viewport: dict[str, int], scheme: str) -> None:
@@ -69,12 +103,14 @@ def photograph(browser: Any, page: Path, target: Path, viewport: dict[str, int],
     tab.eval_on_selector(".frame img", "image => image.decode()")
     if viewport is DESKTOP:
         tab.locator(".text.generated .sentence.has-box").first.hover()
-    with atomic_path(target) as temporary:
-        tab.screenshot(path=temporary)
-        with Image.open(temporary) as picture:
-            coarse = picture.convert("RGB").point(lambda level: round(level / LEVEL_STEP) * LEVEL_STEP)
-        coarse.save(temporary, optimize=True)
+    save(Image.open(io.BytesIO(tab.screenshot())), target)
     context.close()
+
+
+def save(picture: Image.Image, target: Path) -> None:
+    """Write a picture with fewer grey levels, as a small PNG."""
+    with atomic_path(target) as temporary:
+        picture.convert("RGB").point(lambda level: round(level / LEVEL_STEP) * LEVEL_STEP).save(temporary, optimize=True)
 
 
 if __name__ == "__main__":

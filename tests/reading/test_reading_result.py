@@ -173,6 +173,7 @@ HOVER = """<script>
 document.querySelector("#sentences li").dispatchEvent(new Event("mouseenter"));
 const lit = (selector) => [...document.querySelectorAll(selector)].map((item) => item.dataset.box ?? item.dataset.boxes);
 document.body.dataset.fromSentence = lit(".box.lit").join();
+document.body.dataset.withSentence = lit("li.lit").join();
 document.querySelector("#sentences li").dispatchEvent(new Event("mouseleave"));
 document.body.dataset.after = lit(".lit").length;
 document.querySelector(".box[data-box='0']").dispatchEvent(new Event("mouseenter"));
@@ -185,13 +186,16 @@ def test_hovering_lights_up_both_ways_in_a_browser(tmp_path: Path) -> None:
     if chromium is None:
         pytest.skip("chromium is not installed")
     page = tmp_path / "page.html"
-    page.write_text(page_text(make_reading(tmp_path / "chest.png")).replace("</body>", f"{HOVER}</body>"), encoding="utf-8")
+    sentences = (Sentence("Large.", (0,), 0), Sentence("Large and round.", (0, 1), 0))
+    text = page_text(make_reading(tmp_path / "chest.png", sentences=sentences))
+    page.write_text(text.replace("</body>", f"{HOVER}</body>"), encoding="utf-8")
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
     done = subprocess.run([chromium, *arguments, page.as_uri()], capture_output=True, text=True, timeout=120)
     body = re.search(r"<body[^>]*>", done.stdout)
     assert body, done.stderr[-2000:]
     assert 'data-from-sentence="0"' in body[0] and 'data-after="0"' in body[0]
-    assert 'data-from-box="0,0"' in body[0], "the sentence about box 0 and its row in the list"
+    assert 'data-with-sentence="0,0"' in body[0], "itself and the row of its box, no other sentence about that box"
+    assert 'data-from-box="0,0 1,0"' in body[0], "the sentences about box 0 and its row in the list"
 
 
 def test_coco_export_is_read_by_the_tools_of_the_field(tmp_path: Path, loaded: Models, finished_run: Path) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator
+
 from d2rnet.errors import DatasetError
 from d2rnet.io import read_jsonl
 from d2rnet.plots import COLOURS, GREY, REPORT_INCHES, figure, say_empty, series
@@ -117,6 +119,7 @@ def _draw(
                 panel.axvline(mark, color=GREY, linewidth=1, label=f"weights kept: epoch {mark:g}")
             panel.set(xlabel=x_label, ylabel=content.y_label, xlim=(0, 1.02 * end))
             panel.set_ylim(0, ROOM_FOR_LEGEND * panel.get_ylim()[1])
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.ticklabel_format(axis="y", scilimits=(-2, 4))
             if len(present) > 1 or (mark is not None and number == 0):
                 panel.legend(fontsize=7)

@@ -20,6 +20,7 @@ from d2rnet.reading.result import NOTICE, Box, Reading, Sentence, View
 
 LONGEST_PX = 1600
 JPEG_QUALITY = 90
+NUMBERS_A_SIDE = 26  # the longer side of a radiograph is that many times as long as a number is high
 
 
 @cache
@@ -55,7 +56,7 @@ def page_text(reading: Reading) -> str:
 def _figure(reading: Reading, image: int, view: View) -> str:
     """Return a radiograph with its boxes as SVG in original pixels."""
     shown = [(number, box) for number, box in enumerate(reading.boxes) if box.image == image]
-    size = max(view.width, view.height) / 40
+    size = max(view.width, view.height) / NUMBERS_A_SIDE
     corners = [(box.xywh[0], box.xywh[1], box.xywh[0] + box.xywh[2], box.xywh[1] + box.xywh[3]) for _, box in shown]
     sizes = [(size * (0.3 + 0.65 * len(str(number + 1))), 1.25 * size) for number, _ in shown]
     places = place_labels(corners, sizes, (view.width, view.height))
