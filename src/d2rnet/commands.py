@@ -315,7 +315,7 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "summarize": Command(
-        "Put all figures of a run in one table: terminal, Markdown and JSON.",
+        "Put all figures of a run in one table (terminal, Markdown, JSON), and scores into model cards.",
         "d2rnet.evaluation.summary:summarize",
         "",
         (
