@@ -108,7 +108,7 @@ def test_file_name_that_leaves_the_root(tmp_path):
 def test_file_name_longer_than_a_file_system_takes(tmp_path):
     write(tmp_path, "all.json", ["a" * 5000 + ".png"])
     _, problems = read(tmp_path, "all.json")
-    assert problems.counts() == {"unsafe_id": 1}
+    assert problems.counts() == {"bad_path": 1}
 
 
 def test_unknown_class_lists_the_known_ones(tmp_path):
