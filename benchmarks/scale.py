@@ -42,6 +42,7 @@ from tables import (
 from tables_labelled import synthetic_vinbigdata_table
 
 from d2rnet.data import verify
+from d2rnet.data.coco_results import iterate_results
 from d2rnet.data.convert_labelled import convert_labelled
 from d2rnet.data.convert_unlabelled import convert_unlabelled
 from d2rnet.data.dicom import check_headers
@@ -50,6 +51,7 @@ from d2rnet.data.radiograph import RadiographHeader, reduced_hw
 from d2rnet.io import read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from d2rnet.provenance import code_version, hardware
 from d2rnet.settings import complete
+from d2rnet.shards import record_path
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARDS = 256
@@ -136,7 +138,12 @@ def write_records(folder: Path) -> None:
             for record in records:
                 source_hw = known.get(Path(record["source"]).stem, MIMIC_HW)
                 record |= dict(zip(SIZES, (*reduced_hw(*source_hw, PNG_SIDE_PX), *source_hw), strict=True))
-            write_jsonl(folder / part / f"{shard + 1}-of-{SHARDS}.jsonl", records)
+            path = folder / part / f"{shard + 1}-of-{SHARDS}.jsonl"
+            write_jsonl(path, records)
+            counts = {"shard": shard + 1, "shards": SHARDS, "images": len(records)}
+            hashes = {"images": {"sha256": "none"}}
+            run = {"command": "convert-images-shard", "counts": counts, "inputs": hashes, "settings": {}}
+            write_json(record_path(path), run)
 
 
 def made_up_sizes(folder: Path) -> dict[str, tuple[int, int]]:
@@ -244,6 +251,7 @@ def measure_boxes(folder: Path, scale: float, workers: int) -> dict[str, Any]:
     target = folder / "annotation"
     target.mkdir()
     in_own_process(write_annotation_inputs, target, scale, BOXES_AN_IMAGE)
+    in_own_process(_write_box_records, target)
     results = {
         "predict_boxes": in_own_process(_join_boxes, target),
         "build_annotation": in_own_process(measure_annotation, target, scale),
@@ -252,19 +260,25 @@ def measure_boxes(folder: Path, scale: float, workers: int) -> dict[str, Any]:
     return results
 
 
-def _join_boxes(folder: Path) -> dict[str, Any]:
-    from d2rnet.detector.results import gather_boxes  # torch, which the other parts do not load
-
+def _write_box_records(folder: Path) -> None:
+    """Write the run records that predict-boxes-shard would have written."""
     shards = sorted(folder.glob("shard_*.json"))
     hashes = {"unlabelled": {"sha256": sha256_file(folder / "unlabelled.json")}, "weights": {"sha256": "none"}}
     for number, path in enumerate(shards, start=1):
-        counts = {"shard": number, "shards": len(shards)}
-        write_json(path.with_suffix(".run.json"), {"counts": counts, "inputs": hashes, "settings": {}})
+        counts = {"shard": number, "shards": len(shards), "boxes": sum(1 for _ in iterate_results(path))}
+        run = {"command": "predict-boxes-shard", "counts": counts, "inputs": hashes, "settings": {}}
+        write_json(record_path(path), run)
+
+
+def _join_boxes(folder: Path) -> dict[str, Any]:
+    from d2rnet.detector.results import gather_boxes  # torch, which the other parts do not load
+
+    shards = [path for path in sorted(folder.glob("shard_*.json")) if record_path(path).is_file()]
     start = time.perf_counter()
     gather_boxes(unlabelled=folder / "unlabelled.json", shards=shards, output=folder / "joined" / "predictions.json")
     figures = _figures(start)
     for path in shards:
-        path.with_suffix(".run.json").unlink()  # shard_*.json is what build_annotation is given
+        record_path(path).unlink()  # shard_*.json is what build_annotation is given
     return figures | {"megabytes_written": round((folder / "joined" / "predictions.json").stat().st_size / 1e6)}
 
 
