@@ -94,6 +94,21 @@ def test_records_are_found_from_another_directory_and_by_the_shorter_option(runs
     assert find_inputs(Path("a/test.jsonl")) == RunInputs(Path("annotation.json"), Path("images"), None)
 
 
+def test_a_cell_of_an_ablation_shows_the_true_boxes_of_its_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = "results/build_annotation/annotation.json"
+    write_json(place, {"test": [samples.entry("i0")]})
+    write_json("truth.jsonl", {})
+    Path("images").mkdir()
+    cell = Path("results/ablation/full/seed_1/reports.jsonl")
+    write_jsonl(cell, samples.generated_lines(1))
+    inputs = {"annotation": {"file": place, "sha256": sha256_file(place)}}
+    write_json(cell.with_suffix(".run.json"), {"argv": ["generate-reports-shard", "--image-root=images"], "inputs": inputs})
+    truth = {"file": "truth.jsonl", "sha256": sha256_file("truth.jsonl")}
+    write_json("results/render_gallery/run.json", {"argv": [], "inputs": {**inputs, "true_boxes": truth}})
+    assert find_inputs(cell) == RunInputs(Path(place), Path("images"), Path("truth.jsonl"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

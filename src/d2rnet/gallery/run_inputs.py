@@ -49,7 +49,9 @@ def find_inputs(reports: Path, *, annotation: Path | None = None, image_root: Pa
             raise DatasetError(f"{reports}: no run record beside it names an annotation.json")
         annotation = _recorded_file(record["inputs"]["annotation"], reports)
     digest = sha256_file(annotation)
-    related = [record, *(read_json(path) for place in OF_ANNOTATION for path in sorted(reports.parent.parent.glob(place)))]
+    results = dict.fromkeys((reports.parent.parent, annotation.parent.parent))  # a cell of an ablation lies deeper
+    beside = [path for folder in results for place in OF_ANNOTATION for path in sorted(folder.glob(place))]
+    related = [record, *map(read_json, beside)]
     related = [one for one in related if one.get("inputs", {}).get("annotation", {}).get("sha256") == digest]
     root = image_root or _find_image_root(related, reports)
     truth = next((one["inputs"]["true_boxes"] for one in related if "true_boxes" in one["inputs"]), None)
