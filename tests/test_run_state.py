@@ -3,6 +3,8 @@
 import base64
 import json
 import os
+import subprocess
+import sys
 from datetime import datetime
 
 import pytest
@@ -205,3 +207,13 @@ def test_a_lock_of_another_machine_went_with_it(folder):
     assert advice(read_run_state(folder))[0].endswith(
         "or end it there; if that machine was switched off, its lock went with it"
     )
+
+
+def test_doctor_asked_in_the_runs_folder_does_not_wait_for_itself(folder):
+    """As docs/how-to/resume.md says to ask: it told people to end it."""
+    record(folder, "good", "train_detector")
+    command = [sys.executable, "-m", "d2rnet", "doctor", "--run", "."]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "process " not in done.stdout and "kill" not in done.stdout
+    assert done.stdout.endswith("next:\n  nothing: what was asked for last is complete\n")

@@ -6,6 +6,7 @@ Changes nothing, so it may look at a run that goes on. :mod:`d2rnet.run_report` 
 
 import base64
 import logging
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -219,13 +220,13 @@ def _last_invocation(folder: Path) -> Invocation | None:
 
 
 def _processes(folder: Path) -> list[Process] | None:
-    """List Snakemake and its jobs whose working directory is ``folder``, without their children."""
+    """List Snakemake and its jobs whose working directory is ``folder``, without their children and this process."""
     if not Path("/proc/self/cwd").exists():
         return None
     found: dict[int, tuple[str, int]] = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if (entry / "cwd").readlink() != folder:
+            if entry.name == str(os.getpid()) or (entry / "cwd").readlink() != folder:
                 continue
             words = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
