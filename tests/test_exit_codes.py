@@ -17,13 +17,15 @@ from d2rnet.io import write_json, write_text
 from d2rnet.workdir import hold_lock, open_work_dir
 
 RAISES = "import sys; from d2rnet import cli, doctor\ndef fail(**_): {}\ndoctor.doctor = fail; sys.exit(cli.main(['doctor']))"
+# A test run in the background hands on a SIGINT that is ignored.
+INTERRUPT = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); s.raise_signal(s.SIGINT)"
 # What a child process does -> the code that a shell sees.
 ENDINGS = {
     "pass": ExitCode.DONE,
     "raise KeyError('a mistake of ours')": ExitCode.UNEXPECTED,
     "from d2rnet.errors import ConfigError; raise ConfigError('x')": ExitCode.REFUSED,
     "return ExitCode.PARTLY": ExitCode.PARTLY,
-    "import os, signal; os.kill(os.getpid(), signal.SIGINT)": ExitCode.INTERRUPTED,
+    INTERRUPT: ExitCode.INTERRUPTED,
     "print('x' * 100_000)": ExitCode.UNREAD,
     "import os, signal; os.kill(os.getpid(), signal.SIGTERM)": ExitCode.STOPPED,
 }
