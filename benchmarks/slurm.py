@@ -3,11 +3,10 @@
 The cluster is that of the tests (``tests/cluster``): a real SLURM of four nodes, all of them on this machine, with SLURM's own
 scheduling delay and the profile as it is shipped. Both runs have the same settings: one core a job, ``--cores 2`` locally.
 
-The chain is what decides the duration: from the last job backwards, always the job that had ended last when the next
-one was submitted. Its length is the number of levels. Columns, in seconds: *look*, from the end of the job before
-until Snakemake has looked at the queue and submits; *queue*, from there to the start; *job*, as SLURM sees it;
-*local*, the same rule's job without the cluster. SLURM's times are whole seconds. Needs root and SLURM's packages.
-Usage: ``python benchmarks/slurm.py [--cores 2]``.
+The chain is what decides the duration: from the last job backwards, always the job that had ended last when the next one was
+submitted. Its length is the number of levels. Columns, in seconds: *look*, from the end of the job before until Snakemake
+looks at the queue and submits; *queue*, from there to the start; *job*, as SLURM sees it; *local*, the same rule's job without
+SLURM, whose times are whole seconds. Needs root and SLURM's packages. Usage: ``python benchmarks/slurm.py [--cores 2]``.
 """
 
 import argparse
