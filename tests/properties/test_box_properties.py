@@ -4,8 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from property_settings import QUICK
 
 from d2rnet.data.box_tables import CORNERS, check_boxes, keep_valid_corners
 from d2rnet.data.coco import is_box_xywh, xywh_to_xyxy, xyxy_to_xywh
@@ -14,7 +15,6 @@ from d2rnet.data.tables import BOX_COLUMNS
 from d2rnet.problems import Problems
 from d2rnet.report.image_cache import letterbox_of
 
-QUICK = settings(max_examples=40, deadline=None)
 side, wild = st.integers(1, 4000), st.floats(-1e4, 1e4) | st.sampled_from([float("nan"), float("inf"), -1.0, 0.0])
 boxes = st.lists(st.tuples(wild, wild, wild, wild), max_size=6)
 

@@ -1,15 +1,15 @@
 """Properties of every parser: whatever the text, the answer is a value that holds what it should, or an error of the package.
 
-A few examples each in ``make test``, many with ``-m slow`` (``test_many_examples``).
+A few examples each in ``make test``, many with ``-m slow`` (test_many_examples.py).
 """
 
 import json
 import string
 from pathlib import Path
 
-import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from property_settings import QUICK
 
 from d2rnet.data.annotation_file import entry_complaint
 from d2rnet.data.coco_results import iterate_results
@@ -18,11 +18,9 @@ from d2rnet.data.mimic_exceptions import MIMIC_EXCEPTIONS
 from d2rnet.data.names import MAX_NAME_BYTES, is_path_below, is_safe_id
 from d2rnet.data.openi_reports import _parse
 from d2rnet.data.report_sections import extract_section, normalise_header, split_sections
-from d2rnet.errors import D2RNetError, DatasetError
+from d2rnet.errors import DatasetError
 from d2rnet.parsing import ParseError, parse_json, parse_yaml
 
-FEW, MANY = 25, 3000
-QUICK = settings(max_examples=FEW, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
 headers = st.sampled_from(["FINDINGS:", "IMPRESSION:", "LUNGS:", "FINAL REPORT", "CHEST, PA:", "Findings :", ":", "\n", ". "])
 reports = st.lists(st.one_of(words, headers), max_size=12).map("\n".join)
@@ -179,17 +177,3 @@ def test_safe_ids_stay_in_their_folder(name):
     if is_path_below(name):
         resolved = Path("/root", name).resolve()
         assert resolved != Path("/root") and resolved.is_relative_to("/root")
-
-
-PROPERTIES = [value for name, value in sorted(globals().items()) if name.startswith("test_") and hasattr(value, "hypothesis")]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("test", PROPERTIES, ids=lambda test: test.__name__)
-def test_many_examples(test, tmp_path):
-    needs_folder = "tmp_path" in test.hypothesis.inner_test.__code__.co_varnames
-    many = settings(QUICK, max_examples=MANY)(test)
-    try:
-        many(**({"tmp_path": tmp_path} if needs_folder else {}))
-    except D2RNetError as error:
-        raise AssertionError("an error of the package where a value was due") from error
