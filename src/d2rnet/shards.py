@@ -51,7 +51,7 @@ def read_records(
     Raises:
         DatasetError: a shard is missing, there twice, without a record, or of another run, input or setting.
     """
-    remedy = _remedy(command)
+    remedy = advice(command)
     if not shards:
         raise DatasetError(f"{command}: no shard was given. {remedy}")
     records = [_read_record(path, command, (*files, *alike), counted) for path in shards]
@@ -81,11 +81,12 @@ def check_count(shard: Path, record: Mapping[str, Any], counted: str, found: int
     if found != record["counts"][counted]:
         raise DatasetError(
             f"{shard}: holds {found} {counted}, its run record says {record['counts'][counted]}: cut, edited or of another "
-            f"run. {_remedy(record['command'])}"
+            f"run. {advice(record['command'])}"
         )
 
 
-def _remedy(command: str) -> str:
+def advice(command: str) -> str:
+    """Say what to do about shards of a sub-command that do not fit together."""
     return f"Give every shard of one run of {command}, each once, or make them again."
 
 
@@ -93,16 +94,16 @@ def _read_record(shard: Path, command: str, inputs: Sequence[str], counted: str)
     """Read the run record of a shard and check that it has what joining needs."""
     path = record_path(shard)
     if not path.is_file():
-        raise DatasetError(f"{shard}: its run record {path.name} is not beside it. {_remedy(command)}")
+        raise DatasetError(f"{shard}: its run record {path.name} is not beside it. {advice(command)}")
     record = read_json(path)
     try:
         numbers = [record["counts"][name] for name in ("shard", "shards", counted)]
         hashes = [record["inputs"][name][SHA256_KEY] for name in inputs]
         sound = record["command"] == command and isinstance(record["settings"], dict)
     except (KeyError, TypeError) as error:
-        raise DatasetError(f"{path}: not a run record of {command} (lacks {error}). {_remedy(command)}") from error
+        raise DatasetError(f"{path}: not a run record of {command} (lacks {error}). {advice(command)}") from error
     if not sound or not all(type(number) is int for number in numbers) or not all(isinstance(text, str) for text in hashes):
-        raise DatasetError(f"{path}: not a run record of {command}. {_remedy(command)}")
+        raise DatasetError(f"{path}: not a run record of {command}. {advice(command)}")
     return dict(record)
 
 

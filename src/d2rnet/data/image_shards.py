@@ -19,12 +19,12 @@ from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.io import check_regular_file, read_jsonl, write_jsonl
 from d2rnet.provenance import write_run_record
 from d2rnet.settings import Settings
-from d2rnet.shards import check_count, read_records, record_path, remove_record
+from d2rnet.shards import advice, check_count, read_records, record_path, remove_record
 
 log = logging.getLogger(__name__)
 
 SIZES = ("height", "width", "source_height", "source_width")
-_REMEDY = "Give every shard of one run of convert-images-shard, each once, or convert them again."
+_REMEDY = advice("convert-images-shard")
 
 
 def convert_images_shard(

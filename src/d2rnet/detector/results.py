@@ -18,11 +18,11 @@ from d2rnet.data.coco_results import iterate_results
 from d2rnet.errors import DatasetError
 from d2rnet.io import atomic_path, sha256_file
 from d2rnet.provenance import write_run_record
-from d2rnet.shards import check_count, read_records
+from d2rnet.shards import advice, check_count, read_records
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any]
-_REMEDY = "Give every shard of one run of predict-boxes-shard, each once, or predict them again."
+_REMEDY = advice("predict-boxes-shard")
 _encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encoder for each record: half as fast
 
 
