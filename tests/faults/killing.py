@@ -19,6 +19,7 @@ import psutil
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = REPOSITORY / "workflow" / "presets" / "tiny.yaml"
 WAYS = ("job", "snakemake", "group")
+CORES = 2  # those of the shared run: the number of threads decides how sums are rounded
 POLL_SECONDS = 0.002
 PATIENCE_SECONDS = 1200.0  # a machine with many other busy processes is slow
 ORPHAN_SECONDS = 60.0  # children of a killed process have ended after this

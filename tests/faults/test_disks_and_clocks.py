@@ -7,11 +7,10 @@ import time
 import pytest
 from battery import resume
 from finished_run import differences, jobs_of, rewind
-from killing import run_snakemake
+from killing import CORES, run_snakemake
 
 from d2rnet.cli import main
 
-CORES = 2
 DAY_SECONDS = 86400
 COMMANDS = {  # commands that join and write files in less than a second; their inputs, below the run's folder
     "build-vocabulary": ["--annotation", "results/build_annotation/annotation.json", "--output", "{disk}"],

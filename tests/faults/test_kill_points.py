@@ -7,10 +7,9 @@ import battery
 import pytest
 from battery import Trial, kill, plan, resume, run_battery
 from finished_run import differences, jobs_of, rewind
-from killing import WAYS, end_all, wait_until_alone
+from killing import CORES, WAYS, end_all, wait_until_alone
 
 ATTEMPTS, EARLIER = 4, 0.6
-CORES = 2  # those of the shared run: the number of threads decides how sums are rounded
 
 
 @pytest.fixture(scope="module")

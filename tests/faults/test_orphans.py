@@ -5,13 +5,12 @@ import signal
 import pytest
 from battery import resume
 from finished_run import differences, documented_commands, jobs_of, rewind
-from killing import Workflow, end_all, run_snakemake, wait_until_alone
+from killing import CORES, Workflow, end_all, run_snakemake, wait_until_alone
 
 from d2rnet.run_report import report_lines
 from d2rnet.run_state import read_run_state
 
 pytestmark = pytest.mark.e2e
-CORES = 2
 
 
 @pytest.fixture(scope="module")

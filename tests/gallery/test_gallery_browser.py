@@ -411,6 +411,7 @@ def test_labels_of_boxes_do_not_cover_one_another(open_page, tmp_path):
         boxes=[[30.0, 60.0, 60.0, 50.0]] * 4, scores=[0.9] * 4, labels=["Cardiomegaly", "ILD", "Edema", "Edema"]
     )
     tab = open_page(build(tmp_path, [study], images=1))
+    assert tab.locator(".box-label").count() >= 4
     for width in (1440, 700):
         tab.set_viewport_size({"width": width, "height": 900})
         tab.wait_for_function(
