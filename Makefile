@@ -7,7 +7,7 @@ PYTHON ?= python3
 CORES ?= all
 PYTEST_ARGS ?=
 BIN := .venv/bin
-SUMMARY := results/summarize/summary.md
+SUMMARY := results/cxr/summarize/summary.md
 WITH_ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ setup: ## make .venv with everything in it (about 7 GB); a finished one is left 
 demo: setup ## run the whole workflow on the synthetic cohort and print the result table
 	@$(WITH_ENV) $(BIN)/snakemake --cores $(CORES)
 	@cat $(SUMMARY)
-	@echo "- radiographs, boxes and reports side by side: results/render_gallery/index.html, to be opened in a browser"
+	@echo "- radiographs, boxes and reports side by side: results/cxr/render_gallery/index.html, to be opened in a browser"
 
 test: setup ## run the test suite
 	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 $(PYTEST_ARGS)

@@ -1,7 +1,8 @@
-"""D2R-Net pipeline: chest radiographs, from box annotations to written reports.
+"""D2R-Net pipeline: chest images, from annotations to written reports.
 
-A bare ``snakemake --cores all`` runs the synthetic demo cohort; ``--configfile workflow/presets/<name>.yaml`` lays real data over
-it. One rule = one ``d2rnet`` sub-command of the same name. Data rules write to resources/, all others to results/<rule>/.
+A bare ``snakemake --cores all`` makes the target ``cxr`` (chest radiographs) of the synthetic demo cohort; ``--configfile
+workflow/presets/cxr/<name>.yaml`` lays real data over it. One rule = one ``d2rnet`` sub-command of the same name. Data rules
+write to resources/<wing>/, all others to results/<wing>/<rule>/.
 """
 
 import sys
@@ -22,23 +23,23 @@ include: "workflow/rules/common.smk"
 
 
 scattergather:
-    convert=config["runtime"]["conversion_shards"],
-    predict=config["runtime"]["prediction_shards"],
-    generate=config["runtime"]["generation_shards"],
+    convert=CONFIG.runtime.conversion_shards,
+    predict=CONFIG.runtime.prediction_shards,
+    generate=CONFIG.runtime.generation_shards,
 
 
-include: "workflow/rules/data.smk"
-include: "workflow/rules/detector.smk"
-include: "workflow/rules/annotation.smk"
-include: "workflow/rules/report.smk"
-include: "workflow/rules/evaluation.smk"
-include: "workflow/rules/ablation.smk"
+include: "workflow/rules/cxr/data.smk"
+include: "workflow/rules/cxr/detector.smk"
+include: "workflow/rules/cxr/annotation.smk"
+include: "workflow/rules/cxr/report.smk"
+include: "workflow/rules/cxr/evaluation.smk"
+include: "workflow/rules/cxr/ablation.smk"
 
 
 report: "workflow/report/workflow.rst"
 
 
-rule all:
+rule cxr:
     default_target: True
     input:
         rules.predict_boxes.output.predictions,

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pseudo_boxes import drawn_records
 
-from d2rnet.detector.coco_scores import unweighted
-from d2rnet.evaluation.detection_scores import HEADLINES, Evaluated, evaluate_results, headlines
+from d2rnet.cxr.boxes.coco_scores import unweighted
+from d2rnet.cxr.boxes.detection_scores import HEADLINES, Evaluated, evaluate_results, headlines
 from d2rnet.evaluation.resampling import basic_interval, percentile_interval, resample_counts
-from d2rnet.io import read_json
+from d2rnet.files.documents import read_json
 
 RESAMPLES = 400
 SCORE_NOISE = 0.15
@@ -67,7 +67,7 @@ def main() -> None:
     arguments = parser.parse_args()
     records, _ = drawn_records(arguments.run)
     ids = {record.image_id for record in records}
-    predictions = read_json(arguments.run / "results/predict_boxes/predictions.json")
+    predictions = read_json(arguments.run / "results/cxr/predict_boxes/predictions.json")
     results = [result for result in predictions if result["image_id"] in ids]
     rng = np.random.default_rng(0)
     networks = [evaluate_results(records, found) for found in (results, worse(results, rng))]

@@ -1,7 +1,7 @@
 """Time two recipes for turning radiographs into 8-bit PNG, side by side, on one core.
 
 usual: decode, window in float64 at full resolution, Lanczos, PNG compression 6.
-ours: d2rnet.data.image_conversion (area average of stored values, one table look-up, PNG compression 1, JPEG 2000 at reduced
+ours: d2rnet.cxr.conversion.image_conversion (area average of stored values, one table look-up, PNG compression 1, JPEG 2000 at reduced
 resolution), with its atomic write.
 
 The images are synthetic, 3000 x 2500 pixels with 12 bits and film-like noise, as DICOM uncompressed, DICOM JPEG 2000 lossless
@@ -26,9 +26,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, generate_uid
 
-from d2rnet.data.dicom import read_radiograph
-from d2rnet.data.image_conversion import write_png
-from d2rnet.provenance import code_version, hardware
+from d2rnet.cxr.conversion.image_conversion import write_png
+from d2rnet.cxr.images.reader import read_radiograph
+from d2rnet.runs.provenance import code_version, hardware
 
 HEIGHT, WIDTH = 3000, 2500
 NOISE_SD = 12.0  # of 4096 values

@@ -28,10 +28,10 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from d2rnet.report.decoding import SearchOptions, beam_search
-from d2rnet.report.memory_transformer import MemoryTransformer
-from d2rnet.report.relational_memory import RelationalMemory
-from d2rnet.report.vocabulary import EOS_ID
+from d2rnet.report.decoder.beam_search import SearchOptions, beam_search
+from d2rnet.report.decoder.memory_transformer import MemoryTransformer
+from d2rnet.report.decoder.relational_memory import RelationalMemory
+from d2rnet.report.text.vocabulary import EOS_ID
 
 PUBLISHED = {"d_ff": 512, "num_heads": 8, "num_layers": 3, "dropout": 0.1, "memory_slots": 3, "memory_heads": 8}
 PATCHES = 144

@@ -25,15 +25,16 @@ from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from d2rnet.data.coco import write_coco
-from d2rnet.detector.config import build_cfg
-from d2rnet.detector.data import ImageStore, load_records
-from d2rnet.detector.dataset_mapper import Batch, IterationDataset, View, batch_loader
-from d2rnet.detector.engine import AMP_TYPES, UnbiasedTeacherTrainer, build_optimizer
+from d2rnet.cxr.boxes.coco import write_coco
+from d2rnet.cxr.boxes.records import load_records
+from d2rnet.cxr.detector.config import build_cfg
+from d2rnet.cxr.detector.dataset_mapper import Batch, IterationDataset, View, batch_loader
+from d2rnet.cxr.detector.engine import AMP_TYPES, UnbiasedTeacherTrainer, build_optimizer
+from d2rnet.cxr.detector.streams import ImageStore
 from d2rnet.settings import Settings, complete
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-OVERLAYS = {"demo": None, "paper": "workflow/presets/d2rnet.yaml", "tiny": "workflow/presets/tiny.yaml"}
+OVERLAYS = {"demo": None, "paper": "workflow/presets/cxr/d2rnet.yaml", "tiny": "workflow/presets/cxr/tiny.yaml"}
 STAGES = {"burn-in": 10**9, "mutual learning": 0}  # iteration at which burn-in ends
 OURS, STOCK, STOCK_CHANNELS_LAST = "ours", "detectron2", "detectron2, channels-last"
 BOXES_PER_IMAGE = 3  # VinDr-CXR has 3.4 on images with boxes

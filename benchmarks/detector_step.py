@@ -42,12 +42,12 @@ from detector_arms import (
 from detectron2.modeling import build_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from d2rnet.detector.config import build_cfg
-from d2rnet.detector.data import load_records
-from d2rnet.detector.dataset_mapper import batch_loader
-from d2rnet.detector.predict import detect, make_batches
-from d2rnet.device import resolve_device
-from d2rnet.provenance import code_version, hardware, versions
+from d2rnet.cxr.boxes.records import load_records
+from d2rnet.cxr.detector.config import build_cfg
+from d2rnet.cxr.detector.dataset_mapper import batch_loader
+from d2rnet.cxr.detector.predict import detect, make_batches
+from d2rnet.runs.device import resolve_device
+from d2rnet.runs.provenance import code_version, hardware, versions
 from d2rnet.settings import Settings
 
 MIMIC_IMAGES = 377_110

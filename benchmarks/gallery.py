@@ -21,7 +21,7 @@ from d2rnet.gallery.browser import TIMEOUT_MS, chromium
 from d2rnet.gallery.build import corpus_rows, read_metrics, write_gallery
 from d2rnet.gallery.render import read_studies
 from d2rnet.gallery.studies import Study
-from d2rnet.provenance import code_version, hardware
+from d2rnet.runs.provenance import code_version, hardware
 from d2rnet.settings import default_settings
 
 VIEWPORT = {"width": 1440, "height": 900}
@@ -76,7 +76,7 @@ def main() -> None:
 
 def build(run: Path, output: Path, count: int) -> dict[str, Any]:
     """Write a gallery of ``count`` studies; return the time it took and its size."""
-    results, cohort = run / "results", run / "resources" / "demo_cohort"
+    results, cohort = run / "results", run / "resources" / "cxr" / "demo_cohort"
     inputs = {
         "generated": results / "generate_reports" / "test.jsonl",
         "annotation": results / "build_annotation" / "annotation.json",

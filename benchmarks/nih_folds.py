@@ -17,23 +17,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from d2rnet.data import folder as image_folder
-from d2rnet.data.coco import annotations_by_image, load_coco, write_coco
-from d2rnet.data.convert_labelled import SPLITS, convert_labelled
-from d2rnet.data.image_conversion import ConversionJob, convert_images
-from d2rnet.data.image_lists import labelled_file_name, write_image_list
-from d2rnet.data.image_shards import convert_images_shard
-from d2rnet.data.sources import labelled_source
-from d2rnet.data.splits import split_groups
-from d2rnet.detector.coco_scores import coco_scores
-from d2rnet.detector.config import STUDENT_NAME, TEACHER_NAME
-from d2rnet.detector.data import Record, load_records
-from d2rnet.detector.trainer import train_detector
-from d2rnet.evaluation.detection import predict
-from d2rnet.evaluation.tables import markdown_table
-from d2rnet.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
-from d2rnet.problems import Problems
-from d2rnet.provenance import code_version, hardware
+from d2rnet.cxr.boxes.coco import annotations_by_image, load_coco, write_coco
+from d2rnet.cxr.boxes.coco_scores import coco_scores
+from d2rnet.cxr.boxes.records import Record, load_records
+from d2rnet.cxr.conversion.convert_labelled import SPLITS, convert_labelled
+from d2rnet.cxr.conversion.image_conversion import ConversionJob, convert_images
+from d2rnet.cxr.conversion.image_lists import labelled_file_name, write_image_list
+from d2rnet.cxr.conversion.image_shards import convert_images_shard
+from d2rnet.cxr.detector.config import STUDENT_NAME, TEACHER_NAME
+from d2rnet.cxr.detector.evaluate import predict
+from d2rnet.cxr.detector.trainer import train_detector
+from d2rnet.cxr.sources import folder as image_folder
+from d2rnet.cxr.sources.sources import labelled_source
+from d2rnet.figures.tables import markdown_table
+from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
+from d2rnet.files.hashes import fingerprint, sha256_file
+from d2rnet.files.problems import Problems
+from d2rnet.files.splits import split_groups
+from d2rnet.runs.provenance import code_version, hardware
 from d2rnet.settings import Settings, complete, parse_settings
 
 SIDE_PX = 256

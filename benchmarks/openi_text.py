@@ -23,23 +23,24 @@ import cv2
 import numpy as np
 import torch
 
-from d2rnet.data.annotation_file import SPLITS, load_annotation, write_annotation
-from d2rnet.data.openi_reports import read_reports
-from d2rnet.data.splits import three_way_split
+from d2rnet.cxr.report_model.dataset import ReportDataset, image_sources
+from d2rnet.cxr.report_model.generate import gather_reports, generate_reports
+from d2rnet.cxr.report_model.image_cache import DirectImages
+from d2rnet.cxr.report_model.trainer import train_report_model
+from d2rnet.cxr.sources.openi_reports import read_reports
 from d2rnet.evaluation.captioning import evaluate_reports
-from d2rnet.evaluation.tables import markdown_table
-from d2rnet.io import read_json, read_jsonl, write_json, write_text
-from d2rnet.problems import Problems
-from d2rnet.provenance import code_version, hardware
-from d2rnet.report.dataset import ReportDataset, image_sources
-from d2rnet.report.generate import gather_reports, generate_reports
-from d2rnet.report.image_cache import DirectImages
+from d2rnet.figures.tables import markdown_table
+from d2rnet.files.atomic import write_text
+from d2rnet.files.documents import read_json, read_jsonl, write_json
+from d2rnet.files.problems import Problems
+from d2rnet.files.splits import three_way_split
+from d2rnet.report.annotation_file import SPLITS, load_annotation, write_annotation
 from d2rnet.report.model_files import load_model
-from d2rnet.report.text import clean_report
-from d2rnet.report.trainer import train_report_model
+from d2rnet.report.text.protocols import clean_report
+from d2rnet.report.text.vocabulary import UNK_ID, Vocabulary, build_vocabulary, load_vocabulary
 from d2rnet.report.training_task import make_loader
 from d2rnet.report.validation import validate_model
-from d2rnet.report.vocabulary import UNK_ID, Vocabulary, build_vocabulary, load_vocabulary
+from d2rnet.runs.provenance import code_version, hardware
 from d2rnet.settings import Settings, default_settings, merge, parse_settings
 
 BLANK = "blank.png"

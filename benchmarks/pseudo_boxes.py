@@ -17,17 +17,21 @@ from typing import Any
 import numpy as np
 import pydicom
 
-from d2rnet.data.categories import CATEGORY_IDS, CATEGORY_NAMES
-from d2rnet.detector.coco_scores import REPORTED, Scored, match_results, mean_over_classes
-from d2rnet.detector.config import BURN_IN_NAME, TEACHER_NAME
-from d2rnet.detector.data import Record, load_records
-from d2rnet.evaluation.detection import predict
-from d2rnet.evaluation.tables import markdown_table
-from d2rnet.io import read_json, read_jsonl
+from d2rnet.cxr.boxes.coco_scores import REPORTED, Scored, match_results, mean_over_classes
+from d2rnet.cxr.boxes.records import Record, load_records
+from d2rnet.cxr.detector.config import BURN_IN_NAME, TEACHER_NAME
+from d2rnet.cxr.detector.evaluate import predict
+from d2rnet.figures.tables import markdown_table
+from d2rnet.files.documents import read_json, read_jsonl
+from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 AP50 = REPORTED["AP50"]
-FOLDERS = {"detector": "results/train_detector", "labelled": "resources/labelled", "cohort": "resources/demo_cohort"}
+FOLDERS = {
+    "detector": "results/cxr/train_detector",
+    "labelled": "resources/cxr/labelled",
+    "cohort": "resources/cxr/demo_cohort",
+}
 
 
 def drawn_records(run: Path) -> tuple[list[Record], list[str]]:
@@ -37,7 +41,7 @@ def drawn_records(run: Path) -> tuple[list[Record], list[str]]:
         for entry in read_jsonl(run / FOLDERS["cohort"] / "truth.jsonl")
         if entry["source"] == "mimic" and entry["split"] != "test"
     }
-    records = [record for record in load_records(run / "resources/unlabelled.json") if record.source_id in truth]
+    records = [record for record in load_records(run / "resources/cxr/unlabelled.json") if record.source_id in truth]
     with_truth = []
     for record in records:
         entry = truth[record.source_id]
@@ -112,12 +116,12 @@ def by_group(scored: Scored, groups: Sequence[str], threshold: float) -> list[st
 
 def report(run: Path, device: str) -> Iterator[str]:
     """Yield the lines of the report."""
-    settings = read_json(run / "results/predict_boxes/run.json")["settings"]
-    score_threshold = read_json(run / "results/build_annotation/run.json")["settings"]["score_threshold"]
+    settings = read_json(run / "results/cxr/predict_boxes/run.json")["settings"]
+    score_threshold = read_json(run / "results/cxr/build_annotation/run.json")["settings"]["score_threshold"]
     target_threshold = read_json(run / FOLDERS["detector"] / "run.json")["settings"]["training"]["pseudo_score_threshold"]
     records, views = drawn_records(run)
     ids = {record.image_id for record in records}
-    after = [result for result in read_json(run / "results/predict_boxes/predictions.json") if result["image_id"] in ids]
+    after = [result for result in read_json(run / "results/cxr/predict_boxes/predictions.json") if result["image_id"] in ids]
     before = predict(records, run / FOLDERS["detector"], BURN_IN_NAME, device, settings)
     results_of = {"end of burn-in": before, "after training": after}
     stages = {stage: match_results(records, results, areas=("all",)) for stage, results in results_of.items()}

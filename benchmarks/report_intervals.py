@@ -20,7 +20,7 @@ from d2rnet.evaluation.clinical import HEADLINE
 from d2rnet.evaluation.compare import read_run, shared_ids
 from d2rnet.evaluation.resampling import basic_interval, percentile_interval, resample_counts
 from d2rnet.evaluation.systems import ScoredSystem, score_system
-from d2rnet.evaluation.tables import markdown_table
+from d2rnet.figures.tables import markdown_table
 
 RESAMPLES = 400
 FIGURES = ("bleu_1", "bleu_4", "rouge_l", "cider", f"{HEADLINE}_micro_f1", f"{HEADLINE}_macro_f1")

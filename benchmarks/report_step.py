@@ -20,15 +20,15 @@ from typing import Any, cast
 import torch
 import yaml
 
-from d2rnet.data.categories import CATEGORY_NAMES
-from d2rnet.evaluation.tables import markdown_table
-from d2rnet.provenance import code_version, hardware
-from d2rnet.report.alignment import Alignment
-from d2rnet.report.dataset import Batch, ReportDataset
-from d2rnet.report.decoding import SearchOptions
-from d2rnet.report.model import ReportModel
+from d2rnet.cxr.report_model.alignment import Alignment
+from d2rnet.cxr.report_model.dataset import Batch, ReportDataset
+from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.figures.tables import markdown_table
+from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.report.decoder.beam_search import SearchOptions
+from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, SPECIAL_TOKENS, Vocabulary
 from d2rnet.report.training_task import ReportTask, make_optimizer
-from d2rnet.report.vocabulary import BOS_ID, EOS_ID, SPECIAL_TOKENS, Vocabulary
+from d2rnet.runs.provenance import code_version, hardware
 from d2rnet.settings import Settings, parse_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,7 +139,7 @@ def measure(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="d2rnet", help="workflow/presets/<name>.yaml; 'demo': config.yaml")
+    parser.add_argument("--preset", default="d2rnet", help="workflow/presets/cxr/<name>.yaml; 'demo': config.yaml")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="bf16-mixed")
     parser.add_argument("--batch", type=int, default=32, help="entries")
@@ -152,7 +152,7 @@ def main() -> None:
     options = parser.parse_args()
     overlay: Settings = {}
     if options.preset != "demo":
-        place = ROOT / "workflow" / "presets" / f"{options.preset}.yaml"
+        place = ROOT / "workflow" / "presets" / "cxr" / f"{options.preset}.yaml"
         overlay = yaml.safe_load(place.read_text(encoding="utf-8")).get("report", {})
     settings = parse_settings(json.dumps(overlay), options.set, "report")
     figures = measure(settings, options)

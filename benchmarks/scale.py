@@ -41,17 +41,18 @@ from tables import (
 )
 from tables_labelled import synthetic_vinbigdata_table
 
-from d2rnet.data import verify
-from d2rnet.data.coco_results import iterate_results
-from d2rnet.data.convert_labelled import convert_labelled
-from d2rnet.data.convert_unlabelled import convert_unlabelled
-from d2rnet.data.dicom import check_headers
-from d2rnet.data.image_shards import SIZES
-from d2rnet.data.radiograph import RadiographHeader, reduced_hw
-from d2rnet.io import read_json, read_jsonl, sha256_file, write_json, write_jsonl
-from d2rnet.provenance import code_version, hardware
+from d2rnet.cxr.boxes.coco_results import iterate_results
+from d2rnet.cxr.conversion import verify
+from d2rnet.cxr.conversion.convert_labelled import convert_labelled
+from d2rnet.cxr.conversion.convert_unlabelled import convert_unlabelled
+from d2rnet.cxr.conversion.image_shards import SIZES
+from d2rnet.cxr.images.radiograph import RadiographHeader, reduced_hw
+from d2rnet.cxr.images.reader import check_headers
+from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
+from d2rnet.files.hashes import sha256_file
+from d2rnet.runs.provenance import code_version, hardware
+from d2rnet.runs.shards import record_path
 from d2rnet.settings import complete
-from d2rnet.shards import record_path
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARDS = 256
@@ -271,7 +272,7 @@ def _write_box_records(folder: Path) -> None:
 
 
 def _join_boxes(folder: Path) -> dict[str, Any]:
-    from d2rnet.detector.results import gather_boxes  # torch, which the other parts do not load
+    from d2rnet.cxr.detector.results import gather_boxes  # torch, which the other parts do not load
 
     shards = [path for path in sorted(folder.glob("shard_*.json")) if record_path(path).is_file()]
     start = time.perf_counter()

@@ -25,15 +25,16 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from d2rnet.detector.config import STUDENT_NAME, TEACHER_NAME
-from d2rnet.detector.data import Record, load_records
-from d2rnet.detector.trainer import SPLIT_NAME
-from d2rnet.evaluation.bootstrap import ap50_with_resamples
-from d2rnet.evaluation.detection import predict
+from d2rnet.cxr.boxes.bootstrap import ap50_with_resamples
+from d2rnet.cxr.boxes.records import Record, load_records
+from d2rnet.cxr.detector.config import STUDENT_NAME, TEACHER_NAME
+from d2rnet.cxr.detector.evaluate import predict
+from d2rnet.cxr.detector.trainer import SPLIT_NAME
 from d2rnet.evaluation.resampling import basic_interval
-from d2rnet.evaluation.tables import markdown_table
-from d2rnet.io import read_json, write_json, write_text
-from d2rnet.provenance import code_version, hardware
+from d2rnet.figures.tables import markdown_table
+from d2rnet.files.atomic import write_text
+from d2rnet.files.documents import read_json, write_json
+from d2rnet.runs.provenance import code_version, hardware
 from d2rnet.settings import Settings, merge, parse_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,11 +93,11 @@ def train(cell: Cell, data: Path, detector: Settings) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "settings.yaml"
     write_text(settings, yaml.safe_dump(cell.settings(detector)))
-    labelled = data / "resources" / "labelled"
+    labelled = data / "resources" / "cxr" / "labelled"
     command: list[Any] = [sys.executable, "-m", "d2rnet", "train-detector", "--quiet", "--threads", "1", "--device", "cpu"]
     for split in ("train", "val", "test"):
         command += [f"--labelled-{split}", labelled / f"{split}.json"]
-    command += ["--unlabelled", data / "resources" / "unlabelled.json", "--work", data / "work", "--output", folder]
+    command += ["--unlabelled", data / "resources" / "cxr" / "unlabelled.json", "--work", data / "work", "--output", folder]
     command += ["--settings", settings, "--log", folder / "train.log"]
     start = time.perf_counter()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
@@ -181,7 +182,7 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         folders = dict(zip(cells, pool.map(lambda cell: train(cell, data, detector), cells), strict=True))
     torch.set_num_threads(args.jobs)
-    records = load_records(data / "resources" / "labelled" / "test.json")
+    records = load_records(data / "resources" / "cxr" / "labelled" / "test.json")
     scores = Scores()
     for cell, folder in folders.items():
         for network, weights in NETWORKS.items():

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from d2rnet.provenance import code_version, hardware
+from d2rnet.runs.provenance import code_version, hardware
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path += [str(TESTS / "cluster"), str(TESTS / "faults")]

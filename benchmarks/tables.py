@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from d2rnet.annotation.build import build_annotation
-from d2rnet.data.annotation_file import load_annotation
-from d2rnet.data.categories import coco_categories
-from d2rnet.io import read_json, write_json, write_jsonl
-from d2rnet.provenance import code_version, hardware
+from d2rnet.cxr.annotation.build import build_annotation
+from d2rnet.files.documents import read_json, write_json, write_jsonl
+from d2rnet.findings.classes import coco_categories
+from d2rnet.report.annotation_file import load_annotation
+from d2rnet.runs.provenance import code_version, hardware
 from d2rnet.settings import default_settings
 
 MIMIC_IMAGES = 377_110

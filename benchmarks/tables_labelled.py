@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d2rnet.data.categories import VINBIGDATA_NAMES
-from d2rnet.data.coco import write_coco
-from d2rnet.data.convert_labelled import build_coco
-from d2rnet.data.tables import LabelledTable
-from d2rnet.data.vinbigdata import read_table
-from d2rnet.problems import Problems
+from d2rnet.cxr.boxes.coco import write_coco
+from d2rnet.cxr.conversion.convert_labelled import build_coco
+from d2rnet.cxr.sources.tables import LabelledTable
+from d2rnet.cxr.sources.vinbigdata import read_table
+from d2rnet.files.problems import Problems
+from d2rnet.findings.classes import VINBIGDATA_NAMES
 from d2rnet.settings import default_settings
 
 IMAGES, NORMAL_IMAGES, BOXES, READERS_AN_IMAGE, READERS = 15_000, 10_606, 36_096, 3, 17

@@ -11,10 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from d2rnet.cli import build_parser
-from d2rnet.commands import COMMANDS
+from d2rnet.cli.commands import COMMANDS
+from d2rnet.cli.entry import build_parser
 from d2rnet.exit_codes import MEANINGS
-from d2rnet.io import write_text
+from d2rnet.files.atomic import write_text
 from d2rnet.settings import load_schema
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -18,9 +18,10 @@ from typing import Any
 
 from PIL import Image
 
-from d2rnet.data.annotation_file import load_annotation
+from d2rnet.files.atomic import atomic_path
+from d2rnet.files.documents import read_jsonl
 from d2rnet.gallery.browser import TIMEOUT_MS, chromium
-from d2rnet.io import atomic_path, read_jsonl
+from d2rnet.report.annotation_file import load_annotation
 
 LEVEL_STEP = 5  # grey levels, less than one sees; noise of radiographs would make pictures of 400 kB
 DESKTOP, PHONE, READING = {"width": 1440, "height": 900}, {"width": 390, "height": 844}, {"width": 1200, "height": 760}
@@ -40,8 +41,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/images"), help="folder of the pictures")
     arguments = parser.parse_args()
     run = arguments.run.resolve()
-    page = run / "results" / "render_gallery" / "index.html"
-    for needed in (run / "resources" / "demo_cohort" / "cohort.json", page):
+    page = run / "results" / "cxr" / "render_gallery" / "index.html"
+    for needed in (run / "resources" / "cxr" / "demo_cohort" / "cohort.json", page):
         if not needed.is_file():
             sys.exit(f"{needed}: no such file; expected a finished run of the demo cohort ('make demo')")
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
@@ -60,7 +61,7 @@ def main() -> None:
 def compare(run: Path, folder: Path) -> Path:
     """Compare the run with its retrieval baseline, by paths that say nothing of this machine; return the page."""
     command = [
-        sys.executable, "-m", "d2rnet", "compare", "results/evaluate_reports", "results/retrieve_reports/test.jsonl",
+        sys.executable, "-m", "d2rnet", "compare", "results/cxr/evaluate_reports", "results/cxr/retrieve_reports/test.jsonl",
         "--set", "meteor=false", "--output", str(folder),
     ]  # fmt: skip
     subprocess.run(command, cwd=run, check=True, stdout=subprocess.DEVNULL)
@@ -69,13 +70,13 @@ def compare(run: Path, folder: Path) -> Path:
 
 def read(run: Path, folder: Path) -> Path:
     """Read a radiograph whose sentences attend to three classes of box, of these the best report; return the page."""
-    entries = {entry["id"]: entry for entry in load_annotation(run / "results/build_annotation/annotation.json")["test"]}
-    reports = read_jsonl(run / "results/generate_reports/test.jsonl")
+    entries = {entry["id"]: entry for entry in load_annotation(run / "results/cxr/build_annotation/annotation.json")["test"]}
+    reports = read_jsonl(run / "results/cxr/generate_reports/test.jsonl")
     boxes = {line["id"]: {box for sentence in line["sentences"] for box in sentence["boxes"]} for line in reports}
-    rouge = {line["id"]: line["rouge_l"] for line in read_jsonl(run / "results/evaluate_reports/per_report.jsonl")}
+    rouge = {line["id"]: line["rouge_l"] for line in read_jsonl(run / "results/cxr/evaluate_reports/per_report.jsonl")}
     best = max(entries, key=lambda name: (min(3, len({entries[name]["labels"][box] for box in boxes[name]})), rouge[name]))
     image = folder / "chest.jpg"
-    shutil.copyfile(run / "resources/demo_cohort/mimic" / entries[best]["image_path"][0], image)
+    shutil.copyfile(run / "resources/cxr/demo_cohort/mimic" / entries[best]["image_path"][0], image)
     command = [sys.executable, "-m", "d2rnet", "read", str(image), "--output", str(folder / "readings"), "--device", "cpu"]
     subprocess.run(command, cwd=run, check=True, stdout=subprocess.DEVNULL)
     return folder / "readings" / "chest.html"

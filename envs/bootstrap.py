@@ -188,7 +188,7 @@ def install_detectron2(spec: str) -> None:
             pip("install", "--no-build-isolation", spec)
         elif not imports_detectron2():
             install_detectron2_wheel()
-    run(venv_python(), "-c", "from d2rnet.doctor import detectron2_origin; print('     ' + detectron2_origin())")
+    run(venv_python(), "-c", "from d2rnet.cli.doctor import detectron2_origin; print('     ' + detectron2_origin())")
 
 
 def imports_detectron2() -> bool:

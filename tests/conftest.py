@@ -1,13 +1,24 @@
 """What every test may use: the repository's root, one finished tiny run, and where the optional real samples are."""
 
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def unchanged_logging() -> Iterator[None]:
+    """A command that a test runs in this process sets the level of the log; the next test begins as if it had not."""
+    logger = logging.getLogger("d2rnet")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +34,7 @@ def run(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "snakemake", "-s", repository / "Snakefile", "-d", directory, "--cores", "2"]
     places = [place for place in os.environ["PATH"].split(os.pathsep) if Path(place) != Path(sys.executable).parent]
     done = subprocess.run(
-        [*command, "--configfile", repository / "workflow" / "presets" / "tiny.yaml"],
+        [*command, "--configfile", repository / "workflow" / "presets" / "cxr" / "tiny.yaml"],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": os.pathsep.join(places)},  # the environment is not activated

@@ -42,7 +42,9 @@ def replace_section(page: str, name: str, text: str) -> str:
 
 def write_section(name: str, text: str) -> None:
     """Exchange a section of the page."""
-    from d2rnet.io import write_text  # not above: processes that try a guard import this module before the changed package
+    from d2rnet.files.atomic import (
+        write_text,  # not above: processes that try a guard import this module before the changed package
+    )
 
     write_text(PAGE, replace_section(PAGE.read_text(encoding="utf-8"), name, text))
 
@@ -57,7 +59,7 @@ def battery() -> str:
 
 def slurm() -> str:
     """Run the faults of a cluster, which takes half an hour, and return their section."""
-    from d2rnet.provenance import code_version  # not above: as in write_section
+    from d2rnet.runs.provenance import code_version  # not above: as in write_section
 
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from snakemake.cli import get_argument_parser
 
-from d2rnet.cli import build_parser
-from d2rnet.commands import COMMANDS
+from d2rnet.cli.commands import COMMANDS
+from d2rnet.cli.entry import build_parser
 from d2rnet.settings import default_settings, merge, section_schema, validate
 
 RELEASED_CODE = {"run_csv2coco.py", "run_unlabel2coco.py", "main.py", "train_net.py"}  # named beside our counterparts
@@ -81,7 +81,7 @@ def test_links_to_headings_exist(pages):
 
 
 def test_anchors_are_those_of_github():
-    text = "# A `b_c` d-e, f\n```text\n# no heading\n```\n## results/x/{a,b}.json\n## [t](u)\n## [t](v)\n"
+    text = "# A `b_c` d-e, f\n```text\n# no heading\n```\n## results/cxr/x/{a,b}.json\n## [t](u)\n## [t](v)\n"
     assert anchors(text) == {"a-b_c-d-e-f", "resultsxabjson", "t", "t-1"}
 
 

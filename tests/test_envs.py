@@ -11,7 +11,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from d2rnet.commands import COMMANDS, FOR_PEOPLE
+from d2rnet.cli.commands import COMMANDS, FOR_PEOPLE
 
 ROOT = Path(__file__).resolve().parents[1]
 RULES = sorted(name.replace("-", "_") for name in COMMANDS.keys() - FOR_PEOPLE)
@@ -154,8 +154,8 @@ def third_party_of(module: str) -> set[str]:
 
 
 def test_imports_are_followed() -> None:
-    assert {"pandas", "numpy", "tqdm"} <= third_party_of("d2rnet.data.mimic")
-    assert "torch" not in third_party_of("d2rnet.data.convert_labelled")
+    assert {"pandas", "numpy", "tqdm"} <= third_party_of("d2rnet.cxr.sources.mimic")
+    assert "torch" not in third_party_of("d2rnet.cxr.conversion.convert_labelled")
     assert "jsonschema" in third_party_of("d2rnet.settings")
 
 

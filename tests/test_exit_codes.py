@@ -10,11 +10,12 @@ import textwrap
 
 import pytest
 
-from d2rnet import cli
-from d2rnet.commands import COMMANDS
+from d2rnet.cli import entry as cli
+from d2rnet.cli.commands import COMMANDS
 from d2rnet.exit_codes import MEANINGS, ExitCode
-from d2rnet.io import write_json, write_text
-from d2rnet.workdir import hold_lock, open_work_dir
+from d2rnet.files.atomic import write_text
+from d2rnet.files.documents import write_json
+from d2rnet.runs.workdir import hold_lock, open_work_dir
 
 RAISES = "import sys; from d2rnet import cli, doctor\ndef fail(**_): {}\ndoctor.doctor = fail; sys.exit(cli.main(['doctor']))"
 # A test run in the background hands on a SIGINT that is ignored.
@@ -70,9 +71,11 @@ def test_no_sub_command_returns_a_bare_number():
 def run_with_a_held_folder(tmp_path):
     """A run with a stale work folder that this process holds."""
     write_text(tmp_path / "train.json", "[1]")
-    with open_work_dir(tmp_path / "work/train_detector", settings={"lr": 1}, inputs={"t": tmp_path / "train.json"}) as folder:
+    with open_work_dir(
+        tmp_path / "work/cxr/train_detector", settings={"lr": 1}, inputs={"t": tmp_path / "train.json"}
+    ) as folder:
         pass
-    write_json(tmp_path / "results/train_detector/run.json", {"settings": {"lr": 2}, "inputs": {}})
+    write_json(tmp_path / "results/cxr/train_detector/run.json", {"settings": {"lr": 2}, "inputs": {}})
     with hold_lock(folder / ".lock", what=folder, doing="training"):
         yield tmp_path, folder
 

@@ -27,7 +27,7 @@ def test_every_setting_has_a_description():
 
 @pytest.mark.parametrize("preset", ["d2rnet", "utv2", "open_data", "tiny"])
 def test_presets_are_valid_overlays(repository, preset):
-    overlay = yaml.safe_load((repository / "workflow" / "presets" / f"{preset}.yaml").read_text())
+    overlay = yaml.safe_load((repository / "workflow" / "presets" / "cxr" / f"{preset}.yaml").read_text())
     assert settings.merge(settings.complete(overlay), overlay) == settings.complete(overlay)
 
 

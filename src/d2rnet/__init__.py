@@ -8,12 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from d2rnet.reading.models import Models, load_models
+    from d2rnet.reading.cxr import Models, load_models
     from d2rnet.reading.result import Reading
 
 __all__ = ["Models", "Reading", "__version__", "load_models"]
 __version__ = "0.1.0"
-_PLACES = {"Models": "models", "load_models": "models", "Reading": "result"}
+_PLACES = {"Models": "cxr", "load_models": "cxr", "Reading": "result"}
 
 
 def __getattr__(name: str) -> Any:

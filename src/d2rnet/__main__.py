@@ -2,6 +2,6 @@
 
 import sys
 
-from d2rnet.cli import main
+from d2rnet.cli.entry import main
 
 sys.exit(main())

@@ -1,217 +1,334 @@
-"""Settings: one strict JSON schema for ``config.yaml``, shared by Snakemake and the command line.
+"""Settings: the base of every typed section of ``config.yaml``, and how settings are read from people.
 
-An unknown key is refused by name with the closest known one; every default is stated in the schema and equals the shipped
-``config.yaml`` (tested), so that a command run without Snakemake behaves as the workflow does.
+A section is a frozen model beside the code that reads it; each of its fields states default, meaning, unit, source and bounds
+once (:func:`setting`). ``config.yaml``'s JSON schema, docs/reference/config.md and ``--help`` are made from the sections, so
+that a command run without Snakemake behaves as the workflow does. An unknown key is refused by name with the closest known one.
 """
 
 import copy
 import difflib
 import json
-import math
-from collections.abc import Iterator
-from functools import cache
+import types
+import typing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, TypeVar
 
-import jsonschema
-import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.io import check_regular_file
-from d2rnet.parsing import ParseError, parse_json, parse_yaml
+from d2rnet.files.documents import check_regular_file
+from d2rnet.files.parsing import ParseError, parse_json, parse_yaml
 
-Settings = dict[str, Any]
-MAX_KEY_DEPTH = 20  # of --set; the schema's deepest key has five parts
-_SCHEMA_PLACES = (
-    Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml",
-    Path(__file__).resolve().parent / "config.schema.yaml",
-)
+MAX_KEY_DEPTH = 20  # of --set; the deepest key has six parts
 
 
-@cache
-def load_schema() -> Settings:
-    """Return the schema of ``config.yaml`` (from the repository, else from the installed package)."""
-    for place in _SCHEMA_PLACES:
-        if place.is_file():
-            return yaml.safe_load(place.read_text(encoding="utf-8"))
-    raise ConfigError(f"config.schema.yaml: not found in any of {', '.join(map(str, _SCHEMA_PLACES))}; reinstall d2rnet.")
+class Section(BaseModel):
+    """A section of ``config.yaml``: complete, valid and unchangeable once it is made.
+
+    Attributes:
+        place: dotted path of the section in ``config.yaml``, "" for the whole; for messages.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+    place: ClassVar[str] = ""
+
+    @classmethod
+    def read(cls, overlay: Mapping[str, Any], *, source: str = "configuration") -> Self:
+        """Lay settings over the defaults of this section.
+
+        Args:
+            overlay: nested settings; keys left out take the default.
+            source: where they come from, for the message.
+
+        Raises:
+            ConfigError: unknown key (with the closest known one), wrong type, value out of range; all of them are listed.
+        """
+        try:
+            return cls.model_validate(dict(overlay))
+        except ValidationError as error:
+            problems = sorted({_explain(cls, found) for found in error.errors(include_url=False)})
+            raise ConfigError(f"{source}: {len(problems)} problem(s)\n  " + "\n  ".join(problems)) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return self.model_dump(mode="json")
+
+    def replaced(self, **changes: Any) -> Self:
+        """Return a copy in which some fields differ; the result is checked again.
+
+        Args:
+            changes: field -> value; a mapping is laid over the section of that field.
+
+        Raises:
+            ConfigError: a value is not valid.
+        """
+        return type(self).read(merge(self.to_json(), changes))
 
 
-def section_schema(section: str) -> Settings:
-    """Return the sub-schema at a dotted path such as ``"detector.training"``; ``""`` is the whole schema."""
-    schema = load_schema()
-    for key in filter(None, section.split(".")):
-        schema = schema["properties"][key]
-    return schema
+AnySection = TypeVar("AnySection", bound=Section)
 
 
-def default_settings(section: str = "") -> Settings:
-    """Return the defaults of a section: the demo configuration."""
-    return _defaults(section_schema(section))
-
-
-def _defaults(schema: Settings) -> Any:
-    if schema.get("type") == "object" and "properties" in schema:
-        return {key: _defaults(sub) for key, sub in schema["properties"].items()}
-    return copy.deepcopy(schema["default"])
-
-
-def complete(settings: Settings, section: str = "", *, source: str = "configuration") -> Settings:
-    """Lay settings over the defaults of their section and validate the result.
+def setting(default: Any, description: str, **bounds: Any) -> Any:
+    """Declare a field of a section.
 
     Args:
-        settings: nested settings; keys left out take the default.
-        section: dotted path of the section, ``""`` for the whole configuration.
-        source: where they come from, for the message.
+        default: what ``config.yaml`` ships with.
+        description: meaning, unit and source, for ``config.yaml``'s readers.
+        bounds: ``ge``, ``gt``, ``le``, ``lt``, ``multiple_of``, ``min_length``, ``max_length`` of pydantic.
+    """
+    if isinstance(default, tuple):
+        bounds["strict"] = False  # YAML has lists
+    return Field(default=default, description=description, **bounds)
 
-    Returns:
-        A new, complete, valid settings dictionary.
+
+def each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the values (``AfterValidator`` of a field).
 
     Raises:
-        ConfigError: unknown key (with the closest known one), wrong type, value out of range; all of them are listed.
+        ValueError: one of them is there twice.
     """
-    merged = merge(default_settings(section), settings)
-    validate(merged, section, source=source)
-    return merged
+    if len(set(values)) != len(values):
+        raise ValueError("expected each item once")
+    return values
 
 
-def merge(base: Settings, overlay: Settings) -> Settings:
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``base`` with ``overlay`` laid over it, key by key; lists and scalars are replaced whole."""
     merged = dict(base)
     for key, value in overlay.items():
-        both_nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        both_nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = merge(merged[key], value) if both_nested else copy.deepcopy(value)
     return merged
 
 
-def validate(settings: Settings, section: str = "", *, source: str = "configuration") -> None:
-    """Check settings against the schema.
-
-    Raises:
-        ConfigError: names every offending key with its dotted path, what was found and what is allowed.
-    """
-    validator = jsonschema.Draft202012Validator(section_schema(section))
-    problems = [text for error in validator.iter_errors(settings) for text in _explain(error, section)]
-    problems += [
-        f"{path}: {value}; expected a finite number"  # NaN lies within every range of a schema
-        for path, value in _scalars(settings, section)
-        if isinstance(value, float) and not math.isfinite(value)
-    ]
-    if not section and not problems:
-        problems = _contradictions(settings)
-    if problems:
-        raise ConfigError(f"{source}: {len(problems)} problem(s)\n  " + "\n  ".join(sorted(problems)))
+def subsection(annotation: Any) -> type[Section] | None:
+    """Return the section that a field's type is, None for a field that holds a value."""
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-def _contradictions(settings: Settings) -> list[str]:
-    """Return what a schema cannot see: keys of the whole configuration that do not go together."""
-    found = [
-        f"{path}: {value!r}; expected no brace, which Snakemake takes for a wildcard. Rename the file or folder"
-        for path, value in _scalars(settings, "")
-        if isinstance(value, str) and set("{}") & set(value)
-    ]
-    read, written = settings["data"]["reports"]["section"], settings["report"]["text"]["section"]
-    if read != written:
-        found.append(f"report.text.section: '{written}', but data.reports.section is '{read}'; set both to the same section")
+def leaves(section: type[Section], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield dotted key and field of every setting of a section, those of its own sections included."""
+    for name, field in section.model_fields.items():
+        inner = subsection(field.annotation)
+        if inner is None:
+            yield f"{prefix}{name}", field
+        else:
+            yield from leaves(inner, f"{prefix}{name}.")
+
+
+def section_lines(section: type[Section]) -> list[str]:
+    """Describe each setting of a section in one line: dotted key, default, description."""
+    found = []
+    for key, field in leaves(section):
+        default = json.dumps(plain(field.default), ensure_ascii=False)
+        found.append(f"{key} (default {default}): {' '.join((field.description or '').split())}")
     return found
 
 
-def _scalars(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield dotted path and value of everything that is neither object nor list."""
-    if isinstance(value, dict | list):
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _scalars(part, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
+def as_json(settings: Any) -> Any:
+    """Return settings of a record as JSON values: a section's, or a mapping as it is."""
+    return settings.to_json() if isinstance(settings, Section) else settings
 
 
-def _explain(error: jsonschema.ValidationError, section: str) -> list[str]:
-    path = ".".join([*filter(None, section.split(".")), *map(str, error.absolute_path)])
-    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = list(error.schema.get("properties", {}))
-        return [_unknown_key(path, key, known) for key in error.instance if key not in known]
-    description = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
-    text = f"{path or '(top level)'}: {error.message}{_closest_choice(error)}"
-    return [text + (f" [{' '.join(description.split())}]" if description else "")]
+def plain(value: Any) -> Any:
+    """Return a default as JSON values: a tuple is a list."""
+    return list(value) if isinstance(value, tuple) else value
 
 
-def _closest_choice(error: jsonschema.ValidationError) -> str:
-    """Return "; did you mean 'X'?" for a misspelled word out of a list, "" for anything else."""
-    if error.validator != "enum" or not isinstance(error.instance, str):
-        return ""
-    choices = [choice for choice in error.validator_value if isinstance(choice, str)]
-    close = difflib.get_close_matches(error.instance, choices, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def _unknown_key(path: str, key: object, known: list[str]) -> str:
-    close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
-    return f"{path + '.' if path else ''}{key}: unknown key; {hint}"
-
-
-def parse_settings(text: str | None, assignments: list[str], section: str) -> Settings:
+def parse_settings(section: type[AnySection], text: str | None, assignments: list[str]) -> AnySection:
     """Read settings given on the command line.
 
     Args:
+        section: the keys that the command reads; others are refused.
         text: inline JSON object, or the path of a YAML/JSON file that holds this section; None for the defaults.
         assignments: ``dotted.key=value`` pairs laid over it; values are read as YAML.
-        section: dotted path of the section they belong to.
 
     Raises:
-        ConfigError: not an object, not found, or not valid under the schema.
+        ConfigError: not an object, not found, or not valid.
     """
     overlay: Any = {}
     source = "configuration"
     if text:
-        if text.lstrip().startswith("{"):
-            try:
-                overlay = parse_json(text)
-            except (json.JSONDecodeError, ParseError) as error:
-                raise ConfigError(f"--settings {text[:80]}: not a JSON object ({error}).") from error
-        else:
-            overlay, source = _read_settings_file(text) or {}, f"--settings {text}"
+        overlay, source = _read_settings(text)
     if not isinstance(overlay, dict):
-        raise ConfigError(f"{source}: got a {type(overlay).__name__}; expected an object with the keys of '{section}'.")
+        raise ConfigError(f"{source}: got a {type(overlay).__name__}; expected an object with the keys of '{section.place}'.")
     for assignment in assignments:
-        key, separator, value = assignment.partition("=")
-        if not separator or key.count(".") > MAX_KEY_DEPTH:
-            raise ConfigError(f"--set {assignment[:80]}: expected key=value, with a key of config.yaml.")
+        overlay = merge(overlay, _assigned(assignment))
+    return section.read(overlay, source=source)
+
+
+def read_overlay(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings that somebody wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: not UTF-8, not YAML, a key twice, or no mapping.
+    """
+    try:
+        check_regular_file(path)
+        content = parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except DatasetError as error:
+        raise ConfigError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; expected a UTF-8 YAML file.") from error
+    except ParseError as error:
+        raise ConfigError(f"{path}: not a YAML file that can be used ({error}). Mend it.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: got a {type(content).__name__}; expected keys of config.yaml with their values.")
+    return content
+
+
+def _read_settings(text: str) -> tuple[Any, str]:
+    """Read ``--settings``; return its content and its name for messages."""
+    if text.lstrip().startswith("{"):
         try:
-            nested: Any = parse_yaml(value)
-        except ParseError as error:
-            raise ConfigError(f"--set {key}: {value[:80]!r} is not a YAML value ({error}).") from error
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        overlay = merge(overlay, nested)
-    return complete(overlay, section, source=source)
-
-
-def _read_settings_file(name: str) -> Any:
-    path = Path(name)
+            return parse_json(text), "configuration"
+        except (json.JSONDecodeError, ParseError) as error:
+            raise ConfigError(f"--settings {text[:80]}: not a JSON object ({error}).") from error
+    path = Path(text)
     try:
         check_regular_file(path)
     except (FileNotFoundError, DatasetError) as error:
-        raise ConfigError(f"--settings {name[:80]!a}: no such file; expected a YAML file or an inline JSON object.") from error
+        raise ConfigError(f"--settings {text[:80]!a}: no such file; expected a YAML file or an inline JSON object.") from error
     try:
-        return parse_yaml(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--settings {path}: byte {error.start} is not UTF-8; expected a UTF-8 YAML file.") from error
+        return read_overlay(path), f"--settings {path}"
+    except ConfigError as error:
+        raise ConfigError(f"--settings {error}") from error
+
+
+def _assigned(assignment: str) -> dict[str, Any]:
+    """Return what one ``--set`` says as nested settings."""
+    key, separator, value = assignment.partition("=")
+    if not separator or key.count(".") > MAX_KEY_DEPTH:
+        raise ConfigError(f"--set {assignment[:80]}: expected key=value, with a key of config.yaml.")
+    try:
+        nested: Any = parse_yaml(value)
     except ParseError as error:
-        raise ConfigError(f"--settings {path}: not a YAML file that can be used ({error}). Mend it.") from error
+        raise ConfigError(f"--set {key}: {value[:80]!r} is not a YAML value ({error}).") from error
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return dict(nested)
 
 
-def section_lines(section: str) -> list[str]:
-    """Describe each setting of a section in one line: dotted key, type, default, description."""
-    lines: list[str] = []
+def _explain(section: type[Section], error: Any) -> str:
+    """Say what is wrong with one key: its dotted path, what was found, what is expected."""
+    location = [part for part in error["loc"] if not _is_of_union(part)]
+    path = ".".join([*filter(None, section.place.split(".")), *map(str, location)])
+    around, field = _field_at(section, location)
+    if error["type"] == "extra_forbidden":
+        return _unknown_key(path, str(location[-1]), list(around.model_fields))
+    description = " ".join(field.description.split()) if field is not None and field.description else ""
+    text = f"{path or '(top level)'}: {_found(error)}{_closest_choice(error)}"
+    return text + (f" [{description}]" if description else "")
 
-    def walk(schema: Settings, prefix: str) -> None:
-        if schema.get("type") == "object" and "properties" in schema:
-            for key, sub in schema["properties"].items():
-                walk(sub, f"{prefix}.{key}" if prefix else key)
-            return
-        default = json.dumps(schema["default"], ensure_ascii=False)
-        lines.append(f"{prefix} (default {default}): {' '.join(schema['description'].split())}")
 
-    walk(section_schema(section), "")
-    return lines
+def _is_of_union(part: Any) -> bool:
+    """Whether a part of a location names a branch of a union, as pydantic writes it, and no key."""
+    return isinstance(part, str) and (part in _BRANCHES or "[" in part)
+
+
+_BRANCHES = frozenset({"str", "int", "float", "bool", "dict", "list", "none", "literal"})
+
+
+def _field_at(section: type[Section], location: list[Any]) -> tuple[type[Section], FieldInfo | None]:
+    """Return the innermost section that a location passes through, and the field that it ends at."""
+    field = None
+    for part in location:
+        known = section.model_fields.get(part) if isinstance(part, str) else None
+        if known is None:
+            break
+        field = known
+        inner = subsection(known.annotation) or _item_section(known.annotation)
+        if inner is not None:
+            section = inner
+    return section, field
+
+
+def _item_section(annotation: Any) -> type[Section] | None:
+    """Return the section that the items of a tuple are."""
+    parts = typing.get_args(annotation)
+    return subsection(parts[0]) if typing.get_origin(annotation) is tuple and parts else None
+
+
+def _found(error: Any) -> str:
+    """Say what was found and what is expected, in words that a schema would use."""
+    value = error["input"]
+    limits = error.get("ctx", {})
+    words = {
+        "less_than_equal": "{value} is greater than the maximum of {le}",
+        "greater_than_equal": "{value} is less than the minimum of {ge}",
+        "less_than": "{value} is not below {lt}",
+        "greater_than": "{value} is not above {gt}",
+        "finite_number": "{value}; expected a finite number",
+        "literal_error": "{value} is not one of {expected}",
+    }
+    pattern = words.get(error["type"])
+    if pattern is None:
+        return f"{str(value)[:80]!r}: {error['msg']}" if isinstance(value, str) else f"{str(value)[:80]}: {error['msg']}"
+    shown = repr(value)[:80] if isinstance(value, str) else str(value)[:80]
+    return pattern.format(value=shown, **limits)
+
+
+def _closest_choice(error: Any) -> str:
+    """Return "; did you mean 'X'?" for a misspelled word out of a list, "" for anything else."""
+    if error["type"] != "literal_error" or not isinstance(error["input"], str):
+        return ""
+    choices = [choice.strip("'") for choice in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+    close = difflib.get_close_matches(error["input"], choices, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _unknown_key(path: str, key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known)}"
+    return f"{path}: unknown key; {hint}"
+
+
+def type_words(annotation: Any) -> str:
+    """Name the type of a field as docs/reference/config.md shows it."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return "one of " + ", ".join(f"`{json.dumps(value).strip(chr(34))}`" for value in typing.get_args(annotation))
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return " or ".join(type_words(part) for part in typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple:
+        return "list"
+    names = {bool: "boolean", int: "integer", float: "number", str: "text", dict: "object", type(None): "null"}
+    return names.get(typing.get_origin(annotation) or annotation, "object")
+
+
+# --- to be removed when every reader takes typed sections -----------------------------------------------------------------
+Settings = Any
+
+
+def _get(self: Section, key: str) -> Any:
+    return getattr(self, key)
+
+
+Section.__getitem__ = _get  # type: ignore[attr-defined]
+
+
+def section_at(path: str) -> type[Section]:
+    """Return the section at a dotted path of yesterday's config.yaml, such as "detector.training"."""
+    from d2rnet.config import Config
+
+    found: Any = Config
+    names = path.split(".") if path else []
+    if names and names[0] not in ("evaluation", "runtime", "cxr"):
+        names.insert(0, "cxr")
+    for name in names:
+        found = found.model_fields[name].annotation
+    return found
+
+
+def default_settings(path: str = "") -> Any:
+    """Return the defaults of a section."""
+    return section_at(path)()
+
+
+def complete(settings: Any, path: str = "", *, source: str = "configuration") -> Any:
+    """Lay settings over the defaults of their section."""
+    return section_at(path).read(settings.to_json() if isinstance(settings, Section) else settings, source=source)

@@ -13,7 +13,7 @@ from slurm_cluster import ACCOUNT, GPU_MODEL, Cluster, Job
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILE = REPOSITORY / "profiles" / "slurm"
-TINY = REPOSITORY / "workflow" / "presets" / "tiny.yaml"
+TINY = REPOSITORY / "workflow" / "presets" / "cxr" / "tiny.yaml"
 ONE_CORE = {"device": "cpu", "gpus": 1, "threads": 1, "workers": 1}
 # The shipped interval would make a run of some seconds a job last ten minutes; a prompt cluster answers when a job has ended.
 QUICK = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "20")

@@ -28,7 +28,7 @@ def test_prediction_through_the_documented_profile(run: Path, repository: Path, 
     (programs / "qsub").write_text(QSUB.format(log=tmp_path / "qsub.log"))
     (programs / "qsub").chmod(0o755)
     write_overlay(folder, {"prediction_shards": 2})
-    copy_state(run, folder, "resources", "results/train_detector")
+    copy_state(run, folder, "resources", "results/cxr/train_detector")
     done = subprocess.run(
         command(folder, 600, "--profile", str(profile), "predict_boxes"),
         capture_output=True,
@@ -36,6 +36,6 @@ def test_prediction_through_the_documented_profile(run: Path, repository: Path, 
         env=os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (folder / "results/predict_boxes/predictions.json").is_file()
+    assert (folder / "results/cxr/predict_boxes/predictions.json").is_file()
     asked = [line.rpartition(" ")[0] for line in (tmp_path / "qsub.log").read_text().splitlines()]
     assert asked == [GPU_JOB, GPU_JOB, JOIN]

@@ -11,8 +11,8 @@ import pytest
 from slurm_cluster import NODES, Cluster, Job
 from slurm_runs import QUICK, assert_submitted_as_configured, copy_state, said, start, write_overlay
 
-from d2rnet.data.coco import load_coco
-from d2rnet.io import read_json, read_jsonl
+from d2rnet.cxr.boxes.coco import load_coco
+from d2rnet.files.documents import read_json, read_jsonl
 
 pytestmark = pytest.mark.e2e
 SECONDS = 1800
@@ -22,7 +22,7 @@ JOBS = {
     "prediction": {"train_detector": 1, "predict_boxes_shard": PREDICTION_SHARDS, "predict_boxes": 1},
 }
 RUNTIME = {"conversion": {"conversion_shards": CONVERSION_SHARDS}, "prediction": {"prediction_shards": PREDICTION_SHARDS}}
-BEGUN_FROM = {"conversion": ("resources/demo_cohort", "resources/verify_inputs"), "prediction": ("resources",)}
+BEGUN_FROM = {"conversion": ("resources/cxr/demo_cohort", "resources/cxr/verify_inputs"), "prediction": ("resources",)}
 TARGETS = {"conversion": "convert_labelled", "prediction": "predict_boxes"}
 
 
@@ -68,21 +68,25 @@ def test_two_gpu_jobs_overlap_on_one_node_and_see_different_gpus(cluster, jobs):
 
 def test_shards_hold_every_image_once(folders, run):
     folder = folders["conversion"]
-    records = [list(read_jsonl(path)) for path in sorted((folder / "resources/convert_images/labelled").glob("*-of-8.jsonl"))]
+    records = [
+        list(read_jsonl(path)) for path in sorted((folder / "resources/cxr/convert_images/labelled").glob("*-of-8.jsonl"))
+    ]
     assert len(records) == CONVERSION_SHARDS and all(records)
     images = [
-        image for name in ("train", "val", "test") for image in load_coco(folder / f"resources/labelled/{name}.json")["images"]
+        image
+        for name in ("train", "val", "test")
+        for image in load_coco(folder / f"resources/cxr/labelled/{name}.json")["images"]
     ]
     assert sorted(record["file_name"] for shard in records for record in shard) == sorted(
         image["file_name"] for image in images
     )
     for name in ("train", "val", "test"):
-        path = f"resources/labelled/{name}.json"
+        path = f"resources/cxr/labelled/{name}.json"
         assert (folder / path).read_bytes() == (run / path).read_bytes(), "eight shards equal one"
 
 
 def test_prediction_shards_hold_every_image(folders, run):
     folder = folders["prediction"]
-    ids = {image["id"] for image in load_coco(run / "resources/unlabelled.json")["images"]}
-    assert {box["image_id"] for box in read_json(folder / "results/predict_boxes/predictions.json")} <= ids
-    assert read_json(folder / "results/predict_boxes/run.json")["counts"]["images"] == len(ids)
+    ids = {image["id"] for image in load_coco(run / "resources/cxr/unlabelled.json")["images"]}
+    assert {box["image_id"] for box in read_json(folder / "results/cxr/predict_boxes/predictions.json")} <= ids
+    assert read_json(folder / "results/cxr/predict_boxes/run.json")["counts"]["images"] == len(ids)

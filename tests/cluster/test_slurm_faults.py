@@ -50,7 +50,7 @@ class Trial:
 
     def log(self) -> str:
         """What the rule's command has told."""
-        path = self.directory / "logs" / f"{self.rule}.log"
+        path = self.directory / "logs" / "cxr" / f"{self.rule}.log"
         return path.read_text() if path.exists() else ""
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from d2rnet.data.annotation_file import write_annotation
 from d2rnet.errors import DatasetError, ToolError
 from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
 from d2rnet.evaluation.captioning import evaluate_reports
 from d2rnet.evaluation.degeneracy import text_statistics
 from d2rnet.evaluation.report_pairs import derangement, most_frequent
-from d2rnet.io import write_json, write_jsonl
-from d2rnet.report.vocabulary import count_vocabulary
+from d2rnet.files.documents import write_json, write_jsonl
+from d2rnet.report.annotation_file import write_annotation
+from d2rnet.report.text.vocabulary import count_vocabulary
 from d2rnet.settings import complete
 
 NO_METEOR = complete({"meteor": False}, "evaluation")

@@ -3,15 +3,8 @@
 import numpy as np
 import pytest
 
-from d2rnet.data.categories import CATEGORY_NAMES
-from d2rnet.evaluation.clinical import (
-    agreement,
-    box_matrix,
-    named_matrix,
-    resampled_f1,
-    sentence_grounding,
-    side_agreement,
-)
+from d2rnet.evaluation.clinical import agreement, box_matrix, named_matrix, resampled_f1, sentence_grounding, side_agreement
+from d2rnet.findings.classes import CATEGORY_NAMES
 
 REFERENCES = ["Left pleural effusion. No pneumothorax.", "Cardiomegaly and edema.", "Lungs are clear."]
 HYPOTHESES = ["Possible right pleural effusion. Cardiomegaly.", "Cardiomegaly.", "No effusion."]

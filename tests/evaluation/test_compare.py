@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from d2rnet.cli import main
+from d2rnet.cli.entry import main
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.compare import compare_runs, read_run
-from d2rnet.io import write_json, write_jsonl
+from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.settings import complete
 
 SETTINGS = complete({"meteor": False, "bootstrap_samples": 200}, "evaluation")
@@ -97,12 +97,12 @@ def test_other_protocols_are_refused(runs: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_folder_of_a_whole_run(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "results" / "generate_reports" / "test.jsonl", lines(1))
-    write_json(tmp_path / "results" / "evaluate_reports" / "metrics.json", {"protocol": {"text": "faithful"}})
+    write_jsonl(tmp_path / "results" / "cxr" / "generate_reports" / "test.jsonl", lines(1))
+    write_json(tmp_path / "results" / "cxr" / "evaluate_reports" / "metrics.json", {"protocol": {"text": "faithful"}})
     run = read_run(tmp_path)
-    assert run.file == tmp_path / "results" / "generate_reports" / "test.jsonl"
+    assert run.file == tmp_path / "results" / "cxr" / "generate_reports" / "test.jsonl"
     assert (len(run.reports), run.protocol) == (12, {"text": "faithful"})
-    write_jsonl(tmp_path / "results" / "evaluate_reports" / "per_report.jsonl", lines(1)[:3])
+    write_jsonl(tmp_path / "results" / "cxr" / "evaluate_reports" / "per_report.jsonl", lines(1)[:3])
     assert len(read_run(tmp_path).reports) == 3
     write_jsonl(tmp_path / "cell" / "reports.jsonl", lines(2))  # a cell of the ablation
     assert len(read_run(tmp_path / "cell").reports) == 12

@@ -25,9 +25,10 @@ from pathlib import Path
 from finished_run import Job, differences, documented_commands, jobs_of, rewind
 from killing import WAYS, Killed, NotReachedError, Workflow, end_all, run_snakemake, wait_until_alone
 
-from d2rnet.io import leftovers, read_jsonl_of_killed
-from d2rnet.provenance import code_version
-from d2rnet.run_state import read_run_state
+from d2rnet.cli.run_state import read_run_state
+from d2rnet.files.atomic import leftovers
+from d2rnet.files.documents import read_jsonl_of_killed
+from d2rnet.runs.provenance import code_version
 
 TRAININGS = ("train-detector", "train-report-model")
 TRAINING_SHARE = 0.6  # of the trials beyond one for each job

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from killing import REPOSITORY
 
-from d2rnet.io import sha256_file
-from d2rnet.run_state import RECORDS, named_files, read_run_state
-from d2rnet.torch_files import load_torch
+from d2rnet.cli.run_state import RECORDS, named_files, read_run_state
+from d2rnet.files.hashes import sha256_file
+from d2rnet.files.torch_files import load_torch
 
 RESUME_PAGE = REPOSITORY / "docs" / "how-to" / "resume.md"
 STARTED_MARGIN_SECONDS = 0.02  # a file's time comes from a coarser clock than Snakemake's

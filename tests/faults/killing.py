@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TINY = REPOSITORY / "workflow" / "presets" / "tiny.yaml"
+TINY = REPOSITORY / "workflow" / "presets" / "cxr" / "tiny.yaml"
 WAYS = ("job", "snakemake", "group")
 CORES = 2  # those of the shared run: the number of threads decides how sums are rounded
 POLL_SECONDS = 0.002

@@ -9,14 +9,14 @@ from battery import resume
 from finished_run import differences, jobs_of, rewind
 from killing import CORES, run_snakemake
 
-from d2rnet.cli import main
+from d2rnet.cli.entry import main
 
 DAY_SECONDS = 86400
 COMMANDS = {  # commands that join and write files in less than a second; their inputs, below the run's folder
-    "build-vocabulary": ["--annotation", "results/build_annotation/annotation.json", "--output", "{disk}"],
+    "build-vocabulary": ["--annotation", "results/cxr/build_annotation/annotation.json", "--output", "{disk}"],
     "predict-boxes": [
-        *("--unlabelled", "resources/unlabelled.json", "--output", "{disk}/predictions.json", "--shards"),
-        *("results/predict_boxes/shards/1-of-2.json", "results/predict_boxes/shards/2-of-2.json"),
+        *("--unlabelled", "resources/cxr/unlabelled.json", "--output", "{disk}/predictions.json", "--shards"),
+        *("results/cxr/predict_boxes/shards/1-of-2.json", "results/cxr/predict_boxes/shards/2-of-2.json"),
     ],
     "make-demo-cohort": ["--output", "{disk}/cohort", "--set", "size_px=192"],
 }
@@ -98,13 +98,13 @@ def test_a_training_that_fills_the_disk_goes_on_once_there_is_space(run, disk):
 @pytest.mark.e2e
 def test_a_deleted_file_in_the_middle_comes_back_and_repeats_nothing_after_it(run, tmp_path):
     folder = rewind(run, jobs_of(run)[-1], tmp_path / "run")
-    name = "results/build_vocabulary/vocabulary.json"
-    model = folder / "results/train_report_model/model.safetensors"
+    name = "results/cxr/build_vocabulary/vocabulary.json"
+    model = folder / "results/cxr/train_report_model/model.safetensors"
     before = model.stat().st_mtime_ns
     (folder / name).unlink()
     assert run_snakemake(folder, name, cores=CORES).returncode == 0
     assert differences(run, folder, (name,)) == []
-    done = run_snakemake(folder, "results/generate_reports/test.jsonl", cores=CORES)
+    done = run_snakemake(folder, "results/cxr/generate_reports/test.jsonl", cores=CORES)
     assert done.returncode == 0 and "Nothing to be done" in done.stdout and model.stat().st_mtime_ns == before
 
 
@@ -113,10 +113,10 @@ def test_a_deleted_file_in_the_middle_comes_back_and_repeats_nothing_after_it(ru
 def test_a_clock_that_jumped_repeats_nothing_that_is_right(run, tmp_path, days):
     """An input from the future, or outputs from long ago: the contents are as they were."""
     folder = rewind(run, jobs_of(run)[-1], tmp_path / "run")
-    moved = "resources/reports.jsonl" if days > 0 else "results/build_annotation/annotation.json"
+    moved = "resources/cxr/reports.jsonl" if days > 0 else "results/cxr/build_annotation/annotation.json"
     when = time.time() + days * DAY_SECONDS
     os.utime(folder / moved, (when, when))
-    done = run_snakemake(folder, "results/build_annotation/annotation.json", cores=CORES)
+    done = run_snakemake(folder, "results/cxr/build_annotation/annotation.json", cores=CORES)
     assert done.returncode == 0, done.stdout
-    assert differences(run, folder, ("results/build_annotation/annotation.json",)) == []
+    assert differences(run, folder, ("results/cxr/build_annotation/annotation.json",)) == []
     assert "Nothing to be done" in done.stdout

@@ -69,17 +69,17 @@ def test_differences_are_seen(run, jobs, tmp_path):
     folder = tmp_path / "copy"
     rewind(run, jobs[-1], folder)
     assert differences(run, folder, training.outputs) == []
-    history = folder / "results/train_detector/metrics.jsonl"
+    history = folder / "results/cxr/train_detector/metrics.jsonl"
     history.write_text(history.read_text().replace('"seconds_per_iteration": ', '"seconds_per_iteration": 1'))
     assert differences(run, folder, training.outputs) == []
     history.write_text(history.read_text().replace('"total_loss": ', '"total_loss": 1'))
-    weights = folder / "results/train_detector/model_final.pth"
-    weights.write_bytes((folder / "results/train_detector/student_final.pth").read_bytes())
-    (folder / "results/train_detector/config.yaml").unlink()
+    weights = folder / "results/cxr/train_detector/model_final.pth"
+    weights.write_bytes((folder / "results/cxr/train_detector/student_final.pth").read_bytes())
+    (folder / "results/cxr/train_detector/config.yaml").unlink()
     assert differences(run, folder, training.outputs) == [
-        "results/train_detector/config.yaml: missing",
-        "results/train_detector/metrics.jsonl: differs",
-        "results/train_detector/model_final.pth: differs",
+        "results/cxr/train_detector/config.yaml: missing",
+        "results/cxr/train_detector/metrics.jsonl: differs",
+        "results/cxr/train_detector/model_final.pth: differs",
     ]
 
 

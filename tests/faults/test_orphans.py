@@ -7,8 +7,8 @@ from battery import resume
 from finished_run import differences, documented_commands, jobs_of, rewind
 from killing import CORES, Workflow, end_all, run_snakemake, wait_until_alone
 
-from d2rnet.run_report import report_lines
-from d2rnet.run_state import read_run_state
+from d2rnet.cli.run_report import report_lines
+from d2rnet.cli.run_state import read_run_state
 
 pytestmark = pytest.mark.e2e
 
@@ -25,7 +25,7 @@ def begun(run, training, tmp_path):
     rewind(run, training, folder)
     workflow = Workflow(folder, training.outputs[0], cores=CORES)
     process = workflow.wait_for_job(training.command)
-    workflow.wait_for(lambda: any(folder.glob("work/train_detector/*/checkpoint.pth")))
+    workflow.wait_for(lambda: any(folder.glob("work/cxr/train_detector/*/checkpoint.pth")))
     process.send_signal(signal.SIGSTOP)
     yield workflow, process
     end_all(folder)

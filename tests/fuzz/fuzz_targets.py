@@ -9,11 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from d2rnet.data.annotation_file import load_annotation
-from d2rnet.data.csv_tables import read_table_csv
-from d2rnet.data.openi_reports import _parse
-from d2rnet.data.report_sections import extract_section, split_sections
+from d2rnet.cxr.sources.openi_reports import _parse
+from d2rnet.cxr.sources.report_sections import extract_section, split_sections
 from d2rnet.errors import DatasetError
+from d2rnet.files.csv_tables import read_table_csv
+from d2rnet.report.annotation_file import load_annotation
 
 Target = Callable[[bytes], None]
 _MEMORY = Path("/dev/shm")

@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.gallery.studies import Answer, Study
-from d2rnet.io import write_json, write_jsonl
 from d2rnet.settings import default_settings
 
 HEIGHT, WIDTH = 200, 160

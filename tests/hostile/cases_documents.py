@@ -8,8 +8,8 @@ import good_files as good
 from case_files import damaged_cases, no_files, put, unnamed
 from hostile_case import READ, Case, Make
 
-from d2rnet.data.categories import CATEGORY_NAMES
-from d2rnet.report.vocabulary import count_vocabulary
+from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.report.text.vocabulary import count_vocabulary
 
 UNLABELLED = {"good_unlabelled__json": good.as_json(good.unlabelled())}
 ANNOTATION = {"good_annotation__json": good.as_json(good.annotation())}

@@ -18,9 +18,9 @@ from case_files import damaged_cases, no_files, put
 from hostile_case import READ, REFUSED, Case, Make
 from mutate import DAMAGES, damaged
 
-from d2rnet.report.model import ReportModel
+from d2rnet.cxr.report_model.model import ReportModel
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, save_model
-from d2rnet.report.vocabulary import count_vocabulary
+from d2rnet.report.text.vocabulary import count_vocabulary
 from d2rnet.settings import complete
 
 SMALL_MODEL = {

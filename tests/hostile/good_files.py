@@ -22,7 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from d2rnet.data.categories import coco_categories
+from d2rnet.findings.classes import coco_categories
 
 BOX_HEADER = "image_id,rad_id,class_name,x_min,y_min,x_max,y_max"
 SPLIT_HEADER = "dicom_id,study_id,subject_id,split"

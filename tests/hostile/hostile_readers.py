@@ -9,29 +9,29 @@ from pathlib import Path
 import numpy as np
 from hostile_case import READ, SET_ASIDE, Outcome
 
-from d2rnet.annotation.inputs import match_images, read_images
-from d2rnet.annotation.inputs import read_reports as read_report_lines
-from d2rnet.annotation.predictions import read_predictions
-from d2rnet.annotation.thresholds import read_calibrated
-from d2rnet.data import mimic, openi, r2gen, vindr
-from d2rnet.data.annotation_file import load_annotation
-from d2rnet.data.box_tables import read_box_table
-from d2rnet.data.categories import CATEGORY_IDS
-from d2rnet.data.coco import load_coco
-from d2rnet.data.coco_source import read_table as read_foreign_coco
-from d2rnet.data.csv_tables import read_table_csv
-from d2rnet.data.dicom import read_header, read_radiograph
-from d2rnet.data.image_conversion import ConversionJob, convert_images
-from d2rnet.data.tables import ReportTable
-from d2rnet.detector.checkpoint import load_pretrained
-from d2rnet.detector.config import read_cfg
+from d2rnet.cxr.annotation.confidence_filter import read_calibrated
+from d2rnet.cxr.annotation.inputs import match_images, read_images
+from d2rnet.cxr.annotation.inputs import read_reports as read_report_lines
+from d2rnet.cxr.annotation.predictions import read_predictions
+from d2rnet.cxr.boxes.coco import load_coco
+from d2rnet.cxr.conversion.image_conversion import ConversionJob, convert_images
+from d2rnet.cxr.detector.checkpoint import load_pretrained
+from d2rnet.cxr.detector.config import read_cfg
+from d2rnet.cxr.images.reader import read_header, read_radiograph
+from d2rnet.cxr.sources import mimic, openi, r2gen, vindr
+from d2rnet.cxr.sources.box_tables import read_box_table
+from d2rnet.cxr.sources.coco_source import read_table as read_foreign_coco
+from d2rnet.cxr.sources.tables import ReportTable
 from d2rnet.evaluation.report_pairs import read_pairs
-from d2rnet.problems import Problems
+from d2rnet.files.csv_tables import read_table_csv
+from d2rnet.files.problems import Problems
+from d2rnet.files.torch_files import load_torch
+from d2rnet.findings.classes import CATEGORY_IDS
+from d2rnet.report.annotation_file import load_annotation
+from d2rnet.report.decoder.r2gen_import import import_r2gen
 from d2rnet.report.model_files import load_model
-from d2rnet.report.r2gen_import import import_r2gen
-from d2rnet.report.vocabulary import load_vocabulary
+from d2rnet.report.text.vocabulary import load_vocabulary
 from d2rnet.settings import default_settings, parse_settings
-from d2rnet.torch_files import load_torch
 
 Reader = Callable[[Path], Outcome]
 SPLIT_COLUMNS = ("dicom_id", "study_id", "subject_id", "split")

@@ -12,8 +12,8 @@ from pydicom.encaps import encapsulate
 from pydicom.tag import Tag
 from pydicom.uid import JPEGBaseline8Bit
 
-from d2rnet import cli
-from d2rnet.io import read_jsonl
+from d2rnet.cli import entry as cli
+from d2rnet.files.documents import read_jsonl
 
 NAME, DATE, TIME = "ZZSECRET", "19610704", "235901"
 SECRETS = (NAME.lower().encode(), DATE.encode(), b"1961-07-04", TIME.encode(), b"23:59:01")

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from property_settings import QUICK
 
-from d2rnet.data.box_tables import CORNERS, check_boxes, keep_valid_corners
-from d2rnet.data.coco import is_box_xywh, xywh_to_xyxy, xyxy_to_xywh
-from d2rnet.data.radiograph import reduced_hw
-from d2rnet.data.tables import BOX_COLUMNS
-from d2rnet.problems import Problems
-from d2rnet.report.image_cache import letterbox_of
+from d2rnet.cxr.boxes.coco import is_box_xywh
+from d2rnet.cxr.boxes.geometry import xywh_to_xyxy, xyxy_to_xywh
+from d2rnet.cxr.images.radiograph import reduced_hw
+from d2rnet.cxr.report_model.image_cache import letterbox_of
+from d2rnet.cxr.sources.box_tables import CORNERS, check_boxes, keep_valid_corners
+from d2rnet.cxr.sources.tables import BOX_COLUMNS
+from d2rnet.files.problems import Problems
 
 side, wild = st.integers(1, 4000), st.floats(-1e4, 1e4) | st.sampled_from([float("nan"), float("inf"), -1.0, 0.0])
 boxes = st.lists(st.tuples(wild, wild, wild, wild), max_size=6)

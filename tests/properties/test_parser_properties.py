@@ -11,15 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from property_settings import QUICK
 
-from d2rnet.data.annotation_file import entry_complaint
-from d2rnet.data.coco_results import iterate_results
-from d2rnet.data.csv_tables import read_table_csv
-from d2rnet.data.mimic_exceptions import MIMIC_EXCEPTIONS
-from d2rnet.data.names import MAX_NAME_BYTES, is_path_below, is_safe_id
-from d2rnet.data.openi_reports import _parse
-from d2rnet.data.report_sections import extract_section, normalise_header, split_sections
+from d2rnet.cxr.boxes.coco_results import iterate_results
+from d2rnet.cxr.sources.mimic_exceptions import MIMIC_EXCEPTIONS
+from d2rnet.cxr.sources.openi_reports import _parse
+from d2rnet.cxr.sources.report_sections import extract_section, normalise_header, split_sections
 from d2rnet.errors import DatasetError
-from d2rnet.parsing import ParseError, parse_json, parse_yaml
+from d2rnet.files.csv_tables import read_table_csv
+from d2rnet.files.names import MAX_NAME_BYTES, is_path_below, is_safe_id
+from d2rnet.files.parsing import ParseError, parse_json, parse_yaml
+from d2rnet.report.annotation_file import entry_complaint
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
 headers = st.sampled_from(["FINDINGS:", "IMPRESSION:", "LUNGS:", "FINAL REPORT", "CHEST, PA:", "Findings :", ":", "\n", ". "])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from reading_samples import make_run
 
-from d2rnet.reading.models import Models, load_models
+from d2rnet.reading.cxr import Models, load_models
 
 
 @pytest.fixture(autouse=True)

@@ -11,21 +11,21 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from d2rnet.annotation.build import build_annotation
-from d2rnet.data.categories import CATEGORY_NAMES
-from d2rnet.data.coco import write_coco
-from d2rnet.data.dicom import read_header, read_radiograph
-from d2rnet.data.image_conversion import write_png
-from d2rnet.detector.checkpoint import save_weights
-from d2rnet.detector.config import TEACHER_NAME, build_cfg, write_cfg
-from d2rnet.detector.predict import predict_boxes
-from d2rnet.detector.results import gather_boxes
-from d2rnet.io import write_json, write_jsonl
-from d2rnet.provenance import write_run_record
-from d2rnet.report.generate import generate_reports
-from d2rnet.report.model import ReportModel
+from d2rnet.cxr.annotation.build import build_annotation
+from d2rnet.cxr.boxes.coco import write_coco
+from d2rnet.cxr.conversion.image_conversion import write_png
+from d2rnet.cxr.detector.checkpoint import save_weights
+from d2rnet.cxr.detector.config import TEACHER_NAME, build_cfg, write_cfg
+from d2rnet.cxr.detector.predict import predict_boxes
+from d2rnet.cxr.detector.results import gather_boxes
+from d2rnet.cxr.images.reader import read_header, read_radiograph
+from d2rnet.cxr.report_model.generate import generate_reports
+from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.files.documents import write_json, write_jsonl
+from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.model_files import save_model
-from d2rnet.report.vocabulary import build_vocabulary, load_vocabulary
+from d2rnet.report.text.vocabulary import build_vocabulary, load_vocabulary
+from d2rnet.runs.provenance import write_run_record
 from d2rnet.settings import complete
 
 SECRET = "Do^Not^Tell"
@@ -108,22 +108,22 @@ def make_run(folder: Path) -> Path:
         pixels = draw_chest(SIZES_HW[name], seed)
         write_dicom(path, pixels) if path.suffix == ".dcm" else Image.fromarray(pixels).save(path)
     unlabelled, reports = _convert(folder, settings)
-    detector = _make_detector(folder / "results/train_detector", settings["detector"])
-    shard, predictions = (folder / "results/predict_boxes" / name for name in ("shards/1-of-1.json", "predictions.json"))
+    detector = _make_detector(folder / "results/cxr/train_detector", settings["detector"])
+    shard, predictions = (folder / "results/cxr/predict_boxes" / name for name in ("shards/1-of-1.json", "predictions.json"))
     prediction = settings["detector"]["prediction"]
     predict_boxes(unlabelled=unlabelled, model=detector, shard=1, shards=1, output=shard, device="cpu", settings=prediction)
     gather_boxes(unlabelled=unlabelled, shards=[shard], output=predictions)
     for name, entry in (("build_annotation", "image"), ("build_annotation_of_studies", "study")):
         build_annotation(
-            unlabelled=unlabelled, reports=reports, predictions=[predictions], output=folder / "results" / name,
+            unlabelled=unlabelled, reports=reports, predictions=[predictions], output=folder / "results" / "cxr" / name,
             settings={**settings["annotation"], "entry": entry},
         )  # fmt: skip
-    annotation = folder / "results/build_annotation/annotation.json"
+    annotation = folder / "results/cxr/build_annotation/annotation.json"
     model = _make_report_model(folder, annotation, settings["report"])
     for name, source in (("generate_reports", "build_annotation"), ("generate_of_studies", "build_annotation_of_studies")):
         generate_reports(
-            annotation=folder / "results" / source / "annotation.json", image_root=images, model=model, shard=1, shards=1,
-            output=folder / "results" / name / "shards/1-of-1.jsonl", device="cpu", settings=settings["report"]["generation"],
+            annotation=folder / "results" / "cxr" / source / "annotation.json", image_root=images, model=model, shard=1, shards=1,
+            output=folder / "results" / "cxr" / name / "shards/1-of-1.jsonl", device="cpu", settings=settings["report"]["generation"],
         )  # fmt: skip
     return folder
 
@@ -134,7 +134,7 @@ def _convert(folder: Path, settings: dict[str, Any]) -> tuple[Path, Path]:
     for number, (name, file) in enumerate(FILES.items(), start=1):
         source = folder / "images" / file
         radiograph = read_radiograph(source, max_side_px=settings["data"]["conversion"]["max_side_px"])
-        write_png(folder / f"resources/unlabelled_images/{name}.png", radiograph.pixels)
+        write_png(folder / f"resources/cxr/unlabelled_images/{name}.png", radiograph.pixels)
         study = next(study for study, names in STUDIES.items() if name in names)
         (height, width), (source_height, source_width) = radiograph.pixels.shape, radiograph.source_hw
         records.append(
@@ -145,7 +145,7 @@ def _convert(folder: Path, settings: dict[str, Any]) -> tuple[Path, Path]:
                 "has_report": True,
             }
         )  # fmt: skip
-    write_coco(folder / "resources/unlabelled.json", records, [])
+    write_coco(folder / "resources/cxr/unlabelled.json", records, [])
     text = "Left pleural effusion with cardiomegaly. No pneumothorax, the lungs are clear."
     reports = [
         {
@@ -154,9 +154,11 @@ def _convert(folder: Path, settings: dict[str, Any]) -> tuple[Path, Path]:
         }
         for study, names in STUDIES.items()
     ]  # fmt: skip
-    write_jsonl(folder / "resources/reports.jsonl", reports)
-    write_run_record(folder / "resources/convert_unlabelled/run.json", command="convert-unlabelled", settings=settings["data"])
-    return folder / "resources/unlabelled.json", folder / "resources/reports.jsonl"
+    write_jsonl(folder / "resources/cxr/reports.jsonl", reports)
+    write_run_record(
+        folder / "resources/cxr/convert_unlabelled/run.json", command="convert-unlabelled", settings=settings["data"]
+    )
+    return folder / "resources/cxr/unlabelled.json", folder / "resources/cxr/reports.jsonl"
 
 
 def _make_detector(folder: Path, settings: dict[str, Any]) -> Path:
@@ -189,7 +191,7 @@ def _make_report_model(folder: Path, annotation: Path, settings: dict[str, Any])
     with torch.no_grad():
         network.transformer.logits.weight.mul_(4)
         network.transformer.logits.bias[vocabulary.ids["<eos>"]] -= 3
-    target = folder / "results/train_report_model"
+    target = folder / "results/cxr/train_report_model"
     save_model(
         target, network.state_dict(), settings=settings, vocabulary=vocabulary, categories=CATEGORY_NAMES,
         selected={"epoch": 0},

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from d2rnet.errors import CheckpointError, ConfigError
+from d2rnet.report.text.vocabulary import Vocabulary, count_vocabulary
 from d2rnet.report.text_encoder import PretrainedTextEncoder, SmallTextEncoder, encoder_files, make_text_encoder
-from d2rnet.report.vocabulary import Vocabulary, count_vocabulary
 from d2rnet.settings import complete
 
 REPORT = "Small left effusion. The heart is large."

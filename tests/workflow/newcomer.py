@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import yaml
 
-from d2rnet.io import read_json, sha256_file, write_json
+from d2rnet.files.documents import read_json, write_json
+from d2rnet.files.hashes import sha256_file
 from d2rnet.settings import default_settings, merge
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "report"))  # which pytest does only when it collects that folder
@@ -33,7 +34,7 @@ def make_clone(folder: Path, repository: Path, run: Path, page: str) -> None:
     shutil.copy(repository / "Snakefile", folder)
     for name in LINKED:
         (folder / name).symlink_to(repository / name)
-    tiny = yaml.safe_load((repository / "workflow/presets/tiny.yaml").read_text(encoding="utf-8"))
+    tiny = yaml.safe_load((repository / "workflow/presets/cxr/tiny.yaml").read_text(encoding="utf-8"))
     config = merge(default_settings(), tiny)
     _write_yaml(folder / "config.yaml", config)
     _radiographs(folder)
@@ -41,7 +42,7 @@ def make_clone(folder: Path, repository: Path, run: Path, page: str) -> None:
     torch.save({"state_dict": random_weights(d_model=16, num_words=11, patch_width=2048)}, folder / "model.pth")
     (folder / "SHA256SUMS.txt").write_text(f"{sha256_file(folder / 'chest.dcm')}  chest.dcm\n")
     _hospital(folder, page)
-    _write_yaml(folder / "my_paths.yaml", _real_layout(config, folder / "resources/demo_cohort"))
+    _write_yaml(folder / "my_paths.yaml", _real_layout(config, folder / "resources/cxr/demo_cohort"))
     for name, content in re.findall(r"^```yaml\n# ([\w.]+\.yaml)\b[^\n]*\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL):
         if not (folder / name).exists():
             (folder / name).write_text(content.replace(HOSPITAL, str(folder / "hospital")), encoding="utf-8")
@@ -52,12 +53,12 @@ def _write_yaml(path: Path, content: Any) -> None:
 
 
 def _radiographs(folder: Path) -> None:
-    dicoms = sorted((folder / "resources/demo_cohort/vindr/test").iterdir())
+    dicoms = sorted((folder / "resources/cxr/demo_cohort/vindr/test").iterdir())
     for source, name in zip(dicoms, ("chest.dcm", "frontal.dcm", "lateral.dcm", "scans/1.dcm", "scans/2.dcm"), strict=False):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(source, folder / name)
     (folder / "more").mkdir()
-    shutil.copy(next((folder / "resources/labelled/images").glob("*.png")), folder / "more/chest.png")
+    shutil.copy(next((folder / "resources/cxr/labelled/images").glob("*.png")), folder / "more/chest.png")
 
 
 def _other_runs(folder: Path) -> None:
@@ -85,12 +86,12 @@ def _hospital(folder: Path, page: str) -> None:
     boxes, reports = examples
     images = folder / "hospital" / "images"
     images.mkdir(parents=True)
-    (images / "images").symlink_to(folder / "resources/labelled/images")
-    (images / "files").symlink_to(folder / "resources/demo_cohort/mimic/files")
+    (images / "images").symlink_to(folder / "resources/cxr/labelled/images")
+    (images / "files").symlink_to(folder / "resources/cxr/demo_cohort/mimic/files")
     for split in ("train", "val", "test"):
-        coco = read_json(folder / f"resources/labelled/{split}.json")
+        coco = read_json(folder / f"resources/cxr/labelled/{split}.json")
         write_json(images / f"boxes_{split}.json", {part: _only(coco[part], boxes[part]) for part in boxes})
-    annotation = read_json(folder / "results/build_annotation/annotation.json")
+    annotation = read_json(folder / "results/cxr/build_annotation/annotation.json")
     write_json(folder / "hospital/reports.json", {split: _only(annotation[split], reports["train"]) for split in reports})
 
 

@@ -19,10 +19,10 @@ import yaml
 rattler = pytest.importorskip("rattler")
 from rattler.index import index_fs  # noqa: E402 (after the check that it is there)
 
-from d2rnet.data.annotation_file import write_annotation  # noqa: E402
+from d2rnet.report.annotation_file import write_annotation  # noqa: E402
 
 RULE = "build_vocabulary"
-TARGET = f"results/{RULE}/vocabulary.json"
+TARGET = f"results/cxr/{RULE}/vocabulary.json"
 ACTIVATE = """export CONDA_PREFIX="$1"; export PATH="$1/bin:$PATH"\n"""
 PYTHON = """#!/bin/sh
 touch "$CONDA_PREFIX/python-was-here"
@@ -88,7 +88,7 @@ def write_input(directory: Path) -> None:
         }
         for number in range(12)
     ]  # fmt: skip
-    write_annotation(directory / "results" / "build_annotation" / "annotation.json", {"train": entries})
+    write_annotation(directory / "results" / "cxr" / "build_annotation" / "annotation.json", {"train": entries})
 
 
 def test_rule_runs_in_its_own_environment(repository: Path, tmp_path: Path, conda: dict[str, str]) -> None:

@@ -66,7 +66,7 @@ def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp
 
 
 def test_stage_one_alone(repository, tmp_path):
-    jobs = planned_jobs(snakemake(repository, tmp_path, "-n", "--cores", "1", "results/build_annotation/annotation.json"))
+    jobs = planned_jobs(snakemake(repository, tmp_path, "-n", "--cores", "1", "results/cxr/build_annotation/annotation.json"))
     assert "build_annotation" in jobs and not jobs & {"train_report_model", "evaluate_detector", "all"}
 
 

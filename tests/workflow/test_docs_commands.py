@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from newcomer import make_clone
 
-from d2rnet import cli
+from d2rnet.cli import entry as cli
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "workflow/presets/tiny.yaml"
+TINY = ROOT / "workflow/presets/cxr/tiny.yaml"
 # README repeats commands of the other pages; what came before is not run again.
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "profiles/README.md", ROOT / "CONTRIBUTING.md", ROOT / "README.md"]
 # Beginning of a command, or of a piece of Python -> why it is not run here; tests/test_docs.py parses it.

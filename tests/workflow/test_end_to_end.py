@@ -9,12 +9,12 @@ import pytest
 import yaml
 from test_dag import planned_jobs, snakemake
 
-from d2rnet.data.annotation_file import load_annotation
-from d2rnet.data.coco import load_coco
-from d2rnet.io import read_json, read_jsonl
+from d2rnet.cxr.boxes.coco import load_coco
+from d2rnet.files.documents import read_json, read_jsonl
+from d2rnet.report.annotation_file import load_annotation
 
 pytestmark = pytest.mark.e2e
-TINY = "workflow/presets/tiny.yaml"
+TINY = "workflow/presets/cxr/tiny.yaml"
 
 
 def test_every_result_folder_says_how_it_was_made(run):
@@ -29,7 +29,7 @@ def test_every_result_folder_says_how_it_was_made(run):
         "render_gallery",
         "draw_figures",
     ):
-        content = read_json(run / "results" / record / "run.json")
+        content = read_json(run / "results" / "cxr" / record / "run.json")
         assert content["command"] == record.replace("_", "-")
         assert {"code", "settings", "versions", "seeds", "hardware", "counts", "inputs"} <= content.keys()
 
@@ -37,35 +37,35 @@ def test_every_result_folder_says_how_it_was_made(run):
 @pytest.mark.parametrize(
     ("file", "depth"),
     [
-        ("resources/demo_cohort/cohort.json", 2),
-        ("resources/demo_cohort/truth.jsonl", 2),
-        ("resources/verify_inputs/summary.json", 1),
-        ("resources/labelled/train.json", 2),
-        ("resources/labelled/counts.json", 1),
-        ("resources/verify_inputs/unlabelled_images.jsonl", 1),
-        ("resources/convert_images/labelled/1-of-1.jsonl", 1),
-        ("resources/convert_images/labelled/1-of-1.manifest.jsonl", 1),
-        ("resources/unlabelled.json", 2),
-        ("resources/convert_unlabelled/counts.json", 1),
-        ("resources/reports.jsonl", 1),
-        ("results/train_detector/metrics.jsonl", 1),
-        ("results/train_detector/labelled_split.json", 1),
-        ("results/train_detector/run.json", 1),
-        ("results/evaluate_detector/metrics.json", 2),
-        ("results/predict_boxes/predictions.json", 1),
-        ("results/build_annotation/annotation.json", 2),
-        ("results/build_annotation/counts.json", 2),
-        ("results/build_vocabulary/vocabulary.json", 1),
-        ("results/train_report_model/config.yaml", 1),
-        ("results/train_report_model/metrics.jsonl", 1),
-        ("results/train_report_model/run.json", 1),
-        ("results/generate_reports/test.jsonl", 2),
-        ("results/retrieve_reports/test.jsonl", 1),
-        ("results/evaluate_reports/metrics.json", 2),
-        ("results/evaluate_reports/per_report.jsonl", 1),
-        ("results/evaluate_reports/run.json", 1),
-        ("results/render_gallery/run.json", 1),
-        ("results/summarize/summary.json", 1),
+        ("resources/cxr/demo_cohort/cohort.json", 2),
+        ("resources/cxr/demo_cohort/truth.jsonl", 2),
+        ("resources/cxr/verify_inputs/summary.json", 1),
+        ("resources/cxr/labelled/train.json", 2),
+        ("resources/cxr/labelled/counts.json", 1),
+        ("resources/cxr/verify_inputs/unlabelled_images.jsonl", 1),
+        ("resources/cxr/convert_images/labelled/1-of-1.jsonl", 1),
+        ("resources/cxr/convert_images/labelled/1-of-1.manifest.jsonl", 1),
+        ("resources/cxr/unlabelled.json", 2),
+        ("resources/cxr/convert_unlabelled/counts.json", 1),
+        ("resources/cxr/reports.jsonl", 1),
+        ("results/cxr/train_detector/metrics.jsonl", 1),
+        ("results/cxr/train_detector/labelled_split.json", 1),
+        ("results/cxr/train_detector/run.json", 1),
+        ("results/cxr/evaluate_detector/metrics.json", 2),
+        ("results/cxr/predict_boxes/predictions.json", 1),
+        ("results/cxr/build_annotation/annotation.json", 2),
+        ("results/cxr/build_annotation/counts.json", 2),
+        ("results/cxr/build_vocabulary/vocabulary.json", 1),
+        ("results/cxr/train_report_model/config.yaml", 1),
+        ("results/cxr/train_report_model/metrics.jsonl", 1),
+        ("results/cxr/train_report_model/run.json", 1),
+        ("results/cxr/generate_reports/test.jsonl", 2),
+        ("results/cxr/retrieve_reports/test.jsonl", 1),
+        ("results/cxr/evaluate_reports/metrics.json", 2),
+        ("results/cxr/evaluate_reports/per_report.jsonl", 1),
+        ("results/cxr/evaluate_reports/run.json", 1),
+        ("results/cxr/render_gallery/run.json", 1),
+        ("results/cxr/summarize/summary.json", 1),
     ],
 )
 def test_every_key_is_documented(repository, run, file, depth):
@@ -94,10 +94,10 @@ def test_second_run_has_nothing_to_do(repository, run):
 
 
 def test_splits_are_disjoint_and_test_is_never_trained_on(run):
-    splits = {name: load_coco(run / "resources" / "labelled" / f"{name}.json") for name in ("train", "val", "test")}
+    splits = {name: load_coco(run / "resources" / "cxr" / "labelled" / f"{name}.json") for name in ("train", "val", "test")}
     ids = {name: {image["source_id"] for image in coco["images"]} for name, coco in splits.items()}
     assert not ids["train"] & ids["val"] and not ids["train"] & ids["test"] and not ids["val"] & ids["test"]
-    images = load_coco(run / "resources" / "unlabelled.json")["images"]
+    images = load_coco(run / "resources" / "cxr" / "unlabelled.json")["images"]
     subjects = {
         split: {image["subject_id"] for image in images if image["split"] == split} for split in ("train", "val", "test")
     }
@@ -106,15 +106,15 @@ def test_splits_are_disjoint_and_test_is_never_trained_on(run):
 
 
 def test_annotation_is_in_original_pixels(run):
-    images = {image["source_id"]: image for image in load_coco(run / "resources" / "unlabelled.json")["images"]}
-    annotation = load_annotation(run / "results" / "build_annotation" / "annotation.json")
+    images = {image["source_id"]: image for image in load_coco(run / "resources" / "cxr" / "unlabelled.json")["images"]}
+    annotation = load_annotation(run / "results" / "cxr" / "build_annotation" / "annotation.json")
     entries = [entry for split in annotation.values() for entry in split]
     assert sum(len(entry["boxes"]) for entry in entries) > 0
     scaled = 0
     for entry in entries:
         image = images[entry["id"]]
         assert (entry["height"], entry["width"]) == (image["source_height"], image["source_width"])
-        assert (run / "resources/demo_cohort/mimic" / entry["image_path"][0]).is_file()
+        assert (run / "resources/cxr/demo_cohort/mimic" / entry["image_path"][0]).is_file()
         for x, y, width, height in entry["boxes"]:
             assert x >= 0 and y >= 0 and x + width <= entry["width"] + 1e-3 and y + height <= entry["height"] + 1e-3
             scaled += x + width > image["width"]
@@ -122,37 +122,39 @@ def test_annotation_is_in_original_pixels(run):
 
 
 def test_reports_follow_the_order_of_the_annotation(run):
-    annotation = load_annotation(run / "results" / "build_annotation" / "annotation.json")
-    generated = list(read_jsonl(run / "results" / "generate_reports" / "test.jsonl"))
+    annotation = load_annotation(run / "results" / "cxr" / "build_annotation" / "annotation.json")
+    generated = list(read_jsonl(run / "results" / "cxr" / "generate_reports" / "test.jsonl"))
     assert [record["id"] for record in generated] == [entry["id"] for entry in annotation["test"]]
     assert all(set(record) >= {"reference", "hypothesis", "log_prob", "sentences"} for record in generated)
 
 
 def test_gallery_shows_every_generated_report_and_what_was_drawn(run):
-    folder = run / "results" / "render_gallery"
+    folder = run / "results" / "cxr" / "render_gallery"
     counts = read_json(folder / "run.json")["counts"]
-    generated = list(read_jsonl(run / "results" / "generate_reports" / "test.jsonl"))
+    generated = list(read_jsonl(run / "results" / "cxr" / "generate_reports" / "test.jsonl"))
     assert counts["shown"] == counts["images"] == counts["true_boxes_known"] == len(generated)
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert all(page.count(f'"{report["id"]}"') == 2 and f'"i":"{report["id"]}"' in page for report in generated)
 
 
 def test_summary_names_protocol_section_and_n(run):
-    summary = (run / "results" / "summarize" / "summary.md").read_text()
+    summary = (run / "results" / "cxr" / "summarize" / "summary.md").read_text()
     assert "findings" in summary and "r2gen" in summary and "synthetic" in summary
-    generated = list(read_jsonl(run / "results" / "generate_reports" / "test.jsonl"))
+    generated = list(read_jsonl(run / "results" / "cxr" / "generate_reports" / "test.jsonl"))
     assert f"n {len(generated)}" in summary
 
 
 def test_an_image_of_the_cohort_is_read_as_the_workflow_read_it(run):
     from d2rnet import load_models
 
-    models = load_models(run / "results" / "train_detector", run / "results" / "train_report_model", device="cpu")
-    entries = load_annotation(run / "results" / "build_annotation" / "annotation.json")["test"][:3]
-    generated = {line["id"]: line for line in read_jsonl(run / "results" / "generate_reports" / "test.jsonl")}
+    models = load_models(
+        run / "results" / "cxr" / "train_detector", run / "results" / "cxr" / "train_report_model", device="cpu"
+    )
+    entries = load_annotation(run / "results" / "cxr" / "build_annotation" / "annotation.json")["test"][:3]
+    generated = {line["id"]: line for line in read_jsonl(run / "results" / "cxr" / "generate_reports" / "test.jsonl")}
     assert any(entry["boxes"] for entry in entries)
     for entry in entries:
-        reading = models.read(run / "resources/demo_cohort/mimic" / entry["image_path"][0])
+        reading = models.read(run / "resources/cxr/demo_cohort/mimic" / entry["image_path"][0])
         assert reading.hypothesis == generated[entry["id"]]["hypothesis"]
         assert [box.label for box in reading.boxes] == entry["labels"]
         assert [list(box.xywh) for box in reading.boxes] == [pytest.approx(box, abs=0.05) for box in entry["boxes"]]
@@ -162,10 +164,10 @@ def test_an_image_of_the_cohort_is_read_as_the_workflow_read_it(run):
 @pytest.mark.parametrize(
     ("card", "fact"),
     [
-        ("resources/labelled/data_card.md", "| labelled.source | vindr |"),
-        ("resources/convert_unlabelled/data_card.md", "| reports.section | findings |"),
-        ("results/train_detector/model_card.md", "| iterations | 12 |"),
-        ("results/train_report_model/model_card.md", "| training.epochs | 2 |"),
+        ("resources/cxr/labelled/data_card.md", "| labelled.source | vindr |"),
+        ("resources/cxr/convert_unlabelled/data_card.md", "| reports.section | findings |"),
+        ("results/cxr/train_detector/model_card.md", "| iterations | 12 |"),
+        ("results/cxr/train_report_model/model_card.md", "| training.epochs | 2 |"),
     ],
 )
 def test_weights_and_data_have_their_card(run, card, fact):
@@ -174,12 +176,12 @@ def test_weights_and_data_have_their_card(run, card, fact):
 
 def test_inputs_are_left_as_they_were(repository, run, tmp_path):
     """Drawing the cohort again gives the same bytes: nothing downstream wrote into it."""
-    from d2rnet.cli import main
-    from d2rnet.io import sha256_file
+    from d2rnet.cli.entry import main
+    from d2rnet.files.hashes import sha256_file
 
-    config = read_json(run / "resources" / "demo_cohort" / "run.json")["settings"]
+    config = read_json(run / "resources" / "cxr" / "demo_cohort" / "run.json")["settings"]
     assert main(["make-demo-cohort", "--output", str(tmp_path / "again"), "--settings", json.dumps(config)]) == 0
-    first, again = run / "resources" / "demo_cohort", tmp_path / "again"
+    first, again = run / "resources" / "cxr" / "demo_cohort", tmp_path / "again"
     names = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file() and path.name != "run.json")
     assert names == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file() and path.name != "run.json")
     different = [name for name in names if sha256_file(first / name) != sha256_file(again / name)]
@@ -189,15 +191,15 @@ def test_inputs_are_left_as_they_were(repository, run, tmp_path):
 def test_threshold_change_reuses_everything_before(repository, run, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy, symlinks=True)
-    before = (copy / "results/predict_boxes/predictions.json").stat().st_mtime_ns
+    before = (copy / "results/cxr/predict_boxes/predictions.json").stat().st_mtime_ns
     overlay = copy / "overlay.yaml"
     overlay.write_text("annotation: {score_threshold: 0.9}\n")
-    target = "results/build_annotation/annotation.json"
+    target = "results/cxr/build_annotation/annotation.json"
     done = snakemake(repository, copy, "--cores", "1", "--configfile", str(repository / TINY), str(overlay), "--", target)
     assert done.returncode == 0, done.stderr[-3000:]
     annotation = load_annotation(copy / target)
     assert all(not entry["boxes"] for split in annotation.values() for entry in split)
-    assert (copy / "results/predict_boxes/predictions.json").stat().st_mtime_ns == before
+    assert (copy / "results/cxr/predict_boxes/predictions.json").stat().st_mtime_ns == before
 
 
 def test_calibrated_thresholds_come_from_the_validation_split_and_reach_the_annotation(repository, run, tmp_path):
@@ -207,14 +209,14 @@ def test_calibrated_thresholds_come_from_the_validation_split_and_reach_the_anno
     overlay.write_text(
         "annotation: {thresholds: calibrated}\ndetector: {calibration: {wanted_precision: 0.01, min_boxes: 1}}\n"
     )
-    target = "results/build_annotation/annotation.json"
+    target = "results/cxr/build_annotation/annotation.json"
     done = snakemake(repository, copy, "--cores", "1", "--configfile", str(repository / TINY), str(overlay), "--", target)
     assert done.returncode == 0, done.stderr[-3000:]
-    thresholds = read_json(copy / "results/calibrate_thresholds/thresholds.json")
+    thresholds = read_json(copy / "results/cxr/calibrate_thresholds/thresholds.json")
     page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
     assert all(f"`{key}`" in page for key in keys(thresholds, 1))
-    assert thresholds["n_images"] == len(load_coco(copy / "resources/labelled/val.json")["images"])
-    record = read_json(copy / "results/build_annotation/run.json")
+    assert thresholds["n_images"] == len(load_coco(copy / "resources/cxr/labelled/val.json")["images"])
+    record = read_json(copy / "results/cxr/build_annotation/run.json")
     assert record["thresholds"]["source"] == "calibrated"
     by_class = {name: choice["threshold"] for name, choice in thresholds["classes"].items()}
     assert record["thresholds"]["by_class"] == by_class

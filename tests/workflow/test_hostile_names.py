@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import pytest
 from test_dag import planned_jobs, snakemake
 
-from d2rnet.data.annotation_file import load_annotation
-from d2rnet.data.coco import load_coco
+from d2rnet.cxr.boxes.coco import load_coco
+from d2rnet.report.annotation_file import load_annotation
 
-TINY = "workflow/presets/tiny.yaml"
+TINY = "workflow/presets/cxr/tiny.yaml"
 FOLDER = "-rf we ird'na\"me $(touch pwned) `touch pwned`;touch pwned & é\n%s\\n"
 IMAGE = "-x $(touch pwned) 'y' \"z\" ;é&#"
 # Numbers, names of our own rules and files, or options that are made of them; everything else is quoted by Snakemake.
@@ -92,7 +92,7 @@ def test_whole_workflow_among_hostile_names(repository, tmp_path):
     assert made.returncode == 0, made.stderr[-3000:]
     run = tmp_path / FOLDER.replace("\n", " ")
     cohort = run / FOLDER  # below the working directory, so that the path in the configuration begins with a dash
-    shutil.copytree(tmp_path / "made" / "resources" / "demo_cohort", cohort)
+    shutil.copytree(tmp_path / "made" / "resources" / "cxr" / "demo_cohort", cohort)
     rename_image(cohort)
     overlay = {
         "data": {
@@ -107,10 +107,10 @@ def test_whole_workflow_among_hostile_names(repository, tmp_path):
     assert done.returncode == 0, done.stderr[-6000:]
     assert not list(tmp_path.rglob("pwned"))
     sources = [image["source_id"] for split in ("train", "val") for image in
-               load_coco(run / "resources" / "labelled" / f"{split}.json")["images"]]  # fmt: skip
+               load_coco(run / "resources" / "cxr" / "labelled" / f"{split}.json")["images"]]  # fmt: skip
     assert IMAGE in sources
-    annotation = load_annotation(run / "results" / "build_annotation" / "annotation.json")
-    generated = (run / "results" / "generate_reports" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    annotation = load_annotation(run / "results" / "cxr" / "build_annotation" / "annotation.json")
+    generated = (run / "results" / "cxr" / "generate_reports" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(generated) == len(annotation["test"]) > 0
     assert not list((run / "work").rglob("fingerprint.json")) and not list((run / "results").glob("*/shards"))
     again = snakemake(repository, run, "-n", *tiny, str(tmp_path / "overlay.json"))

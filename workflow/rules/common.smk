@@ -4,9 +4,12 @@ import json
 import os
 import shlex
 
-from d2rnet.settings import validate
+from d2rnet.cli.commands import COMMANDS
+from d2rnet.config import Config
+from d2rnet.files.atomic import write_text
+from d2rnet.files.hashes import fingerprint
 
-validate(config, source="config.yaml with its overlays")
+CONFIG = Config.read(config, source="config.yaml with its overlays")
 # Rules call ``python -m d2rnet``. The Python is the one that runs Snakemake, whether or not its environment is activated; a
 # conda environment of the rule goes before it. The package reaches them from this checkout, in every environment, and nothing
 # is imported from the working directory, where a file may be called random.py (PYTHONSAFEPATH; no empty part in PYTHONPATH).
@@ -19,17 +22,29 @@ shell.prefix(
 )
 
 
-def settings(section, only=None, without=()):
-    """Return a section of the configuration as JSON for ``--settings``.
+def settings_file(command, value=None):
+    """Write the settings that a sub-command reads to a file that is named after them, and return its path.
 
-    ``only`` keeps some of its keys, ``without`` drops some. A rule gets just the keys that decide its result, so that changing
-    another key never runs it again.
+    The path is a parameter of the rule: it changes with the settings of this command and with no others. ``value`` is given
+    where they are not those of the configuration.
     """
-    value = config
-    for key in section.split("."):
-        value = value[key]
-    kept = {key: value[key] for key in only or value if key not in without}
-    return json.dumps(kept, sort_keys=True)
+    if value is None:
+        section = COMMANDS[command].settings_class()
+        value = CONFIG
+        for key in section.place.split("."):
+            value = getattr(value, key)
+        value = {key: value.to_json()[key] for key in section.model_fields}
+    path = f"logs/settings/{command}-{fingerprint(value)}.json"
+    if not Path(path).exists():
+        write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def runtime_options(command):
+    """Return the options of a sub-command that change no result; as a resource of the rule they never run it again."""
+    keys = COMMANDS[command].runtime_class().model_fields
+    values = CONFIG.runtime.to_json()
+    return " ".join(f"--{key.replace('_', '-')} {values[key]}" for key in keys)
 
 
 def growing(mem_mb):
@@ -38,7 +53,7 @@ def growing(mem_mb):
 
 
 onsuccess:
-    if config["runtime"]["delete_after_success"]:
+    if CONFIG.runtime.delete_after_success:
         shell(
-            f"python -m d2rnet clean --kinds {','.join(config['runtime']['delete_after_success'])} --delete"
+            f"python -m d2rnet clean --kinds {','.join(CONFIG.runtime.delete_after_success)} --delete"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import ConfigError
-from d2rnet.parsing import ParseError, parse_yaml
+from d2rnet.files.parsing import ParseError, parse_yaml
 from d2rnet.settings import Settings, complete, default_settings, merge
 
 DESIGN_KEYS = {"reference", "report", "arms"}

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from d2rnet import plots
 from d2rnet.evaluation.clinical import HEADLINE
 from d2rnet.evaluation.resampling import percentile_interval
-from d2rnet.evaluation.tables import Table, html_page, markdown_table
+from d2rnet.figures import plots
+from d2rnet.figures.tables import Table, html_page, markdown_table
 
 if TYPE_CHECKING:
-    from d2rnet.evaluation.ablation import Arm
+    from d2rnet.cxr.ablation import Arm
 
 LESION_F1 = f"{HEADLINE}_micro_f1"
 METRICS = {LESION_F1: "lesion F1, %", "bleu_4": "BLEU-4", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"}

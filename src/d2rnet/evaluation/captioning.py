@@ -11,18 +11,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from d2rnet.data.annotation_file import Entry, load_annotation
 from d2rnet.evaluation.caption_scores import METRICS, Scorer, Scores, open_meteor, single_spaced
 from d2rnet.evaluation.clinical import CONVENTIONS, HEADLINE, agreement, box_matrix, sentence_grounding, side_agreement
 from d2rnet.evaluation.degeneracy import text_statistics
-from d2rnet.evaluation.mentions import report_findings
 from d2rnet.evaluation.outside_labelers import outside_scores
 from d2rnet.evaluation.report_pairs import ReportPairs, answers_of, derangement, most_frequent, read_pairs
 from d2rnet.evaluation.systems import LESION_METRICS, ScoredSystem, compare_systems, intervals, score_system, study_counts
-from d2rnet.io import write_json, write_jsonl
-from d2rnet.provenance import write_run_record
-from d2rnet.report.text import clean_report
-from d2rnet.report.vocabulary import Vocabulary, load_vocabulary
+from d2rnet.files.documents import write_json, write_jsonl
+from d2rnet.findings.mentions import report_findings
+from d2rnet.report.annotation_file import Entry, load_annotation
+from d2rnet.report.text.protocols import clean_report
+from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
+from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
 NO_SHUFFLE = "shuffled control undefined: one study holds more than half of the pairs"

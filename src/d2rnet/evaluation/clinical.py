@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.data.categories import CATEGORY_IDS, CATEGORY_NAMES
-from d2rnet.evaluation.mentions import find_mentions, named_classes
+from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
+from d2rnet.findings.mentions import find_mentions, named_classes
 
 CONVENTIONS: Mapping[str, bool] = {"lesion22_uncertain_positive": True, "lesion22_uncertain_negative": False}
 HEADLINE = "lesion22_uncertain_positive"

@@ -17,17 +17,18 @@ from typing import Any
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
 from d2rnet.evaluation.systems import ScoredSystem, compare_systems, score_system, study_counts
-from d2rnet.evaluation.tables import markdown_table
-from d2rnet.io import read_json, read_jsonl, write_json, write_text
-from d2rnet.problems import Problems
+from d2rnet.figures.tables import markdown_table
+from d2rnet.files.atomic import write_text
+from d2rnet.files.documents import read_json, read_jsonl, write_json
+from d2rnet.files.problems import Problems
 
 log = logging.getLogger(__name__)
 PLACES = (
     "per_report.jsonl",
     "test.jsonl",
     "reports.jsonl",
-    "results/evaluate_reports/per_report.jsonl",
-    "results/generate_reports/test.jsonl",
+    "results/cxr/evaluate_reports/per_report.jsonl",
+    "results/cxr/generate_reports/test.jsonl",
 )
 PROTOCOL_KEYS = ("text", "section", "split")
 STUDIES = ("same", "common")

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from d2rnet.evaluation.mentions import named_classes
-from d2rnet.report.text import SENTENCE_END, split_sentences
+from d2rnet.findings.mentions import named_classes
+from d2rnet.report.text.protocols import SENTENCE_END, split_sentences
 
 REPEATED_ORDER = 4  # words of the n-grams whose repetition is counted
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from d2rnet.errors import ToolError
-from d2rnet.progress import track
+from d2rnet.runs.progress import track
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d2rnet.data.annotation_file import Entry
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.caption_scores import single_spaced
-from d2rnet.io import read_jsonl
-from d2rnet.problems import Problems
+from d2rnet.files.documents import read_jsonl
+from d2rnet.files.problems import Problems
+from d2rnet.report.annotation_file import Entry
 
 log = logging.getLogger(__name__)
 _REMEDY = "Make the file with 'd2rnet generate-reports-shard' and 'd2rnet generate-reports'."

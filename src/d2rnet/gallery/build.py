@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import DatasetError
+from d2rnet.files.documents import read_json
 from d2rnet.gallery.page import open_page
 from d2rnet.gallery.pictures import make_pictures, sources_of
 from d2rnet.gallery.studies import Study, study_record
-from d2rnet.io import read_json
-from d2rnet.progress import track
+from d2rnet.runs.progress import track
 
 log = logging.getLogger(__name__)
 Counts = dict[str, int]

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.data.annotation_file import Entry
-from d2rnet.data.true_boxes import read_true_boxes
+from d2rnet.cxr.boxes.true_boxes import read_true_boxes
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.compare import Comparison, Run, compare_runs
+from d2rnet.files.documents import read_jsonl
+from d2rnet.files.hashes import sha256_file
 from d2rnet.gallery.build import METRIC_NAMES, corpus_rows, write_gallery
 from d2rnet.gallery.run_inputs import RunInputs, entries_by_id, find_inputs, record_of
 from d2rnet.gallery.studies import Answer, Sentence, Study, true_boxes_of
-from d2rnet.io import read_jsonl, sha256_file
+from d2rnet.report.annotation_file import Entry
 
 log = logging.getLogger(__name__)
 LETTERS = ("A", "B")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from d2rnet.evaluation.clinical import named_sides
-from d2rnet.evaluation.mention_context import State
-from d2rnet.evaluation.mention_text import normalise_sentence, split_text
-from d2rnet.evaluation.mentions import Mention, find_mentions, report_findings
+from d2rnet.findings.mention_context import State
+from d2rnet.findings.mention_text import normalise_sentence, split_text
+from d2rnet.findings.mentions import Mention, find_mentions, report_findings
 
 _TOKEN = re.compile(r"\S+")
 _PUNCTUATION = (",", ";")

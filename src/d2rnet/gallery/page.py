@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from d2rnet.data.categories import CATEGORY_IDS, CATEGORY_NAMES
-from d2rnet.evaluation.mentions import named_classes
+from d2rnet.figures.plots import class_colours
+from d2rnet.files.atomic import atomic_path
+from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
+from d2rnet.findings.mentions import named_classes
 from d2rnet.gallery.marks import ERRORS
 from d2rnet.gallery.studies import Study
-from d2rnet.io import atomic_path
-from d2rnet.plots import class_colours
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("data.js", "filters.js", "list.js", "boxes.js", "texts.js", "main.js")

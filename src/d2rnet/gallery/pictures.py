@@ -8,10 +8,10 @@ from pathlib import Path
 
 import cv2
 
-from d2rnet.data.annotation_file import Entry
-from d2rnet.data.dicom import read_radiograph
-from d2rnet.data.parallel import map_in_processes
+from d2rnet.cxr.images.reader import read_radiograph
 from d2rnet.errors import DatasetError
+from d2rnet.report.annotation_file import Entry
+from d2rnet.runs.parallel import map_in_processes
 
 Source = tuple[Path, tuple[int, int]]  # file, height and width that annotation.json gives
 

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from d2rnet.data.annotation_file import load_annotation
-from d2rnet.data.true_boxes import read_true_boxes
+from d2rnet.cxr.boxes.true_boxes import read_true_boxes
 from d2rnet.evaluation.caption_scores import METRICS
 from d2rnet.evaluation.report_pairs import ReportPairs, read_pairs
+from d2rnet.files.documents import read_jsonl
+from d2rnet.files.problems import Problems
 from d2rnet.gallery.build import corpus_rows, read_metrics, write_gallery
 from d2rnet.gallery.selection import choose_studies
 from d2rnet.gallery.studies import Answer, Study, true_boxes_of
-from d2rnet.io import read_jsonl
-from d2rnet.problems import Problems
-from d2rnet.provenance import write_run_record
+from d2rnet.report.annotation_file import load_annotation
+from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
 

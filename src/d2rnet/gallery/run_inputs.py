@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d2rnet.data.annotation_file import Entry, load_annotation
 from d2rnet.errors import DatasetError
-from d2rnet.io import read_json, sha256_file
+from d2rnet.files.documents import read_json
+from d2rnet.files.hashes import sha256_file
+from d2rnet.report.annotation_file import Entry, load_annotation
 
 OF_ANNOTATION = ("generate_reports/shards/*.run.json", "train_report_model/run.json", "render_gallery/run.json")
 IMAGE_ROOT = "--image-root"

@@ -10,13 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from d2rnet.data.annotation_file import Entry
-from d2rnet.data.categories import CATEGORY_IDS
-from d2rnet.data.true_boxes import TrueBox, TrueBoxes
+from d2rnet.cxr.boxes.true_boxes import TrueBox, TrueBoxes
 from d2rnet.errors import DatasetError
-from d2rnet.evaluation.mentions import named_classes, report_findings
+from d2rnet.findings.classes import CATEGORY_IDS
+from d2rnet.findings.mentions import named_classes, report_findings
 from d2rnet.gallery.marks import Verdict, class_verdicts, locate_mentions, mark_of, split_spans
 from d2rnet.gallery.pictures import Picture
+from d2rnet.report.annotation_file import Entry
 
 Sentence = Mapping[str, Any]
 

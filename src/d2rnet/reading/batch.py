@@ -16,15 +16,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from d2rnet.data.dicom import file_format
-from d2rnet.data.report_checks import IMAGE_SUFFIXES
+from d2rnet.cxr.images.reader import file_format
+from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES
 from d2rnet.errors import ConfigError, D2RNetError, DatasetError
 from d2rnet.exit_codes import ExitCode
-from d2rnet.io import write_jsonl, write_text
-from d2rnet.progress import track
+from d2rnet.files.atomic import write_text
+from d2rnet.files.documents import write_jsonl
 from d2rnet.reading.coco_export import CocoExport
-from d2rnet.reading.models import Models, load_models
-from d2rnet.reading.result import KINDS, NOTICE, Reading, printable, stem_of
+from d2rnet.reading.content import NOTICE
+from d2rnet.reading.cxr import Models, load_models
+from d2rnet.reading.result import KINDS, Reading, printable, stem_of
+from d2rnet.runs.progress import track
 
 log = logging.getLogger(__name__)
 FAILURES = "failures.jsonl"

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from d2rnet.data.categories import CATEGORY_IDS
-from d2rnet.data.coco import write_coco
-from d2rnet.data.dicom import read_radiograph
-from d2rnet.data.image_conversion import write_png
-from d2rnet.io import write_json
+from d2rnet.cxr.boxes.coco import write_coco
+from d2rnet.cxr.conversion.image_conversion import write_png
+from d2rnet.cxr.images.reader import read_radiograph
+from d2rnet.files.documents import write_json
+from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.reading.result import Reading, stem_of
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from d2rnet.data.dicom import read_radiograph
-from d2rnet.io import atomic_path
-from d2rnet.label_places import place_labels
-from d2rnet.plots import class_colours
-from d2rnet.reading.result import NOTICE, Reading, View
+from d2rnet.cxr.images.reader import read_radiograph
+from d2rnet.figures.label_places import place_labels
+from d2rnet.figures.plots import class_colours
+from d2rnet.files.atomic import atomic_path
+from d2rnet.reading.content import NOTICE, View
+from d2rnet.reading.result import Reading
 
 LONGEST_PX = 2000  # of all views side by side
 LEAST_PX = 640  # smaller images are enlarged to it

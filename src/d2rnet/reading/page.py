@@ -13,10 +13,11 @@ from string import Template
 
 from PIL import Image
 
-from d2rnet.data.dicom import read_radiograph
-from d2rnet.label_places import place_labels
-from d2rnet.plots import class_colours
-from d2rnet.reading.result import NOTICE, Box, Reading, Sentence, View
+from d2rnet.cxr.images.reader import read_radiograph
+from d2rnet.figures.label_places import place_labels
+from d2rnet.figures.plots import class_colours
+from d2rnet.reading.content import NOTICE, Box, Sentence, View
+from d2rnet.reading.result import Reading
 
 LONGEST_PX = 1600
 JPEG_QUALITY = 90

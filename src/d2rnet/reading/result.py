@@ -10,46 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from d2rnet.data.categories import CATEGORY_IDS
-from d2rnet.data.report_checks import IMAGE_SUFFIXES
-from d2rnet.io import write_json, write_text
+from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES
+from d2rnet.files.atomic import write_text
+from d2rnet.files.documents import write_json
+from d2rnet.findings.classes import CATEGORY_IDS
+from d2rnet.reading.content import NOTICE, Box, Sentence, View
 
 FORMAT = "d2rnet-reading-1"
 KINDS = ("json", "png", "html")  # files of a reading
-NOTICE = (
-    "Research software, not a medical device: no diagnosis, no treatment decision. Boxes and findings may be wrong. Image and "
-    "text may be protected health information."
-)
 _BEFORE_PUNCTUATION = re.compile(r"\s+(?=[.,;:!?)])")
-
-
-@dataclass(frozen=True)
-class View:
-    """One image of a reading: its file, height and width in original pixels, and PA, AP, LATERAL or ""."""
-
-    path: Path
-    height: int
-    width: int
-    view: str
-
-
-@dataclass(frozen=True)
-class Box:
-    """A lesion: index of its image, class name, score from 0 to 1, and ``xywh`` in original pixels of that image."""
-
-    image: int
-    label: str
-    score: float
-    xywh: tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """A sentence: text, indices of the boxes it looks at, and of the one it looks at most (None where there is no box)."""
-
-    text: str
-    boxes: tuple[int, ...]
-    attended: int | None
 
 
 @dataclass(frozen=True)

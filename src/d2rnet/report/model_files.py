@@ -15,15 +15,15 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.cxr.report_model.visual_extractor import PIXEL_MEAN, PIXEL_STD
 from d2rnet.errors import CheckpointError
-from d2rnet.io import write_text
-from d2rnet.parsing import ParseError, parse_yaml
-from d2rnet.report.model import ReportModel
-from d2rnet.report.safetensors_files import save_safetensors
-from d2rnet.report.visual_extractor import PIXEL_MEAN, PIXEL_STD
-from d2rnet.report.vocabulary import Vocabulary, load_vocabulary
+from d2rnet.files.atomic import write_text
+from d2rnet.files.parsing import ParseError, parse_yaml
+from d2rnet.files.safetensors_files import save_safetensors
+from d2rnet.files.torch_files import unsound_tensors
+from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.settings import default_settings, validate
-from d2rnet.torch_files import unsound_tensors
 
 FORMAT = "d2rnet-report-model-1"
 WEIGHTS, VOCABULARY, CONFIG = "model.safetensors", "vocabulary.json", "config.yaml"

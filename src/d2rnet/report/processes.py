@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 from d2rnet.errors import ConfigError, D2RNetError
-from d2rnet.stop_signals import stop_signals_passed_on
+from d2rnet.runs.signals import stop_signals_passed_on
 
 GRACE_SECONDS = 30.0
 

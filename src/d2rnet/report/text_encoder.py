@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from d2rnet.errors import CheckpointError, ConfigError
-from d2rnet.report.attention import LayerNorm, sinusoidal_positions
-from d2rnet.report.memory_transformer import EncoderLayer
-from d2rnet.report.text import SENTENCE_END, split_sentences
-from d2rnet.report.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID, Vocabulary
+from d2rnet.report.decoder.attention import LayerNorm, sinusoidal_positions
+from d2rnet.report.decoder.memory_transformer import EncoderLayer
+from d2rnet.report.text.protocols import SENTENCE_END, split_sentences
+from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID, Vocabulary
 
 SETTING = "report.training.alignment.text_encoder_weights"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", ".txt")

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from d2rnet.cxr.report_model.alignment import Alignment
+from d2rnet.cxr.report_model.augmentation import Augmentation
+from d2rnet.cxr.report_model.dataset import Batch, ReportDataset, collate
+from d2rnet.cxr.report_model.model import ReportModel
 from d2rnet.errors import D2RNetError
-from d2rnet.report.alignment import Alignment
-from d2rnet.report.augmentation import Augmentation
-from d2rnet.report.collectives import num_processes, process_rank, sum_over_processes
-from d2rnet.report.dataset import Batch, EpochBatches, ReportDataset, collate
-from d2rnet.report.model import ReportModel
 from d2rnet.report.validation import token_loss
+from d2rnet.training.batches import EpochBatches
+from d2rnet.training.collectives import num_processes, process_rank, sum_over_processes
 
 
 class ReportTask(lightning.LightningModule):

@@ -7,11 +7,11 @@ from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from torch import Tensor
 from torch.nn import functional as F
 
-from d2rnet.report.collectives import gather_objects
-from d2rnet.report.dataset import Batch
-from d2rnet.report.decoding import SearchOptions
-from d2rnet.report.model import ReportModel
-from d2rnet.report.vocabulary import PAD_ID, Vocabulary
+from d2rnet.cxr.report_model.dataset import Batch
+from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.report.decoder.beam_search import SearchOptions
+from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
+from d2rnet.training.collectives import gather_objects
 
 
 def token_loss(logits: Tensor, token_ids: Tensor, *, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:

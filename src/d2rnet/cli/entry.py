@@ -1,0 +1,175 @@
+"""Command line: one sub-command per Snakemake rule, plus a few for people. Nothing else in the package parses arguments.
+
+A sub-command parses, validates its settings against the schema and calls one function with explicit keyword arguments. The
+function's module is imported only then, so that ``--help`` is quick and the data stage runs without torch.
+
+Exit codes: :mod:`d2rnet.exit_codes`.
+"""
+
+import argparse
+import errno
+import importlib
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import d2rnet
+from d2rnet.cli.commands import COMMANDS, Command
+from d2rnet.errors import D2RNetError
+from d2rnet.exit_codes import ExitCode
+
+log = logging.getLogger("d2rnet")
+# A full, failing or strange place of a file, no mistake of ours; the text of the error names the file.
+DISK_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EISDIR}
+    | {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE}
+)
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def build_parser(detailed: str | None = None) -> argparse.ArgumentParser:
+    """Build the argument parser from the table of commands.
+
+    Args:
+        detailed: the sub-command that is called: its settings are imported and listed in its help. Those of the others would
+            take time. None details all of them.
+    """
+    parser = argparse.ArgumentParser(
+        prog="d2rnet",
+        description="Chest radiographs: from box annotations to written reports. Research software, not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"d2rnet {d2rnet.__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        sub = subparsers.add_parser(
+            name,
+            help=command.summary,
+            description=command.summary,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if detailed in (None, name):
+            _add_options(sub, command)
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
+    """Add the options of a sub-command, those that every one has included."""
+    for option in command.options:
+        option.add_to(parser)
+    from d2rnet.settings import leaves, section_lines  # brings pydantic, which a list of commands can do without
+
+    if runtime := command.runtime_class():
+        for key, field in leaves(runtime):
+            parser.add_argument(
+                f"--{key.replace('_', '-')}",
+                type=field.annotation,
+                default=field.default,
+                metavar="N",
+                help=f"{field.description} (default {field.default}; changes no result)",
+            )
+    if section := command.settings_class():
+        lines = "\n".join(f"  {line}" for line in section_lines(section))
+        parser.epilog = f"settings ({section.place} in config.yaml):\n{lines}"
+        parser.add_argument("--settings", metavar="JSON|FILE", help="settings as a JSON object or a YAML file; rest: defaults")
+        parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: the libraries' own)")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write the log here too")
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("--verbose", action="store_true", help="log debugging details")
+    loudness.add_argument("--quiet", action="store_true", help="log warnings and errors only; no progress bars")
+
+
+def _keywords(command: Command, args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the function of a sub-command is called with.
+
+    Raises:
+        ConfigError: a setting, or a runtime option, is not valid.
+    """
+    from d2rnet.settings import parse_settings
+
+    names = [option.flag.replace("-", "_") for option in command.options]
+    keywords = {name: getattr(args, name) for name in names}
+    if runtime := command.runtime_class():
+        keywords["runtime"] = runtime.read({key: getattr(args, key) for key in runtime.model_fields}, source=args.command)
+    if section := command.settings_class():
+        keywords["settings"] = parse_settings(section, args.settings, args.set)
+    return keywords
+
+
+def _called(arguments: list[str]) -> str:
+    """Return the sub-command that the arguments call; "" if they call none."""
+    return next((word for word in arguments if word in COMMANDS), "")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one sub-command; return the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    args = build_parser(_called(words)).parse_args(words)
+    command = COMMANDS[args.command]
+    try:
+        set_up_logging(args.log, verbose=args.verbose, quiet=args.quiet)
+        set_threads(args.threads)
+        keywords = _keywords(command, args)
+        module, function = command.target.split(":")
+        result = getattr(importlib.import_module(module), function)(**keywords)
+        sys.stdout.flush()
+    except (D2RNetError, FileNotFoundError) as error:
+        log.error("%s: %s", args.command, error)
+        return ExitCode.REFUSED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has nowhere to go
+        return ExitCode.UNREAD
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            log.exception("%s: unexpected error", args.command)
+            return ExitCode.UNEXPECTED
+        log.error("%s: %s. No half-written file was left; free space or mend access, then run again.", args.command, error)
+        return ExitCode.REFUSED
+    except Exception:
+        log.exception("%s: unexpected error", args.command)
+        return ExitCode.UNEXPECTED
+    except KeyboardInterrupt:
+        log.error("%s: interrupted. What exists is whole; give the same command again to go on.", args.command)
+        return ExitCode.INTERRUPTED
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
+def set_threads(threads: int) -> None:
+    """Limit the threads of numerical libraries; must run before they are imported. 0 leaves their number alone.
+
+    A waiting OpenMP thread spins for a moment, then sleeps. Measured on 2 cores, a training step of the demo's report
+    model: on a quiet machine 0.17 s so, 0.35 s with threads that sleep at once; beside two busy processes 0.4 s so, up to
+    3.5 s with threads that spin on.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    if threads > 0:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+            os.environ[name] = str(threads)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Shows control characters as escapes: a class name out of a table may clear the screen or turn the text's direction."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Lay out a record; line breaks and tabs stay."""
+        return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], super().format(record))
+
+
+def set_up_logging(log_file: Path | None, *, verbose: bool = False, quiet: bool = False) -> None:
+    """Send the log to standard error and, if given, to a file as well."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        # a file name that is no UTF-8 can be logged, too
+        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8", errors="backslashreplace"))
+    for handler in handlers:
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+    logging.raiseExceptions = False  # on a full disk each line would be a traceback of the logging library
+    logging.getLogger("d2rnet").setLevel(level)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.DEBUG if verbose else logging.ERROR)

@@ -1,0 +1,141 @@
+"""``d2rnet doctor --run``: the state of a run in words or as JSON, and the commands to type next."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from d2rnet.cli.run_state import Process, RunState, read_run_state
+from d2rnet.exit_codes import ExitCode
+
+SHOWN_FILES = 12
+
+
+def report_run(folder: Path, *, as_json: bool = False) -> ExitCode:
+    """Print what is complete, what resumes from where and what to type.
+
+    Raises:
+        D2RNetError: no workflow ever ran in ``folder``.
+    """
+    state = read_run_state(folder)
+    if as_json:
+        print(json.dumps(report_document(state), indent=2, ensure_ascii=False))
+    else:
+        for line in report_lines(state):
+            print(line)
+    return ExitCode.DONE
+
+
+def report_document(state: RunState) -> dict[str, Any]:
+    """Return the report for programs; paths are relative to ``folder`` (docs/reference/formats.md)."""
+
+    def inside(path: Path) -> str:
+        return str(path.relative_to(state.folder))
+
+    return {
+        "folder": str(state.folder),
+        "jobs_done": state.jobs_done(),
+        "jobs_left": state.jobs_left(),
+        "unfinished": state.incomplete,
+        "missing": state.missing(),
+        "checkpoints": [
+            {"path": inside(work.path), "progress": work.progress, "finished": work.is_finished} for work in state.work_folders
+        ],
+        "converted": {inside(manifest): count for manifest, count in state.converted.items()},
+        "locks": [{"path": inside(lock.file), "stale": lock.is_stale, **asdict(lock.holder)} for lock in state.locks],
+        "snakemake_lock": state.is_locked,
+        "processes": None if state.processes is None else [asdict(process) for process in state.processes],
+        "leftovers": [inside(path) for path in state.leftovers],
+        "next": list(_advice(state)),
+    }
+
+
+def report_lines(state: RunState) -> Iterator[str]:
+    """Yield the lines of the report."""
+    yield f"run in {state.folder}"
+    yield from _rule_lines(state)
+    busy = "are being made" if _snakemakes(state) else "are of jobs that did not finish; Snakemake makes them again"
+    yield from _listed("unfinished", f"output(s) {busy}", state.incomplete)
+    yield from _listed("missing", "output(s) of finished jobs are gone; to have one back, name it", state.missing())
+    yield from _resume_lines(state)
+    yield from _process_lines(state)
+    size = sum(path.stat().st_size for path in state.leftovers if path.exists())
+    if state.leftovers:
+        yield f"leftovers: {len(state.leftovers)} temporary file(s), {size / 1e6:.1f} MB; no reader looks at them"
+        yield from _some([str(path.relative_to(state.folder)) for path in state.leftovers])
+    yield "next:"
+    yield from (f"  {line}" for line in _advice(state))
+
+
+def _rule_lines(state: RunState) -> Iterator[str]:
+    done, left = state.jobs_done(), state.jobs_left()
+    ended = {record.rule: record.ended for record in sorted(state.records, key=lambda record: record.ended)}
+    for rule, count in done.items():
+        when = datetime.fromtimestamp(ended[rule]).strftime("%Y-%m-%d %H:%M:%S")  # local, as in Snakemake's log
+        yield f"complete   {rule:<24} {count} job(s), last {when}"
+    for rule, count in left.items():
+        yield f"to do      {rule:<24} {count} job(s)"
+
+
+def _resume_lines(state: RunState) -> Iterator[str]:
+    used = {lock.file.parent: lock.holder for lock in state.locks if not lock.is_stale}
+    for work in state.work_folders:
+        end = "finished" if work.is_finished else "resumes here if settings and inputs are the same"
+        yield f"checkpoint {work.path.relative_to(state.folder)}: {work.progress}; {end}"
+        if work.path in used:
+            yield f"           in use by {used[work.path]}"
+    for manifest, count in state.converted.items():
+        yield f"conversion {manifest.relative_to(state.folder)}: {count} image(s) need not be converted again"
+    for lock in state.locks:
+        whose = "left by a killed process, harmless" if lock.is_stale else "held"
+        yield f"lock       {lock.file.relative_to(state.folder)}: {whose}, {lock.holder}"
+
+
+def _process_lines(state: RunState) -> Iterator[str]:
+    if state.processes is None:
+        yield "processes: cannot be listed on this system; look for 'snakemake' and 'd2rnet' yourself"
+    for process in state.processes or ():
+        yield f"process    {process.pid}: {process.command}"
+    if state.is_locked:
+        yield "Snakemake's lock is set" + ("" if _snakemakes(state) else "; no Snakemake of this machine works here")
+
+
+def _listed(name: str, meaning: str, files: list[str]) -> Iterator[str]:
+    if files:
+        yield f"{name}: {len(files)} {meaning}"
+        yield from _some(files)
+
+
+def _some(names: list[str]) -> Iterator[str]:
+    yield from (f"  {name}" for name in names[:SHOWN_FILES])
+    if len(names) > SHOWN_FILES:
+        yield f"  and {len(names) - SHOWN_FILES} more"
+
+
+def _snakemakes(state: RunState) -> list[Process]:
+    return [process for process in state.processes or () if process.command == "snakemake"]
+
+
+def _advice(state: RunState) -> Iterator[str]:
+    """Yield what to do, in order."""
+    if running := _snakemakes(state):
+        yield f"Snakemake (process {running[0].pid}) is at work here; let it go on"
+        return
+    jobs = [process for process in state.processes or () if process.command != "snakemake"]
+    for job in jobs:
+        yield f"wait for {job.command} (process {job.pid}), which goes on without Snakemake, or end it: kill {job.pid}"
+    held = [lock.holder for lock in state.locks if not lock.is_stale]
+    for holder in sorted({holder for holder in held if holder.pid not in {job.pid for job in jobs}}, key=str):
+        gone = "; if that machine was switched off, its lock went with it" if holder.is_elsewhere() else ""
+        yield f"wait for {holder}, or end it there{gone}"
+    if state.is_locked:
+        yield f"snakemake --unlock --directory {state.folder}"
+    if not (state.jobs_left() or state.incomplete or state.is_locked):
+        yield "nothing: what was asked for last is complete"
+    elif state.invocation is None:
+        yield "the command that you gave before, with --rerun-incomplete"
+    else:
+        again = "" if "--rerun-incomplete" in state.invocation.command else " --rerun-incomplete"
+        yield f"in {state.invocation.folder}: {state.invocation.command}{again}"

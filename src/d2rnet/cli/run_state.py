@@ -1,0 +1,283 @@
+"""What a run has left in its working directory: finished jobs, unfinished files, checkpoints, locks, processes.
+
+Reads Snakemake's records (``.snakemake``), the work folders and locks of d2rnet.runs.workdir, and the list of processes (Linux).
+Changes nothing, so it may look at a run that goes on. :mod:`d2rnet.cli.run_report` puts it into words.
+"""
+
+import base64
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from d2rnet.errors import D2RNetError
+from d2rnet.files.atomic import leftovers
+from d2rnet.files.documents import read_json, read_jsonl
+from d2rnet.runs.workdir import IDENTITY, LockHolder, read_holder
+
+log = logging.getLogger(__name__)
+RECORDS, INCOMPLETE, LOCKS, LOGS = (f".snakemake/{name}" for name in ("metadata", "incomplete", "locks", "log"))
+STATE_FOLDERS = ("work", "resources", "results")
+TARGETS = ("cxr",)  # rules that only name what is wanted
+LOG_TIME = "%Y-%m-%dT%H%M%S"
+NO_RUN = re.compile(r" (?:-n|--dry-run|--dryrun|--unlock|--touch|--report|--lint|--summary|--detailed-summary)\b")
+DETECTOR_CHECKPOINT, REPORT_CHECKPOINT = "checkpoint.pth", "last.pt"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What Snakemake noted about an output of a finished job.
+
+    Attributes:
+        file: the output.
+        rule: the job's rule.
+        job: the job's command, which no two jobs share.
+        started: seconds since the epoch.
+        ended: seconds since the epoch.
+    """
+
+    file: str
+    rule: str
+    job: str
+    started: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """The last time that Snakemake was started to run something.
+
+    Attributes:
+        command: the command line as its log shows it.
+        folder: where it was given.
+        started: seconds since the epoch.
+        planned: rule -> number of jobs.
+    """
+
+    command: str
+    folder: str
+    started: float
+    planned: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that works in the run's folder; ``command`` is a sub-command, or "snakemake"."""
+
+    pid: int
+    command: str
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock that somebody took and did not give back; ``is_stale`` says that its process has ended."""
+
+    file: Path
+    holder: LockHolder
+    is_stale: bool
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """A work folder, and in words how far its checkpoint is."""
+
+    path: Path
+    progress: str
+    is_finished: bool
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything that is known of a run; paths are relative to ``folder``.
+
+    Attributes:
+        folder: the working directory.
+        records: outputs of finished jobs.
+        incomplete: outputs of jobs that began and did not finish.
+        is_locked: Snakemake's lock is there.
+        invocation: what was started last; None if no log tells.
+        processes: processes at work in the folder; None where that cannot be known.
+        work_folders: folders that training resumes from.
+        converted: manifest of a conversion -> images that it need not convert again.
+        locks: locks that are held or were left behind.
+        leftovers: temporary files: being written, or left by a killed process.
+    """
+
+    folder: Path
+    records: list[Record]
+    incomplete: list[str]
+    is_locked: bool
+    invocation: Invocation | None
+    processes: list[Process] | None
+    work_folders: list[WorkFolder] = field(default_factory=list)
+    converted: dict[Path, int] = field(default_factory=dict)
+    locks: list[Lock] = field(default_factory=list)
+    leftovers: list[Path] = field(default_factory=list)
+
+    def missing(self) -> list[str]:
+        """Outputs of finished jobs that are no longer there."""
+        return sorted({record.file for record in self.records if not (self.folder / record.file).exists()})
+
+    def jobs_done(self) -> dict[str, int]:
+        """Rule -> jobs that finished and whose outputs are all there, in the order in which they ended."""
+        gone = {*self.missing(), *self.incomplete}
+        broken = {record.job for record in self.records if record.file in gone}
+        jobs: dict[str, set[str]] = defaultdict(set)
+        for record in sorted(self.records, key=lambda record: record.ended):
+            if record.job not in broken:
+                jobs[record.rule].add(record.job)
+        return {rule: len(found) for rule, found in jobs.items()}
+
+    def jobs_left(self) -> dict[str, int]:
+        """Rule -> jobs that were planned last and have not finished since."""
+        if self.invocation is None:
+            return {}
+        since: dict[str, set[str]] = defaultdict(set)
+        for record in self.records:
+            if record.ended >= self.invocation.started and record.file not in self.incomplete:
+                since[record.rule].add(record.job)
+        left = {rule: count - len(since[rule]) for rule, count in self.invocation.planned.items()}
+        return {rule: count for rule, count in left.items() if count > 0}
+
+
+def read_run_state(folder: Path) -> RunState:
+    """Look at a run.
+
+    Args:
+        folder: working directory of the workflow, or its ``results`` folder.
+
+    Raises:
+        D2RNetError: Snakemake has never run there.
+    """
+    folder = folder.resolve()
+    if not (folder / ".snakemake").is_dir() and (folder.parent / ".snakemake").is_dir():
+        folder = folder.parent
+    if not (folder / ".snakemake").is_dir():
+        raise D2RNetError(
+            f"{folder}: no folder .snakemake here or above; expected the folder that a workflow ran in (--directory of "
+            "Snakemake, or where it was started), or its results folder."
+        )
+    below = [path for name in STATE_FOLDERS for path in sorted((folder / name).rglob("*"))]
+    return RunState(
+        folder=folder,
+        records=list(_records(folder / RECORDS)),
+        incomplete=sorted(name for name, _ in named_files(folder / INCOMPLETE) if name),
+        is_locked=any((folder / LOCKS).glob("*")),
+        invocation=_last_invocation(folder / LOGS),
+        processes=_processes(folder),
+        work_folders=[_work_folder(path.parent) for path in below if path.name == IDENTITY],
+        converted={path: _count_lines(path) for path in below if path.name.endswith("manifest.jsonl") and path.is_file()},
+        locks=[lock for path in below if path.name.endswith(".lock") for lock in _lock(path)],
+        leftovers=[path for place in below if place.is_dir() for path in leftovers(place)],
+    )
+
+
+def named_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the output that a file of Snakemake's is about, "" if that cannot be told, and the file.
+
+    Its path below the folder is the name in URL-safe base64; parts of long names are folders that begin with "@".
+    """
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        code = "".join(part.removeprefix("@") for part in path.relative_to(folder).parts)
+        try:
+            yield base64.urlsafe_b64decode(code).decode("utf-8"), path
+        except ValueError:  # no base64, no ASCII or no UTF-8
+            yield "", path
+
+
+def _records(folder: Path) -> Iterator[Record]:
+    """Yield the records of finished jobs; one that a kill cut short counts as none, as it does for Snakemake."""
+    for name, path in named_files(folder):
+        try:
+            content = read_json(path)
+            if name and not content["incomplete"]:
+                started, ended = float(content["starttime"]), float(content["endtime"])
+                yield Record(name, str(content["rule"]), str(content["shellcmd"] or name), started, ended)
+        except (D2RNetError, FileNotFoundError, KeyError, TypeError, ValueError):
+            log.warning("%s: no readable record of a job; Snakemake will ignore it too", path)
+
+
+def _last_invocation(folder: Path) -> Invocation | None:
+    for path in sorted(folder.glob("*.snakemake.log"), reverse=True):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        command = re.search(r"^  Command: (.*)$", text, flags=re.MULTILINE)
+        table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, flags=re.MULTILINE | re.DOTALL)
+        if command is None or table is None or NO_RUN.search(command[1]):
+            continue
+        place = re.search(r"^  Run directory: (.*)$", text, flags=re.MULTILINE)
+        rows = [line.split() for line in table[1].splitlines()]
+        try:
+            started = datetime.strptime(path.name.split(".")[0], LOG_TIME).timestamp()  # Snakemake writes local time
+            planned = {rule: int(count) for rule, count in rows if rule not in TARGETS}
+        except ValueError:
+            log.warning("%s: not a log of Snakemake that can be read; left out", path)
+            continue
+        return Invocation(command[1], place[1] if place else "", started, planned)
+    return None
+
+
+def _processes(folder: Path) -> list[Process] | None:
+    """List Snakemake and its jobs whose working directory is ``folder``, without their children and this process."""
+    if not Path("/proc/self/cwd").exists():
+        return None
+    found: dict[int, tuple[str, int]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if entry.name == str(os.getpid()) or (entry / "cwd").readlink() != folder:
+                continue
+            words = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        if command := _command_of(words):
+            found[int(entry.name)] = command, parent
+    return [
+        Process(pid, command) for pid, (command, parent) in sorted(found.items()) if found.get(parent, ("",))[0] != command
+    ]
+
+
+def _command_of(words: list[str]) -> str:
+    """Sub-command of a process of this package, "snakemake" for Snakemake, "" for any other."""
+    programs = [Path(word).name for word in words[:3]]
+    if "snakemake" in programs:
+        return "snakemake"
+    place = programs.index("d2rnet") if "d2rnet" in programs else len(words)
+    return words[place + 1] if place + 1 < len(words) else ""
+
+
+def _lock(path: Path) -> Iterator[Lock]:
+    holder = read_holder(path)
+    if holder is not None:
+        yield Lock(path, holder, holder.has_ended(path))
+
+
+def _count_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n")
+
+
+def _work_folder(folder: Path) -> WorkFolder:
+    """Read how far the checkpoint of a work folder is."""
+    try:
+        training = read_json(folder / IDENTITY)["settings"]["training"]
+        if (folder / DETECTOR_CHECKPOINT).is_file():
+            done, total = int(_load(folder / DETECTOR_CHECKPOINT)["iterations_done"]), int(training["total_iters"])
+            return WorkFolder(folder, f"iteration {done} of {total}", done >= total)
+        if (folder / REPORT_CHECKPOINT).is_file():
+            step = _load(folder / REPORT_CHECKPOINT)["finished_steps"]
+            epochs = [row["epoch"] for row in read_jsonl(folder / "metrics.jsonl") if row["step"] <= step]
+            done, total = max(epochs, default=0), int(training["epochs"])
+            return WorkFolder(folder, f"epoch {done} of {total} (step {step})", done >= total)
+    except (D2RNetError, OSError, KeyError, TypeError, ValueError) as error:
+        return WorkFolder(folder, f"unreadable: {error}", is_finished=False)
+    return WorkFolder(folder, "no checkpoint yet, begins anew", is_finished=False)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    from d2rnet.files.torch_files import load_torch  # a run's folder can be looked at without torch until here
+
+    return load_torch(path)

@@ -1,0 +1,1 @@
+"""The chest radiograph wing: from box annotations to written reports."""

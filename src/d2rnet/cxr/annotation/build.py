@@ -1,0 +1,225 @@
+"""build_annotation: pseudo boxes that pass the confidence filter, joined with the reports, become annotation.json.
+
+Reads: unlabelled.json and reports.jsonl of convert_unlabelled, COCO results of predict_boxes. Writes: annotation.json,
+counts.json, run.json. The only place where boxes change frame: from pixels of the converted PNG to original pixels, each axis
+by its own factor. Why the default threshold is what it is: docs/explanation/annotation.md.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from d2rnet.cxr.annotation.confidence_filter import choose_thresholds
+from d2rnet.cxr.annotation.inputs import ImageTable, check_origin, match_images, read_images, read_reports
+from d2rnet.cxr.annotation.predictions import PseudoBoxes, by_class, read_predictions
+from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
+from d2rnet.files.collection import collection_paused
+from d2rnet.files.documents import write_json
+from d2rnet.files.problems import Problems
+from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.report.annotation_file import SPLITS, Entry, write_annotation
+from d2rnet.runs.progress import track
+from d2rnet.runs.provenance import write_run_record
+from d2rnet.settings import Settings
+
+log = logging.getLogger(__name__)
+DECIMALS_PX = 2  # a hundredth of an original pixel is far below any detector's accuracy
+
+
+@collection_paused()
+def build_annotation(
+    *,
+    unlabelled: Path,
+    reports: Path,
+    predictions: list[Path],
+    thresholds: Path | None = None,
+    output: Path,
+    settings: Settings,
+) -> None:
+    """Filter pseudo boxes by score and join them with the reports.
+
+    Args:
+        unlabelled: COCO json of the report source's images; frame of the predicted boxes.
+        reports: reports.jsonl, one study a line.
+        predictions: COCO results json of every shard.
+        thresholds: thresholds.json of calibrate-thresholds; None for the fixed thresholds of the settings.
+        output: folder for annotation.json, counts.json and run.json.
+        settings: the section ``annotation``.
+
+    Raises:
+        ConfigError: a class name in ``class_score_thresholds`` is unknown, or ``thresholds`` and the settings disagree.
+        FileNotFoundError: a shard or the thresholds are missing.
+        DatasetError: the inputs contradict each other or their formats; all contradictions are in output/problems.jsonl.
+            Predictions of other images or of another detector than the thresholds'.
+    """
+    chosen = choose_thresholds(settings, thresholds)
+    check_origin(predictions, unlabelled, chosen.detector_sha256)
+    problems = Problems()
+    images = read_images(unlabelled, problems)
+    records = read_reports(reports, problems)
+    rows_of_reports, absent = match_images(images, records, images_file=unlabelled, reports_file=reports, problems=problems)
+    boxes, box_counts = read_predictions(predictions, images, chosen.table, problems=problems)
+    problems.raise_if_any(details=output / "problems.jsonl")
+
+    images_with_report = np.zeros(len(images.records), dtype=bool)
+    images_with_report[[row for rows in rows_of_reports for row in rows]] = True
+    boxes, dropped = keep_boxes(boxes, images, images_with_report, max_boxes=settings["max_boxes"])
+    box_counts |= dropped
+    entries = EntryWriter(images, boxes, list(zip(records, rows_of_reports, strict=True)), entry=settings["entry"])
+    write_annotation(output / "annotation.json", {split: entries.of_split(split) for split in SPLITS})
+
+    counts = {
+        **_count_images(images, images_with_report, absent, rows_of_reports),
+        "thresholds": chosen.source,
+        "boxes": box_counts,
+        "entries": dict(entries.written),
+        "entries_without_boxes": dict(entries.without_boxes),
+    }
+    write_json(output / "counts.json", counts)
+    inputs = {"unlabelled": unlabelled, "reports": reports, **({"thresholds": thresholds} if thresholds else {})}
+    inputs |= {f"predictions_{number}": path for number, path in enumerate(predictions, start=1)}
+    write_run_record(
+        output / "run.json",
+        command="build-annotation",
+        settings=settings,
+        inputs=inputs,
+        counts=counts,
+        extra={"thresholds": {"source": chosen.source, "by_class": chosen.by_class()}},
+    )
+    _log_counts(counts, output)
+
+
+def _count_images(
+    images: ImageTable, images_with_report: NDArray[np.bool_], absent: int, rows_of_reports: list[list[int]]
+) -> dict[str, dict[str, int]]:
+    """Count images and studies, with and without their counterpart."""
+    return {
+        "images": {
+            "in": len(images.records),
+            "extra_unlabelled": sum(record.get("source_path") is None for record in images.records),
+            "with_report": int(images_with_report.sum()),
+            "without_report": int((~images_with_report).sum()),
+            "listed_by_a_report_but_not_converted": absent,
+        },
+        "studies": {
+            "with_report": len(rows_of_reports),
+            "with_report_but_no_image": sum(not rows for rows in rows_of_reports),
+        },
+    }
+
+
+def keep_boxes(
+    boxes: PseudoBoxes, images: ImageTable, images_with_report: NDArray[np.bool_], *, max_boxes: int
+) -> tuple[PseudoBoxes, dict[str, Any]]:
+    """Scale boxes to original pixels and keep the best ones of each image that has a report.
+
+    Args:
+        boxes: corners in pixels of the PNG, sorted by image and score.
+        images: heights and widths of PNG and original.
+        images_with_report: (n,) mask.
+        max_boxes: most boxes kept an image.
+
+    Returns:
+        Boxes in original pixels, and counts of what was dropped and kept.
+    """
+    scaled = to_original_pixels(boxes, images)
+    positive = np.all(scaled.boxes_xyxy[:, 2:] > scaled.boxes_xyxy[:, :2], axis=1)
+    sized = scaled.take(np.flatnonzero(positive))
+    rank = np.arange(len(sized)) - np.searchsorted(sized.rows, sized.rows)
+    best = sized.take(rank < max_boxes)
+    kept = best.take(images_with_report[best.rows])
+    return kept, {
+        "under_a_hundredth_pixel": len(scaled) - len(sized),
+        "above_max_boxes": len(sized) - len(best),
+        "on_images_without_report": len(best) - len(kept),
+        "kept": len(kept),
+        "kept_by_class": by_class(np.bincount(kept.category_ids, minlength=len(CATEGORY_NAMES) + 1)),
+    }
+
+
+def to_original_pixels(boxes: PseudoBoxes, images: ImageTable) -> PseudoBoxes:
+    """Scale corners from the PNG to the original image, x by the widths and y by the heights, rounded to 0.01 px."""
+    factor_hw = images.source_hw[boxes.rows] / images.hw[boxes.rows]  # (N, 2): y, x
+    limit_hw = images.source_hw[boxes.rows]
+    corners = np.clip(boxes.boxes_xyxy * factor_hw[:, [1, 0, 1, 0]], 0.0, limit_hw[:, [1, 0, 1, 0]])
+    return PseudoBoxes(boxes.rows, boxes.category_ids, boxes.scores, corners.round(DECIMALS_PX))
+
+
+class EntryWriter:
+    """Turns reports, images and boxes into the entries of annotation.json, and counts them by split.
+
+    Attributes:
+        written: split -> entries made so far.
+        without_boxes: split -> those without any box.
+    """
+
+    def __init__(
+        self, images: ImageTable, boxes: PseudoBoxes, studies: list[tuple[dict[str, Any], list[int]]], *, entry: str
+    ) -> None:
+        """Keep references to the joined tables.
+
+        Args:
+            images: images of unlabelled.json.
+            boxes: boxes in original pixels, sorted by image.
+            studies: report record and rows of its images, in output order.
+            entry: ``image`` for an entry an image, ``study`` for an entry a study.
+        """
+        self._images = images
+        self._studies = studies
+        self._entry = entry
+        self._starts = np.searchsorted(boxes.rows, np.arange(len(images.records) + 1)).tolist()
+        self._boxes_xywh = np.round(xyxy_to_xywh(boxes.boxes_xyxy), DECIMALS_PX)
+        self._scores = np.round(boxes.scores, 6)
+        self._category_ids = boxes.category_ids
+        self.written: Counter[str] = Counter(dict.fromkeys(SPLITS, 0))
+        self.without_boxes: Counter[str] = Counter(dict.fromkeys(SPLITS, 0))
+
+    def of_split(self, split: str) -> Iterator[Entry]:
+        """Yield the entries of a split: by subject, then study, then the report's order of images."""
+        studies = [(report, rows) for report, rows in self._studies if report["split"] == split and rows]
+        for report, rows in track(studies, total=len(studies), what=f"join {split}", unit="report"):
+            for group in [rows] if self._entry == "study" else [[row] for row in rows]:
+                entry = self.make(report, group)
+                self.written[split] += 1
+                self.without_boxes[split] += not entry["boxes"]
+                yield entry
+
+    def make(self, report: dict[str, Any], rows: list[int]) -> Entry:
+        """Return the entry of a report and the rows of its images."""
+        records = [self._images.records[row] for row in rows]
+        spans = [slice(self._starts[row], self._starts[row + 1]) for row in rows]
+        entry: Entry = {
+            "id": report["study_id"] if self._entry == "study" else records[0]["source_id"],
+            "study_id": report["study_id"],
+            "subject_id": report["subject_id"],
+            "image_path": [record["source_path"] for record in records],
+            "split": report["split"],
+            "report": report["report"],
+            "height": records[0]["source_height"],
+            "width": records[0]["source_width"],
+            "boxes": [box for span in spans for box in self._boxes_xywh[span].tolist()],
+            "scores": [score for span in spans for score in self._scores[span].tolist()],
+            "labels": [CATEGORY_NAMES[index - 1] for span in spans for index in self._category_ids[span].tolist()],
+        }
+        if len(rows) > 1:
+            entry["heights"] = [record["source_height"] for record in records]
+            entry["widths"] = [record["source_width"] for record in records]
+            entry["box_image"] = [image for image, span in enumerate(spans) for _ in range(span.stop - span.start)]
+        return entry
+
+
+def _log_counts(counts: dict[str, Any], output: Path) -> None:
+    boxes, entries, empty = counts["boxes"], counts["entries"], counts["entries_without_boxes"]
+    log.info(
+        "boxes: %d predicted, %d below the score threshold, %d above max_boxes, %d on images without report, %d kept",
+        *(boxes[key] for key in ("predicted", "below_threshold", "above_max_boxes", "on_images_without_report", "kept")),
+    )
+    shares = ", ".join(f"{split} {entries[split]} ({empty[split]} without boxes)" for split in SPLITS)
+    log.info("%s: entries %s", output / "annotation.json", shares)
+    if boxes["predicted"] and not boxes["kept"]:
+        log.warning("no box passed the filter: lower annotation.score_threshold or train the detector longer")

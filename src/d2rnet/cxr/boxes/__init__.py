@@ -1,0 +1,1 @@
+"""Boxes: COCO files, geometry, matching, scores."""

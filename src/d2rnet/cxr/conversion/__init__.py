@@ -1,0 +1,1 @@
+"""From sources to COCO json and reports."""

@@ -1,0 +1,220 @@
+"""convert-labelled: the labelled source becomes three COCO json files.
+
+Reads the source of ``data.labelled``, ``quarantine.jsonl`` of verify-inputs and the records of convert-images-shard, which has
+written the PNG files. Writes ``{train,val,test}.json``, ``counts.json``, ``run.json`` and ``data_card.md``.
+Frames: source boxes are in pixels of the original radiograph (``source_height``, ``source_width``); COCO boxes are in pixels
+of the converted PNG (``height``, ``width``).
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from d2rnet.cxr.boxes.coco import Coco, assert_disjoint, write_coco
+from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
+from d2rnet.cxr.conversion.consensus import fuse_readers
+from d2rnet.cxr.conversion.image_conversion import ConversionJob
+from d2rnet.cxr.conversion.image_lists import labelled_file_name
+from d2rnet.cxr.conversion.image_shards import SIZES, join_shards
+from d2rnet.cxr.conversion.input_checks import leave_out_quarantined
+from d2rnet.cxr.sources.box_tables import CORNERS, check_boxes
+from d2rnet.cxr.sources.sources import labelled_source
+from d2rnet.cxr.sources.tables import LabelledTable
+from d2rnet.errors import DatasetError
+from d2rnet.files.documents import write_json
+from d2rnet.files.problems import Problems
+from d2rnet.files.splits import three_way_split, validation_split
+from d2rnet.findings.classes import CATEGORY_IDS
+from d2rnet.runs.cards import write_card
+from d2rnet.runs.provenance import write_run_record
+from d2rnet.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STAGE = "convert-labelled"
+SPLITS = ("train", "val", "test")
+SAME_ASPECT = 0.02  # relative difference of height / width that rounding can make
+FRAME_COLUMNS = SIZES
+
+
+def convert_labelled(*, quarantine: Path, shards: Sequence[Path], output: Path, settings: Settings) -> None:
+    """Convert the labelled source.
+
+    Args:
+        quarantine: JSON lines with ``path`` and ``reason`` of images to leave out.
+        shards: records of convert-images-shard, all of them.
+        output: folder for the json files; that of ``images/``.
+        settings: section ``data``.
+
+    Raises:
+        DatasetError: a table is broken, a box is wrong, too many images are unreadable, a shard is missing, or a split would
+            be empty.
+    """
+    labelled = settings["labelled"]
+    problems = Problems()
+    table = labelled_source(labelled["source"]).read_table(labelled, problems)
+    details = output / "problems.jsonl"
+    problems.raise_if_any(details=details)
+    counts: dict[str, Any] = {"source": dict(table.counts), "images_in": len(table.images)}
+    images = leave_out_quarantined(table.images, table.images["path"], quarantine, counts).reset_index(drop=True)
+    images = _with_frames(images, shards, output, settings["conversion"], counts, problems)
+    documents, table_counts = build_coco(LabelledTable(images, table.boxes), labelled, problems)
+    problems.raise_if_any(details=details)
+    counts |= table_counts
+    for step in ("source", "boxes", "consensus"):
+        log.info("%s: %s", step, ", ".join(f"{name} {count}" for name, count in counts[step].items()))
+    for split, document in documents.items():
+        write_coco(output / f"{split}.json", document["images"], document["annotations"])
+        log.info("%s: %d images, %d boxes", split, len(document["images"]), len(document["annotations"]))
+    write_json(output / "counts.json", counts)
+    write_run_record(
+        output / "run.json", command=STAGE, settings={"labelled": labelled, "conversion": settings["conversion"]},
+        inputs={"quarantine": quarantine}, counts=counts, seeds={"split": labelled["split_seed"]},
+    )  # fmt: skip
+    write_card(output)
+
+
+def _with_frames(
+    images: pd.DataFrame,
+    shards: Sequence[Path],
+    folder: Path,
+    conversion: Settings,
+    counts: dict[str, Any],
+    problems: Problems,
+) -> pd.DataFrame:
+    """Return the images that were readable with FRAME_COLUMNS (a size the source states wins over the file's)."""
+    jobs = [
+        ConversionJob(source=Path(path), target=folder / labelled_file_name(source_id))
+        for source_id, path in zip(images["source_id"], images["path"], strict=True)
+    ]
+    results = join_shards(shards, jobs, folder, max_bad_fraction=conversion["max_bad_fraction"])
+    frames = pd.DataFrame(
+        [[getattr(result, name) for name in FRAME_COLUMNS] for result in results], columns=list(FRAME_COLUMNS)
+    )
+    readable = np.array([result.reason is None for result in results], dtype=bool)
+    counts["images_unreadable"] = int((~readable).sum())
+    stated = (images["source_height"] > 0).to_numpy()
+    _note_swapped_sizes(images[stated & readable], frames[stated & readable], problems)
+    for name in ("source_height", "source_width"):
+        frames[name] = np.where(stated, images[name], frames[name])
+    converted = images.drop(columns=["source_height", "source_width"]).join(frames)
+    return converted[readable].reset_index(drop=True).astype(dict.fromkeys(FRAME_COLUMNS, "int64"))
+
+
+def _note_swapped_sizes(images: pd.DataFrame, frames: pd.DataFrame, problems: Problems) -> None:
+    """Note each image whose stated height / width is its file's width / height: the size table's columns changed places."""
+    stated = (images["source_height"] / images["source_width"]).to_numpy()
+    file = (frames["source_height"] / frames["source_width"]).to_numpy()
+    swapped = (np.abs(stated * file - 1.0) < SAME_ASPECT) & (np.abs(stated / file - 1.0) > SAME_ASPECT)
+    for row, frame in zip(images[swapped].itertuples(), frames[swapped].itertuples(), strict=True):
+        shape = f"{frame.source_width} x {frame.source_height}"
+        problems.add(
+            "swapped_size", file=str(row.path), record=f"image {row.source_id}",
+            got=f"a stated size of {row.source_width} x {row.source_height} for a file of {shape}",
+            expected="width x height of the same shape", remedy="Exchange height and width in the size table or json.",
+        )  # fmt: skip
+
+
+def build_coco(table: LabelledTable, labelled: Settings, problems: Problems) -> tuple[dict[str, Coco], dict[str, Any]]:
+    """Check, fuse, split and scale: from tables to the three COCO documents. No pixel is read.
+
+    Args:
+        table: images with FRAME_COLUMNS all > 0, and the readers' boxes in the source frame.
+        labelled: section ``data.labelled``.
+        problems: grows by boxes outside their image.
+
+    Returns:
+        Split name -> document (images and annotations), and counts.
+
+    Raises:
+        DatasetError: a split would be empty, or two splits share an image or a patient.
+    """
+    images = table.images
+    sizes = dict(zip(images["source_id"], zip(images["source_height"], images["source_width"], strict=True), strict=True))
+    boxes, box_counts = check_boxes(table.boxes, sizes, problems)
+    fused, consensus_counts = fuse_readers(
+        boxes, images, method=labelled["consensus"], iou=labelled["consensus_iou"], min_readers=labelled["min_readers"]
+    )
+    images = images.assign(split=assign_splits(images, labelled))
+    images["split"] = pd.Categorical(images["split"], categories=list(SPLITS), ordered=True)
+    images = images.sort_values(["split", "source_id"], ignore_index=True)
+    images["id"] = range(1, len(images) + 1)
+    annotations = _annotations(images, fused)
+    documents = {}
+    for split in SPLITS:
+        chosen = images[images["split"] == split]
+        records = [_image_record(row) for row in chosen.to_dict("records")]
+        ids = set(chosen["id"])
+        documents[split] = {"images": records, "annotations": [record for record in annotations if record["image_id"] in ids]}
+    assert_disjoint(documents["train"], documents["val"], documents["test"])
+    counts = {"boxes": dict(box_counts), "consensus": dict(consensus_counts), "splits": _split_counts(documents)}
+    return documents, counts
+
+
+def assign_splits(images: pd.DataFrame, labelled: Settings) -> list[str]:
+    """Return the split of each image: the source's own test split, else a seeded one by patient (by image where unknown).
+
+    A source with a training and a test split, but no ``val``, has ``val_fraction`` of the training split set aside.
+
+    Raises:
+        DatasetError: a split would be empty.
+    """
+    groups = images["subject_id"].where(images["subject_id"] != "", images["source_id"])
+    splits, seed = images["split"], labelled["split_seed"]
+    if (splits == "").all():
+        assigned = three_way_split(groups, seed=seed)
+        return [assigned[group] for group in groups]
+    if not (splits == "val").any():
+        chosen = validation_split(groups[splits == "train"], val_fraction=labelled["val_fraction"], seed=seed)
+        splits = splits.where(splits != "train", groups.map(chosen))
+    empty = [split for split in SPLITS if not (splits == split).any()]
+    if empty:
+        raise DatasetError(
+            f"data.labelled: no readable image in split {', '.join(empty)} of {len(images)} image(s); expected at least one "
+            "each. Check data.labelled.root and the quarantine list."
+        )
+    return splits.tolist()
+
+
+def _image_record(row: Mapping[str, Any]) -> dict[str, Any]:
+    record = {"id": row["id"], "file_name": labelled_file_name(row["source_id"])}
+    record |= {name: row[name] for name in FRAME_COLUMNS}
+    record |= {"source_id": row["source_id"], "split": row["split"]}
+    return record | ({"subject_id": row["subject_id"]} if row["subject_id"] else {})
+
+
+def _annotations(images: pd.DataFrame, fused: pd.DataFrame) -> list[dict[str, Any]]:
+    """Scale boxes to the PNG frame and number them in the order of the images."""
+    rows = fused.merge(images[["source_id", "id", *FRAME_COLUMNS]], on="source_id").sort_values("id", kind="stable")
+    scale_x = (rows["width"] / rows["source_width"]).to_numpy()
+    scale_y = (rows["height"] / rows["source_height"]).to_numpy()
+    boxes_xywh = xyxy_to_xywh(rows[CORNERS].to_numpy() * np.stack([scale_x, scale_y, scale_x, scale_y], axis=1))
+    records = []
+    columns = (rows["id"], rows["category_id"], rows["readers"], rows["agreement"])
+    lists = (column.tolist() for column in columns)
+    for number, (box, image_id, category_id, readers, agreement) in enumerate(
+        zip(boxes_xywh.tolist(), *lists, strict=True), start=1
+    ):
+        record = {"id": number, "image_id": image_id, "category_id": category_id, "bbox": box}
+        record |= {"area": box[2] * box[3], "iscrowd": 0}
+        records.append(record | ({"readers": readers, "agreement": agreement} if readers else {}))
+    return records
+
+
+def _split_counts(documents: Mapping[str, Coco]) -> dict[str, Any]:
+    counts = {}
+    for split, document in documents.items():
+        boxed = {record["image_id"] for record in document["annotations"]}
+        per_class = Counter(record["category_id"] for record in document["annotations"])
+        counts[split] = {
+            "images": len(document["images"]),
+            "images_without_box": len(document["images"]) - len(boxed),
+            "boxes": len(document["annotations"]),
+            "boxes_per_class": {name: per_class[index] for name, index in CATEGORY_IDS.items()},
+        }
+    return counts

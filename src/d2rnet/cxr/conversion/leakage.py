@@ -1,0 +1,104 @@
+"""Images that must not be trained on without labels: those of the labelled test split, of its patients, of the reports.
+
+A report source that trains on a labelled test image is an error (:func:`check_leakage`), because leaving the image out would
+change the published report split. A folder of extra images loses such images instead (:func:`overlaps`): the folder may well
+be the whole collection that the labelled images come from. Used by verify_inputs and convert_unlabelled, which therefore
+count the same images; nothing is written.
+"""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from d2rnet.files.problems import Problems
+
+LABELLED_IMAGE = "images_of_the_labelled_source"
+LABELLED_PATIENT = "images_of_labelled_test_patients"
+REPORT_IMAGE = "images_of_the_report_source"
+REPEATED_IMAGE = "repeated_images"
+REASONS = (LABELLED_IMAGE, LABELLED_PATIENT, REPORT_IMAGE, REPEATED_IMAGE)
+
+FileIdentity = tuple[int, int]
+
+
+def file_identity(path: str) -> FileIdentity | None:
+    """Return what names a file's content on disk (device, inode): equal through symbolic and hard links; None if missing."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - 377,110 files: Path.stat adds nothing but time
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def may_become_test(labelled: pd.DataFrame) -> pd.DataFrame:
+    """Return the labelled images outside the source's own training split; without an official split any may be tested on."""
+    return labelled[labelled["split"] != "train"]
+
+
+def check_leakage(labelled: pd.DataFrame, other: pd.DataFrame, problems: Problems, *, file: str, remedy: str) -> None:
+    """Note images of the labelled test split that another source would train on.
+
+    Args:
+        labelled: columns ``source_id``, ``split`` and ``file`` (path as text) of the labelled source.
+        other: columns ``name`` (the image's id in its own source), ``file`` and ``split`` of another source; only ``train``
+            and ``val`` are looked at.
+        problems: grows by one for each image, found by id or as the same file on disk.
+        file: root of the other source, named in problems.
+        remedy: what to do about it.
+    """
+    test = may_become_test(labelled)
+    used = other[other["split"].isin(["train", "val"])]
+    test_ids = set(test["source_id"])
+    test_files = {file_identity(path): path for path in test["file"]}
+    test_files.pop(None, None)
+    for row in used.itertuples():
+        same_file = test_files.get(file_identity(row.file)) if test_files else None
+        if row.name in test_ids or same_file is not None:
+            why = f"the same file as {same_file}" if same_file else "an id of the labelled test split"
+            problems.add(
+                "labelled_test_image_in_training", file=file, record=f"image {row.name}", got=f"split {row.split}, {why}",
+                expected="no labelled test image", remedy=remedy,
+            )  # fmt: skip
+
+
+def overlaps(extra: pd.DataFrame, labelled: pd.DataFrame, reports: pd.DataFrame) -> "pd.Series[str]":
+    """Say why an extra unlabelled image is to be left out, if it is.
+
+    Images are compared by name and as files on disk, through links: a copy under the same name is found, one under another
+    name is not. Patients are compared where the folder's file names tell them (ChestX-ray14's).
+
+    Args:
+        extra: columns ``name``, ``patient`` and ``file`` of all extra folders, in the order of the configuration; names and
+            patients are the folder's own.
+        labelled: columns ``source_id``, ``subject_id``, ``split`` and ``file``.
+        reports: columns ``name`` and ``file`` of the report source.
+
+    Returns:
+        One of REASONS, the first that holds, or "" for an image to keep; indexed as ``extra``.
+    """
+    reasons = pd.Series("", index=extra.index, dtype=object)
+    if extra.empty:
+        return reasons
+    identities = pd.Series([file_identity(file) for file in extra["file"]], index=extra.index, dtype=object)
+    stems = extra["file"].map(lambda file: Path(file).stem)
+
+    def also_in(names: "pd.Series[str]", files: "pd.Series[str]") -> "pd.Series[bool]":
+        known = {file_identity(file) for file in files} - {None}
+        return identities.isin(known) | extra["name"].isin(names) | stems.isin(names)
+
+    patients = set(may_become_test(labelled)["subject_id"]) - {""}
+    holds = {
+        LABELLED_IMAGE: also_in(labelled["source_id"], labelled["file"]),
+        LABELLED_PATIENT: extra["patient"].isin(patients),
+        REPORT_IMAGE: also_in(reports["name"], reports["file"]),
+        REPEATED_IMAGE: identities.notna() & identities.duplicated(),
+    }
+    for reason in reversed(REASONS):
+        reasons[holds[reason]] = reason
+    return reasons
+
+
+def count_reasons(reasons: "pd.Series[str]") -> dict[str, int]:
+    """Return each of REASONS with the number of images left out for it."""
+    return {reason: int((reasons == reason).sum()) for reason in REASONS}

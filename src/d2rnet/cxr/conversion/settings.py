@@ -1,0 +1,32 @@
+"""Settings of the conversion, and what each data command reads."""
+
+from d2rnet.cxr.sources.settings import LabelledSettings, ReportSourceSettings, UnlabelledSourceSettings
+from d2rnet.settings import Section, setting
+
+
+class ConversionSettings(Section):
+    """Conversion of radiographs to 8-bit PNG."""
+
+    place = "cxr.data.conversion"
+
+    max_side_px: int = setting(256, "Longer side of the converted PNG, pixels; never enlarged.", ge=64)
+    max_bad_fraction: float = setting(0.01, "Share of unreadable images above which the run stops.", ge=0, le=1)
+
+
+class LabelledConversionSettings(Section):
+    """What convert-labelled reads."""
+
+    place = "cxr.data"
+
+    labelled: LabelledSettings = LabelledSettings()
+    conversion: ConversionSettings = ConversionSettings()
+
+
+class DataSettings(LabelledConversionSettings):
+    """Sources and conversion: what verify-inputs and convert-unlabelled read."""
+
+    reports: ReportSourceSettings = ReportSourceSettings()
+    extra_unlabelled: tuple[UnlabelledSourceSettings, ...] = setting(
+        (),
+        "Further images without reports, for the detector's unlabelled stream only: list of {source: folder, root: path}.",
+    )

@@ -1,0 +1,270 @@
+"""verify_inputs: check every configured root, table, count and image header before anything costly runs.
+
+Reads: the sources of ``data``; nothing is written to them. Writes, into the output folder: summary.json (counts),
+quarantine.jsonl (images to leave out: ``path, source, source_id, reason``), run.json, unreadable_reports.jsonl, always
+problems.jsonl (empty if all is well) and, where all is well, the lists of images to convert (:mod:`d2rnet.cxr.conversion.image_lists`).
+Problems are collected over all sources and end the run together; an unreadable image alone does not end it, unless they are
+more than ``data.conversion.max_bad_fraction`` of a source.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from d2rnet.cxr.conversion.image_lists import write_image_lists
+from d2rnet.cxr.conversion.input_checks import (
+    check_alike_ids,
+    check_labelled,
+    check_reports,
+    check_required_files,
+    unlike_release,
+)
+from d2rnet.cxr.conversion.leakage import check_leakage, count_reasons, overlaps
+from d2rnet.cxr.images.reader import check_headers
+from d2rnet.cxr.sources.box_tables import check_boxes
+from d2rnet.cxr.sources.sources import LabelledSource, ReportSource, labelled_source, report_source, unlabelled_source
+from d2rnet.cxr.sources.tables import LabelledTable, ReportTable
+from d2rnet.errors import DatasetError
+from d2rnet.files.documents import write_json, write_jsonl
+from d2rnet.files.problems import Problems
+from d2rnet.runs.provenance import write_run_record
+from d2rnet.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Source:
+    """One configured source while it is checked.
+
+    Attributes:
+        name: ``labelled``, ``reports`` or ``extra_unlabelled[0]``: its key under ``data``.
+        settings: its section of the configuration.
+        reader: the module that reads it.
+        table: what the module read, None where it could not.
+        images: the table's images with ``file``, the path to open, as text.
+        quarantine: one record an unreadable image.
+        left_out: images of an extra folder that another source has, by reason.
+        counts: what goes into summary.json.
+    """
+
+    name: str
+    settings: Settings
+    reader: LabelledSource | ReportSource
+    table: LabelledTable | ReportTable | None = None
+    images: pd.DataFrame = field(default_factory=pd.DataFrame)
+    quarantine: list[dict[str, str]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def verify_inputs(*, output: Path, workers: int, settings: Settings) -> None:
+    """Check all sources of the configuration.
+
+    Args:
+        output: folder for the results.
+        workers: processes that read image headers.
+        settings: the section ``data``.
+
+    Raises:
+        DatasetError: anything is wrong with the tables, the splits or the boxes, or too many images are unreadable. The first
+            ten of each kind are named; all are in ``output/problems.jsonl``.
+        ConfigError: a source name is unknown or a setting that a source needs is missing.
+    """
+    problems = Problems()
+    sources = list(_configured(settings))
+    for source in sources:
+        _check_files(source, problems)
+    if not len(problems):
+        for source in sources:
+            _read(source, problems)
+        output.mkdir(parents=True, exist_ok=True)
+        for source in sources:
+            if source.table is not None:
+                check_alike_ids(source.table.images, problems, file=source.settings["root"], folder=output)
+        _check_images(sources, workers)
+        _check_unreadable(sources, settings["conversion"]["max_bad_fraction"], problems)
+        _check_across(sources, problems)
+    _write_results(sources, problems, output, settings)
+    problems.raise_if_any(details=output / "problems.jsonl")
+    _write_image_lists(sources, output, settings)
+    log.info(
+        "verify-inputs: nothing wrong; %d sources, %d images, %d unreadable, %d extra ones that another source has",
+        len(sources), *(sum(counted) for counted in zip(*map(_sizes, sources), strict=True)),
+    )  # fmt: skip
+
+
+def _sizes(source: Source) -> tuple[int, int, int]:
+    """Return the number of images, of unreadable ones, and of extra ones that another source has."""
+    return len(source.images), len(source.quarantine), sum(source.left_out.values())
+
+
+def _configured(settings: Settings) -> Iterator[Source]:
+    labelled, reports = settings["labelled"], settings["reports"]
+    yield Source("labelled", labelled, labelled_source(labelled["source"]))
+    yield Source("reports", reports, report_source(reports["source"]))
+    for number, extra in enumerate(settings["extra_unlabelled"]):
+        yield Source(f"extra_unlabelled[{number}]", extra, unlabelled_source(extra["source"]))
+
+
+def _check_files(source: Source, problems: Problems) -> None:
+    try:
+        check_required_files(source.reader.required_files(source.settings), problems)
+    except DatasetError as error:
+        _note_unreadable(source, error, problems)
+
+
+def _note_unreadable(source: Source, error: Exception, problems: Problems) -> None:
+    problems.add(
+        "unreadable_table", file=source.settings["root"], record=f"data.{source.name}", got=str(error),
+        expected=f"tables of source {source.settings['source']}", remedy="Mend the table, or correct the configuration.",
+    )  # fmt: skip
+
+
+def _read(source: Source, problems: Problems) -> None:
+    """Parse a source's tables and check them by themselves."""
+    root = source.settings["root"]
+    log.info("data.%s: reading source %s from %s", source.name, source.settings["source"], root)
+    try:
+        table = source.reader.read_table(source.settings, problems)
+    except (DatasetError, FileNotFoundError) as error:
+        _note_unreadable(source, error, problems)
+        return
+    source.table = table
+    source.counts = {"source": source.settings["source"], **dict(sorted(table.counts.items())), "images": len(table.images)}
+    if isinstance(table, LabelledTable):
+        source.images = table.images.assign(file=table.images["path"].astype(str))
+        check_labelled(table, problems, file=root)
+    else:
+        source.images = table.images.assign(file=[str(Path(root, path)) for path in table.images["path"]])
+        check_reports(table, problems, file=root, with_text=source.name == "reports")
+        source.counts |= {"reports": len(table.reports), "unreadable_reports": len(table.unreadable_reports)}
+    log.info("data.%s: %s", source.name, source.counts)
+    differing = unlike_release(source.settings["source"], table.counts)
+    if differing:
+        source.counts["unlike_the_full_release"] = differing
+        log.info("data.%s: not the full release (a subset, or another version): %s", source.name, differing)
+
+
+def _check_images(sources: list[Source], workers: int) -> None:
+    """Read the header of every image file; put unreadable ones into quarantine and note the sizes of the others."""
+    for source in sources:
+        if source.table is None:
+            continue
+        results = check_headers([Path(file) for file in source.images["file"]], workers)
+        headers = [header for _, header, _ in results]
+        source.images["file_height"] = [header.height if header else 0 for header in headers]
+        source.images["file_width"] = [header.width if header else 0 for header in headers]
+        source.quarantine = [
+            {"path": str(path), "source": source.name, "source_id": source_id, "reason": reason or ""}
+            for source_id, (path, header, reason) in zip(source.images["source_id"], results, strict=True)
+            if header is None
+        ]
+        source.counts["unreadable_images"] = len(source.quarantine)
+        _count_other_sizes(source)
+
+
+def _count_other_sizes(source: Source) -> None:
+    """Count images whose file is not of the size that the tables say, as in a re-encoded and reduced copy."""
+    images = source.images
+    stated = (images["source_height"] > 0) & (images["file_height"] > 0)
+    other = images[
+        stated & ((images["source_height"] != images["file_height"]) | (images["source_width"] != images["file_width"]))
+    ]
+    source.counts["images_of_another_size_than_stated"] = len(other)
+    if len(other):
+        first = other.iloc[0]
+        log.warning(
+            "data.%s: %d of %d images are not of the size that the tables state (%s: %d x %d stated, %d x %d in the file, "
+            "height x width); labelled boxes are taken to be in the stated frame, predicted ones in the file's",
+            source.name, len(other), len(images), first["file"],
+            first["source_height"], first["source_width"], first["file_height"], first["file_width"],
+        )  # fmt: skip
+
+
+def _check_across(sources: list[Source], problems: Problems) -> None:
+    """Compare boxes with image sizes, and the labelled test split with what is trained on without labels."""
+    labelled = sources[0]
+    if not isinstance(labelled.table, LabelledTable):
+        return
+    images = labelled.images[labelled.images["file_height"] > 0]
+    from_table = images["source_height"] > 0
+    heights = images["source_height"].where(from_table, images["file_height"])
+    widths = images["source_width"].where(from_table, images["file_width"])
+    sizes = dict(zip(images["source_id"], zip(heights, widths, strict=True), strict=True))
+    _, counts = check_boxes(labelled.table.boxes, sizes, problems)
+    labelled.counts["boxes"] = dict(sorted(counts.items()))
+    reports, extras = sources[1], sources[2:]
+    if reports.table is not None:
+        remedy = "Leave it out of data.reports, or take another labelled test split."
+        check_leakage(labelled.images, _by_own_ids(reports), problems, file=reports.settings["root"], remedy=remedy)
+    _count_overlaps(labelled, reports, [source for source in extras if source.table is not None])
+
+
+def _count_overlaps(labelled: Source, reports: Source, extras: list[Source]) -> None:
+    """Count the extra images that convert_unlabelled will leave out because another source has them."""
+    if not extras:
+        return
+    images = pd.concat([_by_own_ids(source).assign(origin=source.name) for source in extras], ignore_index=True)
+    reasons = overlaps(images, labelled.images, _by_own_ids(reports))
+    for source in extras:
+        source.left_out = count_reasons(reasons[images["origin"] == source.name])
+        source.counts["left_out"] = source.left_out
+        if any(source.left_out.values()):
+            log.warning("data.%s: of %d images are left out: %s", source.name, len(source.images), source.left_out)
+
+
+def _by_own_ids(source: Source) -> pd.DataFrame:
+    """Return ``name, patient, file, split`` of a source's images; no row where its tables could not be read."""
+    columns = {"source_id": "name", "subject_id": "patient", "file": "file", "split": "split"}
+    return source.images.reindex(columns=list(columns)).rename(columns=columns)
+
+
+def _write_results(sources: list[Source], problems: Problems, output: Path, settings: Settings) -> None:
+    counts = {source.name: source.counts for source in sources} | {"problems": problems.counts()}
+    write_jsonl(output / "problems.jsonl", (asdict(problem) for problem in problems.all()))
+    write_jsonl(output / "quarantine.jsonl", (record for source in sources for record in source.quarantine))
+    unreadable = (
+        record for source in sources if isinstance(source.table, ReportTable) for record in source.table.unreadable_reports
+    )
+    write_jsonl(output / "unreadable_reports.jsonl", unreadable)
+    write_json(output / "summary.json", counts)
+    write_run_record(output / "run.json", command="verify-inputs", settings=settings, counts=counts)
+
+
+def _write_image_lists(sources: list[Source], output: Path, settings: Settings) -> None:
+    """Write what convert-images-shard reads; the tables are there, since nothing is wrong."""
+    labelled = sources[0].table
+    reports = [source.table for source in sources[1:] if isinstance(source.table, ReportTable)]
+    assert isinstance(labelled, LabelledTable)
+    write_image_lists(output, quarantine=output / "quarantine.jsonl", labelled=labelled, reports=reports, settings=settings)
+
+
+def _check_unreadable(sources: list[Source], max_bad_fraction: float, problems: Problems) -> None:
+    """Make problems of the unreadable images, and of the unreadable reports, of a source that has too many of them."""
+    for source in sources:
+        _limit(source, source.quarantine, len(source.images), "images", max_bad_fraction, problems)
+        if isinstance(source.table, ReportTable) and source.table.unreadable_reports:
+            table = source.table
+            without_section = table.counts[f"studies_without_{source.settings['section']}"]
+            studies = len(table.reports) + len(table.unreadable_reports) + without_section
+            _limit(source, table.unreadable_reports, studies, "reports", max_bad_fraction, problems)
+
+
+def _limit(
+    source: Source, bad: list[dict[str, str]], total: int, what: str, max_bad_fraction: float, problems: Problems
+) -> None:
+    if bad:
+        log.warning("data.%s: %d of %d %s are unreadable and left out", source.name, len(bad), total, what)
+    if len(bad) <= max_bad_fraction * total:
+        return
+    for record in bad:
+        problems.add(
+            f"too_many_unreadable_{what}", file=record["path"], record=f"data.{source.name}", got=record["reason"],
+            expected=f"at most {max_bad_fraction:.2%} of {total} {what} unreadable, not {len(bad)}",
+            remedy="Mend or remove them, or raise data.conversion.max_bad_fraction.",
+        )  # fmt: skip

@@ -1,0 +1,110 @@
+"""COCO results files of predict-boxes: written image by image, and joined from shards.
+
+Neither step holds the boxes of many images as Python objects: 377,110 images with 31 boxes each would need 7 GB.
+
+Reads: shards of predict-boxes-shard with the run records beside them. Writes: predictions.json, run.json.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from d2rnet.cxr.boxes.coco import load_coco
+from d2rnet.cxr.boxes.coco_results import iterate_results
+from d2rnet.errors import DatasetError
+from d2rnet.files.atomic import atomic_path
+from d2rnet.files.collection import collection_paused
+from d2rnet.files.hashes import sha256_file
+from d2rnet.runs.provenance import write_run_record
+from d2rnet.runs.shards import advice, check_count, read_records
+
+log = logging.getLogger(__name__)
+Result = dict[str, Any]
+_REMEDY = advice("predict-boxes-shard")
+_encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encoder for each record: half as fast
+
+
+def result_lines(results: Iterable[Result]) -> str:
+    """Lay out the results of one image, one a line; "" if there are none."""
+    return ",\n".join(map(_encode, results))
+
+
+def write_results(target: Path, images: Iterable[str]) -> None:
+    """Write a COCO results list atomically.
+
+    Args:
+        target: file to write.
+        images: texts of :func:`result_lines`, image by image.
+    """
+    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        separator = "[\n"
+        for lines in filter(None, images):
+            stream.write(separator + lines)
+            separator = ",\n"
+        stream.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+@collection_paused()
+def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
+    """Join the shards of predict-boxes-shard; the result does not depend on their number or order.
+
+    Args:
+        unlabelled: the COCO json that the shards were predicted on.
+        shards: COCO results json of every shard, its run record beside it.
+        output: COCO results json to write, sorted by image; ``run.json`` is written beside it.
+
+    Raises:
+        DatasetError: a shard is missing, there twice, cut, or of another run, image list or detector; an image is not in
+            ``unlabelled``, or in two shards; a number is not finite.
+    """
+    records = read_records(
+        shards,
+        command="predict-boxes-shard",
+        files={"unlabelled": sha256_file(unlabelled)},
+        alike=("weights",),
+        harmless=("loader_workers",),
+        counted="boxes",
+    )
+    known = {image["id"] for image in load_coco(unlabelled)["images"]}
+    lines, boxes = _lines_by_image(shards, records, known, unlabelled)
+    write_results(output, (lines[image_id] for image_id in sorted(lines)))
+    counts = {"images": len(known), "images_with_boxes": len(lines), "boxes": boxes, "shards": len(shards)}
+    inputs: dict[str, str | Path] = {"unlabelled": unlabelled}
+    inputs |= {f"shard_{record['counts']['shard']}": path for path, record in zip(shards, records, strict=True)}
+    write_run_record(
+        output.with_name("run.json"),
+        command="predict-boxes",
+        settings=records[0]["settings"],
+        inputs=dict(sorted(inputs.items())),
+        counts=counts,
+        extra={"detector": records[0]["inputs"]["weights"]},
+    )
+    log.info("%d boxes on %d of %d images from %d shard(s)", boxes, len(lines), len(known), len(shards))
+
+
+def _lines_by_image(
+    shards: Sequence[Path], records: Sequence[Mapping[str, Any]], known: set[int], unlabelled: Path
+) -> tuple[dict[int, str], int]:
+    """Return the results of each image, as :func:`result_lines` lays them out, and the number of all."""
+    owner: dict[int, Path] = {}
+    lines: dict[int, str] = {}
+    boxes = 0
+    for path, record in zip(shards, records, strict=True):
+        before = boxes
+        for image_id, group in groupby(iterate_results(path), key=lambda result: result.get("image_id")):
+            if type(image_id) is not int or image_id not in known:
+                raise DatasetError(f"{path}: image {image_id!r} is not in {unlabelled}. {_REMEDY}")
+            if owner.setdefault(image_id, path) != path:
+                raise DatasetError(f"{path}: image {image_id} is in {owner[image_id]} too. {_REMEDY}")
+            results = list(group)
+            try:
+                text = result_lines(results)
+            except ValueError as error:
+                raise DatasetError(f"{path}: image {image_id} has a number that is not finite. {_REMEDY}") from error
+            lines[image_id] = f"{lines[image_id]},\n{text}" if image_id in lines else text
+            boxes += len(results)
+        check_count(path, record, "boxes", boxes - before)
+    return lines, boxes

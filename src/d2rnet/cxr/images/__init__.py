@@ -1,0 +1,1 @@
+"""Radiographs: DICOM, PNG and JPG to grey levels."""

@@ -1,0 +1,130 @@
+"""PNG and JPG radiographs: header check and decoding to 8-bit grey.
+
+Pixels are taken as stored. An EXIF orientation is reported in the header and never applied (boxes and tables of sizes refer to
+the stored pixels); an alpha channel is dropped, because about 1 NIH PNG in 160 has one and it carries no image.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from d2rnet.cxr.images.radiograph import (
+    Radiograph,
+    RadiographHeader,
+    align_coarse,
+    check_pixel_count,
+    data_range,
+    is_fine_enough,
+    reduced_hw,
+    resize_area,
+    unreadable,
+)
+
+_REMEDY = "Fetch the file again."
+_BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 16}
+_TAIL_BYTES = 64
+_SEARCHED_AT_ONCE = 1 << 20
+
+
+def read_image_header(path: Path, image_format: str) -> RadiographHeader:
+    """Read size and mode of a PNG or JPG, and check that its end is there; no pixel is decoded.
+
+    Args:
+        path: image file.
+        image_format: "PNG" or "JPEG", as its first bytes say.
+
+    Raises:
+        DatasetError: the header is damaged or promises more pixels than a radiograph has, or the file stops before its end
+            marker.
+    """
+    try:
+        with Image.open(path, formats=[image_format]) as image:
+            (width, height), mode = image.size, image.mode
+            # a PNG without EXIF before its pixels would be decoded by getexif() in search of one behind them
+            has_exif = image_format == "JPEG" or "exif" in image.info
+            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1)) if has_exif else 1
+    except Exception as error:  # Pillow raises its own, OSError, SyntaxError, ValueError, struct.error
+        raise unreadable(path, got=f"an unreadable header ({error})", expected=image_format, remedy=_REMEDY) from error
+    check_pixel_count(path, height, width, where="the header")
+    if not _has_end(path, image_format):
+        got = f"a truncated {image_format} ({path.stat().st_size} bytes, no end marker)"
+        raise unreadable(path, got=got, expected="a whole file", remedy=_REMEDY)
+    return RadiographHeader(
+        height=height,
+        width=width,
+        view="",
+        photometric=mode,
+        transfer_syntax=image_format,
+        bits_stored=_BITS.get(mode, 8),
+        exif_orientation=orientation,
+    )
+
+
+def _has_end(path: Path, image_format: str) -> bool:
+    marker = b"IEND" if image_format == "PNG" else b"\xff\xd9"
+    with path.open("rb") as stream:
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(max(0, size - _TAIL_BYTES))
+        if marker in stream.read():
+            return True
+        # anything may follow the end marker; such files are rare enough to be searched whole
+        stream.seek(0)
+        end = b""
+        while part := stream.read(_SEARCHED_AT_ONCE):
+            if marker in end + part:
+                return True
+            end = part[-len(marker) :]
+    return False
+
+
+def read_image_pixels(path: Path, header: RadiographHeader, max_side_px: int | None) -> Radiograph:
+    """Decode a PNG or JPG to 8-bit grey.
+
+    Colour becomes luma (ITU-R 601). 16-bit grey, which has no window, is stretched over the range of its data
+    (:func:`d2rnet.cxr.images.radiograph.data_range`).
+
+    Args:
+        path: image file.
+        header: of ``path``.
+        max_side_px: longer side of the result, pixels; None for the file's own.
+
+    Raises:
+        DatasetError: the pixel data are damaged or cut off.
+    """
+    try:
+        with Image.open(path, formats=[header.transfer_syntax]) as image:
+            step = _decode_coarsely(image, max_side_px)
+            pixels = _to_grey(image)
+    except Exception as error:  # Pillow raises its own, OSError, SyntaxError, ValueError, zlib.error
+        got = f"undecodable {header.transfer_syntax} data ({error})"
+        raise unreadable(path, got=got, expected="a whole, valid file", remedy=_REMEDY) from error
+    source_hw = (header.height, header.width)
+    pixels = align_coarse(pixels, source_hw, step, (step - 1) / 2)
+    reduced = resize_area(pixels, reduced_hw(*source_hw, max_side_px))
+    if pixels.dtype != np.uint8:
+        low, high = data_range(pixels)
+        shown = np.clip((reduced.astype(np.float32) - low) / max(high - low, 1.0), 0.0, 1.0)
+        reduced = np.floor(shown * 255.0 + 0.5).astype(np.uint8)
+    return Radiograph(np.ascontiguousarray(reduced), source_hw)
+
+
+def _decode_coarsely(image: Image.Image, max_side_px: int | None) -> int:
+    """Let a JPG be decoded at a half, a quarter or an eighth where that is fine enough; return 2, 4, 8, or 1 for neither."""
+    if max_side_px is None or image.format != "JPEG":
+        return 1
+    for halvings in (3, 2, 1):
+        if is_fine_enough(max(image.size), halvings, max_side_px) and min(image.size) >> halvings > 0:
+            image.draft(image.mode, (image.width >> halvings, image.height >> halvings))
+            return 1 << halvings
+    return 1
+
+
+def _to_grey(image: Image.Image) -> np.ndarray:
+    """Return (h, w) uint8, or uint16 for 16-bit grey."""
+    if _BITS.get(image.mode) == 16:
+        return np.asarray(image).clip(0, 2**16 - 1).astype(np.uint16)
+    if image.mode == "P":
+        return np.asarray(image.convert("RGB").convert("L"))
+    return np.asarray(image.convert("L"))

@@ -1,0 +1,106 @@
+"""Radiograph reader: DICOM, PNG and JPG files to 8-bit grey, and a fast check of their headers.
+
+The format is told by the first bytes, not by the file's name (VinDr-CXR's are called ``.dicom``). Nothing of a header beyond
+geometry and view leaves the reader. Reads: image files. Writes: nothing.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from d2rnet.cxr.images.dicom_file import read_dicom_header, read_dicom_pixels
+from d2rnet.cxr.images.image_files import read_image_header, read_image_pixels
+from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader, unreadable
+from d2rnet.errors import DatasetError
+from d2rnet.files.documents import check_regular_file
+from d2rnet.runs.parallel import map_in_processes
+from d2rnet.runs.progress import track
+
+__all__ = ["Radiograph", "RadiographHeader", "check_headers", "read_header", "read_radiograph"]
+log = logging.getLogger(__name__)
+_DICOM_PREFIX_END = 132
+_HEADERS_A_CHUNK = 32
+
+
+def read_header(path: str | Path) -> RadiographHeader:
+    """Read geometry and view of a radiograph and check that the file is whole; no pixel is decoded.
+
+    Args:
+        path: DICOM, PNG or JPG file of any name.
+
+    Raises:
+        DatasetError: missing, empty, of another format, damaged, cut off, without pixel data, with several frames, or in a
+            DICOM transfer syntax that no installed decoder reads.
+    """
+    path = Path(path)
+    kind = file_format(path)
+    return read_dicom_header(path) if kind == "DICOM" else read_image_header(path, kind)
+
+
+def read_radiograph(path: str | Path, *, max_side_px: int | None = None) -> Radiograph:
+    """Read a radiograph as 8-bit grey, bright where the body absorbs.
+
+    Modality LUT or rescale, VOI LUT or window and the inversion of MONOCHROME1 are applied once each, in this order
+    (:mod:`d2rnet.cxr.images.grayscale`). Without VOI LUT or window, up to 8 stored bits are shown as they are, more over the range
+    of the data. Colour becomes luma, alpha is dropped, EXIF orientation is not applied.
+
+    Args:
+        path: DICOM, PNG or JPG file of any name.
+        max_side_px: longer side wanted, pixels; smaller images are not enlarged. None: full resolution.
+
+    Raises:
+        DatasetError: as :func:`read_header`, or the pixels cannot be decoded.
+    """
+    path = Path(path)
+    kind = file_format(path)
+    if kind == "DICOM":
+        return read_dicom_pixels(path, read_dicom_header(path), max_side_px)
+    return read_image_pixels(path, read_image_header(path, kind), max_side_px)
+
+
+def file_format(path: Path) -> str:
+    """Return "DICOM", "PNG" or "JPEG" by the file's first bytes.
+
+    Raises:
+        DatasetError: the file cannot be opened, is empty or is of another format.
+    """
+    try:
+        check_regular_file(path)
+        with path.open("rb") as stream:
+            start = stream.read(_DICOM_PREFIX_END)
+    except OSError as error:
+        remedy = "Check the path, the permissions and that the download is complete."
+        raise unreadable(path, got=f"'{error.strerror}'", expected="an image file", remedy=remedy) from error
+    if start.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if start.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if start[128:] == b"DICM":
+        return "DICOM"
+    got = f"a file that starts with {start[:8].hex(' ')}" if start else "an empty file (0 bytes)"
+    raise unreadable(path, got=got, expected="DICOM, PNG or JPG", remedy="Fetch the file again.")
+
+
+def check_headers(paths: Sequence[Path], workers: int) -> list[tuple[Path, RadiographHeader | None, str | None]]:
+    """Read many headers in parallel, with progress.
+
+    Args:
+        paths: image files.
+        workers: processes.
+
+    Returns:
+        For each path, in order: the path, its header or None, and None or the reason why it cannot be read.
+    """
+    checks = map_in_processes(_check_header, paths, workers=workers, what="check headers", chunk_size=_HEADERS_A_CHUNK)
+    checked = list(track(checks, total=len(paths), what="check image headers"))
+    turned = [path for path, header, _ in checked if header is not None and header.exif_orientation != 1]
+    if turned:
+        log.warning("%d image(s) carry an EXIF orientation; pixels are taken as stored. First: %s", len(turned), turned[0])
+    return checked
+
+
+def _check_header(path: Path) -> tuple[Path, RadiographHeader | None, str | None]:
+    try:
+        return path, read_header(path), None
+    except DatasetError as error:
+        return path, None, str(error)

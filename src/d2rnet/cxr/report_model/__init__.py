@@ -1,0 +1,1 @@
+"""D2R-Net: the radiograph's visual branches and alignment."""

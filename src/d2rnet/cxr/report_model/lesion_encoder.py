@@ -1,0 +1,194 @@
+"""Local branch: each box becomes a lesion token that says what it looks like, what it is and where it is.
+
+Source: D2R-Net (Tang et al. 2025): full-resolution crops through LERA and five convolutions, one vector a box, absent boxes
+masked. Differs: all boxes of a batch go through the network at once; the token also carries class, score and position, which
+the released model drops (each can be switched off); and features can be pooled from the backbone's map instead (RoIAlign).
+
+Shapes: B entries, V images an entry, K lesions an entry (padded), L lesions of the batch, C map channels, D model width.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from d2rnet.cxr.report_model.dataset import Batch
+from d2rnet.cxr.report_model.lera import LesionEnhancement
+from d2rnet.training.collectives import GlobalBatchNorm, sum_over_processes
+
+POSITION_FREQUENCIES = 4
+CROP_CHANNELS = 3
+CROP_STRIDES = (1, 2, 2, 2, 2)
+LEAST_STD = 0.01
+
+
+class RoiFeatures(nn.Module):
+    """Appearance of lesions, pooled from the backbone's map."""
+
+    def __init__(self, *, channels: int, stride: int, roi_size: int) -> None:
+        """Take channels and stride (input pixels a cell) of the map and RoIAlign's cells a side."""
+        super().__init__()
+        self.roi_size, self.stride, self.width = roi_size, stride, channels * roi_size**2
+
+    def forward(self, feature_map: Tensor, batch: Batch) -> Tensor:
+        """Pool the map (N, C, h, w) inside each lesion's box: (L, C * roi_size ** 2)."""
+        image_index = (batch.view_mask.flatten().cumsum(0) - 1).view_as(batch.view_mask)  # (B, V): row in feature_map
+        of_lesion = image_index.gather(1, batch.lesion_view)[batch.lesion_mask]  # (L,)
+        boxes = batch.boxes_xyxy[batch.lesion_mask]
+        rois = torch.cat([of_lesion.unsqueeze(1).to(boxes.dtype), boxes], dim=1)
+        # torchvision's RoIAlign knows no bfloat16.
+        pooled = roi_align(
+            feature_map.float(), rois, self.roi_size, spatial_scale=1 / self.stride, sampling_ratio=2, aligned=True
+        )
+        return pooled.to(feature_map.dtype).flatten(1)
+
+
+class CropFeatures(nn.Module):
+    """Appearance of lesions, from their full-resolution crops."""
+
+    def __init__(self, *, first_width: int, enhance: bool, dropout: float) -> None:
+        """Make the network.
+
+        Args:
+            first_width: channels of the first of five convolutions, doubled by each next one.
+            enhance: whether LERA goes before it.
+            dropout: of LERA.
+        """
+        super().__init__()
+        self.enhancement = LesionEnhancement(CROP_CHANNELS, dropout) if enhance else nn.Identity()
+        self.convolutions = nn.Sequential()
+        incoming = CROP_CHANNELS
+        for number, stride in enumerate(CROP_STRIDES):
+            width = first_width * 2**number
+            layers = (nn.Conv2d(incoming, width, 3, stride, padding=1, bias=False), GlobalBatchNorm(width), nn.ReLU())
+            self.convolutions.append(nn.Sequential(*layers))
+            incoming = width
+        self.width = incoming
+
+    def forward(self, feature_map: Tensor, batch: Batch) -> Tensor:
+        """Look at the crops of the lesions that are there: (L, width); the map lends its type only."""
+        crops = normalise_crops(batch.crops[batch.lesion_mask]).to(feature_map.dtype)
+        return self.convolutions(self.enhancement(crops.expand(-1, CROP_CHANNELS, -1, -1))).mean(dim=(2, 3))
+
+
+def normalise_crops(crops: Tensor) -> Tensor:
+    """Give each crop mean 0 and standard deviation 1, padding included: (L, S, S) uint8 -> (L, 1, S, S) float32.
+
+    The standard deviation counts as 0.01 of the grey range at least, so that an even crop stays even.
+    """
+    values = crops.unsqueeze(1).float() / 255
+    centred = values - values.mean(dim=(2, 3), keepdim=True)
+    std = centred.square().mean(dim=(2, 3), keepdim=True).sqrt()
+    return centred / std.clamp(min=LEAST_STD)
+
+
+class LesionEncoder(nn.Module):
+    """Boxes to lesion tokens."""
+
+    def __init__(
+        self,
+        features: RoiFeatures | CropFeatures,
+        *,
+        d_model: int,
+        num_categories: int,
+        dropout: float,
+        with_class: bool,
+        with_score: bool,
+        with_position: bool,
+    ) -> None:
+        """Make the branch.
+
+        Args:
+            features: where the appearance of a lesion comes from.
+            d_model: width of a token.
+            num_categories: number of lesion classes; class ids run from 1.
+            dropout: dropout of the appearance.
+            with_class: whether a token carries the class of its box,
+            with_score: its score,
+            with_position: its position and size in the image.
+        """
+        super().__init__()
+        self.features = features
+        self.appearance = nn.Sequential(
+            nn.Linear(features.width, d_model), nn.ReLU(), nn.Dropout(dropout), nn.Linear(d_model, d_model)
+        )
+        self.category = nn.Embedding(num_categories + 1, d_model, padding_idx=0) if with_class else None
+        self.score = nn.Linear(1, d_model, bias=False) if with_score else None
+        self.position = (
+            nn.Sequential(nn.Linear(4 * (1 + 2 * POSITION_FREQUENCIES), d_model), nn.ReLU(), nn.Linear(d_model, d_model))
+            if with_position
+            else None
+        )
+        self.norm = nn.LayerNorm(d_model)
+
+    def forward(self, feature_map: Tensor, batch: Batch) -> Tensor:
+        """Encode the lesions of a batch.
+
+        Args:
+            feature_map: (N, C, h, w) of the N images that ``batch.view_mask`` marks, in that order.
+            batch: boxes, crops, classes, scores and positions.
+
+        Returns:
+            (B, K, D) lesion tokens; rows that ``batch.lesion_mask`` leaves out are zero.
+        """
+        mask = batch.lesion_mask
+        tokens = feature_map.new_zeros(*mask.shape, self.norm.normalized_shape[0])
+        # In training, batch norm adds up over processes: one without a lesion has to take part where another has one.
+        count = mask.sum()
+        if not (sum_over_processes(count) if self.training else count):
+            return tokens
+        found = self.appearance(self.features(feature_map, batch))  # (L, D)
+        if self.category is not None:
+            found = found + self.category(batch.category_ids[mask])
+        if self.score is not None:
+            found = found + self.score(batch.scores[mask].unsqueeze(1).to(found.dtype))
+        if self.position is not None:
+            found = found + self.position(position_features(batch.positions[mask]).to(found.dtype))
+        found = self.norm(found)
+        return tokens.to(found.dtype).masked_scatter(mask.unsqueeze(-1), found)
+
+
+def position_features(positions: Tensor) -> Tensor:
+    """Expand positions in [0, 1] by sines and cosines of 1, 2, 4 and 8 half turns: (L, 4) -> (L, 36).
+
+    Side, zone and size in words are steps of the position; a smooth map of four raw numbers learns them slowly.
+    """
+    turns = math.pi * 2.0 ** torch.arange(POSITION_FREQUENCIES, device=positions.device, dtype=positions.dtype)
+    angles = (positions.unsqueeze(-1) * turns).flatten(1)
+    return torch.cat([positions, angles.sin(), angles.cos()], dim=1)
+
+
+def make_lesion_encoder(settings: dict[str, Any], *, channels: int, stride: int, num_categories: int) -> LesionEncoder | None:
+    """Make the branch that section ``report.model`` asks for.
+
+    Args:
+        settings: section ``report.model``.
+        channels: channels of the backbone's map.
+        stride: input pixels a cell of the map.
+        num_categories: number of lesion classes.
+
+    Returns:
+        None for the branch ``none``.
+    """
+    branches: dict[str, Callable[[], RoiFeatures | CropFeatures]] = {
+        "roi_align": lambda: RoiFeatures(channels=channels, stride=stride, roi_size=settings["lesion_roi_size"]),
+        "crop": lambda: CropFeatures(
+            first_width=settings["crop_width"],
+            enhance=settings["lesion_enhancement"] == "lera",
+            dropout=settings["dropout"],
+        ),
+    }
+    if settings["lesion_branch"] == "none":
+        return None
+    return LesionEncoder(
+        branches[settings["lesion_branch"]](),
+        d_model=settings["d_model"],
+        num_categories=num_categories,
+        dropout=settings["dropout"],
+        with_class=settings["lesion_class"],
+        with_score=settings["lesion_score"],
+        with_position=settings["lesion_position"],
+    )

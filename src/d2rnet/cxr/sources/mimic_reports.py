@@ -1,0 +1,117 @@
+"""The report texts of MIMIC-CXR: 227,835 small files, read with threads and cut to the wanted section.
+
+Part of the report source ``mimic``; the section rules are in :mod:`d2rnet.cxr.sources.report_sections`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from d2rnet.cxr.sources.mimic_exceptions import Exceptions
+from d2rnet.cxr.sources.mimic_tables import FILES_FOLDER
+from d2rnet.cxr.sources.report_checks import report_table
+from d2rnet.cxr.sources.report_sections import extract_section
+from d2rnet.errors import DatasetError
+from d2rnet.files.documents import check_regular_file
+from d2rnet.runs.progress import track
+
+# Reading waits for the file system (0.1 ms on a local disk, several on a network share), so more threads than cores pay.
+_THREADS = 16
+_CHUNK = 256
+_MAX_BYTES = 1_000_000  # the longest report of MIMIC-CXR has about 10,000
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a report file gave: the section's text, nothing, or the reason why it could not be read."""
+
+    text: str | None = None
+    reason: str | None = None
+
+
+def read_reports(
+    studies: pd.DataFrame, report_root: Path, *, section: str, exceptions: Exceptions, counts: Counter[str]
+) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+    """Read the wanted section of each study's report.
+
+    Args:
+        studies: columns ``subject_id, study_id, split``, one row a study.
+        report_root: folder that holds ``files/p10/p10000032/s50414267.txt``.
+        section: ``findings`` or ``impression``.
+        exceptions: hand-made section rules by study id.
+        counts: grows by ``reports_read``, ``studies_without_<section>``, ``studies_with_report``, ``reports_unreadable``.
+
+    Returns:
+        The reports table, and the report files that are missing, empty, no text in UTF-8, too large or no files at all
+        (``path, study_id, reason``).
+
+    Raises:
+        DatasetError: not one of the report files exists.
+    """
+    rows: list[tuple[str, str, str, str, str]] = []
+    unreadable = []
+    keys = list(studies[["subject_id", "study_id", "split"]].itertuples(index=False, name=None))
+    for (subject_id, study_id, split), outcome in zip(keys, _outcomes(keys, report_root, section, exceptions), strict=True):
+        if outcome.reason is not None:
+            path = report_root / _report_path(subject_id, study_id)
+            unreadable.append({"path": str(path), "study_id": study_id, "reason": outcome.reason})
+        elif outcome.text is not None:
+            rows.append((study_id, subject_id, split, section, outcome.text))
+    if keys and all(record["reason"] == "missing" for record in unreadable) and len(unreadable) == len(keys):
+        raise DatasetError(
+            f"{unreadable[0]['path']}: no such report, and none of the other {len(keys) - 1}; expected the report texts of "
+            "MIMIC-CXR (mimic-cxr-reports.zip) unpacked. Set data.reports.report_root to the folder that holds their "
+            f"folder '{FILES_FOLDER}'."
+        )
+    counts["reports_read"] = len(keys) - len(unreadable)
+    counts["reports_unreadable"] = len(unreadable)
+    counts[f"studies_without_{section}"] = counts["reports_read"] - len(rows)
+    counts["studies_with_report"] = len(rows)
+    return report_table(rows), unreadable
+
+
+def _report_path(subject_id: str, study_id: str) -> str:
+    return f"{FILES_FOLDER}/p{subject_id[:2]}/p{subject_id}/s{study_id}.txt"
+
+
+def _outcomes(keys: list[tuple[str, str, str]], report_root: Path, section: str, exceptions: Exceptions) -> Iterator[_Outcome]:
+    """Yield the outcome of each study, in order; chunks keep the number of futures small."""
+
+    def read_chunk(start: int) -> list[_Outcome]:
+        return [
+            _read_one(f"{report_root}/{_report_path(subject_id, study_id)}", section, study_id, exceptions)
+            for subject_id, study_id, _ in keys[start : start + _CHUNK]
+        ]
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        chunks = pool.map(read_chunk, range(0, len(keys), _CHUNK))
+        for chunk in track(chunks, total=len(keys), what="read reports", unit="report", step=_CHUNK):
+            yield from chunk
+
+
+def _read_one(path: str, section: str, study_id: str, exceptions: Exceptions) -> _Outcome:
+    try:
+        check_regular_file(path)
+        with open(path, "rb") as stream:  # noqa: PTH123 - a Path object a file costs as much as reading it
+            data = stream.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        return _Outcome(reason="missing")
+    except DatasetError:
+        return _Outcome(reason="not a file")
+    except OSError as error:
+        return _Outcome(reason=f"not readable ({error.strerror})")
+    if len(data) > _MAX_BYTES:
+        return _Outcome(reason=f"larger than {_MAX_BYTES} bytes")
+    if b"\0" in data:
+        return _Outcome(reason=f"byte {data.index(0)} is NUL, so this is no text in UTF-8")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return _Outcome(reason=f"byte {error.start} is not UTF-8")
+    if not text.strip():
+        return _Outcome(reason="empty")
+    return _Outcome(text=extract_section(text, section, study_id, exceptions=exceptions))

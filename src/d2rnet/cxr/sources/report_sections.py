@@ -1,0 +1,178 @@
+"""Sections of a MIMIC-CXR report: find the headers, name them in one spelling, take the findings or the impression out.
+
+Used by ``mimic`` (and nobody else: Open-i's XML names its sections itself). Pure functions on text; reads and writes nothing.
+
+A header is a line that begins, after at most three blanks, with capitals and a colon: `` FINDINGS:``. Rules, in this order:
+
+* a known name, also misspelt by a letter or two, or glued to the text behind the colon; the usual ones also in mixed case;
+  findings and impression in capitals also behind a full stop on the same line, or alone on their line without a colon;
+* a name that contains a main word: ``impression`` before ``findings``, so that "FINDINGS AND IMPRESSION" is an impression;
+* a name that describes the study, such as "CHEST, TWO VIEWS": findings, unless it says why or how the study was done;
+* organ names ("LUNGS:") are part of the section they stand in; any other name in capitals starts a section of its own.
+
+Source of the facts: header spellings met in MIMIC-CXR 2.0.0 as listed by the MIT-LCP mimic-cxr code. Differs: its "ndication"
+counts as indication (there: impression), organ headers do not end the findings, and mixed case is understood.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from d2rnet.cxr.sources.mimic_exceptions import MIMIC_EXCEPTIONS, Exceptions
+
+PREAMBLE = "preamble"
+FULL_REPORT = "full report"
+
+_SPELLINGS = {
+    "findings": ("finding", "finding(s)", "reference findings"),
+    "impression": ("impressions", "conclusion", "conclusions", "findings and impression", "findings/impression", "opinion"),
+    "comparison": ("comparisons", "comparison exam", "comparison film", "comparison study", "reference exam"),
+    "indication": ("indications", "clinical indication", "reason for exam", "reason for examination", "reason for study",
+                   "reason for this examination"),
+    "history": ("clinical history", "clinical information", "patient history", "medical history", "pfi"),
+    "examination": ("exam", "type of examination", "type of exam", "study"),
+    "technique": ("procedure",),
+    "recommendations": ("recommendation", "recommendation(s)"),
+    "wet read": ("wetread", "wet reading", "wet reading and preliminary report"),
+    "addendum": ("addenda",),
+    "notification": ("notifications",),
+    "note": (), "comment": (), "date": (),
+}  # fmt: skip
+_KNOWN = {spelling: name for name, others in _SPELLINGS.items() for spelling in (name, *others)}
+_USUAL = ("findings", "impression", "comparison", "indication", "history", "examination", "technique", "recommendations")
+_MAIN_WORDS = ("impression", "findings", "history", "comparison", "addendum")
+_WHY_OR_HOW = re.compile(r"(type of|clinical|indication|reason|technique|exam|examination|procedure|recommendations?|note)\b")
+_VIEW = re.compile(
+    r"\b(chest|portable|ribs?|bone windows?|(one|two|three|four|single|1|2|3|4) views?|(frontal|lateral|pa|ap) views?"
+    r"|(pa|ap|frontal|lateral) (and|&) (pa|ap|lat|lateral|frontal)|frontal (and|upright|semi-?upright))\b"
+)
+_ORGAN_WORDS = frozenset({
+    "airway", "airways", "and", "bone", "bones", "bony", "cardiac", "cardiomediastinal", "catheters", "contour", "contours",
+    "devices", "diaphragm", "heart", "hila", "hilar", "hilum", "lines", "lung", "lungs", "mediastinal", "mediastinum", "other",
+    "osseous", "pleura", "pleural", "pulmonary", "silhouette", "soft", "space", "spaces", "structures", "support", "tissues",
+    "tubes", "vasculature", "vessels",
+})  # fmt: skip
+
+_NAME = r"[A-Z][A-Za-z0-9 ()/,&'_+-]{0,79}?"
+_CANDIDATE = re.compile(
+    rf"^[ \t]{{0,3}}(?P<line>{_NAME})[ \t]*:"  # a header at the start of a line
+    r"|(?<=[.?!_)])[ \t]+(?P<inline>FINDINGS|IMPRESSION)[ \t]*:"  # two sections on one line
+    r"|^[ \t]{0,3}(?P<bare>FINDINGS|IMPRESSION)[ \t\r]*$",  # a header without its colon
+    re.MULTILINE,
+)
+_TITLE_LINE = re.compile(r"^[ \t]*(FINAL REPORT|FINAL ADDENDUM|WET READ VERSION.*|PRELIMINARY REPORT)[ \t\r]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section of a report.
+
+    Attributes:
+        name: normalised, such as ``findings``; ``preamble`` is what stands before the first header, ``full report`` a text
+            without any header; headers without a common meaning keep their own words in lower case.
+        start: index of the section's first character in the report, behind the header.
+        end: index behind its last character.
+        text: ``report[start:end]`` without title lines such as "FINAL REPORT" and without white space at its ends.
+    """
+
+    name: str
+    start: int
+    end: int
+    text: str
+
+
+def split_sections(text: str) -> list[Section]:
+    """Split a report at its headers.
+
+    Args:
+        text: the whole report; lines may end in LF or CRLF.
+
+    Returns:
+        Sections in the order of the text, a preamble first if anything stands before the first header. A text without any
+        header is one section, ``full report``.
+    """
+    headers = list(_headers(text))
+    if not headers:
+        return [_section(FULL_REPORT, text, 0, len(text))]
+    ends = [start for _, start, _ in headers[1:]] + [len(text)]
+    sections = [_section(name, text, stop, end) for (name, _, stop), end in zip(headers, ends, strict=True)]
+    preamble = _section(PREAMBLE, text, 0, headers[0][1])
+    return [preamble, *sections] if preamble.text else sections
+
+
+def extract_section(
+    text: str, wanted: str, study_id: str | None = None, *, exceptions: Exceptions = MIMIC_EXCEPTIONS
+) -> str | None:
+    """Return the text of the wanted section, white space collapsed to single blanks.
+
+    The last section of that name that is not empty wins: addenda repeat the report, and a title such as "CHEST, PA AND
+    LATERAL:" counts as (empty) findings. A text without any header is findings as a whole, less its title line.
+
+    Args:
+        text: the whole report.
+        wanted: ``findings`` or ``impression``.
+        study_id: digits of the study's id; looked up in ``exceptions`` for findings.
+        exceptions: studies whose findings are found by hand.
+
+    Returns:
+        The text, or None where the report has none.
+    """
+    exception = exceptions.get(study_id) if study_id is not None and wanted == "findings" else None
+    if exception is not None and exception.section is None:
+        return _collapse(text.replace("\r\n", "\n")[exception.start : exception.end])
+    name = wanted if exception is None or exception.section is None else exception.section
+    sections = split_sections(text)
+    if sections[0].name == FULL_REPORT and wanted == "findings":
+        return _collapse(sections[0].text)
+    found = [section.text for section in sections if section.name == name and section.text]
+    return _collapse(found[-1]) if found else None
+
+
+@lru_cache(maxsize=65536)
+def normalise_header(header: str) -> str | None:
+    """Return the section that a header in capitals opens, or None where it is part of the section it stands in.
+
+    Args:
+        header: the words before the colon, in any case.
+    """
+    words = re.sub(r"\s*/\s*", "/", " ".join(header.lower().split()))
+    if sum(map(str.isalpha, words)) < 3 or words == "upper abdomen" or _ORGAN_WORDS.issuperset(re.findall("[a-z]+", words)):
+        return None
+    if words in _KNOWN:
+        return _KNOWN[words]
+    misspelt = difflib.get_close_matches(words, _USUAL, n=1, cutoff=0.84)
+    if misspelt:
+        return misspelt[0]
+    for word in _MAIN_WORDS:
+        if word in words:
+            return word
+    if _VIEW.search(words) and not _WHY_OR_HOW.match(words):
+        return "findings"
+    return words
+
+
+def _headers(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield (name, start of the header's line or words, index behind its colon) of each header."""
+    for match in _CANDIDATE.finditer(text):
+        header = match["line"]
+        if header is None:
+            yield (match["inline"] or match["bare"]).lower(), match.start(), match.end()
+            continue
+        is_spaced = text[match.end() : match.end() + 1] in ("", " ", "\t", "\n", "\r")
+        if header == header.upper() and is_spaced:
+            name = normalise_header(header)
+        else:  # mixed case or glued text is a header only where the name is a usual one
+            known = _KNOWN.get(" ".join(header.lower().split()))
+            name = known if known in _USUAL else None
+        if name is not None:
+            yield name, match.start(), match.end()
+
+
+def _section(name: str, text: str, start: int, end: int) -> Section:
+    return Section(name, start, end, _TITLE_LINE.sub("", text[start:end]).strip())
+
+
+def _collapse(text: str) -> str | None:
+    return " ".join(text.split()) or None

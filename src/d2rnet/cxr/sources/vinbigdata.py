@@ -1,0 +1,50 @@
+"""Labelled source ``vinbigdata``: the Kaggle version of VinDr-CXR, 14 classes, three readers an image.
+
+Reads ``train.csv`` and the names of the files in ``train/`` (DICOM, or re-encoded PNG/JPG with ``data.labelled.size_table``).
+Kaggle's test images have no public boxes, so that the source has no official split: it gets a seeded 70/10/20.
+Classes are matched by name; ``class_id`` is Kaggle's own numbering and is not used.
+Source: https://www.kaggle.com/c/vinbigdata-chest-xray-abnormalities-detection.
+"""
+
+from pathlib import Path
+
+from d2rnet.cxr.sources.box_tables import read_box_table
+from d2rnet.cxr.sources.labelled_images import find_images, image_table, read_size_table, required_size_table
+from d2rnet.cxr.sources.tables import LabelledTable, RequiredFile
+from d2rnet.cxr.sources.vindr import warn_of_missing_sizes
+from d2rnet.files.problems import Problems
+from d2rnet.findings.classes import CATEGORY_IDS, VINBIGDATA_NAMES
+from d2rnet.settings import Settings
+
+_COLUMNS = ("image_id", "rad_id", "class_name", "x_min", "y_min", "x_max", "y_max")
+
+
+def required_files(settings: Settings) -> list[RequiredFile]:
+    """List ``train.csv``, the folder of the images, and the size table if configured."""
+    root = Path(settings["root"])
+    return [
+        RequiredFile(root / "train.csv", "data.labelled.root", "VinBigData boxes", _COLUMNS),
+        RequiredFile(root / "train", "data.labelled.root", "VinBigData images"),
+        *required_size_table(settings),
+    ]
+
+
+def read_table(settings: Settings, problems: Problems) -> LabelledTable:
+    """Read the boxes of every reader; see :mod:`d2rnet.cxr.sources.tables`.
+
+    Raises:
+        FileNotFoundError: ``train.csv`` is missing.
+        DatasetError: it is empty or lacks a column.
+    """
+    root = Path(settings["root"])
+    sizes = read_size_table(settings, problems)
+    rows = read_box_table(
+        root / "train.csv", categories={name: CATEGORY_IDS[name] for name in VINBIGDATA_NAMES}, image_labels=frozenset(),
+        has_readers=True, problems=problems,
+    )  # fmt: skip
+    readers = rows.looked.groupby("source_id")["reader_id"].nunique().to_dict()
+    files = find_images(root / "train", problems=problems)
+    images = image_table(readers, split="", files=files, folder=root / "train", sizes=sizes, problems=problems)
+    rows.counts["files_without_rows"] = len(set(files) - set(readers))
+    warn_of_missing_sizes(images, sizes)
+    return LabelledTable(images, rows.boxes, rows.counts)

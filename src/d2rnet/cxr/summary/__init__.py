@@ -1,0 +1,1 @@
+"""Tables, figures and cards of a finished run."""

@@ -1,0 +1,43 @@
+"""What the report model sees of annotation.json: pseudo boxes by class, their scores, boxes an entry."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from d2rnet.figures.plots import COLOURS, figure
+from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.report.annotation_file import Entry
+
+SCORE_BINS = 20
+
+
+def draw_annotation(target: Path, splits: Mapping[str, Sequence[Entry]]) -> None:
+    """Draw number by class, scores, and boxes an entry of all pseudo boxes in annotation.json.
+
+    Args:
+        target: file to write, without suffix.
+        splits: split -> entries of annotation.json.
+    """
+    entries = [entry for part in splits.values() for entry in part]
+    by_class = Counter(label for entry in entries for label in entry["labels"])
+    names = sorted(CATEGORY_NAMES, key=lambda name: (by_class[name], name))
+    with figure(target, columns=3, panel_inches=(3.4, 3.9)) as (classes, scores, counts):
+        classes.barh(names, [by_class[name] for name in names], color=COLOURS[0])
+        classes.tick_params(axis="y", labelsize=7)
+        classes.grid(axis="y", visible=False)
+        classes.set(xlabel="pseudo boxes kept", title=f"{by_class.total():,} boxes, {len(entries):,} entries")
+        found = np.array([score for entry in entries for score in entry["scores"]], dtype=np.float64)
+        scores.hist(found, bins=np.linspace(0, 1, SCORE_BINS + 1).tolist(), color=COLOURS[0])
+        scores.set(xlim=(0, 1), xlabel="score", ylabel="pseudo boxes")
+        for shift, (split, part) in enumerate(splits.items()):
+            number = Counter(len(entry["boxes"]) for entry in part)
+            values = np.arange(max(number, default=0) + 1)
+            share = [number[int(value)] / max(1, len(part)) for value in values]
+            place = values + 0.27 * (shift - (len(splits) - 1) / 2)
+            counts.bar(place, share, width=0.25, color=COLOURS[shift], label=f"{split} ({len(part):,})")
+        counts.set(xlabel="boxes an entry", ylabel="share of the entries of the split")
+        counts.xaxis.set_major_locator(MaxNLocator(integer=True))
+        counts.legend(fontsize=7)

@@ -1,0 +1,108 @@
+"""draw_figures: figures and tables of a finished run for the Snakemake report and for papers.
+
+Reads: metrics.jsonl of both trainings, annotation.json, generated reports, radiographs, summary.json. Writes: SVG, PNG and
+HTML files (docs/reference/formats.md), run.json.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from d2rnet.cxr.summary.annotation_figures import draw_annotation
+from d2rnet.cxr.summary.run_tables import read_summary, write_tables
+from d2rnet.cxr.summary.sample_readings import Sample, draw_samples
+from d2rnet.cxr.summary.training_figures import (
+    DETECTOR_CLOCK,
+    REPORT_CLOCK,
+    draw_detector_training,
+    draw_report_training,
+    read_history,
+)
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.evaluation.report_pairs import read_pairs
+from d2rnet.figures.tables import picture_page
+from d2rnet.files.atomic import write_text
+from d2rnet.files.parsing import ParseError, parse_yaml
+from d2rnet.report.annotation_file import load_annotation
+from d2rnet.runs.provenance import write_run_record
+
+log = logging.getLogger(__name__)
+MOST_SAMPLES = 24
+
+
+def draw_figures(
+    *,
+    detector_history: Path,
+    report_model: Path,
+    annotation: Path,
+    generated: Path,
+    image_root: Path,
+    summary: Path,
+    samples: int,
+    output: Path,
+) -> None:
+    """Draw the curves of both trainings, pseudo-box statistics and sample readings; lay out the tables.
+
+    Args:
+        detector_history: metrics.jsonl of train-detector.
+        report_model: folder of train-report-model: metrics.jsonl and config.yaml.
+        annotation: annotation.json that the reports were written for.
+        generated: test.jsonl of generate-reports.
+        image_root: folder that ``image_path`` in annotation.json is relative to.
+        summary: summary.json of summarize.
+        samples: how many readings to draw, the first of the file; 1 to 24.
+        output: folder for the results.
+
+    Raises:
+        FileNotFoundError: an input is missing.
+        ConfigError: ``samples`` out of range.
+        DatasetError: an input is not what its format says.
+    """
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise ConfigError(f"--samples: got {samples}; expected 1 to {MOST_SAMPLES}.")
+    report_history = report_model / "metrics.jsonl"
+    draw_detector_training(output / "detector_training", read_history(detector_history, DETECTOR_CLOCK))
+    kept = _kept_epoch(report_model / "config.yaml")
+    draw_report_training(output / "report_training", read_history(report_history, REPORT_CLOCK), kept)
+    splits = load_annotation(annotation)
+    draw_annotation(output / "pseudo_box_statistics", splits)
+    pairs = read_pairs(generated, splits)
+    entries = {entry["id"]: entry for entry in splits[pairs.split]}
+    shown = [
+        Sample(entries[name], pairs.references[row], pairs.hypotheses[row], pairs.sentences[row])
+        for row, name in enumerate(pairs.ids[:samples])
+    ]
+    draw_samples(output / "sample_readings", shown, image_root)
+    write_text(output / "sample_readings.html", picture_page("Sample readings", output / "sample_readings.png"))
+    write_tables(output, read_summary(summary))
+    write_run_record(
+        output / "run.json",
+        command="draw-figures",
+        settings={"samples": samples},
+        inputs={
+            "detector_history": detector_history,
+            "report_history": report_history,
+            "annotation": annotation,
+            "generated": generated,
+            "summary": summary,
+        },
+        counts={"samples": len(shown), "reports": len(pairs.ids)},
+    )
+    log.info("figures and tables: %s", output)
+
+
+def _kept_epoch(config: Path) -> float | None:
+    """Return the epoch whose weights a report model holds, None where its configuration does not say.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DatasetError: not YAML.
+    """
+    if not config.is_file():
+        raise FileNotFoundError(f"{config}: no such file; it is made by 'd2rnet train-report-model'.")
+    try:
+        content: Any = parse_yaml(config.read_text(encoding="utf-8"))
+    except (ParseError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{config}: not a YAML document ({error}). Copy the model folder again.") from error
+    selected = content.get("selected") if isinstance(content, dict) else None
+    return selected.get("epoch") if isinstance(selected, dict) else None

@@ -1,0 +1,65 @@
+"""Settings of the evaluation of reports."""
+
+from typing import Literal
+
+from d2rnet.settings import Section, setting
+
+
+class RetrievalSettings(Section):
+    """The retrieval baseline."""
+
+    place = "evaluation"
+
+    retrieval_candidates: int = setting(
+        20000,
+        "Training entries among which the retrieval baseline searches the nearest one, drawn by seed; 300000 "
+        "takes all of MIMIC-CXR; 0: no retrieval baseline.",
+        ge=0,
+    )
+    retrieval_seed: int = setting(0, "Seed of the draw of candidates.", ge=0)
+
+
+class ScoreSettings(Section):
+    """Scores of generated reports."""
+
+    place = "evaluation"
+
+    meteor: Literal["auto", True, False] = setting(
+        "auto",
+        "auto: METEOR where Java is found, else 'not run'; true: an error without Java; false: not run.",
+    )
+    shuffle_seed: int = setting(0, "Seed of the control that pairs hypotheses with shuffled references.", ge=0)
+    bootstrap_samples: int = setting(1000, "Resamples of studies for the 95 % intervals of the scores.", ge=1)
+    bootstrap_seed: int = setting(0, "Seed of the resamples.", ge=0)
+    chexbert_weights: str | None = setting(
+        None,
+        "File chexbert.pth for CheXbert-14 by the package f1chexbert, which is not installed here; null: not run.",
+    )
+    radgraph_weights: str | None = setting(
+        None,
+        "Folder that holds radgraph-xl/, modern-radgraph-xl/ or radgraph/ with weights.th, for RadGraph F1 by the "
+        "package radgraph, which is not installed here; null: not run.",
+    )
+
+
+class NoBoxSettings(ScoreSettings):
+    """Scores beside those of a model without boxes."""
+
+    place = "evaluation"
+
+    no_box_reports: str | None = setting(
+        None,
+        "test.jsonl of a model without boxes, for the same entries; its scores stand beside this model's. null: none.",
+    )
+
+
+class MeteorRuntime(Section):
+    """How long METEOR may take on this machine; changes no result."""
+
+    place = "runtime"
+
+    meteor_timeout_seconds: int = setting(
+        180,
+        "Seconds to wait for one answer of METEOR before giving up with an error; the first includes about 10 s of loading.",
+        ge=10,
+    )

@@ -1,0 +1,1 @@
+"""Files: atomic writes, documents, hashes, parsing, names, limits."""

@@ -1,0 +1,78 @@
+"""Atomic writes: a reader never sees half a file, whatever happens to the writer."""
+
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from d2rnet.errors import D2RNetError
+
+log = logging.getLogger(__name__)
+
+PART = ".part"  # in the name of a file that is being written
+
+
+@contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``; rename it over ``target`` on success, remove it on any error.
+
+    Args:
+        target: final file path; its folder is made if needed.
+
+    Yields:
+        Path with the same suffix as ``target``, to be written by the caller.
+
+    Raises:
+        D2RNetError: ``target`` is a folder, pipe, socket or device. A file would take the place of ``/dev/null``, too.
+    """
+    target = Path(target)
+    if target.exists() and not target.is_file():
+        raise D2RNetError(f"{target}: got {_kind(target.stat().st_mode)}; expected the path of a file to write. Name one.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=f"{PART}{target.suffix}", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def leftovers(folder: str | Path) -> list[Path]:
+    """Temporary files of :func:`atomic_path` in a folder, not below it: being written, or left by a killed process."""
+    return sorted(Path(folder).glob(f".*{PART}*"))
+
+
+def remove_leftovers(folder: str | Path) -> int:
+    """Remove what killed processes left half-written in a folder that nobody else writes to now; return their number."""
+    found = leftovers(folder)
+    for path in found:
+        path.unlink(missing_ok=True)
+    if found:
+        log.info("%s: removed %d half-written file(s) of a killed process", folder, len(found))
+    return len(found)
+
+
+def _umask() -> int:
+    """Read the process's umask (the only call that reads it also sets it)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(target: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _kind(mode: int) -> str:
+    """Name what is no regular file."""
+    return "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"

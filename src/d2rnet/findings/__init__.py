@@ -1,0 +1,1 @@
+"""Findings: class tables, and what a report says of them."""

@@ -1,0 +1,97 @@
+"""Scope of negation and doubt in a normalised sentence: which stretch of it "no", "may" or "is not seen" speaks about.
+
+Rules in the manner of NegEx (Chapman et al., J Biomed Inform 2001) and of the CheXpert labeler (Irvin et al., AAAI 2019), own
+work: a cue before a finding reaches forward, one after it backward, up to a word that opens another statement. Cues of several
+words are read first, so that "cannot exclude" is doubt and "no change in" is nothing.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from d2rnet.findings import mention_cues as cues
+
+
+class State(StrEnum):
+    """What a report says of a finding."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    UNCERTAIN = "uncertain"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Characters [start, end) of a normalised sentence that a cue speaks about."""
+
+    state: State
+    start: int
+    end: int
+
+
+_KINDS = (
+    ("ignored", cues.IGNORED),
+    ("doubt_after", cues.DOUBT_AFTER),
+    ("doubt_before", cues.CANNOT_EXCLUDE),
+    ("denied_after", cues.DENIED_AFTER),
+    ("denied_before", cues.DENIED_BEFORE),
+    ("doubt_before_word", cues.DOUBT_BEFORE),
+)
+# Of the cues that begin at one place the first kind takes the words.
+_CUE = re.compile("|".join(f"(?P<{kind}>(?<= )(?:{'|'.join(patterns)})(?= ))" for kind, patterns in _KINDS))
+_BREAK = re.compile(rf"(?<= ){cues.BREAK}(?= )")
+_OPENING = re.compile(rf" (?:and )?{cues.OPENS} ")
+# A verb that says something new, unlike "is seen".
+_PREDICATE = re.compile(rf"(?<= ){cues.FINITE} (?!(?:[a-z]+ly |also |otherwise |now |again )?(?:{cues.SEEN}|not |no ))")
+_SUBJECT = re.compile(rf"(?<= ){cues.SUBJECTS}(?= )")
+_ANY_VERB = re.compile(rf"(?<= )(?:{cues.FINITE}|seen|noted|resolved|had)(?= )")
+
+
+def find_scopes(sentence: str) -> list[Scope]:
+    """Return the scopes of all cues of a normalised sentence; both ends of a scope include the cue's own words."""
+    scopes = []
+    for cue in _CUE.finditer(sentence):
+        kind = str(cue.lastgroup)
+        state = State.ABSENT if kind.startswith("denied") else State.UNCERTAIN
+        if "before" in kind:
+            scopes.append(Scope(state, cue.start(), _end_forward(sentence, cue.end())))
+        elif "after" in kind:
+            scopes.append(Scope(state, _start_backward(sentence, cue.start()), cue.end()))
+    return scopes
+
+
+def state_of(start: int, end: int, scopes: list[Scope]) -> State:
+    """Return the state of a finding at [start, end): denied where a denial covers a part of it, else doubted, else there."""
+    covering = {scope.state for scope in scopes if scope.start < end and start < scope.end}
+    if State.ABSENT in covering:
+        return State.ABSENT
+    return State.UNCERTAIN if covering else State.PRESENT
+
+
+def _end_forward(sentence: str, start: int) -> int:
+    """Return where a cue that ends at ``start`` stops reaching."""
+    stop = _BREAK.search(sentence, start)
+    end = stop.start() if stop else len(sentence)
+    predicate = _PREDICATE.search(sentence, start, end)
+    if predicate:
+        subjects = [found.start() for found in _SUBJECT.finditer(sentence, start, predicate.start())]
+        end = min(end, subjects[-1] if subjects else predicate.start())
+    for comma in re.finditer(r"(?<= )(?:,|with)(?= )", sentence[:end]):
+        if comma.start() < start:
+            continue
+        rest = sentence[comma.end() : end]
+        listed = comma[0] == "," and re.search(r" (?:or|nor) ", rest)
+        if not listed and _OPENING.match(rest):
+            return comma.start()
+    return end
+
+
+def _start_backward(sentence: str, end: int) -> int:
+    """Return how far back a cue that begins at ``end`` reaches: its clause, which another verb closes."""
+    # A break right before the cue ("a fold, which is not seen") belongs to the finding before it.
+    stops = [found.end() for found in _BREAK.finditer(sentence, 0, end) if found.end() + 1 < end]
+    start = stops[-1] if stops else 0
+    for mark in re.finditer(r"(?<= )(?:,|and|with|without|no)(?= )", sentence[:end]):
+        if mark.start() > start and (mark[0] in ("without", "no") or _ANY_VERB.search(sentence, start, mark.start())):
+            start = mark.end()
+    return start

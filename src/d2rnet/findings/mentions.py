@@ -1,0 +1,214 @@
+"""Lesion mentions: which of the 22 classes a report names, in which state and on which side. Offline, no weights.
+
+``find_mentions`` gives every mention, ``report_findings`` one state a class. An opacity that the same sentence explains
+("opacities consistent with edema") counts as what explains it alone. Conventions and measured errors:
+docs/reference/metrics.md.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+
+from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.findings.mention_context import State, find_scopes, state_of
+from d2rnet.findings.mention_cues import any_of
+from d2rnet.findings.mention_lexicon import BLOCKED, NORMAL, PATTERNS, SIGNS
+from d2rnet.findings.mention_text import normalise_sentence, split_text
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One class named in one sentence.
+
+    Attributes:
+        category: one of CATEGORY_NAMES.
+        state: present, absent or uncertain.
+        side: the patient's "left", "right", "bilateral", or "" where none is named or the class lies in the midline; of a
+            mediastinal shift where to.
+        sentence: 0-based number of the sentence.
+        start: first character in the normalised sentence.
+        end: one past the last.
+    """
+
+    category: str
+    state: State
+    side: str
+    sentence: int
+    start: int
+    end: int
+
+
+def _compiled(patterns: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(rf"(?<= )(?:{pattern})(?= )" for pattern in patterns))
+
+
+_PATTERNS = {name: _compiled(PATTERNS[name]) for name in CATEGORY_NAMES}
+_BLOCKED = {name: _compiled(patterns) for name, patterns in BLOCKED.items()}
+_NORMAL = {name: _compiled(patterns) for name, patterns in NORMAL.items()}
+_SIGNS = {name: _compiled(patterns) for name, patterns in SIGNS.items()}
+_MIDLINE = frozenset(("Aortic enlargement", "Cardiomegaly", "Enlarged PA"))
+_EXPLANATION = any_of("""
+    consistent_with compatible_with compatible reflect\\w* represent\\w* due_to related_to suggest\\w* indicates? indicating
+    indicative_of in_keeping_with secondary_to from because_of attributed attributable likely probably characteristic_of
+    typical_of favor\\w*
+""")
+_EXPLAINS = re.compile(rf" {_EXPLANATION} ")
+_ALTERNATIVE = re.compile(r"^(?: [a-z0-9]+){0,4} (?:or|versus|vs)(?: [a-z0-9]+){0,6} $")
+_SIDE = re.compile(
+    r"(?<= )(?:(?P<left>left\w*|lingula\w*)|(?P<right>right\w*|middle lobe)|"
+    r"(?P<both>bilateral\w*|both|bibasilar\w*|bibasal\w*|biapical\w*|bases|lung bases|apices))(?= )"
+)
+_CONJUNCTION = re.compile(r"(?<= )(?:[,;]|and|as well as|with|or|but|without|no|versus|vs)(?= )")
+_SHARED_SIDE = re.compile(
+    r"^ (?:(?:and|with|or|versus|vs)(?: (?:adjacent|associated|underlying|overlying|subjacent|some))? )?$"
+)
+_SAME_PLACE = re.compile(rf"^(?: [a-z]+){{0,4}} (?:{_EXPLANATION}|be|possibly)(?: [a-z]+){{0,2}} $")
+
+
+def find_mentions(text: str) -> list[Mention]:
+    """Find every lesion mention of a report, in reading order.
+
+    Args:
+        text: raw section text, or text cleaned by a text protocol; "XXXX" marks are unknown words.
+    """
+    found = []
+    for number, sentence in enumerate(split_text(text)):
+        found += [replace(mention, sentence=number) for mention in _sentence_mentions(sentence)]
+    return found
+
+
+def report_findings(text: str) -> dict[str, State]:
+    """Return one state for each class that a report mentions: present if said anywhere, else uncertain, else absent."""
+    states: dict[str, State] = {}
+    for mention in find_mentions(text):
+        ranked = (State.PRESENT, State.UNCERTAIN, State.ABSENT)
+        known = states.get(mention.category, State.ABSENT)
+        states[mention.category] = min(known, mention.state, key=ranked.index)
+    return {name: states[name] for name in CATEGORY_NAMES if name in states}
+
+
+def named_classes(text: str, *, uncertain_counts: bool = True) -> frozenset[str]:
+    """Return the classes that a report says are there; with ``uncertain_counts`` also those that it doubts."""
+    counted = {State.PRESENT, State.UNCERTAIN} if uncertain_counts else {State.PRESENT}
+    return frozenset(name for name, state in report_findings(text).items() if state in counted)
+
+
+@lru_cache(maxsize=1 << 15)
+def _sentence_mentions(sentence: str) -> tuple[Mention, ...]:
+    """Mentions of one sentence, numbered 0; reports repeat sentences, so results are kept."""
+    text = normalise_sentence(sentence)
+    scopes = find_scopes(text)
+    mentions = [
+        Mention(name, state_of(start, end, scopes), "", 0, start, end)
+        for name, start, end in _spans(text, _PATTERNS, _BLOCKED)
+    ]
+    named = {mention.category for mention in mentions}
+    for name, start, end in _spans(text, _SIGNS, {}):
+        if name not in named:
+            denied = state_of(start, end, scopes) is State.ABSENT
+            mentions.append(Mention(name, State.ABSENT if denied else State.UNCERTAIN, "", 0, start, end))
+    named = {mention.category for mention in mentions}
+    mentions += [Mention(name, State.ABSENT, "", 0, *span) for name, *span in _spans(text, _NORMAL, {}) if name not in named]
+    mentions.sort(key=lambda mention: (mention.start, mention.end))
+    mentions = _doubt_alternatives(text, _without_explained(text, _joined(text, mentions)))
+    return tuple(replace(mention, side=_side_of(text, mentions, place)) for place, mention in enumerate(mentions))
+
+
+def _spans(
+    text: str, patterns: dict[str, re.Pattern[str]], blocked: dict[str, re.Pattern[str]]
+) -> Iterator[tuple[str, int, int]]:
+    """Yield class, start and end of each match that is not part of a blocked one."""
+    for name, pattern in patterns.items():
+        matches = list(pattern.finditer(text))
+        if not matches:
+            continue
+        taken = [found.span() for found in blocked[name].finditer(text)] if name in blocked else []
+        for found in matches:
+            if not any(start < found.end() and found.start() < end for start, end in taken):
+                yield name, found.start(), found.end()
+
+
+def _joined(text: str, mentions: list[Mention]) -> list[Mention]:
+    """Make one mention of neighbouring words for the same class ("calcified granuloma")."""
+    joined: list[Mention] = []
+    for mention in mentions:
+        last = joined[-1] if joined else None
+        if (
+            last
+            and (last.category, last.state) == (mention.category, mention.state)
+            and not text[last.end : mention.start].strip()
+        ):
+            joined[-1] = replace(last, end=max(last.end, mention.end))
+        else:
+            joined.append(mention)
+    return joined
+
+
+def _without_explained(text: str, mentions: list[Mention]) -> list[Mention]:
+    """Leave out an opacity that a later mention of the sentence explains without doubt."""
+    kept = []
+    for place, mention in enumerate(mentions):
+        later = next((other for other in mentions[place + 1 :] if other.category != "Lung Opacity"), None)
+        explained = (
+            mention.category == "Lung Opacity"
+            and mention.state is not State.ABSENT
+            and later is not None
+            and later.state is State.PRESENT
+            and _EXPLAINS.search(text[mention.end : later.start])
+        )
+        if not explained:
+            kept.append(mention)
+    return kept
+
+
+def _doubt_alternatives(text: str, mentions: list[Mention]) -> list[Mention]:
+    """Turn "atelectasis or scar", said without denial, into two doubts."""
+    doubted = set()
+    for place, (first, second) in enumerate(pairwise(mentions)):
+        if first.category != second.category and _ALTERNATIVE.match(text[first.end : second.start]):
+            doubted |= {place, place + 1}
+    return [
+        replace(mention, state=State.UNCERTAIN) if place in doubted and mention.state is State.PRESENT else mention
+        for place, mention in enumerate(mentions)
+    ]
+
+
+def _side_of(text: str, mentions: Sequence[Mention], place: int) -> str:
+    """Name the side of a mention: from its own words, those before it in its phrase, those after it, those it shares."""
+    mention = mentions[place]
+    if mention.category in _MIDLINE:
+        return ""
+    previous_end = max((other.end for other in mentions[:place] if other.end <= mention.start), default=0)
+    next_start = min((other.start for other in mentions[place + 1 :] if other.start >= mention.end), default=len(text))
+    phrase = max((mark.end() for mark in _CONJUNCTION.finditer(text, previous_end, mention.start)), default=previous_end)
+    marks_after = [mark.start() for mark in _CONJUNCTION.finditer(text, mention.end, next_start)]
+    after = marks_after[-1] if marks_after and next_start < len(text) else next_start
+    own = _sides(text, mention.start, mention.end)
+    side = own or _sides(text, phrase, mention.start) or _sides(text, mention.end, after)
+    if not side and mention.state is not State.ABSENT:
+        side = _sides(text, previous_end, mention.start)
+    return side or _shared_side(text, mentions, place)
+
+
+def _shared_side(text: str, mentions: Sequence[Mention], place: int) -> str:
+    """Return the side of a neighbour that one word of place serves both: "atelectasis or scar at the right base"."""
+    mention = mentions[place]
+    if place:
+        between = text[mentions[place - 1].end : mention.start]
+        sign = mentions[place - 1].category == "Lung Opacity" and _SAME_PLACE.match(between)
+        if sign or _SHARED_SIDE.match(between):
+            return _side_of(text, mentions, place - 1)
+    for later in mentions[place + 1 : place + 2]:
+        if _SHARED_SIDE.match(text[mention.end : later.start]):
+            return _sides(text, later.end, len(text))
+    return ""
+
+
+def _sides(text: str, start: int, end: int) -> str:
+    """Return the side that the words in [start, end) name, "" for none."""
+    named = {str(found.lastgroup) for found in _SIDE.finditer(text, start, end + 1)}
+    if not named:
+        return ""
+    return named.pop() if len(named) == 1 and "both" not in named else "bilateral"

@@ -1,0 +1,224 @@
+"""Both models in memory, and one image or study through them: convert, detect, filter, write.
+
+Each step is the workflow's own: the reader of convert_unlabelled, the network of predict_boxes with its rounding, the
+confidence filter of build_annotation, generate_reports on the entry that build_annotation would have made.
+"""
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+from d2rnet.cxr.annotation.build import EntryWriter, keep_boxes
+from d2rnet.cxr.annotation.confidence_filter import threshold_table
+from d2rnet.cxr.annotation.inputs import ImageTable
+from d2rnet.cxr.annotation.predictions import confident_boxes
+from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME
+from d2rnet.cxr.detector.predict import detect_batch, load_detector, network_input
+from d2rnet.cxr.images.radiograph import Radiograph
+from d2rnet.cxr.images.reader import read_header, read_radiograph
+from d2rnet.cxr.report_model.generate import load_for_generation, write_reports
+from d2rnet.errors import DatasetError
+from d2rnet.files.hashes import sha256_file
+from d2rnet.reading.content import Box, Sentence, View
+from d2rnet.reading.cxr_settings import ReadingSettings, detector_of_reports, settings_of_files, settings_of_run
+from d2rnet.reading.result import Reading, printable, readable, stem_of
+from d2rnet.report.annotation_file import Entry
+from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
+from d2rnet.runs.device import resolve_device
+from d2rnet.runs.provenance import code_version, hardware
+
+log = logging.getLogger(__name__)
+SPLIT = "test"  # of the entry that stands for an image; nothing is scored
+
+
+@dataclass(frozen=True)
+class Models:
+    """A detector and a report model, ready to read.
+
+    Attributes:
+        detector: the EMA teacher in evaluation mode.
+        cfg: its detectron2 configuration.
+        report: report model with vocabulary and settings.
+        settings: what else decides a reading.
+        device: where both models are.
+        origin: what each reading records of them.
+        warnings: what holds for each of their readings.
+    """
+
+    detector: nn.Module
+    cfg: CfgNode
+    report: LoadedModel
+    settings: ReadingSettings
+    device: torch.device
+    origin: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    def read(self, path: str | Path, *, name: str = "") -> Reading:
+        """Read one radiograph.
+
+        Args:
+            path: DICOM, PNG or JPG file of any name.
+            name: of the reading; the file's name without its suffix if empty.
+
+        Raises:
+            DatasetError: the file is not a radiograph that can be read.
+        """
+        return self.read_study([path], name=name)
+
+    def read_study(self, paths: Sequence[str | Path], *, name: str = "") -> Reading:
+        """Read the views of one study: boxes in each, findings of all together.
+
+        Args:
+            paths: DICOM, PNG or JPG files.
+            name: of the reading; the first file's name without its suffix if empty.
+
+        Raises:
+            DatasetError: a file is not a radiograph that can be read, or there is none.
+        """
+        if not paths:
+            raise DatasetError("read: got a study without any image; expected one or more.")
+        start = time.perf_counter()
+        files = [Path(path).absolute() for path in paths]
+        views, radiographs = [], []
+        warnings = list(self.warnings)
+        for file in files:
+            view, radiograph, doubts = self._decode(file)
+            views.append(view)
+            radiographs.append(radiograph)
+            warnings += doubts
+        root = Path(os.path.commonpath([file.parent for file in files]))
+        entry = self._entry(views, radiographs, root)
+        ends: Counter[str] = Counter()
+        generation = self.settings.generation | {"batch_size": 1, "workers": 0}
+        (written,) = write_reports(self.report, [entry], root, generation, self.device, ends)
+        if ends["cut"]:
+            warnings.append(f"the findings were cut at {generation['max_tokens']} tokens")
+        views_of_boxes = entry.get("box_image", [0] * len(entry["boxes"]))
+        boxes = zip(views_of_boxes, entry["labels"], entry["scores"], map(tuple, entry["boxes"]), strict=True)
+        sentences = (
+            Sentence(readable(sentence["text"]), tuple(sentence["boxes"]), sentence["attended"])
+            for sentence in written["sentences"]
+        )
+        return Reading(
+            name=name or stem_of(files[0]),
+            images=tuple(views),
+            boxes=tuple(Box(*box) for box in boxes),
+            sentences=tuple(sentences),
+            hypothesis=written["hypothesis"],
+            log_prob=written["log_prob"],
+            warnings=tuple(warnings),
+            origin=self.origin,
+            seconds=round(time.perf_counter() - start, 3),
+        )
+
+    def _decode(self, path: Path) -> tuple[View, Radiograph, list[str]]:
+        """Read a file as convert_unlabelled does; say what is doubtful about it."""
+        if (name := printable(path)) != str(path):
+            raise DatasetError(f"{name}: got a file name that is not UTF-8; expected a UTF-8 name. Rename the file.")
+        header = read_header(path)
+        radiograph = read_radiograph(path, max_side_px=self.settings.max_side_px)
+        doubts = []
+        if header.view and self.settings.views and header.view not in self.settings.views:
+            doubts.append(f"{path.name}: view {header.view}; the models were trained on {', '.join(self.settings.views)}")
+        if header.exif_orientation != 1:
+            doubts.append(f"{path.name}: carries EXIF orientation {header.exif_orientation}; pixels are taken as stored")
+        return View(path, *radiograph.source_hw, header.view), radiograph, doubts
+
+    def _entry(self, views: Sequence[View], radiographs: Sequence[Radiograph], root: Path) -> Entry:
+        """Return the entry that build_annotation would make, without a report."""
+        inputs = [network_input(item.pixels, number, self.cfg) for number, item in enumerate(radiographs, start=1)]
+        results = [
+            result
+            for item in inputs  # one at a time: in a batch, images of different sizes would be padded
+            for result in detect_batch(self.detector, self.cfg, [item], self.settings.prediction)[0]
+        ]
+        records: list[dict[str, Any]] = [
+            {
+                "source_id": stem_of(view.path),
+                "source_path": view.path.relative_to(root).as_posix(),
+                "source_height": view.height,
+                "source_width": view.width,
+            }
+            for view in views
+        ]
+        table = ImageTable(
+            records,
+            np.arange(1, len(views) + 1, dtype=np.int64),
+            np.array([item.pixels.shape for item in radiographs], dtype=np.float64),
+            np.array([item.source_hw for item in radiographs], dtype=np.float64),
+        )
+        confident = confident_boxes(results, table, threshold_table(0.0, self.settings.thresholds), source=views[0].path)
+        boxes, _ = keep_boxes(confident, table, np.ones(len(views), dtype=bool), max_boxes=self.settings.max_boxes)
+        report = {"study_id": stem_of(views[0].path), "subject_id": "", "split": SPLIT, "report": ""}
+        rows = list(range(len(views)))
+        return EntryWriter(table, boxes, [(report, rows)], entry="image" if len(views) == 1 else "study").make(report, rows)
+
+
+def load_models(
+    detector: str | Path,
+    report_model: str | Path,
+    *,
+    device: str = "auto",
+    configfiles: Sequence[str | Path] = (),
+    score_threshold: float | None = None,
+) -> Models:
+    """Load a detector and a report model.
+
+    Args:
+        detector: folder of train-detector.
+        report_model: folder of train-report-model.
+        device: auto, cpu, cuda or cuda:N.
+        configfiles: configuration of the run, where the folders do not lie in it; empty: from its run records.
+        score_threshold: least score of a box of any class, 0 to 1; None: the thresholds of the run.
+
+    Raises:
+        FileNotFoundError: a folder, or a file in it, or a run record is missing.
+        CheckpointError: a folder's files do not belong together or are of another version.
+        ConfigError: no such device, or a setting is wrong.
+    """
+    detector, report_model = Path(detector), Path(report_model)
+    for folder, rule, option in (
+        (detector, "train-detector", "detector"),
+        (report_model, "train-report-model", "report-model"),
+    ):
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder}: no such folder; expected one of 'd2rnet {rule}'. Work in the directory of a finished run, or name "
+                f"the folder with --{option}."
+            )
+    start = time.perf_counter()
+    target = resolve_device(device)
+    if configfiles:
+        settings = settings_of_files([Path(path) for path in configfiles], report_model)
+    else:
+        settings = settings_of_run(detector, report_model)
+    if score_threshold is not None:
+        settings = settings.with_score_threshold(score_threshold)
+    network, cfg = load_detector(detector, TEACHER_NAME, device, settings.prediction)
+    report = load_for_generation(report_model, target, settings.generation)
+    hashes = {
+        "detector": {name: sha256_file(detector / name) for name in (TEACHER_NAME, CONFIG_NAME)},
+        "report_model": {name: sha256_file(report_model / name) for name in (WEIGHTS, VOCABULARY, CONFIG)},
+    }
+    warnings = []
+    if detector_of_reports(report_model) not in (None, hashes["detector"][TEACHER_NAME]):
+        warnings.append("the report model was trained on boxes of another detector")
+        log.warning("%s and %s: %s", detector, report_model, warnings[0])
+    origin = {"models": hashes, "settings": settings.to_json(), "code": code_version(), "device": _device_name(target)}
+    log.info("models loaded in %.1f s on %s", time.perf_counter() - start, target)
+    return Models(network, cfg, report, settings, target, origin, tuple(warnings))
+
+
+def _device_name(device: torch.device) -> str:
+    machine = hardware()
+    return f"{device}: {machine['gpus'][device.index or 0] if device.type == 'cuda' else machine['processor']}"

@@ -1,0 +1,1 @@
+"""The memory-driven Transformer and how reports are written with it."""

@@ -1,0 +1,1 @@
+"""Runs: work folders, run records, shards, cards, progress, devices."""

@@ -1,0 +1,142 @@
+"""Arrays made once and kept in memory-mapped files."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from d2rnet.errors import DatasetError
+from d2rnet.files.problems import Problems
+from d2rnet.runs.parallel import map_in_processes
+from d2rnet.runs.progress import track
+
+FLUSH_EVERY = 256
+
+
+DECODED_AT_A_TIME = 16
+
+
+Item = TypeVar("Item")
+
+
+Result = TypeVar("Result")
+
+
+Map = np.memmap[Any, np.dtype[np.uint8]]
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Size and time of change, (0, 0) for a missing file: a replaced file is decoded again."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+def open_maps(path: Path, shape: tuple[int, ...], *, rows: int) -> tuple[Map, Map]:
+    """Open a cache for writing.
+
+    Args:
+        path: file of what is kept; ``done.u8`` beside it says which rows are.
+        shape: of what is kept.
+        rows: number of rows.
+
+    Returns:
+        What is kept, and (rows,) 1 where a row is. No row is done where the file is new or of another size, whatever
+        ``done.u8`` says: somebody may have deleted the larger of the two, and zeros are a black image.
+    """
+    done = path.with_name("done.u8")
+    if not _has_size(path, shape):
+        done.unlink(missing_ok=True)
+    return _open_map(path, shape), _open_map(done, (rows,))
+
+
+def _has_size(path: Path, shape: tuple[int, ...]) -> bool:
+    return path.is_file() and path.stat().st_size == int(np.prod(shape))
+
+
+def _open_map(path: Path, shape: tuple[int, ...]) -> Map:
+    """Open a memory map for writing, made of zeros if it is new or of another size.
+
+    Its space is taken at once: on a disk that fills up later, a write into a map kills the process without a word.
+    """
+    size = int(np.prod(shape))
+    if not _has_size(path, shape):
+        with path.open("wb") as stream:
+            try:
+                os.posix_fallocate(stream.fileno(), 0, size)
+            except OSError:
+                path.unlink()
+                raise
+    return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape)
+
+
+def fill(
+    done: np.memmap,
+    sources: Sequence[Item],
+    *,
+    read: Callable[[Item], Result],
+    keep: Callable[[int, Result], None],
+    flush: Callable[[], None],
+    path_of: Callable[[Item], Path],
+    what: str,
+    workers: int,
+) -> None:
+    """Read what is not in a cache yet and keep it there.
+
+    Args:
+        done: (rows,) 1 where a row is kept; marked here, after its content is on disk.
+        sources: what each row is read from.
+        read: reads a source; module-level, as it runs in other processes.
+        keep: writes what was read into the row's place.
+        flush: puts what was written on disk.
+        path_of: file of a source.
+        what: what is being done, for progress and errors.
+        workers: reading processes; below 2 this process reads.
+
+    Raises:
+        DatasetError: sources cannot be read; the first ten are named.
+    """
+    missing: list[int] = np.flatnonzero(done == 0).tolist()
+    if not missing:
+        return
+    problems = Problems()
+    results = map_in_processes(
+        partial(_attempt, read),
+        [sources[row] for row in missing],
+        workers=workers,
+        what=what,
+        setting="report.training.workers",
+        chunk_size=DECODED_AT_A_TIME,
+    )
+    fresh: list[int] = []
+
+    def mark_done() -> None:
+        flush()
+        done[fresh] = 1
+        done.flush()
+        fresh.clear()
+
+    for row, (result, complaint) in zip(missing, track(results, total=len(missing), what=what), strict=True):
+        if result is None:
+            problems.add("unreadable_image", file=path_of(sources[row]), record="pixels", got=complaint,
+                         expected="the radiograph of annotation.json", remedy="Run 'd2rnet verify-inputs'.")  # fmt: skip
+            continue
+        keep(row, result)
+        fresh.append(row)
+        if len(fresh) >= FLUSH_EVERY:
+            mark_done()
+    mark_done()
+    problems.raise_if_any()
+
+
+def _attempt(read: Callable[[Item], Result], source: Item) -> tuple[Result | None, str]:
+    """Return what a source holds, or None with the reason why it cannot be read."""
+    try:
+        return read(source), ""
+    except (DatasetError, OSError) as error:
+        return None, str(error)

@@ -1,0 +1,45 @@
+"""What never changes a result: where and with how much a run computes."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from d2rnet.settings import Section, each_once, setting
+
+
+class LoaderRuntime(Section):
+    """How images are loaded."""
+
+    place = "runtime"
+
+    loader_workers: int = setting(0, "Processes that prepare batches; the result does not depend on it.", ge=0)
+
+
+class SchedulerSettings(Section):
+    """Devices, shards, processes."""
+
+    place = "runtime"
+
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    gpus: int = setting(
+        0,
+        "GPUs a training job asks the scheduler for; it runs a process on each, which share every batch. "
+        "Prediction and scoring jobs take one at most.",
+        ge=0,
+    )
+    conversion_shards: int = setting(
+        1,
+        "Shards of the conversion of a source's images; each is a job of runtime.workers processes.",
+        ge=1,
+    )
+    prediction_shards: int = setting(2, "Shards of predict_boxes.", ge=1)
+    generation_shards: int = setting(1, "Shards of generate_reports.", ge=1)
+    workers: int = setting(2, "Processes of data rules.", ge=1)
+    threads: int = setting(2, "CPU threads of training and prediction rules.", ge=1)
+    delete_after_success: Annotated[
+        tuple[Literal["stale", "finished", "caches", "shards"], ...], AfterValidator(each_once)
+    ] = setting(
+        (),
+        "What a workflow deletes once everything asked for is made, as d2rnet clean does: stale, finished, "
+        "caches, shards. Empty keeps everything, so that a deleted result comes back from its work folder.",
+    )

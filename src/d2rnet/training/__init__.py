@@ -1,0 +1,1 @@
+"""Parts of training that both trainers share."""

@@ -1,0 +1,141 @@
+"""The command line: every rule has its sub-command, mistakes exit with 2 and a message, help needs no heavy import."""
+
+import contextlib
+import errno
+import importlib
+import inspect
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+
+from d2rnet.cli import entry as cli
+from d2rnet.cli.commands import COMMANDS, FOR_PEOPLE
+from d2rnet.errors import DatasetError
+from d2rnet.files.problems import Problems
+
+
+def rule_names(repository):
+    text = "\n".join(path.read_text() for path in sorted((repository / "workflow" / "rules").glob("*.smk")))
+    return re.findall(r"^rule (\w+):", text, flags=re.MULTILINE)
+
+
+def test_one_sub_command_a_rule(repository):
+    assert {name.replace("-", "_") for name in COMMANDS.keys() - FOR_PEOPLE} == set(rule_names(repository))
+    assert COMMANDS.keys() >= FOR_PEOPLE
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_target_takes_exactly_the_options(name):
+    command = COMMANDS[name]
+    module, function = command.target.split(":")
+    parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    expected = {option.flag.replace("-", "_") for option in command.options} | ({"settings"} if command.section else set())
+    assert set(parameters) == expected
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters.values())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_lists_every_setting_with_its_default(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([name, "--help"])
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    for line in cli.section_lines(COMMANDS[name].section) if COMMANDS[name].section else []:
+        assert line in shown
+
+
+def test_help_and_data_stage_import_no_torch():
+    code = (
+        "import sys; from d2rnet import cli; cli.build_parser();"
+        "import d2rnet.cxr.conversion.convert_labelled, d2rnet.cxr.conversion.convert_unlabelled, d2rnet.cxr.conversion.verify, d2rnet.cxr.demo.cohort;"
+        "import d2rnet.cxr.annotation.build; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "shown"),
+    [
+        (DatasetError("x.csv: row 3"), 2, "x.csv: row 3"),
+        (FileNotFoundError(2, "No such file", "gone.json"), 2, "gone.json"),
+        (OSError(errno.EIO, "Input/output error", "shard.json"), 2, "shard.json"),
+        (OSError(errno.ESTALE, "Stale file handle", "work"), 2, "Stale file handle: 'work'. No half-written file"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "out"), 2, "Is a directory: 'out'"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), 1, "unexpected error"),
+        (OSError(28, "No space left on device"), 2, "No half-written file"),
+        (KeyError("bug"), 1, "Traceback"),
+    ],
+)
+def test_exit_codes(monkeypatch, tmp_path, error, code, shown):
+    def fail(**_):
+        raise error
+
+    monkeypatch.setattr("d2rnet.cli.doctor.doctor", fail)
+    log = tmp_path / "logs" / "cxr" / "doctor.log"
+    assert cli.main(["doctor", "--log", str(log)]) == code
+    assert shown in log.read_text()
+
+
+def test_command_is_named_once_before_a_list_of_problems(monkeypatch, capsys):
+    problems = Problems()
+    problems.add("zero_area", file="a.csv", record="row 1", got="0 px", expected="> 0", remedy="Drop it.")
+    monkeypatch.setattr("d2rnet.cli.doctor.doctor", lambda **_: problems.raise_if_any())
+    assert cli.main(["doctor"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("doctor:") == 1 and " doctor: 1 problem(s) in the input.\nzero_area: 1\n" in shown
+
+
+def test_misspelled_setting_exits_with_2(capsys):
+    arguments = "build-annotation --unlabelled x --reports x --predictions x --output x --set score_treshold=1"
+    assert cli.main(arguments.split()) == 2
+    assert "did you mean 'score_threshold'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Make ``doctor`` raise an error with some text; the handlers of the log are taken away afterwards."""
+
+    def fail_with(text):
+        def fail(**_):
+            raise DatasetError(text)
+
+        monkeypatch.setattr("d2rnet.cli.doctor.doctor", fail)
+
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    yield fail_with
+    for handler in list(logging.getLogger().handlers):
+        if isinstance(handler, logging.FileHandler):
+            logging.getLogger().removeHandler(handler)
+            with contextlib.suppress(OSError):  # /dev/full
+                handler.close()
+
+
+def test_control_characters_of_data_do_not_reach_terminal_or_log(failing, tmp_path, capsys):
+    """As in a class name of somebody's table: clear the screen, set its title, turn the direction, go back in the line."""
+    failing("row 3: \x1b[2J\x1b]0;x\x07 \u202eabc \rfine \x9b31m\n  second\tline é")
+    assert cli.main(["doctor", "--log", str(tmp_path / "x.log")]) == 2
+    for shown in (capsys.readouterr().err, (tmp_path / "x.log").read_text(encoding="utf-8")):
+        assert "row 3: \\x1b[2J\\x1b]0;x\\x07 \\u202eabc \\rfine \\x9b31m\n  second\tline é" in shown
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", shown)
+
+
+def test_a_file_name_that_is_no_utf8_is_logged(failing, tmp_path, capsys):
+    failing("x\udcff.png: damaged")
+    assert cli.main(["doctor", "--log", str(tmp_path / "x.log")]) == 2
+    assert r"x\udcff.png: damaged" in (tmp_path / "x.log").read_text(encoding="utf-8")
+    assert "Logging error" not in capsys.readouterr().err
+
+
+def test_a_log_on_a_full_disk_is_no_traceback(failing, capsys):
+    failing("x.csv: row 3")
+    assert cli.main(["doctor", "--log", "/dev/full"]) == 2
+    shown = capsys.readouterr().err
+    assert "x.csv: row 3" in shown and "Traceback" not in shown
+
+
+def test_a_log_that_cannot_be_written_is_said(tmp_path, caplog):
+    assert cli.main(["doctor", "--log", str(tmp_path)]) == 2
+    assert "Is a directory" in caplog.text and "Traceback" not in caplog.text

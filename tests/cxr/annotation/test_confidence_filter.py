@@ -1,0 +1,93 @@
+"""One threshold a class; unknown names are refused with the closest known one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from d2rnet.cxr.annotation.confidence_filter import choose_thresholds, read_calibrated, threshold_table
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.files.documents import read_json, write_json
+from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
+from d2rnet.settings import complete, section_schema
+
+
+def test_global_threshold_fills_every_class_and_a_class_threshold_overrides_it() -> None:
+    table = threshold_table(0.5, {"Cardiomegaly": 0.8, "Rib fracture": 0.0})
+    assert table.shape == (23,)
+    assert table[CATEGORY_IDS["Cardiomegaly"]] == 0.8
+    assert table[CATEGORY_IDS["Rib fracture"]] == 0.0
+    assert np.count_nonzero(table == 0.5) == 21
+
+
+def test_every_unknown_class_is_named_with_the_closest_known_one() -> None:
+    with pytest.raises(ConfigError) as caught:
+        threshold_table(0.5, {"cardiomegaly": 0.8, "Pleural efusion": 0.1, "Edema": 0.2})
+    message = str(caught.value)
+    assert "2 unknown class name(s)" in message
+    assert "'cardiomegaly': did you mean 'Cardiomegaly'?" in message
+    assert "'Pleural efusion': did you mean 'Pleural effusion'?" in message
+
+
+def test_schema_lists_our_class_names_so_that_a_misspelling_is_refused_before_any_rule_runs() -> None:
+    schema = section_schema("annotation")["properties"]["class_score_thresholds"]
+    assert tuple(schema["propertyNames"]["enum"]) == CATEGORY_NAMES
+    with pytest.raises(
+        ConfigError, match=r"annotation\.class_score_thresholds: 'Atelektasis' .* did you mean 'Atelectasis'\?"
+    ):
+        complete({"class_score_thresholds": {"Atelektasis": 0.3}}, "annotation")
+
+
+def thresholds_file(folder: Path, **by_class: float) -> Path:
+    """thresholds.json with 0.5 for all classes but the named ones (spaces as underscores), of the detector "abc"."""
+    classes = {name: {"threshold": by_class.get(name.replace(" ", "_"), 0.5)} for name in CATEGORY_NAMES}
+    write_json(folder / "thresholds.json", {"classes": classes, "detector": {"file": "m.pth", "sha256": "abc"}})
+    return folder / "thresholds.json"
+
+
+def test_calibrated_thresholds_replace_the_fixed_ones_and_own_ones_lie_over_both(tmp_path: Path) -> None:
+    own = {"Cardiomegaly": 0.9}
+    fixed = choose_thresholds(complete({"score_threshold": 0.2, "class_score_thresholds": own}, "annotation"), None)
+    assert (fixed.source, fixed.detector_sha256) == ("fixed", None)
+    assert (fixed.by_class()["Edema"], fixed.by_class()["Cardiomegaly"]) == (0.2, 0.9)
+    settings = complete({"score_threshold": 0.2, "class_score_thresholds": own, "thresholds": "calibrated"}, "annotation")
+    calibrated = choose_thresholds(settings, thresholds_file(tmp_path, Edema=0.35, Pleural_effusion=0.0))
+    assert (calibrated.source, calibrated.detector_sha256) == ("calibrated", "abc")
+    by_class = calibrated.by_class()
+    assert (by_class["Edema"], by_class["Pleural effusion"], by_class["ILD"]) == (0.35, 0.0, 0.5)
+    assert by_class["Cardiomegaly"] == 0.9
+    assert list(by_class) == list(CATEGORY_NAMES)
+
+
+@pytest.mark.parametrize("source", ["fixed", "calibrated"])
+def test_settings_and_file_must_agree(tmp_path: Path, source: str) -> None:
+    given = thresholds_file(tmp_path) if source == "fixed" else None
+    with pytest.raises(ConfigError, match=rf"annotation\.thresholds is '{source}', but (no file|the file .*) was given"):
+        choose_thresholds(complete({"thresholds": source}, "annotation"), given)
+
+
+@pytest.mark.parametrize("value", [1.2, None, "0.5", True])
+def test_a_threshold_that_is_no_score_is_named(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(DatasetError, match=r"thresholds\.json: Edema: .*; expected thresholds in \[0, 1\]"):
+        read_calibrated(thresholds_file(tmp_path, Edema=value))
+
+
+def test_a_class_or_the_file_is_missing(tmp_path: Path) -> None:
+    write_json(tmp_path / "thresholds.json", {"classes": {}})
+    with pytest.raises(DatasetError, match="lacks 'Aortic enlargement'; expected 'detector' and all 22 'classes'"):
+        read_calibrated(tmp_path / "thresholds.json")
+    with pytest.raises(FileNotFoundError, match=r"none\.json: no such file"):
+        read_calibrated(tmp_path / "none.json")
+
+
+def test_build_annotation_uses_and_records_them(inputs: Any, tmp_path: Path) -> None:
+    """The 0.6 box of Nodule/Mass passes at 0.55, the 0.9 box of Cardiomegaly does not at 0.95."""
+    given = thresholds_file(tmp_path, **{"Nodule/Mass": 0.55, "Cardiomegaly": 0.95})
+    _, counts = inputs.build(thresholds="calibrated", thresholds_file=given)
+    assert counts["boxes"]["kept_by_class"] == {"Nodule/Mass": 1}
+    assert counts["thresholds"] == "calibrated"
+    run = read_json(inputs.folder / "out" / "run.json")
+    assert run["thresholds"]["source"] == "calibrated"
+    assert run["thresholds"]["by_class"]["Cardiomegaly"] == 0.95
+    assert run["inputs"]["thresholds"]["file"] == str(given)

@@ -1,0 +1,134 @@
+"""Prediction: shards, batches, equality with detectron2's own predictor, and files that do not fit."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.engine import DefaultPredictor
+from detectron2.structures import Boxes, Instances
+
+from d2rnet.cxr.boxes.records import load_records
+from d2rnet.cxr.detector import add_d2rnet_config
+from d2rnet.cxr.detector.config import read_cfg
+from d2rnet.cxr.detector.predict import make_batches, predict_boxes, to_results
+from d2rnet.cxr.detector.results import gather_boxes
+from d2rnet.errors import CheckpointError, ConfigError
+from d2rnet.settings import Settings
+
+
+def predict(splits: dict[str, Path], model: Path, output: Path, settings: Settings, shard: int = 1, shards: int = 1) -> Path:
+    predict_boxes(
+        unlabelled=splits["unlabelled"], model=model, shard=shard, shards=shards, output=output, device="cpu",
+        settings=settings["prediction"],
+    )  # fmt: skip
+    return output
+
+
+@pytest.mark.parametrize("shards", [2, 5])
+def test_shards_hold_what_one_shard_holds(
+    splits: dict[str, Path], trained: Path, tmp_path: Path, settings: Settings, shards: int
+) -> None:
+    whole = predict(splits, trained, tmp_path / "whole.json", settings)
+    parts = [predict(splits, trained, tmp_path / f"{shard}.json", settings, shard, shards) for shard in range(1, shards + 1)]
+    assert [result for part in parts for result in json.loads(part.read_text())] == json.loads(whole.read_text())
+    for name, paths in (("one.json", [whole]), ("many.json", parts[::-1])):
+        gather_boxes(unlabelled=splits["unlabelled"], shards=paths, output=tmp_path / name)
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "many.json").read_bytes()
+    joined = json.loads((tmp_path / "one.json").read_text())
+    assert sorted(joined, key=str) == sorted(json.loads(whole.read_text()), key=str)
+    assert len(joined) > 0
+
+
+def test_stock_predictor_gives_the_same_boxes(
+    splits: dict[str, Path], trained: Path, tmp_path: Path, settings: Settings
+) -> None:
+    cfg = get_cfg()
+    add_d2rnet_config(cfg)
+    cfg.merge_from_file(str(trained / "config.yaml"))
+    cfg.MODEL.WEIGHTS = str(trained / "model_final.pth")
+    stock = DefaultPredictor(cfg)
+    ours = json.loads(predict(splits, trained, tmp_path / "boxes.json", settings).read_text())
+    for record in load_records(splits["unlabelled"]):
+        mine = [result for result in ours if result["image_id"] == record.image_id]
+        theirs = stock(cv2.imread(str(record.path)))["instances"]
+        boxes = theirs.pred_boxes.tensor.clone()
+        boxes[:, 2:] -= boxes[:, :2]
+        assert [result["category_id"] - 1 for result in mine] == theirs.pred_classes.tolist()
+        torch.testing.assert_close(torch.tensor([r["bbox"] for r in mine]).reshape(-1, 4), boxes, atol=0.011, rtol=0)
+        torch.testing.assert_close(torch.tensor([r["score"] for r in mine]), theirs.scores, atol=2e-5, rtol=0)
+
+
+def test_without_the_import_detectron2_names_the_unregistered_network(trained: Path) -> None:
+    script = (
+        "import sys\nfrom detectron2.config import CfgNode\nfrom detectron2.modeling import build_model\n"
+        "build_model(CfgNode(CfgNode.load_yaml_with_base(sys.argv[1])))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(trained / "config.yaml")], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "No object named 'UnbiasedTeacherRCNN' found in 'META_ARCH' registry" in done.stderr
+
+
+def test_boxes_lie_in_the_frame_of_the_png(splits: dict[str, Path], trained: Path, tmp_path: Path, settings: Settings) -> None:
+    sizes = {record.image_id: record.image_hw for record in load_records(splits["unlabelled"])}
+    results = json.loads(predict(splits, trained, tmp_path / "boxes.json", settings).read_text())
+    for result in results:
+        x, y, width, height = result["bbox"]
+        image_height, image_width = sizes[result["image_id"]]
+        assert x >= 0 and y >= 0 and width >= 0 and height >= 0
+        assert x + width <= image_width + 0.011 and y + height <= image_height + 0.011
+        assert 1 <= result["category_id"] <= 22
+        assert 0 <= result["score"] <= 1
+    assert max(result["bbox"][0] + result["bbox"][2] for result in results) > 64  # some images are 80 px wide
+
+
+def test_slivers_that_round_to_nothing_are_left_out() -> None:
+    found = Instances((64, 80))
+    found.pred_boxes = Boxes(torch.tensor([[79.998, 3.0, 80.0, 9.0], [1.0, 2.0, 5.5, 8.0], [1.0, 7.001, 9.0, 7.004]]))
+    found.scores = torch.tensor([0.9, 0.8, 0.7])
+    found.pred_classes = torch.tensor([0, 3, 1])
+    assert to_results(7, found) == [{"image_id": 7, "category_id": 4, "bbox": [1.0, 2.0, 4.5, 6.0], "score": 0.8}]
+
+
+def test_batches_are_of_one_padded_size_and_hold_every_image_once(splits: dict[str, Path], trained: Path) -> None:
+    records = load_records(splits["unlabelled"])
+    batches = make_batches(records[::-1], read_cfg(trained), 3)
+    assert [[record.image_id for record in batch] for batch in batches] == [[1, 3, 5], [7], [2, 4, 6], [8]]
+
+
+def test_the_score_floor_is_that_of_the_settings(
+    splits: dict[str, Path], trained: Path, tmp_path: Path, settings: Settings
+) -> None:
+    everything = json.loads(predict(splits, trained, tmp_path / "a.json", settings).read_text())
+    floor = sorted(result["score"] for result in everything)[len(everything) // 2]
+    settings["prediction"]["score_floor"] = floor
+    some = json.loads(predict(splits, trained, tmp_path / "b.json", settings).read_text())
+    assert 0 < len(some) < len(everything)
+    assert min(result["score"] for result in some) >= floor
+
+
+@pytest.mark.parametrize(("shard", "shards"), [(0, 2), (3, 2)])
+def test_no_such_shard(
+    splits: dict[str, Path], trained: Path, tmp_path: Path, settings: Settings, shard: int, shards: int
+) -> None:
+    with pytest.raises(ConfigError, match=f"shard {shard} of {shards}: expected 1 to {shards}"):
+        predict(splits, trained, tmp_path / "a.json", settings, shard, shards)
+
+
+def test_a_folder_without_a_detector(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
+    with pytest.raises(CheckpointError, match=r"config.yaml: no such file; expected the folder"):
+        predict(splits, tmp_path, tmp_path / "a.json", settings)
+
+
+@pytest.mark.parametrize(
+    "text", ["MODEL:\n  NO_SUCH_KEY: 1\n", "MODEL: [", "MODEL:\n  WEIGHTS: !!python/object/apply:os.getcwd []\n"]
+)
+def test_a_configuration_of_another_detector(splits: dict[str, Path], tmp_path: Path, settings: Settings, text: str) -> None:
+    """Of another project, damaged, or one that would run code."""
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match="not a configuration of this detector"):
+        predict(splits, tmp_path, tmp_path / "a.json", settings)

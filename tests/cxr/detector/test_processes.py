@@ -1,0 +1,213 @@
+"""Training on two processes: the same figures as on one, and what happens when one of them ends."""
+
+import hashlib
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+
+from d2rnet.cxr.boxes.records import load_records
+from d2rnet.cxr.detector import trainer
+from d2rnet.cxr.detector.checkpoint import load_weights
+from d2rnet.cxr.detector.config import build_cfg
+from d2rnet.cxr.detector.dataset_mapper import IterationDataset
+from d2rnet.cxr.detector.pseudo_labels import teacher_detections
+from d2rnet.cxr.detector.streams import ImageStore
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.files.documents import read_jsonl
+from d2rnet.files.torch_files import load_torch
+from d2rnet.settings import Settings
+from d2rnet.training import processes as processes_module
+from d2rnet.training.processes import COLLECTIVE_TIMEOUT, ProcessError, _cpu_group, check_processes, run_processes
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Without batch statistics, with images of many sizes; SGD, since Adam turns rounding of tiny gradients into steps."""
+    settings["model"] |= {"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 72]}
+    settings["training"] |= {"optimizer": "sgd", "base_lr": 0.01, "unsupervised_weight": 2.0, "burn_in_iters": 1}
+    return settings
+
+
+def run(splits: dict[str, Path], folder: Path, settings: Settings, processes: int) -> Path:
+    output = folder / f"out{processes}"
+    trainer.train_detector(**splits, work=folder / "work", output=output, device="cpu", settings=settings, processes=processes)
+    return output
+
+
+def history(folder: Path) -> list[dict]:
+    lines = list(read_jsonl(folder / "metrics.jsonl"))
+    for line in lines:
+        line.pop("seconds_per_iteration", None)
+    return lines
+
+
+def threshold_between(splits: dict[str, Path], settings: Settings, weights: Path) -> float:
+    """A score that only one of the two unlabelled images of the first iteration of mutual learning exceeds."""
+    labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
+    dataset = IterationDataset(labelled, unlabelled, ImageStore([], 0), settings["model"], settings["training"])
+    network = build_model(build_cfg(settings)).eval()
+    load_weights(weights, network)
+    best = [image.scores.max().item() for image in teacher_detections(network, dataset[1].unlabelled_weak)]
+    assert abs(best[0] - best[1]) > 1e-5
+    return sum(best) / 2
+
+
+def test_two_processes_give_the_figures_of_one(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
+    """Also where one process alone has pseudo boxes, and with thresholds that adapt."""
+    burn_in = run(splits, tmp_path / "burn_in", settings, 1) / "burn_in.pth"
+    settings["training"] |= {
+        "total_iters": 3,
+        "pseudo_score_threshold": threshold_between(splits, settings, burn_in),
+        "pseudo_threshold": "adaptive",
+        "adaptive_threshold_range": [0.0, 1.0],
+    }
+    one = run(splits, tmp_path / "one", settings, 1)
+    two = run(splits, tmp_path / "two", settings, 2)
+    figures = history(one)
+    assert next(line["unlabelled_trained_on"] for line in figures if "unlabelled_trained_on" in line) == 0.5
+    for ours, theirs in zip(history(two), figures, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():  # kinks of the network turn rounding of the weights into more in the gradient
+            assert ours[name] == pytest.approx(value, rel=1e-2 if name == "gradient_norm" else 1e-5, abs=1e-6), name
+    for name in ("model_final.pth", "student_final.pth", "burn_in.pth"):
+        ours, theirs = (torch.load(folder / name, weights_only=True)["model"] for folder in (two, one))
+        for key, value in theirs.items():
+            torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def when_it_runs(folder: Path, act: Callable[[], None]) -> None:
+    """Do something in another thread as soon as the run below ``folder`` has written a checkpoint."""
+
+    def times() -> list[int]:
+        return [path.stat().st_mtime_ns for path in folder.glob("work/*/checkpoint.pth")]
+
+    def wait() -> None:
+        while times() == before:
+            time.sleep(0.05)
+        act()
+
+    before = times()
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def kill_second_process() -> None:
+    second = max(multiprocessing.active_children(), key=lambda child: child.pid or 0)
+    os.kill(second.pid or 0, signal.SIGKILL)
+
+
+def test_a_dead_process_ends_the_others_and_a_signal_stops_all_of_them(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One killed, then resumed by two and stopped by a signal, then the state taken over by one."""
+    settings["training"] |= {"total_iters": 1000, "burn_in_iters": 999, "labelled_views": "strong"}
+    when_it_runs(tmp_path, kill_second_process)
+    with pytest.raises(ProcessError, match=r"process 1 \(of 0 to 1\) ended with SIGKILL.*The last checkpoint is kept"):
+        run(splits, tmp_path, settings, 2)
+    (checkpoint,) = tmp_path.glob("work/*/checkpoint.pth")
+    first = load_torch(checkpoint)["iterations_done"]
+    when_it_runs(tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with caplog.at_level(logging.INFO, logger="d2rnet"), pytest.raises(SystemExit) as stopped:
+        run(splits, tmp_path, settings, 2)
+    assert stopped.value.code == 143
+    second = load_torch(checkpoint)["iterations_done"]
+    assert f"resuming after {first} of 1000 iterations" in caplog.text
+    assert f"SIGTERM: checkpoint written after {second} iterations, stopping" in caplog.text
+    assert second > first
+    when_it_runs(tmp_path, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    with pytest.raises(SystemExit):
+        run(splits, tmp_path, settings, 1)
+    assert load_torch(checkpoint)["iterations_done"] > second
+
+
+def train_and_compare(job: trainer.Job) -> None:
+    """Body of a process: train, compare networks with the other process, then fail in one of the two."""
+    done, _ = trainer.run(job)
+    digests = []
+    for network in (done.student, done.ema_teacher.model):
+        state = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
+        digests.append(hashlib.sha256(state).hexdigest())
+    of_all = comm.all_gather(tuple(digests))
+    if comm.get_rank() == 1:
+        raise DatasetError(f"{len(of_all)} processes, {len(set(of_all))} different states")
+
+
+def test_all_processes_hold_the_same_networks_and_the_error_of_one_is_the_error_of_the_run(
+    splits: dict[str, Path], tmp_path: Path, settings: Settings
+) -> None:
+    """With batch normalisation, whose statistics are those of a process's own images."""
+    settings["model"]["norm"] = "BN"
+    streams = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
+    job = trainer.Job(tmp_path, tmp_path, streams, [], build_cfg(settings), settings, torch.device("cpu"))
+    with pytest.raises(DatasetError, match=r"^2 processes, 1 different states$"):
+        run_processes(train_and_compare, 2, torch.device("cpu"), (job,))
+
+
+@pytest.mark.parametrize(("changes", "processes", "text"), [
+    ({}, 0, r"--processes 0: expected at least 1"),
+    ({"labelled_batch": 6, "unlabelled_batch": 4}, 4, r"labelled_batch: 6 images are not divisible by 4 \(4 process"),
+    ({"labelled_batch": 8, "unlabelled_batch": 6, "accumulation_steps": 2}, 2, r"unlabelled_batch: 6 .* by 4 \(2 process"),
+])  # fmt: skip
+def test_batches_that_cannot_be_shared(settings: Settings, changes: Settings, processes: int, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        check_processes(processes, torch.device("cpu"), {**settings["training"], **changes})
+
+
+def test_supervised_training_shares_labelled_images_only(settings: Settings) -> None:
+    check_processes(2, torch.device("cpu"), {**settings["training"], "supervised_only": True, "unlabelled_batch": 3})
+
+
+def test_processes_on_gpus_wait_for_a_long_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes_module.dist, "get_backend", lambda: "nccl")
+    monkeypatch.setattr(processes_module.dist, "new_group", lambda **options: options)
+    _cpu_group.cache_clear()
+    assert _cpu_group() == {"backend": "gloo", "timeout": COLLECTIVE_TIMEOUT}
+    _cpu_group.cache_clear()
+
+
+def test_a_gpu_for_each_process(settings: Settings) -> None:
+    too_many = 1 + max(1, torch.cuda.device_count())
+    with pytest.raises(ConfigError, match=r"this machine shows torch \d+ GPU\(s\); each process needs one"):
+        check_processes(too_many, torch.device("cuda"), settings["training"])
+    with pytest.raises(ConfigError, match=r"expected cuda, each process takes a GPU"):
+        check_processes(2, torch.device("cuda", 0), settings["training"])
+
+
+PARENT_THAT_IS_KILLED = """
+import multiprocessing, os, signal, time
+from d2rnet.training.processes import _die_with
+
+def work(parent):
+    _die_with(parent)
+    print("alive", flush=True)
+    time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+context = multiprocessing.get_context("fork")
+late = context.Process(target=work, args=(os.getpid() + 1,))  # its parent is another by now
+late.start()
+late.join()
+print(late.exitcode, flush=True)
+context.Process(target=work, args=(os.getpid(),)).start()
+time.sleep(60)
+"""
+
+
+def test_a_process_dies_with_its_parent_even_if_interrupts_are_ignored() -> None:
+    command = [sys.executable, "-c", PARENT_THAT_IS_KILLED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert [parent.stdout.readline() for _ in range(2)] == ["143\n", "alive\n"]
+        parent.kill()
+        assert parent.communicate(timeout=20) == ("", None)  # the pipe closes when the child is dead, too

@@ -1,0 +1,124 @@
+"""Synthetic studies and small models for the tests of the report model: ellipses on noise, template sentences about them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from d2rnet.cxr.report_model.dataset import Batch
+from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID
+from d2rnet.settings import complete
+
+CLASSES = ("Cardiomegaly", "Pleural effusion", "Nodule/Mass")
+NUM_TOKENS = 20
+SMALL_MODEL = {
+    "input_size_px": 32,
+    "backbone_stages": 2,
+    "patch_channels": 16,
+    "lesion_roi_size": 2,
+    "d_model": 16,
+    "d_ff": 32,
+    "num_heads": 2,
+    "num_layers": 2,
+    "memory_heads": 2,
+}
+
+
+def make_entry(number: int, split: str, folder: Path, rng: np.random.Generator) -> dict[str, Any]:
+    """Draw one study of 40 x 48 pixels with ``number % 3`` lesions and write its image."""
+    height, width = 40, 48
+    pixels = rng.integers(0, 40, (height, width)).astype(np.uint8)
+    boxes, labels, sentences = [], [], []
+    for lesion in range(number % 3):
+        label = CLASSES[(number + lesion) % len(CLASSES)]
+        x, y = (float(rng.integers(2, 30)), float(rng.integers(2, 24)))
+        boxes.append([x, y, 12.0, 10.0])
+        labels.append(label)
+        cv2.ellipse(pixels, (round(x + 6), round(y + 5)), (6, 5), 0, 0, 360, 120 + 40 * (number % 3), -1)
+        side = "right" if x + 6 < width / 2 else "left"
+        sentences.append(f"{label.lower().replace('/', ' ')} on the {side}.")
+    name = f"{split}_{number}.png"
+    cv2.imwrite(str(folder / name), pixels)
+    return {
+        "id": f"{split}{number}",
+        "study_id": f"s{split}{number}",
+        "subject_id": f"p{split}{number}",
+        "image_path": [name],
+        "split": split,
+        "report": " ".join(sentences) or "No acute findings.",
+        "height": height,
+        "width": width,
+        "boxes": boxes,
+        "scores": [0.9] * len(boxes),
+        "labels": labels,
+    }
+
+
+def write_cohort(folder: Path) -> Path:
+    """Write images and annotation.json: 5 training, 2 validation and 5 test studies."""
+    folder.mkdir()
+    rng = np.random.default_rng(7)
+    splits = {"train": 5, "val": 2, "test": 5}
+    content = {split: [make_entry(number, split, folder, rng) for number in range(count)] for split, count in splits.items()}
+    (folder / "annotation.json").write_text(json.dumps(content))
+    return folder
+
+
+def small_settings() -> dict[str, Any]:
+    """Section ``report`` with a model that trains in a moment."""
+    return complete(
+        {
+            "text": {"min_token_count": 1},
+            "model": SMALL_MODEL,
+            "training": {
+                "selection": "bleu_4",
+                "epochs": 3,
+                "batch_size": 2,
+                "max_report_tokens": 40,
+                "validate_every_epochs": 1,
+                "workers": 0,
+            },
+            "generation": {"batch_size": 2, "beam_size": 2, "max_tokens": 12, "min_tokens": 6},
+        },
+        "report",
+    )
+
+
+def make_batch(
+    *, views: int = 1, lesions: tuple[int, ...] = (2, 0, 3), length: int = 7, seed: int = 0, crop_px: int = 32
+) -> Batch:
+    """Random batch for a 32-pixel model: ``lesions`` gives the number of boxes of each entry."""
+    generator = torch.Generator().manual_seed(seed)
+    entries, most = len(lesions), max(lesions)
+    mask = torch.arange(most) < torch.tensor(lesions).unsqueeze(1)
+    corners = torch.rand(entries, most, 2, generator=generator) * 16
+    sizes = 4 + torch.rand(entries, most, 2, generator=generator) * 10
+    token_ids = torch.randint(4, NUM_TOKENS, (entries, length), generator=generator)
+    token_ids[:, 0] = BOS_ID
+    token_ids[0, -2:] = torch.tensor([EOS_ID, PAD_ID])
+    return Batch(
+        pixels=torch.randint(0, 256, (entries, views, 32, 32), generator=generator, dtype=torch.uint8),
+        view_mask=torch.ones(entries, views, dtype=torch.bool),
+        boxes_xyxy=torch.cat([corners, corners + sizes], dim=2) * mask.unsqueeze(2),
+        positions=torch.rand(entries, most, 4, generator=generator) * mask.unsqueeze(2),
+        lesion_view=torch.randint(0, views, (entries, most), generator=generator) * mask,
+        category_ids=torch.randint(1, 23, (entries, most), generator=generator) * mask,
+        scores=torch.rand(entries, most, generator=generator) * mask,
+        crops=torch.randint(0, 256, (entries, most, crop_px, crop_px), generator=generator, dtype=torch.uint8)
+        * mask[:, :, None, None],
+        lesion_mask=mask,
+        token_ids=token_ids,
+    )
+
+
+def make_model(seed: int = 0, **changes: Any) -> ReportModel:
+    """Small model in evaluation mode whose memory and norms are not at their neutral start."""
+    torch.manual_seed(seed)
+    settings = complete({"model": SMALL_MODEL | changes}, "report")["model"]
+    model = ReportModel(settings, num_tokens=NUM_TOKENS, num_categories=22).eval()
+    torch.nn.init.normal_(model.transformer.conditioned_norms.weight, std=0.3)
+    return model

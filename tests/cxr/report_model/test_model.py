@@ -1,0 +1,175 @@
+"""The network: masks, boxes, weights by path."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from report_samples import make_batch, make_model
+from safetensors.torch import save_file
+from torchvision.ops import roi_align
+
+from d2rnet.cxr.report_model.lesion_encoder import position_features
+from d2rnet.cxr.report_model.visual_extractor import ChannelPriorAttention, VisualExtractor
+from d2rnet.errors import CheckpointError, ConfigError
+
+
+def test_padded_lesions_change_nothing() -> None:
+    model, batch, changed = make_model(), make_batch(), make_batch()
+    padding = ~changed.lesion_mask
+    assert padding.any()
+    changed.boxes_xyxy[padding] = torch.tensor([1.0, 1.0, 30.0, 30.0])
+    changed.positions[padding], changed.scores[padding], changed.category_ids[padding] = 0.7, 0.9, 5
+    assert torch.equal(model(batch), model(changed))
+
+
+def test_an_entry_is_the_same_with_and_without_padding() -> None:
+    """With one box, alone and beside an entry with three."""
+    model, padded, alone = make_model(), make_batch(lesions=(1, 3)), make_batch(lesions=(1, 3))
+    for name in alone.__dataclass_fields__:
+        setattr(alone, name, getattr(alone, name)[:1])
+    for name in ("boxes_xyxy", "positions", "lesion_view", "category_ids", "scores", "crops", "lesion_mask"):
+        setattr(alone, name, getattr(alone, name)[:, :1])
+    assert torch.allclose(model(alone)[0], model(padded)[0], atol=1e-5)
+
+
+def test_attention_of_lesions_is_that_of_the_places_behind_the_patches() -> None:
+    model, batch = make_model(), make_batch(lesions=(2, 0, 3))
+    encoded = model.encode(batch)
+    attention = model.lesion_attention(encoded, batch.token_ids)
+    assert attention.shape == (3, batch.token_ids.shape[1] - 1, 3)
+    there = batch.lesion_mask.unsqueeze(1).expand_as(attention)
+    assert attention[there].min() > 0 and (attention[~there] == 0).all()
+    assert attention.sum(dim=-1).max() < 1  # the rest goes to patches
+
+
+def test_real_lesions_change_the_report_of_their_entry_only() -> None:
+    model, batch = make_model(), make_batch()
+    for name, value in (
+        ("category_ids", 22),
+        ("scores", 0.0),
+        ("positions", 0.99),
+        ("boxes_xyxy", torch.tensor([0.0, 0, 32, 32])),
+    ):
+        changed = make_batch()
+        getattr(changed, name)[0, 0] = value
+        before, after = model(batch), model(changed)
+        assert not torch.allclose(before[0], after[0], atol=1e-6), name
+        assert torch.equal(before[1:], after[1:]), name
+
+
+def test_box_order_does_not_matter() -> None:
+    model, batch, turned = make_model(), make_batch(lesions=(3,)), make_batch(lesions=(3,))
+    for name in ("boxes_xyxy", "positions", "category_ids", "scores", "lesion_view"):
+        setattr(turned, name, getattr(turned, name).flip(1))
+    assert torch.allclose(model(batch), model(turned), atol=1e-5)
+
+
+@pytest.mark.parametrize("lesions", [(0, 0), (0, 1), (50, 3)])
+def test_any_number_of_boxes(lesions: tuple[int, int]) -> None:
+    logits = make_model()(make_batch(lesions=lesions))
+    assert logits.shape[:2] == (2, 6) and torch.isfinite(logits).all()
+
+
+def test_batch_equals_single() -> None:
+    model = make_model()
+    together = model(make_batch(lesions=(2, 2)))
+    single = make_batch(lesions=(2, 2))
+    for name in single.__dataclass_fields__:
+        setattr(single, name, getattr(single, name)[:1])
+    assert torch.allclose(model(single)[0], together[0], atol=1e-5)
+
+
+def test_absent_second_view_changes_nothing() -> None:
+    model, batch = make_model(), make_batch(lesions=(2, 1))
+    wider = make_batch(lesions=(2, 1))
+    wider.pixels = torch.cat([batch.pixels, torch.full_like(batch.pixels, 200)], dim=1)
+    wider.view_mask = torch.tensor([[True, False], [True, False]])
+    assert torch.allclose(model(batch), model(wider), atol=1e-5)
+
+
+def test_lesions_are_pooled_from_their_own_view() -> None:
+    model, batch = make_model(), make_batch(views=2, lesions=(1, 1))
+    batch.view_mask[0, 1] = False
+    batch.lesion_view = torch.tensor([[0], [1]])
+    feature_map, _ = model.extractor(batch.pixels[batch.view_mask])
+    pooled = model.lesion_encoder.features(feature_map, batch)
+    row = torch.cat([torch.tensor([[2.0]]), batch.boxes_xyxy[1]], dim=1)  # third image that is there: entry 1, view 1
+    stride, size = model.extractor.stride, model.lesion_encoder.features.roi_size
+    expected = roi_align(feature_map, row, size, 1 / stride, sampling_ratio=2, aligned=True)
+    assert torch.equal(pooled[1:], expected.flatten(1))
+
+
+def test_without_lesion_branch_boxes_are_ignored() -> None:
+    model, batch, changed = make_model(lesion_branch="none"), make_batch(), make_batch()
+    changed.category_ids[:] = 1
+    changed.boxes_xyxy[:] = torch.tensor([0.0, 0.0, 31.0, 31.0])
+    assert torch.equal(model(batch), model(changed))
+    assert model.encode(batch).num_lesions == 0
+
+
+def test_zero_lesion_tokens_give_finite_gradients() -> None:
+    model = make_model().train()
+    model(make_batch(lesions=(0, 3))).square().mean().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+def test_position_features_by_hand() -> None:
+    found = position_features(torch.tensor([[0.5, 0.0, 1.0, 0.25]]))
+    assert found.shape == (1, 36)
+    assert found[0, :5].tolist() == pytest.approx([0.5, 0.0, 1.0, 0.25, 1.0])  # sin(pi / 2)
+    assert found[0, 20 + 12].item() == pytest.approx(2**-0.5, abs=1e-6)  # cos(pi / 4) of the fourth number
+
+
+def test_channel_attention_keeps_shape() -> None:
+    assert ChannelPriorAttention(8)(torch.randn(2, 8, 5, 7)).shape == (2, 8, 5, 7)
+
+
+@pytest.mark.parametrize(("backbone", "stages", "channels", "side"), [("resnet18", 4, 512, 2), ("resnet50", 3, 1024, 4)])
+def test_extractor_shapes(backbone: str, stages: int, channels: int, side: int) -> None:
+    extractor = VisualExtractor(backbone=backbone, stages=stages, patch_channels=6, attention=False).eval()
+    feature_map, patches = extractor(torch.zeros(1, 64, 64, dtype=torch.uint8))
+    assert feature_map.shape == (1, channels, side, side)
+    assert patches.shape == (1, side * side, 6)
+    assert torch.equal(patches[0, side], extractor.projection(feature_map)[0, :, 1, 0])  # row by row
+
+
+@pytest.fixture(scope="module")
+def torchvision_state() -> dict[str, torch.Tensor]:
+    """Random weights under torchvision's own keys, classifier included."""
+    torch.manual_seed(5)
+    return torchvision.models.resnet18(weights=None).state_dict()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_backbone_weights_by_path(tmp_path: Path, torchvision_state: dict[str, torch.Tensor], suffix: str) -> None:
+    path = tmp_path / f"resnet18{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(torchvision_state, path)
+    extractor = VisualExtractor(backbone="resnet18", stages=2, patch_channels=4, attention=False).eval()
+    extractor.load_backbone(path)
+    reference = torchvision.models.resnet18(weights=None)
+    reference.load_state_dict(torchvision_state)
+    reference.eval()
+    pixels = torch.randint(0, 256, (1, 32, 32), dtype=torch.uint8)
+    grey = ((pixels / 255 - 0.449) / 0.226).unsqueeze(1).expand(-1, 3, -1, -1)
+    x = reference.maxpool(reference.relu(reference.bn1(reference.conv1(grey))))
+    assert torch.allclose(extractor(pixels)[0], reference.layer2(reference.layer1(x)), atol=1e-4)
+
+
+def test_backbone_weights_of_another_kind_are_refused(tmp_path: Path, torchvision_state: dict[str, torch.Tensor]) -> None:
+    extractor = VisualExtractor(backbone="resnet18", stages=2, patch_channels=4, attention=False)
+    torch.save({f"module.{key}": value for key, value in torchvision_state.items()}, tmp_path / "prefixed.pth")
+    with pytest.raises(CheckpointError, match=r"Missing \d+: conv1\.weight.*unused \d+: module\.conv1\.weight"):
+        extractor.load_backbone(tmp_path / "prefixed.pth")
+    with pytest.raises(FileNotFoundError, match="backbone_weights"):
+        extractor.load_backbone(tmp_path / "none.pth")
+    for name, kind in (("half.pth", "PyTorch"), ("half.safetensors", "safetensors")):
+        (tmp_path / name).write_bytes(b"half a file")
+        with pytest.raises(CheckpointError, match=f"{name}: not a readable {kind} file"):
+            extractor.load_backbone(tmp_path / name)
+
+
+@pytest.mark.parametrize(("d_model", "key"), [(18, "memory_heads"), (15, "num_heads")])
+def test_width_that_heads_do_not_divide(d_model: int, key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        make_model(d_model=d_model, **{key: 4})

@@ -1,0 +1,345 @@
+"""Training: learns, resumes exactly, stops on request, refuses what does not fit."""
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from report_samples import small_settings, write_cohort
+from safetensors.torch import load_file
+
+from d2rnet.cxr.report_model.generate import generate_reports
+from d2rnet.cxr.report_model.trainer import train_report_model
+from d2rnet.errors import CheckpointError, ConfigError, D2RNetError, DatasetError
+from d2rnet.report.model_files import load_model
+from d2rnet.report.text.vocabulary import BOS_ID, PAD_ID, build_vocabulary
+from d2rnet.report.training_task import ReportTask, learning_rate
+from d2rnet.report.validation import token_loss
+from d2rnet.settings import merge
+from d2rnet.training.record import TrainingRecord, is_better
+
+
+def train(cohort: Path, folder: Path, settings: dict[str, Any], device: str = "cpu", processes: int = 1) -> Path:
+    """Run both commands; return the model folder."""
+    build_vocabulary(annotation=cohort / "annotation.json", output=folder / "vocabulary", settings=settings["text"])
+    train_report_model(
+        annotation=cohort / "annotation.json",
+        vocabulary=folder / "vocabulary" / "vocabulary.json",
+        image_root=cohort,
+        work=folder / "work",
+        output=folder / "model",
+        device=device,
+        settings=settings,
+        processes=processes,
+    )
+    return folder / "model"
+
+
+def history(model: Path) -> list[dict[str, Any]]:
+    """Metrics of a run without its times."""
+    rows = [json.loads(line) for line in (model / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "train_seconds"} for row in rows]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model folder of an uninterrupted run; images and settings are those of the other tests."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("whole")
+    return train(write_cohort(folder / "cohort"), folder, small_settings())
+
+
+def test_outputs_and_metadata(whole_run: Path) -> None:
+    model = whole_run
+    assert {path.name for path in model.iterdir()} == {
+        "model.safetensors", "vocabulary.json", "config.yaml", "model_card.md", "metrics.jsonl", "run.json",
+    }  # fmt: skip
+    rows = history(model)
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and [row["step"] for row in rows] == [3, 6, 9]
+    run = json.loads((model / "run.json").read_text())
+    assert run["counts"] == {"train": 5, "train_without_words": 0, "val": 2, "val_without_words": 0}
+    loaded = load_model(model, torch.device("cpu"))
+    assert loaded.settings["text"]["protocol"] == "r2gen" and len(loaded.categories) == 22
+    assert not loaded.model.training
+
+
+def test_test_split_is_never_looked_at(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    for image in cohort.glob("test_*.png"):
+        image.unlink()
+    model = train(cohort, tmp_path, merge(report_settings, {"training": {"epochs": 1}}))
+    assert (model / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 9])
+def test_resume_after_sigterm_is_bit_identical(
+    cohort: Path,
+    tmp_path: Path,
+    report_settings: dict[str, Any],
+    whole_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+) -> None:
+    """3 steps an epoch: stops inside an epoch (2, 4), at its end (3) and at the very end (9)."""
+    with monkeypatch.context() as patch:
+        stop_after(step, patch)
+        with pytest.raises(SystemExit) as stopped:
+            train(cohort, tmp_path / "parts", report_settings)
+    assert stopped.value.code == 143
+    parts = train(cohort, tmp_path / "parts", report_settings)
+    assert same_weights(whole_run, parts)
+    assert history(whole_run) == history(parts)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_resume_after_a_kill_before_the_checkpoint_is_bit_identical(
+    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], whole_run: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    """A process that dies between writing history and the checkpoint repeats the epoch and leaves one line for it."""
+    original = TrainingRecord.save
+
+    def die(self: TrainingRecord, task: ReportTask) -> None:
+        if task.finished_epochs == epoch:
+            raise KeyError("killed")
+        original(self, task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRecord, "save", die)
+        with pytest.raises(KeyError, match="killed"):
+            train(cohort, tmp_path / "parts", report_settings)
+    parts = train(cohort, tmp_path / "parts", report_settings)
+    assert same_weights(whole_run, parts) and history(whole_run) == history(parts)
+
+
+EVERYTHING = {
+    "model": {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"},
+    "training": {
+        "alignment": {"local": "lesions", "global": "patches", "embed_dim": 8, "text_heads": 2},
+        "augmentation": {"max_shift": 0.1, "max_scale": 0.1, "max_intensity": 0.1, "horizontal_flip": True},
+    },
+}
+
+
+def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Let SIGTERM arrive in a training step."""
+    original = ReportTask.training_step
+
+    def interrupted(self: ReportTask, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.finished_steps + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_idx)
+
+    patch.setattr(ReportTask, "training_step", interrupted)
+
+
+def test_resume_with_every_module_on_is_bit_identical(
+    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = merge(report_settings, EVERYTHING)
+    whole = train(cohort, tmp_path / "whole", settings)
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        with pytest.raises(SystemExit):
+            train(cohort, tmp_path / "parts", settings)
+    parts = train(cohort, tmp_path / "parts", settings)
+    assert same_weights(whole, parts) and history(whole) == history(parts)
+    assert history(whole)[-1]["local_alignment_loss"] > 0 and "global_boundary" in history(whole)[-1]
+    kept = load_file(whole / "model.safetensors")
+    assert not any("text_encoder" in name or "alignment" in name for name in kept)
+    reports = write_reports(cohort, whole, tmp_path / "test.jsonl")
+    assert [record["id"] for record in reports] == [f"test{number}" for number in range(5)]
+
+
+def write_reports(cohort: Path, model: Path, output: Path) -> list[dict[str, Any]]:
+    """Write the reports of the test split."""
+    generate_reports(
+        annotation=cohort / "annotation.json",
+        image_root=cohort,
+        model=model,
+        shard=1,
+        shards=1,
+        output=output,
+        device="cpu",
+        settings=small_settings()["generation"],
+    )
+    return [json.loads(line) for line in output.read_text().splitlines()]
+
+
+def test_two_processes_go_on_where_one_was_stopped(
+    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 entries in batches of 2: in the last batch of an epoch one of two processes has no entry."""
+    settings = merge(
+        merge(report_settings, EVERYTHING),
+        # Nothing random differs between processes, and a step so small that rounding is not blown up by Adam.
+        {"model": {"dropout": 0.0, "patch_dropout": 0.0}, "training": {"learning_rate": 1e-6, "backbone_learning_rate": 0.0}},
+    )
+    whole = train(cohort, tmp_path / "whole", settings)
+    with monkeypatch.context() as patch:
+        stop_after(4, patch)
+        with pytest.raises(SystemExit):
+            train(cohort, tmp_path / "parts", settings)
+    parts = train(cohort, tmp_path / "parts", settings, processes=2)
+    assert json.loads((parts / "run.json").read_text())["processes"] == 2
+    for one, two in zip(history(whole), history(parts), strict=True):
+        assert one.keys() == two.keys()
+        assert two == pytest.approx(one, rel=1e-3, abs=1e-4)
+
+
+def test_damaged_checkpoint_is_named(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    train(cohort, tmp_path, merge(report_settings, {"training": {"epochs": 1}}))
+    (last,) = (tmp_path / "work").glob("*/last.pt")
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"last\.pt: not a readable PyTorch file"):
+        train(cohort, tmp_path, merge(report_settings, {"training": {"epochs": 1}}))
+
+
+@pytest.mark.parametrize("change", ["lacks best", "another model", "lacks model"])
+def test_checkpoint_of_another_version_is_named(
+    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], change: str
+) -> None:
+    """The fingerprint is of settings and inputs; after an update the same work folder may hold another state."""
+    short = merge(report_settings, {"training": {"epochs": 1}})
+    train(cohort, tmp_path, short)
+    (last,) = (tmp_path / "work").glob("*/last.pt")
+    state = torch.load(last, weights_only=True)
+    if change.startswith("lacks "):
+        del state[change.removeprefix("lacks ")]
+    else:
+        state["model"] = {f"module.{name}": tensor for name, tensor in state["model"].items()}
+    torch.save(state, last)
+    with pytest.raises(CheckpointError, match=r"last\.pt: does not fit this version of the program \((Key|Runtime)Error"):
+        train(cohort, tmp_path, short)
+
+
+def test_finished_run_is_not_trained_again(
+    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_file(train(cohort, tmp_path, report_settings) / "model.safetensors")
+
+    def fail(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(ReportTask, "training_step", fail)
+    again = merge(report_settings, {"training": {"workers": 0, "checkpoint_minutes": 3}, "generation": {"beam_size": 9}})
+    second = load_file(train(cohort, tmp_path, again) / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 1e-4}, {"seed": 2}])
+def test_other_settings_start_afresh(
+    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], change: dict[str, Any]
+) -> None:
+    short = merge(report_settings, {"training": {"epochs": 1}})
+    train(cohort, tmp_path, short)
+    train(cohort, tmp_path, merge(short, {"training": change}))
+    assert len(list((tmp_path / "work").glob("*/fingerprint.json"))) == 2
+
+
+def test_another_radiograph_starts_afresh(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    """annotation.json is the same; the finished model of the old images was handed out again."""
+    short = merge(report_settings, {"training": {"epochs": 1}})
+    train(cohort, tmp_path, short)
+    image = cohort / "train_0.png"
+    pixels = cv2.imread(str(image), cv2.IMREAD_GRAYSCALE)
+    assert cv2.imwrite(str(image), pixels // 2)
+    for _ in range(2):
+        train(cohort, tmp_path, short)
+        assert len(list((tmp_path / "work").glob("*/fingerprint.json"))) == 2
+
+
+def test_overfits_the_training_studies(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    content = json.loads((cohort / "annotation.json").read_text())
+    content["train"] = content["train"][:4]
+    content["val"] = [entry | {"split": "val", "id": f"v{entry['id']}"} for entry in content["train"]]
+    (cohort / "annotation.json").write_text(json.dumps(content))
+    settings = merge(
+        report_settings,
+        {
+            "model": {"d_model": 32, "d_ff": 64, "dropout": 0.0, "patch_dropout": 0.0},
+            "training": {"epochs": 40, "batch_size": 4, "learning_rate": 5e-3, "validate_every_epochs": 40},
+        },
+    )
+    rows = history(train(cohort, tmp_path, settings))
+    assert rows[-1]["train_loss"] < 0.1 < rows[0]["train_loss"]
+    assert rows[-1]["val_bleu_4"] == pytest.approx(1.0, abs=1e-6)
+
+
+def test_loss_that_is_not_finite_stops_with_advice(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    settings = merge(report_settings, {"training": {"learning_rate": 1e30, "warmup_fraction": 0.0, "gradient_clip": 1e30}})
+    with pytest.raises(D2RNetError, match=r"the loss is (nan|inf).*learning_rate"):
+        train(cohort, tmp_path, settings)
+
+
+def test_gpu_where_there_is_none(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"runtime\.device"):
+        train(cohort, tmp_path, report_settings, device=f"cuda:{torch.cuda.device_count()}")
+
+
+def test_vocabulary_of_another_protocol(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+    build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=report_settings["text"])
+    with pytest.raises(ConfigError, match=r"built with protocol 'r2gen', but report\.text\.protocol is 'faithful'"):
+        train_report_model(
+            annotation=cohort / "annotation.json",
+            vocabulary=tmp_path / "vocabulary.json",
+            image_root=cohort,
+            work=tmp_path / "work",
+            output=tmp_path / "model",
+            device="cpu",
+            settings=merge(report_settings, {"text": {"protocol": "faithful"}}),
+        )
+
+
+def test_reports_without_words_are_counted_and_an_empty_split_refused(
+    cohort: Path, tmp_path: Path, report_settings: dict[str, Any]
+) -> None:
+    content = json.loads((cohort / "annotation.json").read_text())
+    content["train"][0]["report"] = "___."
+    (cohort / "annotation.json").write_text(json.dumps(content))
+    short = merge(report_settings, {"training": {"epochs": 1}})
+    run = json.loads((train(cohort, tmp_path / "a", short) / "run.json").read_text())
+    assert run["counts"]["train"] == 4 and run["counts"]["train_without_words"] == 1
+    content["val"] = []
+    (cohort / "annotation.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="split 'val'"):
+        train(cohort, tmp_path / "b", short)
+
+
+def test_padding_costs_nothing() -> None:
+    logits = torch.zeros(2, 2, 5)
+    logits[0, 0, 4] = math.log(4.0)  # p = 1/2
+    logits[:, 1, 0] = -9.0
+    token_ids = torch.tensor([[BOS_ID, 4, PAD_ID], [BOS_ID, 3, PAD_ID]])
+    total, count = token_loss(logits, token_ids)
+    assert float(total) == pytest.approx(math.log(2) + math.log(5)) and int(count) == 2
+
+
+def test_learning_rate_by_hand() -> None:
+    def at(step: int) -> float:
+        return learning_rate(step, total_steps=11, warmup_fraction=0.2, peak=1.0, final=0.1)
+
+    # Two warm-up steps, then half a cosine over steps 2 to 10.
+    assert [at(step) for step in (0, 1, 2, 6, 10)] == pytest.approx([1 / 3, 2 / 3, 1.0, 0.55, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("selection", "row", "expected"),
+    [
+        ("bleu_4", {"val_bleu_4": 0.3, "val_loss": 9.0}, True),
+        ("bleu_4", {"val_bleu_4": 0.1, "val_loss": 0.1}, False),
+        ("bleu_4", {"val_bleu_4": 0.2, "val_loss": 0.9}, True),
+        ("loss", {"val_loss": 0.9}, True),
+        ("loss", {"val_loss": 1.1}, False),
+    ],
+)
+def test_selection(selection: str, row: dict[str, float], expected: bool) -> None:
+    assert is_better(row, {"val_bleu_4": 0.2, "val_loss": 1.0}, selection=selection) is expected

@@ -1,0 +1,240 @@
+"""Ablation: arms, seeds, differences on the same studies, grounding, baselines; mistakes are named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from d2rnet.cxr.ablation import ablation
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.evaluation.ablation_design import cell_settings, read_design
+from d2rnet.files.documents import read_jsonl, write_json, write_jsonl
+from d2rnet.report.annotation_file import write_annotation
+from d2rnet.report.text.vocabulary import count_vocabulary
+from d2rnet.settings import default_settings, merge
+
+NODULE, HEART, CLEAR = "there is a left nodule .", "the heart is enlarged .", "the lungs are clear ."
+REFERENCES = {"a": NODULE, "b": HEART, "c": CLEAR, "d": NODULE}
+DESIGN = {
+    "reference": "base",
+    "report": {},
+    "arms": {
+        "base": {"label": "no boxes", "boxes": "pseudo", "report": {}},
+        "full": {"label": "all of it", "boxes": "pseudo", "report": {}},
+    },
+}
+SETTINGS = default_settings("evaluation") | {"meteor": False, "bootstrap_samples": 50}
+
+
+def entry(name: str, split: str = "test") -> dict[str, Any]:
+    return {
+        "id": name, "study_id": f"s{name}", "subject_id": name, "image_path": [f"{name}.jpg"], "split": split,
+        "report": REFERENCES.get(name, CLEAR), "height": 100, "width": 100,
+        "boxes": [[0, 0, 10, 10], [50, 50, 20, 20]], "scores": [0.9, 0.8], "labels": ["Cardiomegaly", "Nodule/Mass"],
+    }  # fmt: skip
+
+
+def write_cell(folder: Path, hypotheses: dict[str, str], attended: int | None, steps: int = 20) -> Path:
+    """Write what training and generation leave; each report is one sentence that attends to one box."""
+    write_jsonl(
+        folder / "reports.jsonl",
+        [
+            {
+                "id": name,
+                "reference": REFERENCES[name],
+                "hypothesis": text,
+                "sentences": [{"text": text, "boxes": [], "attended": attended}],
+            }
+            for name, text in hypotheses.items()
+        ],
+    )
+    history = [{"epoch": epoch, "step": epoch * steps // 2, "train_seconds": 30.0} for epoch in (1, 2)]
+    write_jsonl(folder / "metrics.jsonl", history)
+    trained = {"device": "cpu", "hardware": {"processor": "some processor", "gpus": ["a GPU that did nothing"]}}
+    write_json(folder / "run.json", trained | {"code": {"commit": "abc1234", "dirty": False}})
+    write_json(folder / "reports.run.json", {"code": {"commit": "def5678", "dirty": True}})
+    vocabulary = count_vocabulary(REFERENCES.values(), protocol="r2gen", section="findings", min_token_count=1)
+    vocabulary.save(folder / "vocabulary.json")
+    return folder
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Any]:
+    """Two arms by two seeds: the base finds every study clear; the full model is right, but for one of seed 2."""
+    clear = dict.fromkeys(REFERENCES, CLEAR)
+    cells = [write_cell(tmp_path / "base" / f"seed_{seed}", clear, None) for seed in (1, 2)]
+    cells.append(write_cell(tmp_path / "full" / "seed_1", REFERENCES, 1))
+    cells.append(write_cell(tmp_path / "full" / "seed_2", {**REFERENCES, "d": CLEAR}, 1))
+    write_annotation(
+        tmp_path / "annotation.json", {"train": [entry("t", "train")], "test": [entry(name) for name in REFERENCES]}
+    )
+    (tmp_path / "design.yaml").write_text(yaml.safe_dump(DESIGN))
+    box = {"class": "Nodule/Mass", "bbox_xyxy": [50, 50, 70, 70]}
+    write_jsonl(tmp_path / "truth.jsonl", [{"image_id": name, "boxes": [box]} for name in REFERENCES])
+    write_jsonl(tmp_path / "nearest.jsonl", [{"id": name, "reference": "", "hypothesis": HEART} for name in REFERENCES])
+    return {
+        "cells": cells[::-1],
+        "annotation": tmp_path / "annotation.json",
+        "design": tmp_path / "design.yaml",
+        "nearest": [tmp_path / "nearest.jsonl"],
+        "truth": [tmp_path / "truth.jsonl"],
+        "oracle": [],
+        "output": tmp_path / "out",
+        "settings": SETTINGS,
+    }
+
+
+def test_figures_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    ablation(**inputs)
+    document = json.loads((inputs["output"] / "ablation.json").read_text())
+    arms = document["arms"]
+    assert list(arms) == ["base", "full", "most_frequent_report", "nearest_training_report"]
+    f1 = {name: arm["scores"]["lesion22_uncertain_positive_micro_f1"] for name, arm in arms.items()}
+    assert f1["base"]["seeds"] == [0.0, 0.0]
+    assert f1["full"]["seeds"] == [1.0, pytest.approx(2 * 2 / (2 + 3))]  # all three lesions; two of three
+    assert f1["full"]["value"] == pytest.approx(0.9) == f1["full"]["difference"]["value"]
+    assert f1["full"]["difference"]["interval"][0] > 0
+    assert f1["base"]["difference"] is None
+    assert f1["nearest_training_report"]["value"] == pytest.approx(2 * 1 / (4 + 3))  # one heart of four claims, three true
+    assert arms["base"]["scores"]["bleu_4"]["value"] == arms["most_frequent_report"]["scores"]["bleu_4"]["value"]
+    assert arms["full"]["train_seconds"] == [60.0, 60.0]
+    assert document["protocol"] == {"text": "r2gen", "section": "findings", "split": "test", "n": 4}
+    facts = document["facts"]
+    assert (facts["seeds"], facts["steps"], facts["machine"]) == (2, 20, "some processor")
+    assert facts["commit"].startswith("trained at abc1234, written at def5678 with changes, scored at ")
+    printed = capsys.readouterr().out
+    assert printed == (inputs["output"] / "ablation.md").read_text()
+    page = (inputs["output"] / "ablation.html").read_text()
+    assert page.count("<table>") == 3 and all(f'<th scope="row">{arm["label"]}</th>' in page for arm in arms.values())
+    assert "| all of it" in printed
+    assert "90.0 [" in printed
+    assert "(80.0 to 100.0)" in printed
+    assert "meteor: not run" in printed
+    assert (inputs["output"] / "ablation.svg").stat().st_size > 5000
+
+
+def test_grounding_is_that_of_arms_that_see_boxes(inputs: dict[str, Any]) -> None:
+    ablation(**inputs)
+    arms = json.loads((inputs["output"] / "ablation.json").read_text())["arms"]
+    assert arms["base"]["grounding"] is None
+    found = arms["full"]["grounding"]
+    assert found["seeds"]["sentences"] == [3, 2]
+    assert found["seeds"]["hit_rate"] == [pytest.approx(2 / 3), pytest.approx(1 / 2)]  # the heart has no true box
+    assert found["seeds"]["sentences_of_entries_without_boxes"] == [0, 0]
+    assert found["true_hit_rate"] == 1.0
+    assert found["true_random_hit_rate"] == 0.5
+
+
+def test_without_truth_and_baseline(inputs: dict[str, Any]) -> None:
+    ablation(**(inputs | {"truth": [], "nearest": []}))
+    arms = json.loads((inputs["output"] / "ablation.json").read_text())["arms"]
+    assert list(arms) == ["base", "full", "most_frequent_report"]
+    assert arms["full"]["grounding"] is None
+    assert "Grounding" not in (inputs["output"] / "ablation.md").read_text()
+
+
+def test_cells_of_other_studies_are_refused(inputs: dict[str, Any], tmp_path: Path) -> None:
+    write_cell(tmp_path / "full" / "seed_2", {"a": CLEAR}, 1)
+    with pytest.raises(DatasetError, match=r"seed_2/reports.jsonl: its 1 entries are not the 4 of .*base/seed_1"):
+        ablation(**inputs)
+    with pytest.raises(DatasetError, match=r"its 1 entries are not those of a split of .*annotation.json"):
+        ablation(**(inputs | {"cells": [write_cell(tmp_path / "base" / "seed_3", {"a": CLEAR}, None)]}))
+    with pytest.raises(ConfigError, match=r"expected a folder <arm>/seed_<n>, with an arm of the design \(base, full\)"):
+        ablation(**(inputs | {"cells": [tmp_path / "other" / "seed_2"]}))
+    write_jsonl(tmp_path / "nearest.jsonl", [{"id": "a", "reference": "", "hypothesis": HEART}])
+    write_cell(tmp_path / "full" / "seed_2", REFERENCES, 1)
+    with pytest.raises(DatasetError, match=r"nearest.jsonl: 3 of 4 entries have no report: b, c, d"):
+        ablation(**inputs)
+
+
+def test_cells_that_cannot_be_compared_are_refused(inputs: dict[str, Any], tmp_path: Path) -> None:
+    full = tmp_path / "full" / "seed_2"
+    with pytest.raises(ConfigError, match="no cell of the arm 'base', which the others are compared with"):
+        ablation(**(inputs | {"cells": [full]}))
+    write_cell(full, REFERENCES, 1, steps=40)
+    with pytest.raises(DatasetError, match=r"seed_\d trained for 20 steps, .*full/seed_2 for 40; expected equal steps"):
+        ablation(**inputs)
+    write_cell(full, REFERENCES, 1)
+    lines = list(read_jsonl(full / "reports.jsonl"))
+    write_jsonl(full / "reports.jsonl", [line | {"reference": HEART} for line in lines])
+    with pytest.raises(DatasetError, match=r"full/seed_2/reports.jsonl: 3 of 4 references are not those of .*such as a"):
+        ablation(**inputs)
+    design = DESIGN | {"arms": DESIGN["arms"] | {"full": DESIGN["arms"]["full"] | {"boxes": "oracle"}}}
+    (tmp_path / "design.yaml").write_text(yaml.safe_dump(design))
+    with pytest.raises(ConfigError, match=r"arms with oracle boxes \(full\) need their annotation.json. .*--oracle"):
+        ablation(**inputs)
+
+
+def test_arms_with_oracle_boxes_are_grounded_in_those(inputs: dict[str, Any], tmp_path: Path) -> None:
+    """The attended box, the second, is the nodule's among pseudo boxes and not among the oracle's."""
+    design = DESIGN | {"arms": DESIGN["arms"] | {"full": DESIGN["arms"]["full"] | {"boxes": "oracle"}}}
+    (tmp_path / "design.yaml").write_text(yaml.safe_dump(design))
+    oracle = [
+        entry(name) | {"boxes": [[50, 50, 20, 20], [0, 0, 10, 10], [0, 0, 9, 9]], "scores": [1.0] * 3} for name in REFERENCES
+    ]
+    for one in oracle:
+        one["labels"] = ["Nodule/Mass", "Cardiomegaly", "Cardiomegaly"]
+    write_annotation(tmp_path / "oracle.json", {"train": [entry("t", "train")], "test": oracle})
+    ablation(**(inputs | {"oracle": [tmp_path / "oracle.json"]}))
+    found = json.loads((inputs["output"] / "ablation.json").read_text())["arms"]["full"]["grounding"]
+    assert (found["true_hit_rate"], found["true_random_hit_rate"]) == (0.0, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reference": "nobody"}, "'reference' to be one of the arms"),
+        ({"more": 1}, "expected the keys arms, reference, report"),
+        ({"arms": ["base"]}, "'report' and 'arms' with keys of their own"),
+        ({"arms": {"base": {"label": "x", "boxes": "drawn", "report": {}}}}, "arm base: expected the keys label, boxes"),
+        ({"arms": DESIGN["arms"] | {"a/b": DESIGN["arms"]["base"]}}, "arm 'a/b': expected a name of letters"),
+        (
+            {"arms": DESIGN["arms"] | {"nearest_training_report": DESIGN["arms"]["base"]}},
+            "other than most_frequent_report",
+        ),
+        ({"report": {"model": {"lesion_brnch": "none"}}}, "arm base of the ablation.*did you mean 'lesion_branch'"),
+    ],
+)
+def test_designs_that_are_none(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    (tmp_path / "design.yaml").write_text(yaml.safe_dump(DESIGN | change))
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
+        read_design(tmp_path / "design.yaml")
+    with pytest.raises(FileNotFoundError, match="YAML file of an ablation's arms"):
+        read_design(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("text", ["reference: [", "arms: {}\narms: {}\n"], ids=["no YAML", "a key twice"])
+def test_files_that_are_no_design(tmp_path: Path, text: str) -> None:
+    (tmp_path / "design.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"design\.yaml: .*; expected the YAML file of an ablation's arms"):
+        read_design(tmp_path / "design.yaml")
+
+
+@pytest.mark.parametrize("preset", [None, "d2rnet", "utv2", "open_data", "tiny"])
+def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: str | None) -> None:
+    """Whatever they are laid over: the published settings have LERA, LAB and GAB on."""
+    design, report = read_design(repository / "workflow" / "ablation.yaml"), default_settings("report")
+    if preset:
+        overlay = yaml.safe_load((repository / "workflow" / "presets" / "cxr" / f"{preset}.yaml").read_text())
+        report = merge(report, overlay.get("report", {}))
+    cells = {name: cell_settings(report, design, arm=name, seed=7) for name in design["arms"]}
+    branches = {name: cell["model"]["lesion_branch"] for name, cell in cells.items()}
+    assert branches["base"] == "none"
+    assert {branches[name] for name in ("tokens", "tokens_published", "lab", "gab")} == {"roi_align"}
+    assert {branches[name] for name in ("crop", "lera", "full", "full_oracle")} == {"crop"}
+    assert {name for name, cell in cells.items() if cell["model"]["lesion_enhancement"] == "lera"} == {
+        "lera", "full", "full_oracle",
+    }  # fmt: skip
+    aligned = {name: cell["training"]["alignment"] for name, cell in cells.items()}
+    assert {name for name, found in aligned.items() if found["local"] != "none"} == {"lab", "full", "full_oracle"}
+    assert {name for name, found in aligned.items() if found["global"] != "none"} == {"gab", "full", "full_oracle"}
+    carried = ("lesion_class", "lesion_score", "lesion_position")
+    for name, cell in cells.items():
+        assert [cell["model"][key] for key in carried] == [name != "tokens_published"] * 3
+    for cell in cells.values():
+        assert cell["training"]["seed"] == 7
+        assert set(cell) == {"text", "model", "training"}
+        for key in ("epochs", "batch_size", "learning_rate"):
+            assert cell["training"][key] == report["training"][key], "arms must train for equal steps"

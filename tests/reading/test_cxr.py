@@ -1,0 +1,156 @@
+"""A reading is what the workflow makes of the same image; what is doubtful is said; what is bad is refused by name."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from reading_samples import FILES, SECRET, STUDIES, draw_chest, write_dicom
+
+import d2rnet
+from d2rnet.cxr.images.reader import read_radiograph
+from d2rnet.errors import CheckpointError, ConfigError, DatasetError
+from d2rnet.files.documents import read_jsonl
+from d2rnet.files.hashes import sha256_file
+from d2rnet.reading.cxr import Models, load_models
+from d2rnet.reading.result import Reading
+from d2rnet.report.annotation_file import load_annotation
+
+
+def expected(run: Path, stages: tuple[str, str]) -> dict[str, tuple[dict, dict]]:
+    """Entry and generated line of each id, as the workflow wrote them."""
+    entries = load_annotation(run / "results" / "cxr" / stages[0] / "annotation.json")["test"]
+    lines = {line["id"]: line for line in read_jsonl(run / "results" / "cxr" / stages[1] / "shards/1-of-1.jsonl")}
+    return {entry["id"]: (entry, lines[entry["id"]]) for entry in entries}
+
+
+def assert_equal(reading: Reading, entry: dict, line: dict) -> None:
+    np.testing.assert_allclose([box.xywh for box in reading.boxes], entry["boxes"], atol=0.03)  # 0.01 px of the PNG
+    np.testing.assert_allclose([box.score for box in reading.boxes], entry["scores"], atol=2e-5)
+    assert [box.label for box in reading.boxes] == entry["labels"]
+    assert reading.hypothesis == line["hypothesis"]
+    assert [list(sentence.boxes) for sentence in reading.sentences] == [sentence["boxes"] for sentence in line["sentences"]]
+    assert reading.log_prob == pytest.approx(line["log_prob"], abs=2e-4)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_image_is_read_as_the_workflow_read_it(finished_run: Path, loaded: Models, name: str) -> None:
+    entry, line = expected(finished_run, ("build_annotation", "generate_reports"))[name]
+    reading = loaded.read(finished_run / "images" / FILES[name])
+    assert len(reading.boxes) > 1 and len(reading.hypothesis.split()) > 4, "the case shows nothing"
+    assert_equal(reading, entry, line)
+    assert [(view.height, view.width) for view in reading.images] == [(entry["height"], entry["width"])]
+    assert reading.name == name
+
+
+def test_study_is_read_as_the_workflow_read_it(finished_run: Path, loaded: Models) -> None:
+    entry, line = expected(finished_run, ("build_annotation_of_studies", "generate_of_studies"))["s1"]
+    reading = loaded.read_study([finished_run / "images" / FILES[name] for name in STUDIES["s1"]], name="s1")
+    assert_equal(reading, entry, line)
+    assert [box.image for box in reading.boxes] == entry["box_image"] and {0, 1} == set(entry["box_image"])
+    assert [view.width for view in reading.images] == entry["widths"]
+
+
+def test_views_of_a_study_may_lie_in_different_folders(finished_run: Path, loaded: Models, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere.jpg"
+    elsewhere.write_bytes((finished_run / "images" / FILES["second"]).read_bytes())
+    together = loaded.read_study([finished_run / "images" / FILES[name] for name in STUDIES["s1"]])
+    apart = loaded.read_study([finished_run / "images" / FILES["front"], elsewhere])
+    assert apart.boxes == together.boxes and apart.hypothesis == together.hypothesis
+
+
+def test_origin_names_models_settings_and_code(finished_run: Path, loaded: Models) -> None:
+    origin = loaded.read(finished_run / "images" / FILES["tall"]).origin
+    results = finished_run / "results"
+    assert origin["models"]["detector"]["model_final.pth"] == sha256_file(results / "train_detector/model_final.pth")
+    assert origin["models"]["report_model"]["vocabulary.json"] == sha256_file(results / "train_report_model/vocabulary.json")
+    assert origin["settings"]["max_side_px"] == 96 and origin["settings"]["max_boxes"] == 6
+    assert origin["settings"]["thresholds"]["Edema"] == 0.3 and origin["settings"]["thresholds"]["ILD"] == 0.1
+    assert origin["code"]["d2rnet"] == d2rnet.__version__ and origin["device"].startswith("cpu: ")
+
+
+def test_score_threshold_lies_over_those_of_the_run(finished_run: Path, loaded: Models) -> None:
+    results, image = finished_run / "results", finished_run / "images" / FILES["front"]
+    score = loaded.read(image).boxes[0].score
+    models = load_models(results / "train_detector", results / "train_report_model", device="cpu", score_threshold=score)
+    assert [box.score for box in models.read(image).boxes] == [score]
+    with pytest.raises(ConfigError, match=r"--score-threshold 1\.5: expected a score from 0 to 1"):
+        load_models(results / "train_detector", results / "train_report_model", score_threshold=1.5)
+
+
+def test_unknown_view_and_exif_orientation_are_said(loaded: Models, tmp_path: Path) -> None:
+    side = write_dicom(tmp_path / "side.dcm", draw_chest((120, 100), 1), ViewPosition="LL")
+    assert loaded.read(side).warnings[0] == "side.dcm: view LATERAL; the models were trained on PA, AP"
+    turned = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(draw_chest((120, 100), 1)).save(turned, exif=exif)
+    reading = loaded.read(turned)
+    assert reading.warnings[0] == "turned.jpg: carries EXIF orientation 6; pixels are taken as stored"
+    assert (reading.images[0].height, reading.images[0].width) == (120, 100)
+
+
+def test_findings_that_were_cut_are_said(finished_run: Path, loaded: Models) -> None:
+    reading = loaded.read(finished_run / "images" / FILES["front"])
+    assert ("the findings were cut at 12 tokens" in reading.warnings) == (len(reading.hypothesis.split()) == 12)
+
+
+def test_report_model_of_another_detector_is_said(finished_run: Path, loaded: Models, tmp_path: Path) -> None:
+    from d2rnet.cxr.detector.checkpoint import save_weights
+
+    other = tmp_path / "results" / "cxr" / "train_detector"
+    other.mkdir(parents=True)
+    (tmp_path / "resources").symlink_to(finished_run / "resources")
+    (tmp_path / "results/cxr/predict_boxes").symlink_to(finished_run / "results/cxr/predict_boxes")
+    (other / "config.yaml").write_bytes((finished_run / "results/cxr/train_detector/config.yaml").read_bytes())
+    loaded.detector.roi_heads.box_predictor.cls_score.bias.data += 1
+    save_weights(other / "model_final.pth", loaded.detector)
+    loaded.detector.roi_heads.box_predictor.cls_score.bias.data -= 1
+    models = load_models(other, finished_run / "results/cxr/train_report_model", device="cpu")
+    assert models.warnings == ("the report model was trained on boxes of another detector",)
+    assert loaded.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "match"),
+    [({"NumberOfFrames": 3}, "3 frames"), ({"PhotometricInterpretation": "PALETTE COLOR"}, "photometric")],
+)
+def test_bad_dicom_gives_the_converters_error(loaded: Models, tmp_path: Path, attributes: dict, match: str) -> None:
+    path = write_dicom(tmp_path / "bad.dcm", draw_chest((60, 50), 2), **attributes)
+    with pytest.raises(DatasetError, match=match) as read:
+        loaded.read(path)
+    with pytest.raises(DatasetError) as converted:
+        read_radiograph(path)
+    assert str(read.value) == str(converted.value) and SECRET not in str(read.value)
+
+
+def test_study_without_image_is_refused(loaded: Models) -> None:
+    with pytest.raises(DatasetError, match="without any image"):
+        loaded.read_study([])
+
+
+def test_missing_model_folders_and_files_are_named(finished_run: Path, tmp_path: Path) -> None:
+    results = finished_run / "results"
+    with pytest.raises(FileNotFoundError, match=r"gone: no such folder.*'d2rnet train-detector'.*--detector"):
+        load_models(tmp_path / "gone", results / "train_report_model")
+    with pytest.raises(FileNotFoundError, match="--report-model"):
+        load_models(results / "train_detector", tmp_path / "gone")
+    for name in ("resources", "results/cxr/predict_boxes"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(finished_run / name)
+    (tmp_path / "results/cxr/train_detector").mkdir()
+    with pytest.raises(CheckpointError, match=r"train_detector/config\.yaml: no such file"):
+        load_models(tmp_path / "results/cxr/train_detector", results / "train_report_model")
+
+
+def test_package_offers_the_api_without_importing_torch() -> None:
+    code = (
+        "import sys, d2rnet; assert 'torch' not in sys.modules and 'numpy' not in sys.modules;"
+        "d2rnet.Reading; assert 'torch' not in sys.modules;"
+        "assert d2rnet.load_models.__module__ == 'd2rnet.reading.cxr'"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'load_model'"):
+        _ = d2rnet.load_model

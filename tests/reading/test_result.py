@@ -1,0 +1,227 @@
+"""What a reading is written as: text, JSON, picture, page, COCO; nothing of a header, nothing unescaped."""
+
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFont
+from pycocotools.coco import COCO
+from reading_samples import FILES, SECRET, draw_chest
+
+from d2rnet.cxr.boxes.coco import load_coco
+from d2rnet.figures.plots import class_colours
+from d2rnet.files.documents import read_json
+from d2rnet.reading.coco_export import CocoExport
+from d2rnet.reading.content import NOTICE, Box, Sentence, View
+from d2rnet.reading.cxr import Models
+from d2rnet.reading.overlay import LEAST_PX, LONGEST_PX, draw_overlay, wrap
+from d2rnet.reading.page import page_text
+from d2rnet.reading.result import Reading, readable, stem_of
+
+ORIGIN = {
+    "models": {"detector": {"model_final.pth": "a" * 64}, "report_model": {"model.safetensors": "b" * 64}},
+    "settings": {},
+    "code": {"d2rnet": "0", "commit": None, "dirty": None},
+    "device": "cpu: test",
+}
+
+
+def make_reading(path: Path, **changes: object) -> Reading:
+    """A reading of one 1000 x 800 image with two boxes."""
+    Image.fromarray(np.full((1000, 800), 90, np.uint8)).save(path)
+    boxes = (
+        Box(0, "Cardiomegaly", 0.91, (200.0, 500.0, 400.0, 300.0)),
+        Box(0, "Nodule/Mass", 0.55, (100.5, 100.25, 80.0, 60.0)),
+    )
+    sentences = (Sentence("The heart is enlarged.", (0,), 0), Sentence("No effusion.", (), 1))
+    reading = Reading(
+        "chest",
+        (View(path, 1000, 800, "PA"),),
+        boxes,
+        sentences,
+        "the heart is enlarged . no effusion .",
+        -1.5,
+        (),
+        ORIGIN,
+        0.25,
+    )
+    return replace(reading, **changes)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        ("the heart is enlarged .", "The heart is enlarged."),
+        ("a nodule , 3.5 cm ( new ) .", "A nodule, 3.5 cm ( new)."),
+        ("", ""),
+    ],
+)
+def test_tokens_become_a_sentence(tokens: str, text: str) -> None:
+    assert readable(tokens) == text
+
+
+@pytest.mark.parametrize(
+    ("file", "stem"),
+    [("a/chest.dcm", "chest"), ("1.2.840.113", "1.2.840.113"), ("x.y.PNG", "x.y"), ("v.dicom", "v"), (".dcm", ".dcm")],
+)
+def test_stem_keeps_the_dots_of_an_identifier(file: str, stem: str) -> None:
+    assert stem_of(Path(file)) == stem
+
+
+def test_json_document(tmp_path: Path) -> None:
+    document = make_reading(tmp_path / "chest.png").to_json()
+    assert document["format"] == "d2rnet-reading-1" and document["notice"] == NOTICE
+    assert document["findings"] == "The heart is enlarged. No effusion."
+    assert document["images"] == [{"file": "chest.png", "height": 1000, "width": 800, "view": "PA"}]
+    assert document["boxes"][1] == {
+        "image": 0, "category_id": 16, "label": "Nodule/Mass", "score": 0.55, "bbox": [100.5, 100.25, 80.0, 60.0],
+    }  # fmt: skip
+    assert document["sentences"][0] == {"text": "The heart is enlarged.", "boxes": [0], "attended": 0}
+    assert document["models"] == ORIGIN["models"] and document["seconds"] == 0.25
+    assert str(tmp_path) not in json.dumps(document), "folders are nobody's business"
+
+
+def test_text_shows_findings_boxes_and_warnings(tmp_path: Path) -> None:
+    text = make_reading(tmp_path / "chest.png", warnings=("odd view",)).to_text()
+    for line in (
+        "  chest.png: 800 x 1000 px, PA",
+        "    The heart is enlarged. [1]",
+        "    No effusion.",
+        "     1 Cardiomegaly         0.91  200, 500, 400, 300",
+        "  Warning: odd view",
+    ):
+        assert line in text.splitlines()
+    empty = make_reading(tmp_path / "chest.png", boxes=(), sentences=())
+    assert "  Boxes: none" in empty.to_text() and "(none written)" in empty.to_text()
+
+
+def test_every_file_of_a_reading_is_documented_and_keeps_the_header_secret(
+    repository: Path, finished_run: Path, loaded: Models, tmp_path: Path
+) -> None:
+    reading = loaded.read(finished_run / "images" / FILES["scan"])
+    assert reading.images[0].view == "PA"
+    files = reading.save(tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scan.html", "scan.json", "scan.png"]
+    export = CocoExport(tmp_path / "out" / "coco")
+    export.add(reading)
+    export.write()
+    for path in (path for path in (tmp_path / "out").rglob("*") if path.is_file()):
+        assert SECRET.encode() not in path.read_bytes(), path.name
+    page = (repository / "docs/reference/formats.md").read_text(encoding="utf-8")
+    documented = {word for span in re.findall(r"`([^`\n]+)`", page) for word in re.findall(r"\w+", span)}
+    document = read_json(files["json"])
+    parts = [document, *document["images"], *document["boxes"], *document["sentences"], document["settings"]]
+    assert set().union(*parts) <= documented
+
+
+def test_picture_has_each_box_in_its_colour_at_its_place(tmp_path: Path) -> None:
+    reading = make_reading(tmp_path / "chest.png")
+    picture = np.asarray(draw_overlay(reading))
+    assert picture.shape[1] == 800 and picture.shape[0] > 1000, "the legend lies below the image"
+    colours = {label: tuple(bytes.fromhex(colour[1:])) for label, colour in class_colours().items()}
+    for y, x, label in (
+        (501, 400, "Cardiomegaly"), (798, 400, "Cardiomegaly"), (650, 201, "Cardiomegaly"), (650, 598, "Cardiomegaly"),
+        (101, 150, "Nodule/Mass"), (130, 101, "Nodule/Mass"),
+    ):  # fmt: skip
+        assert tuple(picture[y, x]) == colours[label], (y, x)
+    assert tuple(picture[650, 400]) == (90, 90, 90) and tuple(picture[900, 50]) == (90, 90, 90)
+
+
+@pytest.mark.parametrize(("hw", "longest"), [((3000, 2400), LONGEST_PX), ((40, 60), LEAST_PX), ((900, 700), 900)])
+def test_picture_is_bounded_and_never_tiny(tmp_path: Path, hw: tuple[int, int], longest: int) -> None:
+    path = tmp_path / "any.png"
+    Image.fromarray(draw_chest(hw, 1)).save(path)
+    view, corner = View(path, *hw, ""), Box(0, "ILD", 0.5, (0.0, 0.0, hw[1] / 2, hw[0] / 2))
+    base = make_reading(tmp_path / "chest.png")
+    picture = np.asarray(draw_overlay(replace(base, images=(view,), boxes=(corner,))))
+    scale = longest / max(hw)
+    assert picture.shape[1] == round(hw[1] * scale)
+    right = round(hw[1] / 2 * scale) - 2
+    assert tuple(picture[round(hw[0] * scale / 4), right]) == tuple(bytes.fromhex(class_colours()["ILD"][1:]))
+
+
+def test_views_of_a_study_lie_side_by_side_with_their_own_boxes(tmp_path: Path) -> None:
+    base = make_reading(tmp_path / "chest.png")
+    second = replace(base.boxes[0], image=1)
+    picture = np.asarray(draw_overlay(replace(base, images=base.images * 2, boxes=(second,))))
+    assert picture.shape[1] == 2 * 800 + 12
+    assert tuple(picture[501, 400]) == (90, 90, 90)
+    assert tuple(picture[501, 812 + 400]) == tuple(bytes.fromhex(class_colours()["Cardiomegaly"][1:]))
+
+
+def test_page_escapes_everything_and_loads_nothing(tmp_path: Path) -> None:
+    evil = '<script>alert("x")</script>'
+    reading = make_reading(tmp_path / "chest.png", name=evil, warnings=(evil,), sentences=(Sentence(evil, (1,), 1),), boxes=())
+    text = page_text(reading)
+    assert evil not in text and text.count("&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;") == 4
+    assert not re.search(r'(?:src|href)="(?!data:)', text) and "http:" not in text and "https:" not in text
+    assert "default-src 'none'" in text and NOTICE in text
+
+
+def test_page_places_boxes_in_original_pixels(tmp_path: Path) -> None:
+    text = page_text(make_reading(tmp_path / "chest.png"))
+    assert 'viewBox="0 0 800 1000"' in text
+    assert '<rect x="100.5" y="100.25" width="80.0" height="60.0"/>' in text
+    assert f'data-box="1" style="--colour: {class_colours()["Nodule/Mass"]}"' in text
+
+
+HOVER = """<script>
+document.querySelector("#sentences li").dispatchEvent(new Event("mouseenter"));
+const lit = (selector) => [...document.querySelectorAll(selector)].map((item) => item.dataset.box ?? item.dataset.boxes);
+document.body.dataset.fromSentence = lit(".box.lit").join();
+document.body.dataset.withSentence = lit("li.lit").join();
+document.querySelector("#sentences li").dispatchEvent(new Event("mouseleave"));
+document.body.dataset.after = lit(".lit").length;
+document.querySelector(".box[data-box='0']").dispatchEvent(new Event("mouseenter"));
+document.body.dataset.fromBox = lit("li.lit").join();
+</script>"""
+
+
+def test_hovering_lights_up_both_ways_in_a_browser(tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    page = tmp_path / "page.html"
+    sentences = (Sentence("Large.", (0,), 0), Sentence("Large and round.", (0, 1), 0))
+    text = page_text(make_reading(tmp_path / "chest.png", sentences=sentences))
+    page.write_text(text.replace("</body>", f"{HOVER}</body>"), encoding="utf-8")
+    arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run([chromium, *arguments, page.as_uri()], capture_output=True, text=True, timeout=120)
+    body = re.search(r"<body[^>]*>", done.stdout)
+    assert body, done.stderr[-2000:]
+    assert 'data-from-sentence="0"' in body[0] and 'data-after="0"' in body[0]
+    assert 'data-with-sentence="0,0"' in body[0], "itself and the row of its box, no other sentence about that box"
+    assert 'data-from-box="0,0 1,0"' in body[0], "the sentences about box 0 and its row in the list"
+
+
+def test_coco_export_is_read_by_the_tools_of_the_field(tmp_path: Path, loaded: Models, finished_run: Path) -> None:
+    export = CocoExport(tmp_path)
+    readings = [loaded.read(finished_run / "images" / FILES[name]) for name in ("front", "scan")]
+    readings.append(loaded.read_study([finished_run / "images" / FILES[name] for name in ("front", "second")], name="s1"))
+    for reading in readings:
+        export.add(reading)
+    export.write()
+    labels = load_coco(tmp_path / "labels.json")
+    assert [image["file_name"] for image in labels["images"]] == [
+        "front.png", "scan.png", "s1/1_front.png", "s1/2_second.png",
+    ]  # fmt: skip
+    for image in labels["images"]:
+        assert Image.open(tmp_path / "data" / image["file_name"]).size == (image["width"], image["height"])
+    truth = COCO(tmp_path / "labels.json")
+    found = truth.loadRes(str(tmp_path / "results.json"))
+    assert len(found.anns) == len(truth.anns) == sum(len(reading.boxes) for reading in readings)
+    assert truth.anns[1]["bbox"] == list(readings[0].boxes[0].xywh)
+
+
+@pytest.mark.parametrize("size", [14, 21, 34])
+def test_lines_below_the_picture_fit_its_width(size):
+    font = ImageFont.load_default(size)
+    text = f"WWW MMM {NOTICE} {'W' * 200} end"
+    lines = wrap(text, 500, font)
+    assert " ".join(lines) == text
+    assert [line for line in lines if font.getlength(line) > 500] == ["W" * 200]

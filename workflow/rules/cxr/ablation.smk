@@ -1,0 +1,165 @@
+"""What each part of the report model gives: 'snakemake --cores all ablation'. Arms: workflow/ablation.yaml."""
+
+from d2rnet.evaluation.ablation_design import cell_settings, read_design
+
+DESIGN = CONFIG.cxr.ablation.design or f"{workflow.basedir}/workflow/ablation.yaml"
+ARMS = read_design(Path(DESIGN))
+# Only the demo cohort knows where its lesions are.
+HAS_TRUTH = CONFIG.cxr.data.demo.enabled
+CELLS = expand(
+    "results/cxr/ablation/{arm}/seed_{seed}",
+    seed=CONFIG.cxr.ablation.seeds,
+    arm=[
+        name
+        for name, arm in ARMS["arms"].items()
+        if HAS_TRUTH or arm["boxes"] == "pseudo"
+    ],
+)
+
+
+rule oracle_annotation:
+    input:
+        annotation=rules.build_annotation.output.annotation,
+        truth=rules.make_demo_cohort.output.truth,
+    output:
+        annotation="results/cxr/ablation/oracle/annotation.json",
+        run="results/cxr/ablation/oracle/run.json",
+    log:
+        "logs/cxr/ablation/oracle_annotation.log",
+    conda:
+        "../../../envs/oracle_annotation.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=30,
+    params:
+        folder=subpath(output.annotation, parent=True),
+    message:
+        "Put the drawn lesions in place of the pseudo boxes"
+    shell:
+        "python -m d2rnet oracle-annotation --annotation {input.annotation:q} --truth {input.truth:q}"
+        " --output {params.folder:q} --log {log:q}"
+
+
+ANNOTATIONS = {
+    "pseudo": rules.build_annotation.output.annotation,
+    "oracle": rules.oracle_annotation.output.annotation,
+}
+
+
+use rule train_report_model as train_ablation_cell with:
+    input:
+        annotation=lambda wildcards: ANNOTATIONS[ARMS["arms"][wildcards.arm]["boxes"]],
+        vocabulary=rules.build_vocabulary.output.vocabulary,
+        backbone_weights=CONFIG.cxr.report.model.backbone_weights or [],
+        text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights
+        or [],
+    output:
+        weights="results/cxr/ablation/{arm}/seed_{seed}/model.safetensors",
+        vocabulary="results/cxr/ablation/{arm}/seed_{seed}/vocabulary.json",
+        config="results/cxr/ablation/{arm}/seed_{seed}/config.yaml",
+        metrics="results/cxr/ablation/{arm}/seed_{seed}/metrics.jsonl",
+        run="results/cxr/ablation/{arm}/seed_{seed}/run.json",
+        card="results/cxr/ablation/{arm}/seed_{seed}/model_card.md",
+    log:
+        "logs/cxr/ablation/{arm}_seed_{seed}.log",
+    benchmark:
+        "logs/cxr/benchmarks/ablation/{arm}_seed_{seed}.tsv"
+    threads: 1  # two cells side by side use two cores better than one cell with two threads
+    params:
+        folder=subpath(output.config, parent=True),
+        work="work/cxr/ablation/{arm}/seed_{seed}",
+        image_root=CONFIG.cxr.data.reports.root,
+        settings=lambda wildcards: settings_file(
+            "train-report-model",
+            cell_settings(
+                CONFIG.cxr.report, ARMS, arm=wildcards.arm, seed=int(wildcards.seed)
+            ).to_json(),
+        ),
+    message:
+        "Train arm {wildcards.arm}, seed {wildcards.seed}"
+
+
+use rule generate_reports_shard as generate_ablation_reports with:
+    input:
+        annotation=lambda wildcards: ANNOTATIONS[ARMS["arms"][wildcards.arm]["boxes"]],
+        weights=rules.train_ablation_cell.output.weights,
+        vocabulary=rules.train_ablation_cell.output.vocabulary,
+        config=rules.train_ablation_cell.output.config,
+    output:
+        "results/cxr/ablation/{arm}/seed_{seed}/reports.jsonl",
+    log:
+        "logs/cxr/ablation/{arm}_seed_{seed}_reports.log",
+    benchmark:
+        "logs/cxr/benchmarks/ablation/{arm}_seed_{seed}_reports.tsv"
+    threads: 1
+    params:
+        model=subpath(input.config, parent=True),
+        image_root=CONFIG.cxr.data.reports.root,
+        shard=1,
+        shards=1,
+        settings=settings_file("generate-reports-shard"),
+    message:
+        "Write the reports of arm {wildcards.arm}, seed {wildcards.seed}"
+
+
+rule ablation:
+    input:
+        reports=expand("{cell}/reports.jsonl", cell=CELLS),
+        histories=expand("{cell}/metrics.jsonl", cell=CELLS),
+        annotation=rules.build_annotation.output.annotation,
+        design=DESIGN,
+        nearest=(
+            rules.retrieve_reports.output.test
+            if CONFIG.evaluation.retrieval_candidates
+            else []
+        ),
+        truth=rules.make_demo_cohort.output.truth if HAS_TRUTH else [],
+        oracle=rules.oracle_annotation.output.annotation if HAS_TRUTH else [],
+    output:
+        json="results/cxr/ablation/ablation.json",
+        markdown="results/cxr/ablation/ablation.md",
+        page=report(
+            "results/cxr/ablation/ablation.html",
+            caption="../../report/cxr/ablation_table.rst",
+            category="Ablation",
+            labels={"what": "Table"},
+        ),
+        figure=report(
+            "results/cxr/ablation/ablation.svg",
+            caption="../../report/cxr/ablation_figure.rst",
+            category="Ablation",
+            labels={"what": "Figure"},
+        ),
+        png="results/cxr/ablation/ablation.png",
+        run="results/cxr/ablation/run.json",
+    log:
+        "logs/cxr/ablation.log",
+    benchmark:
+        "logs/cxr/benchmarks/ablation.tsv"
+    conda:
+        "../../../envs/ablation.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=120,
+        options=runtime_options("ablation"),
+    params:
+        cells=CELLS,
+        folder=subpath(output.json, parent=True),
+        truth=(
+            f"--truth {rules.make_demo_cohort.output.truth} --oracle {rules.oracle_annotation.output.annotation}"
+            if HAS_TRUTH
+            else ""
+        ),
+        nearest=(
+            f"--nearest {rules.retrieve_reports.output.test}"
+            if CONFIG.evaluation.retrieval_candidates
+            else ""
+        ),
+        settings=settings_file("ablation"),
+    message:
+        "Score every cell of the ablation and lay out the table"
+    shell:
+        "python -m d2rnet ablation --cells {params.cells:q} --annotation {input.annotation:q} --design {input.design:q}"
+        " {params.nearest} {params.truth} --output {params.folder:q} --settings {params.settings:q} {resources.options} --log {log:q}"

@@ -1,0 +1,123 @@
+rule build_vocabulary:
+    input:
+        annotation=rules.build_annotation.output.annotation,
+    output:
+        vocabulary="results/cxr/build_vocabulary/vocabulary.json",
+        run="results/cxr/build_vocabulary/run.json",
+    log:
+        "logs/cxr/build_vocabulary.log",
+    conda:
+        "../../../envs/build_vocabulary.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=30,
+    params:
+        folder=subpath(output.vocabulary, parent=True),
+        settings=settings_file("build-vocabulary"),
+    message:
+        "Build the vocabulary from the training reports"
+    shell:
+        "python -m d2rnet build-vocabulary --annotation {input.annotation:q} --output {params.folder:q}"
+        " --settings {params.settings:q} --log {log:q}"
+
+
+rule train_report_model:
+    input:
+        annotation=rules.build_annotation.output.annotation,
+        vocabulary=rules.build_vocabulary.output.vocabulary,
+        backbone_weights=CONFIG.cxr.report.model.backbone_weights or [],
+        text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights
+        or [],
+    output:
+        weights="results/cxr/train_report_model/model.safetensors",
+        vocabulary="results/cxr/train_report_model/vocabulary.json",
+        config="results/cxr/train_report_model/config.yaml",
+        metrics="results/cxr/train_report_model/metrics.jsonl",
+        run="results/cxr/train_report_model/run.json",
+        card="results/cxr/train_report_model/model_card.md",
+    log:
+        "logs/cxr/train_report_model.log",
+    benchmark:
+        "logs/cxr/benchmarks/train_report_model.tsv"
+    conda:
+        "../../../envs/train_report_model.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=growing(6000 * max(1, CONFIG.runtime.gpus)),
+        runtime=5760,
+        options=runtime_options("train-report-model"),
+        gpu=CONFIG.runtime.gpus,
+        tasks=0 if CONFIG.runtime.gpus > 1 else 1,  # as in train_detector
+        processes=max(1, CONFIG.runtime.gpus),
+        device=CONFIG.runtime.device,
+    params:
+        folder=subpath(output.config, parent=True),
+        work="work/cxr/train_report_model",
+        image_root=CONFIG.cxr.data.reports.root,
+        settings=settings_file("train-report-model"),
+    message:
+        "Train D2R-Net"
+    shell:
+        "python -m d2rnet train-report-model --annotation {input.annotation:q} --vocabulary {input.vocabulary:q}"
+        " --image-root={params.image_root:q} --work {params.work:q} --output {params.folder:q}"
+        " --settings {params.settings:q} --device {resources.device:q} --processes {resources.processes}"
+        " --threads {threads} {resources.options} --log {log:q}"
+
+
+rule generate_reports_shard:
+    input:
+        annotation=rules.build_annotation.output.annotation,
+        weights=rules.train_report_model.output.weights,
+        vocabulary=rules.train_report_model.output.vocabulary,
+        config=rules.train_report_model.output.config,
+    output:
+        "results/cxr/generate_reports/shards/{scatteritem}.jsonl",
+    log:
+        "logs/cxr/generate_reports/{scatteritem}.log",
+    benchmark:
+        "logs/cxr/benchmarks/generate_reports/{scatteritem}.tsv"
+    conda:
+        "../../../envs/generate_reports_shard.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=growing(4000),
+        runtime=720,
+        options=runtime_options("generate-reports-shard"),
+        gpu=min(1, CONFIG.runtime.gpus),
+        device=CONFIG.runtime.device,
+    params:
+        model=subpath(input.config, parent=True),
+        image_root=CONFIG.cxr.data.reports.root,
+        shard=lambda wildcards: wildcards.scatteritem.split("-of-")[0],
+        shards=CONFIG.runtime.generation_shards,
+        settings=settings_file("generate-reports-shard"),
+    message:
+        "Write the findings of shard {wildcards.scatteritem} of the test split"
+    shell:
+        "python -m d2rnet generate-reports-shard --annotation {input.annotation:q}"
+        " --image-root={params.image_root:q} --model {params.model:q} --shard {params.shard}"
+        " --shards {params.shards} --output {output:q} --settings {params.settings:q}"
+        " --device {resources.device:q} --threads {threads} {resources.options} --log {log:q}"
+
+
+rule generate_reports:
+    input:
+        annotation=rules.build_annotation.output.annotation,
+        shards=gather.generate(rules.generate_reports_shard.output),
+    output:
+        test="results/cxr/generate_reports/test.jsonl",
+        run="results/cxr/generate_reports/run.json",
+    log:
+        "logs/cxr/generate_reports.log",
+    conda:
+        "../../../envs/generate_reports.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=30,
+    message:
+        "Join the shards of generated reports"
+    shell:
+        "python -m d2rnet generate-reports --annotation {input.annotation:q} --shards {input.shards:q}"
+        " --output {output.test:q} --log {log:q}"
