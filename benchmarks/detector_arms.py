@@ -161,7 +161,7 @@ def stock_trainer(model: nn.Module, training: Settings, batches: Iterator[Batch]
 
     Args:
         model: student; a copy of it runs inference.
-        training: ``detector.training`` settings.
+        training: ``cxr.detector.training`` settings.
         batches: of the package's loader.
         weak: views to set the thresholds with; empty before burn-in.
     """

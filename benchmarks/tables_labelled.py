@@ -62,7 +62,7 @@ def synthetic_vinbigdata_table(seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def run(seed: int = 0) -> dict[str, Any]:
     """Write the synthetic table to a temporary folder, convert it, and return seconds a step and the counts."""
-    labelled = default_settings("data.labelled") | {"source": "vinbigdata", "size_table": "sizes.csv"}
+    labelled = default_settings("cxr.data.labelled") | {"source": "vinbigdata", "size_table": "sizes.csv"}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         table, sizes = synthetic_vinbigdata_table(seed)

@@ -312,7 +312,7 @@ Section.__getitem__ = _get  # type: ignore[attr-defined]
 
 
 def section_at(path: str) -> type[Section]:
-    """Return the section at a dotted path of yesterday's config.yaml, such as "detector.training"."""
+    """Return the section at a dotted path of yesterday's config.yaml, such as "cxr.detector.training"."""
     from d2rnet.config import Config
 
     found: Any = Config

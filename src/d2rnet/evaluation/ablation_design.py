@@ -1,6 +1,6 @@
 """Arms of an ablation: which settings and boxes each one has. Read by the workflow and by the table.
 
-Reads: workflow/ablation.yaml, or the file at ``ablation.design``.
+Reads: workflow/ablation.yaml, or the file at ``cxr.ablation.design``.
 """
 
 import re

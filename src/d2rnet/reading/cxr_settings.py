@@ -32,10 +32,10 @@ class ReadingSettings:
     Attributes:
         max_side_px: longer side of the image that the detector sees.
         views: views that the models were trained on; empty: any.
-        prediction: section ``detector.prediction``.
+        prediction: section ``cxr.detector.prediction``.
         thresholds: class name -> least score of a box, all 22 classes.
         max_boxes: most boxes kept an image.
-        generation: section ``report.generation``.
+        generation: section ``cxr.report.generation``.
     """
 
     max_side_px: int
@@ -83,10 +83,10 @@ def settings_of_run(detector: Path, report_model: Path) -> ReadingSettings:
         return ReadingSettings(
             max_side_px=data["conversion"]["max_side_px"],
             views=tuple(data["reports"]["views"]),
-            prediction=complete(prediction, "detector.prediction"),
+            prediction=complete(prediction, "cxr.detector.prediction"),
             thresholds={name: float(kept["thresholds"]["by_class"][name]) for name in CATEGORY_IDS},
             max_boxes=kept["settings"]["max_boxes"],
-            generation=complete(generation, "report.generation"),
+            generation=complete(generation, "cxr.report.generation"),
         )
     except (KeyError, TypeError) as error:
         raise DatasetError(f"{of_report}: a run record lacks {error}; it is of another version. {_REMEDY}") from error
@@ -97,7 +97,7 @@ def settings_of_files(configfiles: Sequence[Path], report_model: Path) -> Readin
 
     Args:
         configfiles: YAML files, later ones over earlier ones.
-        report_model: folder of the report model; with ``annotation.thresholds: calibrated`` the thresholds are its run's.
+        report_model: folder of the report model; with ``cxr.annotation.thresholds: calibrated`` the thresholds are its run's.
 
     Raises:
         FileNotFoundError: a file is missing.

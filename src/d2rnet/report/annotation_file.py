@@ -86,7 +86,7 @@ def load_annotation(path: str | Path) -> dict[str, list[Entry]]:
     return {split: content.get(split, []) for split in SPLITS}
 
 
-_REMEDY = "Make the file with 'd2rnet build-annotation'; an R2Gen file without boxes is read by data.reports.source r2gen."
+_REMEDY = "Make the file with 'd2rnet build-annotation'; an R2Gen file without boxes is read by cxr.data.reports.source r2gen."
 
 
 def entry_complaint(entry: Any, split: str) -> str | None:

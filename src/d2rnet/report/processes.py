@@ -32,7 +32,7 @@ def check_processes(processes: int, device: torch.device, batch_size: int) -> No
         ConfigError: more processes than GPUs or than entries a batch, or one GPU chosen by number for several processes.
     """
     if processes < 1 or processes > batch_size:
-        raise ConfigError(f"--processes {processes}: expected 1 to report.training.batch_size ({batch_size}).")
+        raise ConfigError(f"--processes {processes}: expected 1 to cxr.report.training.batch_size ({batch_size}).")
     if device.type != "cuda" or processes == 1:
         return
     if device.index is not None:
@@ -99,7 +99,7 @@ def _await(workers: list[SpawnProcess], pipes: list[Connection], stopped: list[i
                     worker.join()
                     raise D2RNetError(
                         f"training process {workers.index(worker)} was killed (exit code {worker.exitcode}), most often for "
-                        "lack of memory. Lower --processes or report.training.batch_size; run again to go on."
+                        "lack of memory. Lower --processes or cxr.report.training.batch_size; run again to go on."
                     ) from None
             if isinstance(ending, SystemExit):
                 exits.append(ending)

@@ -18,7 +18,7 @@ class TextSettings(Section):
     )
     section: Literal["findings", "impression"] = setting(
         "findings",
-        "Report section that the texts are; must equal data.reports.section, printed with every score.",
+        "Report section that the texts are; must equal cxr.data.reports.section, printed with every score.",
     )
     min_token_count: int = setting(
         3,

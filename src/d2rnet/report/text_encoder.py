@@ -24,7 +24,7 @@ from d2rnet.report.decoder.memory_transformer import EncoderLayer
 from d2rnet.report.text.protocols import SENTENCE_END, split_sentences
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID, Vocabulary
 
-SETTING = "report.training.alignment.text_encoder_weights"
+SETTING = "cxr.report.training.alignment.text_encoder_weights"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", ".txt")
 
 
@@ -57,7 +57,7 @@ class SmallTextEncoder(nn.Module):
         super().__init__()
         if width % num_heads or width % 2:
             raise ConfigError(
-                f"report.training.alignment.embed_dim: got {width}; expected an even multiple of text_heads ({num_heads})."
+                f"cxr.report.training.alignment.embed_dim: got {width}; expected an even multiple of text_heads ({num_heads})."
             )
         self.width = width
         self.stop_id = vocabulary.ids.get(SENTENCE_END, UNK_ID)
@@ -160,7 +160,7 @@ def encoder_files(settings: dict[str, Any]) -> dict[str, Path]:
     """Return the files of a pretrained text encoder, name -> path, for a run's record; none for the small encoder.
 
     Args:
-        settings: section ``report.training.alignment``.
+        settings: section ``cxr.report.training.alignment``.
 
     Raises:
         FileNotFoundError: the folder is missing.
@@ -176,7 +176,7 @@ def encoder_files(settings: dict[str, Any]) -> dict[str, Path]:
 def make_text_encoder(
     settings: dict[str, Any], vocabulary: Vocabulary, *, dropout: float
 ) -> SmallTextEncoder | PretrainedTextEncoder:
-    """Make the encoder that section ``report.training.alignment`` asks for; ``dropout`` is the small one's."""
+    """Make the encoder that section ``cxr.report.training.alignment`` asks for; ``dropout`` is the small one's."""
     if settings["text_encoder_weights"] is not None:
         return PretrainedTextEncoder(settings["text_encoder_weights"], vocabulary)
     return SmallTextEncoder(

@@ -38,7 +38,7 @@ class ReportTask(lightning.LightningModule):
     def __init__(
         self, model: ReportModel, dataset: ReportDataset, settings: dict[str, Any], alignment: Alignment | None = None
     ) -> None:
-        """Take the model, the training split, section ``report.training`` and the alignment losses that are on."""
+        """Take the model, the training split, section ``cxr.report.training`` and the alignment losses that are on."""
         super().__init__()
         self.model, self.alignment, self.dataset, self.settings = model, alignment, dataset, settings
         self.steps_per_epoch = math.ceil(len(dataset) / settings["batch_size"])
@@ -116,7 +116,7 @@ class ReportTask(lightning.LightningModule):
             raise D2RNetError(
                 f"step {self.finished_steps}: the loss is {sum(values)} ({shown}); mean loss of this epoch so far "
                 f"{self.mean_losses().get('train_loss', math.nan):.3f}. "
-                "Lower report.training.learning_rate or gradient_clip, or use precision 32-true or bf16-mixed."
+                "Lower cxr.report.training.learning_rate or gradient_clip, or use precision 32-true or bf16-mixed."
             )
         for name, value in zip(losses, values, strict=True):
             self.loss_sums[name] += value
@@ -165,7 +165,7 @@ def make_optimizer(modules: list[nn.Module], settings: dict[str, Any]) -> torch.
 
     Args:
         modules: the report model, and what else is trained with it.
-        settings: section ``report.training``.
+        settings: section ``cxr.report.training``.
     """
     kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW if settings["optimizer"] == "adamw" else torch.optim.Adam
     options = {"amsgrad": True} if settings["optimizer"] == "adam_amsgrad" else {}

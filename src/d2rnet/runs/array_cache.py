@@ -110,7 +110,7 @@ def fill(
         [sources[row] for row in missing],
         workers=workers,
         what=what,
-        setting="report.training.workers",
+        setting="runtime.loader_workers",
         chunk_size=DECODED_AT_A_TIME,
     )
     fresh: list[int] = []

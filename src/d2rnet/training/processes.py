@@ -54,7 +54,7 @@ def check_processes(processes: int, device: torch.device, training: Settings) ->
     Args:
         processes: how many train together.
         device: of :func:`d2rnet.runs.device.resolve_device`.
-        training: ``detector.training`` settings.
+        training: ``cxr.detector.training`` settings.
 
     Raises:
         ConfigError: names the option or setting.
@@ -72,7 +72,7 @@ def check_processes(processes: int, device: torch.device, training: Settings) ->
     for name in names:
         if training[name] % parts:
             raise ConfigError(
-                f"detector.training.{name}: {training[name]} images are not divisible by {parts} ({processes} process(es) x "
+                f"cxr.detector.training.{name}: {training[name]} images are not divisible by {parts} ({processes} process(es) x "
                 f"accumulation_steps {training['accumulation_steps']}); expected a multiple, the same for every process."
             )
 

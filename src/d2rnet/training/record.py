@@ -60,7 +60,7 @@ class TrainingRecord(lightning.Callback):
     """Writes checkpoints and history, validates, keeps the best weights, reports progress and stops on request."""
 
     def __init__(self, folder: Path, *, settings: dict[str, Any], validate: Validate, stop: StopRequest) -> None:
-        """Take the work folder, section ``report.training``, the validation and the request to stop."""
+        """Take the work folder, section ``cxr.report.training``, the validation and the request to stop."""
         self.folder, self.settings, self.validate, self.stop = folder, settings, validate, stop
         self.best: dict[str, float] = {}
         self._start_step = 0

@@ -10,7 +10,7 @@ def learning_rate(iteration: int, training: Settings) -> float:
 
     Args:
         iteration: counted from 0.
-        training: ``detector.training`` settings.
+        training: ``cxr.detector.training`` settings.
     """
     warm_up = training["warm_up_iters"]
     rate = training["base_lr"] * min(1.0, (iteration + 1) / warm_up if warm_up else 1.0)

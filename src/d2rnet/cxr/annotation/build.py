@@ -222,4 +222,4 @@ def _log_counts(counts: dict[str, Any], output: Path) -> None:
     shares = ", ".join(f"{split} {entries[split]} ({empty[split]} without boxes)" for split in SPLITS)
     log.info("%s: entries %s", output / "annotation.json", shares)
     if boxes["predicted"] and not boxes["kept"]:
-        log.warning("no box passed the filter: lower annotation.score_threshold or train the detector longer")
+        log.warning("no box passed the filter: lower cxr.annotation.score_threshold or train the detector longer")

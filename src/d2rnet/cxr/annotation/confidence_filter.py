@@ -50,7 +50,7 @@ def choose_thresholds(settings: Settings, calibrated: Path | None) -> Thresholds
     if (source == "calibrated") != (calibrated is not None):
         given = "no file" if calibrated is None else f"the file {calibrated}"
         raise ConfigError(
-            f"annotation.thresholds is '{source}', but {given} was given with --thresholds; expected thresholds.json of "
+            f"cxr.annotation.thresholds is '{source}', but {given} was given with --thresholds; expected thresholds.json of "
             "calibrate-thresholds with 'calibrated', no file with 'fixed'."
         )
     if calibrated is None:
@@ -75,7 +75,7 @@ def threshold_table(score_threshold: float, class_score_thresholds: Mapping[str,
     unknown = [name for name in class_score_thresholds if name not in CATEGORY_IDS]
     if unknown:
         hints = "\n  ".join(f"'{name}': {suggest_category(name)}" for name in unknown)
-        raise ConfigError(f"annotation.class_score_thresholds: {len(unknown)} unknown class name(s)\n  {hints}")
+        raise ConfigError(f"cxr.annotation.class_score_thresholds: {len(unknown)} unknown class name(s)\n  {hints}")
     thresholds = np.full(len(CATEGORY_IDS) + 1, float(score_threshold))
     for name, threshold in class_score_thresholds.items():
         thresholds[CATEGORY_IDS[name]] = threshold

@@ -25,7 +25,7 @@ class AnnotationSettings(Section):
     thresholds: Literal["fixed", "calibrated"] = setting(
         "fixed",
         "fixed: score_threshold and class_score_thresholds; calibrated: thresholds by class that "
-        "calibrate_thresholds finds on the validation split (detector.calibration), class_score_thresholds over "
+        "calibrate_thresholds finds on the validation split (cxr.detector.calibration), class_score_thresholds over "
         "them, score_threshold unused.",
     )
     score_threshold: float = setting(

@@ -1,6 +1,6 @@
 """convert-labelled: the labelled source becomes three COCO json files.
 
-Reads the source of ``data.labelled``, ``quarantine.jsonl`` of verify-inputs and the records of convert-images-shard, which has
+Reads the source of ``cxr.data.labelled``, ``quarantine.jsonl`` of verify-inputs and the records of convert-images-shard, which has
 written the PNG files. Writes ``{train,val,test}.json``, ``counts.json``, ``run.json`` and ``data_card.md``.
 Frames: source boxes are in pixels of the original radiograph (``source_height``, ``source_width``); COCO boxes are in pixels
 of the converted PNG (``height``, ``width``).
@@ -125,7 +125,7 @@ def build_coco(table: LabelledTable, labelled: Settings, problems: Problems) -> 
 
     Args:
         table: images with FRAME_COLUMNS all > 0, and the readers' boxes in the source frame.
-        labelled: section ``data.labelled``.
+        labelled: section ``cxr.data.labelled``.
         problems: grows by boxes outside their image.
 
     Returns:
@@ -175,8 +175,8 @@ def assign_splits(images: pd.DataFrame, labelled: Settings) -> list[str]:
     empty = [split for split in SPLITS if not (splits == split).any()]
     if empty:
         raise DatasetError(
-            f"data.labelled: no readable image in split {', '.join(empty)} of {len(images)} image(s); expected at least one "
-            "each. Check data.labelled.root and the quarantine list."
+            f"cxr.data.labelled: no readable image in split {', '.join(empty)} of {len(images)} image(s); expected at least one "
+            "each. Check cxr.data.labelled.root and the quarantine list."
         )
     return splits.tolist()
 

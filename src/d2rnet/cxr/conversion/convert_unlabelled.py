@@ -1,12 +1,12 @@
 """convert_unlabelled: the report source's images (and extra unlabelled folders) as COCO json and PNG, its reports as a table.
 
-Reads: the records of convert-images-shard, which has written the PNG files, the sources ``data.reports`` and
-``data.extra_unlabelled``, the image list of ``data.labelled`` (to prove that no labelled test image is among them),
+Reads: the records of convert-images-shard, which has written the PNG files, the sources ``cxr.data.reports`` and
+``cxr.data.extra_unlabelled``, the image list of ``cxr.data.labelled`` (to prove that no labelled test image is among them),
 quarantine.jsonl of verify_inputs. Writes, into the output folder:
 
 * ``unlabelled.json``: COCO without annotations. Beside the usual keys an image has ``source_height, source_width``
   (its file's own size, pixels), ``source_id, study_id, subject_id, view, split, has_report`` and ``source_path``, the
-  original file relative to ``data.reports.root`` (null for extra unlabelled images);
+  original file relative to ``cxr.data.reports.root`` (null for extra unlabelled images);
 * ``reports.jsonl``: ``subject_id, study_id, split, section, report, images`` (source_ids), one study with text a line;
 * ``convert_unlabelled/{counts.json,run.json,data_card.md,unreadable_reports.jsonl}``.
 """
@@ -95,7 +95,7 @@ def assert_patients_disjoint(images: pd.DataFrame, reports: pd.DataFrame) -> Non
     repeated = sorted(pairs.loc[pairs["subject_id"].duplicated(), "subject_id"].unique())
     if repeated:
         raise DatasetError(
-            f"data.reports: {len(repeated)} patient(s) are in more than one split: {', '.join(repeated[:10])}; expected one. "
+            f"cxr.data.reports: {len(repeated)} patient(s) are in more than one split: {', '.join(repeated[:10])}; expected one. "
             "Mend the split table of the report source."
         )
 
@@ -106,8 +106,8 @@ def _check_unreadable_reports(unreadable: list[dict[str, str]], n_studies: int, 
     if len(unreadable) > max_bad_fraction * n_studies:
         shown = "\n  ".join(f"{record['path']}: {record['reason']}" for record in unreadable[:10])
         raise DatasetError(
-            f"data.reports: {len(unreadable)} of {n_studies} report texts are unreadable, more than "
-            f"data.conversion.max_bad_fraction ({max_bad_fraction:.2%}) allows. Mend them, or raise it.\n  {shown}"
+            f"cxr.data.reports: {len(unreadable)} of {n_studies} report texts are unreadable, more than "
+            f"cxr.data.conversion.max_bad_fraction ({max_bad_fraction:.2%}) allows. Mend them, or raise it.\n  {shown}"
         )
 
 
@@ -128,7 +128,7 @@ def _with_frames(
         log.warning("%d image(s) are not of the size that the tables state; the file's own size is taken", other.sum())
     if not readable.any():
         raise DatasetError(
-            "data.reports: no readable image is left to convert. Check data.reports.root and the quarantine list."
+            "cxr.data.reports: no readable image is left to convert. Check cxr.data.reports.root and the quarantine list."
         )
     return images.assign(file_name=names, **dict(sizes.items()))[readable].reset_index(drop=True)
 

@@ -219,7 +219,7 @@ def check_bad(results: Sequence[ConversionResult], bad: int, total: int, max_bad
     reasons = [result.reason for result in results if result.reason is not None][:SHOWN_BAD]
     raise DatasetError(
         f"convert images: {bad} of the first {len(results)} images are unreadable; expected at most {max_bad_fraction:.2%} of "
-        f"{total} (data.conversion.max_bad_fraction). Mend or remove them, or raise that setting. The first:\n  "
+        f"{total} (cxr.data.conversion.max_bad_fraction). Mend or remove them, or raise that setting. The first:\n  "
         + "\n  ".join(map(str, reasons))
     )
 

@@ -45,8 +45,8 @@ def write_image_lists(
     Args:
         output: folder for both.
         quarantine: images to leave out, JSON lines with ``path``.
-        labelled: of ``data.labelled``, nothing wrong with it.
-        reports: of ``data.reports``, then of each part of ``data.extra_unlabelled``.
+        labelled: of ``cxr.data.labelled``, nothing wrong with it.
+        reports: of ``cxr.data.reports``, then of each part of ``cxr.data.extra_unlabelled``.
         settings: section ``data``.
 
     Raises:

@@ -39,7 +39,7 @@ def convert_images_shard(
         shards: number of shards.
         output: record of the shard.
         workers: processes.
-        settings: section ``data.conversion``.
+        settings: section ``cxr.data.conversion``.
 
     Raises:
         ConfigError: no such shard.

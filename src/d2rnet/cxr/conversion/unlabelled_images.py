@@ -27,7 +27,7 @@ class UnlabelledSources:
 
     Attributes:
         images: columns of REPORT_IMAGE_COLUMNS but ``path``, and ``file`` (path to open), ``source_path`` (relative to
-            ``data.reports.root``; None for extra images), ``origin`` (key under ``data``), ``name`` and ``patient`` (ids as
+            ``cxr.data.reports.root``; None for extra images), ``origin`` (key under ``data``), ``name`` and ``patient`` (ids as
             the source has them). Extra images come last; their ``source_id``, ``study_id`` and ``subject_id`` begin with
             ``extra<n>_``, so that no two sources collide.
         reports: columns of REPORT_COLUMNS.
@@ -59,7 +59,7 @@ def join_sources(tables: Sequence[ReportTable], settings: Settings) -> Unlabelle
     """Join the report source and the extra unlabelled folders.
 
     Args:
-        tables: of ``data.reports``, then of each part of ``data.extra_unlabelled``.
+        tables: of ``cxr.data.reports``, then of each part of ``cxr.data.extra_unlabelled``.
         settings: the section ``data``.
     """
     section, table = settings["reports"], tables[0]

@@ -4,7 +4,7 @@ Reads: the sources of ``data``; nothing is written to them. Writes, into the out
 quarantine.jsonl (images to leave out: ``path, source, source_id, reason``), run.json, unreadable_reports.jsonl, always
 problems.jsonl (empty if all is well) and, where all is well, the lists of images to convert (:mod:`d2rnet.cxr.conversion.image_lists`).
 Problems are collected over all sources and end the run together; an unreadable image alone does not end it, unless they are
-more than ``data.conversion.max_bad_fraction`` of a source.
+more than ``cxr.data.conversion.max_bad_fraction`` of a source.
 """
 
 import logging
@@ -200,7 +200,7 @@ def _check_across(sources: list[Source], problems: Problems) -> None:
     labelled.counts["boxes"] = dict(sorted(counts.items()))
     reports, extras = sources[1], sources[2:]
     if reports.table is not None:
-        remedy = "Leave it out of data.reports, or take another labelled test split."
+        remedy = "Leave it out of cxr.data.reports, or take another labelled test split."
         check_leakage(labelled.images, _by_own_ids(reports), problems, file=reports.settings["root"], remedy=remedy)
     _count_overlaps(labelled, reports, [source for source in extras if source.table is not None])
 
@@ -266,5 +266,5 @@ def _limit(
         problems.add(
             f"too_many_unreadable_{what}", file=record["path"], record=f"data.{source.name}", got=record["reason"],
             expected=f"at most {max_bad_fraction:.2%} of {total} {what} unreadable, not {len(bad)}",
-            remedy="Mend or remove them, or raise data.conversion.max_bad_fraction.",
+            remedy="Mend or remove them, or raise cxr.data.conversion.max_bad_fraction.",
         )  # fmt: skip

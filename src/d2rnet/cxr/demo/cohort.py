@@ -56,7 +56,7 @@ def make_demo_cohort(*, output: Path, workers: int, settings: dict[str, Any]) ->
     Args:
         output: folder to make; an older demo cohort there is replaced, anything else is refused.
         workers: processes.
-        settings: section ``data.demo`` of config.yaml.
+        settings: section ``cxr.data.demo`` of config.yaml.
 
     Raises:
         D2RNetError: ``output`` holds something that is not a demo cohort, or a worker process died.

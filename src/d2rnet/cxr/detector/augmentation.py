@@ -79,7 +79,7 @@ def sample_geometry(rng: np.random.Generator, image_hw: tuple[int, int], model: 
     Args:
         rng: source of randomness.
         image_hw: height and width of the stored image.
-        model: ``detector.model`` settings (input sizes).
+        model: ``cxr.detector.model`` settings (input sizes).
         flip: whether half of the images are mirrored.
     """
     low, high = model["train_shortest_px"]
@@ -93,7 +93,7 @@ def strong_view(rng: np.random.Generator, weak: Image, strong: Settings) -> Imag
     Args:
         rng: source of randomness.
         weak: (H, W) uint8; not changed.
-        strong: ``detector.training.strong`` settings.
+        strong: ``cxr.detector.training.strong`` settings.
 
     Returns:
         A new (H, W) uint8 array.

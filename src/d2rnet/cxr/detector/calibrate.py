@@ -137,7 +137,7 @@ def class_thresholds(
     if not np.isin(scored.found.classes, scored.present).any():
         raise DatasetError(
             "the detector finds nothing on the validation split; expected boxes to choose a threshold from. Train it longer "
-            "or lower detector.prediction.score_floor."
+            "or lower cxr.detector.prediction.score_floor."
         )
     pooled = choose(*_ranked(scored, scored.present), wanted=precision)
     classes: dict[str, Any] = {}

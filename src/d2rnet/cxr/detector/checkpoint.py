@@ -135,7 +135,7 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
         raise CheckpointError(
             f"{path}: {what}. Missing: {_shown(incomplete)}. Unused: {_shown(report.unused)}. "
             f"Other shape: {_shown(mismatched)}. "
-            "Check detector.model backbone_depth, backbone_width, norm and finest_level against the file."
+            "Check cxr.detector.model backbone_depth, backbone_width, norm and finest_level against the file."
         )
     log.info(
         "%s: %d tensors loaded; %d start at random: %s",

@@ -124,13 +124,13 @@ def _check(model: Settings, levels: list[str]) -> None:
     sizes, (low, high) = model["anchor_sizes_px"], model["train_shortest_px"]
     if len(sizes) != len(levels):
         raise ConfigError(
-            f"detector.model.anchor_sizes_px: got {len(sizes)} sizes; expected {len(levels)}, one for each of "
+            f"cxr.detector.model.anchor_sizes_px: got {len(sizes)} sizes; expected {len(levels)}, one for each of "
             f"{', '.join(levels)} (finest_level {model['finest_level']})."
         )
     if low > high:
-        raise ConfigError(f"detector.model.train_shortest_px: got [{low}, {high}]; expected [least, greatest].")
+        raise ConfigError(f"cxr.detector.model.train_shortest_px: got [{low}, {high}]; expected [least, greatest].")
     if model["norm"] == "GN" and model["backbone_width"] % 32:
-        raise ConfigError("detector.model.backbone_width: expected a multiple of 32 with norm GN.")
+        raise ConfigError("cxr.detector.model.backbone_width: expected a multiple of 32 with norm GN.")
 
 
 def write_cfg(folder: Path, cfg: CfgNode) -> None:

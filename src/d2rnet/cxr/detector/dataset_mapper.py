@@ -56,7 +56,7 @@ class TwoViewMapper:
     """Record -> weak and strong view that share one geometry."""
 
     def __init__(self, store: ImageStore, model: Settings, training: Settings) -> None:
-        """Keep the images and the ``detector.model`` and ``detector.training`` settings."""
+        """Keep the images and the ``cxr.detector.model`` and ``cxr.detector.training`` settings."""
         self._store = store
         self._model = model
         self._training = training
@@ -117,8 +117,8 @@ class IterationDataset(Dataset):
             labelled: records with boxes.
             unlabelled: records whose boxes are not looked at.
             store: reads the images of both.
-            model: ``detector.model`` settings.
-            training: ``detector.training`` settings; batch sizes are those of all processes together.
+            model: ``cxr.detector.model`` settings.
+            training: ``cxr.detector.training`` settings; batch sizes are those of all processes together.
             rank: which share, 0 to ``processes`` - 1.
             processes: number of shares.
         """

@@ -106,7 +106,7 @@ class UnbiasedTeacherTrainer(TrainerBase):
 
         Args:
             student: on its device.
-            training: ``detector.training`` settings.
+            training: ``cxr.detector.training`` settings.
             batches: this process's, from the first iteration to be done.
             device: where to compute.
             boxes_per_image: (C,) boxes of each class on a labelled image, for adaptive thresholds.

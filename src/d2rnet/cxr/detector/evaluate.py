@@ -100,7 +100,7 @@ def predict(records: Sequence[Record], folder: Path, weights_name: str, device: 
         folder: output of train-detector.
         weights_name: file of the network's weights in it.
         device: auto, cpu, cuda or cuda:N.
-        prediction: ``detector.prediction``.
+        prediction: ``cxr.detector.prediction``.
     """
     network, cfg = load_detector(folder, weights_name, device, prediction)
     batches = make_batches(records, cfg, prediction["batch_images"])

@@ -54,7 +54,7 @@ def predict_boxes(
         shards: number of shards.
         output: COCO results json to write; ``<output stem>.run.json`` is written beside it.
         device: auto, cpu, cuda or cuda:N.
-        settings: ``detector.prediction``.
+        settings: ``cxr.detector.prediction``.
 
     Raises:
         ConfigError: no such shard, or no such device.
@@ -103,7 +103,7 @@ def load_detector(folder: Path, weights_name: str, device: str, settings: Settin
         folder: output of train-detector.
         weights_name: ``model_final.pth`` (EMA teacher) or ``student_final.pth``.
         device: auto, cpu, cuda or cuda:N.
-        settings: ``detector.prediction``; they replace those that the detector was trained with.
+        settings: ``cxr.detector.prediction``; they replace those that the detector was trained with.
 
     Raises:
         CheckpointError: config.yaml or weights are missing or do not fit.
@@ -173,7 +173,7 @@ def detect(
         network: in evaluation mode, on its device.
         cfg: its configuration.
         batches: of :func:`make_batches`.
-        settings: ``detector.prediction``.
+        settings: ``cxr.detector.prediction``.
 
     Yields:
         The COCO results of one image after the other, best score first, in the frame of its PNG.

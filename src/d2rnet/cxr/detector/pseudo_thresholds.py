@@ -29,7 +29,7 @@ class FixedThresholds:
     """
 
     def __init__(self, training: Settings, classes: int, device: torch.device) -> None:
-        """Read ``detector.training`` settings."""
+        """Read ``cxr.detector.training`` settings."""
         self.values = torch.full((classes,), training["pseudo_score_threshold"], device=device)
 
     def observe(self, detections: Sequence[Instances], images: int) -> None:
@@ -50,7 +50,7 @@ class AdaptiveThresholds(FixedThresholds):
         """Start at the fixed threshold.
 
         Args:
-            training: ``detector.training`` settings.
+            training: ``cxr.detector.training`` settings.
             boxes_per_image: (C,) boxes of each class on a labelled image, images without boxes included.
             device: where the detections are.
         """

@@ -118,7 +118,7 @@ def weights_and_images(model: Settings, data: Mapping[str, Sequence[Record]]) ->
     """Return what decides a run beside the json files, which stay the same where an image is exchanged for one of its size.
 
     Args:
-        model: section ``detector.model``.
+        model: section ``cxr.detector.model``.
         data: records by argument of :func:`train_detector`.
     """
     trained_on = [record.path for name in ("labelled_train", "unlabelled") for record in data[name]]
@@ -137,7 +137,7 @@ def checked_cfg(settings: Settings, device: torch.device, processes: int) -> Cfg
     check_schedule(settings["training"])
     check_processes(processes, device, settings["training"])
     if settings["model"]["norm"] == "SyncBN" and device.type == "cpu":
-        raise ConfigError("detector.model.norm: SyncBN works on GPUs only; expected BN or GN on a CPU.")
+        raise ConfigError("cxr.detector.model.norm: SyncBN works on GPUs only; expected BN or GN on a CPU.")
     return cfg
 
 
@@ -197,11 +197,11 @@ def check_schedule(training: Settings) -> None:
     burn_in, total = training["burn_in_iters"], training["total_iters"]
     if burn_in >= total:
         raise ConfigError(
-            f"detector.training: burn_in_iters {burn_in} is not below total_iters {total}; there would be no EMA teacher."
+            f"cxr.detector.training: burn_in_iters {burn_in} is not below total_iters {total}; there would be no EMA teacher."
         )
     if training["lr_schedule"] == "steps" and burn_in in training["lr_step_iters"]:
         log.warning(
-            "detector.training.lr_step_iters: the learning rate steps down at iteration %d, just where the unlabelled loss "
+            "cxr.detector.training.lr_step_iters: the learning rate steps down at iteration %d, just where the unlabelled loss "
             "starts (as in D2R-Net's released configuration); the student then learns slowly from pseudo boxes.",
             burn_in,
         )

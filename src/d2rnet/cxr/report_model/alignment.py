@@ -153,8 +153,8 @@ class Alignment(nn.Module):
         """Make what the losses need.
 
         Args:
-            settings: section ``report.training.alignment``.
-            model: section ``report.model``.
+            settings: section ``cxr.report.training.alignment``.
+            model: section ``cxr.report.model``.
             vocabulary: of the model.
 
         Raises:
@@ -164,7 +164,7 @@ class Alignment(nn.Module):
         self.settings = settings
         if settings["local"] != "none" and model["lesion_branch"] == "none":
             raise ConfigError(
-                f"report.training.alignment.local: got '{settings['local']}', but report.model.lesion_branch is 'none' and "
+                f"cxr.report.training.alignment.lab: got '{settings['local']}', but cxr.report.model.lesion_branch is 'none' and "
                 "leaves no lesion token to align. Set it to none, or the branch to roi_align or crop."
             )
         width = settings["embed_dim"]

@@ -97,8 +97,8 @@ class Augmentation:
     """Draws a change for each entry of an epoch: the same for a seed, epoch and entry, in whatever process.
 
     Attributes:
-        settings: section ``report.training.augmentation``.
-        seed: ``report.training.seed``.
+        settings: section ``cxr.report.training.augmentation``.
+        seed: ``cxr.report.training.seed``.
         epoch: from 0.
     """
 

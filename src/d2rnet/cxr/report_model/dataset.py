@@ -122,7 +122,7 @@ def crop_arguments(
     Args:
         entries: the entries whose images are the rows 0, 1, ...
         image_root: folder that ``image_path`` is relative to.
-        settings: section ``report.model``.
+        settings: section ``cxr.report.model``.
         cache: folder for a cache of crops; None to cut out at each access.
         workers: processes that fill the cache.
 

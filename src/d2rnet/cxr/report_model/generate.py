@@ -58,7 +58,7 @@ def generate_reports(
         shards: number of shards.
         output: JSON lines file to write, empty for a shard without a batch; ``<output stem>.run.json`` is written beside it.
         device: auto, cpu, cuda or cuda:N.
-        settings: section ``report.generation``.
+        settings: section ``cxr.report.generation``.
 
     Raises:
         DatasetError: the split is empty, or a radiograph cannot be read.
@@ -99,7 +99,7 @@ def shard_bounds(count: int, *, batch_size: int, shard: int, shards: int) -> tup
 
 
 def load_for_generation(folder: Path, device: torch.device, settings: dict[str, Any]) -> LoadedModel:
-    """Load a model folder (see :func:`load_model`) in the precision of ``settings``, section ``report.generation``."""
+    """Load a model folder (see :func:`load_model`) in the precision of ``settings``, section ``cxr.report.generation``."""
     loaded = load_model(folder, device)
     if settings["precision"] == "bf16-true":
         loaded.model.transformer.to(torch.bfloat16)
@@ -120,7 +120,7 @@ def write_reports(
         loaded: of :func:`load_for_generation`.
         entries: entries of annotation.json.
         image_root: folder that ``image_path`` is relative to.
-        settings: section ``report.generation``.
+        settings: section ``cxr.report.generation``.
         device: where the model is.
         ends: grows by reports that end by themselves (``own``) and at ``max_tokens`` (``cut``).
 

@@ -162,10 +162,10 @@ def position_features(positions: Tensor) -> Tensor:
 
 
 def make_lesion_encoder(settings: dict[str, Any], *, channels: int, stride: int, num_categories: int) -> LesionEncoder | None:
-    """Make the branch that section ``report.model`` asks for.
+    """Make the branch that section ``cxr.report.model`` asks for.
 
     Args:
-        settings: section ``report.model``.
+        settings: section ``cxr.report.model``.
         channels: channels of the backbone's map.
         stride: input pixels a cell of the map.
         num_categories: number of lesion classes.

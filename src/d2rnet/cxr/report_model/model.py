@@ -26,7 +26,7 @@ class ReportModel(nn.Module):
         """Make the model with random weights.
 
         Args:
-            settings: section ``report.model``.
+            settings: section ``cxr.report.model``.
             num_tokens: size of the vocabulary.
             num_categories: number of lesion classes.
 
@@ -38,7 +38,7 @@ class ReportModel(nn.Module):
         for key in ("num_heads", "memory_heads"):
             if d_model % settings[key] or d_model % 2:
                 raise ConfigError(
-                    f"report.model.d_model: got {d_model}; expected an even multiple of {key} ({settings[key]})."
+                    f"cxr.report.model.d_model: got {d_model}; expected an even multiple of {key} ({settings[key]})."
                 )
         self.extractor = VisualExtractor(
             backbone=settings["backbone"],

@@ -107,7 +107,7 @@ def train_report_model(
 
 
 def check_protocol(vocabulary: Vocabulary, text: dict[str, Any], *, source: Path) -> None:
-    """Compare a vocabulary with section ``report.text``.
+    """Compare a vocabulary with section ``cxr.report.text``.
 
     Raises:
         ConfigError: they differ in protocol, section or least count.
@@ -115,8 +115,8 @@ def check_protocol(vocabulary: Vocabulary, text: dict[str, Any], *, source: Path
     for key in ("protocol", "section", "min_token_count"):
         if getattr(vocabulary, key) != text[key]:
             raise ConfigError(
-                f"{source}: built with {key} {getattr(vocabulary, key)!r}, but report.text.{key} is {text[key]!r}. "
-                "Build the vocabulary again, or set report.text as it was."
+                f"{source}: built with {key} {getattr(vocabulary, key)!r}, but cxr.report.text.{key} is {text[key]!r}. "
+                "Build the vocabulary again, or set cxr.report.text as it was."
             )
 
 

@@ -103,7 +103,7 @@ class VisualExtractor(nn.Module):
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"report.model.backbone_weights: {path}: no such file.")
+            raise FileNotFoundError(f"cxr.report.model.backbone_weights: {path}: no such file.")
         state = _read_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
         load_matching(self.backbone, _one_channel(state), source=path)
 

@@ -187,7 +187,7 @@ def check_boxes(
                 record=_record(row),
                 got=f"{', '.join(f'{name} {getattr(row, name):g}' for name in CORNERS)} in {width} x {height} (w x h) px",
                 expected=f"a box with {wish}",
-                remedy="Mend or remove the row; if the image is a resized copy, give data.labelled.size_table.",
+                remedy="Mend or remove the row; if the image is a resized copy, give cxr.data.labelled.size_table.",
             )
     kept = ~outside & ~flat
     counts["boxes_clipped"] = int((kept & (clipped != corners).any(axis=1)).sum())

@@ -1,6 +1,6 @@
 """Labelled source ``coco``: any COCO detection json, one to be split by seed or one a split.
 
-Reads the json file(s) of ``data.labelled.coco_json``; categories are matched to ours by name, never by id.
+Reads the json file(s) of ``cxr.data.labelled.coco_json``; categories are matched to ours by name, never by id.
 """
 
 from collections import Counter
@@ -24,10 +24,10 @@ _SPLIT_NAMES = ("train", "val", "test")
 
 
 def required_files(settings: Settings) -> list[RequiredFile]:
-    """List the json files of ``data.labelled.coco_json`` and the image root."""
-    files = [RequiredFile(path, "data.labelled.coco_json", f"COCO json ({split or 'to be split'})")
+    """List the json files of ``cxr.data.labelled.coco_json`` and the image root."""
+    files = [RequiredFile(path, "cxr.data.labelled.coco_json", f"COCO json ({split or 'to be split'})")
              for split, path in _json_files(settings).items()]  # fmt: skip
-    return [RequiredFile(Path(settings["root"]), "data.labelled.root", "folder of the images"), *files]
+    return [RequiredFile(Path(settings["root"]), "cxr.data.labelled.root", "folder of the images"), *files]
 
 
 def read_table(settings: Settings, problems: Problems) -> LabelledTable:
@@ -56,7 +56,7 @@ def read_table(settings: Settings, problems: Problems) -> LabelledTable:
         rows["source_id"] = rows["source_id"].map(source_ids)
         boxes.append(keep_valid_corners(rows, file=path, problems=problems))
     table = pd.DataFrame(images, columns=list(LABELLED_IMAGE_COLUMNS))
-    table = keep_safe_ids(table, file="data.labelled.coco_json", problems=problems)
+    table = keep_safe_ids(table, file="cxr.data.labelled.coco_json", problems=problems)
     _note_repeated_ids(table, problems)
     kept = pd.concat(boxes, ignore_index=True)[list(BOX_COLUMNS)]
     return LabelledTable(table, kept[kept["source_id"].isin(table["source_id"])].reset_index(drop=True), counts)
@@ -66,11 +66,11 @@ def _json_files(settings: Settings) -> dict[str, Path]:
     """Split name ("" where the file is to be split) -> json path."""
     given = settings["coco_json"]
     if not given:
-        raise ConfigError("data.labelled.coco_json: not set; source coco needs one path, or an object with train and test.")
+        raise ConfigError("cxr.data.labelled.coco_json: not set; source coco needs one path, or an object with train and test.")
     files = {"": given} if isinstance(given, str) else dict(given)
     unknown = [name for name in files if name not in ("", *_SPLIT_NAMES)]
     if unknown or ("" not in files and not {"train", "test"} <= set(files)):
-        raise ConfigError(f"data.labelled.coco_json: got keys {', '.join(files)}; expected train, test and optionally val.")
+        raise ConfigError(f"cxr.data.labelled.coco_json: got keys {', '.join(files)}; expected train, test and optionally val.")
     return {split: Path(settings["root"]) / path for split, path in files.items()}
 
 
@@ -95,7 +95,7 @@ def _drop_bad_images(document: Coco, path: Path, problems: Problems) -> None:
             bad.add(image["id"])
             problems.add(
                 "bad_path", file=path, record=f"image {image['id']}", got=f"file_name {image['file_name']!a}"[:200],
-                expected="a path below data.labelled.root, without '..'", remedy="Mend the image's file_name.",
+                expected="a path below cxr.data.labelled.root, without '..'", remedy="Mend the image's file_name.",
             )  # fmt: skip
         height, width = image["height"], image["width"]
         if not all(type(side) is int and 0 < side <= MAX_SIDE_PX for side in (height, width)):
@@ -162,6 +162,6 @@ def _note_repeated_ids(images: pd.DataFrame, problems: Problems) -> None:
         splits = sorted(set(group["split"]))
         kind = "duplicate_image_id" if len(splits) == 1 else "id_in_two_splits"
         problems.add(
-            kind, file="data.labelled.coco_json", record=f"image {source_id}", got=f"{len(group)}: {', '.join(group['path'])}",
+            kind, file="cxr.data.labelled.coco_json", record=f"image {source_id}", got=f"{len(group)}: {', '.join(group['path'])}",
             expected="one image in one split", remedy="Remove all but one.",
         )  # fmt: skip

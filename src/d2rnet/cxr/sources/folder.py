@@ -1,6 +1,6 @@
 """A folder of radiographs without reports: further unlabelled images for the detector, nothing else.
 
-Reads: every DICOM, PNG and JPG file at any depth below ``root`` (an item of ``data.extra_unlabelled``). All of them are
+Reads: every DICOM, PNG and JPG file at any depth below ``root`` (an item of ``cxr.data.extra_unlabelled``). All of them are
 ``train``; ``path`` is relative to that root. Each image counts as its own study, and as its own patient unless it is named as
 in ChestX-ray14, ``00000013_005.png``: patient 00000013.
 """
@@ -21,12 +21,12 @@ from d2rnet.files.problems import Problems
 
 log = logging.getLogger(__name__)
 
-CONFIG_KEY = "data.extra_unlabelled[].root"
+CONFIG_KEY = "cxr.data.extra_unlabelled[].root"
 _PATIENT_AND_NUMBER = re.compile(r"(\d{8})_\d{3}")
 
 
 def required_files(settings: dict[str, Any]) -> list[RequiredFile]:
-    """List the one folder that an item of ``data.extra_unlabelled`` needs."""
+    """List the one folder that an item of ``cxr.data.extra_unlabelled`` needs."""
     return [RequiredFile(Path(settings["root"]), CONFIG_KEY, "folder of unlabelled radiographs")]
 
 
@@ -34,7 +34,7 @@ def read_table(settings: dict[str, Any], problems: Problems) -> ReportTable:
     """List the images below a folder; see :mod:`d2rnet.cxr.sources.tables`. There are no reports.
 
     Args:
-        settings: an item of ``data.extra_unlabelled``.
+        settings: an item of ``cxr.data.extra_unlabelled``.
         problems: grows by files whose names give the same id (kind ``duplicate_id``) or are not UTF-8 (``bad_name``).
 
     Raises:
@@ -85,7 +85,7 @@ def _image_files(root: Path, counts: Counter[str]) -> list[str]:
                 counts["files_of_other_types"] += 1
     if counts["linked_folders_not_followed"]:
         log.warning(
-            "%s: %d linked folder(s) are not followed; name them in data.extra_unlabelled",
+            "%s: %d linked folder(s) are not followed; name them in cxr.data.extra_unlabelled",
             root,
             counts["linked_folders_not_followed"],
         )

@@ -72,14 +72,14 @@ def find_images(
 
 
 def size_table_path(settings: Settings) -> Path | None:
-    """Return the path of ``data.labelled.size_table`` (relative to the root), None where it is not set."""
+    """Return the path of ``cxr.data.labelled.size_table`` (relative to the root), None where it is not set."""
     return Path(settings["root"]) / settings["size_table"] if settings["size_table"] else None
 
 
 def required_size_table(settings: Settings) -> list[RequiredFile]:
     """Return the size table as a required file if one is configured."""
     path = size_table_path(settings)
-    return [RequiredFile(path, "data.labelled.size_table", "sizes of the original radiographs", ("image_id",))] if path else []
+    return [RequiredFile(path, "cxr.data.labelled.size_table", "sizes of the original radiographs", ("image_id",))] if path else []
 
 
 def read_size_table(settings: Settings, problems: Problems) -> Sizes | None:
@@ -134,7 +134,7 @@ def image_table(
         height, width = (sizes or {}).get(source_id, (0, 0))
         if sizes is not None and not height and path.suffix.lower() in RASTER_SUFFIXES:
             problems.add(
-                "no_size", file=path, record=f"image {source_id}", got="no row in data.labelled.size_table",
+                "no_size", file=path, record=f"image {source_id}", got="no row in cxr.data.labelled.size_table",
                 expected="the size of the original radiograph", remedy="Add a row image_id,height,width.",
             )  # fmt: skip
         rows.append((source_id, str(path), split, "", height, width, readers[source_id]))

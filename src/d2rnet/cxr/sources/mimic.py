@@ -2,8 +2,8 @@
 
 Layout (credentialed, https://physionet.org/content/mimic-cxr-jpg/ and https://physionet.org/content/mimic-cxr/)::
 
-    files/p10/p10000032/s50414267/<dicom_id>.jpg | .dcm    images, under data.reports.root
-    files/p10/p10000032/s50414267.txt                      reports, under data.reports.report_root, else root
+    files/p10/p10000032/s50414267/<dicom_id>.jpg | .dcm    images, under cxr.data.reports.root
+    files/p10/p10000032/s50414267.txt                      reports, under cxr.data.reports.report_root, else root
     mimic-cxr-2.x.y-split.csv.gz, -metadata.csv.gz         format jpg: both needed; dicom: used where they are
     cxr-record-list.csv.gz, cxr-study-list.csv.gz          format dicom: both needed; jpg: the second is used where it is
 
@@ -36,20 +36,20 @@ log = logging.getLogger(__name__)
 
 
 def required_files(settings: Settings) -> list[RequiredFile]:
-    """List the tables and folders that ``data.reports`` needs; a missing table is named by its pattern.
+    """List the tables and folders that ``cxr.data.reports`` needs; a missing table is named by its pattern.
 
     Raises:
         DatasetError: a folder holds tables of two releases.
     """
     folders = MimicFolders.of(settings)
-    report_key = "data.reports.report_root" if settings["report_root"] else "data.reports.root"
+    report_key = "cxr.data.reports.report_root" if settings["report_root"] else "cxr.data.reports.root"
     needed = [
-        RequiredFile(folders.root / FILES_FOLDER, "data.reports.root", "MIMIC-CXR images"),
+        RequiredFile(folders.root / FILES_FOLDER, "cxr.data.reports.root", "MIMIC-CXR images"),
         RequiredFile(folders.report_root / FILES_FOLDER, report_key, "MIMIC-CXR report texts"),
     ]
     for pattern in NEEDED_TABLES[settings["format"]]:
         path = folders.optional_table(pattern) or folders.root / f"{pattern}.gz"
-        needed.append(RequiredFile(path, "data.reports.root", "MIMIC-CXR table", COLUMNS[pattern]))
+        needed.append(RequiredFile(path, "cxr.data.reports.root", "MIMIC-CXR table", COLUMNS[pattern]))
     return needed
 
 
@@ -57,7 +57,7 @@ def read_table(settings: Settings, problems: Problems) -> ReportTable:
     """Read images and reports of MIMIC-CXR; see :mod:`d2rnet.cxr.sources.tables`.
 
     Args:
-        settings: ``data.reports``.
+        settings: ``cxr.data.reports``.
         problems: grows by bad and repeated ids, unknown splits, patients in two splits, rows without metadata, bad sizes.
 
     Raises:

@@ -64,7 +64,7 @@ def read_reports(
     if keys and all(record["reason"] == "missing" for record in unreadable) and len(unreadable) == len(keys):
         raise DatasetError(
             f"{unreadable[0]['path']}: no such report, and none of the other {len(keys) - 1}; expected the report texts of "
-            "MIMIC-CXR (mimic-cxr-reports.zip) unpacked. Set data.reports.report_root to the folder that holds their "
+            "MIMIC-CXR (mimic-cxr-reports.zip) unpacked. Set cxr.data.reports.report_root to the folder that holds their "
             f"folder '{FILES_FOLDER}'."
         )
     counts["reports_read"] = len(keys) - len(unreadable)

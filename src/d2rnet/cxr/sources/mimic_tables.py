@@ -34,7 +34,7 @@ NEEDED_TABLES = {"jpg": (SPLIT_TABLE, METADATA_TABLE), "dicom": (RECORD_LIST, ST
 
 @dataclass(frozen=True)
 class MimicFolders:
-    """Where ``data.reports`` says the images (``root``) and the report texts (``report_root``) are."""
+    """Where ``cxr.data.reports`` says the images (``root``) and the report texts (``report_root``) are."""
 
     root: Path
     report_root: Path
@@ -42,7 +42,7 @@ class MimicFolders:
 
     @classmethod
     def of(cls, settings: Settings) -> "MimicFolders":
-        """Take them from ``data.reports``."""
+        """Take them from ``cxr.data.reports``."""
         root = Path(settings["root"])
         return cls(root, Path(settings["report_root"] or root), settings["format"])
 
@@ -59,8 +59,8 @@ class MimicFolders:
         found = self.optional_table(pattern)
         if found is None:
             raise FileNotFoundError(
-                f"{self.root / pattern}[.gz]: no such table; expected with data.reports.source: mimic, format: "
-                f"{self.image_format}. Set data.reports.root to the folder that holds it and the folder '{FILES_FOLDER}'."
+                f"{self.root / pattern}[.gz]: no such table; expected with cxr.data.reports.source: mimic, format: "
+                f"{self.image_format}. Set cxr.data.reports.root to the folder that holds it and the folder '{FILES_FOLDER}'."
             )
         return found
 

@@ -1,6 +1,6 @@
 """Labelled source ``nih``: boxes over NIH ChestX-ray14 images, an open data set.
 
-Reads the tables of ``data.labelled.box_tables`` (none given: ``BBox_List_2017.csv``), each in one of two layouts told apart by
+Reads the tables of ``cxr.data.labelled.box_tables`` (none given: ``BBox_List_2017.csv``), each in one of two layouts told apart by
 its header, and the names of the image files anywhere below the root:
 
 * ``BBox_List_2017.csv``: ``Image Index,Finding Label,Bbox [x,y,w,h],,,`` with unquoted commas; xywh, fractional;
@@ -36,8 +36,8 @@ _CATEGORIES = {name: CATEGORY_IDS[ours] for name, ours in NIH_TO_CATEGORY.items(
 
 def required_files(settings: Settings) -> list[RequiredFile]:
     """List the box tables, the image root, and the size table if configured."""
-    tables = [RequiredFile(path, "data.labelled.box_tables", "NIH or RSNA boxes") for path in _tables(settings)]
-    images = RequiredFile(Path(settings["root"]), "data.labelled.root", "NIH ChestX-ray14 images")
+    tables = [RequiredFile(path, "cxr.data.labelled.box_tables", "NIH or RSNA boxes") for path in _tables(settings)]
+    images = RequiredFile(Path(settings["root"]), "cxr.data.labelled.root", "NIH ChestX-ray14 images")
     return [images, *tables, *required_size_table(settings)]
 
 
@@ -65,7 +65,7 @@ def read_table(settings: Settings, problems: Problems) -> LabelledTable:
         names = ", ".join(path.name for path in _tables(settings))
         raise DatasetError(
             f"{root}: none of the {counts['absent_images']} boxed images of {names} is below this folder. "
-            "Set data.labelled.root to the folder that holds the NIH images."
+            "Set cxr.data.labelled.root to the folder that holds the NIH images."
         )
     readers = looked.groupby("source_id")["reader_id"].nunique()
     readers = {source_id: int(readers[source_id]) for source_id in boxes["source_id"].unique()}
@@ -87,7 +87,7 @@ def _read_box_table(path: Path, problems: Problems) -> BoxRows:
         return _read_bbox_list(path, columns, problems)
     raise DatasetError(
         f"{path}: columns found: {', '.join(columns)}; expected {', '.join(_READER_COLUMNS)}, or NIH's header "
-        f"'{','.join(_LIST_COLUMNS)},,,'. Name another table in data.labelled.box_tables."
+        f"'{','.join(_LIST_COLUMNS)},,,'. Name another table in cxr.data.labelled.box_tables."
     )
 
 

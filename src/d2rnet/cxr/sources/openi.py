@@ -1,12 +1,12 @@
 """Indiana University chest radiographs (Open-i) as a report source: open data, no credential needed.
 
 Layout: ``ecgen-radiology/N.xml`` (3,955 reports), in a folder or still packed as ``NLMCXR_reports.tgz``, at
-``data.reports.report_root``, else in or beside ``data.reports.root``; PNG, JPG or DICOM images anywhere below root. An image
+``cxr.data.reports.report_root``, else in or beside ``cxr.data.reports.root``; PNG, JPG or DICOM images anywhere below root. An image
 belongs to the report that lists it as ``parentImage``; ``CXR54_IM-2145-1001`` is also found under the name that the DICOM
 collection gives it, ``54_IM-2145-1001.dcm``. Reports whose images are absent are left out and counted, so that a part of the
 collection works too.
 
-Neither patient nor view is told: each study counts as its own patient, and ``data.reports.views`` must be ``[]``. Studies that
+Neither patient nor view is told: each study counts as its own patient, and ``cxr.data.reports.views`` must be ``[]``. Studies that
 have the wanted section get a seeded 70/10/20 split; the others, of use to the detector alone, are ``train``. The
 de-identification marks "XXXX" stay in the text: they are what the source says.
 Licence of the data: CC BY-NC-ND 4.0. Source: Demner-Fushman et al., JAMIA 2016; 23(2): 304-310, https://openi.nlm.nih.gov.
@@ -36,10 +36,10 @@ ImageKey = tuple[str, str]
 
 
 def required_files(settings: Settings) -> list[RequiredFile]:
-    """List the image folder and the reports of ``data.reports``."""
-    key = "data.reports.report_root" if settings["report_root"] else "data.reports.root"
+    """List the image folder and the reports of ``cxr.data.reports``."""
+    key = "cxr.data.reports.report_root" if settings["report_root"] else "cxr.data.reports.root"
     return [
-        RequiredFile(Path(settings["root"]), "data.reports.root", "folder of the Open-i images"),
+        RequiredFile(Path(settings["root"]), "cxr.data.reports.root", "folder of the Open-i images"),
         RequiredFile(find_reports(settings), key, "Open-i reports: NLMCXR_reports.tgz or the folder ecgen-radiology"),
     ]
 
@@ -48,13 +48,13 @@ def read_table(settings: Settings, problems: Problems) -> ReportTable:
     """Read images and reports of Open-i; see :mod:`d2rnet.cxr.sources.tables`.
 
     Args:
-        settings: ``data.reports``.
+        settings: ``cxr.data.reports``.
         problems: grows by report ids that occur twice, and by images with two files or two reports.
 
     Raises:
         FileNotFoundError: there are no reports.
         DatasetError: no report has an image below root, or there are too few studies to split.
-        ConfigError: ``data.reports.views`` is not empty.
+        ConfigError: ``cxr.data.reports.views`` is not empty.
     """
     root = Path(settings["root"])
     counts: Counter[str] = Counter()
@@ -130,6 +130,6 @@ def _match(
     if not rows:
         raise DatasetError(
             f"{root}: none of the {counts['images_absent']} images that the reports list is below this folder; expected files "
-            "named like CXR54_IM-2145-1001.png or 54_IM-2145-1001.dcm. Set data.reports.root."
+            "named like CXR54_IM-2145-1001.png or 54_IM-2145-1001.dcm. Set cxr.data.reports.root."
         )
     return pd.DataFrame(rows, columns=["source_id", "path", "subject_id", "study_id"], dtype=str)

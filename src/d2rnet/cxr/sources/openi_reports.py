@@ -58,7 +58,7 @@ def read_reports(settings: Settings, problems: Problems) -> tuple[dict[str, Open
     """Read all reports.
 
     Args:
-        settings: ``data.reports``.
+        settings: ``cxr.data.reports``.
         problems: grows by report ids that occur twice.
 
     Returns:
@@ -72,7 +72,7 @@ def read_reports(settings: Settings, problems: Problems) -> tuple[dict[str, Open
     place = find_reports(settings)
     if not place.exists():
         raise FileNotFoundError(
-            f"{place}: no such file or folder; set data.reports.report_root to {ARCHIVE} or the folder {FOLDER}."
+            f"{place}: no such file or folder; set cxr.data.reports.report_root to {ARCHIVE} or the folder {FOLDER}."
         )
     reports: dict[str, OpeniReport] = {}
     unreadable: list[dict[str, str]] = []

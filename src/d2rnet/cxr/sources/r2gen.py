@@ -3,10 +3,10 @@
 Layout: ``{"train": [{id, study_id, subject_id, report, image_path: [...], split}, ...], "val": [...], "test": [...]}``, as
 made for MIMIC-CXR (one entry an image) and for IU X-ray (one entry a study with several images, no study_id nor subject_id);
 one of D2R-Net or of our own, which has boxes and more keys, is understood too: its boxes are counted, not used.
-``data.reports.root`` is the folder that image_path is relative to; ``data.reports.report_root`` is the json, else
+``cxr.data.reports.root`` is the folder that image_path is relative to; ``cxr.data.reports.report_root`` is the json, else
 ``annotation.json`` in root.
 
-The file tells no view, so ``data.reports.views`` must be ``[]``. Its text is taken as the configured section (R2Gen's files
+The file tells no view, so ``cxr.data.reports.views`` must be ``[]``. Its text is taken as the configured section (R2Gen's files
 hold findings). An entry without subject_id counts as its own patient.
 Source of the schema: R2Gen, https://github.com/zhjohnchan/R2Gen.
 """
@@ -38,15 +38,15 @@ SCHEMA = '{"train": [{"id", "report", "image_path": [...], perhaps "study_id", "
 
 def required_files(settings: Settings) -> list[RequiredFile]:
     """List the image folder and the json."""
-    key = "data.reports.report_root" if settings["report_root"] else "data.reports.root"
+    key = "cxr.data.reports.report_root" if settings["report_root"] else "cxr.data.reports.root"
     return [
-        RequiredFile(Path(settings["root"]), "data.reports.root", "folder of the images"),
+        RequiredFile(Path(settings["root"]), "cxr.data.reports.root", "folder of the images"),
         RequiredFile(annotation_path(settings), key, "annotation.json in R2Gen's schema"),
     ]
 
 
 def annotation_path(settings: Settings) -> Path:
-    """Return the json of ``data.reports``: report_root, or annotation.json in it, or in root."""
+    """Return the json of ``cxr.data.reports``: report_root, or annotation.json in it, or in root."""
     path = Path(settings["report_root"] or settings["root"])
     return path / "annotation.json" if path.is_dir() or not settings["report_root"] else path
 
@@ -55,18 +55,18 @@ def read_table(settings: Settings, problems: Problems) -> ReportTable:
     """Read images and reports of an annotation.json; see :mod:`d2rnet.cxr.sources.tables`.
 
     Args:
-        settings: ``data.reports``.
+        settings: ``cxr.data.reports``.
         problems: grows by entries that lack a key or have one of another type, unsafe ids and paths, repeated images,
             studies with two texts, patients in two splits.
 
     Raises:
         FileNotFoundError: there is no such json.
         DatasetError: it is of another schema.
-        ConfigError: ``data.reports.views`` is not empty.
+        ConfigError: ``cxr.data.reports.views`` is not empty.
     """
     file = annotation_path(settings)
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; set data.reports.report_root to an annotation.json.")
+        raise FileNotFoundError(f"{file}: no such file; set cxr.data.reports.report_root to an annotation.json.")
     splits = _read_splits(file)
     counts: Counter[str] = Counter(entries_in_file=sum(map(len, splits.values())))
     found = _Found({}, {})
@@ -137,7 +137,7 @@ def _read_splits(file: Path) -> dict[str, list[Any]]:
             return {split: content[split] for split in SPLITS}
         found = f"entries with the keys {', '.join(first)}" if isinstance(first, dict) else f"a first entry {first!r}"[:200]
     raise DatasetError(
-        f"{file}: found {found}; expected R2Gen's schema {SCHEMA}. For a COCO json set data.labelled.source: coco instead."
+        f"{file}: found {found}; expected R2Gen's schema {SCHEMA}. For a COCO json set cxr.data.labelled.source: coco instead."
     )
 
 
@@ -156,7 +156,7 @@ def _complaint(entry: Any, split: str) -> Complaint | None:
         return kind, f"image_path {paths!r}"[:200], "a list of at least one path"
     for path in paths:
         if "\\" in path or "" in path.split("/") or not is_path_below(path):
-            return "bad_path", f"image_path {path[:200]!a}", "a path below data.reports.root, without '..'"
+            return "bad_path", f"image_path {path[:200]!a}", "a path below cxr.data.reports.root, without '..'"
     for key in ("id", "study_id", "subject_id"):
         if not SAFE_ID.fullmatch(str(_given(entry, key, "0"))):
             return "bad_id", f"{key} {str(entry[key])[:80]!a}", "1 to 200 letters, digits, '.', '_' and '-'"

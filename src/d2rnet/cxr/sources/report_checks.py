@@ -121,7 +121,7 @@ def keep_views(
 
     Args:
         images: with column ``view``, "" where unknown.
-        views: ``data.reports.views``; empty keeps all.
+        views: ``cxr.data.reports.views``; empty keeps all.
         counts: grows by ``images_dropped_view_<view>``, ``images_kept`` and ``studies_without_wanted_view``.
         keep_anyway: images whose view could not be read because the file is broken: left for the conversion to report.
 
@@ -137,7 +137,7 @@ def keep_views(
     kept = images[keep]
     if len(images) and not len(kept):
         raise ConfigError(
-            f"data.reports.views: no image has a view of {', '.join(views)}; views found: "
+            f"cxr.data.reports.views: no image has a view of {', '.join(views)}; views found: "
             f"{', '.join(f'{view} ({number})' for view, number in dropped.items())}. Sources that do not tell the view "
             "(Open-i, annotation.json of R2Gen) need views: []."
         )

@@ -24,17 +24,17 @@ class LabelledSource(Protocol):
     """A module that reads images with boxes; see :mod:`d2rnet.cxr.sources.tables`."""
 
     def required_files(self, settings: Settings) -> list[RequiredFile]:
-        """List what must exist under the configured roots (``settings`` is ``data.labelled``)."""
+        """List what must exist under the configured roots (``settings`` is ``cxr.data.labelled``)."""
 
     def read_table(self, settings: Settings, problems: Problems) -> LabelledTable:
-        """Parse the tables of ``data.labelled``."""
+        """Parse the tables of ``cxr.data.labelled``."""
 
 
 class ReportSource(Protocol):
     """A module that reads images, with or without reports; see :mod:`d2rnet.cxr.sources.tables`."""
 
     def required_files(self, settings: Settings) -> list[RequiredFile]:
-        """List what must exist (``settings`` is ``data.reports`` or one item of ``data.extra_unlabelled``)."""
+        """List what must exist (``settings`` is ``cxr.data.reports`` or one item of ``cxr.data.extra_unlabelled``)."""
 
     def read_table(self, settings: Settings, problems: Problems) -> ReportTable:
         """Parse the tables and report texts."""
@@ -46,7 +46,7 @@ def labelled_source(name: str) -> LabelledSource:
     Raises:
         ConfigError: no labelled source has that name.
     """
-    return cast(LabelledSource, _load("data.labelled.source", name, LABELLED_SOURCES))
+    return cast(LabelledSource, _load("cxr.data.labelled.source", name, LABELLED_SOURCES))
 
 
 def report_source(name: str) -> ReportSource:
@@ -55,7 +55,7 @@ def report_source(name: str) -> ReportSource:
     Raises:
         ConfigError: no report source has that name.
     """
-    return cast(ReportSource, _load("data.reports.source", name, REPORT_SOURCES))
+    return cast(ReportSource, _load("cxr.data.reports.source", name, REPORT_SOURCES))
 
 
 def unlabelled_source(name: str) -> ReportSource:
@@ -64,7 +64,7 @@ def unlabelled_source(name: str) -> ReportSource:
     Raises:
         ConfigError: no such source has that name.
     """
-    return cast(ReportSource, _load("data.extra_unlabelled[].source", name, UNLABELLED_SOURCES))
+    return cast(ReportSource, _load("cxr.data.extra_unlabelled[].source", name, UNLABELLED_SOURCES))
 
 
 def _load(key: str, name: str, modules: Mapping[str, str]) -> object:

@@ -6,7 +6,7 @@ Each source is one module under ``d2rnet.cxr`` with the same two functions:
 * ``read_table(settings, problems) -> LabelledTable | ReportTable``: parse the tables. Everything wrong with a row goes into
   ``problems`` with file and row; the function raises only where it cannot go on (a table is missing or lacks a column).
 
-``settings`` is the source's own section of config.yaml (``data.labelled`` or ``data.reports``). Images are not opened here.
+``settings`` is the source's own section of config.yaml (``cxr.data.labelled`` or ``cxr.data.reports``). Images are not opened here.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ class RequiredFile:
     """A file or folder that a source needs."""
 
     path: Path
-    config_key: str  # dotted key that led here, such as "data.labelled.root"
+    config_key: str  # dotted key that led here, such as "cxr.data.labelled.root"
     what: str  # such as "VinDr-CXR training boxes"
     columns: tuple[str, ...] = ()  # columns a CSV must have; () for folders and other files
 
@@ -55,7 +55,7 @@ class ReportTable:
     """Images and the reports of their studies.
 
     Attributes:
-        images: one row an image, columns REPORT_IMAGE_COLUMNS: ``path`` str relative to ``data.reports.root``; ``view`` str,
+        images: one row an image, columns REPORT_IMAGE_COLUMNS: ``path`` str relative to ``cxr.data.reports.root``; ``view`` str,
             "" unknown; ``split`` "train", "val", "test"; ``source_height``/``source_width`` int, 0 where the file tells.
             Views that are not wanted are already left out and counted.
         reports: one row a study that has text in the wanted section, columns REPORT_COLUMNS; ``report`` is the section's text

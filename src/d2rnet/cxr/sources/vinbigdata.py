@@ -1,6 +1,6 @@
 """Labelled source ``vinbigdata``: the Kaggle version of VinDr-CXR, 14 classes, three readers an image.
 
-Reads ``train.csv`` and the names of the files in ``train/`` (DICOM, or re-encoded PNG/JPG with ``data.labelled.size_table``).
+Reads ``train.csv`` and the names of the files in ``train/`` (DICOM, or re-encoded PNG/JPG with ``cxr.data.labelled.size_table``).
 Kaggle's test images have no public boxes, so that the source has no official split: it gets a seeded 70/10/20.
 Classes are matched by name; ``class_id`` is Kaggle's own numbering and is not used.
 Source: https://www.kaggle.com/c/vinbigdata-chest-xray-abnormalities-detection.
@@ -23,8 +23,8 @@ def required_files(settings: Settings) -> list[RequiredFile]:
     """List ``train.csv``, the folder of the images, and the size table if configured."""
     root = Path(settings["root"])
     return [
-        RequiredFile(root / "train.csv", "data.labelled.root", "VinBigData boxes", _COLUMNS),
-        RequiredFile(root / "train", "data.labelled.root", "VinBigData images"),
+        RequiredFile(root / "train.csv", "cxr.data.labelled.root", "VinBigData boxes", _COLUMNS),
+        RequiredFile(root / "train", "cxr.data.labelled.root", "VinBigData images"),
         *required_size_table(settings),
     ]
 

@@ -42,9 +42,9 @@ def required_files(settings: Settings) -> list[RequiredFile]:
     files = []
     for split in SPLITS:
         columns = (*_BOX_COLUMNS, "rad_id") if split == "train" else _BOX_COLUMNS
-        files.append(RequiredFile(root / split, "data.labelled.root", f"VinDr-CXR {split} images"))
+        files.append(RequiredFile(root / split, "cxr.data.labelled.root", f"VinDr-CXR {split} images"))
         files.append(
-            RequiredFile(_table(root, f"annotations_{split}.csv"), "data.labelled.root", f"VinDr-CXR {split} boxes", columns)
+            RequiredFile(_table(root, f"annotations_{split}.csv"), "cxr.data.labelled.root", f"VinDr-CXR {split} boxes", columns)
         )
     return files + required_size_table(settings)
 
@@ -78,7 +78,7 @@ def warn_of_missing_sizes(images: pd.DataFrame, sizes: Sizes | None) -> None:
     copies = int(images["path"].str.lower().str.endswith(RASTER_SUFFIXES).sum())
     if copies and sizes is None:
         log.warning(
-            "%d image(s) are PNG or JPG and data.labelled.size_table is not set: they are taken to have the size of the "
+            "%d image(s) are PNG or JPG and cxr.data.labelled.size_table is not set: they are taken to have the size of the "
             "original DICOM, whose pixels the boxes are in. If the copies were resized, give the table.", copies,
         )  # fmt: skip
 

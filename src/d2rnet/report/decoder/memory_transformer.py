@@ -67,7 +67,7 @@ class MemoryTransformer(nn.Module):
         memory_slots: int,
         memory_heads: int,
     ) -> None:
-        """Make both stacks; see section ``report.model`` of the configuration."""
+        """Make both stacks; see section ``cxr.report.model`` of the configuration."""
         super().__init__()
         self.d_model, self.num_heads = d_model, num_heads
         self.encoder = nn.ModuleList(EncoderLayer(d_model, d_ff, num_heads, dropout) for _ in range(num_layers))

@@ -142,6 +142,6 @@ def _report(decoder: R2GenDecoder, backbone: dict[str, Tensor], foreign: Counter
         out, shape.num_layers, shape.d_model, shape.memory_slots, shape.num_tokens - 1, shape.patch_width,
     )  # fmt: skip
     if backbone:
-        log.info("%s: image network, for report.model.backbone_weights", out / BACKBONE)
+        log.info("%s: image network, for cxr.report.model.backbone_weights", out / BACKBONE)
     for name, count in sorted(foreign.items()):
         log.warning("%s: %d tensors left out; they belong to no part of the decoder", name, count)

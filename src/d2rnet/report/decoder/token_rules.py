@@ -15,7 +15,7 @@ NEVER = float("-inf")
 
 @dataclass(frozen=True)
 class TokenRules:
-    """Rules of a decoder; see section ``report.generation`` of the configuration.
+    """Rules of a decoder; see section ``cxr.report.generation`` of the configuration.
 
     Attributes:
         max_tokens: tokens of a report, end token counted.

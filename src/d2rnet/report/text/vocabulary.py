@@ -166,7 +166,7 @@ def build_vocabulary(*, annotation: Path, output: Path, settings: dict[str, Any]
     Args:
         annotation: annotation.json; only its training split is read.
         output: folder for vocabulary.json and run.json.
-        settings: section ``report.text``.
+        settings: section ``cxr.report.text``.
 
     Raises:
         DatasetError: no training report, or no token is frequent enough.
@@ -183,7 +183,7 @@ def build_vocabulary(*, annotation: Path, output: Path, settings: dict[str, Any]
     if len(vocabulary) == len(SPECIAL_TOKENS):
         raise DatasetError(
             f"{annotation}: no token occurs {settings['min_token_count']} times in {len(reports)} training reports. "
-            "Lower report.text.min_token_count."
+            "Lower cxr.report.text.min_token_count."
         )
     total = sum(vocabulary.counts)
     counts = {
