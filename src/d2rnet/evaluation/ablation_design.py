@@ -80,7 +80,8 @@ def cell_settings(report: Settings, design: Mapping[str, Any], *, arm: str, seed
     Raises:
         ConfigError: the arm's settings are not valid.
     """
+    laid = report.to_json()
     for overlay in (design["report"], design["arms"][arm]["report"], {"training": {"seed": seed}}):
-        report = merge(report, overlay)
-    report = complete(report, "report", source=f"arm {arm} of the ablation")
-    return {key: report[key] for key in TRAINING_SECTIONS}
+        laid = merge(laid, overlay)
+    whole = complete(laid, "report", source=f"arm {arm} of the ablation").to_json()
+    return {key: whole[key] for key in TRAINING_SECTIONS}

@@ -74,7 +74,7 @@ use rule train_report_model as train_ablation_cell with:
             "train-report-model",
             cell_settings(
                 CONFIG.cxr.report, ARMS, arm=wildcards.arm, seed=int(wildcards.seed)
-            ).to_json(),
+            ),
         ),
     message:
         "Train arm {wildcards.arm}, seed {wildcards.seed}"
