@@ -22,10 +22,21 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 include: "workflow/rules/common.smk"
 
 
+DETECTED_BY = (
+    CONFIG.cxr.data,
+    CONFIG.cxr.detector.model,
+    CONFIG.cxr.detector.training,
+    CONFIG.cxr.detector.prediction,
+)
+WRITTEN_BY = (*DETECTED_BY, CONFIG.cxr.annotation, CONFIG.cxr.report)
+
+
 scattergather:
-    convert=CONFIG.runtime.conversion_shards,
-    predict=CONFIG.runtime.prediction_shards,
-    generate=CONFIG.runtime.generation_shards,
+    convert=shards_of("conversion", "resources/cxr/unlabelled.json", CONFIG.cxr.data),
+    predict=shards_of("prediction", "results/cxr/predict_boxes/run.json", *DETECTED_BY),
+    generate=shards_of(
+        "generation", "results/cxr/generate_reports/run.json", *WRITTEN_BY
+    ),
 
 
 include: "workflow/rules/cxr/data.smk"

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +18,8 @@ from snakemake.cli import get_argument_parser
 
 from d2rnet.cli.commands import COMMANDS
 from d2rnet.cli.entry import build_parser
-from d2rnet.settings import default_settings, merge, section_schema, validate
+from d2rnet.config import Config
+from d2rnet.settings import subsection
 
 RELEASED_CODE = {"run_csv2coco.py", "run_unlabel2coco.py", "main.py", "train_net.py"}  # named beside our counterparts
 OTHER_PROGRAMS = {"cp", "echo", "mkdir", "python3", "tensorboard", "wget", "sha256sum"}
@@ -43,6 +45,7 @@ def pages(repository) -> dict[Path, str]:
     ("page", "function"),
     [
         ("docs/reference/config.md", "config_page"),
+        ("workflow/schemas/config.schema.json", "config_schema"),
         ("docs/reference/cli.md", "cli_page"),
         ("docs/figures/rulegraph.dot", "rule_graph"),
     ],
@@ -82,7 +85,7 @@ def test_links_to_headings_exist(pages):
 
 def test_anchors_are_those_of_github():
     text = "# A `b_c` d-e, f\n```text\n# no heading\n```\n## results/cxr/x/{a,b}.json\n## [t](u)\n## [t](v)\n"
-    assert anchors(text) == {"a-b_c-d-e-f", "resultsxabjson", "t", "t-1"}
+    assert anchors(text) == {"a-b_c-d-e-f", "resultscxrxabjson", "t", "t-1"}
 
 
 def test_readme_leads_to_every_page(repository, pages):
@@ -102,14 +105,17 @@ def test_readme_shows_the_two_commands_and_the_notice(repository):
 
 
 def test_settings_named_in_docs_exist(pages):
-    pattern = re.compile(r"`((?:data|detector|annotation|report|evaluation|runtime)(?:\.(?!(?:py|json)`)[a-z0-9_]+)+)`")
+    pattern = re.compile(r"`((?:cxr|evaluation|runtime)(?:\.(?!(?:py|json)`)[a-z0-9_]+)+)`")
     unknown = []
     for page, text in pages.items():
         for dotted in pattern.findall(text):
-            try:
-                section_schema(dotted)
-            except KeyError:
-                unknown.append(f"{page.name}: {dotted}")
+            place: Any = Config
+            for name in dotted.split("."):
+                field = place.model_fields.get(name) if place else None
+                if field is None:
+                    unknown.append(f"{page.name}: {dotted}")
+                    break
+                place = subsection(field.annotation)
     assert unknown == [], "not a key of the configuration"
 
 
@@ -150,9 +156,9 @@ def commands(pages: dict[Path, str]) -> Iterator[tuple[Path, list[str]]]:
 @pytest.fixture(scope="module")
 def targets(repository) -> set[str]:
     """Rules and output files of the workflow."""
-    rules = "\n".join(path.read_text() for path in (repository / "workflow" / "rules").glob("*.smk"))
+    files = [repository / "Snakefile", *(repository / "workflow" / "rules").rglob("*.smk")]
+    rules = "\n".join(path.read_text() for path in files)
     return {
-        "all",
         *re.findall(r"^rule (\w+):", rules, flags=re.MULTILINE),
         *re.findall(r'"(re(?:sults|sources)/[^"{]+)"', rules),
     }
@@ -200,7 +206,7 @@ def test_examples_of_configuration_are_valid(pages):
     for page, block in examples:
         example = yaml.safe_load(block)
         if "executor" not in example:  # a profile of Snakemake's, which tests/cluster runs
-            validate(merge(default_settings(), example), source=page.name)
+            Config.read(example, source=page.name)
 
 
 def test_examples_of_code_and_json_parse(pages):

@@ -60,7 +60,7 @@ def test_there_are_no_other_profiles_and_none_that_snakemake_reads_unasked(repos
 
 
 def test_the_gpu_rules_and_no_others_go_to_the_gpu_partition(repository: Path) -> None:
-    text = "\n".join(path.read_text() for path in sorted((repository / "workflow" / "rules").glob("*.smk")))
+    text = "\n".join(path.read_text() for path in sorted((repository / "workflow" / "rules").rglob("*.smk")))
     blocks = re.split(r"^(?=rule \w+:|use rule )", text, flags=re.MULTILINE)[1:]
     rules = {match[1]: block for block in blocks if (match := re.match(r"rule (\w+):", block))}
     asking = {name for name, block in rules.items() if re.search(r"^        gpu=", block, flags=re.MULTILINE)}

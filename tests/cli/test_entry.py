@@ -15,10 +15,11 @@ from d2rnet.cli import entry as cli
 from d2rnet.cli.commands import COMMANDS, FOR_PEOPLE
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
+from d2rnet.settings import section_lines
 
 
 def rule_names(repository):
-    text = "\n".join(path.read_text() for path in sorted((repository / "workflow" / "rules").glob("*.smk")))
+    text = "\n".join(path.read_text() for path in sorted((repository / "workflow" / "rules").rglob("*.smk")))
     return re.findall(r"^rule (\w+):", text, flags=re.MULTILINE)
 
 
@@ -32,7 +33,9 @@ def test_target_takes_exactly_the_options(name):
     command = COMMANDS[name]
     module, function = command.target.split(":")
     parameters = inspect.signature(getattr(importlib.import_module(module), function)).parameters
-    expected = {option.flag.replace("-", "_") for option in command.options} | ({"settings"} if command.section else set())
+    expected = {option.flag.replace("-", "_") for option in command.options}
+    expected |= {"settings"} if command.section else set()
+    expected |= {"runtime"} if command.runtime else set()
     assert set(parameters) == expected
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in parameters.values())
 
@@ -43,14 +46,18 @@ def test_help_lists_every_setting_with_its_default(name, capsys):
         cli.main([name, "--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    for line in cli.section_lines(COMMANDS[name].section) if COMMANDS[name].section else []:
+    section, runtime = COMMANDS[name].settings_class(), COMMANDS[name].runtime_class()
+    for line in section_lines(section) if section else []:
         assert line in shown
+    for key in runtime.model_fields if runtime else ():
+        assert f"--{key.replace('_', '-')} N" in shown
 
 
 def test_help_and_data_stage_import_no_torch():
     code = (
-        "import sys; from d2rnet import cli; cli.build_parser();"
-        "import d2rnet.cxr.conversion.convert_labelled, d2rnet.cxr.conversion.convert_unlabelled, d2rnet.cxr.conversion.verify, d2rnet.cxr.demo.cohort;"
+        "import sys; from d2rnet.cli import entry; entry.build_parser();"
+        "import d2rnet.cxr.conversion.convert_labelled, d2rnet.cxr.conversion.convert_unlabelled;"
+        "import d2rnet.cxr.conversion.verify, d2rnet.cxr.demo.cohort;"
         "import d2rnet.cxr.annotation.build; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

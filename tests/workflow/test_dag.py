@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from d2rnet.config import RuntimeSettings
+
 RULES = (
     "make_demo_cohort", "verify_inputs", "convert_labelled", "convert_unlabelled", "train_detector", "evaluate_detector",
     "predict_boxes", "calibrate_thresholds", "build_annotation", "build_vocabulary", "train_report_model", "generate_reports",
@@ -16,7 +18,7 @@ RULES = (
 )  # fmt: skip
 AFTER_THRESHOLD = {
     "build_annotation", "build_vocabulary", "train_report_model", "generate_reports_shard", "generate_reports",
-    "retrieve_reports", "evaluate_reports", "render_gallery", "summarize", "draw_figures", "all",
+    "retrieve_reports", "evaluate_reports", "render_gallery", "summarize", "draw_figures", "cxr",
 }  # fmt: skip
 
 
@@ -58,7 +60,7 @@ def test_every_rule_is_a_target_and_can_be_forced(repository, tmp_path, rule):
 @pytest.mark.parametrize(("candidates", "retrieves"), [(20000, True), (0, False)])
 def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp_path, candidates, retrieves):
     path = tmp_path / "overlay.yaml"
-    path.write_text(yaml.safe_dump({"evaluation": {"retrieval_candidates": candidates}, "ablation": {"seeds": [1]}}))
+    path.write_text(yaml.safe_dump({"evaluation": {"retrieval_candidates": candidates}, "cxr": {"ablation": {"seeds": [1]}}}))
     done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "ablation", "--configfile", str(path))
     jobs = planned_jobs(done)
     assert {"oracle_annotation", "train_ablation_cell", "generate_ablation_reports", "ablation"} <= jobs
@@ -67,7 +69,7 @@ def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp
 
 def test_stage_one_alone(repository, tmp_path):
     jobs = planned_jobs(snakemake(repository, tmp_path, "-n", "--cores", "1", "results/cxr/build_annotation/annotation.json"))
-    assert "build_annotation" in jobs and not jobs & {"train_report_model", "evaluate_detector", "all"}
+    assert "build_annotation" in jobs and not jobs & {"train_report_model", "evaluate_detector", "cxr"}
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +100,15 @@ def plan_with(repository, directory, overlay) -> set[str]:
     ("overlay", "expected"),
     [
         ({}, set()),
-        ({"annotation": {"score_threshold": 0.31}}, AFTER_THRESHOLD),
-        ({"annotation": {"thresholds": "calibrated"}}, AFTER_THRESHOLD | {"calibrate_thresholds"}),
-        ({"detector": {"calibration": {"wanted_precision": 0.9}}}, set()),
-        ({"detector": {"evaluation": {"bootstrap_seed": 1}}}, {"evaluate_detector", "summarize", "draw_figures", "all"}),
-        ({"evaluation": {"shuffle_seed": 5}}, {"evaluate_reports", "render_gallery", "summarize", "draw_figures", "all"}),
-        ({"evaluation": {"gallery": {"jpeg_quality": 50}}}, {"render_gallery", "all"}),
+        ({"cxr": {"annotation": {"score_threshold": 0.31}}}, AFTER_THRESHOLD),
+        ({"cxr": {"annotation": {"thresholds": "calibrated"}}}, AFTER_THRESHOLD | {"calibrate_thresholds"}),
+        ({"cxr": {"detector": {"calibration": {"wanted_precision": 0.9}}}}, set()),
+        (
+            {"cxr": {"detector": {"evaluation": {"bootstrap_seed": 1}}}},
+            {"evaluate_detector", "summarize", "draw_figures", "cxr"},
+        ),
+        ({"evaluation": {"shuffle_seed": 5}}, {"evaluate_reports", "render_gallery", "summarize", "draw_figures", "cxr"}),
+        ({"evaluation": {"gallery": {"jpeg_quality": 50}}}, {"render_gallery", "cxr"}),
         ({"runtime": {"threads": 1, "workers": 1}}, set()),
         ({"runtime": {"device": "cuda", "gpus": 2}}, set()),
     ],
@@ -123,6 +128,36 @@ def test_a_changed_setting_runs_what_depends_on_it_and_nothing_before(repository
     assert plan_with(repository, finished, overlay) == expected
 
 
+def other_value(key: str) -> object:
+    """A value of a runtime key that is not the one that it ships with."""
+    default = getattr(RuntimeSettings(), key)
+    if isinstance(default, int | float):
+        return default + 10
+    return {"device": "cpu", "delete_after_success": ["stale"]}[key]
+
+
+@pytest.mark.parametrize("key", RuntimeSettings.model_fields)
+def test_a_runtime_key_plans_no_job(repository, finished, key):
+    assert plan_with(repository, finished, {"runtime": {key: other_value(key)}}) == set()
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"),
+    [
+        ({}, "1-of-2"),
+        ({"detector": {"evaluation": {"bootstrap_seed": 1}}}, "1-of-2"),
+        ({"detector": {"prediction": {"nms_iou": 0.4}}}, "1-of-5"),
+    ],
+    ids=["nothing else", "what follows", "what decides"],
+)
+def test_another_number_of_shards_counts_once_a_setting_that_decides_the_result_changes(repository, finished, change, wanted):
+    path = finished / "overlay.yaml"
+    path.write_text(yaml.safe_dump({"runtime": {"prediction_shards": 5}, "cxr": change}))
+    force = ("--forcerun", "predict_boxes_shard", "--configfile", str(path))
+    done = snakemake(repository, finished, "-n", "--cores", "1", *force)
+    assert f"results/cxr/predict_boxes/shards/{wanted}.json" in done.stdout
+
+
 @pytest.mark.parametrize("rule", ["train_detector", "train_report_model"])
 def test_gpus_of_a_training_rule_are_shared_by_processes_of_one_command(repository, tmp_path, rule):
     path = tmp_path / "overlay.yaml"
@@ -133,14 +168,14 @@ def test_gpus_of_a_training_rule_are_shared_by_processes_of_one_command(reposito
 
 def test_misspelled_key_stops_before_anything_runs(repository, tmp_path):
     path = tmp_path / "overlay.yaml"
-    path.write_text("annotation: {score_treshold: 0.5}\n")
+    path.write_text("cxr: {annotation: {score_treshold: 0.5}}\n")
     done = snakemake(repository, tmp_path, "-n", "--configfile", str(path))
     assert done.returncode != 0
     assert "did you mean 'score_threshold'?" in done.stderr + done.stdout
 
 
 def test_every_rule_is_complete(repository):
-    for path in sorted((repository / "workflow" / "rules").glob("*.smk")):
+    for path in sorted((repository / "workflow" / "rules").rglob("*.smk")):
         for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
             name = block.split(":", 1)[0]
             for directive in ("message:", "log:", "conda:", "threads:", "resources:", "mem_mb=", "runtime="):
@@ -153,14 +188,17 @@ def test_every_rule_is_complete(repository):
 
 
 def test_report_captions_exist(repository):
-    rules = "\n".join(path.read_text() for path in (repository / "workflow" / "rules").glob("*.smk"))
-    captions = re.findall(r'caption="\.\./report/([\w.]+)"', rules)
+    rules = "\n".join(path.read_text() for path in (repository / "workflow" / "rules").rglob("*.smk"))
+    captions = re.findall(r'caption="\.\./\.\./report/([\w./]+)"', rules)
     assert captions and all((repository / "workflow" / "report" / name).is_file() for name in captions)
 
 
 @pytest.mark.parametrize(
     "overlay",
-    [{"detector": {"model": {"weights": "gone.pkl"}}}, {"report": {"model": {"backbone_weights": "gone.pkl"}}}],
+    [
+        {"cxr": {"detector": {"model": {"weights": "gone.pkl"}}}},
+        {"cxr": {"report": {"model": {"backbone_weights": "gone.pkl"}}}},
+    ],
     ids=["detector", "report model"],
 )
 def test_missing_pretrained_weights_stop_before_anything_runs(repository, tmp_path, overlay):

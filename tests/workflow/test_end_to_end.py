@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_dag import planned_jobs, snakemake
+from test_dag import other_value, planned_jobs, snakemake
 
+from d2rnet.config import RuntimeSettings
 from d2rnet.cxr.boxes.coco import load_coco
 from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.report.annotation_file import load_annotation
@@ -91,6 +92,13 @@ def keys(value: object, depth: int) -> set[str]:
 
 def test_second_run_has_nothing_to_do(repository, run):
     assert planned_jobs(snakemake(repository, run, "-n", "--cores", "1", "--configfile", str(repository / TINY))) == set()
+
+
+def test_nothing_of_section_runtime_plans_a_job(repository, run, tmp_path):
+    path = tmp_path / "overlay.yaml"
+    path.write_text(yaml.safe_dump({"runtime": {key: other_value(key) for key in RuntimeSettings.model_fields}}))
+    overlays = ("--configfile", str(repository / TINY), str(path))
+    assert planned_jobs(snakemake(repository, run, "-n", "--cores", "1", *overlays)) == set()
 
 
 def test_splits_are_disjoint_and_test_is_never_trained_on(run):

@@ -10,6 +10,8 @@ from d2rnet.files.atomic import write_text
 from d2rnet.files.hashes import fingerprint
 
 CONFIG = Config.read(config, source="config.yaml with its overlays")
+SHARDS = Path("work/shards.json")  # stage -> its shards, and fingerprint of what decides it; of the last run
+SHARDS_NOW = {}  # ... and of this one
 # Rules call ``python -m d2rnet``. The Python is the one that runs Snakemake, whether or not its environment is activated; a
 # conda environment of the rule goes before it. The package reaches them from this checkout, in every environment, and nothing
 # is imported from the working directory, where a file may be called random.py (PYTHONSAFEPATH; no empty part in PYTHONPATH).
@@ -47,9 +49,40 @@ def runtime_options(command):
     return " ".join(f"--{key.replace('_', '-')} {values[key]}" for key in keys)
 
 
+def shards_of(stage, joined, *settings):
+    """Return how many shards a stage works in: as many as its joined result was made of, else what the configuration says.
+
+    So another number of shards plans no job. It counts from when the joined result is gone, or a setting that decides it has
+    changed. A job that parses this file anew, on another machine, takes the number that its run began with.
+
+    Args:
+        stage: name before _shards in section runtime.
+        joined: result that the shards are joined to.
+        settings: sections that decide it.
+    """
+    last = json.loads(SHARDS.read_text()).get(stage) if SHARDS.exists() else None
+    number = getattr(CONFIG.runtime, f"{stage}_shards")
+    now = {
+        "shards": number,
+        "settings": fingerprint([section.to_json() for section in settings]),
+    }
+    same = last and last["settings"] == now["settings"] and Path(joined).exists()
+    SHARDS_NOW[stage] = last if same or (last and not workflow.is_main_process) else now
+    return SHARDS_NOW[stage]["shards"]
+
+
+def shard_options(wildcards):
+    """Return the options that say which shard a job does."""
+    return "--shard {} --shards {}".format(*wildcards.scatteritem.split("-of-"))
+
+
 def growing(mem_mb):
     """Return the memory of a job in MB: so much at the first attempt, as much again at each further one."""
     return lambda wildcards, attempt: mem_mb * attempt
+
+
+onstart:
+    write_text(SHARDS, json.dumps(SHARDS_NOW))
 
 
 onsuccess:

@@ -29,7 +29,8 @@ class SchedulerSettings(Section):
     )
     conversion_shards: int = setting(
         1,
-        "Shards of the conversion of a source's images; each is a job of runtime.workers processes.",
+        "Shards of the conversion of a source's images; each is a job of runtime.workers processes. Another number of "
+        "shards, here and below, counts once the joined result is gone or a setting that decides it has changed.",
         ge=1,
     )
     prediction_shards: int = setting(2, "Shards of predict_boxes.", ge=1)

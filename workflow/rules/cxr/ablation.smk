@@ -52,8 +52,7 @@ use rule train_report_model as train_ablation_cell with:
         annotation=lambda wildcards: ANNOTATIONS[ARMS["arms"][wildcards.arm]["boxes"]],
         vocabulary=rules.build_vocabulary.output.vocabulary,
         backbone_weights=CONFIG.cxr.report.model.backbone_weights or [],
-        text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights
-        or [],
+        text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights or [],
     output:
         weights="results/cxr/ablation/{arm}/seed_{seed}/model.safetensors",
         vocabulary="results/cxr/ablation/{arm}/seed_{seed}/vocabulary.json",
@@ -96,8 +95,7 @@ use rule generate_reports_shard as generate_ablation_reports with:
     params:
         model=subpath(input.config, parent=True),
         image_root=CONFIG.cxr.data.reports.root,
-        shard=1,
-        shards=1,
+        shard="--shard 1 --shards 1",
         settings=settings_file("generate-reports-shard"),
     message:
         "Write the reports of arm {wildcards.arm}, seed {wildcards.seed}"

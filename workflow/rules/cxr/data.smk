@@ -72,16 +72,15 @@ rule convert_images_shard:
     params:
         folder=lambda wildcards: {
             "labelled": "resources/cxr/labelled",
-            "unlabelled": "resources",
+            "unlabelled": "resources/cxr",
         }[wildcards.part],
-        shard=lambda wildcards: wildcards.scatteritem.split("-of-")[0],
-        shards=CONFIG.runtime.conversion_shards,
+        shard=shard_options,
         settings=settings_file("convert-images-shard"),
     message:
         "Convert shard {wildcards.scatteritem} of the {wildcards.part} images to 8-bit PNG"
     shell:
         "python -m d2rnet convert-images-shard --images {input.images:q} --folder {params.folder:q}"
-        " --shard {params.shard} --shards {params.shards} --output {output:q} --settings {params.settings:q}"
+        " {params.shard} --output {output:q} --settings {params.settings:q}"
         " --workers {threads} --log {log:q}"
 
 

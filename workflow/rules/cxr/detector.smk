@@ -130,14 +130,13 @@ rule predict_boxes_shard:
         device=CONFIG.runtime.device,
     params:
         model=subpath(input.config, parent=True),
-        shard=lambda wildcards: wildcards.scatteritem.split("-of-")[0],
-        shards=CONFIG.runtime.prediction_shards,
+        shard=shard_options,
         settings=settings_file("predict-boxes-shard"),
     message:
         "Draw pseudo boxes on shard {wildcards.scatteritem}"
     shell:
         "python -m d2rnet predict-boxes-shard --unlabelled {input.unlabelled:q} --model {params.model:q}"
-        " --shard {params.shard} --shards {params.shards} --output {output:q} --settings {params.settings:q}"
+        " {params.shard} --output {output:q} --settings {params.settings:q}"
         " --device {resources.device:q} --threads {threads} {resources.options} --log {log:q}"
 
 

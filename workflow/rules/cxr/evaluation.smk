@@ -83,9 +83,7 @@ rule render_gallery:
         per_report=rules.evaluate_reports.output.per_report,
         true_boxes=CONFIG.evaluation.gallery.true_boxes
         or (
-            rules.make_demo_cohort.output.truth
-            if CONFIG.cxr.data.demo.enabled
-            else []
+            rules.make_demo_cohort.output.truth if CONFIG.cxr.data.demo.enabled else []
         ),
     output:
         page="results/cxr/render_gallery/index.html",
@@ -105,7 +103,11 @@ rule render_gallery:
         folder=subpath(output.page, parent=True),
         image_root=CONFIG.cxr.data.reports.root,
         settings=settings_file("render-gallery"),
-        true_boxes=lambda wildcards, input: f"--true-boxes {shlex.quote(str(input.true_boxes))}" if input.true_boxes else "",
+        true_boxes=lambda wildcards, input: (
+            f"--true-boxes {shlex.quote(str(input.true_boxes))}"
+            if input.true_boxes
+            else ""
+        ),
     message:
         "Show radiographs, boxes and reports on one page"
     shell:

@@ -27,8 +27,7 @@ rule train_report_model:
         annotation=rules.build_annotation.output.annotation,
         vocabulary=rules.build_vocabulary.output.vocabulary,
         backbone_weights=CONFIG.cxr.report.model.backbone_weights or [],
-        text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights
-        or [],
+        text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights or [],
     output:
         weights="results/cxr/train_report_model/model.safetensors",
         vocabulary="results/cxr/train_report_model/vocabulary.json",
@@ -89,15 +88,14 @@ rule generate_reports_shard:
     params:
         model=subpath(input.config, parent=True),
         image_root=CONFIG.cxr.data.reports.root,
-        shard=lambda wildcards: wildcards.scatteritem.split("-of-")[0],
-        shards=CONFIG.runtime.generation_shards,
+        shard=shard_options,
         settings=settings_file("generate-reports-shard"),
     message:
         "Write the findings of shard {wildcards.scatteritem} of the test split"
     shell:
         "python -m d2rnet generate-reports-shard --annotation {input.annotation:q}"
-        " --image-root={params.image_root:q} --model {params.model:q} --shard {params.shard}"
-        " --shards {params.shards} --output {output:q} --settings {params.settings:q}"
+        " --image-root={params.image_root:q} --model {params.model:q} {params.shard}"
+        " --output {output:q} --settings {params.settings:q}"
         " --device {resources.device:q} --threads {threads} {resources.options} --log {log:q}"
 
 
