@@ -10,7 +10,9 @@ from d2rnet.files.atomic import write_text
 from d2rnet.files.hashes import fingerprint
 
 CONFIG = Config.read(config, source="config.yaml with its overlays")
-SHARDS = Path("work/shards.json")  # stage -> its shards, and fingerprint of what decides it; of the last run
+SHARDS = Path(
+    "work/shards.json"
+)  # stage -> its shards, and fingerprint of what decides it; of the last run
 SHARDS_NOW = {}  # ... and of this one
 # Rules call ``python -m d2rnet``. The Python is the one that runs Snakemake, whether or not its environment is activated; a
 # conda environment of the rule goes before it. The package reaches them from this checkout, in every environment, and nothing
