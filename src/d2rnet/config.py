@@ -12,6 +12,45 @@ from d2rnet.report.settings import ReportRuntime
 from d2rnet.runs.settings import SchedulerSettings
 from d2rnet.settings import Section
 
+# Key of an earlier version -> today's. A section stands for all keys in it; the longest one counts.
+MOVED = {
+    **{name: f"cxr.{name}" for name in ("data", "detector", "annotation", "report", "ablation")},
+    **{f"{section}.loader_workers": "runtime.loader_workers" for section in ("detector.training", "detector.prediction")},
+    **{f"{section}.workers": "runtime.loader_workers" for section in ("report.training", "report.generation")},
+    "detector.training.cache_images_mb": "runtime.cache_images_mb",
+    "detector.training.log_every_iters": "runtime.log_every_iters",
+    "detector.training.checkpoint_every_iters": "runtime.checkpoint_every_iters",
+    "detector.training.validate_every_iters": "runtime.validate_every_iters",
+    "report.training.checkpoint_minutes": "runtime.checkpoint_minutes",
+    "report.training.alignment.local": "cxr.report.training.alignment.lab",
+    "report.training.alignment.global": "cxr.report.training.alignment.gab",
+    "report.training.alignment.local_weight": "cxr.report.training.alignment.lab_weight",
+    "report.training.alignment.global_weight": "cxr.report.training.alignment.gab_weight",
+    "evaluation.meteor_timeout_seconds": "runtime.meteor_timeout_seconds",
+}
+
+
+def new_place(key: str) -> str:
+    """Return where a dotted key of an earlier version stands today; itself if it has not moved."""
+    known = [old for old in MOVED if key == old or key.startswith(f"{old}.")]
+    if not known:
+        return key
+    old = max(known, key=len)
+    return MOVED[old] + key.removeprefix(old)
+
+
+def moved_keys(overlay: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys of MOVED that settings still have -> today's."""
+    return {old: new for old, new in MOVED.items() if _has(overlay, old)}
+
+
+def _has(overlay: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(overlay, Mapping) or part not in overlay:
+            return False
+        overlay = overlay[part]
+    return True
+
 
 class EvaluationSettings(NoBoxSettings, RetrievalSettings):
     """Scores of generated reports, and the page that shows them."""
@@ -39,9 +78,15 @@ class Config(Section):
         """Lay settings over the defaults and check them, those too that must go together.
 
         Raises:
-            ConfigError: as :meth:`d2rnet.settings.Section.read`; a brace in a text, which Snakemake takes for a wildcard; a
-                section of the reports that differs between reading and writing.
+            ConfigError: as :meth:`d2rnet.settings.Section.read`; keys of an earlier version; a brace in a text, which
+                Snakemake takes for a wildcard; a section of the reports that differs between reading and writing.
         """
+        if moved := moved_keys(overlay):
+            keys = "\n  ".join(f"{old} -> {new}" for old, new in moved.items())
+            raise ConfigError(
+                f"{source}: keys of an earlier version. 'd2rnet migrate-config FILE' writes the file anew. Today they are"
+                f"\n  {keys}"
+            )
         config = super().read(overlay, source=source)
         problems = [
             f"{path}: {value!r}; expected no brace, which Snakemake takes for a wildcard. Rename the file or folder"

@@ -9,11 +9,11 @@ from d2rnet.config import Config
 from d2rnet.files.atomic import write_text
 from d2rnet.files.hashes import fingerprint
 
-CONFIG = Config.read(config, source="config.yaml with its overlays")
-SHARDS = Path(
-    "work/shards.json"
-)  # stage -> its shards, and fingerprint of what decides it; of the last run
-SHARDS_NOW = {}  # ... and of this one
+CONFIG = Config.read(config, source=" with ".join(map(str, workflow.configfiles)))
+# stage -> its number of shards and fingerprint of what decides it; of the last run
+SHARDS = Path("work/shards.json")
+# ... and of this one
+SHARDS_NOW = {}
 # Rules call ``python -m d2rnet``. The Python is the one that runs Snakemake, whether or not its environment is activated; a
 # conda environment of the rule goes before it. The package reaches them from this checkout, in every environment, and nothing
 # is imported from the working directory, where a file may be called random.py (PYTHONSAFEPATH; no empty part in PYTHONPATH).

@@ -410,6 +410,15 @@ COMMANDS: dict[str, Command] = {
             JSON,
         ),
     ),
+    "migrate-config": Command(
+        "Write a configuration of an earlier version in today's keys, its comments kept.",
+        "d2rnet.cli.migrate:migrate_config",
+        "",
+        (
+            Option("file", "YAML file for --configfile of Snakemake; stays as it is", positional=True),
+            Option("output", "file to write (default: <name>.new.yaml beside it)", optional=True),
+        ),
+    ),
     "completion": Command(
         "Print a script that makes a shell complete sub-commands, options and files.",
         "d2rnet.cli.completion:completion",
@@ -419,4 +428,4 @@ COMMANDS: dict[str, Command] = {
 }  # fmt: skip
 
 # What people call; every other sub-command belongs to the rule of its name.
-FOR_PEOPLE = frozenset({"clean", "compare", "completion", "doctor", "import-r2gen", "read"})
+FOR_PEOPLE = frozenset({"clean", "compare", "completion", "doctor", "import-r2gen", "migrate-config", "read"})

@@ -65,7 +65,7 @@ def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
         for key, field in leaves(runtime):
             parser.add_argument(
                 f"--{key.replace('_', '-')}",
-                type=field.annotation,
+                type=type(field.default),
                 default=field.default,
                 metavar="N",
                 help=f"{field.description} (default {field.default}; changes no result)",

@@ -1,6 +1,6 @@
 """What a run has left in its working directory: finished jobs, unfinished files, checkpoints, locks, processes.
 
-Reads Snakemake's records (``.snakemake``), the work folders and locks of d2rnet.runs.workdir, and the list of processes (Linux).
+Reads Snakemake's records (``.snakemake``), the work folders and locks of d2rnet.runs.workdir, and the processes (Linux).
 Changes nothing, so it may look at a run that goes on. :mod:`d2rnet.cli.run_report` puts it into words.
 """
 

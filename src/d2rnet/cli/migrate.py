@@ -1,0 +1,175 @@
+"""``d2rnet migrate-config``: a configuration of an earlier version in today's keys, its comments kept.
+
+What the new file must say is known from its content alone (:func:`migrated`). The text is changed place by place, so that
+comments and order stay, and is read again: where it would say anything else, the content is written without comments.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from d2rnet.config import Config, moved_keys, new_place
+from d2rnet.errors import ConfigError
+from d2rnet.files.atomic import write_text
+from d2rnet.files.parsing import ParseError, parse_yaml
+from d2rnet.settings import merge, read_overlay
+
+log = logging.getLogger(__name__)
+WING = "cxr"
+RUNTIME = "runtime"
+COHORT = "resources/demo_cohort/"  # where the demo cohort was drawn; it is now in resources/cxr/
+
+
+def migrate_config(*, file: Path, output: Path | None = None) -> None:
+    """Write a configuration in today's keys, and print which keys have moved.
+
+    Args:
+        file: YAML file, laid over ``config.yaml`` with ``--configfile``; stays as it is.
+        output: file to write; None: ``<name>.new.yaml`` beside it.
+
+    Raises:
+        ConfigError: not a configuration, the output is there already, or what is written is not valid in another way.
+    """
+    overlay = read_overlay(file)
+    moved = moved_keys(overlay)
+    if not moved:
+        print(f"{file}: has today's keys; nothing to be written")
+        return
+    target = output or file.with_suffix(".new.yaml")
+    if target.exists():
+        raise ConfigError(f"{target}: is there already and is not overwritten. Name another file with --output.")
+    wanted = migrated(overlay)
+    text = migrated_text(file.read_text(encoding="utf-8-sig"))
+    if _content(text) != wanted:
+        log.warning("%s: written in a way that cannot be changed place by place; comments are lost in %s", file, target)
+        text = yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True)
+    write_text(target, text)
+    for old, new in moved.items():
+        print(f"{old} -> {new}")
+    print(f"written: {target}")
+    Config.read(wanted, source=str(target))
+
+
+def migrated(overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an overlay of an earlier version in today's keys; where two keys have become one, the first one counts."""
+    result: dict[str, Any] = {}
+    for path, value in _leaves(overlay):
+        nested: Any = _new_value(value)
+        for part in reversed(new_place(path).split(".")):
+            nested = {part: nested}
+        result = merge(nested, result)
+    return result
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, part in value.items():
+        inner = f"{path}.{key}" if path else str(key)
+        if isinstance(part, Mapping) and part:
+            yield from _leaves(part, inner)
+        else:
+            yield inner, part
+
+
+def _new_value(value: Any) -> Any:
+    return value.replace("/", f"/{WING}/", 1) if isinstance(value, str) and value.startswith(COHORT) else value
+
+
+def _content(text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except ParseError:
+        return None
+
+
+def migrated_text(text: str) -> str:
+    """Return the text of an overlay in today's keys: sections indented below their wing, keys renamed or moved."""
+    edits: dict[tuple[int, int], str] = {}
+    runtime: dict[str, str] = {}
+    _plan(yaml.compose(text, Loader=yaml.SafeLoader), "", text, edits, runtime)
+    for (start, end), replacement in sorted(edits.items(), reverse=True):
+        text = text[:start] + replacement + text[end:]
+    head, *blocks = _blocks(text)
+    wing = [block for block in blocks if _is_moved(block)]
+    others = [block for block in blocks if not _is_moved(block)]
+    lines = [*head, *([f"{WING}:"] if wing else [])]
+    lines += [f"  {line}" if line.strip() else line for block in wing for line in block]
+    if runtime and not any(_key(block) == RUNTIME for block in others):
+        others.append(["", f"{RUNTIME}:"])
+    for block in others:
+        lines += block
+        if _key(block) == RUNTIME:
+            while not lines[-1].strip():
+                lines.pop()
+            lines += [f"  {line}" for line in runtime.values()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _plan(node: yaml.Node, path: str, text: str, edits: dict[tuple[int, int], str], runtime: dict[str, str]) -> bool:
+    """Note what to replace in the text, and the lines that move to section runtime; return whether all of a node moves."""
+    if not isinstance(node, yaml.MappingNode) or not node.value:
+        if isinstance(node, yaml.ScalarNode) and (value := _new_value(node.value)) != node.value:
+            edits[node.start_mark.index, node.end_mark.index] = value
+        return new_place(path).startswith(f"{RUNTIME}.") and not path.startswith(f"{RUNTIME}.")
+    moves = []
+    for key, value in node.value:
+        place = f"{path}.{key.value}" if path else key.value
+        found: dict[tuple[int, int], str] = {}
+        whole = _plan(value, place, text, found, runtime)
+        moves.append(whole)
+        name = new_place(place).rpartition(".")[2]
+        if whole:
+            start, end = key.start_mark.index, _end(value)
+            if not isinstance(value, yaml.MappingNode):
+                comment = "" if node.flow_style else text[end:].partition("\n")[0]
+                runtime.setdefault(name, f"{name}: {text[value.start_mark.index : end]}{comment}")
+            edits[_cut(text, start, end, in_braces=bool(node.flow_style))] = ""
+        else:
+            edits |= found
+            if name != key.value:
+                edits[key.start_mark.index, key.end_mark.index] = name
+    return all(moves)
+
+
+def _end(node: yaml.Node) -> int:
+    """Return where a value ends; the end mark of a block lies behind the comments that follow it."""
+    return _end(node.value[-1][1]) if isinstance(node, yaml.MappingNode) and not node.flow_style else node.end_mark.index
+
+
+def _cut(text: str, start: int, end: int, *, in_braces: bool) -> tuple[int, int]:
+    """Return what goes with a key and its value: the comma in braces, else its lines from the first column on."""
+    if not in_braces:
+        following = text.find("\n", end)
+        return text.rfind("\n", 0, start) + 1, len(text) if following < 0 else following + 1
+    after = re.compile(r"\s*,\s*").match(text, end)
+    if after:
+        return start, after.end()
+    before = re.search(r"\s*,\s*$", text[:start])
+    return before.start() if before else start, end
+
+
+def _blocks(text: str) -> list[list[str]]:
+    """Split a text into what is before the first key, and the lines of each top-level key with the comments above it."""
+    blocks: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if re.match(r"[a-z]", line):
+            above = blocks[-1]
+            first = len(above)
+            while len(blocks) > 1 and first > 0 and (not above[first - 1].strip() or above[first - 1].startswith("#")):
+                first -= 1
+            blocks.append([*above[first:], line])
+            del above[first:]
+        else:
+            blocks[-1].append(line)
+    return blocks
+
+
+def _key(block: list[str]) -> str:
+    return next((line.partition(":")[0] for line in block if re.match(r"[a-z]", line)), "")
+
+
+def _is_moved(block: list[str]) -> bool:
+    return new_place(_key(block)) != _key(block)
