@@ -20,9 +20,9 @@ from typing import Any
 from d2rnet.gallery.browser import TIMEOUT_MS, chromium
 from d2rnet.gallery.build import corpus_rows, read_metrics, write_gallery
 from d2rnet.gallery.render import read_studies
+from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Study
 from d2rnet.runs.provenance import code_version, hardware
-from d2rnet.settings import default_settings
 
 VIEWPORT = {"width": 1440, "height": 900}
 FIRST_IMAGE = """async () => {
@@ -76,7 +76,8 @@ def main() -> None:
 
 def build(run: Path, output: Path, count: int) -> dict[str, Any]:
     """Write a gallery of ``count`` studies; return the time it took and its size."""
-    results, cohort = run / "results", run / "resources" / "cxr" / "demo_cohort"
+    results = run / "results" / "cxr"
+    cohort = run / "resources" / "cxr" / "demo_cohort"
     inputs = {
         "generated": results / "generate_reports" / "test.jsonl",
         "annotation": results / "build_annotation" / "annotation.json",
@@ -87,14 +88,24 @@ def build(run: Path, output: Path, count: int) -> dict[str, Any]:
     known, _ = read_studies(inputs)
     metrics = read_metrics(results / "evaluate_reports" / "metrics.json")
     meta = {
-        "title": "Benchmark", "mode": "run", "systems": ["Generated"], "protocol": metrics["protocol"], "sort": "order",
-        "corpus": corpus_rows([metrics["table"]]), "missing": 0,
-    }  # fmt: skip
-    settings = default_settings("evaluation.gallery") | {"max_megabytes": 1e6}
+        "title": "Benchmark",
+        "mode": "run",
+        "systems": ["Generated"],
+        "protocol": metrics["protocol"],
+        "sort": "order",
+        "corpus": corpus_rows([metrics["table"]]),
+        "missing": 0,
+    }
     write_gallery(
-        repeated(known, count), output=output, image_root=cohort / "mimic", meta=meta, known=count, how="", workers=1,
-        settings=settings,
-    )  # fmt: skip
+        repeated(known, count),
+        output=output,
+        image_root=cohort / "mimic",
+        meta=meta,
+        known=count,
+        how="",
+        workers=1,
+        settings=PageSettings(max_megabytes=1e6),
+    )
     seconds = time.perf_counter() - start
     return {"write_seconds": round(seconds, 1), "page_mb": round((output / "index.html").stat().st_size / 1e6, 1)}
 

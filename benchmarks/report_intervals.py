@@ -34,7 +34,7 @@ def score(references: list[str], hypotheses: list[str]) -> ScoredSystem:
 
 def figures(systems: list[ScoredSystem]) -> dict[str, float]:
     """Scores of the first system, and its lead over the second."""
-    first, second = (system.figures() for system in systems)
+    first, second = (system.scores() for system in systems)
     found = {name: first[name] or 0.0 for name in FIGURES}
     return found | {f"{name}, difference": found[name] - (second[name] or 0.0) for name in FIGURES}
 

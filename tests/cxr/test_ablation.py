@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from d2rnet.cxr.ablation import ablation
+from d2rnet.cxr.ablation_design import cell_settings, read_design
+from d2rnet.cxr.report_model.settings import ReportSettings, TrainReportModelSettings
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.evaluation.ablation_design import cell_settings, read_design
+from d2rnet.evaluation.settings import ScoreSettings
 from d2rnet.files.documents import read_jsonl, write_json, write_jsonl
 from d2rnet.report.annotation_file import write_annotation
 from d2rnet.report.text.vocabulary import count_vocabulary
-from d2rnet.settings import default_settings, merge
 
 NODULE, HEART, CLEAR = "there is a left nodule .", "the heart is enlarged .", "the lungs are clear ."
 REFERENCES = {"a": NODULE, "b": HEART, "c": CLEAR, "d": NODULE}
@@ -25,7 +26,7 @@ DESIGN = {
         "full": {"label": "all of it", "boxes": "pseudo", "report": {}},
     },
 }
-SETTINGS = default_settings("evaluation") | {"meteor": False, "bootstrap_samples": 50}
+SETTINGS = ScoreSettings(meteor=False, bootstrap_samples=50)
 
 
 def entry(name: str, split: str = "test") -> dict[str, Any]:
@@ -73,7 +74,7 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "design.yaml").write_text(yaml.safe_dump(DESIGN))
     box = {"class": "Nodule/Mass", "bbox_xyxy": [50, 50, 70, 70]}
     write_jsonl(tmp_path / "truth.jsonl", [{"image_id": name, "boxes": [box]} for name in REFERENCES])
-    write_jsonl(tmp_path / "nearest.jsonl", [{"id": name, "reference": "", "hypothesis": HEART} for name in REFERENCES])
+    write_jsonl(tmp_path / "nearest.jsonl", [{"id": name, "hypothesis": HEART} for name in REFERENCES])
     return {
         "cells": cells[::-1],
         "annotation": tmp_path / "annotation.json",
@@ -86,7 +87,7 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def test_figures_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_scores_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     ablation(**inputs)
     document = json.loads((inputs["output"] / "ablation.json").read_text())
     arms = document["arms"]
@@ -143,9 +144,9 @@ def test_cells_of_other_studies_are_refused(inputs: dict[str, Any], tmp_path: Pa
         ablation(**(inputs | {"cells": [write_cell(tmp_path / "base" / "seed_3", {"a": CLEAR}, None)]}))
     with pytest.raises(ConfigError, match=r"expected a folder <arm>/seed_<n>, with an arm of the design \(base, full\)"):
         ablation(**(inputs | {"cells": [tmp_path / "other" / "seed_2"]}))
-    write_jsonl(tmp_path / "nearest.jsonl", [{"id": "a", "reference": "", "hypothesis": HEART}])
+    write_jsonl(tmp_path / "nearest.jsonl", [{"id": "a", "hypothesis": HEART}])
     write_cell(tmp_path / "full" / "seed_2", REFERENCES, 1)
-    with pytest.raises(DatasetError, match=r"nearest.jsonl: 3 of 4 entries have no report: b, c, d"):
+    with pytest.raises(DatasetError, match=r"nearest.jsonl: all reports: got no report for 3 of 4 entries; .*such as b"):
         ablation(**inputs)
 
 
@@ -185,14 +186,18 @@ def test_arms_with_oracle_boxes_are_grounded_in_those(inputs: dict[str, Any], tm
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"reference": "nobody"}, "'reference' to be one of the arms"),
-        ({"more": 1}, "expected the keys arms, reference, report"),
-        ({"arms": ["base"]}, "'report' and 'arms' with keys of their own"),
-        ({"arms": {"base": {"label": "x", "boxes": "drawn", "report": {}}}}, "arm base: expected the keys label, boxes"),
-        ({"arms": DESIGN["arms"] | {"a/b": DESIGN["arms"]["base"]}}, "arm 'a/b': expected a name of letters"),
+        ({"reference": "nobody"}, r"reference: 'nobody' is none of the arms \(base, full\)"),
+        ({"more": 1}, "more: unknown key; known keys: reference, report, arms"),
+        ({"arms": ["base"]}, "arms: .*valid dictionary"),
+        (
+            {"arms": {"base": {"label": "x", "boxes": "drawn", "report": {}}}},
+            "arms.base.boxes: 'drawn' is not one of",
+        ),
+        ({"arms": {"base": {"label": "x", "report": {}}}}, "arms.base.boxes: .*Field required"),
+        ({"arms": DESIGN["arms"] | {"a/b": DESIGN["arms"]["base"]}}, "arms.a/b: 'a/b': String should match pattern"),
         (
             {"arms": DESIGN["arms"] | {"nearest_training_report": DESIGN["arms"]["base"]}},
-            "other than most_frequent_report",
+            "arm 'nearest_training_report': the table has a baseline of this name",
         ),
         ({"report": {"model": {"lesion_brnch": "none"}}}, "arm base of the ablation.*did you mean 'lesion_branch'"),
     ],
@@ -208,33 +213,35 @@ def test_designs_that_are_none(tmp_path: Path, change: dict[str, Any], message: 
 @pytest.mark.parametrize("text", ["reference: [", "arms: {}\narms: {}\n"], ids=["no YAML", "a key twice"])
 def test_files_that_are_no_design(tmp_path: Path, text: str) -> None:
     (tmp_path / "design.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=r"design\.yaml: .*; expected the YAML file of an ablation's arms"):
+    with pytest.raises(ConfigError, match=r"design\.yaml: not a YAML file that can be used"):
         read_design(tmp_path / "design.yaml")
 
 
 @pytest.mark.parametrize("preset", [None, "d2rnet", "utv2", "open_data", "tiny"])
 def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: str | None) -> None:
     """Whatever they are laid over: the published settings have LERA, LAB and GAB on."""
-    design, report = read_design(repository / "workflow" / "ablation.yaml"), default_settings("report")
+    design = read_design(repository / "workflow" / "ablation.yaml")
+    report = ReportSettings()
     if preset:
         overlay = yaml.safe_load((repository / "workflow" / "presets" / "cxr" / f"{preset}.yaml").read_text())
-        report = merge(report, overlay.get("report", {}))
-    cells = {name: cell_settings(report, design, arm=name, seed=7) for name in design["arms"]}
-    branches = {name: cell["model"]["lesion_branch"] for name, cell in cells.items()}
+        report = report.replaced(**overlay["cxr"].get("report", {}))
+        assert (report != ReportSettings()) is (preset != "utv2")
+    cells = {name: cell_settings(report, design, arm=name, seed=7) for name in design.arms}
+    branches = {name: cell.model.lesion_branch for name, cell in cells.items()}
     assert branches["base"] == "none"
     assert {branches[name] for name in ("tokens", "tokens_published", "lab", "gab")} == {"roi_align"}
     assert {branches[name] for name in ("crop", "lera", "full", "full_oracle")} == {"crop"}
-    assert {name for name, cell in cells.items() if cell["model"]["lesion_enhancement"] == "lera"} == {
+    assert {name for name, cell in cells.items() if cell.model.lesion_enhancement == "lera"} == {
         "lera", "full", "full_oracle",
     }  # fmt: skip
-    aligned = {name: cell["training"]["alignment"] for name, cell in cells.items()}
-    assert {name for name, found in aligned.items() if found["local"] != "none"} == {"lab", "full", "full_oracle"}
-    assert {name for name, found in aligned.items() if found["global"] != "none"} == {"gab", "full", "full_oracle"}
+    aligned = {name: cell.training.alignment for name, cell in cells.items()}
+    assert {name for name, found in aligned.items() if found.lab != "none"} == {"lab", "full", "full_oracle"}
+    assert {name for name, found in aligned.items() if found.gab != "none"} == {"gab", "full", "full_oracle"}
     carried = ("lesion_class", "lesion_score", "lesion_position")
     for name, cell in cells.items():
-        assert [cell["model"][key] for key in carried] == [name != "tokens_published"] * 3
+        assert [getattr(cell.model, key) for key in carried] == [name != "tokens_published"] * 3
     for cell in cells.values():
-        assert cell["training"]["seed"] == 7
-        assert set(cell) == {"text", "model", "training"}
+        assert cell.training.seed == 7
+        assert type(cell) is TrainReportModelSettings
         for key in ("epochs", "batch_size", "learning_rate"):
-            assert cell["training"][key] == report["training"][key], "arms must train for equal steps"
+            assert getattr(cell.training, key) == getattr(report.training, key), "arms must train for equal steps"

@@ -12,12 +12,12 @@ from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
 from d2rnet.evaluation.captioning import evaluate_reports
 from d2rnet.evaluation.degeneracy import text_statistics
 from d2rnet.evaluation.report_pairs import derangement, most_frequent
+from d2rnet.evaluation.settings import NoBoxSettings
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.report.annotation_file import write_annotation
 from d2rnet.report.text.vocabulary import count_vocabulary
-from d2rnet.settings import complete
 
-NO_METEOR = complete({"meteor": False}, "evaluation")
+NO_METEOR = NoBoxSettings(meteor=False)
 
 
 def entry(name: str, split: str, report: str, study: str | None = None) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def test_missing_java_leaves_everything_else_as_it_is(
     evaluate_reports(**run)
     without = json.loads((run["output"] / "metrics.json").read_text())
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    evaluate_reports(**{**run, "settings": complete({"meteor": "auto"}, "evaluation")})
+    evaluate_reports(**{**run, "settings": NoBoxSettings(meteor="auto")})
     metrics = json.loads((run["output"] / "metrics.json").read_text())
     assert metrics["notes"]["meteor"].startswith("not run: Java is not on PATH. Install Java")
     for section in ("scores", "shuffled", "most_frequent_report", "unique_report_rate"):
@@ -241,12 +241,12 @@ def test_intervals_baselines_and_lesions(run: dict[str, Any]) -> None:
         run, "nearest", {"a": "clear .", "b1": "clear .", "b2": "clear .", "c": "left effusion .", "other": "x ."}
     )
     no_box = baseline(run, "no_box", {"a": "heart is big .", "b1": "clear .", "b2": "clear .", "c": "clear ."})
-    settings = NO_METEOR | {"no_box_reports": str(no_box), "bootstrap_samples": 100}
+    settings = NO_METEOR.replaced(no_box_reports=str(no_box), bootstrap_samples=100)
     evaluate_reports(**{**run, "settings": settings, "nearest": [nearest]})
     metrics = json.loads((run["output"] / "metrics.json").read_text())
     assert set(metrics["against"]) == {"most_frequent_report", "nearest_training_report", "no_box_model"}
     lesions = metrics["clinical"]["lesion22_uncertain_positive"]
-    assert {name: figures["micro_f1"] for name, figures in lesions.items()} == {
+    assert {name: found["micro_f1"] for name, found in lesions.items()} == {
         "generated": 1.0, "most_frequent_report": 0.0, "nearest_training_report": 0.0, "no_box_model": 1.0,
     }  # fmt: skip
     assert lesions["generated"]["per_class"]["Cardiomegaly"]["true"] == 1

@@ -9,10 +9,10 @@ import pytest
 from d2rnet.cli.entry import main
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.compare import compare_runs, read_run
+from d2rnet.evaluation.settings import ScoreSettings
 from d2rnet.files.documents import write_json, write_jsonl
-from d2rnet.settings import complete
 
-SETTINGS = complete({"meteor": False, "bootstrap_samples": 200}, "evaluation")
+SETTINGS = ScoreSettings(meteor=False, bootstrap_samples=200)
 SENTENCES = ("there is a left pleural effusion .", "the heart is enlarged .", "no pneumothorax .", "a nodule is seen .")
 
 
@@ -51,14 +51,14 @@ def test_a_better_run_is_told(runs: dict[str, Any], capsys: pytest.CaptureFixtur
     assert document["notes"] == {"meteor": "not run: evaluation.meteor is false"}
     printed = capsys.readouterr().out
     assert printed == (runs["output"] / "comparison.md").read_text()
-    assert "| rouge_l" in printed and "n 12 in 12 studies, resampled 200 times" in printed
+    assert "| ROUGE-L" in printed and "n 12 in 12 studies, resampled 200 times" in printed
 
 
 def test_a_run_equals_itself(runs: dict[str, Any]) -> None:
     compare_runs(**{**runs, "run_b": runs["run_a"]})
     metrics = json.loads((runs["output"] / "comparison.json").read_text())["metrics"]
-    assert {figures["difference"] for figures in metrics.values()} == {0.0}
-    assert {figures["p"] for figures in metrics.values()} == {1.0}
+    assert {found["difference"] for found in metrics.values()} == {0.0}
+    assert {found["p"] for found in metrics.values()} == {1.0}
 
 
 def test_studies_are_known_from_either_run(runs: dict[str, Any]) -> None:

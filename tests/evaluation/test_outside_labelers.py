@@ -9,13 +9,9 @@ import pytest
 
 from d2rnet.errors import ToolError
 from d2rnet.evaluation.outside_labelers import outside_scores
-from d2rnet.settings import complete
+from d2rnet.evaluation.settings import ScoreSettings
 
 REFERENCES, HYPOTHESES = ["cardiomegaly", "maybe edema", "clear"], ["cardiomegaly", "edema", "cardiomegaly"]
-
-
-def settings(**keys: Any) -> dict[str, Any]:
-    return complete(keys, "evaluation")
 
 
 @pytest.fixture
@@ -48,7 +44,7 @@ def chexbert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_weights_nothing_runs() -> None:
-    scores, notes = outside_scores(REFERENCES, HYPOTHESES, settings())
+    scores, notes = outside_scores(REFERENCES, HYPOTHESES, ScoreSettings())
     assert scores == {}
     assert notes == {
         "chexbert": "not run: evaluation.chexbert_weights is null",
@@ -59,7 +55,7 @@ def test_without_weights_nothing_runs() -> None:
 def test_without_the_package_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setitem(sys.modules, "f1chexbert", None)
-    scores, notes = outside_scores(REFERENCES, HYPOTHESES, settings(chexbert_weights=str(tmp_path)))
+    scores, notes = outside_scores(REFERENCES, HYPOTHESES, ScoreSettings(chexbert_weights=str(tmp_path)))
     assert scores == {}
     assert notes["chexbert"].startswith("not run: the package f1chexbert does not import")
     assert "pip install f1chexbert" in notes["chexbert"]
@@ -67,12 +63,12 @@ def test_without_the_package_nothing_runs(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_missing_weights_are_named_with_their_setting(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"evaluation\.radgraph_weights: .*absent: no such file"):
-        outside_scores(REFERENCES, HYPOTHESES, settings(radgraph_weights=str(tmp_path / "absent")))
+        outside_scores(REFERENCES, HYPOTHESES, ScoreSettings(radgraph_weights=str(tmp_path / "absent")))
 
 
 def test_chexbert_by_hand(chexbert: Path) -> None:
     """Truth: cardiomegaly; edema (doubted). Claimed: cardiomegaly; edema; cardiomegaly."""
-    scores, notes = outside_scores(REFERENCES, HYPOTHESES, settings(chexbert_weights=str(chexbert)))
+    scores, notes = outside_scores(REFERENCES, HYPOTHESES, ScoreSettings(chexbert_weights=str(chexbert)))
     assert scores == {
         "chexbert14_micro_f1_uncertain_positive": pytest.approx(2 * 2 / (2 + 3)),
         "chexbert14_macro_f1_uncertain_positive": pytest.approx((2 / 3 + 1) / 2),
@@ -88,7 +84,7 @@ def test_a_labeler_that_fails_says_what_it_wants(chexbert: Path) -> None:
 
     sys.modules["f1chexbert.f1chexbert"].F1CheXbert.__init__ = broken
     with pytest.raises(ToolError, match=r"f1chexbert: OSError: bert-base-uncased is not cached.*chexbert_weights"):
-        outside_scores(REFERENCES, HYPOTHESES, settings(chexbert_weights=str(chexbert)))
+        outside_scores(REFERENCES, HYPOTHESES, ScoreSettings(chexbert_weights=str(chexbert)))
 
 
 def test_radgraph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,9 +98,9 @@ def test_radgraph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module.F1RadGraph = make
     monkeypatch.setitem(sys.modules, "radgraph", module)
     with pytest.raises(FileNotFoundError, match=r"holds no radgraph-xl/weights\.th"):
-        outside_scores(REFERENCES, HYPOTHESES, settings(radgraph_weights=str(tmp_path)))
+        outside_scores(REFERENCES, HYPOTHESES, ScoreSettings(radgraph_weights=str(tmp_path)))
     (tmp_path / "radgraph-xl").mkdir()
     (tmp_path / "radgraph-xl" / "weights.th").touch()
-    scores, _ = outside_scores(REFERENCES, HYPOTHESES, settings(radgraph_weights=str(tmp_path)))
+    scores, _ = outside_scores(REFERENCES, HYPOTHESES, ScoreSettings(radgraph_weights=str(tmp_path)))
     assert scores == {"radgraph_xl_f1_simple": 0.5, "radgraph_xl_f1_partial": 0.4, "radgraph_xl_f1_complete": 0.25}
     assert seen == {"reward_level": "all", "model_type": "radgraph-xl", "model_cache_dir": str(tmp_path)}

@@ -6,8 +6,9 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from d2rnet.evaluation.caption_scores import METRICS, Scorer
-from d2rnet.evaluation.systems import ALL_METRICS, compare_systems, intervals, score_system, study_counts
+from d2rnet.evaluation.caption_scores import Scorer
+from d2rnet.evaluation.metric_names import METRICS, Group, keys_of
+from d2rnet.evaluation.systems import compare_systems, intervals, score_system, study_counts
 
 WORDS = ["there", "is", "no", "a", "small", "left", "right", "pleural", "effusion", "pneumothorax", "nodule", "heart", "."]
 
@@ -65,7 +66,7 @@ def test_interval_holds_the_score_and_narrows_with_studies():
         counts = study_counts([str(row) for row in range(count)], samples=300, seed=0)
         ends[name] = intervals(system.resampled(counts))
         for metric, (low, high) in ends[name].items():
-            assert low <= system.figures()[metric] <= high, metric
+            assert low <= system.scores()[metric] <= high, metric
     low, high = ends["wide"]["rouge_l"]
     assert high - low > ends["narrow"]["rouge_l"][1] - ends["narrow"]["rouge_l"][0]
 
@@ -74,22 +75,23 @@ def test_comparison_tells_better_from_equal():
     first, second = (score_system(Scorer(None), REFERENCES, written, what="test") for written in (GOOD, BAD))
     counts = study_counts([str(row) for row in range(60)], samples=400, seed=1)
     rows = compare_systems(first, second, counts=counts)
-    assert set(rows) == set(ALL_METRICS) - {"meteor"}
+    assert set(rows) == set(METRICS) - {"meteor"}
     for metric in ("bleu_1", "bleu_4", "rouge_l", "cider", "lesion22_uncertain_positive_micro_f1"):
-        assert rows[metric]["difference"] == pytest.approx(first.figures()[metric] - second.figures()[metric])
+        assert rows[metric]["difference"] == pytest.approx(first.scores()[metric] - second.scores()[metric])
         assert rows[metric]["interval"][0] > 0
         assert rows[metric]["p"] == pytest.approx(2 / 401)
     backwards = compare_systems(second, first, counts=counts)
     assert backwards["cider"]["interval"] == pytest.approx([-end for end in rows["cider"]["interval"][::-1]])
     same = compare_systems(first, first, counts=counts)
-    assert {figures["difference"] for figures in same.values()} == {0.0}
-    assert {figures["p"] for figures in same.values()} == {1.0}
+    assert {found["difference"] for found in same.values()} == {0.0}
+    assert {found["p"] for found in same.values()} == {1.0}
 
 
-def test_figures_without_meteor_and_with_one_pair():
+def test_scores_without_meteor_and_with_one_pair():
     system = score_system(Scorer(None), ["left effusion ."], ["left effusion ."], what="test")
-    figures = system.figures()
-    assert set(METRICS) < set(figures)
-    assert figures["meteor"] is None and figures["cider"] is None
-    assert figures["lesion22_uncertain_positive_micro_f1"] == 1
-    assert set(system.resampled(np.ones((1, 3)))) == {metric for metric, value in figures.items() if value is not None}
+    scores = system.scores()
+    assert list(scores) == list(METRICS)
+    assert set(system.captions.corpus) == set(keys_of(Group.WORDS))
+    assert scores["meteor"] is None and scores["cider"] is None
+    assert scores["lesion22_uncertain_positive_micro_f1"] == 1
+    assert set(system.resampled(np.ones((1, 3)))) == {metric for metric, value in scores.items() if value is not None}

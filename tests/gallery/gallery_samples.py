@@ -10,7 +10,6 @@ import numpy as np
 
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.gallery.studies import Answer, Study
-from d2rnet.settings import default_settings
 
 HEIGHT, WIDTH = 200, 160
 HOSTILE = "</script><script>window.hacked = 1</script> <img src=x onerror=\"window.hacked = 1\"> & 'quote' \u2028 \x00"
@@ -86,11 +85,6 @@ def meta(**changes: Any) -> dict[str, Any]:
         "corpus": [["rouge_l", "ROUGE-L", [[0.5, [0.4, 0.6]]]]],
         **changes,
     }  # fmt: skip
-
-
-def settings(**changes: Any) -> dict[str, Any]:
-    """Section evaluation.gallery."""
-    return {**default_settings("evaluation.gallery"), **changes}
 
 
 def read_page(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

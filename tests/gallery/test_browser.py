@@ -7,6 +7,7 @@ import pytest
 
 from d2rnet.gallery.browser import TIMEOUT_MS, chromium, find_chromium
 from d2rnet.gallery.build import write_gallery
+from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Answer, Study
 
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra 'test')")
@@ -51,9 +52,15 @@ def build(folder: Path, studies: list[Study], *, images: int = 0, **meta) -> Pat
     if images_of:
         samples.draw_images(images_of, images)
     write_gallery(
-        studies, output=folder / "out", image_root=images_of, meta=samples.meta(**meta), known=len(studies), how="", workers=1,
-        settings=samples.settings(),
-    )  # fmt: skip
+        studies,
+        output=folder / "out",
+        image_root=images_of,
+        meta=samples.meta(**meta),
+        known=len(studies),
+        how="",
+        workers=1,
+        settings=PageSettings(),
+    )
     return folder / "out" / "index.html"
 
 

@@ -11,7 +11,7 @@ from d2rnet.files.documents import read_json, write_json, write_jsonl
 from d2rnet.files.hashes import sha256_file
 from d2rnet.gallery.comparison import compare_and_show
 from d2rnet.gallery.run_inputs import RunInputs, find_inputs
-from d2rnet.settings import complete
+from d2rnet.gallery.settings import CompareSettings
 
 COUNT = 8
 
@@ -37,7 +37,7 @@ def runs(tmp_path):
         "gallery_metric": "rouge_l",
         "output": tmp_path / "out",
         "workers": 1,
-        "settings": complete({"meteor": False, "bootstrap_samples": 20}, "evaluation"),
+        "settings": CompareSettings(meteor=False, bootstrap_samples=20),
     }
 
 

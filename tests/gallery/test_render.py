@@ -10,6 +10,7 @@ from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, write_json, write_jsonl
 from d2rnet.gallery.render import render_gallery
 from d2rnet.gallery.selection import choose_studies
+from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import true_boxes_of
 
 COUNT = 8
@@ -17,7 +18,7 @@ COUNT = 8
 
 @pytest.fixture
 def run(tmp_path):
-    return samples.write_run(tmp_path, COUNT) | {"output": tmp_path / "out", "settings": samples.settings()}
+    return samples.write_run(tmp_path, COUNT) | {"output": tmp_path / "out", "settings": PageSettings()}
 
 
 def test_all_studies_are_shown_in_the_order_of_the_reports(run):
@@ -56,14 +57,14 @@ def test_the_same_inputs_give_the_same_files(run, tmp_path):
 
 
 def test_too_many_studies_are_left_out_and_counted(run):
-    render_gallery(**run | {"settings": samples.settings(max_studies=3, choice="first")})
+    render_gallery(**run | {"settings": PageSettings(max_studies=3, choice="first")})
     data, studies = samples.read_page(run["output"])
     assert [study["i"] for study in studies] == ["i0", "i1", "i2"]
     assert data["meta"]["counts"]["left_out_by_number"] == 5 and data["meta"]["how"] == "the first ones of the file"
 
 
 def test_too_many_megabytes_are_left_out_and_counted(run):
-    render_gallery(**run | {"settings": samples.settings(max_megabytes=0.03)})
+    render_gallery(**run | {"settings": PageSettings(max_megabytes=0.03)})
     data, studies = samples.read_page(run["output"])
     assert 0 < len(studies) < COUNT and data["meta"]["counts"]["left_out_by_size"] == COUNT - len(studies)
     assert data["meta"]["counts"]["bytes"] <= 30_000
@@ -72,21 +73,21 @@ def test_too_many_megabytes_are_left_out_and_counted(run):
 def test_choices():
     studies = samples.studies(8)
     names = {
-        choice: [study.name for study in choose_studies(studies, samples.settings(max_studies=3, choice=choice))[0]]
+        choice: [study.name for study in choose_studies(studies, PageSettings(max_studies=3, choice=choice))[0]]
         for choice in ("first", "worst", "random")
     }
     assert names["first"] == ["i0", "i1", "i2"]
     # one error each in the cases 0, 1 and 2 of four; of equals those with the lower ROUGE-L, which rises with the row
     assert names["worst"] == ["i0", "i1", "i2"]
     assert len(set(names["random"])) == 3 and names["random"] == sorted(names["random"])
-    other = choose_studies(studies, samples.settings(max_studies=3, seed=1))[0]
+    other = choose_studies(studies, PageSettings(max_studies=3, seed=1))[0]
     assert [study.name for study in other] != names["random"]
-    by_errors = choose_studies(studies[3:5], samples.settings(max_studies=1, choice="worst"))
+    by_errors = choose_studies(studies[3:5], PageSettings(max_studies=1, choice="worst"))
     assert [study.name for study in by_errors[0]] == ["i4"] and "most lesion errors" in by_errors[1]
 
 
 def test_pictures_are_no_larger_than_asked(run):
-    render_gallery(**run | {"settings": samples.settings(image_side_px=100)})
+    render_gallery(**run | {"settings": PageSettings(image_side_px=100)})
     import base64
 
     import cv2
@@ -147,7 +148,7 @@ def test_metrics_of_something_else_are_refused(run):
 def test_true_boxes_of_the_demo_cohort(run, tmp_path):
     truth = tmp_path / "truth.jsonl"
     write_jsonl(truth, [{"image_id": "i1", "boxes": [{"class": "Pneumothorax", "bbox_xyxy": [10, 20, 40, 60]}]}])
-    render_gallery(**run | {"settings": samples.settings(true_boxes=str(truth))})
+    render_gallery(**run | {"settings": PageSettings(), "true_boxes": truth})
     data, studies = samples.read_page(run["output"])
     assert studies[0]["t"] is None and [row[:5] for row in studies[1]["t"]] == [[0, 10.0, 20.0, 30.0, 40.0]]
     assert data["meta"]["counts"]["true_boxes_known"] == 1

@@ -3,67 +3,32 @@
 Reads: the cells, folders ``<arm>/seed_<n>`` with reports.jsonl, metrics.jsonl and vocabulary.json; annotation.json; the arms'
 names and order (workflow/ablation.yaml); optionally the retrieval baseline and the demo cohort's true boxes.
 Writes: ablation.json, ablation.md, ablation.svg, ablation.png, run.json.
-
-Shapes: R seeds, S resamples of the studies, the same ones for every cell.
 """
 
 import logging
 from collections.abc import Mapping, Sequence, Set
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.cxr.ablation_design import AblationDesign, ArmDesign, read_design
 from d2rnet.cxr.boxes.grounding import grounding_score
 from d2rnet.cxr.boxes.true_boxes import TrueBoxes, read_true_boxes
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.evaluation.ablation_design import read_design
-from d2rnet.evaluation.ablation_table import METRICS, as_html, as_markdown, draw, make_document
-from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
-from d2rnet.evaluation.report_pairs import most_frequent
-from d2rnet.evaluation.systems import score_system, study_counts
+from d2rnet.evaluation.ablation_arm import Arm
+from d2rnet.evaluation.ablation_table import as_html, as_markdown, draw, make_document
+from d2rnet.evaluation.caption_scores import Scorer, open_scorer, single_spaced
+from d2rnet.evaluation.report_pairs import COMMONEST, NEAREST, answers_of, commonest_answer
+from d2rnet.evaluation.settings import MeteorRuntime, ScoreSettings
+from d2rnet.evaluation.systems import study_counts
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json, read_jsonl, write_json
 from d2rnet.report.annotation_file import Entry, load_annotation
-from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import load_vocabulary
 from d2rnet.runs.provenance import code_version, write_run_record
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Arm:
-    """One row of the table.
-
-    Attributes:
-        label: what the reader sees.
-        figures: metric -> R values, one a seed.
-        drawn: metric -> (S,) mean over the seeds of each resample.
-        grounding: rates of each seed; none for models that see no boxes.
-        seconds: training time of each seed.
-    """
-
-    label: str
-    figures: dict[str, list[float]] = field(default_factory=dict)
-    drawn: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    grounding: list[dict[str, Any]] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def add(self, scorer: Scorer, reports: Sequence[Mapping[str, Any]], counts: NDArray[Any], *, what: str) -> None:
-        """Score the reports of one seed; ``counts``: (N, S) how often each is in each resample."""
-        references, hypotheses = ([single_spaced(report[key]) for report in reports] for key in ("reference", "hypothesis"))
-        system = score_system(scorer, references, hypotheses, what=what)
-        drawn = system.resampled(counts)
-        for metric, value in system.figures().items():
-            if metric in METRICS and value is not None:
-                values = self.figures.setdefault(metric, [])
-                values.append(value)
-                before = self.drawn.get(metric, np.zeros(counts.shape[1]))
-                self.drawn[metric] = before + (drawn[metric] - before) / len(values)
 
 
 def ablation(
@@ -75,19 +40,21 @@ def ablation(
     truth: Sequence[Path],
     oracle: Sequence[Path],
     output: Path,
-    settings: dict[str, Any],
+    settings: ScoreSettings,
+    runtime: MeteorRuntime = MeteorRuntime(),
 ) -> None:
     """Score all cells on the same studies and lay out the table.
 
     Args:
         cells: folders ``<arm>/seed_<n>``.
         annotation: annotation.json of the arms with pseudo boxes.
-        design: YAML file of the arms, see :func:`d2rnet.evaluation.ablation_design.read_design`.
+        design: YAML file of the arms, see :func:`d2rnet.cxr.ablation_design.read_design`.
         nearest: reports of retrieve-reports for the same entries; empty: left out.
         truth: truth.jsonl of the demo cohort, for grounding; empty: left out.
         oracle: annotation.json of the arms with oracle boxes; empty if there is none.
         output: folder for the results.
-        settings: section ``evaluation``.
+        settings: how every cell is scored.
+        runtime: patience with METEOR.
 
     Raises:
         FileNotFoundError: a file is not there.
@@ -95,24 +62,28 @@ def ablation(
         DatasetError: cells differ in entries, references or steps, or are not of this annotation.json.
         ToolError: METEOR was asked for and Java is missing, or Java died or did not answer.
     """
-    arms = read_design(design)
-    order = sorted(cells, key=lambda folder: (_place(folder, arms["arms"]), folder.name))
-    _check_arms({folder.parent.name for folder in order}, arms, has_oracle=bool(oracle))
+    plan = read_design(design)
+    order = sorted(cells, key=lambda folder: (_place(folder, plan.arms), folder.name))
+    _check_arms({folder.parent.name for folder in order}, plan, has_oracle=bool(oracle))
     reports = {folder: {line["id"]: line for line in read_jsonl(folder / "reports.jsonl")} for folder in order}
-    facts, splits = _facts(order), load_annotation(annotation)
+    facts = _facts(order)
+    splits = load_annotation(annotation)
     ids, split = _same_entries(reports, splits, annotation)
     entries = {"pseudo": {entry["id"]: entry for entry in splits[split]}}
     if oracle:
         entries["oracle"] = {entry["id"]: entry for entry in load_annotation(oracle[0])[split]}
     lesions = read_true_boxes(truth[0]) if truth else None
     vocabulary = load_vocabulary(order[0] / "vocabulary.json")
-    baselines = _baselines(splits["train"], nearest, ids, vocabulary.protocol)
+    references = {name: single_spaced(reports[order[0]][name]["reference"]) for name in ids}
+    baselines = _baselines(splits["train"], nearest, references, vocabulary.protocol)
     studies = [str(entries["pseudo"][name]["study_id"]) for name in ids]
-    rows, notes = _score(arms["arms"], reports, ids, studies, baselines, settings)
+    counts = study_counts(studies, samples=settings.bootstrap_samples, seed=settings.bootstrap_seed)
+    with open_scorer(settings, runtime) as scorer:
+        rows = _score(scorer, plan.arms, reports, references, baselines, counts)
     if lesions is not None:
-        _ground(rows, arms["arms"], reports, entries, lesions)
+        _ground(rows, plan.arms, reports, entries, lesions)
     protocol = {"text": vocabulary.protocol, "section": vocabulary.section, "split": split, "n": len(ids)}
-    document = make_document(rows, reference=arms["reference"], protocol=protocol, facts=facts, notes=notes)
+    document = make_document(rows, reference=plan.reference, protocol=protocol, facts=facts, notes=scorer.notes)
     text = as_markdown(document)
     write_json(output / "ablation.json", document)
     write_text(output / "ablation.md", text)
@@ -129,32 +100,28 @@ def ablation(
 
 
 def _score(
-    arms: Mapping[str, Any],
+    scorer: Scorer,
+    arms: Mapping[str, ArmDesign],
     reports: Mapping[Path, Mapping[str, Mapping[str, Any]]],
-    ids: Sequence[str],
-    studies: Sequence[str],
+    references: Mapping[str, str],
     baselines: Mapping[str, tuple[str, list[str]]],
-    settings: Mapping[str, Any],
-) -> tuple[dict[str, Arm], dict[str, str]]:
-    """Score every cell and baseline on the same resamples; return the rows, and why a metric has no value."""
-    counts = study_counts(studies, samples=settings["bootstrap_samples"], seed=settings["bootstrap_seed"])
-    meteor, reason = open_meteor(settings["meteor"], timeout_seconds=settings["meteor_timeout_seconds"])
+    counts: NDArray[Any],
+) -> dict[str, Arm]:
+    """Score every cell and baseline on the same (N, S) resamples; return the rows of the table."""
     rows: dict[str, Arm] = {}
-    with ExitStack() as stack:
-        scorer = Scorer(stack.enter_context(meteor) if meteor else None, {"meteor": reason} if reason else {})
-        for folder, lines in reports.items():
-            name = folder.parent.name
-            arm = rows.setdefault(name, Arm(arms[name]["label"]))
-            arm.add(scorer, [lines[entry] for entry in ids], counts, what=f"{name} {folder.name}")
-            arm.seconds.append(sum(line["train_seconds"] for line in read_jsonl(folder / "metrics.jsonl")))
-        references = [next(iter(reports.values()))[entry]["reference"] for entry in ids]
-        for name, (label, texts) in baselines.items():
-            answers = [{"reference": one, "hypothesis": text} for one, text in zip(references, texts, strict=True)]
-            rows.setdefault(name, Arm(label)).add(scorer, answers, counts, what=name)
-    return rows, scorer.notes
+    for folder, lines in reports.items():
+        name = folder.parent.name
+        arm = rows.setdefault(name, Arm(arms[name].label))
+        written = [single_spaced(lines[entry]["hypothesis"]) for entry in references]
+        arm.add(scorer, list(references.values()), written, counts, what=f"{name} {folder.name}")
+        arm.seconds.append(sum(line["train_seconds"] for line in read_jsonl(folder / "metrics.jsonl")))
+    for name, (label, answers) in baselines.items():
+        rows[name] = Arm(label)
+        rows[name].add(scorer, list(references.values()), answers, counts, what=name)
+    return rows
 
 
-def _place(folder: Path, arms: Mapping[str, Any]) -> int:
+def _place(folder: Path, arms: Mapping[str, ArmDesign]) -> int:
     """Return the row of a cell's arm."""
     name = folder.parent.name
     if name not in arms or not folder.name.removeprefix("seed_").isdecimal():
@@ -162,11 +129,11 @@ def _place(folder: Path, arms: Mapping[str, Any]) -> int:
     return list(arms).index(name)
 
 
-def _check_arms(named: Set[str], arms: Mapping[str, Any], *, has_oracle: bool) -> None:
+def _check_arms(named: Set[str], plan: AblationDesign, *, has_oracle: bool) -> None:
     """Raise before anything is scored if the arms that cells are of cannot be compared."""
-    if arms["reference"] not in named:
-        raise ConfigError(f"no cell of the arm '{arms['reference']}', which the others are compared with. Give its cells too.")
-    oracle = sorted(name for name in named if arms["arms"][name]["boxes"] == "oracle")
+    if plan.reference not in named:
+        raise ConfigError(f"no cell of the arm '{plan.reference}', which the others are compared with. Give its cells too.")
+    oracle = sorted(name for name in named if plan.arms[name].boxes == "oracle")
     if oracle and not has_oracle:
         raise ConfigError(f"arms with oracle boxes ({', '.join(oracle)}) need their annotation.json. Give it with --oracle.")
 
@@ -200,7 +167,7 @@ def _same_entries(
 
 def _ground(
     rows: Mapping[str, Arm],
-    arms: Mapping[str, Any],
+    arms: Mapping[str, ArmDesign],
     reports: Mapping[Path, Mapping[str, Mapping[str, Any]]],
     entries: Mapping[str, Mapping[str, Entry]],
     lesions: TrueBoxes,
@@ -209,37 +176,30 @@ def _ground(
     for folder, lines in reports.items():
         name = folder.parent.name
         if any(sentence["attended"] is not None for line in lines.values() for sentence in line["sentences"]):
-            rows[name].grounding.append(grounding_score(list(lines.values()), entries[arms[name]["boxes"]], lesions))
+            rows[name].grounding.append(grounding_score(list(lines.values()), entries[arms[name].boxes], lesions))
 
 
 def _baselines(
-    training: Sequence[Entry], nearest: Sequence[Path], ids: Sequence[str], protocol: str
+    training: Sequence[Entry], nearest: Sequence[Path], references: Mapping[str, str], protocol: str
 ) -> dict[str, tuple[str, list[str]]]:
     """Name -> label and answers of each baseline."""
-    cleaned = [single_spaced(clean_report(entry["report"], protocol)) for entry in training]
-    commonest, _ = most_frequent([text for text in cleaned if text])
-    answers = {"most_frequent_report": ("most frequent training report", [commonest] * len(ids))}
+    commonest = commonest_answer(training, protocol)["report"]
+    answers = {COMMONEST: ("most frequent training report", [commonest] * len(references))}
     if nearest:
-        found = {line["id"]: line["hypothesis"] for line in read_jsonl(nearest[0])}
-        missing = [name for name in ids if name not in found]
-        if missing:
-            raise DatasetError(
-                f"{nearest[0]}: {len(missing)} of {len(ids)} entries have no report: {', '.join(missing[:10])}. "
-                "Retrieve again."
-            )
-        answers["nearest_training_report"] = ("report of the nearest training image", [found[name] for name in ids])
+        answers[NEAREST] = ("report of the nearest training image", answers_of(nearest[0], references))
     return answers
 
 
 def _facts(cells: Sequence[Path]) -> dict[str, Any]:
-    """Return what the figures rest on: seeds, steps of every cell, and the machines and commits that made them.
+    """Return what the scores rest on: seeds, steps of every cell, and the machines and commits that made them.
 
     Raises:
         DatasetError: cells trained for different numbers of steps.
     """
     steps = {folder: max(line["step"] for line in read_jsonl(folder / "metrics.jsonl")) for folder in cells}
     if len(set(steps.values())) > 1:
-        least, most = min(steps, key=steps.__getitem__), max(steps, key=steps.__getitem__)
+        least = min(steps, key=steps.__getitem__)
+        most = max(steps, key=steps.__getitem__)
         raise DatasetError(
             f"{least} trained for {steps[least]} steps, {most} for {steps[most]}; expected equal steps of every cell. "
             "Train those of other settings again."

@@ -1,28 +1,23 @@
 """The table and the figure of an ablation.
 
-An arm's figure is the mean over its seeds. Intervals are 95 % percentile bootstrap intervals over studies of that mean, and of
+An arm's score is the mean over its seeds. Intervals are 95 % percentile bootstrap intervals over studies of that mean, and of
 its difference to the reference arm on the same resamples: they cover the choice of test studies, not that of training studies
 or seeds. The least and greatest seed stand beside.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from d2rnet.evaluation.clinical import HEADLINE
+from d2rnet.evaluation.ablation_arm import Arm
+from d2rnet.evaluation.metric_names import METRICS, Group, Metric, Shown, shown_in
 from d2rnet.evaluation.resampling import percentile_interval
 from d2rnet.figures import plots
 from d2rnet.figures.tables import Table, html_page, markdown_table
 
-if TYPE_CHECKING:
-    from d2rnet.cxr.ablation import Arm
-
-LESION_F1 = f"{HEADLINE}_micro_f1"
-METRICS = {LESION_F1: "lesion F1, %", "bleu_4": "BLEU-4", "meteor": "METEOR", "rouge_l": "ROUGE-L", "cider": "CIDEr"}
-DRAWN = (LESION_F1, "bleu_4", "cider")
-SHARES = frozenset({LESION_F1})  # shown in points of 100
+DRAWN = ("lesion22_uncertain_positive_micro_f1", "bleu_4", "cider")
 GROUNDING = {
     "hit_rate": "hits",
     "random_hit_rate": "random box",
@@ -35,7 +30,7 @@ COUNTS = ("sentences", "true_sentences", "sentences_of_entries_without_boxes", "
 
 
 def make_document(
-    rows: Mapping[str, "Arm"],
+    rows: Mapping[str, Arm],
     *,
     reference: str,
     protocol: Mapping[str, Any],
@@ -60,13 +55,13 @@ def make_document(
     }
 
 
-def _row(arm: "Arm", reference: "Arm") -> dict[str, Any]:
+def _row(arm: Arm, reference: Arm) -> dict[str, Any]:
     scores = {}
-    for metric, values in arm.figures.items():
+    for metric, values in arm.scores.items():
         difference = None
-        if arm is not reference and metric in reference.figures:
+        if arm is not reference and metric in reference.scores:
             difference = {
-                "value": float(np.mean(values) - np.mean(reference.figures[metric])),
+                "value": float(np.mean(values) - np.mean(reference.scores[metric])),
                 "interval": percentile_interval(arm.drawn[metric] - reference.drawn[metric]),
             }
         scores[metric] = {
@@ -94,12 +89,13 @@ def _mean_rates(grounding: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def lay_out(document: Mapping[str, Any]) -> tuple[list[Table], list[str]]:
     """Return the tables of ablation.json (scores, differences to the reference arm, grounding) and the notes below them."""
-    arms, protocol = document["arms"], document["protocol"]
-    shown = [metric for metric in METRICS if any(metric in arm["scores"] for arm in arms.values())]
-    scores = [[arm["label"], *(_score(arm["scores"].get(m), m) for m in shown), _minutes(arm)] for arm in arms.values()]
+    arms = document["arms"]
+    known = sorted(shown_in(Shown.ABLATION), key=lambda metric: metric.group is not Group.LESIONS)
+    shown = [metric for metric in known if any(metric.key in arm["scores"] for arm in arms.values())]
+    scores = [[arm["label"], *(_score(arm["scores"].get(m.key), m) for m in shown), _minutes(arm)] for arm in arms.values()]
     others = [arm for name, arm in arms.items() if name != document["reference"]]
-    differences = [[arm["label"], *(_difference(arm["scores"].get(m), m) for m in shown)] for arm in others]
-    names = [METRICS[metric] for metric in shown]
+    differences = [[arm["label"], *(_difference(arm["scores"].get(m.key), m) for m in shown)] for arm in others]
+    names = [_heading(metric) for metric in shown]
     tables = [
         Table(
             "Mean over the seeds [95 % interval over studies] (least to greatest seed).",
@@ -120,8 +116,8 @@ def lay_out(document: Mapping[str, Any]) -> tuple[list[Table], list[str]]:
             [label, *(f"{found[key]:.0f}" for key in counts), *(_share(found[key]) for key in GROUNDING)]
             for label, found in grounded
         ]
-        tables.append(Table(heading, ("arm", "sentences a seed", "left out: no box", *GROUNDING.values()), cells))
-    held = ", ".join(f"{key} {value}" for key, value in (*protocol.items(), *document["facts"].items()))
+        tables.append(Table(heading, ("arm", "sentences per seed", "left out: no box", *GROUNDING.values()), cells))
+    held = ", ".join(f"{key} {value}" for key, value in (*document["protocol"].items(), *document["facts"].items()))
     return tables, [f"{held}.", *(f"{metric}: {note}." for metric, note in document["notes"].items())]
 
 
@@ -139,7 +135,7 @@ def as_html(document: Mapping[str, Any]) -> str:
     return html_page("Ablation of the report model", *lay_out(document))
 
 
-def _score(score: Mapping[str, Any] | None, metric: str) -> str:
+def _score(score: Mapping[str, Any] | None, metric: Metric) -> str:
     if score is None:
         return "-"
     text = f"{_number(score['value'], metric)} [{', '.join(_number(end, metric) for end in score['interval'])}]"
@@ -147,7 +143,7 @@ def _score(score: Mapping[str, Any] | None, metric: str) -> str:
     return text + (f" ({_number(min(seeds), metric)} to {_number(max(seeds), metric)})" if len(seeds) > 1 else "")
 
 
-def _difference(score: Mapping[str, Any] | None, metric: str) -> str:
+def _difference(score: Mapping[str, Any] | None, metric: Metric) -> str:
     if score is None or score["difference"] is None:
         return "-"
     found = score["difference"]
@@ -155,8 +151,12 @@ def _difference(score: Mapping[str, Any] | None, metric: str) -> str:
     return f"{_number(found['value'], metric, sign='+')} [{ends}]"
 
 
-def _number(value: float, metric: str, *, sign: str = "") -> str:
-    return f"{100 * value:{sign}.1f}" if metric in SHARES else f"{value:{sign}.3f}"
+def _heading(metric: Metric) -> str:
+    return f"{metric.heading}, %" if metric.group is Group.LESIONS else metric.heading
+
+
+def _number(value: float, metric: Metric, *, sign: str = "") -> str:
+    return f"{100 * value:{sign}.1f}" if metric.group is Group.LESIONS else metric.text(value, sign=sign)
 
 
 def _share(value: float | None) -> str:
@@ -172,15 +172,15 @@ def draw(document: Mapping[str, Any], target: Path) -> None:
     arms = list(document["arms"].values())
     places = np.arange(len(arms))[::-1]
     with plots.figure(target, columns=len(DRAWN), shared=False, panel_inches=(3.4, 0.6 + 0.32 * len(arms))) as panels:
-        for number, (metric, panel) in enumerate(zip(DRAWN, panels, strict=True)):
-            scale = 100 if metric in SHARES else 1
+        for number, (metric, panel) in enumerate(zip(map(METRICS.__getitem__, DRAWN), panels, strict=True)):
+            scale = 100 if metric.group is Group.LESIONS else 1
             for place, arm in zip(places, arms, strict=True):
-                score = arm["scores"].get(metric)
+                score = arm["scores"].get(metric.key)
                 if score is None:
                     continue
                 shown = {key: scale * np.asarray(score[key]) for key in ("value", "interval", "seeds")}
                 panel.plot(shown["interval"], [place, place], color=plots.COLOURS[0], linewidth=2, zorder=2)
                 panel.plot(shown["value"], place, "o", color=plots.COLOURS[0], markersize=5, zorder=4)
                 panel.plot(shown["seeds"], [place] * len(score["seeds"]), "|", color=plots.COLOURS[1], markersize=8, zorder=3)
-            panel.set(xlabel=METRICS[metric], ylim=(-0.6, len(arms) - 0.4), yticks=places)
+            panel.set(xlabel=_heading(metric), ylim=(-0.6, len(arms) - 0.4), yticks=places)
             panel.set_yticklabels([arm["label"] for arm in arms] if number == 0 else [])

@@ -6,8 +6,9 @@ lines of PTBTokenizer by one without a word.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 from d2rnet.errors import ToolError
 from d2rnet.evaluation.meteor import Meteor, find_meteor, meteor_of_statistics
+from d2rnet.evaluation.metric_names import METRICS
+from d2rnet.evaluation.settings import MeteorRuntime, ScoreSettings
 
 log = logging.getLogger(__name__)
 
-METRICS = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider")
-MEANS = ("rouge_l", "cider")  # the corpus score is the mean of the pairs
 MAX_ORDER = 4
 Scores = dict[str, float | None]
 
@@ -30,8 +31,8 @@ class PairScores:
     """Scores of N pairs and what is needed to resample them.
 
     Attributes:
-        corpus: each of METRICS -> value of the corpus; BLEU, METEOR and ROUGE-L in [0, 1], CIDEr in [0, 10]; None where it was
-            not computed (see :attr:`Scorer.notes`).
+        corpus: each metric of words -> value of the corpus; BLEU, METEOR and ROUGE-L in [0, 1], CIDEr in [0, 10]; None where
+            it was not computed (see :attr:`Scorer.notes`).
         pairs: metric -> (N,) scores of the pairs, without the metrics that were not computed.
         bleu_statistics: (N, 10) matched n-grams of order 1 to 4, n-grams of the hypothesis, words of hypothesis and reference.
         meteor_statistics: (N, 23), None without METEOR.
@@ -45,8 +46,8 @@ class PairScores:
     def resampled(self, counts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
         """Score resamples of the pairs.
 
-        BLEU and METEOR come from resampled statistics, as the corpus scores do; ROUGE-L and CIDEr are means of the pairs.
-        CIDEr keeps the word weights of the whole corpus: resampling those too would ask for a new CIDEr of each resample.
+        BLEU and METEOR come from resampled statistics, as the corpus scores do; all others are means of the pairs. CIDEr
+        keeps the word weights of the whole corpus: resampling those too would ask for a new CIDEr of each resample.
 
         Args:
             counts: (N, S) how often each pair is in each of S resamples.
@@ -56,10 +57,10 @@ class PairScores:
         """
         weights = np.asarray(counts, dtype=np.float64)
         drawn = dict(bleu_of_statistics(weights.T @ self.bleu_statistics))
-        drawn |= {key: values @ weights / weights.sum(axis=0) for key, values in self.pairs.items() if key in MEANS}
         if self.meteor_statistics is not None:
             drawn["meteor"] = meteor_of_statistics(weights.T @ self.meteor_statistics)
-        return drawn
+        means = {key: values @ weights / weights.sum(axis=0) for key, values in self.pairs.items() if key not in drawn}
+        return drawn | means
 
 
 def bleu_of_statistics(statistics: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -71,7 +72,8 @@ def bleu_of_statistics(statistics: NDArray[np.float64]) -> dict[str, NDArray[np.
     Returns:
         ``bleu_1`` to ``bleu_4`` -> (S,).
     """
-    matched, counted = statistics[:, :MAX_ORDER], statistics[:, MAX_ORDER : 2 * MAX_ORDER]
+    matched = statistics[:, :MAX_ORDER]  # (S, 4)
+    counted = statistics[:, MAX_ORDER : 2 * MAX_ORDER]  # (S, 4)
     precisions = (matched + 1e-15) / (counted + 1e-9)  # (S, 4)
     ratio = (statistics[:, -2] + 1e-15) / (statistics[:, -1] + 1e-9)
     penalty = np.exp(np.minimum(0.0, 1 - 1 / ratio))
@@ -92,7 +94,7 @@ class Scorer:
     notes: dict[str, str] = field(default_factory=dict)
 
     def score(self, references: Sequence[str], hypotheses: Sequence[str], *, what: str) -> PairScores:
-        """Score one reference a hypothesis.
+        """Score one reference per hypothesis.
 
         Args:
             references: N texts, none empty.
@@ -105,6 +107,10 @@ class Scorer:
             if self.meteor:
                 waiting = beside.submit(self.meteor.score_with_statistics, references, hypotheses, what=f"METEOR, {what}")
             corpus, pairs, bleu_statistics = _score_in_python(references, hypotheses)
+            for metric in METRICS.values():
+                if metric.of_pairs:
+                    pairs[metric.key] = metric.of_pairs(references, hypotheses)
+                    corpus[metric.key] = float(np.mean(pairs[metric.key]))
             meteor_statistics = None
             if waiting:
                 corpus["meteor"], values, meteor_statistics = waiting.result()
@@ -142,6 +148,23 @@ def _score_in_python(
 def single_spaced(text: str) -> str:
     """Return text with every run of white space, line breaks included, as one space (ROUGE splits on single spaces)."""
     return " ".join(text.split())
+
+
+@contextmanager
+def open_scorer(settings: ScoreSettings, runtime: MeteorRuntime, notes: Mapping[str, str] | None = None) -> Iterator[Scorer]:
+    """Yield a scorer, with METEOR running where it can.
+
+    Args:
+        settings: whether METEOR is wanted.
+        runtime: patience with METEOR.
+        notes: what is noted before; see :attr:`Scorer.notes`.
+
+    Raises:
+        ToolError: METEOR is insisted on, and Java or the jar is missing.
+    """
+    meteor, reason = open_meteor(settings.meteor, timeout_seconds=runtime.meteor_timeout_seconds)
+    with meteor or nullcontext() as running:
+        yield Scorer(running, {**(notes or {}), **({"meteor": reason} if reason else {})})
 
 
 def open_meteor(wanted: str | bool, *, timeout_seconds: float) -> tuple[Meteor | None, str]:

@@ -5,29 +5,37 @@ reports of baselines. Writes: metrics.json and per_report.jsonl (docs/reference/
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from d2rnet.evaluation.caption_scores import METRICS, Scorer, Scores, open_meteor, single_spaced
+from d2rnet.evaluation.caption_scores import Scorer, Scores, open_scorer
 from d2rnet.evaluation.clinical import CONVENTIONS, HEADLINE, agreement, box_matrix, sentence_grounding, side_agreement
 from d2rnet.evaluation.degeneracy import text_statistics
+from d2rnet.evaluation.metric_names import METRICS, Group, keys_of
 from d2rnet.evaluation.outside_labelers import outside_scores
-from d2rnet.evaluation.report_pairs import ReportPairs, answers_of, derangement, most_frequent, read_pairs
-from d2rnet.evaluation.systems import LESION_METRICS, ScoredSystem, compare_systems, intervals, score_system, study_counts
+from d2rnet.evaluation.report_pairs import (
+    COMMONEST,
+    NEAREST,
+    NO_BOX,
+    ReportPairs,
+    answers_of,
+    commonest_answer,
+    derangement,
+    read_pairs,
+)
+from d2rnet.evaluation.settings import MeteorRuntime, NoBoxSettings, ScoreSettings
+from d2rnet.evaluation.systems import ScoredSystem, compare_systems, intervals, score_system, study_counts
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.findings.mentions import report_findings
 from d2rnet.report.annotation_file import Entry, load_annotation
-from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
 NO_SHUFFLE = "shuffled control undefined: one study holds more than half of the pairs"
 GENERATED = "generated"
-COMMONEST, NEAREST, NO_BOX = "most_frequent_report", "nearest_training_report", "no_box_model"
 
 
 def evaluate_reports(
@@ -36,8 +44,9 @@ def evaluate_reports(
     annotation: Path,
     model: Path,
     output: Path,
-    settings: dict[str, Any],
+    settings: NoBoxSettings,
     nearest: Sequence[Path] = (),
+    runtime: MeteorRuntime = MeteorRuntime(),
 ) -> None:
     """Score generated reports; write metrics.json, per_report.jsonl and run.json to ``output``.
 
@@ -46,26 +55,26 @@ def evaluate_reports(
         annotation: annotation.json; its training reports give the most-frequent-report control.
         model: folder of the report model; its vocabulary.json names the text protocol and the section.
         output: folder for the results.
-        settings: section ``evaluation``.
+        settings: what is scored, and how.
         nearest: test.jsonl of retrieve-reports, or nothing.
+        runtime: patience with METEOR.
 
     Raises:
         DatasetError: an input is not what its format says, or a baseline does not answer the same entries.
         ToolError: METEOR was asked for and Java is missing, or Java died or did not answer.
     """
     vocabulary = load_vocabulary(model / "vocabulary.json")
-    meteor, reason = open_meteor(settings["meteor"], timeout_seconds=settings["meteor_timeout_seconds"])
     splits = load_annotation(annotation)
     pairs = read_pairs(generated, splits)
-    commonest = _most_frequent_answer(splits["train"], vocabulary)
-    baselines = _baseline_files(nearest, settings["no_box_reports"])
+    commonest = commonest_answer(splits["train"], vocabulary.protocol)
+    baselines = _baseline_files(nearest, settings.no_box_reports)
     answers = {COMMONEST: [commonest["report"]] * len(pairs.ids)}
-    answers |= {name: answers_of(path, pairs) for name, path in baselines.items()}
+    wanted = dict(zip(pairs.ids, pairs.references, strict=True))
+    answers |= {name: answers_of(path, wanted) for name, path in baselines.items()}
     outside, notes = outside_scores(pairs.references, pairs.hypotheses, settings)
-    with ExitStack() as stack:
-        scorer = Scorer(stack.enter_context(meteor) if meteor else None, notes | ({"meteor": reason} if reason else {}))
-        systems, shuffled = _score_all(scorer, pairs, answers, settings["shuffle_seed"])
-    protocol = {**_protocol(vocabulary, pairs), **_scoring_protocol(settings, reason)}
+    with open_scorer(settings, runtime, notes) as scorer:
+        systems, shuffled = _score_all(scorer, pairs, answers, settings.shuffle_seed)
+    protocol = _protocol(vocabulary, pairs, settings, scorer.notes.get("meteor", ""))
     metrics = {
         "protocol": protocol,
         **_caption_sections(systems, shuffled, commonest),
@@ -87,7 +96,7 @@ def evaluate_reports(
             "entries_without_report": pairs.missing,
             "empty_hypotheses": metrics["empty_hypotheses"],
         },
-        seeds={"shuffle": settings["shuffle_seed"], "bootstrap": settings["bootstrap_seed"]},
+        seeds={"shuffle": settings.shuffle_seed, "bootstrap": settings.bootstrap_seed},
     )
     _log_scores(metrics, answers)
 
@@ -95,13 +104,6 @@ def evaluate_reports(
 def _baseline_files(nearest: Sequence[Path], no_box: str | None) -> dict[str, Path]:
     """Name -> file of each baseline that is given."""
     return {**({NEAREST: nearest[0]} if nearest else {}), **({NO_BOX: Path(no_box)} if no_box is not None else {})}
-
-
-def _most_frequent_answer(training: Sequence[Entry], vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return the commonest cleaned training report with its count."""
-    cleaned = [clean_report(entry["report"], vocabulary.protocol) for entry in training]
-    report, occurrences = most_frequent([text for text in map(single_spaced, cleaned) if text])
-    return {"report": report, "training_count": occurrences, "training_reports": len(training)}
 
 
 def _caption_sections(
@@ -129,21 +131,21 @@ def _shuffled_scores(scorer: Scorer, pairs: ReportPairs, seed: int) -> Scores:
     partner = derangement(pairs.study_ids, seed)
     if partner is None:
         scorer.notes["shuffled"] = NO_SHUFFLE
-        return dict.fromkeys(METRICS)
+        return dict.fromkeys(keys_of(Group.WORDS))
     shuffled = [pairs.references[index] for index in partner]
     return scorer.score(shuffled, pairs.hypotheses, what="shuffled references").corpus
 
 
 def _with_uncertainty(
-    systems: Mapping[str, ScoredSystem], pairs: ReportPairs, protocol: Mapping[str, Any], settings: Mapping[str, Any]
+    systems: Mapping[str, ScoredSystem], pairs: ReportPairs, protocol: Mapping[str, Any], settings: ScoreSettings
 ) -> dict[str, Any]:
-    """Return ``intervals``, ``against`` (differences to each baseline) and ``table`` (a row a metric, protocol in its key)."""
-    counts = study_counts(pairs.study_ids, samples=settings["bootstrap_samples"], seed=settings["bootstrap_seed"])
+    """Return ``intervals``, ``against`` (differences to each baseline), ``table`` (a row per metric, protocol in its key)."""
+    counts = study_counts(pairs.study_ids, samples=settings.bootstrap_samples, seed=settings.bootstrap_seed)
     ends = intervals(systems[GENERATED].resampled(counts))
     held = ",".join(f"{name}={protocol[name]}" for name in ("text", "section", "split", "n"))
     table = [
         {"key": f"{metric}[{held}]", "metric": metric, "value": value, "interval": ends.get(metric)}
-        for metric, value in systems[GENERATED].figures().items()
+        for metric, value in systems[GENERATED].scores().items()
     ]
     against = {
         name: compare_systems(systems[GENERATED], system, counts=counts)
@@ -159,9 +161,11 @@ def _clinical(systems: Mapping[str, ScoredSystem], pairs: ReportPairs, entries: 
     boxed = [labels[name] for name in pairs.ids]
     scores = {name: system.lesions() for name, system in systems.items()}
     for name in scores.keys() - {GENERATED}:
-        for figures in scores[name].values():
-            del figures["per_class"], figures["classes_without_truth"]
-    boxes, own = box_matrix(boxed), systems[GENERATED]
+        for found in scores[name].values():
+            del found["per_class"]
+            del found["classes_without_truth"]
+    boxes = box_matrix(boxed)
+    own = systems[GENERATED]
     return {
         **{convention: {name: scores[name][convention] for name in scores} for convention in CONVENTIONS},
         "against_boxes_uncertain_positive": {
@@ -187,26 +191,27 @@ def _report_lines(pairs: ReportPairs, system: ScoredSystem) -> Iterator[dict[str
         }
 
 
-def _protocol(vocabulary: Vocabulary, pairs: ReportPairs) -> dict[str, Any]:
-    return {"text": vocabulary.protocol, "section": vocabulary.section, "split": pairs.split, "n": len(pairs.ids)}
-
-
-def _scoring_protocol(settings: dict[str, Any], meteor_reason: str) -> dict[str, Any]:
+def _protocol(vocabulary: Vocabulary, pairs: ReportPairs, settings: ScoreSettings, meteor_reason: str) -> dict[str, Any]:
+    """Return what the scores hold under."""
     return {
+        "text": vocabulary.protocol,
+        "section": vocabulary.section,
+        "split": pairs.split,
+        "n": len(pairs.ids),
         "references_per_report": 1,
         "tokenizer": "none (white-space tokens of the text protocol)",
         "scorer": f"pycocoevalcap {metadata.version('pycocoevalcap')}",
         "meteor": meteor_reason or "1.5 (English, -norm)",
-        "shuffle_seed": settings["shuffle_seed"],
-        "interval": f"95 %, percentile bootstrap over studies, {settings['bootstrap_samples']} resamples",
+        "shuffle_seed": settings.shuffle_seed,
+        "interval": f"95 %, percentile bootstrap over studies, {settings.bootstrap_samples} resamples",
     }
 
 
-def _log_scores(metrics: dict[str, Any], baselines: Sequence[str] | Mapping[str, Any]) -> None:
-    for name in ("scores", "shuffled", *baselines):
-        values = ", ".join(f"{key} {'-' if (value := metrics[name][key]) is None else f'{value:.3f}'}" for key in METRICS)
-        log.info("%s: %s", name.replace("_", " "), values)
-    figures = {row["metric"]: row["value"] for row in metrics["table"]}
-    log.info("lesions: %s", ", ".join(f"{key} {'-' if (v := figures[key]) is None else f'{v:.3f}'}" for key in LESION_METRICS))
+def _log_scores(metrics: Mapping[str, Any], baselines: Iterable[str]) -> None:
+    lesions = {row["metric"]: row["value"] for row in metrics["table"]}
+    sections = {name: (metrics[name], Group.WORDS) for name in ("scores", "shuffled", *baselines)}
+    for name, (values, group) in {**sections, "lesions": (lesions, Group.LESIONS)}.items():
+        shown = (f"{METRICS[key].heading} {METRICS[key].text(values[key])}" for key in keys_of(group))
+        log.info("%s: %s", name.replace("_", " "), ", ".join(shown))
     for metric, note in metrics["notes"].items():
         log.warning("%s: %s", metric, note)

@@ -9,13 +9,14 @@ Writes: comparison.json and comparison.md.
 
 import logging
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import DatasetError
-from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
+from d2rnet.evaluation.caption_scores import open_scorer, single_spaced
+from d2rnet.evaluation.metric_names import METRICS
+from d2rnet.evaluation.settings import MeteorRuntime, ScoreSettings
 from d2rnet.evaluation.systems import ScoredSystem, compare_systems, score_system, study_counts
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
@@ -68,7 +69,15 @@ class Comparison:
     protocol: dict[str, Any]
 
 
-def compare_runs(*, run_a: Path, run_b: Path, studies: str, output: Path, settings: dict[str, Any]) -> Comparison:
+def compare_runs(
+    *,
+    run_a: Path,
+    run_b: Path,
+    studies: str,
+    output: Path,
+    settings: ScoreSettings,
+    runtime: MeteorRuntime = MeteorRuntime(),
+) -> Comparison:
     """Compare two runs; print the table and write comparison.json and comparison.md to ``output``.
 
     Args:
@@ -76,7 +85,8 @@ def compare_runs(*, run_a: Path, run_b: Path, studies: str, output: Path, settin
         run_b: JSON lines file or folder.
         studies: ``same``: both must hold the same entries; ``common``: those that both hold are compared.
         output: folder for the results.
-        settings: section ``evaluation``.
+        settings: how both are scored.
+        runtime: patience with METEOR.
 
     Returns:
         What was compared.
@@ -92,15 +102,13 @@ def compare_runs(*, run_a: Path, run_b: Path, studies: str, output: Path, settin
     ids = shared_ids(first, second, studies=studies)
     references = [first.reports[name]["reference"] for name in ids]
     study_ids = [str(first.reports[name].get("study_id", second.reports[name].get("study_id", name))) for name in ids]
-    meteor, reason = open_meteor(settings["meteor"], timeout_seconds=settings["meteor_timeout_seconds"])
-    with ExitStack() as stack:
-        scorer = Scorer(stack.enter_context(meteor) if meteor else None, {"meteor": reason} if reason else {})
+    with open_scorer(settings, runtime) as scorer:
         scored_a, scored_b = (
             score_system(scorer, references, [run.reports[name]["hypothesis"] for name in ids], what=f"run {letter}")
             for letter, run in (("A", first), ("B", second))
         )
-    counts = study_counts(study_ids, samples=settings["bootstrap_samples"], seed=settings["bootstrap_seed"])
-    document = {
+    counts = study_counts(study_ids, samples=settings.bootstrap_samples, seed=settings.bootstrap_seed)
+    document: dict[str, Any] = {
         "run_a": str(first.file),
         "run_b": str(second.file),
         "protocol": {**first.protocol, **second.protocol},
@@ -108,8 +116,8 @@ def compare_runs(*, run_a: Path, run_b: Path, studies: str, output: Path, settin
         "n_studies": len(set(study_ids)),
         "only_in_a": len(first.reports) - len(ids),
         "only_in_b": len(second.reports) - len(ids),
-        "bootstrap_samples": settings["bootstrap_samples"],
-        "bootstrap_seed": settings["bootstrap_seed"],
+        "bootstrap_samples": settings.bootstrap_samples,
+        "bootstrap_seed": settings.bootstrap_seed,
         "metrics": compare_systems(scored_a, scored_b, counts=counts),
         "notes": scorer.notes,
     }
@@ -134,7 +142,7 @@ def read_run(path: Path) -> Run:
     else:
         file = path
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file or folder; expected reports, one JSON object a line.")
+        raise FileNotFoundError(f"{file}: no such file or folder; expected reports, one JSON object per line.")
     problems = Problems()
     reports: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(read_jsonl(file), start=1):
@@ -153,7 +161,7 @@ def read_run(path: Path) -> Run:
         reports[name] = {**line, **{key: single_spaced(line[key]) for key in ("reference", "hypothesis")}}
     problems.raise_if_any()
     if not reports:
-        raise DatasetError(f"{file}: holds no report; expected one JSON object a line.")
+        raise DatasetError(f"{file}: holds no report; expected one JSON object per line.")
     beside = (file.with_name("metrics.json"), file.parent.parent / "evaluate_reports" / "metrics.json")
     metrics: Any = next((read_json(place) for place in beside if place.is_file()), {})
     protocol = metrics.get("protocol", {}) if isinstance(metrics, dict) else {}
@@ -199,13 +207,14 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     header = ("metric", "A", "B", "A - B", "95 % interval", "p")
     rows = [
         (
-            metric,
-            *(f"{figures[key]:.4f}" for key in ("first", "second")),
-            f"{figures['difference']:+.4f}",
-            "-" if figures["interval"] is None else "{:+.4f} to {:+.4f}".format(*figures["interval"]),
-            f"{figures['p']:.3f}",
+            METRICS[key].heading,
+            METRICS[key].text(found["first"], more_digits=1),
+            METRICS[key].text(found["second"], more_digits=1),
+            METRICS[key].text(found["difference"], more_digits=1, sign="+"),
+            " to ".join(METRICS[key].text(end, more_digits=1, sign="+") for end in found["interval"] or [None]),
+            f"{found['p']:.3f}",
         )
-        for metric, figures in document["metrics"].items()
+        for key, found in document["metrics"].items()
     ]
     protocol = ", ".join(f"{key} {value}" for key, value in document["protocol"].items()) or "protocol not recorded"
     size = f"n {document['n']:,} in {document['n_studies']:,} studies, resampled {document['bootstrap_samples']:,} times"

@@ -17,19 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.errors import ToolError
+from d2rnet.evaluation.settings import ScoreSettings
 
 log = logging.getLogger(__name__)
 RADGRAPH_MODELS = ("radgraph-xl", "modern-radgraph-xl", "radgraph")
 Result = tuple[dict[str, float | None], dict[str, str]]  # scores, notes
 
 
-def outside_scores(references: Sequence[str], hypotheses: Sequence[str], settings: dict[str, Any]) -> Result:
+def outside_scores(references: Sequence[str], hypotheses: Sequence[str], settings: ScoreSettings) -> Result:
     """Run the labelers whose weights are given.
 
     Args:
         references: N texts.
         hypotheses: N texts in the same order.
-        settings: section ``evaluation``.
+        settings: where the weights are.
 
     Returns:
         Scores with their convention in the key, and for each labeler that did not run a note why.
@@ -40,13 +41,16 @@ def outside_scores(references: Sequence[str], hypotheses: Sequence[str], setting
     """
     scores: dict[str, float | None] = {}
     notes: dict[str, str] = {}
-    labelers = (("chexbert", "f1chexbert", _chexbert), ("radgraph", "radgraph", _radgraph))
-    for name, package, run in labelers:
+    labelers = (
+        ("chexbert", settings.chexbert_weights, "f1chexbert", _chexbert),
+        ("radgraph", settings.radgraph_weights, "radgraph", _radgraph),
+    )
+    for name, file, package, run in labelers:
         key = f"{name}_weights"
-        if settings[key] is None:
+        if file is None:
             notes[name] = f"not run: evaluation.{key} is null"
             continue
-        weights = Path(settings[key])
+        weights = Path(file)
         if not weights.exists():
             raise FileNotFoundError(f"evaluation.{key}: {weights}: no such file or folder.")
         os.environ["HF_HUB_OFFLINE"] = "1"  # before the import: a tokenizer that is not in the cache is an error at once

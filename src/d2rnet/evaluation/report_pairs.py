@@ -18,8 +18,13 @@ from d2rnet.evaluation.caption_scores import single_spaced
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.report.annotation_file import Entry
+from d2rnet.report.text.protocols import clean_report
 
 log = logging.getLogger(__name__)
+# baselines, by their keys in metrics.json
+COMMONEST = "most_frequent_report"
+NEAREST = "nearest_training_report"
+NO_BOX = "no_box_model"
 _REMEDY = "Make the file with 'd2rnet generate-reports-shard' and 'd2rnet generate-reports'."
 
 
@@ -79,7 +84,7 @@ def read_pairs(generated: Path, annotation: Mapping[str, Sequence[Entry]]) -> Re
         problems.add("mixed_splits", file=generated, record="all reports", got=found, expected=expected, remedy=_REMEDY)
     problems.raise_if_any()
     if not lines:
-        raise DatasetError(f"{generated}: holds no report; expected one JSON object a line. {_REMEDY}")
+        raise DatasetError(f"{generated}: holds no report; expected one JSON object per line. {_REMEDY}")
     split = next(iter(splits))
     missing = len(annotation[split]) - len(lines)
     if missing:
@@ -111,45 +116,45 @@ def _complaint(
     return None
 
 
-def answers_of(path: Path, pairs: ReportPairs) -> list[str]:
+def answers_of(path: Path, wanted: Mapping[str, str]) -> list[str]:
     """Read the reports of another system for the same entries.
 
     Args:
         path: JSON lines file with ``id``, ``hypothesis``.
-        pairs: the entries.
+        wanted: id -> single-spaced reference of N entries.
 
     Returns:
-        N single-spaced texts in the order of ``pairs``; more reports than these are left out.
+        N single-spaced texts in the order of ``wanted``; more reports than these are left out.
 
     Raises:
         FileNotFoundError: there is no such file.
         DatasetError: an entry has no report, two, or one against another reference.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the reports of a baseline, one JSON object a line.")
-    wanted = dict(zip(pairs.ids, pairs.references, strict=True))
+        raise FileNotFoundError(f"{path}: no such file; expected the reports of a baseline, one JSON object per line.")
     found: dict[str, str] = {}
     problems = Problems()
     remedy = "Write the baseline for the same annotation.json, split and text protocol."
     for number, line in enumerate(read_jsonl(path), start=1):
-        name, text = line.get("id"), line.get("hypothesis")
+        name = str(line.get("id"))
+        text = line.get("hypothesis")
         record = f"report {number} (id {name})"
         if name not in wanted:
             continue
         if name in found or not isinstance(text, str):
-            got, expected = ("a second report", "one report an id") if name in found else (repr(text), "a string")
+            got, expected = ("a second report", "one report per id") if name in found else (repr(text), "a string")
             problems.add("bad_report", file=path, record=record, got=got, expected=expected, remedy=remedy)
         elif single_spaced(line.get("reference", wanted[name])) != wanted[name]:
             got, expected = f"reference '{line['reference'][:80]}'", f"'{wanted[name][:80]}'"
             problems.add("other_reference", file=path, record=record, got=got, expected=expected, remedy=remedy)
         else:
             found[name] = single_spaced(text)
-    missing = [name for name in pairs.ids if name not in found]
+    missing = [name for name in wanted if name not in found]
     if missing and not len(problems):
         got, expected = f"no report for {len(missing)} of {len(wanted)} entries", f"one for each, such as {missing[0]}"
         problems.add("missing_reports", file=path, record="all reports", got=got, expected=expected, remedy=remedy)
     problems.raise_if_any()
-    return [found[name] for name in pairs.ids]
+    return [found[name] for name in wanted]
 
 
 def derangement(groups: Sequence[str], seed: int) -> list[int] | None:
@@ -181,6 +186,17 @@ def derangement(groups: Sequence[str], seed: int) -> list[int] | None:
     for place, index in enumerate(row):
         partner[index] = row[(place + largest) % len(row)]
     return partner
+
+
+def commonest_answer(training: Sequence[Entry], protocol: str) -> dict[str, Any]:
+    """Return the commonest cleaned ``report`` of the training entries, its ``training_count`` and their number.
+
+    Raises:
+        DatasetError: no training entry has a report.
+    """
+    cleaned = (single_spaced(clean_report(entry["report"], protocol)) for entry in training)
+    report, occurrences = most_frequent([text for text in cleaned if text])
+    return {"report": report, "training_count": occurrences, "training_reports": len(training)}
 
 
 def most_frequent(reports: Sequence[str]) -> tuple[str, int]:

@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.evaluation.caption_scores import METRICS, PairScores, Scorer
+from d2rnet.evaluation.caption_scores import PairScores, Scorer, Scores
 from d2rnet.evaluation.clinical import CONVENTIONS, Named, agreement, named_matrix, resampled_f1
+from d2rnet.evaluation.metric_names import METRICS
 from d2rnet.evaluation.resampling import percentile_interval, resample_counts
-
-LESION_METRICS = tuple(f"{convention}_{mean}_f1" for convention in CONVENTIONS for mean in ("micro", "macro"))
-ALL_METRICS = (*METRICS, *LESION_METRICS)
-Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,8 @@ class ScoredSystem:
         """Convention -> precision, recall and F1; see :func:`d2rnet.evaluation.clinical.agreement`."""
         return {convention: agreement(self.truth[convention], self.named[convention]) for convention in CONVENTIONS}
 
-    def figures(self) -> Figures:
-        """Each of ALL_METRICS -> value of the corpus, None where there is none."""
+    def scores(self) -> Scores:
+        """Each of METRICS -> value of the corpus, None where there is none."""
         lesions = self.lesions()
         means = {f"{name}_{mean}": lesions[name][mean] for name in CONVENTIONS for mean in ("micro_f1", "macro_f1")}
         return {**self.captions.corpus, **means}
@@ -56,7 +53,7 @@ class ScoredSystem:
         for convention in CONVENTIONS:
             scores = resampled_f1(self.truth[convention], self.named[convention], counts)
             drawn |= {f"{convention}_{mean}": values for mean, values in scores.items()}
-        return {metric: drawn[metric] for metric, value in self.figures().items() if value is not None}
+        return {metric: drawn[metric] for metric, value in self.scores().items() if value is not None}
 
 
 def score_system(scorer: Scorer, references: Sequence[str], hypotheses: Sequence[str], *, what: str) -> ScoredSystem:
@@ -104,10 +101,12 @@ def compare_systems(
         Metric -> ``first``, ``second``, ``difference`` (first minus second), ``interval`` (95 %, percentile) and ``p``: twice
         the share of resamples on the rarer side of zero, never below 2 / (S + 1); for metrics that both have.
     """
-    ours, theirs = first.figures(), second.figures()
-    ours_drawn, theirs_drawn = first.resampled(counts), second.resampled(counts)
+    ours = first.scores()
+    theirs = second.scores()
+    ours_drawn = first.resampled(counts)
+    theirs_drawn = second.resampled(counts)
     rows: dict[str, dict[str, float | list[float] | None]] = {}
-    for metric in ALL_METRICS:
+    for metric in METRICS:
         if metric not in ours_drawn or metric not in theirs_drawn:
             continue
         differences = ours_drawn[metric] - theirs_drawn[metric]

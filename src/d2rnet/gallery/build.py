@@ -6,20 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import DatasetError
+from d2rnet.evaluation.metric_names import Shown, shown_in
 from d2rnet.files.documents import read_json
 from d2rnet.gallery.page import open_page
 from d2rnet.gallery.pictures import make_pictures, sources_of
+from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Study, study_record
 from d2rnet.runs.progress import track
 
 log = logging.getLogger(__name__)
 Counts = dict[str, int]
-METRIC_NAMES = {
-    "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4", "meteor": "METEOR",
-    "rouge_l": "ROUGE-L", "cider": "CIDEr", "log_prob": "log-probability",
-    "lesion22_uncertain_positive_micro_f1": "lesion F1, micro",
-    "lesion22_uncertain_positive_macro_f1": "lesion F1, macro",
-}  # fmt: skip
+NAMES = {**{metric.key: metric.heading for metric in shown_in(Shown.GALLERY)}, "log_prob": "log-probability"}
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -44,7 +41,7 @@ def corpus_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]
         tables: rows with ``metric, value, interval`` of each system.
     """
     systems = [{row["metric"]: [row["value"], row["interval"]] for row in table} for table in tables]
-    return [[key, name, [rows[key] for rows in systems]] for key, name in METRIC_NAMES.items() if key in systems[0]]
+    return [[key, name, [rows[key] for rows in systems]] for key, name in NAMES.items() if key in systems[0]]
 
 
 def write_gallery(
@@ -56,7 +53,7 @@ def write_gallery(
     known: int,
     how: str,
     workers: int,
-    settings: dict[str, Any],
+    settings: PageSettings,
 ) -> Counts:
     """Write the page; return what was shown and what was left out.
 
@@ -68,20 +65,20 @@ def write_gallery(
         known: number of studies that there are.
         how: how ``studies`` were chosen among them, "" if all are shown.
         workers: processes that read radiographs.
-        settings: section ``evaluation.gallery``.
+        settings: size and quality of the pictures, size of the page.
 
     Raises:
         DatasetError: no radiograph can be shown, or a sentence lists a box that its entry does not have.
     """
     sources = [sources_of(study.entry, image_root) if study.entry and image_root else [] for study in studies]
-    pictures = make_pictures(sources, side_px=settings["image_side_px"], quality=settings["jpeg_quality"], workers=workers)
+    pictures = make_pictures(sources, side_px=settings.image_side_px, quality=settings.jpeg_quality, workers=workers)
     unreadable: list[str] = []
     seen = true_boxes_known = 0
     with open_page(
         output / "index.html",
         title=meta["title"],
         systems=len(meta["systems"]),
-        max_bytes=round(settings["max_megabytes"] * 1e6),
+        max_bytes=round(settings.max_megabytes * 1e6),
     ) as page:
         for study, shown in zip(studies, track(pictures, total=len(studies), what="gallery", unit="report"), strict=False):
             if not page.add(study, study_record(study, shown)):
@@ -100,7 +97,7 @@ def write_gallery(
             "true_boxes_known": true_boxes_known,
             "bytes": page.study_bytes,
         }
-        page.finish({**meta, "counts": counts, "how": how, "names": METRIC_NAMES})
+        page.finish({**meta, "counts": counts, "how": how, "names": NAMES})
     _log_counts(counts, how, settings, output)
     return counts
 
@@ -112,11 +109,11 @@ def _check_pictures(unreadable: Sequence[str], seen: int) -> None:
         raise DatasetError(f"none of {seen} radiographs can be shown; the first: {unreadable[0]} Check --image-root.")
 
 
-def _log_counts(counts: Counts, how: str, settings: Mapping[str, Any], output: Path) -> None:
+def _log_counts(counts: Counts, how: str, settings: PageSettings, output: Path) -> None:
     log.info("gallery of %d of %d studies: %s", counts["shown"], counts["studies"], output / "index.html")
     if counts["left_out_by_number"]:
-        log.info("%d left out: more than %d; shown are %s", counts["left_out_by_number"], settings["max_studies"], how)
+        log.info("%d left out: more than %d; shown are %s", counts["left_out_by_number"], settings.max_studies, how)
     if counts["left_out_by_size"]:
-        log.warning("%d left out: more than %s MB", counts["left_out_by_size"], settings["max_megabytes"])
+        log.warning("%d left out: more than %s MB", counts["left_out_by_size"], settings.max_megabytes)
     if counts["images_not_shown"]:
         log.warning("%d radiographs cannot be shown; the page says why at each", counts["images_not_shown"])

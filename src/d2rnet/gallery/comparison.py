@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from d2rnet.cxr.boxes.true_boxes import read_true_boxes
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.compare import Comparison, Run, compare_runs
+from d2rnet.evaluation.settings import MeteorRuntime
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.hashes import sha256_file
-from d2rnet.gallery.build import METRIC_NAMES, corpus_rows, write_gallery
+from d2rnet.gallery.build import NAMES, corpus_rows, write_gallery
 from d2rnet.gallery.run_inputs import RunInputs, entries_by_id, find_inputs, record_of
+from d2rnet.gallery.settings import CompareSettings
 from d2rnet.gallery.studies import Answer, Sentence, Study, true_boxes_of
 from d2rnet.report.annotation_file import Entry
 
@@ -37,7 +39,8 @@ def compare_and_show(
     gallery_metric: str,
     output: Path,
     workers: int,
-    settings: dict[str, Any],
+    settings: CompareSettings,
+    runtime: MeteorRuntime = MeteorRuntime(),
 ) -> None:
     """Compare two runs, then write a gallery of the studies whose scores differ most to ``output/gallery``.
 
@@ -52,7 +55,8 @@ def compare_and_show(
         gallery_metric: score whose difference orders the entries.
         output: folder for the results.
         workers: processes that read radiographs.
-        settings: section ``evaluation``.
+        settings: how both are scored, and what the page looks like.
+        runtime: patience with METEOR.
 
     Raises:
         ConfigError: a negative number, or a metric that was not computed.
@@ -63,13 +67,13 @@ def compare_and_show(
     if gallery_studies < 0:
         raise ConfigError(f"--gallery-studies {gallery_studies}: expected 0 (no gallery) or more.")
     given = entries_by_id(annotation) if annotation else None
-    comparison = compare_runs(run_a=run_a, run_b=run_b, studies=studies, output=output, settings=settings)
+    comparison = compare_runs(run_a=run_a, run_b=run_b, studies=studies, output=output, settings=settings, runtime=runtime)
     if not gallery_studies:
         return
     rows = rank_by_difference(comparison, gallery_metric)[:gallery_studies]
     inputs, entries = _inputs(comparison, annotation, image_root, given)
-    shown = _studies(comparison, rows, entries, inputs, settings["gallery"])
-    name = METRIC_NAMES.get(gallery_metric, gallery_metric)
+    shown = _studies(comparison, rows, entries, inputs)
+    name = NAMES.get(gallery_metric, gallery_metric)
     write_gallery(
         shown,
         output=output / "gallery",
@@ -78,7 +82,7 @@ def compare_and_show(
         known=len(comparison.ids),
         how=f"those with the largest difference of {name}" if len(rows) < len(comparison.ids) else "",
         workers=workers,
-        settings={**settings["gallery"], "max_studies": gallery_studies},
+        settings=settings.gallery.replaced(max_studies=gallery_studies),
     )
 
 
@@ -122,11 +126,9 @@ def _studies(
     rows: Sequence[int],
     entries: Mapping[str, Entry],
     inputs: RunInputs | None,
-    settings: Mapping[str, Any],
 ) -> list[Study]:
     """Return the studies of some rows of a comparison; ``inputs`` None makes them texts only."""
-    true_boxes = settings["true_boxes"] or (inputs and inputs.true_boxes)
-    truth = read_true_boxes(Path(true_boxes)) if inputs and true_boxes else {}
+    truth = read_true_boxes(inputs.true_boxes) if inputs and inputs.true_boxes else {}
     listed = [_sentences(run, inputs.annotation if inputs else None) for run in comparison.runs]
     studies = []
     for row in rows:
@@ -166,7 +168,7 @@ def _sentences(run: Run, annotation: Path | None) -> dict[str, Sequence[Sentence
 
 def _meta(comparison: Comparison, metric: str) -> dict[str, Any]:
     tables = [
-        [{"metric": key, "value": value, "interval": None} for key, value in system.figures().items()]
+        [{"metric": key, "value": value, "interval": None} for key, value in system.scores().items()]
         for system in comparison.systems
     ]
     return {

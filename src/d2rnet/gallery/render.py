@@ -7,15 +7,15 @@ true boxes where they are known. Writes: index.html, run.json (docs/reference/fo
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from d2rnet.cxr.boxes.true_boxes import read_true_boxes
-from d2rnet.evaluation.caption_scores import METRICS
+from d2rnet.evaluation.metric_names import Group, keys_of
 from d2rnet.evaluation.report_pairs import ReportPairs, read_pairs
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.gallery.build import corpus_rows, read_metrics, write_gallery
 from d2rnet.gallery.selection import choose_studies
+from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Answer, Study, true_boxes_of
 from d2rnet.report.annotation_file import load_annotation
 from d2rnet.runs.provenance import write_run_record
@@ -31,7 +31,8 @@ def render_gallery(
     image_root: Path,
     output: Path,
     workers: int,
-    settings: dict[str, Any],
+    settings: PageSettings,
+    true_boxes: Path | None = None,
 ) -> None:
     """Write the gallery of one run to ``output``.
 
@@ -42,7 +43,8 @@ def render_gallery(
         image_root: folder that ``image_path`` is relative to.
         output: folder of index.html.
         workers: processes that read radiographs.
-        settings: section ``evaluation.gallery``.
+        settings: which studies, how large.
+        true_boxes: true boxes to draw; None where they are not known.
 
     Raises:
         FileNotFoundError: an input is not there.
@@ -54,7 +56,7 @@ def render_gallery(
         "annotation": annotation,
         "metrics": scores / "metrics.json",
         "per_report": scores / "per_report.jsonl",
-        **({"true_boxes": Path(settings["true_boxes"])} if settings["true_boxes"] else {}),
+        **({"true_boxes": true_boxes} if true_boxes else {}),
     }
     studies, missing = read_studies(inputs)
     shown, how = choose_studies(studies, settings)
@@ -68,16 +70,22 @@ def render_gallery(
         "missing": missing,
     }
     counts = write_gallery(
-        shown, output=output, image_root=image_root, meta=meta, known=len(studies), how=how, workers=workers,
+        shown,
+        output=output,
+        image_root=image_root,
+        meta=meta,
+        known=len(studies),
+        how=how,
+        workers=workers,
         settings=settings,
-    )  # fmt: skip
+    )
     write_run_record(
         output / "run.json",
         command="render-gallery",
         settings=settings,
         inputs=inputs,
         counts=counts,
-        seeds={"choice": settings["seed"]},
+        seeds={"choice": settings.seed},
     )
 
 
@@ -123,8 +131,13 @@ def _read_scores(path: Path, pairs: ReportPairs) -> dict[str, dict[str, float]]:
         line = lines.get(name)
         if line is None or line.get("hypothesis") != text:
             problems.add(
-                "other_report", file=path, record=f"id {name}", got="no line" if line is None else "scores of another text",
-                expected="scores of the given reports", remedy="Run 'd2rnet evaluate-reports' on them.",
-            )  # fmt: skip
+                "other_report",
+                file=path,
+                record=f"id {name}",
+                got="no line" if line is None else "scores of another text",
+                expected="scores of the given reports",
+                remedy="Run 'd2rnet evaluate-reports' on them.",
+            )
     problems.raise_if_any()
-    return {name: {key: lines[name][key] for key in METRICS if lines[name].get(key) is not None} for name in pairs.ids}
+    keys = keys_of(Group.WORDS)
+    return {name: {key: lines[name][key] for key in keys if lines[name].get(key) is not None} for name in pairs.ids}

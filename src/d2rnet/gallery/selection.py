@@ -2,29 +2,27 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from d2rnet.gallery.marks import ERRORS
+from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Study
 
-CHOICES = ("random", "worst", "first")
 
-
-def choose_studies(studies: Sequence[Study], settings: dict[str, Any]) -> tuple[list[Study], str]:
+def choose_studies(studies: Sequence[Study], settings: PageSettings) -> tuple[list[Study], str]:
     """Return the studies to show, in their given order, and how they were chosen ("" if all are shown).
 
     Args:
         studies: all of them.
-        settings: section ``evaluation.gallery``; ``max_studies``, ``choice`` and ``seed`` decide.
+        settings: ``max_studies``, ``choice`` and ``seed`` decide.
     """
-    limit = settings["max_studies"]
+    limit = settings.max_studies
     if len(studies) <= limit:
         return list(studies), ""
     places = list(range(len(studies)))
-    if settings["choice"] == "random":
-        chosen = random.Random(settings["seed"]).sample(places, limit)
-        how = f"drawn at random with seed {settings['seed']}"
-    elif settings["choice"] == "worst":
+    if settings.choice == "random":
+        chosen = random.Random(settings.seed).sample(places, limit)
+        how = f"drawn at random with seed {settings.seed}"
+    elif settings.choice == "worst":
         chosen = sorted(places, key=lambda place: _badness(studies[place]))[:limit]
         how = "those with most lesion errors, of equals those with the lower ROUGE-L"
     else:

@@ -57,7 +57,7 @@ def summary() -> dict:
     lesions = {"ILD": {"true": 4, "claimed": 0, "precision": None, "recall": 0.0, "f1": 0.0}}
     return {
         "synthetic": True,
-        "table": [{"figure": "AP50 <b>", "result": "0.5", "compare": "student 0.4", "measured_on": "10 images"}],
+        "table": [{"metric": "AP50 <b>", "result": "0.5", "baseline": "student 0.4", "measured_on": "10 images"}],
         "detector": {"ema_teacher": network, "student": network | {"per_class_AP50": {"ILD": 0.2, "Edema": 0.1}}},
         "reports": {
             "protocol": {"section": "findings", "n": 8},
@@ -208,6 +208,7 @@ def rows(page: Path) -> list[list[str]]:
 
 def test_tables(tmp_path):
     write_tables(tmp_path, summary())
+    assert rows(tmp_path / "summary.html")[0] == ["metric", "result", "baseline", "measured on"]
     assert rows(tmp_path / "summary.html")[1:] == [["AP50 &lt;b&gt;", "0.5", "student 0.4", "10 images"]]
     classes = rows(tmp_path / "detector_classes.html")[1:]
     assert classes == [["Edema", "7", "-", "0.100", "0.500", "0.750"], ["ILD", "3", "0.250", "0.200", "0.125", "0.375"]]

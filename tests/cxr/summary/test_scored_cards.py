@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from d2rnet.cxr.conversion.settings import DataSettings
+from d2rnet.cxr.detector.settings import TrainDetectorSettings
+from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.cxr.summary.summary import summarize
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import write_json
 from d2rnet.files.hashes import sha256_file
 from d2rnet.runs.cards import TERMS, TO_FILL
 from d2rnet.runs.provenance import write_run_record
-from d2rnet.settings import default_settings
 
 SCORES = {"bleu_1": 0.4, "bleu_4": 0.1234, "meteor": 0.2, "rouge_l": 0.35, "cider": 1.5}
 
@@ -30,8 +32,8 @@ def network(ap50: float) -> dict[str, Any]:
 def model_folder(folder: Path, command: str, weights: str) -> Path:
     folder.mkdir()
     (folder / weights).write_bytes(b"weights of " + command.encode())
-    section = "detector" if command == "train-detector" else "report"
-    write_run_record(folder / "run.json", command=command, settings=default_settings(section), counts={"train": 396})
+    settings = TrainDetectorSettings() if command == "train-detector" else TrainReportModelSettings()
+    write_run_record(folder / "run.json", command=command, settings=settings, counts={"train": 396})
     return folder
 
 
@@ -49,10 +51,9 @@ def run(tmp_path: Path) -> dict[str, Any]:
     detector = {"protocol": {"split": "test"}, "ema_teacher": network(0.6125), "student": network(0.55), "n_images": 120}
     write_json(tmp_path / "detector.json", detector)
     write_json(tmp_path / "reports.json", reports)
-    data = default_settings("data")
-    for name, section in (("labelled", "convert-labelled"), ("unlabelled", "convert-unlabelled")):
+    for name, command in (("labelled", "convert-labelled"), ("unlabelled", "convert-unlabelled")):
         write_json(tmp_path / name / "counts.json", {})
-        write_run_record(tmp_path / name / "run.json", command=section, settings=data)
+        write_run_record(tmp_path / name / "run.json", command=command, settings=DataSettings())
     return {
         "detector_metrics": tmp_path / "detector.json",
         "report_metrics": tmp_path / "reports.json",
@@ -93,9 +94,8 @@ def test_report_card_has_controls_and_errors(run: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("synthetic", [False, True])
 def test_training_data_is_named_with_its_terms(run: dict[str, Any], tmp_path: Path, synthetic: bool) -> None:
-    data = default_settings("data")
     for name, section in (("labelled", "labelled"), ("unlabelled", "reports")):
-        data[section]["root"] = str(tmp_path / "cohort" / section)
+        data = DataSettings().replaced(**{section: {"root": str(tmp_path / "cohort" / section)}})
         write_run_record(tmp_path / name / "run.json", command=f"convert-{name}", settings=data)
     write_json(tmp_path / "cohort" / ("cohort.json" if synthetic else "other.json"), {})
     summarize(**run)

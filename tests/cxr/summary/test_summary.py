@@ -1,4 +1,4 @@
-"""The result table: figures beside their controls, protocol, counts, what is missing."""
+"""The result table: metrics beside their baselines, protocol, counts, what is missing."""
 
 import json
 from pathlib import Path
@@ -49,13 +49,13 @@ def change(path: Path, edit: dict[str, Any]) -> None:
     write_json(path, json.loads(path.read_text()) | edit)
 
 
-def cells(text: str, figure: str) -> list[str]:
-    """Return the cells of the row of one figure."""
+def cells(text: str, metric: str) -> list[str]:
+    """Return the cells of the row of one metric."""
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-    return next(row for row in rows if row[0] == figure)
+    return next(row for row in rows if row[0] == metric)
 
 
-def test_each_figure_stands_beside_its_control(run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_metric_stands_beside_its_baseline(run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     summarize(**run)
     text = capsys.readouterr().out
     assert cells(text, "AP50, EMA teacher") == ["AP50, EMA teacher", "0.613", "student 0.550", "120 images, 1,240 boxes"]
@@ -99,7 +99,9 @@ def test_files_hold_what_the_terminal_shows(run: dict[str, Any], capsys: pytest.
     assert summary["detector"]["ema_teacher"]["per_class_AP50"] == {"Edema": 0.5}
     assert summary["reports"]["scores"]["bleu_3"] == 0.2
     assert summary["counts"]["labelled"]["train"] == {"images": 400, "boxes": 900}
-    assert summary["table"][0]["result"] == "0.613"
+    assert list(summary["table"][0].items())[:3] == [
+        ("metric", "AP50, EMA teacher"), ("result", "0.613"), ("baseline", "student 0.550"),
+    ]  # fmt: skip
     assert summary["synthetic"] is False
     assert json.loads((run["output"] / "run.json").read_text())["command"] == "summarize"
 
@@ -133,7 +135,7 @@ def test_meteor_not_run_carries_its_remedy(run: dict[str, Any], capsys: pytest.C
     assert f"- meteor: {note}" in text
 
 
-def test_undefined_figures_are_dashes(run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_undefined_metrics_are_dashes(run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     change(run["report_metrics"], {"scores": {**SCORES, "cider": None}, "shuffled": dict.fromkeys(SCORES)})
     change(run["detector_metrics"], {"ema_teacher": {"AP50": None, "AP40": None}})
     summarize(**run)
@@ -154,7 +156,7 @@ def test_undefined_figures_are_dashes(run: dict[str, Any], capsys: pytest.Captur
         ("report_metrics", {"protocol": "r2gen"}, r"'protocol' is 'r2gen'"),
     ],
 )
-def test_missing_figures_are_named(run: dict[str, Any], name: str, edit: dict[str, Any], complaint: str) -> None:
+def test_missing_metrics_are_named(run: dict[str, Any], name: str, edit: dict[str, Any], complaint: str) -> None:
     change(run[name], edit)
     with pytest.raises(DatasetError, match=complaint):
         summarize(**run)

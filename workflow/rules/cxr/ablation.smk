@@ -1,6 +1,6 @@
 """What each part of the report model gives: 'snakemake --cores all ablation'. Arms: workflow/ablation.yaml."""
 
-from d2rnet.evaluation.ablation_design import cell_settings, read_design
+from d2rnet.cxr.ablation_design import cell_settings, read_design
 
 DESIGN = CONFIG.cxr.ablation.design or f"{workflow.basedir}/workflow/ablation.yaml"
 ARMS = read_design(Path(DESIGN))
@@ -11,8 +11,8 @@ CELLS = expand(
     seed=CONFIG.cxr.ablation.seeds,
     arm=[
         name
-        for name, arm in ARMS["arms"].items()
-        if HAS_TRUTH or arm["boxes"] == "pseudo"
+        for name, arm in ARMS.arms.items()
+        if HAS_TRUTH or arm.boxes == "pseudo"
     ],
 )
 
@@ -49,7 +49,7 @@ ANNOTATIONS = {
 
 use rule train_report_model as train_ablation_cell with:
     input:
-        annotation=lambda wildcards: ANNOTATIONS[ARMS["arms"][wildcards.arm]["boxes"]],
+        annotation=lambda wildcards: ANNOTATIONS[ARMS.arms[wildcards.arm].boxes],
         vocabulary=rules.build_vocabulary.output.vocabulary,
         backbone_weights=CONFIG.cxr.report.model.backbone_weights or [],
         text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights or [],
@@ -73,7 +73,7 @@ use rule train_report_model as train_ablation_cell with:
             "train-report-model",
             cell_settings(
                 CONFIG.cxr.report, ARMS, arm=wildcards.arm, seed=int(wildcards.seed)
-            ),
+            ).to_json(),
         ),
     message:
         "Train arm {wildcards.arm}, seed {wildcards.seed}"
@@ -81,7 +81,7 @@ use rule train_report_model as train_ablation_cell with:
 
 use rule generate_reports_shard as generate_ablation_reports with:
     input:
-        annotation=lambda wildcards: ANNOTATIONS[ARMS["arms"][wildcards.arm]["boxes"]],
+        annotation=lambda wildcards: ANNOTATIONS[ARMS.arms[wildcards.arm].boxes],
         weights=rules.train_ablation_cell.output.weights,
         vocabulary=rules.train_ablation_cell.output.vocabulary,
         config=rules.train_ablation_cell.output.config,

@@ -1,11 +1,14 @@
-"""Tables of a run as pages for a browser, from summary.json: all figures, detection and reports by class, pseudo boxes."""
+"""Tables of a run as pages for a browser, from summary.json: all metrics, detection and reports per class, pseudo boxes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from d2rnet.cxr.summary.summary_rows import HEADER, number, with_interval
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.clinical import HEADLINE
+from d2rnet.evaluation.metric_names import METRICS, Group
+from d2rnet.evaluation.report_pairs import COMMONEST, NEAREST, NO_BOX
 from d2rnet.figures.tables import Table, html_page
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json
@@ -15,15 +18,11 @@ SUMMARY_KEYS = ("synthetic", "table", "detector", "reports", "counts")
 SYSTEMS = {
     "scores": "generated",
     "shuffled": "shuffled references",
-    "most_frequent_report": "commonest report",
-    "nearest_training_report": "report of the nearest image",
-    "no_box_model": "model without boxes",
+    COMMONEST: "commonest report",
+    NEAREST: "report of the nearest image",
+    NO_BOX: "model without boxes",
 }
-REPORT_METRICS = {
-    "bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4", "meteor": "METEOR",
-    "rouge_l": "ROUGE-L", "cider": "CIDEr",
-}  # fmt: skip
-SYNTHETIC = "The cohort is synthetic: these figures show that the machinery learns, never that it is good medicine."
+SYNTHETIC = "The cohort is synthetic: these numbers show that the machinery learns, never that it is good medicine."
 
 
 def read_summary(path: Path) -> dict[str, Any]:
@@ -46,32 +45,32 @@ def write_tables(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write summary.html, detector_classes.html, report_scores.html, report_classes.html and pseudo_box_counts.html."""
     notes = [SYNTHETIC] if summary["synthetic"] else []
     pages = {
-        "summary": ("All figures of the run", _figures(summary["table"])),
-        "detector_classes": ("Detection by class, labelled test split", _detector_classes(summary["detector"])),
-        "report_scores": ("Scores of the reports beside their controls", _report_scores(summary["reports"])),
-        "report_classes": ("Lesions named in the reports, by class", _report_classes(summary["reports"])),
+        "summary": ("All metrics of the run", _metrics(summary["table"])),
+        "detector_classes": ("Detection per class, labelled test split", _detector_classes(summary["detector"])),
+        "report_scores": ("Scores of the reports beside their baselines", _report_scores(summary["reports"])),
+        "report_classes": ("Lesions named in the reports, per class", _report_classes(summary["reports"])),
         "pseudo_box_counts": ("What became of the pseudo boxes", _pseudo_boxes(summary["counts"])),
     }
     for name, (title, table) in pages.items():
         write_text(folder / f"{name}.html", html_page(title, [table], notes))
 
 
-def _figures(rows: list[dict[str, str]]) -> Table:
-    columns = ("figure", "result", "compare", "measured_on")
-    return Table("", ("figure", "result", "beside it", "measured on"), [[row[key] for key in columns] for row in rows])
+def _metrics(rows: Sequence[Mapping[str, str]]) -> Table:
+    return Table("", HEADER, [[row[column.replace(" ", "_")] for column in HEADER] for row in rows])
 
 
 def _detector_classes(metrics: Mapping[str, Any]) -> Table:
-    teacher, student = metrics["ema_teacher"], metrics["student"]
+    teacher = metrics["ema_teacher"]
+    student = metrics["student"]
     boxes = teacher["boxes_per_class"]
     rows = [
         [
             name,
             str(boxes[name]),
-            _number(teacher["per_class_AP50"].get(name)),
-            _number(student["per_class_AP50"].get(name)),
-            _number(teacher["per_class_AP"].get(name)),
-            _number(teacher["per_class_voc_AP40"].get(name)),
+            number(teacher["per_class_AP50"].get(name)),
+            number(student["per_class_AP50"].get(name)),
+            number(teacher["per_class_AP"].get(name)),
+            number(teacher["per_class_voc_AP40"].get(name)),
         ]
         for name in sorted(CATEGORY_NAMES, key=lambda name: -boxes.get(name, 0))
         if boxes.get(name)
@@ -83,11 +82,10 @@ def _detector_classes(metrics: Mapping[str, Any]) -> Table:
 def _report_scores(metrics: Mapping[str, Any]) -> Table:
     systems = {key: name for key, name in SYSTEMS.items() if isinstance(metrics.get(key), dict)}
     rows = []
-    for metric, shown in REPORT_METRICS.items():
-        interval = metrics["intervals"].get(metric)
-        ends = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-        values = [_number(metrics[key].get(metric)) for key in systems]
-        rows.append([shown, values[0] + ends, *values[1:]])
+    for metric in METRICS.values():
+        if metric.group is Group.WORDS:
+            own, *others = (metrics[system].get(metric.key) for system in systems)
+            rows.append([metric.heading, with_interval(metric, own, metrics), *map(metric.text, others)])
     protocol = ", ".join(f"{key} {value}" for key, value in metrics["protocol"].items())
     return Table(f"Brackets: 95 % interval over studies. {protocol}.", ("metric", *systems.values()), rows)
 
@@ -95,7 +93,7 @@ def _report_scores(metrics: Mapping[str, Any]) -> Table:
 def _report_classes(metrics: Mapping[str, Any]) -> Table:
     by_class = metrics["clinical"][HEADLINE]["generated"]["per_class"]
     rows = [
-        [name, str(row["true"]), str(row["claimed"]), *(_number(row[key]) for key in ("precision", "recall", "f1"))]
+        [name, str(row["true"]), str(row["claimed"]), *(number(row[key]) for key in ("precision", "recall", "f1"))]
         for name, row in sorted(by_class.items(), key=lambda item: -item[1]["true"])
     ]
     heading = "Classes that the generated report names, against those that the reference names; doubtful mentions included."
@@ -104,16 +102,13 @@ def _report_classes(metrics: Mapping[str, Any]) -> Table:
 
 def _pseudo_boxes(counts: Mapping[str, Any]) -> Table:
     boxes = counts["build_annotation"]["boxes"]
-    below, kept = boxes["below_threshold_by_class"], boxes["kept_by_class"]
+    below = boxes["below_threshold_by_class"]
+    kept = boxes["kept_by_class"]
     rows = [[name, f"{kept.get(name, 0):,}", f"{below.get(name, 0):,}"] for name in CATEGORY_NAMES]
     rows.sort(key=lambda row: -kept.get(row[0], 0))
     heading = (
         f"{boxes['predicted']:,} predicted, {boxes['kept']:,} kept, {boxes['below_threshold']:,} below the threshold of their "
         f"class, {boxes['on_images_without_report']:,} on images without a report, {boxes['above_max_boxes']:,} above the "
-        "most boxes an image."
+        "most boxes per image."
     )
     return Table(heading, ("class", "kept", "below the threshold"), rows)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -9,7 +9,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from d2rnet.cxr.summary.summary_rows import DETECTOR_LEGEND, LEGEND, Row, difference_line, number, one_line
+from d2rnet.cxr.summary.summary_rows import DETECTOR_LEGEND, HEADER, LEGEND, Row, difference_line, number, one_line
 from d2rnet.errors import DatasetError
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.documents import read_json
@@ -17,7 +17,6 @@ from d2rnet.runs.cards import source_lines, write_card
 
 CARDS = {"train-detector": "detector_card.md", "train-report-model": "report_model_card.md"}
 CONVERTERS = {"convert-labelled": "labelled", "convert-unlabelled": "reports"}  # command -> its source in section data
-HEADER = ("figure", "result", "beside it", "measured on")
 
 
 def write_scored_cards(

@@ -1,4 +1,4 @@
-"""summarize: all figures of a run in one table, on the terminal, in Markdown and in JSON.
+"""summarize: all metrics of a run in one table, on the terminal, in Markdown and in JSON.
 
 Reads: metrics.json of evaluate-detector and evaluate-reports, counts.json of the earlier rules (and cohort.json of
 make-demo-cohort, which marks the run as synthetic), run.json of the trainings. Writes: summary.md, summary.json, run.json, and
@@ -8,13 +8,14 @@ detector_card.md and report_model_card.md, the model cards with scores.
 import logging
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
 from d2rnet.cxr.summary.scored_cards import write_scored_cards
 from d2rnet.cxr.summary.summary_rows import (
     DETECTOR_LEGEND,
+    HEADER,
     LEGEND,
     Row,
     detector_rows,
@@ -32,12 +33,12 @@ from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
 SYNTHETIC_NOTE = (
-    "The data is the synthetic demo cohort: the figures show that the workflow runs and that its models learn. "
+    "The data is the synthetic demo cohort: the numbers show that the workflow runs and that its models learn. "
     "They say nothing about patients."
 )
 FEW_CASES = 50  # fewer test images or reports than this are no sample (own choice)
 FEW_NOTE = (
-    "Few test cases ({images} images for the detector, {reports} reports): a smoke test. The figures show that the files go "
+    "Few test cases ({images} images for the detector, {reports} reports): a smoke test. The numbers show that the files go "
     "all the way through, nothing more."
 )
 WIDTH = 118  # columns
@@ -57,7 +58,7 @@ def summarize(
 
     Raises:
         FileNotFoundError: an input is missing.
-        DatasetError: an input is no JSON object or lacks a figure; names file and key.
+        DatasetError: an input is no JSON object or lacks a metric; names file and key.
     """
     detector, reports = _read_object(detector_metrics), _read_object(report_metrics)
     section(detector, "protocol", detector_metrics)
@@ -92,7 +93,7 @@ def _read_object(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such file; run the rule that makes it.")
     content = read_json(path)
     if not isinstance(content, dict):
-        raise DatasetError(f"{path}: got a {type(content).__name__}; expected a JSON object with figures.")
+        raise DatasetError(f"{path}: got a {type(content).__name__}; expected a JSON object with metrics.")
     return content
 
 
@@ -125,7 +126,7 @@ def as_markdown(
     if any(isinstance(size, int) and size < FEW_CASES for size in sizes.values()):
         lines += [*_wrap(FEW_NOTE.format(**sizes)), ""]
     lines += [
-        *markdown_table(("figure", "result", "beside it", "measured on"), [tuple(asdict(row).values()) for row in rows]),
+        *markdown_table(HEADER, [astuple(row) for row in rows]),
         "",
     ]
     items = [f"{metric}: {note}" for metric, note in reports.get("notes", {}).items()]
@@ -141,7 +142,7 @@ def as_markdown(
 
 
 def count_lines(counts: Mapping[str, Any]) -> Iterator[str]:
-    """Yield "name number, name number" for a counts file: plain numbers first, then one line a group; zeros are left out."""
+    """Yield "name number, name number" for a counts file: plain numbers first, then one line per group; zeros are left out."""
     plain = one_line({key: value for key, value in counts.items() if not isinstance(value, dict)}, zeros=False)
     if plain:
         yield plain
@@ -169,8 +170,8 @@ def _paths(output: Path, detector_metrics: Path, report_metrics: Path, reports: 
         paths["generated reports beside their references"] = files["generated"]
     if "annotation" in files:
         paths["images with pseudo boxes and reports"] = files["annotation"]
-    paths["detector figures, per class"] = str(detector_metrics)
+    paths["metrics of the detector, per class"] = str(detector_metrics)
     if (detector_metrics.parent / "figures").is_dir():
         paths["curves of the detector"] = str(detector_metrics.parent / "figures")
-    paths["report figures"] = str(report_metrics)
+    paths["metrics of the reports"] = str(report_metrics)
     return paths

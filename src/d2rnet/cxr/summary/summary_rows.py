@@ -1,4 +1,4 @@
-"""Rows of the result table: each figure of a run, what it is to be compared with, and what it holds for.
+"""Rows of the result table: each metric of a run, its baselines, and what it holds for.
 
 Reads: metrics.json of evaluate-detector and evaluate-reports, as dictionaries. Writes: nothing.
 """
@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import DatasetError
+from d2rnet.evaluation.clinical import HEADLINE
+from d2rnet.evaluation.metric_names import Group, Metric, Shown, shown_in
+from d2rnet.evaluation.report_pairs import COMMONEST, NEAREST, NO_BOX
 
 DETECTOR_ROWS = {
     "AP50": "AP50",
@@ -21,15 +24,9 @@ DETECTOR_ROWS = {
     "auroc_any_finding": "AUROC finding",
 }
 DETECTOR_REQUIRED = ("AP50", "AP40")
-REPORT_ROWS = {
-    "bleu_1": "BLEU-1",
-    "bleu_4": "BLEU-4",
-    "meteor": "METEOR",
-    "rouge_l": "ROUGE-L",
-    "cider": "CIDEr",
-}
-GENERATED, LESION_CONVENTION = "generated", "lesion22_uncertain_positive"
-LESION_BASELINES = {"most_frequent_report": "commonest", "nearest_training_report": "nearest", "no_box_model": "no boxes"}
+GENERATED = "generated"
+LESION_BASELINES = {COMMONEST: "commonest", NEAREST: "nearest", NO_BOX: "no boxes"}
+HEADER = ("metric", "result", "baseline", "measured on")
 LEGEND = (
     "shuffled: the same reports against references of other studies; a model that ignores its image scores the same there. "
     "commonest: the most frequent training report as the answer to every image. nearest: that of the training image that "
@@ -37,18 +34,18 @@ LEGEND = (
 )
 DETECTOR_LEGEND = (
     "brackets: bootstrap 95 % interval over test images. VOC mAP: PASCAL VOC 2010 at IoU > 0.4, 22 classes and the 14 of "
-    "VinBigData. FROC mean: sensitivity, mean over 1/8 to 8 false positives an image. AUROC finding: has the image a box?"
+    "VinBigData. FROC mean: sensitivity, mean over 1/8 to 8 false positives per image. AUROC finding: has the image a box?"
 )
 MOST_LEAVES_SHOWN = 6
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: a figure, what it is to be compared with, and what it holds for."""
+    """One line of the table, in the order of its columns."""
 
-    figure: str
+    metric: str
     result: str
-    compare: str
+    baseline: str
     measured_on: str
 
 
@@ -104,42 +101,48 @@ def report_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
     Raises:
         DatasetError: a section or a score is missing.
     """
-    names = ("scores", "shuffled", "most_frequent_report")
+    names = ("scores", "shuffled", COMMONEST)
     scores, shuffled, commonest = (section(metrics, key, path) for key in names)
     protocol = section(metrics, "protocol", path)
     words = [str(protocol.get(key, f"{key} not recorded")) for key in ("section", "text")]
     measured_on = ", ".join([*words, f"n {_thousands(protocol.get('n', 'not recorded'))}"])
-    for key, name in REPORT_ROWS.items():
+    for metric in shown_in(Shown.SUMMARY):
+        if metric.group is not Group.WORDS:
+            continue
+        key = metric.key
         for section_name, found in zip(names, (scores, shuffled, commonest), strict=True):
             if key not in found:
                 raise DatasetError(f"{path}: {section_name} has no '{key}'; run evaluate-reports again.")
-        compare = f"shuffled {number(shuffled[key])}, commonest {number(commonest[key])}{_nearest(metrics, key)}"
         if scores[key] is None:
             reason = str(metrics.get("notes", {}).get(key, ""))
-            yield Row(name, "not run" if reason.startswith("not run") else "-", "see below", measured_on)
-        else:
-            result = number(scores[key]) + _interval(metrics.get("intervals", {}).get(key))
-            yield Row(name, result, compare, measured_on)
+            yield Row(metric.heading, "not run" if reason.startswith("not run") else "-", "see below", measured_on)
+            continue
+        baselines = {"shuffled": shuffled, "commonest": commonest, "nearest": metrics.get(NEAREST)}
+        beside = [f"{name} {metric.text(found.get(key))}" for name, found in baselines.items() if isinstance(found, dict)]
+        yield Row(metric.heading, with_interval(metric, scores[key], metrics), ", ".join(beside), measured_on)
     yield from lesion_rows(metrics, measured_on)
     if "unique_report_rate" in metrics:
-        compare = f"references {number(metrics.get('unique_reference_rate'))}"
-        yield Row("different reports / n", number(metrics["unique_report_rate"]), compare, measured_on)
-
-
-def _nearest(metrics: Mapping[str, Any], key: str) -> str:
-    baseline = metrics.get("nearest_training_report")
-    return f", nearest {number(baseline.get(key))}" if isinstance(baseline, dict) else ""
+        references = f"references {number(metrics.get('unique_reference_rate'))}"
+        yield Row("different reports / n", number(metrics["unique_report_rate"]), references, measured_on)
 
 
 def lesion_rows(metrics: Mapping[str, Any], measured_on: str) -> Iterator[Row]:
     """Yield lesion F1, each baseline beside it; nothing for files of before it was there."""
-    systems = metrics.get("clinical", {}).get(LESION_CONVENTION, {})
+    systems = metrics.get("clinical", {}).get(HEADLINE, {})
     if GENERATED not in systems:
         return
-    for mean, name in (("micro_f1", "lesion F1, micro"), ("macro_f1", "lesion F1, macro")):
-        ends = metrics.get("intervals", {}).get(f"{LESION_CONVENTION}_{mean}")
-        beside = [f"{short} {number(systems[key][mean])}" for key, short in LESION_BASELINES.items() if key in systems]
-        yield Row(name, number(systems[GENERATED][mean]) + _interval(ends), ", ".join(beside), measured_on)
+    for metric in shown_in(Shown.SUMMARY):
+        if metric.group is Group.LESIONS:
+            mean = metric.key.removeprefix(f"{HEADLINE}_")
+            beside = [f"{name} {metric.text(systems[key][mean])}" for key, name in LESION_BASELINES.items() if key in systems]
+            result = with_interval(metric, systems[GENERATED][mean], metrics)
+            yield Row(metric.heading, result, ", ".join(beside), measured_on)
+
+
+def with_interval(metric: Metric, value: float | None, metrics: Mapping[str, Any]) -> str:
+    """Format a value of metrics.json with the interval that stands there."""
+    ends = metrics.get("intervals", {}).get(metric.key)
+    return metric.text(value) + (f" [{metric.text(ends[0])}, {metric.text(ends[1])}]" if ends else "")
 
 
 def one_line(values: Mapping[str, Any], *, zeros: bool = True) -> str:
@@ -162,7 +165,7 @@ def one_line(values: Mapping[str, Any], *, zeros: bool = True) -> str:
 
 
 def number(value: Any) -> str:
-    """Format a figure; '-' where there is none."""
+    """Format a value; '-' where there is none."""
     return f"{value:.3f}" if isinstance(value, int | float) else "-"
 
 
