@@ -95,6 +95,47 @@ def test_command_is_named_once_before_a_list_of_problems(monkeypatch, capsys):
     assert shown.count("doctor:") == 1 and " doctor: 1 problem(s) in the input.\nzero_area: 1\n" in shown
 
 
+def arguments_of(name, gone):
+    """Arguments of a sub-command in which every file that it reads is one that is not there."""
+    words = [name]
+    for option in COMMANDS[name].options:
+        if option.positional or (option.default is None and not option.optional and option.kind != "flag"):
+            value = gone if option.kind in ("input", "inputs") else "1"
+            words += [value] if option.positional else [f"--{option.flag}", value]
+    return words
+
+
+def in_new_process(words, tmp_path):
+    """Call the command line in a new process; return it, and whether torch was imported."""
+    code = "import sys; from d2rnet.cli import main; code = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
+    return done, done.stdout.split()[-1:] == ["True"]
+
+
+READING = [name for name, command in COMMANDS.items() if any(option.kind in ("input", "inputs") for option in command.options)]
+
+
+@pytest.mark.parametrize("name", READING)
+def test_path_that_is_not_there_is_said_before_anything_heavy_is_imported(name, tmp_path):
+    done, has_torch = in_new_process(arguments_of(name, "nowhere.x"), tmp_path)
+    assert (done.returncode, has_torch) == (2, False)
+    assert re.search(r"nowhere\.x: no such file or folder; expected .+ \((--)?[\w-]+\)\.", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [name for name in READING if COMMANDS[name].section])
+def test_unknown_setting_is_said_before_anything_heavy_is_imported(name, tmp_path):
+    done, has_torch = in_new_process([*arguments_of(name, "nowhere.x"), "--set", "bogus=1"], tmp_path)
+    assert (done.returncode, has_torch) == (2, False)
+    assert "bogus: unknown key; " in done.stderr
+
+
+def test_a_command_refuses_the_keys_of_another(capsys):
+    arguments = "evaluate-detector --labelled-test x --model x --output x --set training.base_lr=1"
+    assert cli.main(arguments.split()) == 2
+    assert "cxr.detector.training: unknown key; known keys: prediction, evaluation" in capsys.readouterr().err
+
+
 def test_misspelled_setting_exits_with_2(capsys):
     arguments = "build-annotation --unlabelled x --reports x --predictions x --output x --set score_treshold=1"
     assert cli.main(arguments.split()) == 2

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import d2rnet
-from d2rnet.cli.commands import COMMANDS, Command
+from d2rnet.cli.commands import COMMANDS
+from d2rnet.cli.options import Command
 from d2rnet.errors import D2RNetError
 from d2rnet.exit_codes import ExitCode
 
@@ -87,15 +88,17 @@ def _keywords(command: Command, args: argparse.Namespace) -> dict[str, Any]:
 
     Raises:
         ConfigError: a setting, or a runtime option, is not valid.
+        FileNotFoundError: a file or folder that it reads does not exist.
     """
     from d2rnet.settings import parse_settings
 
-    names = [option.flag.replace("-", "_") for option in command.options]
-    keywords = {name: getattr(args, name) for name in names}
+    keywords = {option.name: getattr(args, option.name) for option in command.options}
     if runtime := command.runtime_class():
         keywords["runtime"] = runtime.read({key: getattr(args, key) for key in runtime.model_fields}, source=args.command)
     if section := command.settings_class():
         keywords["settings"] = parse_settings(section, args.settings, args.set)
+    for option in command.options:
+        option.check(keywords[option.name])
     return keywords
 
 
