@@ -20,7 +20,6 @@ import torch
 import yaml
 from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, SimpleTrainer
-from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -30,8 +29,9 @@ from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.dataset_mapper import Batch, IterationDataset, View, batch_loader
 from d2rnet.cxr.detector.engine import AMP_TYPES, UnbiasedTeacherTrainer, build_optimizer
+from d2rnet.cxr.detector.registration import build_network
+from d2rnet.cxr.detector.settings import DetectorSettings, DetectorTrainingSettings
 from d2rnet.cxr.detector.streams import ImageStore
-from d2rnet.settings import Settings, complete
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OVERLAYS = {"demo": None, "paper": "workflow/presets/cxr/d2rnet.yaml", "tiny": "workflow/presets/cxr/tiny.yaml"}
@@ -41,9 +41,10 @@ BOXES_PER_IMAGE = 3  # VinDr-CXR has 3.4 on images with boxes
 CANDIDATES_PER_IMAGE = 100  # (proposal, class) pairs above the score floor
 SMALLEST_STEP = 1e-9
 IMAGES = 24
+CACHE_MB = 1024
 
 
-def detector_settings(name: str, amp: str) -> Settings:
+def detector_settings(name: str, amp: str) -> DetectorSettings:
     """Settings of the demo, of D2R-Net's publication or of the tiny run, without weights to load and without learning.
 
     Args:
@@ -51,14 +52,14 @@ def detector_settings(name: str, amp: str) -> Settings:
         amp: off, bf16 or fp16, in training and prediction.
     """
     overlay = OVERLAYS[name]
-    preset = yaml.safe_load((REPOSITORY / overlay).read_text(encoding="utf-8"))["detector"] if overlay else {}
-    settings = complete(preset, "detector")
-    settings["model"] |= {"weights": None, "pixel_mean": 127.5, "pixel_std": 64.0}
+    preset = yaml.safe_load((REPOSITORY / overlay).read_text(encoding="utf-8"))["cxr"]["detector"] if overlay else {}
     still = {"base_lr": SMALLEST_STEP, "ema_keep_rate": 1.0 - SMALLEST_STEP}
-    # "reference" trains on every unlabelled image, as the stock loop does.
-    settings["training"] |= {**still, "empty_unlabelled": "reference", "amp": amp}
-    settings["prediction"] |= {"amp": amp}
-    return settings
+    return DetectorSettings.read(preset).replaced(
+        model={"weights": None, "pixel_mean": 127.5, "pixel_std": 64.0},
+        # "reference" trains on every unlabelled image, as the stock loop does.
+        training={**still, "empty_unlabelled": "reference", "amp": amp},
+        prediction={"amp": amp},
+    )
 
 
 def draw_images(folder: Path, longest_px: int) -> Path:
@@ -91,7 +92,9 @@ def draw_images(folder: Path, longest_px: int) -> Path:
 class Arm:
     """One training loop; :meth:`step` does one iteration."""
 
-    def __init__(self, name: str, stage: str, settings: Settings, coco: Path, device: torch.device, steps: int) -> None:
+    def __init__(
+        self, name: str, stage: str, settings: DetectorSettings, coco: Path, device: torch.device, steps: int, workers: int = 0
+    ) -> None:
         """Build the network and the loader of ``steps`` iterations.
 
         Args:
@@ -101,24 +104,25 @@ class Arm:
             coco: of :func:`draw_images`; both streams show these images.
             device: where to compute.
             steps: most iterations that :meth:`step` will be asked for.
+            workers: processes that prepare batches.
         """
-        settings = copy.deepcopy(settings)
-        training = settings["training"]
-        training["burn_in_iters"] = STAGES[stage]
+        settings = burned_in_after(settings, STAGES[stage])
         self.device = device
+        training = settings.training
         dataset = two_streams(settings, coco)
         weak = dataset[0].unlabelled_weak
-        batches: Iterator[Batch] = iter(batch_loader(dataset, 0, steps, training["loader_workers"]))
+        batches: Iterator[Batch] = iter(batch_loader(dataset, 0, steps, workers))
         cfg = build_cfg(settings)
         cfg.MODEL.DEVICE = str(device)
         torch.manual_seed(0)
         if name == OURS:
-            student = build_model(cfg)
+            student = build_network(cfg)
             if weak:
-                training["pseudo_score_threshold"] = set_thresholds(student.eval(), weak)
+                threshold = set_thresholds(student.eval(), weak)
+                training = training.model_copy(update={"pseudo_score_threshold": threshold})
             self.trainer = UnbiasedTeacherTrainer(student, training, batches, device)
         else:
-            model = build_model(stock_cfg(cfg))
+            model = build_network(stock_cfg(cfg))
             if name == STOCK_CHANNELS_LAST:
                 model.to(memory_format=torch.channels_last)
             self.trainer = stock_trainer(model, training, batches, weak)
@@ -141,10 +145,15 @@ class Arm:
             torch.cuda.synchronize(self.device)
 
 
-def two_streams(settings: Settings, coco: Path) -> IterationDataset:
+def burned_in_after(settings: DetectorSettings, iterations: int) -> DetectorSettings:
+    """Let burn-in end after so many iterations; 0, which no run may have, starts with mutual learning."""
+    return settings.model_copy(update={"training": settings.training.model_copy(update={"burn_in_iters": iterations})})
+
+
+def two_streams(settings: DetectorSettings, coco: Path) -> IterationDataset:
     """The package's own data set, with the same images in the labelled and the unlabelled stream."""
-    records, training = load_records(coco), settings["training"]
-    return IterationDataset(records, records, ImageStore(records, training["cache_images_mb"]), settings["model"], training)
+    records = load_records(coco)
+    return IterationDataset(records, records, ImageStore(records, CACHE_MB), settings.model, settings.training)
 
 
 def stock_cfg(cfg: CfgNode) -> CfgNode:
@@ -156,7 +165,9 @@ def stock_cfg(cfg: CfgNode) -> CfgNode:
     return stock
 
 
-def stock_trainer(model: nn.Module, training: Settings, batches: Iterator[Batch], weak: list[View]) -> SimpleTrainer:
+def stock_trainer(
+    model: nn.Module, training: DetectorTrainingSettings, batches: Iterator[Batch], weak: list[View]
+) -> SimpleTrainer:
     """detectron2's training loop, with our optimiser and clipping.
 
     Args:
@@ -169,7 +180,7 @@ def stock_trainer(model: nn.Module, training: Settings, batches: Iterator[Batch]
     if weak:
         set_thresholds(teacher, weak)
     optimizer = build_optimizer(model, training)
-    dtype = AMP_TYPES.get(training["amp"])
+    dtype = AMP_TYPES.get(training.amp)
     data = stock_batches(batches, teacher, dtype)
     if dtype is None:
         trainer = SimpleTrainer(model, data, optimizer)
@@ -180,9 +191,9 @@ def stock_trainer(model: nn.Module, training: Settings, batches: Iterator[Batch]
     def clip() -> None:
         if dtype is not None:
             trainer.grad_scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(model.parameters(), training["clip_gradient_norm"], foreach=True)
+        nn.utils.clip_grad_norm_(model.parameters(), training.clip_gradient_norm, foreach=True)
 
-    if training["clip_gradient_norm"] > 0:
+    if training.clip_gradient_norm > 0:
         trainer.after_backward = clip  # detectron2's place for what comes between backward pass and optimiser step
     return trainer
 

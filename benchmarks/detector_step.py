@@ -8,7 +8,7 @@ On a machine that others use too, trust the processor time (all threads of this 
 the wall-clock time, which includes waiting for it.
 
 Usage: python benchmarks/detector_step.py [--settings demo|paper|tiny] [--device cpu|cuda] [--amp off|bf16|fp16]
-           [--repetitions N] [--channels-last]
+           [--repetitions N] [--channels-last] [--loader-workers N]
 """
 
 import argparse
@@ -34,21 +34,23 @@ from detector_arms import (
     STOCK,
     STOCK_CHANNELS_LAST,
     Arm,
+    burned_in_after,
     detector_settings,
     draw_images,
     set_thresholds,
     two_streams,
 )
-from detectron2.modeling import build_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.dataset_mapper import batch_loader
 from d2rnet.cxr.detector.predict import detect, make_batches
+from d2rnet.cxr.detector.registration import build_network
+from d2rnet.cxr.detector.settings import DetectorSettings
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.provenance import code_version, hardware, versions
-from d2rnet.settings import Settings
+from d2rnet.runs.settings import LoaderRuntime
 
 MIMIC_IMAGES = 377_110
 REPETITIONS = {"cpu": 8, "cuda": 30}
@@ -58,10 +60,12 @@ SAMPLING_MS = 200
 Seconds = dict[str, list[tuple[float, float]]]
 
 
-def time_pairs(stage: str, arms: list[str], settings: Settings, coco: Path, device: torch.device, repetitions: int) -> Seconds:
+def time_pairs(
+    stage: str, arms: list[str], settings: DetectorSettings, coco: Path, device: torch.device, repetitions: int, workers: int
+) -> Seconds:
     """Wall-clock and processor seconds of each arm's iterations, in alternating order, without the warm-up."""
     steps = WARM_UP[device.type] + repetitions
-    loops = {name: Arm(name, stage, settings, coco, device, steps) for name in arms}
+    loops = {name: Arm(name, stage, settings, coco, device, steps, workers) for name in arms}
     seconds: Seconds = {name: [] for name in arms}
     for repetition in range(steps):
         for name in arms if repetition % 2 else arms[::-1]:
@@ -83,7 +87,7 @@ def step_table(seconds: dict[str, Seconds], memory: dict[tuple[str, str], float]
     return lines
 
 
-def peak_memory(name: str, stage: str, settings: Settings, coco: Path, device_name: str) -> float:
+def peak_memory(name: str, stage: str, settings: DetectorSettings, coco: Path, device_name: str) -> float:
     """GiB after two iterations in a process of its own: most allocated on the GPU, or resident in memory."""
     cv2.setNumThreads(0)
     device = torch.device(device_name)
@@ -113,20 +117,20 @@ class _Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def count_waits(name: str, stage: str, settings: Settings, coco: Path) -> tuple[int, int]:
+def count_waits(name: str, stage: str, settings: DetectorSettings, coco: Path) -> tuple[int, int]:
     """Operators and waits of one iteration, on a CPU and small images; SGD, which waits for nothing, as optimiser."""
-    small = {**settings["model"], "train_shortest_px": [96, 96], "longest_px": 128}
-    training = {**settings["training"], "optimizer": "sgd", "amp": "off", "cache_images_mb": 0, "loader_workers": 0}
-    arm = Arm(name, stage, {**settings, "model": small, "training": training}, coco, torch.device("cpu"), 2)
+    small = {"train_shortest_px": [96, 96], "longest_px": 128}
+    settings = settings.replaced(model=small, training={"optimizer": "sgd", "amp": "off"})
+    arm = Arm(name, stage, settings, coco, torch.device("cpu"), 2)
     arm.step()
     with _Waits() as counter:
         arm.step()
     return counter.counts["operators"], counter.counts["waits"]
 
 
-def loader_seconds(settings: Settings, coco: Path) -> float:
+def loader_seconds(settings: DetectorSettings, coco: Path) -> float:
     """Processor seconds that one loader process spends on a batch after burn-in."""
-    dataset = two_streams({**settings, "training": {**settings["training"], "burn_in_iters": 0}}, coco)
+    dataset = two_streams(burned_in_after(settings, 0), coco)
     next(iter(batch_loader(dataset, 0, 1, 0)))
     start = time.process_time()
     for _ in batch_loader(dataset, 1, 4, 0):
@@ -134,9 +138,9 @@ def loader_seconds(settings: Settings, coco: Path) -> float:
     return (time.process_time() - start) / 3
 
 
-def sustained(settings: Settings, coco: Path, device: torch.device) -> tuple[float, str]:
+def sustained(settings: DetectorSettings, coco: Path, device: torch.device, workers: int) -> tuple[float, str]:
     """Seconds an iteration of ours after burn-in without a pause, loader included; and how busy nvidia-smi saw the GPU."""
-    arm = Arm(OURS, "mutual learning", settings, coco, device, SUSTAINED_STEPS + WARM_UP["cuda"])
+    arm = Arm(OURS, "mutual learning", settings, coco, device, SUSTAINED_STEPS + WARM_UP["cuda"], workers)
     for _ in range(WARM_UP["cuda"]):
         arm.step()
     with busy_samples(device) as samples:
@@ -167,27 +171,29 @@ def busy_samples(device: torch.device) -> Iterator[list[float]]:
             samples += [float(line) for line in sampler.communicate()[0].split("\n") if line.strip().isdigit()]
 
 
-def prediction_rate(settings: Settings, coco: Path, device: torch.device) -> tuple[float, float]:
+def prediction_rate(
+    settings: DetectorSettings, coco: Path, device: torch.device, runtime: LoaderRuntime
+) -> tuple[float, float]:
     """Images a second of predict-boxes after start-up, by wall clock and by processor time."""
-    cfg = build_cfg(settings)
+    cfg = build_cfg(settings, settings.prediction)
     cfg.MODEL.DEVICE = str(device)
     torch.manual_seed(0)
-    network = build_model(cfg).eval()
-    views = two_streams({**settings, "training": {**settings["training"], "burn_in_iters": 0}}, coco)[0].unlabelled_weak
+    network = build_network(cfg).eval()
+    views = two_streams(burned_in_after(settings, 0), coco)[0].unlabelled_weak
     set_thresholds(network, views)
     times = 16 if device.type == "cuda" else 1
-    batches = make_batches(load_records(coco), cfg, settings["prediction"]["batch_images"])
-    for _ in detect(network, cfg, batches, settings["prediction"]):
+    batches = make_batches(load_records(coco), cfg, settings.prediction.batch_images)
+    for _ in detect(network, cfg, batches, settings.prediction, runtime):
         pass
     wall, processor = time.perf_counter(), time.process_time()
-    images = sum(1 for _ in detect(network, cfg, batches * times, settings["prediction"]))
+    images = sum(1 for _ in detect(network, cfg, batches * times, settings.prediction, runtime))
     return images / (time.perf_counter() - wall), images / (time.process_time() - processor)
 
 
-def projection(settings: Settings, seconds: dict[str, float], images_per_second: float) -> str:
+def projection(settings: DetectorSettings, seconds: dict[str, float], images_per_second: float) -> str:
     """What a whole run of these settings takes at these rates."""
-    training = settings["training"]
-    burn_in, total = training["burn_in_iters"], training["total_iters"]
+    training = settings.training
+    burn_in, total = training.burn_in_iters, training.total_iters
     hours = (burn_in * seconds["burn-in"] + (total - burn_in) * seconds["mutual learning"]) / 3600
     inference = MIMIC_IMAGES / images_per_second / 3600
     return (
@@ -203,6 +209,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
     parser.add_argument("--amp", choices=["off", "bf16", "fp16"], default="off", help="detectron2's loop has it on GPUs only")
     parser.add_argument("--repetitions", type=int, metavar="N", help="timed pairs a stage (default: cpu 8, cuda 30)")
+    parser.add_argument("--loader-workers", type=int, default=0, metavar="N", help="processes that prepare batches")
     parser.add_argument("--channels-last", action="store_true", help="also time detectron2 with our memory format")
     arguments = parser.parse_args()
     arguments.device = resolve_device(arguments.device)
@@ -221,11 +228,14 @@ def main() -> None:
     arms = [OURS, STOCK, *([STOCK_CHANNELS_LAST] if arguments.channels_last else [])]
     print_machine(device, settings, arguments)
     with tempfile.TemporaryDirectory() as name:
-        coco = draw_images(Path(name), settings["model"]["longest_px"])
+        coco = draw_images(Path(name), settings.model.longest_px)
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as child:
             jobs = [(stage, arm) for stage in STAGES for arm in arms]
             memory = {job: child.submit(peak_memory, job[1], job[0], settings, coco, str(device)).result() for job in jobs}
-        seconds = {stage: time_pairs(stage, arms, settings, coco, device, arguments.repetitions) for stage in STAGES}
+        seconds = {
+            stage: time_pairs(stage, arms, settings, coco, device, arguments.repetitions, arguments.loader_workers)
+            for stage in STAGES
+        }
         print("\n".join(step_table(seconds, memory)), "\n", flush=True)
         print("| stage | loop | operators an iteration | of them making a GPU wait |\n|---|---|---|---|")
         for stage in STAGES:
@@ -233,29 +243,29 @@ def main() -> None:
                 print(f"| {stage} | {arm} | {' | '.join(map(str, count_waits(arm, stage, settings, coco)))} |")
         medians = {stage: statistics.median(wall for wall, _ in timed[OURS]) for stage, timed in seconds.items()}
         if device.type == "cuda":
-            medians["mutual learning"], samples = sustained(settings, coco, device)
-            images = settings["training"]["labelled_batch"] + settings["training"]["unlabelled_batch"]
+            medians["mutual learning"], samples = sustained(settings, coco, device, arguments.loader_workers)
+            images = settings.training.labelled_batch + settings.training.unlabelled_batch
             rate = images / medians["mutual learning"]
             print(f"\nAfter burn-in without a pause: {medians['mutual learning']:.3f} s, {rate:.1f} images/s; GPU {samples}")
-        print(f"\nLoader: {loader_seconds(settings, coco):.3f} s of one core a batch after burn-in, ", end="")
-        print(f"{settings['training']['loader_workers']} processes")
-        rates = prediction_rate(settings, coco, device)
+        print(f"\nLoader: {loader_seconds(settings, coco):.3f} s of one core per batch after burn-in, ", end="")
+        print(f"{arguments.loader_workers} processes")
+        rates = prediction_rate(settings, coco, device, LoaderRuntime(loader_workers=arguments.loader_workers))
         print(f"\npredict-boxes: {rates[0]:.1f} images/s by wall clock, {rates[1]:.1f} by processor time\n")
         print(projection(settings, medians, rates[0]))
 
 
-def print_machine(device: torch.device, settings: Settings, arguments: argparse.Namespace) -> None:
+def print_machine(device: torch.device, settings: DetectorSettings, arguments: argparse.Namespace) -> None:
     """Print what the figures depend on."""
     machine, code = hardware(), code_version()
-    model, training = settings["model"], settings["training"]
+    model, training = settings.model, settings.training
     facts = {
         "processor": f"{machine['processor']}, {machine['cores']} cores, load {os.getloadavg()[0]:.1f}",
         "torch": f"{versions()['torch']}, {torch.get_num_threads()} threads",
         "GPU": torch.cuda.get_device_name(device) if device.type == "cuda" else "not used",
         "commit": f"{code['commit']}{', modified' if code['dirty'] else ''}",
         "settings": f"{arguments.settings}, amp {arguments.amp}, {arguments.repetitions} pairs a stage",
-        "network": f"ResNet-{model['backbone_depth']}, shorter side {'-'.join(map(str, model['train_shortest_px']))} px",
-        "batch": f"{training['labelled_batch']} + {training['unlabelled_batch']} images, {training['labelled_views']}",
+        "network": f"ResNet-{model.backbone_depth}, shorter side {'-'.join(map(str, model.train_shortest_px))} px",
+        "batch": f"{training.labelled_batch} + {training.unlabelled_batch} images, {training.labelled_views}",
     }
     print("\n".join(f"- {name}: {value}" for name, value in facts.items()), "\n", flush=True)
 

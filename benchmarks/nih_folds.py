@@ -24,8 +24,10 @@ from d2rnet.cxr.conversion.convert_labelled import SPLITS, convert_labelled
 from d2rnet.cxr.conversion.image_conversion import ConversionJob, convert_images
 from d2rnet.cxr.conversion.image_lists import labelled_file_name, write_image_list
 from d2rnet.cxr.conversion.image_shards import convert_images_shard
+from d2rnet.cxr.conversion.settings import LabelledConversionSettings
 from d2rnet.cxr.detector.config import STUDENT_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.evaluate import predict
+from d2rnet.cxr.detector.settings import DetectorRuntime, DetectorSettings, TrainDetectorSettings
 from d2rnet.cxr.detector.trainer import train_detector
 from d2rnet.cxr.sources import folder as image_folder
 from d2rnet.cxr.sources.sources import labelled_source
@@ -35,14 +37,14 @@ from d2rnet.files.hashes import fingerprint, sha256_file
 from d2rnet.files.problems import Problems
 from d2rnet.files.splits import split_groups
 from d2rnet.runs.provenance import code_version, hardware
-from d2rnet.settings import Settings, complete, parse_settings
+from d2rnet.settings import parse_settings
 
 SIDE_PX = 256
 SEED = 1
 BOX_TABLES = ["BBox_List_2017.csv", "vindr_style_annotations.csv"]
 NETWORKS = {"ema_teacher": TEACHER_NAME, "student": STUDENT_NAME}
 # The demo's network. A run this short is never sure of itself, so the threshold is below the published 0.7 and 0.89.
-DETECTOR: Settings = {
+DETECTOR: dict[str, Any] = {
     "model": {"longest_px": 320},
     "training": {
         "total_iters": 400,
@@ -53,11 +55,10 @@ DETECTOR: Settings = {
         "labelled_views": "weak_and_strong",
         "ema_keep_rate": 0.97,
         "pseudo_score_threshold": 0.5,
-        "log_every_iters": 20,
-        "checkpoint_every_iters": 50,
     },
     "prediction": {"score_floor": 0.01},
 }
+RUNTIME = DetectorRuntime(log_every_iters=20, checkpoint_every_iters=50)
 
 
 def convert(data: Path, unlabelled: Sequence[Path], work: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -65,13 +66,13 @@ def convert(data: Path, unlabelled: Sequence[Path], work: Path) -> tuple[dict[st
     target = work / "labelled"
     write_jsonl(work / "quarantine.jsonl", [])
     labelled = {"source": "nih", "root": str(data), "box_tables": [name for name in BOX_TABLES if (data / name).is_file()]}
-    settings = complete({"labelled": labelled, "conversion": {"max_side_px": SIDE_PX}}, "data")
-    images = labelled_source("nih").read_table(settings["labelled"], Problems()).images
+    settings = LabelledConversionSettings().replaced(labelled=labelled, conversion={"max_side_px": SIDE_PX})
+    images = labelled_source("nih").read_table(settings.labelled, Problems()).images
     write_image_list(work / "images.jsonl", images["path"], map(labelled_file_name, images["source_id"]))
     record = work / "shards" / "1-of-1.jsonl"
     convert_images_shard(
         images=work / "images.jsonl", folder=target, shard=1, shards=1, output=record, workers=1,
-        settings=settings["conversion"],
+        settings=settings.conversion,
     )  # fmt: skip
     convert_labelled(quarantine=work / "quarantine.jsonl", shards=[record], output=target, settings=settings)
     documents = [load_coco(target / f"{split}.json") for split in SPLITS]
@@ -115,16 +116,19 @@ def write_fold(work: Path, fold: str, fold_of: Mapping[str, str], boxed: dict[st
     return paths
 
 
-def run_fold(folder: Path, inputs: dict[str, Path], settings: Settings) -> dict[str, Any]:
+def run_fold(folder: Path, inputs: dict[str, Path], settings: DetectorSettings) -> dict[str, Any]:
     """Train on a fold and score both networks on the held-out images; a finished fold is read back."""
-    identity = fingerprint([settings, {name: sha256_file(path) for name, path in inputs.items()}])
+    identity = fingerprint([settings.to_json(), {name: sha256_file(path) for name, path in inputs.items()}])
     cell = folder / "cell.json"
     if cell.is_file() and (done := read_json(cell))["identity"] == identity:
         return done
     start = time.monotonic()
-    train_detector(**inputs, work=folder / "work", output=folder, device="cpu", settings=settings)
+    trained = TrainDetectorSettings(model=settings.model, training=settings.training)
+    train_detector(**inputs, work=folder / "work", output=folder, device="cpu", settings=trained, runtime=RUNTIME)
     records = load_records(inputs["labelled_test"])
-    results = {name: predict(records, folder, weights, "cpu", settings["prediction"]) for name, weights in NETWORKS.items()}
+    results = {
+        name: predict(records, folder, weights, "cpu", settings.prediction, RUNTIME) for name, weights in NETWORKS.items()
+    }
     done = {
         "identity": identity,
         "seconds": round(time.monotonic() - start),
@@ -187,7 +191,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    settings = parse_settings(json.dumps(DETECTOR), arguments.set, "detector")
+    settings = parse_settings(DetectorSettings, json.dumps(DETECTOR), arguments.set)
     boxed, others = convert(arguments.data, arguments.unlabelled, arguments.work)
     names = [str(number) for number in range(1, arguments.folds + 1)]
     fold_of = split_groups((image["subject_id"] for image in boxed["images"]), dict.fromkeys(names, 1 / len(names)), seed=SEED)

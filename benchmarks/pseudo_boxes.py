@@ -21,9 +21,11 @@ from d2rnet.cxr.boxes.coco_scores import REPORTED, Scored, match_results, mean_o
 from d2rnet.cxr.boxes.records import Record, load_records
 from d2rnet.cxr.detector.config import BURN_IN_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.evaluate import predict
+from d2rnet.cxr.detector.settings import PredictionSettings
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
+from d2rnet.runs.settings import LoaderRuntime
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 AP50 = REPORTED["AP50"]
@@ -116,13 +118,13 @@ def by_group(scored: Scored, groups: Sequence[str], threshold: float) -> list[st
 
 def report(run: Path, device: str) -> Iterator[str]:
     """Yield the lines of the report."""
-    settings = read_json(run / "results/cxr/predict_boxes/run.json")["settings"]
+    prediction = PredictionSettings.read(read_json(run / "results/cxr/predict_boxes/run.json")["settings"])
     score_threshold = read_json(run / "results/cxr/build_annotation/run.json")["settings"]["score_threshold"]
     target_threshold = read_json(run / FOLDERS["detector"] / "run.json")["settings"]["training"]["pseudo_score_threshold"]
     records, views = drawn_records(run)
     ids = {record.image_id for record in records}
     after = [result for result in read_json(run / "results/cxr/predict_boxes/predictions.json") if result["image_id"] in ids]
-    before = predict(records, run / FOLDERS["detector"], BURN_IN_NAME, device, settings)
+    before = predict(records, run / FOLDERS["detector"], BURN_IN_NAME, device, prediction, LoaderRuntime())
     results_of = {"end of burn-in": before, "after training": after}
     stages = {stage: match_results(records, results, areas=("all",)) for stage, results in results_of.items()}
     drawn = sum(len(record.classes) for record in records)
@@ -133,7 +135,9 @@ def report(run: Path, device: str) -> Iterator[str]:
     yield from ("", f"After training, by view, score at least {score_threshold}:", "")
     yield from by_group(stages["after training"], views, score_threshold)
     test = load_records(run / FOLDERS["labelled"] / "test.json")
-    scored = match_results(test, predict(test, run / FOLDERS["detector"], TEACHER_NAME, device, settings), areas=("all",))
+    scored = match_results(
+        test, predict(test, run / FOLDERS["detector"], TEACHER_NAME, device, prediction, LoaderRuntime()), areas=("all",)
+    )
     yield from ("", f"Labelled test split, by photometric interpretation, score at least {score_threshold}:", "")
     yield from by_group(scored, photometric_interpretations(run, test), score_threshold)
 

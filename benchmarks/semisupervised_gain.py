@@ -9,6 +9,7 @@ Usage: python benchmarks/semisupervised_gain.py [--run DIR] [--seeds 1 2 3] [--c
 """
 
 import argparse
+import json
 import logging
 import os
 import subprocess
@@ -24,18 +25,20 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
+from paired_bootstrap import ap50_with_resamples
 
-from d2rnet.cxr.boxes.bootstrap import ap50_with_resamples
 from d2rnet.cxr.boxes.records import Record, load_records
 from d2rnet.cxr.detector.config import STUDENT_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.evaluate import predict
+from d2rnet.cxr.detector.settings import DetectorSettings, TrainDetectorSettings
 from d2rnet.cxr.detector.trainer import SPLIT_NAME
 from d2rnet.evaluation.resampling import basic_interval
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json, write_json
 from d2rnet.runs.provenance import code_version, hardware
-from d2rnet.settings import Settings, merge, parse_settings
+from d2rnet.runs.settings import LoaderRuntime
+from d2rnet.settings import merge, parse_settings, read_overlay
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAY = Path(__file__).with_suffix(".yaml")
@@ -59,26 +62,22 @@ class Cell:
         """Name of its folder."""
         return f"{self.arm}_{self.percent}_percent_seed_{self.seed}"
 
-    def settings(self, detector: Settings) -> Settings:
-        """Return the detector section of this cell."""
-        return merge(
-            detector,
-            {
-                "training": {
-                    "seed": self.seed,
-                    "labelled_split_seed": self.seed,
-                    "labelled_percent": self.percent,
-                    "supervised_only": self.arm == "supervised_only",
-                }
-            },
+    def settings(self, detector: DetectorSettings) -> TrainDetectorSettings:
+        """Return what train-detector reads for this cell."""
+        changed = detector.training.replaced(
+            seed=self.seed,
+            labelled_split_seed=self.seed,
+            labelled_percent=self.percent,
+            supervised_only=self.arm == "supervised_only",
         )
+        return TrainDetectorSettings(model=detector.model, training=changed)
 
 
 def make_data(run: Path, cohort_seed: int) -> Path:
     """Draw and convert the cohort with the workflow itself; return the folder that holds ``resources``."""
     folder = run / f"cohort_{cohort_seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    overlay = merge(yaml.safe_load(OVERLAY.read_text(encoding="utf-8")), {"data": {"demo": {"seed": cohort_seed}}})
+    overlay = merge(read_overlay(OVERLAY), {"cxr": {"data": {"demo": {"seed": cohort_seed}}}})
     config = folder / "config.yaml"
     write_text(config, yaml.safe_dump(overlay))
     command: list[Any] = ["snakemake", "-s", ROOT / "Snakefile", "--directory", folder, "--configfile", config]
@@ -87,18 +86,18 @@ def make_data(run: Path, cohort_seed: int) -> Path:
     return folder
 
 
-def train(cell: Cell, data: Path, detector: Settings) -> Path:
+def train(cell: Cell, data: Path, detector: DetectorSettings) -> Path:
     """Train one cell, or what is left of it; return its folder."""
     folder = data / "cells" / cell.name
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "settings.yaml"
-    write_text(settings, yaml.safe_dump(cell.settings(detector)))
+    write_text(settings, yaml.safe_dump(cell.settings(detector).to_json()))
     labelled = data / "resources" / "cxr" / "labelled"
     command: list[Any] = [sys.executable, "-m", "d2rnet", "train-detector", "--quiet", "--threads", "1", "--device", "cpu"]
     for split in ("train", "val", "test"):
         command += [f"--labelled-{split}", labelled / f"{split}.json"]
     command += ["--unlabelled", data / "resources" / "cxr" / "unlabelled.json", "--work", data / "work", "--output", folder]
-    command += ["--settings", settings, "--log", folder / "train.log"]
+    command += ["--settings", settings, "--log-every-iters", "100", "--log", folder / "train.log"]
     start = time.perf_counter()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
     log.info("%s: %.0f s", cell.name, time.perf_counter() - start)
@@ -176,7 +175,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     start = time.perf_counter()
     data = make_data(args.run.resolve(), args.cohort_seed)
-    detector = parse_settings(_detector_overlay(data), args.set, "detector")
+    detector = parse_settings(DetectorSettings, json.dumps(read_overlay(OVERLAY)["cxr"]["detector"]), args.set)
     yardstick = Cell(ARMS[0], 100, args.seeds[0])
     cells = [*(Cell(arm, LABELLED_PERCENT, seed) for seed in args.seeds for arm in reversed(ARMS)), yardstick]
     with ThreadPoolExecutor(args.jobs) as pool:
@@ -186,12 +185,12 @@ def main() -> None:
     scores = Scores()
     for cell, folder in folders.items():
         for network, weights in NETWORKS.items():
-            scores.add(cell, network, records, predict(records, folder, weights, "cpu", detector["prediction"]))
+            scores.add(cell, network, records, predict(records, folder, weights, "cpu", detector.prediction, LoaderRuntime()))
     facts = {
         "test images": len(records),
         "test boxes": sum(len(record.classes) for record in records),
         "labelled images": len(read_json(folders[cells[0]] / SPLIT_NAME)["source_ids"]),
-        "iterations": detector["training"]["total_iters"],
+        "iterations": detector.training.total_iters,
         "minutes of this call": round((time.perf_counter() - start) / 60, 1),
         "machine": hardware()["processor"],
         "commit": code_version()["commit"],
@@ -200,13 +199,6 @@ def main() -> None:
     write_json(data / "gain.json", document)
     write_text(data / "gain.md", text)
     print(text)
-
-
-def _detector_overlay(data: Path) -> str:
-    """Write the detector section of the overlay to a file; return its path."""
-    path = data / "detector.yaml"
-    write_text(path, yaml.safe_dump(yaml.safe_load(OVERLAY.read_text(encoding="utf-8"))["detector"]))
-    return str(path)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,14 @@ from torch import nn
 
 
 @pytest.fixture
-def arms(repository: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+def arms() -> ModuleType:
     return importlib.import_module("detector_arms")
 
 
 @pytest.mark.parametrize(("stage", "views"), [("burn-in", 4), ("mutual learning", 6)])
 def test_both_loops_see_the_same_views(arms: ModuleType, tmp_path: Path, stage: str, views: int) -> None:
     settings = arms.detector_settings("tiny", "off")
-    coco = arms.draw_images(tmp_path, settings["model"]["longest_px"])
+    coco = arms.draw_images(tmp_path, settings.model.longest_px)
     for name in (arms.OURS, arms.STOCK):
         arm = arms.Arm(name, stage, settings, coco, torch.device("cpu"), 1)
         seen: Counter[str] = Counter()

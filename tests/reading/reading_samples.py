@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.modeling import build_model
 from PIL import Image
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
@@ -17,6 +16,7 @@ from d2rnet.cxr.conversion.image_conversion import write_png
 from d2rnet.cxr.detector.checkpoint import save_weights
 from d2rnet.cxr.detector.config import TEACHER_NAME, build_cfg, write_cfg
 from d2rnet.cxr.detector.predict import predict_boxes
+from d2rnet.cxr.detector.registration import build_network
 from d2rnet.cxr.detector.results import gather_boxes
 from d2rnet.cxr.images.reader import read_header, read_radiograph
 from d2rnet.cxr.report_model.generate import generate_reports
@@ -166,7 +166,7 @@ def _make_detector(folder: Path, settings: dict[str, Any]) -> Path:
     torch.manual_seed(3)
     cfg = build_cfg(settings)
     cfg.MODEL.DEVICE = "cpu"
-    network = build_model(cfg)
+    network = build_network(cfg)
     with torch.no_grad():
         network.roi_heads.box_predictor.cls_score.weight.mul_(40)
     save_weights(folder / TEACHER_NAME, network)

@@ -31,7 +31,6 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.exit_codes import ExitCode
 from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, stop_signals_passed_on
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -48,33 +47,28 @@ class ProcessError(D2RNetError):
     """A training process died without a word of its own."""
 
 
-def check_processes(processes: int, device: torch.device, training: Settings) -> None:
-    """Refuse a number of processes that the machine or the batch cannot be shared by.
+def check_processes(processes: int, device: torch.device) -> None:
+    """Refuse a number of processes that this machine cannot run.
 
     Args:
         processes: how many train together.
-        device: of :func:`d2rnet.runs.device.resolve_device`.
-        training: ``cxr.detector.training`` settings.
+        device: of :func:`d2rnet.runs.device.resolve_device`; each process takes a GPU of its own.
 
     Raises:
-        ConfigError: names the option or setting.
+        ConfigError: names the option.
     """
     if processes < 1:
         raise ConfigError(f"--processes {processes}: expected at least 1.")
-    if device.type == "cuda" and processes > 1:
-        found = torch.cuda.device_count()
-        if device.index is not None:
-            raise ConfigError(f"--device {device} with --processes {processes}: expected cuda, each process takes a GPU.")
-        if processes > found:
-            raise ConfigError(f"--processes {processes}: this machine shows torch {found} GPU(s); each process needs one.")
-    parts = processes * training["accumulation_steps"]
-    names = ["labelled_batch"] if training["supervised_only"] else ["labelled_batch", "unlabelled_batch"]
-    for name in names:
-        if training[name] % parts:
-            raise ConfigError(
-                f"cxr.detector.training.{name}: {training[name]} images are not divisible by {parts} ({processes} process(es) x "
-                f"accumulation_steps {training['accumulation_steps']}); expected a multiple, the same for every process."
-            )
+    if device.type != "cuda" or processes == 1:
+        return
+    if device.index is not None:
+        raise ConfigError(f"--device {device} with --processes {processes}: expected cuda, each process takes a GPU.")
+    found = torch.cuda.device_count()
+    if processes > found:
+        raise ConfigError(
+            f"--processes {processes}: this machine shows torch {found} GPU(s); each process needs one. Lower it, or check "
+            "CUDA_VISIBLE_DEVICES with 'd2rnet doctor'."
+        )
 
 
 def device_of_process(device: torch.device) -> torch.device:

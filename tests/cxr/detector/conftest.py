@@ -1,9 +1,7 @@
 """A tiny detector and a tiny data set: bright ellipses and rectangles on noise, 64 px."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -11,10 +9,10 @@ import pytest
 import torch
 
 from d2rnet.cxr.boxes.coco import write_coco
-from d2rnet.settings import Settings, complete
+from d2rnet.cxr.detector.settings import DetectorRuntime, PredictionSettings, TrainDetectorSettings
 
-TINY: Settings = {
-    "model": {
+TINY = TrainDetectorSettings().replaced(
+    model={
         "backbone_width": 16,
         "fpn_channels": 16,
         "roi_fc_dim": 32,
@@ -29,20 +27,18 @@ TINY: Settings = {
         "rpn_batch_per_image": 32,
         "roi_batch_per_image": 16,
     },
-    "training": {
+    training={
         "total_iters": 4,
         "burn_in_iters": 2,
         "labelled_batch": 2,
         "unlabelled_batch": 2,
         "labelled_views": "weak_and_strong",
-        "checkpoint_every_iters": 1,
-        "log_every_iters": 1,
         "ema_keep_rate": 0.5,
         "pseudo_score_threshold": 0.01,
         "warm_up_iters": 0,
     },
-    "prediction": {"score_floor": 0.0, "batch_images": 3},
-}
+)
+RUNTIME = DetectorRuntime().replaced(checkpoint_every_iters=1, log_every_iters=1)
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +47,21 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
-def settings() -> Settings:
-    """Complete ``detector`` settings of the tiny detector."""
-    return complete(copy.deepcopy(TINY), "detector")
+def settings() -> TrainDetectorSettings:
+    """The tiny detector and its training of four iterations."""
+    return TINY
+
+
+@pytest.fixture
+def runtime() -> DetectorRuntime:
+    """Logs and saves after each iteration."""
+    return RUNTIME
+
+
+@pytest.fixture
+def prediction() -> PredictionSettings:
+    """Takes nearly every box of the tiny detector, which is sure of nothing."""
+    return PredictionSettings().replaced(score_floor=TINY.training.pseudo_score_threshold, batch_images=3)
 
 
 def draw_split(folder: Path, name: str, count: int, *, seed: int, boxes: bool = True, split: str = "train") -> Path:
@@ -110,6 +118,6 @@ def trained(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     from d2rnet.cxr.detector.trainer import train_detector
 
     folder = tmp_path_factory.mktemp("trained")
-    tiny: Any = complete(copy.deepcopy(TINY), "detector")
-    train_detector(**splits, work=folder / "work", output=folder / "output", device="cpu", settings=tiny)
-    return folder / "output"
+    output = folder / "output"
+    train_detector(**splits, work=folder / "work", output=output, device="cpu", settings=TINY, runtime=RUNTIME)
+    return output

@@ -5,10 +5,10 @@ import pytest
 from detectron2.data.transforms import ResizeShortestEdge
 
 from d2rnet.cxr.detector.augmentation import Geometry, erase, jitter, resize, resized_hw, sample_geometry, strong_view
-from d2rnet.settings import default_settings
+from d2rnet.cxr.detector.settings import DetectorModelSettings, StrongViewSettings
 
-STRONG = default_settings("detector.training.strong")
-MODEL = default_settings("detector.model")
+STRONG = StrongViewSettings()
+MODEL = DetectorModelSettings()
 
 
 def with_rectangle() -> np.ndarray:
@@ -63,7 +63,7 @@ def test_strong_view_keeps_the_geometry_and_the_weak_view() -> None:
     weak = with_rectangle()
     before = weak.copy()
     for seed in range(20):
-        strong = strong_view(np.random.default_rng(seed), weak, {**STRONG, "erasing": False, "blur_probability": 0.0})
+        strong = strong_view(np.random.default_rng(seed), weak, STRONG.replaced(erasing=False, blur_probability=0.0))
         middle = (int(strong[0, 0]) + int(strong[20, 40])) // 2
         assert bounds_of_bright(strong, middle) == [20, 10, 60, 30]
     assert np.array_equal(weak, before)
@@ -72,7 +72,7 @@ def test_strong_view_keeps_the_geometry_and_the_weak_view() -> None:
 def test_erasing_alone_leaves_the_weak_view() -> None:
     weak = with_rectangle()
     before = weak.copy()
-    only_erasing = {**STRONG, "jitter_probability": 0.0, "blur_probability": 0.0}
+    only_erasing = STRONG.replaced(jitter_probability=0.0, blur_probability=0.0)
     strong = [strong_view(np.random.default_rng(seed), weak, only_erasing) for seed in range(10)]
     assert not all(np.array_equal(view, weak) for view in strong)
     assert np.array_equal(weak, before)

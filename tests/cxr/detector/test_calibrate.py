@@ -11,10 +11,10 @@ from detection_samples import record, result
 from d2rnet.cxr.boxes.coco import write_coco
 from d2rnet.cxr.detector import calibrate as threshold_calibration
 from d2rnet.cxr.detector.calibrate import calibrate_thresholds, check_split, choose, class_thresholds
+from d2rnet.cxr.detector.settings import CalibrateThresholdsSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json
 from d2rnet.findings.classes import CATEGORY_NAMES
-from d2rnet.settings import complete
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
 HITS = np.array([True, False, True, True, False])  # precision 1, 1/2, 2/3, 3/4, 3/5
@@ -103,7 +103,7 @@ def test_file_and_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (tmp_path / name).write_text("x")
     asked = []
     monkeypatch.setattr(threshold_calibration, "predict", lambda *arguments: asked.append(arguments[2]) or cohort()[1])
-    settings = complete({"calibration": {"wanted_precision": 0.6, "min_boxes": 3}}, "detector")
+    settings = CalibrateThresholdsSettings().replaced(calibration={"wanted_precision": 0.6, "min_boxes": 3})
     keywords = {"labelled_val": tmp_path / "val.json", "model": tmp_path, "output": tmp_path / "out", "device": "cpu"}
     calibrate_thresholds(**keywords, settings=settings)
     written = read_json(tmp_path / "out" / "thresholds.json")

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 from torch import nn
 
 from d2rnet.cxr.detector.checkpoint import load_pretrained, load_weights, save_weights
 from d2rnet.cxr.detector.config import build_cfg
+from d2rnet.cxr.detector.registration import build_network
+from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.errors import CheckpointError
-from d2rnet.settings import Settings
 
 PREFIX = "backbone.bottom_up."
 
 
 @pytest.fixture
-def network(settings: Settings) -> nn.Module:
-    return build_model(build_cfg(settings))
+def network(settings: TrainDetectorSettings) -> nn.Module:
+    return build_network(build_cfg(settings))
 
 
 def backbone_of(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -45,9 +45,9 @@ def assert_backbone_equals(network: nn.Module, backbone: dict[str, torch.Tensor]
             assert torch.equal(value, backbone[name.removeprefix(PREFIX)]), name
 
 
-def test_released_weights_come_back(network: nn.Module, settings: Settings, tmp_path: Path) -> None:
+def test_released_weights_come_back(network: nn.Module, settings: TrainDetectorSettings, tmp_path: Path) -> None:
     save_weights(tmp_path / "w.pth", network)
-    other = build_model(build_cfg(settings))
+    other = build_network(build_cfg(settings))
     load_weights(tmp_path / "w.pth", other)
     theirs = other.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in network.state_dict().items())
@@ -109,9 +109,9 @@ def test_detectron2_pickle_of_a_backbone(network: nn.Module, tmp_path: Path) -> 
     assert_backbone_equals(network, backbone)
 
 
-def test_own_detector_loads_whole(network: nn.Module, settings: Settings, tmp_path: Path) -> None:
+def test_own_detector_loads_whole(network: nn.Module, settings: TrainDetectorSettings, tmp_path: Path) -> None:
     save_weights(tmp_path / "w.pth", network)
-    report = load_pretrained(tmp_path / "w.pth", build_model(build_cfg(settings)))
+    report = load_pretrained(tmp_path / "w.pth", build_network(build_cfg(settings)))
     assert report.not_in_file == []
     assert report.unused == []
 
@@ -131,11 +131,11 @@ def caffe2_blob(name: str) -> str | None:
 @pytest.mark.parametrize("is_original", [True, False])
 @pytest.mark.parametrize(("norm", "loads"), [("FrozenBN", True), ("BN", False)])
 def test_caffe2_blobs_need_frozen_normalisation(
-    settings: Settings, tmp_path: Path, norm: str, loads: bool, is_original: bool
+    settings: TrainDetectorSettings, tmp_path: Path, norm: str, loads: bool, is_original: bool
 ) -> None:
     """Files of Caffe2 itself, and of detectron2's model zoo with Caffe2's names."""
-    settings["model"] |= {"backbone_depth": 50, "norm": norm}
-    network = build_model(build_cfg(settings))
+    settings = settings.replaced(model={"backbone_depth": 50, "norm": norm})
+    network = build_network(build_cfg(settings))
     backbone = backbone_of(network)
     blobs = {caffe2_blob(name): value.numpy() for name, value in backbone.items() if caffe2_blob(name)}
     content = {"blobs": blobs} if is_original else {"model": blobs, "__author__": "Caffe2", "matching_heuristics": True}

@@ -9,16 +9,16 @@ import torch
 
 from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector.dataset_mapper import Batch, IterationDataset, TwoViewMapper, batch_loader
+from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.detector.streams import ImageStore
-from d2rnet.settings import Settings
 
 
 @pytest.fixture
-def dataset(splits: dict[str, Path], settings: Settings) -> IterationDataset:
+def dataset(splits: dict[str, Path], settings: TrainDetectorSettings) -> IterationDataset:
     labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
-    settings["training"]["horizontal_flip"] = True
+    settings = settings.replaced(training={"horizontal_flip": True})
     store = ImageStore([*labelled, *unlabelled], 10)
-    return IterationDataset(labelled, unlabelled, store, settings["model"], settings["training"])
+    return IterationDataset(labelled, unlabelled, store, settings.model, settings.training)
 
 
 def flat(batch: Batch) -> list[torch.Tensor]:
@@ -46,13 +46,14 @@ def test_both_views_share_the_geometry_but_not_the_pixels(dataset: IterationData
 
 
 @pytest.fixture
-def resizing(splits: dict[str, Path], settings: Settings) -> IterationDataset:
+def resizing(splits: dict[str, Path], settings: TrainDetectorSettings) -> IterationDataset:
     """Draws sizes and flips; the strong view changes no pixel."""
-    settings["training"]["strong"] |= {"jitter_probability": 0.0, "blur_probability": 0.0, "erasing": False}
-    settings["training"] |= {"horizontal_flip": True, "labelled_batch": 4, "burn_in_iters": 0}
-    settings["model"] |= {"train_shortest_px": [40, 60]}
+    settings = settings.replaced(training={"strong": {"jitter_probability": 0.0, "blur_probability": 0.0, "erasing": False}})
+    settings = settings.replaced(training={"horizontal_flip": True, "labelled_batch": 4})
+    training = settings.training.model_copy(update={"burn_in_iters": 0})  # refused in a run
+    settings = settings.replaced(model={"train_shortest_px": [40, 60]})
     labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
-    return IterationDataset(labelled, unlabelled, ImageStore([], 0), settings["model"], settings["training"])
+    return IterationDataset(labelled, unlabelled, ImageStore([], 0), settings.model, training)
 
 
 def test_without_photometry_both_views_are_the_same_image(resizing: IterationDataset) -> None:
@@ -73,8 +74,8 @@ def test_boxes_lie_on_the_lesions_of_their_view(resizing: IterationDataset) -> N
     assert checked > 20
 
 
-def test_randomness_belongs_to_stream_iteration_and_place(splits: dict[str, Path], settings: Settings) -> None:
-    mapper = TwoViewMapper(ImageStore([], 0), settings["model"], settings["training"])
+def test_randomness_belongs_to_stream_iteration_and_place(splits: dict[str, Path], settings: TrainDetectorSettings) -> None:
+    mapper = TwoViewMapper(ImageStore([], 0), settings.model, settings.training)
     record = load_records(splits["unlabelled"])[0]
 
     def number(stream: int, iteration: int, place: int) -> float:
@@ -84,9 +85,10 @@ def test_randomness_belongs_to_stream_iteration_and_place(splits: dict[str, Path
     assert len({number(0, 1, 2), number(1, 1, 2), number(0, 2, 2), number(0, 1, 3)}) == 4
 
 
-def test_strong_views_alone(dataset: IterationDataset, settings: Settings) -> None:
-    settings["training"]["labelled_views"] = "strong"
-    assert len(dataset[0].labelled) == 2
+def test_strong_views_alone(splits: dict[str, Path], settings: TrainDetectorSettings) -> None:
+    settings = settings.replaced(training={"labelled_views": "strong"})
+    records = load_records(splits["labelled_train"])
+    assert len(IterationDataset(records, [], ImageStore([], 0), settings.model, settings.training)[0].labelled) == 2
 
 
 def test_an_iteration_does_not_depend_on_those_before(dataset: IterationDataset) -> None:
@@ -103,14 +105,14 @@ def test_loader_starts_anywhere_and_workers_change_nothing(dataset: IterationDat
         assert all(map(torch.equal, flat(batch), flat(dataset[iteration])))
 
 
-def test_an_image_does_not_depend_on_the_others_of_its_batch(splits: dict[str, Path], settings: Settings) -> None:
+def test_an_image_does_not_depend_on_the_others_of_its_batch(splits: dict[str, Path], settings: TrainDetectorSettings) -> None:
     """A larger unlabelled batch leaves the labelled views as they are."""
     labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
     store = ImageStore([*labelled, *unlabelled], 10)
 
     def batch(size: int) -> Batch:
-        training = {**settings["training"], "unlabelled_batch": size}
-        return IterationDataset(labelled, unlabelled, store, settings["model"], training)[2]
+        training = settings.training.replaced(unlabelled_batch=size)
+        return IterationDataset(labelled, unlabelled, store, settings.model, training)[2]
 
     small, large = batch(2), batch(3)
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(small.labelled, large.labelled, strict=True))

@@ -7,21 +7,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage, get_event_storage
 
 from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.dataset_mapper import Batch, IterationDataset
-from d2rnet.cxr.detector.engine import DivergenceError, UnbiasedTeacherTrainer, unsupervised_weight
+from d2rnet.cxr.detector.engine import DivergenceError, UnbiasedTeacherTrainer
 from d2rnet.cxr.detector.pseudo_labels import teacher_detections
+from d2rnet.cxr.detector.registration import build_network
+from d2rnet.cxr.detector.schedules import learning_rate, unsupervised_weight
+from d2rnet.cxr.detector.settings import DetectorTrainingSettings, TrainDetectorSettings
 from d2rnet.cxr.detector.streams import ImageStore
-from d2rnet.settings import Settings, default_settings
-from d2rnet.training.schedules import learning_rate
 
 
-def training(**changes: object) -> Settings:
-    return {**default_settings("detector.training"), "base_lr": 1.0, "total_iters": 100, **changes}
+def training(**changes: object) -> DetectorTrainingSettings:
+    return DetectorTrainingSettings().replaced(base_lr=1.0, total_iters=100, **changes)
 
 
 @pytest.mark.parametrize(("iteration", "expected"), [(0, 0.1), (4, 0.5), (9, 1.0), (29, 1.0), (30, 0.1), (60, 0.01)])
@@ -44,21 +44,21 @@ def test_weight_of_pseudo_labels_rises_after_burn_in(ramp: int, iteration: int, 
     assert unsupervised_weight(iteration, settings) == pytest.approx(expected)
 
 
-def make_dataset(splits: dict[str, Path], settings: Settings) -> IterationDataset:
+def make_dataset(splits: dict[str, Path], settings: TrainDetectorSettings) -> IterationDataset:
     labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
-    return IterationDataset(labelled, unlabelled, ImageStore([], 0), settings["model"], settings["training"])
+    return IterationDataset(labelled, unlabelled, ImageStore([], 0), settings.model, settings.training)
 
 
-def make_trainer(splits: dict[str, Path], settings: Settings) -> UnbiasedTeacherTrainer:
+def make_trainer(splits: dict[str, Path], settings: TrainDetectorSettings) -> UnbiasedTeacherTrainer:
     """A new trainer of these settings, always with the same weights."""
     torch.manual_seed(0)
-    student = build_model(build_cfg(settings))
+    student = build_network(build_cfg(settings))
     batches = map(make_dataset(splits, settings).__getitem__, range(4))
-    return UnbiasedTeacherTrainer(student, settings["training"], batches, torch.device("cpu"), [0.1] * 22)
+    return UnbiasedTeacherTrainer(student, settings.training, batches, torch.device("cpu"), [0.1] * 22)
 
 
 @pytest.fixture
-def trainer(splits: dict[str, Path], settings: Settings) -> Iterator[UnbiasedTeacherTrainer]:
+def trainer(splits: dict[str, Path], settings: TrainDetectorSettings) -> Iterator[UnbiasedTeacherTrainer]:
     with EventStorage():
         yield make_trainer(splits, settings)
 
@@ -106,7 +106,7 @@ def test_teacher_starts_as_the_student_and_then_moves_half_way(trainer: Unbiased
 
 
 def test_total_weighs_pseudo_class_and_objectness_only(trainer: UnbiasedTeacherTrainer) -> None:
-    trainer.training["unsupervised_weight"] = 3.0
+    trainer.training = trainer.training.replaced(unsupervised_weight=3.0)
     trainer.iter = 2
     names = ["loss_cls", "loss_box_reg", "loss_cls_pseudo", "loss_rpn_cls_pseudo", "loss_box_reg_pseudo"]
     values = dict(zip(names, map(torch.tensor, (1.0, 10.0, 100.0, 1000.0, 10000.0)), strict=True))
@@ -150,17 +150,17 @@ def test_labelled_images_without_boxes_train(trainer: UnbiasedTeacherTrainer) ->
 
 @pytest.mark.parametrize("amp", ["bf16"])
 def test_mixed_precision_on_the_cpu(splits: dict[str, Path], trainer: UnbiasedTeacherTrainer, amp: str) -> None:
-    trainer.training["amp"] = amp
+    trainer.training = trainer.training.replaced(amp=amp)
     for iteration in range(3):
         step(trainer, iteration)
     assert 0 < trainer.metrics["total_loss"] < 100
 
 
 @pytest.fixture
-def alike(settings: Settings) -> Settings:
+def alike(settings: TrainDetectorSettings) -> TrainDetectorSettings:
     """Without batch statistics; SGD, since Adam turns rounding of tiny gradients into steps."""
-    settings["model"] |= {"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 72]}
-    settings["training"] |= {"optimizer": "sgd", "base_lr": 0.01, "burn_in_iters": 1}
+    settings = settings.replaced(model={"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 72]})
+    settings = settings.replaced(training={"optimizer": "sgd", "base_lr": 0.01, "burn_in_iters": 1})
     return settings
 
 
@@ -171,13 +171,12 @@ def threshold_between_images(trainer: UnbiasedTeacherTrainer, weak_views: list[d
     return sum(best) / 2
 
 
-def test_micro_batches_give_the_losses_and_weights_of_the_batch(splits: dict[str, Path], alike: Settings) -> None:
+def test_micro_batches_give_the_losses_and_weights_of_the_batch(splits: dict[str, Path], alike: TrainDetectorSettings) -> None:
     """Burn-in, and mutual learning with pseudo boxes in one of the two micro-batches only."""
     weak_views = make_dataset(splits, alike)[1].unlabelled_weak
     results, threshold = [], 0.0
     for steps in (1, 2):
-        alike["training"]["accumulation_steps"] = steps
-        trainer = make_trainer(splits, alike)
+        trainer = make_trainer(splits, alike.replaced(training={"accumulation_steps": steps}))
         with EventStorage():
             step(trainer, 0)
             figures = [dict(trainer.metrics)]
@@ -200,9 +199,9 @@ def test_micro_batches_give_the_losses_and_weights_of_the_batch(splits: dict[str
 
 @pytest.mark.parametrize(("share", "trained_on"), [(1.0, 1.0), (0.5, 0.5), (0.4, 0.0)])
 def test_share_of_unlabelled_images_without_pseudo_boxes(
-    splits: dict[str, Path], settings: Settings, share: float, trained_on: float
+    splits: dict[str, Path], settings: TrainDetectorSettings, share: float, trained_on: float
 ) -> None:
-    settings["training"] |= {"empty_unlabelled": "background", "max_empty_unlabelled_share": share}
+    settings = settings.replaced(training={"empty_unlabelled": "background", "max_empty_unlabelled_share": share})
     trainer = make_trainer(splits, settings)
     trainer.thresholds.values.fill_(0.9999)
     with EventStorage():
@@ -229,9 +228,9 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_touched(trai
 
 
 def test_half_precision_leaves_out_and_counts_steps_that_overflow(
-    splits: dict[str, Path], settings: Settings, caplog: pytest.LogCaptureFixture
+    splits: dict[str, Path], settings: TrainDetectorSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings["training"]["amp"] = "fp16"
+    settings = settings.replaced(training={"amp": "fp16"})
     trainer = make_trainer(splits, settings)
     handle = spoil_gradients(trainer)
     before, scale = snapshot(trainer.student), trainer.scaler.get_scale()
@@ -253,11 +252,11 @@ def test_half_precision_leaves_out_and_counts_steps_that_overflow(
             step(trainer, 2)
 
 
-def test_gradient_norm_is_that_before_clipping(splits: dict[str, Path], alike: Settings) -> None:
+def test_gradient_norm_is_that_before_clipping(splits: dict[str, Path], alike: TrainDetectorSettings) -> None:
     moved = []
     for limit in (0.0, 1e-3):
-        alike["training"] |= {"clip_gradient_norm": limit, "momentum": 0.0, "weight_decay": 0.0, "base_lr": 1.0}
-        trainer = make_trainer(splits, alike)
+        plain = {"clip_gradient_norm": limit, "momentum": 0.0, "weight_decay": 0.0, "base_lr": 1.0}
+        trainer = make_trainer(splits, alike.replaced(training=plain))
         before = snapshot(trainer.student)
         with EventStorage():
             step(trainer, 0)

@@ -13,11 +13,11 @@ from d2rnet.cxr.boxes.detection_figures import draw_figures
 from d2rnet.cxr.boxes.detection_scores import evaluate_results, figures_of, headlines
 from d2rnet.cxr.boxes.records import Record
 from d2rnet.cxr.detector import evaluate as detection
+from d2rnet.cxr.detector.settings import EvaluateDetectorSettings
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.resampling import resample_counts
 from d2rnet.figures.plots import REPORT_INCHES
 from d2rnet.files.documents import write_jsonl
-from d2rnet.settings import complete
 
 FIGURES = ("precision_recall", "froc", "reliability", "pseudo_boxes")
 HISTORY = [
@@ -47,7 +47,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     image = {"id": 1, "file_name": "1.png", "height": 100, "width": 100, "source_id": "s1", "split": "test"}
     box = {"id": 1, "image_id": 1, "category_id": 4, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0}
     write_coco(tmp_path / "test.json", [image, {**image, "id": 2, "source_id": "s2"}], [box])
-    settings = complete({"evaluation": {"bootstrap_samples": 20}}, "detector")
+    settings = EvaluateDetectorSettings().replaced(evaluation={"bootstrap_samples": 20})
     return {
         "labelled_test": tmp_path / "test.json", "model": tmp_path, "output": tmp_path / "out", "device": "cpu",
         "settings": settings,

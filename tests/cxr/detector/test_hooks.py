@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from d2rnet.cxr.detector.hooks import MetricsHook
+from d2rnet.cxr.detector.settings import DetectorTrainingSettings
 
 
 def iterate(folder: Path, start: int, stop: int) -> None:
     """Iterations ``start`` to ``stop`` - 1 of a run whose only figure is the number of the iteration."""
     hook = MetricsHook(folder, every=1)
-    training = {"pseudo_threshold": "fixed"}
+    training = DetectorTrainingSettings()
     hook.trainer = SimpleNamespace(start_iter=start, max_iter=100, training=training, box_counts={}, image_counts={})
     hook.before_train()
     for iteration in range(start, stop):

@@ -1,26 +1,27 @@
 """RPN, box head and the network as a whole: which images feed which loss, with what weight, and empty images everywhere."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.meta_arch import UnbiasedTeacherRCNN
+from d2rnet.cxr.detector.registration import build_network
+from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.errors import ConfigError
-from d2rnet.settings import Settings
 
 LABELLED = {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg", "loss_box_nll"}
 PSEUDO = {"loss_rpn_cls_pseudo", "loss_cls_pseudo", "loss_box_reg_pseudo"}
 
 
 @pytest.fixture
-def network(settings: Settings) -> UnbiasedTeacherRCNN:
+def network(settings: TrainDetectorSettings) -> UnbiasedTeacherRCNN:
     torch.manual_seed(0)
-    return build_model(build_cfg(settings))
+    return build_network(build_cfg(settings))
 
 
 def target(boxes: list[list[float]], scores: list[float] | None = None, sigma: float = 0.1) -> Instances:
@@ -78,9 +79,9 @@ def test_pseudo_anchors_weigh_the_score_of_their_best_box(network: UnbiasedTeach
 
 
 @pytest.mark.parametrize(("policy", "weight"), [("reference", 0.0), ("skip", 0.0), ("background", 1.0)])
-def test_anchors_of_an_image_without_pseudo_boxes(settings: Settings, policy: str, weight: float) -> None:
-    settings["training"]["empty_unlabelled"] = policy
-    rpn = build_model(build_cfg(settings)).proposal_generator
+def test_anchors_of_an_image_without_pseudo_boxes(settings: TrainDetectorSettings, policy: str, weight: float) -> None:
+    settings = settings.replaced(training={"empty_unlabelled": policy})
+    rpn = build_network(build_cfg(settings)).proposal_generator
     labels, weights, _ = rpn.match_anchors(Boxes(torch.tensor(BOX)), target([], []))
     assert (labels.tolist(), weights.tolist()) == ([0], [weight])
 
@@ -221,18 +222,18 @@ def test_one_and_three_equal_channels_are_the_same_image(network: UnbiasedTeache
     ({"train_shortest_px": [64, 32]}, r"got \[64, 32\]; expected \[least, greatest\]"),
     ({"norm": "GN"}, "backbone_width: expected a multiple of 32 with norm GN"),
 ])  # fmt: skip
-def test_settings_that_do_not_fit_each_other(settings: Settings, changes: Settings, text: str) -> None:
-    settings["model"] |= changes
+def test_settings_that_do_not_fit_each_other(settings: TrainDetectorSettings, changes: dict[str, Any], text: str) -> None:
+    settings = settings.replaced(model=changes)
     with pytest.raises(ConfigError, match=text):
         build_cfg(settings)
 
 
-def test_full_width_has_the_parameters_of_detectron2s_own_backbone(settings: Settings) -> None:
+def test_full_width_has_the_parameters_of_detectron2s_own_backbone(settings: TrainDetectorSettings) -> None:
     from detectron2.config import get_cfg
     from detectron2.modeling import build_backbone
 
-    settings["model"] |= {"backbone_width": 64, "finest_level": 2, "fpn_channels": 256, "backbone_depth": 18}
-    settings["model"]["anchor_sizes_px"] = [32, 64, 128, 256, 512]
+    settings = settings.replaced(model={"backbone_width": 64, "finest_level": 2, "fpn_channels": 256, "backbone_depth": 18})
+    settings = settings.replaced(model={"anchor_sizes_px": [32, 64, 128, 256, 512]})
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.NORM = "build_resnet_fpn_backbone", 18, "BN"
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS, cfg.MODEL.RESNETS.OUT_FEATURES = 64, ["res2", "res3", "res4", "res5"]

@@ -13,28 +13,30 @@ from detectron2.engine import DefaultPredictor
 from detectron2.structures import Boxes, Instances
 
 from d2rnet.cxr.boxes.records import load_records
-from d2rnet.cxr.detector import add_d2rnet_config
 from d2rnet.cxr.detector.config import read_cfg
 from d2rnet.cxr.detector.predict import make_batches, predict_boxes, to_results
 from d2rnet.cxr.detector.results import gather_boxes
+from d2rnet.cxr.detector.settings import PredictionSettings
+from d2rnet.detector import add_d2rnet_config
 from d2rnet.errors import CheckpointError, ConfigError
-from d2rnet.settings import Settings
 
 
-def predict(splits: dict[str, Path], model: Path, output: Path, settings: Settings, shard: int = 1, shards: int = 1) -> Path:
+def predict(
+    splits: dict[str, Path], model: Path, output: Path, prediction: PredictionSettings, shard: int = 1, shards: int = 1
+) -> Path:
     predict_boxes(
         unlabelled=splits["unlabelled"], model=model, shard=shard, shards=shards, output=output, device="cpu",
-        settings=settings["prediction"],
+        settings=prediction,
     )  # fmt: skip
     return output
 
 
 @pytest.mark.parametrize("shards", [2, 5])
 def test_shards_hold_what_one_shard_holds(
-    splits: dict[str, Path], trained: Path, tmp_path: Path, settings: Settings, shards: int
+    splits: dict[str, Path], trained: Path, tmp_path: Path, prediction: PredictionSettings, shards: int
 ) -> None:
-    whole = predict(splits, trained, tmp_path / "whole.json", settings)
-    parts = [predict(splits, trained, tmp_path / f"{shard}.json", settings, shard, shards) for shard in range(1, shards + 1)]
+    whole = predict(splits, trained, tmp_path / "whole.json", prediction)
+    parts = [predict(splits, trained, tmp_path / f"{shard}.json", prediction, shard, shards) for shard in range(1, shards + 1)]
     assert [result for part in parts for result in json.loads(part.read_text())] == json.loads(whole.read_text())
     for name, paths in (("one.json", [whole]), ("many.json", parts[::-1])):
         gather_boxes(unlabelled=splits["unlabelled"], shards=paths, output=tmp_path / name)
@@ -45,14 +47,14 @@ def test_shards_hold_what_one_shard_holds(
 
 
 def test_stock_predictor_gives_the_same_boxes(
-    splits: dict[str, Path], trained: Path, tmp_path: Path, settings: Settings
+    splits: dict[str, Path], trained: Path, tmp_path: Path, prediction: PredictionSettings
 ) -> None:
     cfg = get_cfg()
     add_d2rnet_config(cfg)
     cfg.merge_from_file(str(trained / "config.yaml"))
     cfg.MODEL.WEIGHTS = str(trained / "model_final.pth")
     stock = DefaultPredictor(cfg)
-    ours = json.loads(predict(splits, trained, tmp_path / "boxes.json", settings).read_text())
+    ours = json.loads(predict(splits, trained, tmp_path / "boxes.json", prediction).read_text())
     for record in load_records(splits["unlabelled"]):
         mine = [result for result in ours if result["image_id"] == record.image_id]
         theirs = stock(cv2.imread(str(record.path)))["instances"]
@@ -73,9 +75,11 @@ def test_without_the_import_detectron2_names_the_unregistered_network(trained: P
     assert "No object named 'UnbiasedTeacherRCNN' found in 'META_ARCH' registry" in done.stderr
 
 
-def test_boxes_lie_in_the_frame_of_the_png(splits: dict[str, Path], trained: Path, tmp_path: Path, settings: Settings) -> None:
+def test_boxes_lie_in_the_frame_of_the_png(
+    splits: dict[str, Path], trained: Path, tmp_path: Path, prediction: PredictionSettings
+) -> None:
     sizes = {record.image_id: record.image_hw for record in load_records(splits["unlabelled"])}
-    results = json.loads(predict(splits, trained, tmp_path / "boxes.json", settings).read_text())
+    results = json.loads(predict(splits, trained, tmp_path / "boxes.json", prediction).read_text())
     for result in results:
         x, y, width, height = result["bbox"]
         image_height, image_width = sizes[result["image_id"]]
@@ -101,34 +105,36 @@ def test_batches_are_of_one_padded_size_and_hold_every_image_once(splits: dict[s
 
 
 def test_the_score_floor_is_that_of_the_settings(
-    splits: dict[str, Path], trained: Path, tmp_path: Path, settings: Settings
+    splits: dict[str, Path], trained: Path, tmp_path: Path, prediction: PredictionSettings
 ) -> None:
-    everything = json.loads(predict(splits, trained, tmp_path / "a.json", settings).read_text())
+    everything = json.loads(predict(splits, trained, tmp_path / "a.json", prediction).read_text())
     floor = sorted(result["score"] for result in everything)[len(everything) // 2]
-    settings["prediction"]["score_floor"] = floor
-    some = json.loads(predict(splits, trained, tmp_path / "b.json", settings).read_text())
+    prediction = prediction.replaced(score_floor=floor)
+    some = json.loads(predict(splits, trained, tmp_path / "b.json", prediction).read_text())
     assert 0 < len(some) < len(everything)
     assert min(result["score"] for result in some) >= floor
 
 
 @pytest.mark.parametrize(("shard", "shards"), [(0, 2), (3, 2)])
 def test_no_such_shard(
-    splits: dict[str, Path], trained: Path, tmp_path: Path, settings: Settings, shard: int, shards: int
+    splits: dict[str, Path], trained: Path, tmp_path: Path, prediction: PredictionSettings, shard: int, shards: int
 ) -> None:
     with pytest.raises(ConfigError, match=f"shard {shard} of {shards}: expected 1 to {shards}"):
-        predict(splits, trained, tmp_path / "a.json", settings, shard, shards)
+        predict(splits, trained, tmp_path / "a.json", prediction, shard, shards)
 
 
-def test_a_folder_without_a_detector(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
+def test_a_folder_without_a_detector(splits: dict[str, Path], tmp_path: Path, prediction: PredictionSettings) -> None:
     with pytest.raises(CheckpointError, match=r"config.yaml: no such file; expected the folder"):
-        predict(splits, tmp_path, tmp_path / "a.json", settings)
+        predict(splits, tmp_path, tmp_path / "a.json", prediction)
 
 
 @pytest.mark.parametrize(
     "text", ["MODEL:\n  NO_SUCH_KEY: 1\n", "MODEL: [", "MODEL:\n  WEIGHTS: !!python/object/apply:os.getcwd []\n"]
 )
-def test_a_configuration_of_another_detector(splits: dict[str, Path], tmp_path: Path, settings: Settings, text: str) -> None:
+def test_a_configuration_of_another_detector(
+    splits: dict[str, Path], tmp_path: Path, prediction: PredictionSettings, text: str
+) -> None:
     """Of another project, damaged, or one that would run code."""
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(CheckpointError, match="not a configuration of this detector"):
-        predict(splits, tmp_path, tmp_path / "a.json", settings)
+        predict(splits, tmp_path, tmp_path / "a.json", prediction)

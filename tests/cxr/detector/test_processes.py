@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 
 from d2rnet.cxr.boxes.records import load_records
@@ -23,26 +23,33 @@ from d2rnet.cxr.detector.checkpoint import load_weights
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.dataset_mapper import IterationDataset
 from d2rnet.cxr.detector.pseudo_labels import teacher_detections
+from d2rnet.cxr.detector.registration import build_network
+from d2rnet.cxr.detector.settings import DetectorRuntime, TrainDetectorSettings
 from d2rnet.cxr.detector.streams import ImageStore
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.torch_files import load_torch
-from d2rnet.settings import Settings
 from d2rnet.training import processes as processes_module
 from d2rnet.training.processes import COLLECTIVE_TIMEOUT, ProcessError, _cpu_group, check_processes, run_processes
 
 
 @pytest.fixture
-def settings(settings: Settings) -> Settings:
+def settings(settings: TrainDetectorSettings) -> TrainDetectorSettings:
     """Without batch statistics, with images of many sizes; SGD, since Adam turns rounding of tiny gradients into steps."""
-    settings["model"] |= {"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 72]}
-    settings["training"] |= {"optimizer": "sgd", "base_lr": 0.01, "unsupervised_weight": 2.0, "burn_in_iters": 1}
+    settings = settings.replaced(model={"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 72]})
+    settings = settings.replaced(
+        training={"optimizer": "sgd", "base_lr": 0.01, "unsupervised_weight": 2.0, "burn_in_iters": 1}
+    )
     return settings
 
 
-def run(splits: dict[str, Path], folder: Path, settings: Settings, processes: int) -> Path:
+RUNTIME = DetectorRuntime().replaced(checkpoint_every_iters=1, log_every_iters=1)
+
+
+def run(splits: dict[str, Path], folder: Path, settings: TrainDetectorSettings, processes: int) -> Path:
     output = folder / f"out{processes}"
-    trainer.train_detector(**splits, work=folder / "work", output=output, device="cpu", settings=settings, processes=processes)
+    arguments = {**splits, "work": folder / "work", "output": output, "device": "cpu", "processes": processes}
+    trainer.train_detector(**arguments, settings=settings, runtime=RUNTIME)
     return output
 
 
@@ -53,26 +60,30 @@ def history(folder: Path) -> list[dict]:
     return lines
 
 
-def threshold_between(splits: dict[str, Path], settings: Settings, weights: Path) -> float:
+def threshold_between(splits: dict[str, Path], settings: TrainDetectorSettings, weights: Path) -> float:
     """A score that only one of the two unlabelled images of the first iteration of mutual learning exceeds."""
     labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
-    dataset = IterationDataset(labelled, unlabelled, ImageStore([], 0), settings["model"], settings["training"])
-    network = build_model(build_cfg(settings)).eval()
+    dataset = IterationDataset(labelled, unlabelled, ImageStore([], 0), settings.model, settings.training)
+    network = build_network(build_cfg(settings)).eval()
     load_weights(weights, network)
     best = [image.scores.max().item() for image in teacher_detections(network, dataset[1].unlabelled_weak)]
     assert abs(best[0] - best[1]) > 1e-5
     return sum(best) / 2
 
 
-def test_two_processes_give_the_figures_of_one(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
+def test_two_processes_give_the_figures_of_one(
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings
+) -> None:
     """Also where one process alone has pseudo boxes, and with thresholds that adapt."""
     burn_in = run(splits, tmp_path / "burn_in", settings, 1) / "burn_in.pth"
-    settings["training"] |= {
-        "total_iters": 3,
-        "pseudo_score_threshold": threshold_between(splits, settings, burn_in),
-        "pseudo_threshold": "adaptive",
-        "adaptive_threshold_range": [0.0, 1.0],
-    }
+    settings = settings.replaced(
+        training={
+            "total_iters": 3,
+            "pseudo_score_threshold": threshold_between(splits, settings, burn_in),
+            "pseudo_threshold": "adaptive",
+            "adaptive_threshold_range": [0.0, 1.0],
+        }
+    )
     one = run(splits, tmp_path / "one", settings, 1)
     two = run(splits, tmp_path / "two", settings, 2)
     figures = history(one)
@@ -108,10 +119,10 @@ def kill_second_process() -> None:
 
 
 def test_a_dead_process_ends_the_others_and_a_signal_stops_all_of_them(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings, caplog: pytest.LogCaptureFixture
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One killed, then resumed by two and stopped by a signal, then the state taken over by one."""
-    settings["training"] |= {"total_iters": 1000, "burn_in_iters": 999, "labelled_views": "strong"}
+    settings = settings.replaced(training={"total_iters": 1000, "burn_in_iters": 999, "labelled_views": "strong"})
     when_it_runs(tmp_path, kill_second_process)
     with pytest.raises(ProcessError, match=r"process 1 \(of 0 to 1\) ended with SIGKILL.*The last checkpoint is kept"):
         run(splits, tmp_path, settings, 2)
@@ -144,28 +155,34 @@ def train_and_compare(job: trainer.Job) -> None:
 
 
 def test_all_processes_hold_the_same_networks_and_the_error_of_one_is_the_error_of_the_run(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings
 ) -> None:
     """With batch normalisation, whose statistics are those of a process's own images."""
-    settings["model"]["norm"] = "BN"
+    settings = settings.replaced(model={"norm": "BN"})
     streams = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
-    job = trainer.Job(tmp_path, tmp_path, streams, [], build_cfg(settings), settings, torch.device("cpu"))
+    job = trainer.Job(tmp_path, tmp_path, streams, [], build_cfg(settings), settings, RUNTIME, torch.device("cpu"))
     with pytest.raises(DatasetError, match=r"^2 processes, 1 different states$"):
         run_processes(train_and_compare, 2, torch.device("cpu"), (job,))
 
 
+def test_no_process() -> None:
+    with pytest.raises(ConfigError, match="--processes 0: expected at least 1"):
+        check_processes(0, torch.device("cpu"))
+
+
 @pytest.mark.parametrize(("changes", "processes", "text"), [
-    ({}, 0, r"--processes 0: expected at least 1"),
     ({"labelled_batch": 6, "unlabelled_batch": 4}, 4, r"labelled_batch: 6 images are not divisible by 4 \(4 process"),
     ({"labelled_batch": 8, "unlabelled_batch": 6, "accumulation_steps": 2}, 2, r"unlabelled_batch: 6 .* by 4 \(2 process"),
 ])  # fmt: skip
-def test_batches_that_cannot_be_shared(settings: Settings, changes: Settings, processes: int, text: str) -> None:
+def test_batches_that_cannot_be_shared(
+    settings: TrainDetectorSettings, changes: dict[str, Any], processes: int, text: str
+) -> None:
     with pytest.raises(ConfigError, match=text):
-        check_processes(processes, torch.device("cpu"), {**settings["training"], **changes})
+        trainer.check_batches(processes, settings.training.replaced(**changes))
 
 
-def test_supervised_training_shares_labelled_images_only(settings: Settings) -> None:
-    check_processes(2, torch.device("cpu"), {**settings["training"], "supervised_only": True, "unlabelled_batch": 3})
+def test_supervised_training_shares_labelled_images_only(settings: TrainDetectorSettings) -> None:
+    trainer.check_batches(2, settings.training.replaced(supervised_only=True, unlabelled_batch=3))
 
 
 def test_processes_on_gpus_wait_for_a_long_validation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,12 +193,12 @@ def test_processes_on_gpus_wait_for_a_long_validation(monkeypatch: pytest.Monkey
     _cpu_group.cache_clear()
 
 
-def test_a_gpu_for_each_process(settings: Settings) -> None:
+def test_a_gpu_for_each_process() -> None:
     too_many = 1 + max(1, torch.cuda.device_count())
     with pytest.raises(ConfigError, match=r"this machine shows torch \d+ GPU\(s\); each process needs one"):
-        check_processes(too_many, torch.device("cuda"), settings["training"])
+        check_processes(too_many, torch.device("cuda"))
     with pytest.raises(ConfigError, match=r"expected cuda, each process takes a GPU"):
-        check_processes(2, torch.device("cuda", 0), settings["training"])
+        check_processes(2, torch.device("cuda", 0))
 
 
 PARENT_THAT_IS_KILLED = """

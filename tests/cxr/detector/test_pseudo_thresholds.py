@@ -5,14 +5,14 @@ import torch
 from detectron2.structures import Instances
 
 from d2rnet.cxr.detector.pseudo_thresholds import AdaptiveThresholds, FixedThresholds
-from d2rnet.settings import Settings, default_settings
+from d2rnet.cxr.detector.settings import DetectorTrainingSettings
 
 CPU = torch.device("cpu")
 
 
-def training(**changes: object) -> Settings:
-    settings = {"pseudo_score_threshold": 0.75, "adaptive_box_share": 0.5, "adaptive_threshold_range": [0.2, 0.9]}
-    return {**default_settings("detector.training"), **settings, "adaptive_keep_rate": 0.5, **changes}
+def training(**changes: object) -> DetectorTrainingSettings:
+    settings = {"pseudo_score_threshold": 0.75, "adaptive_threshold_range": [0.2, 0.9]}
+    return DetectorTrainingSettings().replaced(**{**settings, "adaptive_box_share": 0.5, "adaptive_keep_rate": 0.5, **changes})
 
 
 def detections(scores: list[float], classes: list[int]) -> Instances:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from d2rnet.cxr.boxes.records import load_records
@@ -13,26 +12,27 @@ from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.dataset_mapper import Batch, IterationDataset
 from d2rnet.cxr.detector.engine import UnbiasedTeacherTrainer
 from d2rnet.cxr.detector.pseudo_labels import teacher_detections
+from d2rnet.cxr.detector.registration import build_network
+from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.detector.streams import ImageStore
-from d2rnet.settings import Settings
 
 FIRST_OF_MUTUAL_LEARNING = 2
 
 
 @pytest.fixture
-def batch(splits: dict[str, Path], settings: Settings) -> Batch:
+def batch(splits: dict[str, Path], settings: TrainDetectorSettings) -> Batch:
     labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
-    dataset = IterationDataset(labelled, unlabelled, ImageStore([], 0), settings["model"], settings["training"])
+    dataset = IterationDataset(labelled, unlabelled, ImageStore([], 0), settings.model, settings.training)
     return dataset[FIRST_OF_MUTUAL_LEARNING]
 
 
 @pytest.fixture
-def trainer(batch: Batch, settings: Settings) -> Iterator[UnbiasedTeacherTrainer]:
+def trainer(batch: Batch, settings: TrainDetectorSettings) -> Iterator[UnbiasedTeacherTrainer]:
     """Ready for the first iteration after burn-in."""
     torch.manual_seed(0)
     with EventStorage():
         made = UnbiasedTeacherTrainer(
-            build_model(build_cfg(settings)), settings["training"], iter([batch]), torch.device("cpu")
+            build_network(build_cfg(settings)), settings.training, iter([batch]), torch.device("cpu")
         )
         made.iter = FIRST_OF_MUTUAL_LEARNING
         yield made
@@ -71,7 +71,7 @@ def test_pseudo_boxes_are_the_teachers_own(trainer: UnbiasedTeacherTrainer, monk
 
 
 def test_the_teacher_is_not_trained(trainer: UnbiasedTeacherTrainer) -> None:
-    trainer.training["ema_keep_rate"] = 1.0
+    trainer.training = trainer.training.model_copy(update={"ema_keep_rate": 1.0})  # refused in a run
     before = {name: value.clone() for name, value in trainer.student.state_dict().items()}
     trainer.run_step()
     after = trainer.ema_teacher.model.state_dict()

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
@@ -12,24 +11,31 @@ from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.dataset_mapper import Batch, IterationDataset
 from d2rnet.cxr.detector.meta_arch import UnbiasedTeacherRCNN
+from d2rnet.cxr.detector.registration import build_network
 from d2rnet.cxr.detector.sampling import ANCHORS, PROPOSALS, seed_sampling, seeded
+from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.detector.streams import ImageStore
-from d2rnet.settings import Settings
 
 
 @pytest.fixture
-def network(settings: Settings) -> UnbiasedTeacherRCNN:
+def settings(settings: TrainDetectorSettings) -> TrainDetectorSettings:
+    return settings.replaced(
+        model={"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 140], "longest_px": 160},
+        training={"labelled_batch": 4, "unlabelled_batch": 2},
+    )
+
+
+@pytest.fixture
+def network(settings: TrainDetectorSettings) -> UnbiasedTeacherRCNN:
     """Without batch statistics."""
-    settings["model"] |= {"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 140], "longest_px": 160}
     torch.manual_seed(0)
-    return build_model(build_cfg(settings)).train()
+    return build_network(build_cfg(settings)).train()
 
 
 @pytest.fixture
-def batch(network: UnbiasedTeacherRCNN, splits: dict[str, Path], settings: Settings) -> Batch:
+def batch(network: UnbiasedTeacherRCNN, splits: dict[str, Path], settings: TrainDetectorSettings) -> Batch:
     labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
-    settings["training"] |= {"labelled_batch": 4, "unlabelled_batch": 2}
-    return IterationDataset(labelled, unlabelled, ImageStore([], 0), settings["model"], settings["training"])[3]
+    return IterationDataset(labelled, unlabelled, ImageStore([], 0), settings.model, settings.training)[3]
 
 
 def losses(network: UnbiasedTeacherRCNN, views: list[dict]) -> dict[str, float]:

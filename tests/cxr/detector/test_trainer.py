@@ -18,19 +18,29 @@ import torch
 from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector import hooks, trainer
 from d2rnet.cxr.detector.engine import DivergenceError
+from d2rnet.cxr.detector.settings import DetectorRuntime, TrainDetectorSettings
 from d2rnet.cxr.detector.trainer import check_schedule, choose_labelled, train_detector
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.torch_files import load_torch
-from d2rnet.settings import Settings
 
 
 def weights(folder: Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:
     return torch.load(folder / name, weights_only=True)["model"]
 
 
-def run(splits: dict[str, Path], tmp_path: Path, settings: Settings, **changes: Any) -> Path:
+RUNTIME = DetectorRuntime().replaced(checkpoint_every_iters=1, log_every_iters=1)
+
+
+def run(
+    splits: dict[str, Path],
+    tmp_path: Path,
+    settings: TrainDetectorSettings,
+    runtime: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
     arguments: dict[str, Any] = {**splits, "work": tmp_path / "work", "output": tmp_path / "out", "device": "cpu", **changes}
+    arguments["runtime"] = RUNTIME.replaced(**runtime or {})
     train_detector(**arguments, settings=settings)
     return arguments["output"]
 
@@ -103,23 +113,23 @@ def killed_at(iteration: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.mark.parametrize("kill_at", [2, 4])
 def test_a_killed_run_resumes_to_the_same_bits(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, kill_at: int
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, monkeypatch: pytest.MonkeyPatch, kill_at: int
 ) -> None:
     """A kill that no handler sees before iteration ``kill_at`` is saved: at the end of burn-in, amid a metrics interval."""
-    settings["training"] |= {
-        "total_iters": 6,
-        "checkpoint_every_iters": 2,
-        "log_every_iters": 3,
-        "pseudo_threshold": "adaptive",
-        "adaptive_threshold_range": [0.0, 1.0],
-        "accumulation_steps": 2,
-    }
-    whole = run(splits, tmp_path, settings, work=tmp_path / "whole", output=tmp_path / "whole_out")
+    settings = settings.replaced(
+        training={
+            "total_iters": 6,
+            "pseudo_threshold": "adaptive",
+            "adaptive_threshold_range": [0.0, 1.0],
+            "accumulation_steps": 2,
+        }
+    )
+    runtime = {"checkpoint_every_iters": 2, "log_every_iters": 3}
+    whole = run(splits, tmp_path, settings, runtime, work=tmp_path / "whole", output=tmp_path / "whole_out")
     with killed_at(kill_at, monkeypatch):
-        run(splits, tmp_path, settings)
+        run(splits, tmp_path, settings, runtime)
     assert not (tmp_path / "out" / "model_final.pth").exists()
-    settings["training"]["loader_workers"] = 1  # must not matter, nor start another work folder
-    output = run(splits, tmp_path, settings)
+    output = run(splits, tmp_path, settings, runtime | {"loader_workers": 1})  # must not matter, nor start another work folder
     assert_same_weights(output, whole)
     assert history(output) == history(whole)
     assert [line["iterations_done"] for line in history(output) if "total_loss" in line] == [3, 6]
@@ -129,7 +139,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
 
 
 def test_a_checkpoint_of_another_version_is_named(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fingerprint is of settings and inputs; after an update the same work folder may hold another state."""
     with killed_at(3, monkeypatch):
@@ -143,7 +153,7 @@ def test_a_checkpoint_of_another_version_is_named(
 
 
 def test_the_student_at_the_end_of_burn_in_is_kept(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings, trained: Path, monkeypatch: pytest.MonkeyPatch
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with killed_at(2, monkeypatch):
         run(splits, tmp_path, settings)
@@ -156,7 +166,7 @@ def test_the_student_at_the_end_of_burn_in_is_kept(
 
 
 def test_a_weight_that_is_not_finite_never_reaches_the_checkpoint(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = trainer.UnbiasedTeacherTrainer.run_step
 
@@ -177,9 +187,13 @@ def test_a_weight_that_is_not_finite_never_reaches_the_checkpoint(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_saves_and_exits_143(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings, trained: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    splits: dict[str, Path],
+    tmp_path: Path,
+    settings: TrainDetectorSettings,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
 ) -> None:
-    settings["training"]["checkpoint_every_iters"] = 100
     before = signal.getsignal(number)
     original = trainer.UnbiasedTeacherTrainer.run_step
 
@@ -190,15 +204,17 @@ def test_a_signal_saves_and_exits_143(
 
     monkeypatch.setattr(trainer.UnbiasedTeacherTrainer, "run_step", interrupted)
     with pytest.raises(SystemExit) as stopped:
-        run(splits, tmp_path, settings)
+        run(splits, tmp_path, settings, {"checkpoint_every_iters": 100})
     assert stopped.value.code == 143
     assert signal.getsignal(number) == before
     monkeypatch.undo()
     assert_same_weights(run(splits, tmp_path, settings), trained)
 
 
-def test_supervised_only_never_looks_at_unlabelled_images(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
-    settings["training"]["supervised_only"] = True
+def test_supervised_only_never_looks_at_unlabelled_images(
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings
+) -> None:
+    settings = settings.replaced(training={"supervised_only": True})
     output = run(splits, tmp_path, settings)
     assert not any("pseudo_boxes_per_image" in line for line in read_jsonl(output / "metrics.jsonl"))
     assert not torch.equal(weights(output)["backbone.fpn_lateral3.weight"],
@@ -206,10 +222,9 @@ def test_supervised_only_never_looks_at_unlabelled_images(splits: dict[str, Path
 
 
 def test_validation_is_written_and_changes_nothing(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings, trained: Path
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, trained: Path
 ) -> None:
-    settings["training"]["validate_every_iters"] = 2
-    output = run(splits, tmp_path, settings)
+    output = run(splits, tmp_path, settings, {"validate_every_iters": 2})
     scored = [line for line in read_jsonl(output / "metrics.jsonl") if "validation_student_AP50" in line]
     assert [line["iterations_done"] for line in scored] == [2, 4]
     assert "validation_ema_teacher_AP50" not in scored[0]
@@ -218,67 +233,73 @@ def test_validation_is_written_and_changes_nothing(
 
 
 @pytest.mark.parametrize("other", ["labelled_val", "labelled_test", "unlabelled"])
-def test_an_image_in_two_splits_is_refused(splits: dict[str, Path], tmp_path: Path, settings: Settings, other: str) -> None:
+def test_an_image_in_two_splits_is_refused(
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, other: str
+) -> None:
     with pytest.raises(DatasetError, match=rf"labelled_train and {other}: 9 \(train-1, "):
         run({**splits, other: splits["labelled_train"]}, tmp_path, settings)
     assert not (tmp_path / "work").exists()
 
 
 def test_unlabelled_images_of_other_splits_are_not_trained_on(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings, draw: Any
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, draw: Any
 ) -> None:
     path = draw(tmp_path, "reports", 4, seed=9, boxes=False, split="test")
     with pytest.raises(DatasetError, match=r"reports.json: no image of split train"):
         run({**splits, "unlabelled": path}, tmp_path, settings)
 
 
-def test_a_gpu_where_there_is_none(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
+def test_a_gpu_where_there_is_none(splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match=r"device 'cuda': this machine shows torch 0 GPU"):
         run(splits, tmp_path, settings, device="cuda")
 
 
-def test_normalisation_over_gpus_on_a_cpu(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
-    settings["model"]["norm"] = "SyncBN"
+def test_normalisation_over_gpus_on_a_cpu(splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings) -> None:
+    settings = settings.replaced(model={"norm": "SyncBN"})
     with pytest.raises(ConfigError, match="SyncBN works on GPUs only"):
         run(splits, tmp_path, settings)
 
 
-def test_burn_in_that_takes_all_iterations_is_refused(settings: Settings) -> None:
+def test_burn_in_that_takes_all_iterations_is_refused(settings: TrainDetectorSettings) -> None:
     with pytest.raises(ConfigError, match="burn_in_iters 4 is not below total_iters 4"):
-        check_schedule({**settings["training"], "burn_in_iters": 4})
+        check_schedule(settings.training.replaced(burn_in_iters=4))
 
 
 @pytest.mark.parametrize(("steps", "warns"), [([2], True), ([3], False)])
 def test_learning_rate_step_at_the_end_of_burn_in_warns(
-    settings: Settings, caplog: pytest.LogCaptureFixture, steps: list[int], warns: bool
+    settings: TrainDetectorSettings, caplog: pytest.LogCaptureFixture, steps: list[int], warns: bool
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        check_schedule({**settings["training"], "lr_schedule": "steps", "lr_step_iters": steps})
+        check_schedule(settings.training.replaced(lr_schedule="steps", lr_step_iters=steps))
     assert ("steps down at iteration 2" in caplog.text) == warns
 
 
-def test_divergence_keeps_the_last_checkpoint(splits: dict[str, Path], tmp_path: Path, settings: Settings) -> None:
-    settings["training"] |= {"base_lr": 1e30, "optimizer": "sgd", "clip_gradient_norm": 0}
+def test_divergence_keeps_the_last_checkpoint(
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings
+) -> None:
+    settings = settings.replaced(training={"base_lr": 1e30, "optimizer": "sgd", "clip_gradient_norm": 0})
     with pytest.raises(DivergenceError, match="The last checkpoint is kept"):
         run(splits, tmp_path, settings)
 
 
-def test_percent_of_labels_is_seeded_and_the_rest_becomes_unlabelled(splits: dict[str, Path], settings: Settings) -> None:
+def test_percent_of_labels_is_seeded_and_the_rest_becomes_unlabelled(
+    splits: dict[str, Path], settings: TrainDetectorSettings
+) -> None:
     labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
-    training = {**settings["training"], "labelled_percent": 34}
+    training = settings.training.replaced(labelled_percent=34)
     kept, pool = choose_labelled(labelled, unlabelled, training)
     assert (len(kept), len(pool)) == (3, 14)
     assert {record.source_id for record in kept} | {record.source_id for record in pool} == {
         record.source_id for record in [*labelled, *unlabelled]
     }
     assert choose_labelled(labelled, unlabelled, training)[0] == kept
-    assert choose_labelled(labelled, unlabelled, {**training, "labelled_split_seed": 2})[0] != kept
+    assert choose_labelled(labelled, unlabelled, training.replaced(labelled_split_seed=2))[0] != kept
 
 
 def test_other_pixels_start_afresh(
-    splits: dict[str, Path], tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The json files are the same; the finished detector of the old images was handed out again."""
 

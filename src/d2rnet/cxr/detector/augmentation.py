@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from d2rnet.settings import Settings
+from d2rnet.cxr.detector.settings import DetectorModelSettings, StrongViewSettings
 
 Image = NDArray[Any]
 Boxes = NDArray[np.float32]
@@ -73,7 +73,7 @@ class Geometry:
         return moved
 
 
-def sample_geometry(rng: np.random.Generator, image_hw: tuple[int, int], model: Settings, flip: bool) -> Geometry:
+def sample_geometry(rng: np.random.Generator, image_hw: tuple[int, int], model: DetectorModelSettings, flip: bool) -> Geometry:
     """Draw the geometry of one image.
 
     Args:
@@ -82,12 +82,12 @@ def sample_geometry(rng: np.random.Generator, image_hw: tuple[int, int], model: 
         model: ``cxr.detector.model`` settings (input sizes).
         flip: whether half of the images are mirrored.
     """
-    low, high = model["train_shortest_px"]
+    low, high = model.train_shortest_px
     shortest = int(rng.integers(low, high + 1))
-    return Geometry(resized_hw(image_hw, shortest, model["longest_px"]), bool(flip and rng.random() < 0.5))
+    return Geometry(resized_hw(image_hw, shortest, model.longest_px), bool(flip and rng.random() < 0.5))
 
 
-def strong_view(rng: np.random.Generator, weak: Image, strong: Settings) -> Image:
+def strong_view(rng: np.random.Generator, weak: Image, strong: StrongViewSettings) -> Image:
     """Change brightness, contrast and sharpness of a weak view and erase parts of it; geometry stays.
 
     Args:
@@ -99,12 +99,12 @@ def strong_view(rng: np.random.Generator, weak: Image, strong: Settings) -> Imag
         A new (H, W) uint8 array.
     """
     image = weak.copy()
-    if rng.random() < strong["jitter_probability"]:
-        image = jitter(rng, image, strong["brightness"], strong["contrast"])
-    if rng.random() < strong["blur_probability"]:
-        sigma = rng.uniform(*strong["blur_sigma_px"])
+    if rng.random() < strong.jitter_probability:
+        image = jitter(rng, image, strong.brightness, strong.contrast)
+    if rng.random() < strong.blur_probability:
+        sigma = rng.uniform(*strong.blur_sigma_px)
         image = cv2.GaussianBlur(image, (0, 0), sigma)
-    if strong["erasing"]:
+    if strong.erasing:
         for probability, *limits in ERASINGS:
             if rng.random() < probability:
                 erase(rng, image, *limits)

@@ -21,12 +21,13 @@ from d2rnet.cxr.boxes.records import Record, load_records
 from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.evaluate import predict
 from d2rnet.cxr.detector.results import Result
+from d2rnet.cxr.detector.settings import CalibrateThresholdsSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import write_json
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.runs.provenance import write_run_record
-from d2rnet.settings import Settings
+from d2rnet.runs.settings import LoaderRuntime
 
 log = logging.getLogger(__name__)
 LEAST_IOU = 0.5
@@ -54,7 +55,15 @@ class Choice:
     reached: bool
 
 
-def calibrate_thresholds(*, labelled_val: Path, model: Path, output: Path, device: str, settings: Settings) -> None:
+def calibrate_thresholds(
+    *,
+    labelled_val: Path,
+    model: Path,
+    output: Path,
+    device: str,
+    settings: CalibrateThresholdsSettings,
+    runtime: LoaderRuntime = LoaderRuntime(),
+) -> None:
     """Choose a threshold a class for the EMA teacher's pseudo boxes and write ``thresholds.json``.
 
     Args:
@@ -62,7 +71,8 @@ def calibrate_thresholds(*, labelled_val: Path, model: Path, output: Path, devic
         model: folder of train-detector.
         output: folder for thresholds.json and run.json.
         device: auto, cpu, cuda or cuda:N.
-        settings: ``detector``; only its ``prediction`` and ``calibration`` are used.
+        settings: of prediction and calibration.
+        runtime: how images are loaded.
 
     Raises:
         DatasetError: an image is of another split, the split has no box, or the detector finds nothing on it.
@@ -70,15 +80,16 @@ def calibrate_thresholds(*, labelled_val: Path, model: Path, output: Path, devic
     """
     records = load_records(labelled_val)
     check_split(records, labelled_val)
-    prediction, wanted = settings["prediction"], settings["calibration"]
-    results = predict(records, model, TEACHER_NAME, device, prediction)
-    chosen = class_thresholds(records, results, precision=wanted["wanted_precision"], min_boxes=wanted["min_boxes"])
+    prediction = settings.prediction
+    wanted = settings.calibration
+    results = predict(records, model, TEACHER_NAME, device, prediction, runtime)
+    chosen = class_thresholds(records, results, precision=wanted.wanted_precision, min_boxes=wanted.min_boxes)
     document = {
         "split": SPLIT,
-        "wanted_precision": wanted["wanted_precision"],
-        "min_boxes": wanted["min_boxes"],
+        "wanted_precision": wanted.wanted_precision,
+        "min_boxes": wanted.min_boxes,
         "iou": LEAST_IOU,
-        "score_floor": prediction["score_floor"],
+        "score_floor": prediction.score_floor,
         "n_images": len(records),
         **chosen,
         "detector": {"file": str(model / TEACHER_NAME), "sha256": sha256_file(model / TEACHER_NAME)},
@@ -87,7 +98,7 @@ def calibrate_thresholds(*, labelled_val: Path, model: Path, output: Path, devic
     write_run_record(
         output / "run.json",
         command="calibrate-thresholds",
-        settings={"prediction": prediction, "calibration": wanted},
+        settings=settings,
         inputs={"labelled_val": labelled_val, "config": model / CONFIG_NAME, "ema_teacher": model / TEACHER_NAME},
         counts={
             "images": len(records),

@@ -2,9 +2,9 @@
 
 Custom keys live under ``MODEL.D2RNET``. To use the written file in other detectron2 code::
 
-    import d2rnet.cxr.detector  # registers the network
+    import d2rnet.detector  # registers the network
     cfg = get_cfg()
-    d2rnet.cxr.detector.add_d2rnet_config(cfg)
+    d2rnet.detector.add_d2rnet_config(cfg)
     cfg.merge_from_file("results/cxr/train_detector/config.yaml")
     cfg.MODEL.WEIGHTS = "results/cxr/train_detector/model_final.pth"
     DefaultPredictor(cfg)
@@ -16,11 +16,11 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from d2rnet.cxr.detector.backbone import pyramid_levels
+from d2rnet.cxr.detector.settings import DetectorModelSettings, PredictionSettings, TrainDetectorSettings
 from d2rnet.errors import CheckpointError, ConfigError
 from d2rnet.files.atomic import write_text
 from d2rnet.files.parsing import parse_yaml
 from d2rnet.findings.classes import CATEGORY_NAMES
-from d2rnet.settings import Settings
 
 CONFIG_NAME = "config.yaml"
 TEACHER_NAME = "model_final.pth"
@@ -45,17 +45,19 @@ def add_d2rnet_config(cfg: CfgNode) -> None:
     )
 
 
-def build_cfg(settings: Settings) -> CfgNode:
-    """Make the detectron2 configuration of a ``detector`` settings section.
+def build_cfg(settings: TrainDetectorSettings, prediction: PredictionSettings = PredictionSettings()) -> CfgNode:
+    """Make the detectron2 configuration of a detector.
 
     Args:
-        settings: complete and valid section with ``model``, ``training`` and ``prediction``.
+        settings: the network and its training.
+        prediction: how boxes are drawn; the EMA teacher's too, down to the lowest score that a pseudo box may have.
 
     Raises:
         ConfigError: values that are valid one by one but do not fit each other.
     """
-    model, training, prediction = settings["model"], settings["training"], settings["prediction"]
-    levels = pyramid_levels(model["finest_level"])
+    model = settings.model
+    training = settings.training
+    levels = pyramid_levels(model.finest_level)
     _check(model, levels)
     cfg = get_cfg()
     add_d2rnet_config(cfg)
@@ -63,73 +65,76 @@ def build_cfg(settings: Settings) -> CfgNode:
     cfg.MODEL.WEIGHTS = TEACHER_NAME
     cfg.MODEL.MASK_ON = False
     cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.PIXEL_MEAN = [float(model["pixel_mean"])]
-    cfg.MODEL.PIXEL_STD = [float(model["pixel_std"])]
+    cfg.MODEL.PIXEL_MEAN = [float(model.pixel_mean)]
+    cfg.MODEL.PIXEL_STD = [float(model.pixel_std)]
     cfg.MODEL.BACKBONE.NAME = "build_radiograph_resnet_fpn_backbone"
-    cfg.MODEL.BACKBONE.FREEZE_AT = model["freeze_at"]
-    cfg.MODEL.RESNETS.DEPTH = model["backbone_depth"]
-    cfg.MODEL.RESNETS.NORM = model["norm"]
-    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = model["stride_in_1x1"]
-    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = model["backbone_width"]
-    cfg.MODEL.FPN.OUT_CHANNELS = model["fpn_channels"]
-    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[float(size)] for size in model["anchor_sizes_px"]]
-    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[float(ratio) for ratio in model["anchor_ratios"]]]
+    cfg.MODEL.BACKBONE.FREEZE_AT = model.freeze_at
+    cfg.MODEL.RESNETS.DEPTH = model.backbone_depth
+    cfg.MODEL.RESNETS.NORM = model.norm
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = model.stride_in_1x1
+    cfg.MODEL.RESNETS.STEM_OUT_CHANNELS = model.backbone_width
+    cfg.MODEL.FPN.OUT_CHANNELS = model.fpn_channels
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[float(size)] for size in model.anchor_sizes_px]
+    cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS = [[float(ratio) for ratio in model.anchor_ratios]]
     _set_proposals(cfg, model, levels)
     _set_box_head(cfg, model, prediction, levels)
+    floor = min(prediction.score_floor, training.pseudo_score_threshold, training.adaptive_threshold_range[0])
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = float(floor)
     own = cfg.MODEL.D2RNET
-    own.BACKBONE_WIDTH = model["backbone_width"]
-    own.FINEST_LEVEL = model["finest_level"]
-    own.FOCAL_GAMMA = float(training["focal_gamma"])
-    own.NLL_WEIGHT = float(training["nll_weight"])
-    own.LISTEN_MARGIN = float(training["listen_margin"])
-    own.LISTEN_FLOOR = float(training["listen_floor"])
-    own.EMPTY_PSEUDO_WEIGHT = EMPTY_PSEUDO_WEIGHTS[training["empty_unlabelled"]]
+    own.BACKBONE_WIDTH = model.backbone_width
+    own.FINEST_LEVEL = model.finest_level
+    own.FOCAL_GAMMA = float(training.focal_gamma)
+    own.NLL_WEIGHT = float(training.nll_weight)
+    own.LISTEN_MARGIN = float(training.listen_margin)
+    own.LISTEN_FLOOR = float(training.listen_floor)
+    own.EMPTY_PSEUDO_WEIGHT = EMPTY_PSEUDO_WEIGHTS[training.empty_unlabelled]
     cfg.INPUT.FORMAT = "BGR"
-    cfg.INPUT.MIN_SIZE_TRAIN = tuple(model["train_shortest_px"])
+    cfg.INPUT.MIN_SIZE_TRAIN = tuple(model.train_shortest_px)
     cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING = "range"
-    cfg.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST = model["longest_px"]
-    cfg.INPUT.MIN_SIZE_TEST = model["test_shortest_px"]
+    cfg.INPUT.MAX_SIZE_TRAIN = model.longest_px
+    cfg.INPUT.MAX_SIZE_TEST = model.longest_px
+    cfg.INPUT.MIN_SIZE_TEST = model.test_shortest_px
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
     return cfg
 
 
-def _set_proposals(cfg: CfgNode, model: Settings, levels: list[str]) -> None:
+def _set_proposals(cfg: CfgNode, model: DetectorModelSettings, levels: list[str]) -> None:
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "ScoreWeightedRPN"
     cfg.MODEL.RPN.IN_FEATURES = levels
-    cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = model["rpn_pre_nms_train"]
-    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = model["rpn_post_nms_train"]
-    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = model["rpn_pre_nms_test"]
-    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = model["rpn_post_nms_test"]
-    cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE = model["rpn_batch_per_image"]
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = model.rpn_pre_nms_train
+    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = model.rpn_post_nms_train
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = model.rpn_pre_nms_test
+    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = model.rpn_post_nms_test
+    cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE = model.rpn_batch_per_image
 
 
-def _set_box_head(cfg: CfgNode, model: Settings, prediction: Settings, levels: list[str]) -> None:
+def _set_box_head(cfg: CfgNode, model: DetectorModelSettings, prediction: PredictionSettings, levels: list[str]) -> None:
     cfg.MODEL.ROI_HEADS.NAME = "UncertaintyROIHeads"
     cfg.MODEL.ROI_HEADS.IN_FEATURES = levels[:-1]
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(CATEGORY_NAMES)
-    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = model["roi_batch_per_image"]
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = float(prediction["score_floor"])
-    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = float(prediction["nms_iou"])
-    cfg.TEST.DETECTIONS_PER_IMAGE = prediction["max_boxes_per_image"]
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = model.roi_batch_per_image
+    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = float(prediction.nms_iou)
+    cfg.TEST.DETECTIONS_PER_IMAGE = prediction.max_boxes_per_image
     cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
     cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 2
-    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = model["roi_fc_dim"]
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = model.roi_fc_dim
     cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 7
     # 2 samples a bin: the adaptive grid (0) is slow on a CPU and takes at most 2 a bin at these sizes.
-    cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = model["roi_sampling_ratio"]
+    cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = model.roi_sampling_ratio
     cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
 
 
-def _check(model: Settings, levels: list[str]) -> None:
-    sizes, (low, high) = model["anchor_sizes_px"], model["train_shortest_px"]
+def _check(model: DetectorModelSettings, levels: list[str]) -> None:
+    sizes = model.anchor_sizes_px
+    low, high = model.train_shortest_px
     if len(sizes) != len(levels):
         raise ConfigError(
             f"cxr.detector.model.anchor_sizes_px: got {len(sizes)} sizes; expected {len(levels)}, one for each of "
-            f"{', '.join(levels)} (finest_level {model['finest_level']})."
+            f"{', '.join(levels)} (finest_level {model.finest_level})."
         )
     if low > high:
         raise ConfigError(f"cxr.detector.model.train_shortest_px: got [{low}, {high}]; expected [least, greatest].")
-    if model["norm"] == "GN" and model["backbone_width"] % 32:
+    if model.norm == "GN" and model.backbone_width % 32:
         raise ConfigError("cxr.detector.model.backbone_width: expected a multiple of 32 with norm GN.")
 
 

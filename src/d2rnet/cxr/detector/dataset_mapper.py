@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from d2rnet.cxr.boxes.records import Record
 from d2rnet.cxr.detector.augmentation import Geometry, Image, sample_geometry, strong_view
+from d2rnet.cxr.detector.settings import DetectorModelSettings, DetectorTrainingSettings
 from d2rnet.cxr.detector.streams import ImageStore, Stream, labelled_weights
-from d2rnet.settings import Settings
 
 View = dict[str, Any]
 OPEN_FILES = 65536
@@ -55,7 +55,7 @@ class Draw:
 class TwoViewMapper:
     """Record -> weak and strong view that share one geometry."""
 
-    def __init__(self, store: ImageStore, model: Settings, training: Settings) -> None:
+    def __init__(self, store: ImageStore, model: DetectorModelSettings, training: DetectorTrainingSettings) -> None:
         """Keep the images and the ``cxr.detector.model`` and ``cxr.detector.training`` settings."""
         self._store = store
         self._model = model
@@ -63,8 +63,8 @@ class TwoViewMapper:
 
     def draw(self, record: Record, stream: int, iteration: int, place: int) -> Draw:
         """Draw the geometry of the image at a place of an iteration's batch; reads no pixels."""
-        rng = np.random.default_rng([self._training["seed"], stream, iteration, place])
-        geometry = sample_geometry(rng, record.image_hw, self._model, self._training["horizontal_flip"])
+        rng = np.random.default_rng([self._training.seed, stream, iteration, place])
+        geometry = sample_geometry(rng, record.image_hw, self._model, self._training.horizontal_flip)
         return Draw(record, rng, geometry)
 
     def __call__(self, draw: Draw, *, labelled: bool) -> tuple[View, View]:
@@ -76,7 +76,7 @@ class TwoViewMapper:
         """
         weak = draw.geometry.apply_image(self._store.get(draw.record))
         seeds = draw.rng.integers(2**62, size=2).tolist()
-        strong = strong_view(draw.rng, weak, self._training["strong"])
+        strong = strong_view(draw.rng, weak, self._training.strong)
         views = []
         for pixels, seed in zip((weak, strong), seeds, strict=True):
             view: View = {"image": _to_tensor(pixels), "image_id": draw.record.image_id, "sampling_seed": seed}
@@ -105,8 +105,8 @@ class IterationDataset(Dataset):
         labelled: Sequence[Record],
         unlabelled: Sequence[Record],
         store: ImageStore,
-        model: Settings,
-        training: Settings,
+        model: DetectorModelSettings,
+        training: DetectorTrainingSettings,
         *,
         rank: int = 0,
         processes: int = 1,
@@ -127,11 +127,11 @@ class IterationDataset(Dataset):
         self._training = training
         self._rank, self._processes = rank, processes
         self._mapper = TwoViewMapper(store, model, training)
-        seed = training["seed"]
+        seed = training.seed
         weights = labelled_weights(
             labelled,
-            max_negative_share=training["max_negative_share"],
-            repeat_threshold=training["repeat_factor_threshold"],
+            max_negative_share=training.max_negative_share,
+            repeat_threshold=training.repeat_factor_threshold,
         )
         self._labelled_stream = Stream(weights, seed=seed, name="labelled")
         self._unlabelled_stream = Stream(np.ones(len(unlabelled)), seed=seed, name="unlabelled") if unlabelled else None
@@ -147,7 +147,7 @@ class IterationDataset(Dataset):
         labelled: list[View] = []
         for draw in labelled_draws:
             weak, strong = self._mapper(draw, labelled=True)
-            labelled += [weak, strong] if self._training["labelled_views"] == "weak_and_strong" else [strong]
+            labelled += [weak, strong] if self._training.labelled_views == "weak_and_strong" else [strong]
         pairs = [self._mapper(draw, labelled=False) for draw in unlabelled_draws]
         batch = Batch(labelled, [weak for weak, _ in pairs], [strong for _, strong in pairs])
         sizes = [draw.geometry.image_hw for stream in draws for draw in stream]
@@ -164,15 +164,15 @@ class IterationDataset(Dataset):
     def _draws(self, iteration: int) -> tuple[list[Draw], list[Draw]]:
         """Records and geometries of the labelled and, after burn-in, unlabelled images of an iteration."""
         training, mapper = self._training, self._mapper
-        size = training["labelled_batch"]
+        size = training.labelled_batch
         labelled = [
             mapper.draw(self._labelled[self._labelled_stream.item(iteration * size + place)], LABELLED, iteration, place)
             for place in range(size)
         ]
-        since_burn_in = iteration - training["burn_in_iters"]
+        since_burn_in = iteration - training.burn_in_iters
         if since_burn_in < 0 or self._unlabelled_stream is None:
             return labelled, []
-        size = training["unlabelled_batch"]
+        size = training.unlabelled_batch
         unlabelled = [
             mapper.draw(
                 self._unlabelled[self._unlabelled_stream.item(since_burn_in * size + place)], UNLABELLED, iteration, place

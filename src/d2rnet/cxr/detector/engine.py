@@ -36,10 +36,10 @@ from d2rnet.cxr.detector.meta_arch import UnbiasedTeacherRCNN
 from d2rnet.cxr.detector.pseudo_labels import attach_targets, images_to_train_on, select_pseudo_boxes, teacher_detections
 from d2rnet.cxr.detector.pseudo_thresholds import AdaptiveThresholds, FixedThresholds
 from d2rnet.cxr.detector.rpn import PSEUDO_SUFFIX
+from d2rnet.cxr.detector.schedules import learning_rate, unsupervised_weight
+from d2rnet.cxr.detector.settings import DetectorTrainingSettings
 from d2rnet.errors import D2RNetError
-from d2rnet.settings import Settings
 from d2rnet.training.processes import average_over_processes, gather_from_processes, sum_over_processes
-from d2rnet.training.schedules import learning_rate
 
 log = logging.getLogger(__name__)
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,19 +54,12 @@ class DivergenceError(D2RNetError):
     """A loss, a gradient or a weight is no longer finite; the last checkpoint is from before."""
 
 
-def unsupervised_weight(iteration: int, training: Settings) -> float:
-    """Weight lambda_u of the pseudo-label losses: a linear ramp after burn-in up to the full weight."""
-    ramp = training["unsupervised_ramp_iters"]
-    since_burn_in = iteration - training["burn_in_iters"]
-    return training["unsupervised_weight"] * (min(1.0, (since_burn_in + 1) / ramp) if ramp else 1.0)
-
-
-def build_optimizer(model: nn.Module, training: Settings) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, training: DetectorTrainingSettings) -> torch.optim.Optimizer:
     """Make the optimiser; normalisation layers have no weight decay, as in detectron2."""
-    groups = get_default_optimizer_params(model, weight_decay=training["weight_decay"], weight_decay_norm=0.0)
-    if training["optimizer"] == "adamw":
-        return torch.optim.AdamW(groups, lr=training["base_lr"], foreach=True)
-    return torch.optim.SGD(groups, lr=training["base_lr"], momentum=training["momentum"], foreach=True)
+    groups = get_default_optimizer_params(model, weight_decay=training.weight_decay, weight_decay_norm=0.0)
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=training.base_lr, foreach=True)
+    return torch.optim.SGD(groups, lr=training.base_lr, momentum=training.momentum, foreach=True)
 
 
 @dataclass(frozen=True)
@@ -97,7 +90,7 @@ class UnbiasedTeacherTrainer(TrainerBase):
     def __init__(
         self,
         student: UnbiasedTeacherRCNN,
-        training: Settings,
+        training: DetectorTrainingSettings,
         batches: Iterator[Batch],
         device: torch.device,
         boxes_per_image: Sequence[float] = (),
@@ -120,10 +113,10 @@ class UnbiasedTeacherTrainer(TrainerBase):
         own_gpu = [device] if device.type == "cuda" else None
         self.model = create_ddp_model(student, device_ids=own_gpu, broadcast_buffers=False)
         self.optimizer = build_optimizer(student, training)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=training["amp"] == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=training.amp == "fp16")
         self.thresholds = (
             AdaptiveThresholds(training, boxes_per_image, device)
-            if training["pseudo_threshold"] == "adaptive"
+            if training.pseudo_threshold == "adaptive"
             else FixedThresholds(training, student.roi_heads.num_classes, device)
         )
         self._statistics = [buffer for buffer in student.buffers() if buffer.is_floating_point()]
@@ -160,7 +153,7 @@ class UnbiasedTeacherTrainer(TrainerBase):
         Raises:
             DivergenceError: a loss is not finite, or a gradient without fp16; the weights have not been touched.
         """
-        burn_in = self.training["burn_in_iters"]
+        burn_in = self.training.burn_in_iters
         if self.iter == burn_in:
             self.ema_teacher.update(0.0)
             log.info("iteration %d: burn-in is over, the EMA teacher starts as a copy of the student", self.iter)
@@ -170,11 +163,11 @@ class UnbiasedTeacherTrainer(TrainerBase):
         self.metrics = {"learning_rate": rate}
         self._descend(self._backward(self._parts(next(self.batches))))
         if self.iter >= burn_in:
-            self.ema_teacher.update(self.training["ema_keep_rate"])
+            self.ema_teacher.update(self.training.ema_keep_rate)
 
     def _parts(self, batch: Batch) -> list[Part]:
         """Cut this process's share into micro-batches, with pseudo boxes on the unlabelled images after burn-in."""
-        steps, processes, rank = self.training["accumulation_steps"], comm.get_world_size(), comm.get_rank()
+        steps, processes, rank = self.training.accumulation_steps, comm.get_world_size(), comm.get_rank()
         cut = batch.cut(steps)
         targets = self._pseudo_targets([part.unlabelled_weak for part in cut])
         labelled_classes = [view["instances"].gt_classes.tolist() for view in batch.labelled]
@@ -184,8 +177,8 @@ class UnbiasedTeacherTrainer(TrainerBase):
         of_all = [classes for _, pseudo in everyone for classes in pseudo]
         kept = images_to_train_on(
             [len(classes) for classes in of_all],
-            self.training["empty_unlabelled"],
-            self.training["max_empty_unlabelled_share"],
+            self.training.empty_unlabelled,
+            self.training.max_empty_unlabelled_share,
         )
         if of_all:
             self._count("pseudo", of_all)
@@ -208,7 +201,7 @@ class UnbiasedTeacherTrainer(TrainerBase):
             detections = [teacher_detections(self.ema_teacher.model, views) for views in weak_views]
         targets = [[select_pseudo_boxes(image, self.thresholds.values) for image in part] for part in detections]
         if any(detections):
-            self.thresholds.observe([image for part in detections for image in part], self.training["unlabelled_batch"])
+            self.thresholds.observe([image for part in detections for image in part], self.training.unlabelled_batch)
         return targets
 
     def _count(self, stream: str, classes: list[list[int]]) -> None:
@@ -217,7 +210,7 @@ class UnbiasedTeacherTrainer(TrainerBase):
         self.metrics[f"{stream}_boxes_per_image"] = sum(map(len, classes)) / len(classes)
 
     def _precision(self) -> AbstractContextManager[Any]:
-        dtype = AMP_TYPES.get(self.training["amp"])
+        dtype = AMP_TYPES.get(self.training.amp)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     def _backward(self, parts: list[Part]) -> Tensor:
@@ -264,8 +257,8 @@ class UnbiasedTeacherTrainer(TrainerBase):
         norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters], foreach=True)
         *losses, norm_value = torch.cat([sum_over_processes(addends), norm.reshape(1)]).tolist()
         self._check(losses, norm_value)
-        if self.training["clip_gradient_norm"] > 0:
-            nn.utils.clip_grads_with_norm_(parameters, self.training["clip_gradient_norm"], norm, foreach=True)
+        if self.training.clip_gradient_norm > 0:
+            nn.utils.clip_grads_with_norm_(parameters, self.training.clip_gradient_norm, norm, foreach=True)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         average_over_processes(self._statistics)

@@ -24,19 +24,28 @@ from d2rnet.cxr.boxes.records import Record, load_records
 from d2rnet.cxr.detector.config import CONFIG_NAME, STUDENT_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.predict import detect, load_detector, make_batches
 from d2rnet.cxr.detector.results import Result
+from d2rnet.cxr.detector.settings import EvaluateDetectorSettings, PredictionSettings
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.resampling import LEVEL, resample_counts
 from d2rnet.files.documents import read_jsonl, write_json
 from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record
-from d2rnet.settings import Settings
+from d2rnet.runs.settings import LoaderRuntime
+from d2rnet.training.history import HISTORY_NAME
 
 log = logging.getLogger(__name__)
 NETWORKS = {"student": STUDENT_NAME, "ema_teacher": TEACHER_NAME}
-HISTORY_NAME = "metrics.jsonl"
 
 
-def evaluate_detector(*, labelled_test: Path, model: Path, output: Path, device: str, settings: Settings) -> None:
+def evaluate_detector(
+    *,
+    labelled_test: Path,
+    model: Path,
+    output: Path,
+    device: str,
+    settings: EvaluateDetectorSettings,
+    runtime: LoaderRuntime = LoaderRuntime(),
+) -> None:
     """Score both networks of train-detector, write ``metrics.json`` and draw the figures.
 
     Args:
@@ -44,7 +53,8 @@ def evaluate_detector(*, labelled_test: Path, model: Path, output: Path, device:
         model: folder of train-detector.
         output: folder for metrics.json, run.json and figures.
         device: auto, cpu, cuda or cuda:N.
-        settings: ``detector``; only its ``prediction`` and ``evaluation`` are used.
+        settings: of prediction and scoring.
+        runtime: how images are loaded.
 
     Raises:
         DatasetError: the test split has no image or no box.
@@ -57,11 +67,14 @@ def evaluate_detector(*, labelled_test: Path, model: Path, output: Path, device:
         raise DatasetError(f"{labelled_test}: {len(records)} images without any box; expected a labelled test split.")
     if not (model / HISTORY_NAME).is_file():
         raise FileNotFoundError(f"{model / HISTORY_NAME}: no such file; expected the history that train-detector writes.")
-    prediction, evaluation = settings["prediction"], settings["evaluation"]
-    counts = resample_counts(len(records), samples=evaluation["bootstrap_samples"], seed=evaluation["bootstrap_seed"])
-    evaluated, drawn, scores = {}, {}, {}
+    evaluation = settings.evaluation
+    counts = resample_counts(len(records), samples=evaluation.bootstrap_samples, seed=evaluation.bootstrap_seed)
+    evaluated = {}
+    drawn = {}
+    scores = {}
     for name, weights in NETWORKS.items():
-        evaluated[name] = evaluate_results(records, predict(records, model, weights, device, prediction))
+        results = predict(records, model, weights, device, settings.prediction, runtime)
+        evaluated[name] = evaluate_results(records, results)
         drawn[name] = headlines(evaluated[name], counts)
         scores[name] = figures_of(evaluated[name], drawn[name], counts)
     metrics: dict[str, Any] = {
@@ -79,7 +92,7 @@ def evaluate_detector(*, labelled_test: Path, model: Path, output: Path, device:
     write_run_record(
         output / "run.json",
         command="evaluate-detector",
-        settings={"prediction": prediction, "evaluation": evaluation},
+        settings=settings,
         inputs={
             "labelled_test": labelled_test,
             "config": model / CONFIG_NAME,
@@ -87,12 +100,19 @@ def evaluate_detector(*, labelled_test: Path, model: Path, output: Path, device:
             **{name: model / weights for name, weights in NETWORKS.items()},
         },
         counts={"images": len(records), "boxes": boxes},
-        seeds={"bootstrap": evaluation["bootstrap_seed"]},
+        seeds={"bootstrap": evaluation.bootstrap_seed},
     )
     _log_table(metrics)
 
 
-def predict(records: Sequence[Record], folder: Path, weights_name: str, device: str, prediction: Settings) -> list[Result]:
+def predict(
+    records: Sequence[Record],
+    folder: Path,
+    weights_name: str,
+    device: str,
+    prediction: PredictionSettings,
+    runtime: LoaderRuntime,
+) -> list[Result]:
     """Run one network of a folder of train-detector over images; return its COCO results.
 
     Args:
@@ -101,16 +121,18 @@ def predict(records: Sequence[Record], folder: Path, weights_name: str, device: 
         weights_name: file of the network's weights in it.
         device: auto, cpu, cuda or cuda:N.
         prediction: ``cxr.detector.prediction``.
+        runtime: how images are loaded.
     """
     network, cfg = load_detector(folder, weights_name, device, prediction)
-    batches = make_batches(records, cfg, prediction["batch_images"])
-    found = track(detect(network, cfg, batches, prediction), total=len(records), what=f"run {weights_name}")
+    batches = make_batches(records, cfg, prediction.batch_images)
+    found = track(detect(network, cfg, batches, prediction, runtime), total=len(records), what=f"run {weights_name}")
     return [result for image in found for result in image]
 
 
-def protocol(records: Sequence[Record], settings: Settings) -> dict[str, Any]:
+def protocol(records: Sequence[Record], settings: EvaluateDetectorSettings) -> dict[str, Any]:
     """What the figures hold for, in the words of docs/explanation/protocol.md."""
-    prediction, evaluation = settings["prediction"], settings["evaluation"]
+    prediction = settings.prediction
+    evaluation = settings.evaluation
     return {
         "split": ", ".join(sorted({record.split or "not stated" for record in records})),
         "metric": "COCO AP (as pycocotools), PASCAL VOC 2010 AP, FROC, AUROC; means over classes with test boxes",
@@ -119,13 +141,13 @@ def protocol(records: Sequence[Record], settings: Settings) -> dict[str, Any]:
         "froc_false_positives_per_image": list(FROC_RATES),
         "size_limits_px2": [AREA_RANGES["medium"][0], AREA_RANGES["medium"][1]],
         "size_longer_side_px": REFERENCE_SIDE_PX,
-        "max_boxes_per_image": prediction["max_boxes_per_image"],
+        "max_boxes_per_image": prediction.max_boxes_per_image,
         "max_boxes_per_image_and_class": MAX_DETECTIONS,
-        "score_floor": prediction["score_floor"],
+        "score_floor": prediction.score_floor,
         "normal_images_included": True,
         "interval": f"{LEVEL:.0%} basic bootstrap over images",
-        "bootstrap_samples": evaluation["bootstrap_samples"],
-        "bootstrap_seed": evaluation["bootstrap_seed"],
+        "bootstrap_samples": evaluation.bootstrap_samples,
+        "bootstrap_seed": evaluation.bootstrap_seed,
     }
 
 

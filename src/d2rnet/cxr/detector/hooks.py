@@ -3,7 +3,6 @@
 All are detectron2 hooks of :class:`d2rnet.cxr.detector.engine.UnbiasedTeacherTrainer`.
 """
 
-import json
 import logging
 import signal
 import time
@@ -16,17 +15,17 @@ from typing import Any
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from torch.utils.tensorboard import SummaryWriter
 
 from d2rnet.cxr.detector.checkpoint import save_weights
-from d2rnet.files.documents import read_jsonl_of_killed, write_jsonl
 from d2rnet.files.torch_files import save_torch
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.runs.progress import track
 from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, give_back_stop_signals, take_stop_signals
+from d2rnet.training.history import History
 from d2rnet.training.processes import gather_from_processes
 
 log = logging.getLogger(__name__)
+CLOCK = "iterations_done"  # of the history
 
 
 class ProgressHook(HookBase):
@@ -48,10 +47,8 @@ class MetricsHook(HookBase):
 
     def __init__(self, folder: Path, every: int) -> None:
         """Write below ``folder``, the work folder."""
-        self.path = folder / "metrics.jsonl"
-        self._tensorboard_folder = folder / "tensorboard"
+        self._history = History(folder, CLOCK)
         self._every = every
-        self._writer: SummaryWriter | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -76,11 +73,8 @@ class MetricsHook(HookBase):
             self._boxes[stream].update(counts)
 
     def before_train(self) -> None:
-        """Drop lines that a killed run wrote after its last checkpoint; they will be written again."""
-        start = self.trainer.start_iter
-        kept = [line for line in read_jsonl_of_killed(self.path) if line["iterations_done"] <= start]
-        write_jsonl(self.path, kept)
-        self._writer = SummaryWriter(str(self._tensorboard_folder), purge_step=start + 1)
+        """Open the history at the last checkpoint."""
+        self._history.cut(self.trainer.start_iter)
         self._since = time.perf_counter()
 
     def after_step(self) -> None:
@@ -97,17 +91,13 @@ class MetricsHook(HookBase):
             self._flush(done)
 
     def after_train(self) -> None:
-        """Close the TensorBoard file."""
-        if self._writer is not None:
-            self._writer.close()
+        """Close the history."""
+        self._history.close()
 
     def _flush(self, done: int) -> None:
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
         means["seconds_per_iteration"] = (time.perf_counter() - self._since) / self._iterations
         self.write(done, means)
-        assert self._writer is not None
-        for name, value in means.items():
-            self._writer.add_scalar(name, value, done)
         self.write(done, self._by_class())
         shown = ("total_loss", "labelled_boxes_per_image", "pseudo_boxes_per_image", "seconds_per_iteration")
         figures = ", ".join(f"{name} {means[name]:.3f}" for name in shown if name in means)
@@ -120,15 +110,14 @@ class MetricsHook(HookBase):
         for stream, counts in self._boxes.items():
             shares = {CATEGORY_NAMES[index]: count / self._images[stream] for index, count in sorted(counts.items())}
             figures[f"{stream}_boxes_per_image_by_class"] = shares
-        if self.trainer.training["pseudo_threshold"] == "adaptive" and "pseudo" in self._boxes:
+        if self.trainer.training.pseudo_threshold == "adaptive" and "pseudo" in self._boxes:
             values = self.trainer.thresholds.values.tolist()
             figures["pseudo_thresholds_by_class"] = dict(zip(CATEGORY_NAMES, values, strict=True))
         return figures
 
     def write(self, done: int, figures: dict[str, Any]) -> None:
-        """Append one line to ``metrics.jsonl``."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"iterations_done": done, **figures}) + "\n")
+        """Append one row to the history."""
+        self._history.write({CLOCK: done, **figures})
 
 
 class CheckpointHook(HookBase):
@@ -174,7 +163,7 @@ class BurnInHook(HookBase):
 
     def before_step(self) -> None:
         """Save before the first iteration of mutual learning; a run resumed there writes the same again."""
-        if self.trainer.iter == self.trainer.training["burn_in_iters"]:
+        if self.trainer.iter == self.trainer.training.burn_in_iters:
             save_weights(self._path, self.trainer.student)
 
 
@@ -231,7 +220,7 @@ class ValidationHook(HookBase):
         if done % self._every and done != trainer.max_iter:
             return
         networks = {"student": trainer.student}
-        if done > trainer.training["burn_in_iters"]:
+        if done > trainer.training.burn_in_iters:
             networks["ema_teacher"] = trainer.ema_teacher.model
         figures: dict[str, Any] = {}
         for name, network in networks.items():

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -28,13 +27,15 @@ from d2rnet.cxr.detector.checkpoint import load_weights
 from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME, read_cfg
 from d2rnet.cxr.detector.dataset_mapper import as_is
 from d2rnet.cxr.detector.engine import AMP_TYPES
+from d2rnet.cxr.detector.registration import build_network
 from d2rnet.cxr.detector.results import Result, result_lines, write_results
+from d2rnet.cxr.detector.settings import PredictionSettings
 from d2rnet.errors import ConfigError
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record
+from d2rnet.runs.settings import LoaderRuntime
 from d2rnet.runs.shards import record_path, remove_record
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 PADDING_STRIDE = 32
@@ -43,7 +44,15 @@ SCORE_DECIMALS = 5
 
 
 def predict_boxes(
-    *, unlabelled: Path, model: Path, shard: int, shards: int, output: Path, device: str, settings: Settings
+    *,
+    unlabelled: Path,
+    model: Path,
+    shard: int,
+    shards: int,
+    output: Path,
+    device: str,
+    settings: PredictionSettings,
+    runtime: LoaderRuntime = LoaderRuntime(),
 ) -> None:
     """Draw boxes on one shard of the images of a COCO file.
 
@@ -55,6 +64,7 @@ def predict_boxes(
         output: COCO results json to write; ``<output stem>.run.json`` is written beside it.
         device: auto, cpu, cuda or cuda:N.
         settings: ``cxr.detector.prediction``.
+        runtime: how images are loaded.
 
     Raises:
         ConfigError: no such shard, or no such device.
@@ -65,7 +75,7 @@ def predict_boxes(
         raise ConfigError(f"predict-boxes: shard {shard} of {shards}: expected 1 to {shards}.")
     records = load_records(unlabelled)
     network, cfg = load_detector(model, TEACHER_NAME, device, settings)
-    batches = make_batches(records, cfg, settings["batch_images"])
+    batches = make_batches(records, cfg, settings.batch_images)
     first, last = (len(batches) * place // shards for place in (shard - 1, shard))
     mine = batches[first:last]
     images = sum(map(len, mine))
@@ -74,7 +84,9 @@ def predict_boxes(
 
     def lines() -> Iterator[str]:
         nonlocal images_with_boxes, boxes
-        for results in track(detect(network, cfg, mine, settings), total=images, what=f"predict boxes {shard}/{shards}"):
+        for results in track(
+            detect(network, cfg, mine, settings, runtime), total=images, what=f"predict boxes {shard}/{shards}"
+        ):
             images_with_boxes += bool(results)
             boxes += len(results)
             yield result_lines(results)
@@ -96,7 +108,7 @@ def predict_boxes(
     )
 
 
-def load_detector(folder: Path, weights_name: str, device: str, settings: Settings) -> tuple[nn.Module, CfgNode]:
+def load_detector(folder: Path, weights_name: str, device: str, settings: PredictionSettings) -> tuple[nn.Module, CfgNode]:
     """Build a trained detector in evaluation mode.
 
     Args:
@@ -111,10 +123,10 @@ def load_detector(folder: Path, weights_name: str, device: str, settings: Settin
     target = resolve_device(device)
     cfg = read_cfg(folder)
     cfg.MODEL.DEVICE = str(target)
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = float(settings["score_floor"])
-    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = float(settings["nms_iou"])
-    cfg.TEST.DETECTIONS_PER_IMAGE = settings["max_boxes_per_image"]
-    network = build_model(cfg)
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = float(settings.score_floor)
+    cfg.MODEL.ROI_HEADS.NMS_THRESH_TEST = float(settings.nms_iou)
+    cfg.TEST.DETECTIONS_PER_IMAGE = settings.max_boxes_per_image
+    network = build_network(cfg)
     load_weights(folder / weights_name, network)
     return network.eval(), cfg
 
@@ -165,7 +177,11 @@ def network_input(pixels: NDArray[np.uint8], image_id: int, cfg: CfgNode) -> dic
 
 
 def detect(
-    network: nn.Module, cfg: CfgNode, batches: Sequence[Sequence[Record]], settings: Settings
+    network: nn.Module,
+    cfg: CfgNode,
+    batches: Sequence[Sequence[Record]],
+    settings: PredictionSettings,
+    runtime: LoaderRuntime = LoaderRuntime(),
 ) -> Iterator[list[Result]]:
     """Run a detector over batches of images.
 
@@ -174,22 +190,24 @@ def detect(
         cfg: its configuration.
         batches: of :func:`make_batches`.
         settings: ``cxr.detector.prediction``.
+        runtime: how images are loaded.
 
     Yields:
         The COCO results of one image after the other, best score first, in the frame of its PNG.
     """
-    workers = settings["loader_workers"]
     loader: Iterable[list[dict[str, Any]]] = DataLoader(
-        _InferenceBatches(batches, cfg), batch_size=None, num_workers=workers, collate_fn=as_is
+        _InferenceBatches(batches, cfg), batch_size=None, num_workers=runtime.loader_workers, collate_fn=as_is
     )
     for inputs in loader:
         yield from detect_batch(network, cfg, inputs, settings)
 
 
 @torch.no_grad()
-def detect_batch(network: nn.Module, cfg: CfgNode, inputs: list[dict[str, Any]], settings: Settings) -> list[list[Result]]:
+def detect_batch(
+    network: nn.Module, cfg: CfgNode, inputs: list[dict[str, Any]], settings: PredictionSettings
+) -> list[list[Result]]:
     """Return the COCO results of each item of one batch of :func:`network_input`; the other arguments are detect's."""
-    dtype = AMP_TYPES.get(settings["amp"])
+    dtype = AMP_TYPES.get(settings.amp)
     with torch.autocast(torch.device(cfg.MODEL.DEVICE).type, dtype, enabled=dtype is not None):
         outputs = network(inputs)
     return [to_results(item["image_id"], result["instances"]) for item, result in zip(inputs, outputs, strict=True)]

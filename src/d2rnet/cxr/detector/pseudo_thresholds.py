@@ -14,7 +14,7 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
-from d2rnet.settings import Settings
+from d2rnet.cxr.detector.settings import DetectorTrainingSettings
 from d2rnet.training.processes import sum_over_processes
 
 SCORE_BINS = 100
@@ -28,9 +28,9 @@ class FixedThresholds:
         values: (C,) float32; a detection must score higher than its class's.
     """
 
-    def __init__(self, training: Settings, classes: int, device: torch.device) -> None:
+    def __init__(self, training: DetectorTrainingSettings, classes: int, device: torch.device) -> None:
         """Read ``cxr.detector.training`` settings."""
-        self.values = torch.full((classes,), training["pseudo_score_threshold"], device=device)
+        self.values = torch.full((classes,), training.pseudo_score_threshold, device=device)
 
     def observe(self, detections: Sequence[Instances], images: int) -> None:
         """Learn nothing from the detections of an iteration."""
@@ -46,7 +46,7 @@ class FixedThresholds:
 class AdaptiveThresholds(FixedThresholds):
     """A threshold a class, so that unlabelled images get a wanted number of its pseudo boxes."""
 
-    def __init__(self, training: Settings, boxes_per_image: Sequence[float], device: torch.device) -> None:
+    def __init__(self, training: DetectorTrainingSettings, boxes_per_image: Sequence[float], device: torch.device) -> None:
         """Start at the fixed threshold.
 
         Args:
@@ -56,9 +56,9 @@ class AdaptiveThresholds(FixedThresholds):
         """
         super().__init__(training, len(boxes_per_image), device)
         self._start = self.values.double()
-        self._keep_rate = training["adaptive_keep_rate"]
-        self._range = training["adaptive_threshold_range"]
-        wanted = torch.tensor(boxes_per_image, dtype=torch.float64) * training["adaptive_box_share"]
+        self._keep_rate = training.adaptive_keep_rate
+        self._range = training.adaptive_threshold_range
+        wanted = torch.tensor(boxes_per_image, dtype=torch.float64) * training.adaptive_box_share
         self._wanted = wanted.to(device)[:, None]  # (C, 1)
         self._histogram = torch.zeros(len(boxes_per_image), SCORE_BINS, dtype=torch.float64, device=device)
         self._weight = torch.zeros((), dtype=torch.float64, device=device)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from detection_samples import random_case, record, result
+from paired_bootstrap import bootstrap_ap50
 
 from d2rnet.cxr.boxes.average_precision import Ranking, coco_ap, voc_ap
-from d2rnet.cxr.boxes.bootstrap import bootstrap_ap50
 from d2rnet.cxr.boxes.coco_scores import coco_scores, match_results, mean_over_classes
 from d2rnet.evaluation.resampling import basic_interval, percentile_interval, resample_counts
 
