@@ -9,11 +9,7 @@ HAS_TRUTH = CONFIG.cxr.data.demo.enabled
 CELLS = expand(
     "results/cxr/ablation/{arm}/seed_{seed}",
     seed=CONFIG.cxr.ablation.seeds,
-    arm=[
-        name
-        for name, arm in ARMS.arms.items()
-        if HAS_TRUTH or arm.boxes == "pseudo"
-    ],
+    arm=[name for name, arm in ARMS.arms.items() if HAS_TRUTH or arm.boxes == "pseudo"],
 )
 
 
