@@ -14,6 +14,7 @@ from d2rnet.cxr.summary.run_tables import read_summary, write_tables
 from d2rnet.cxr.summary.sample_readings import MOST_LINES, Sample, draw_samples
 from d2rnet.cxr.summary.training_figures import DETECTOR_PANELS, draw_detector_training, draw_report_training, read_history
 from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.evaluation.metric_names import Group, keys_of
 from d2rnet.figures.plots import REPORT_INCHES
 from d2rnet.figures.tables import Table, html_page
 from d2rnet.files.atomic import write_text
@@ -44,7 +45,7 @@ def svg_texts(path: Path) -> list[str]:
 
 
 def scores(value: float) -> dict[str, float]:
-    return dict.fromkeys(("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider"), value)
+    return dict.fromkeys(keys_of(Group.WORDS), value)
 
 
 def summary() -> dict:

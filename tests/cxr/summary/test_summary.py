@@ -8,9 +8,16 @@ import pytest
 
 from d2rnet.cxr.summary.summary import count_lines, summarize
 from d2rnet.errors import DatasetError
+from d2rnet.evaluation.metric_names import Group, keys_of
 from d2rnet.files.documents import write_json
 
-SCORES = {"bleu_1": 0.4, "bleu_2": 0.3, "bleu_3": 0.2, "bleu_4": 0.1234, "meteor": 0.2, "rouge_l": 0.35, "cider": 1.5}
+SCORES = dict.fromkeys(keys_of(Group.WORDS), 0.3) | {
+    "bleu_1": 0.4,
+    "bleu_3": 0.2,
+    "bleu_4": 0.1234,
+    "meteor": 0.2,
+    "cider": 1.5,
+}
 CONTROL = dict.fromkeys(SCORES, 0.05)
 
 
