@@ -46,13 +46,13 @@ from d2rnet.cxr.conversion import verify
 from d2rnet.cxr.conversion.convert_labelled import convert_labelled
 from d2rnet.cxr.conversion.convert_unlabelled import convert_unlabelled
 from d2rnet.cxr.conversion.image_shards import SIZES
+from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.images.radiograph import RadiographHeader, reduced_hw
 from d2rnet.cxr.images.reader import check_headers
 from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
 from d2rnet.files.hashes import sha256_file
 from d2rnet.runs.provenance import code_version, hardware
 from d2rnet.runs.shards import record_path
-from d2rnet.settings import complete
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARDS = 256
@@ -211,14 +211,14 @@ def _figures(start: float) -> dict[str, Any]:
     return {name: round(value, 1) for name, value in seconds.items()} | {"peak_gb": peak_gb()}
 
 
-def settings(folder: Path) -> dict[str, Any]:
+def settings(folder: Path) -> DataSettings:
     """Section ``data`` of a run on the synthetic sources."""
     sources = {
         "labelled": {"source": "vinbigdata", "root": str(folder / "labelled_source"), "size_table": "sizes.csv"},
         "reports": {"source": "mimic", "root": str(folder / "mimic"), "views": []},
         "conversion": {"max_side_px": PNG_SIDE_PX},
     }
-    return complete(sources, "data")
+    return DataSettings.read(sources)
 
 
 def write_sources(folder: Path, scale: float) -> None:

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from d2rnet.cxr.annotation.build import build_annotation
+from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.files.documents import read_json, write_json, write_jsonl
 from d2rnet.findings.classes import coco_categories
 from d2rnet.report.annotation_file import load_annotation
 from d2rnet.runs.provenance import code_version, hardware
-from d2rnet.settings import default_settings
 
 MIMIC_IMAGES = 377_110
 MIMIC_STUDIES = 227_835
@@ -91,7 +91,7 @@ def measure_annotation(folder: Path, scale: float) -> dict[str, Any]:
         reports=folder / "reports.jsonl",
         predictions=sorted(folder.glob("shard_*.json")),
         output=folder / "out",
-        settings=default_settings("annotation"),
+        settings=AnnotationSettings(),
     )
     seconds, processor, peak = time.perf_counter() - start, time.process_time() - processor, peak_gb()
     counts = read_json(folder / "out" / "counts.json")

@@ -15,11 +15,11 @@ import pandas as pd
 
 from d2rnet.cxr.boxes.coco import write_coco
 from d2rnet.cxr.conversion.convert_labelled import build_coco
+from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.cxr.sources.tables import LabelledTable
 from d2rnet.cxr.sources.vinbigdata import read_table
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import VINBIGDATA_NAMES
-from d2rnet.settings import default_settings
 
 IMAGES, NORMAL_IMAGES, BOXES, READERS_AN_IMAGE, READERS = 15_000, 10_606, 36_096, 3, 17
 JITTER = 0.01  # standard deviation of a corner between readers, share of the image side
@@ -62,15 +62,15 @@ def synthetic_vinbigdata_table(seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def run(seed: int = 0) -> dict[str, Any]:
     """Write the synthetic table to a temporary folder, convert it, and return seconds a step and the counts."""
-    labelled = default_settings("cxr.data.labelled") | {"source": "vinbigdata", "size_table": "sizes.csv"}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
+        labelled = LabelledSettings(source="vinbigdata", root=name, size_table="sizes.csv")
         table, sizes = synthetic_vinbigdata_table(seed)
         table.to_csv(root / "train.csv", index=False)
         sizes.to_csv(root / "sizes.csv", index=False)
         problems = Problems()
         start = time.perf_counter()
-        source = read_table(labelled | {"root": name}, problems)
+        source = read_table(labelled, problems)
         after_reading = time.perf_counter()
         longer = source.images[["source_height", "source_width"]].max(axis=1)
         for side in ("height", "width"):

@@ -20,7 +20,7 @@ from d2rnet.cxr.detector.config import read_cfg
 from d2rnet.cxr.images.reader import read_header, read_radiograph
 from d2rnet.cxr.sources import mimic, openi, r2gen, vindr
 from d2rnet.cxr.sources.box_tables import read_box_table
-from d2rnet.cxr.sources.coco_source import read_table as read_foreign_coco
+from d2rnet.cxr.sources.coco import read_table as read_foreign_coco
 from d2rnet.cxr.sources.tables import ReportTable
 from d2rnet.evaluation.report_pairs import read_pairs
 from d2rnet.files.csv_tables import read_table_csv
@@ -55,7 +55,7 @@ def conversion(folder: Path) -> Outcome:
     """Conversion of all images of a folder to PNG, in ``output`` beside it."""
     output = folder.parent / "output"
     jobs = [ConversionJob(path, output / f"{path.stem}.png") for path in sorted(folder.iterdir())]
-    results = convert_images(jobs, max_side_px=40, workers=1, max_bad_fraction=1.0, manifest=output / "manifest.jsonl")
+    results = convert_images(jobs, max_side_px=40, workers=1, manifest=output / "manifest.jsonl")
     bad = [result.reason for result in results if result.reason is not None]
     assert len(results) == len(jobs) and len(list(output.glob("*.png"))) == len(jobs) - len(bad)
     return Outcome(SET_ASIDE if bad else READ, " | ".join(map(str, bad)), len(jobs) - len(bad), len(bad))

@@ -123,7 +123,7 @@ def run_commands(output, settings) -> list[int]:
         shard, images = output / f"{name}.shard.jsonl", output / "verify" / f"{name}_images.jsonl"
         if not images.is_file():
             continue
-        conversion = ("--settings", json.dumps(settings["conversion"]))
+        conversion = ("--settings", json.dumps({"max_side_px": settings["conversion"]["max_side_px"]}))
         codes.append(run("convert-images-shard", "--images", images, "--folder", folder, "--output", shard, *conversion))
         quarantine = ("--quarantine", output / "verify" / "quarantine.jsonl", "--shards", shard)
         codes.append(run(f"convert-{name}", *quarantine, "--output", folder, *given))

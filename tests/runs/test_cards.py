@@ -2,9 +2,8 @@
 
 import pytest
 
-from d2rnet.cxr.sources.sources import LABELLED_SOURCES, REPORT_SOURCES
 from d2rnet.errors import DatasetError
-from d2rnet.runs.cards import TERMS, TO_FILL, write_card
+from d2rnet.runs.cards import ORIGIN_KEY, TO_FILL, write_card
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.settings import default_settings
 
@@ -60,8 +59,10 @@ def test_text_cannot_break_the_table(tmp_path):
     assert "| source | a\\|b |" in write_card(tmp_path).read_text(encoding="utf-8")
 
 
-def test_terms_are_those_of_sources_that_exist():
-    assert TERMS.keys() <= {*LABELLED_SOURCES, *REPORT_SOURCES}
+def test_card_tells_where_the_data_are_from(tmp_path):
+    origin = {ORIGIN_KEY: "`nih`. Terms: free use."}
+    write_run_record(tmp_path / "run.json", command="convert-labelled", settings=default_settings("data"), extra=origin)
+    assert "## Data\n\n`nih`. Terms: free use.\n" in write_card(tmp_path).read_text(encoding="utf-8")
 
 
 def test_damaged_run_record_is_named(tmp_path):

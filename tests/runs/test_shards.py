@@ -13,7 +13,7 @@ from d2rnet.runs.shards import check_count, read_records, record_path, remove_re
 
 RECORD: dict[str, Any] = {
     "command": "make-shard",
-    "settings": {"depth": 3, "workers": 1},
+    "settings": {"depth": 3},
     "inputs": {"table": {"sha256": "t"}, "weights": {"sha256": "w"}},
     "counts": {"shard": 1, "shards": 2, "boxes": 5},
 }
@@ -40,13 +40,11 @@ def write(folder: Path, *changes: dict[str, Any]) -> list[Path]:
 
 
 def read(shards: list[Path]) -> list[dict[str, Any]]:
-    return read_records(
-        shards, command="make-shard", files={"table": "t"}, alike=["weights"], harmless=["workers"], counted="boxes"
-    )
+    return read_records(shards, command="make-shard", files={"table": "t"}, alike=["weights"], counted="boxes")
 
 
 def test_shards_of_one_run_in_any_order(tmp_path: Path) -> None:
-    shards = write(tmp_path, {"settings.workers": 9}, {"counts.boxes": 0})
+    shards = write(tmp_path, {}, {"counts.boxes": 0})
     assert [record["counts"]["shard"] for record in read(shards[::-1])] == [2, 1]
 
 

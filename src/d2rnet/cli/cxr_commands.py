@@ -36,7 +36,7 @@ CXR_COMMANDS: dict[str, Command] = {
     "convert-images-shard": Command(
         "Convert one shard of a list of radiographs to 8-bit PNG; goes on where it was interrupted.",
         "d2rnet.cxr.conversion.image_shards:convert_images_shard",
-        "d2rnet.cxr.conversion.settings:ConversionSettings",
+        "d2rnet.cxr.conversion.settings:ImageConversionSettings",
         (
             Option("images", "labelled_images.jsonl or unlabelled_images.jsonl of verify-inputs", "input"),
             Option("folder", "folder that file_name in the list is relative to"),

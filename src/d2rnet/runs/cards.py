@@ -66,20 +66,7 @@ _MODEL_USE = (
     "writes may guide the care of a patient. Not meant for other body parts or modalities, nor for children."
 )
 _SCORED_CARDS = "`summarize` writes this card again with the scores of the test split, in `results/cxr/summarize/`"
-_SYNTHETIC = (
-    "**Synthetic**: drawn by code, no patient is in it. What is learnt from it shows that the machinery works, and says "
-    "nothing about medicine."
-)
-# Source -> the terms under which it is released, as its publisher states them.
-TERMS = {
-    "vindr": "PhysioNet Credentialed Health Data License 1.5.0: no sharing with others",
-    "vinbigdata": "rules of the Kaggle challenge; not for commercial use",
-    "nih": "free use with a link to the NIH download site and a citation",
-    "mimic": "PhysioNet Credentialed Health Data License 1.5.0: no sharing with others",
-    "openi": "CC BY-NC-ND 4.0",
-}
-OWN_TERMS = "as its owner says"
-COHORT_FILE = "cohort.json"  # of make-demo-cohort, beside the folders of the cohort
+ORIGIN_KEY = "origin"  # of a converter's run record: a line on the source and its terms
 _KINDS = {
     "train-detector": _Kind(
         "model_card.md",
@@ -182,7 +169,7 @@ def write_card(folder: Path, *, output: Path | None = None, scores: Sequence[str
     sections = {
         "Facts of the run": _table(("fact", "value"), [*_facts(record), *_weights(folder, kind.weights)]),
         "Data" if kind.sections else "Tensors": [
-            *(sources or ([] if is_model else source_lines(record["settings"], kind.sections[0]))),
+            *(sources or ([record[ORIGIN_KEY]] if ORIGIN_KEY in record else [])),
             "",
             *_table(("count", "value"), _flat(counts)),
             *_by_split(record["counts"].get("splits", {})),
@@ -199,19 +186,6 @@ def write_card(folder: Path, *, output: Path | None = None, scores: Sequence[str
     target = output or folder / kind.file
     write_text(target, re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n")
     return target
-
-
-def source_lines(data_settings: Mapping[str, Any], section: str) -> list[str]:
-    """Name a source of data, its terms, and whether it is synthetic.
-
-    Args:
-        data_settings: section ``data`` of the configuration, or the parts of it that a converter took.
-        section: ``labelled`` or ``reports``.
-    """
-    source, root = (data_settings[section][key] for key in ("source", "root"))
-    if (Path(root).parent / COHORT_FILE).is_file():
-        return [f"The demo cohort, in the layout of `{source}`. {_SYNTHETIC}"]
-    return [f"`{source}`. Terms: {TERMS.get(source, OWN_TERMS)}."]
 
 
 def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,7 @@ replaced by a run that ended before its record, cut, edited, or left from anothe
 Reads: run records of shards (``<shard>.run.json``). Writes nothing.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ def read_records(
     command: str,
     files: Mapping[str, str],
     alike: Sequence[str],
-    harmless: Collection[str],
     counted: str,
 ) -> list[dict[str, Any]]:
     """Read the run records of shards and prove that the shards are all of one run, each once.
@@ -42,7 +41,6 @@ def read_records(
         command: the sub-command that made them.
         files: name of an input -> SHA-256 that it must have had.
         alike: names of inputs that all shards must have had the same.
-        harmless: settings that may differ.
         counted: the count of a record that says how many records its shard holds.
 
     Returns:
@@ -67,7 +65,7 @@ def read_records(
         for name in alike:
             if record["inputs"][name][SHA256_KEY] != records[0]["inputs"][name][SHA256_KEY]:
                 raise DatasetError(f"{path}: made with other {name} than {shards[0]}. {remedy}")
-        if _that_matter(record["settings"], harmless) != _that_matter(records[0]["settings"], harmless):
+        if record["settings"] != records[0]["settings"]:
             raise DatasetError(f"{path}: made with other settings than {shards[0]}. {remedy}")
     return records
 
@@ -105,7 +103,3 @@ def _read_record(shard: Path, command: str, inputs: Sequence[str], counted: str)
     if not sound or not all(type(number) is int for number in numbers) or not all(isinstance(text, str) for text in hashes):
         raise DatasetError(f"{path}: not a run record of {command}. {advice(command)}")
     return dict(record)
-
-
-def _that_matter(settings: Mapping[str, Any], harmless: Collection[str]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in harmless}

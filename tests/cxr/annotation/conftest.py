@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from d2rnet.cxr.annotation.build import build_annotation
+from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.files.documents import read_json, write_json, write_jsonl
 from d2rnet.findings.classes import coco_categories
-from d2rnet.settings import complete
 
 
 def image(number: int, source_id: str, study_id: str, subject_id: str, split: str) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Inputs:
             predictions=paths,
             thresholds=thresholds_file,
             output=self.folder / "out",
-            settings=complete(settings, "annotation"),
+            settings=AnnotationSettings.read(settings),
         )
         return read_json(self.folder / "out" / "annotation.json"), read_json(self.folder / "out" / "counts.json")
 

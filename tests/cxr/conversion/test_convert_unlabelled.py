@@ -17,13 +17,14 @@ from d2rnet.cxr.conversion.convert_unlabelled import assert_patients_disjoint, c
 from d2rnet.cxr.conversion.image_lists import unlabelled_file_name
 from d2rnet.cxr.conversion.input_checks import leave_out_quarantined
 from d2rnet.cxr.conversion.leakage import LABELLED_IMAGE, REASONS
+from d2rnet.cxr.conversion.settings import DataSettings, ImageConversionSettings
 from d2rnet.cxr.conversion.unlabelled_images import assert_no_shared_images, leave_out_overlaps, read_sources
 from d2rnet.cxr.sources.sources import labelled_source
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_IDS
-from d2rnet.settings import default_settings, merge
+from d2rnet.settings import merge
 
 
 def draw(path: Path, *, height: int = 120, width: int = 90) -> None:
@@ -60,14 +61,14 @@ class Cohort:
             "image_path": [f"s{study}/{image}.png"],
         }  # fmt: skip
 
-    def settings(self, **changes: Any) -> dict[str, Any]:
+    def settings(self, **changes: Any) -> DataSettings:
         settings = {
             "labelled": {"source": "coco", "root": str(self.root), "coco_json": {"train": "train.json", "test": "test.json"}},
             "reports": {"source": "r2gen", "root": str(self.root / "report_images"), "views": []},
             "extra_unlabelled": [{"source": "folder", "root": str(self.root / "more")}],
             "conversion": {"max_side_px": 64, "max_bad_fraction": 0.5},
         }
-        return merge(merge(default_settings("data"), settings), changes)
+        return DataSettings.read(merge(settings, changes))
 
     def run(self, **changes: Any) -> Path:
         (self.root / "report_images" / "annotation.json").write_text(json.dumps(self.entries))
@@ -82,14 +83,14 @@ class Cohort:
         quarantine.write_text("".join(json.dumps(record) + "\n" for record in self.quarantine))
         output = self.root / "resources"
         settings = self.settings(**changes)
-        records = convert_shards(self.jobs(quarantine, settings), output, settings["conversion"])
+        records = convert_shards(self.jobs(quarantine, settings), output, ImageConversionSettings(max_side_px=64))
         convert_unlabelled(quarantine=quarantine, shards=records, output=output, settings=settings)
         return output
 
-    def jobs(self, quarantine: Path, settings: dict[str, Any]) -> dict[str, str]:
+    def jobs(self, quarantine: Path, settings: DataSettings) -> dict[str, str]:
         """What verify_inputs lists: file -> PNG; nothing where the tables are wrong."""
         problems = Problems()
-        labelled = labelled_source(settings["labelled"]["source"]).read_table(settings["labelled"], Problems()).images
+        labelled = labelled_source(settings.labelled.source).read_table(settings.labelled, Problems()).images
         images = read_sources(settings, problems).images
         if len(problems):
             return {}

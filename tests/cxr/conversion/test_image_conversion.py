@@ -17,7 +17,13 @@ import pytest
 from filelock import FileLock
 
 from d2rnet.cxr.conversion import image_conversion
-from d2rnet.cxr.conversion.image_conversion import ConversionJob, ConversionResult, convert_images, write_png
+from d2rnet.cxr.conversion.image_conversion import (
+    ConversionJob,
+    ConversionResult,
+    check_unreadable,
+    convert_images,
+    write_png,
+)
 from d2rnet.errors import D2RNetError, DatasetError
 
 
@@ -36,7 +42,7 @@ def jobs(tmp_path: Path) -> list[ConversionJob]:
 @pytest.fixture
 def convert(tmp_path: Path) -> Callable[..., list[ConversionResult]]:
     def run(jobs: list[ConversionJob], **changes: object) -> list[ConversionResult]:
-        settings: dict[str, object] = {"max_side_px": 20, "workers": 1, "max_bad_fraction": 0.5}
+        settings: dict[str, object] = {"max_side_px": 20, "workers": 1}
         return convert_images(jobs, manifest=tmp_path / "work" / "manifest.jsonl", **(settings | changes))  # type: ignore[arg-type]
 
     return run
@@ -143,7 +149,7 @@ def test_killed_run_is_resumed(tmp_path: Path) -> None:
         "from pathlib import Path\nfrom d2rnet.cxr.conversion.image_conversion import ConversionJob, convert_images\n"
         "if __name__ == '__main__':\n    root = Path(__file__).parent\n"
         "    jobs = [ConversionJob(root / f'{n}.jpg', root / 'out' / f'{n}.png') for n in range(30)]\n"
-        "    convert_images(jobs, max_side_px=200, workers=2, max_bad_fraction=0, manifest=root / 'manifest.jsonl')\n"
+        "    convert_images(jobs, max_side_px=200, workers=2, manifest=root / 'manifest.jsonl')\n"
     )
     (tmp_path / "convert.py").write_text(script)
     manifest = tmp_path / "manifest.jsonl"
@@ -157,7 +163,7 @@ def test_killed_run_is_resumed(tmp_path: Path) -> None:
     finished = [Path(json.loads(line)["target"]) for line in manifest.read_text().split("\n")[:-1]]
     assert 4 <= len(finished) < 30
     before = {path: path.stat().st_mtime_ns for path in finished}
-    results = convert_images(jobs, max_side_px=200, workers=1, max_bad_fraction=0, manifest=manifest)
+    results = convert_images(jobs, max_side_px=200, workers=1, manifest=manifest)
     assert {path: path.stat().st_mtime_ns for path in finished} == before
     assert [(result.height, result.reason) for result in results] == [(200, None)] * 30
     assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".png"] * 30
@@ -196,25 +202,27 @@ def test_an_image_that_went_bad_leaves_its_old_png_out_of_the_results(jobs: list
     assert convert(jobs)[1].height == 0
 
 
-def test_too_many_bad_images_stop_the_run(jobs: list[ConversionJob], convert: Callable) -> None:
+def test_too_many_bad_images_are_an_error(jobs: list[ConversionJob], convert: Callable) -> None:
     for job in jobs[1:4]:
         job.source.write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"3 of the first 4 images are unreadable; expected at most 50.00% of 5") as caught:
-        convert(jobs)
+    results = convert(jobs)
+    with pytest.raises(DatasetError, match=r"3 of 5 images are unreadable; expected at most 50.00% ") as caught:
+        check_unreadable(results, 0.5)
     assert str(caught.value).count("got an empty file") == 3
     assert jobs[0].target.exists()
 
 
 def test_as_many_bad_images_as_allowed(jobs: list[ConversionJob], convert: Callable) -> None:
     jobs[0].source.write_bytes(b"")
-    results = convert(jobs, max_bad_fraction=0.2)
+    results = convert(jobs)
     assert [result.reason is None for result in results] == [False, True, True, True, True]
+    assert check_unreadable(results, 0.2) == results[:1]
 
 
 def test_the_first_ten_bad_images_are_listed(tmp_path: Path, convert: Callable) -> None:
     missing = [ConversionJob(tmp_path / f"{n}.dcm", tmp_path / f"{n}.png") for n in range(30)]
     with pytest.raises(DatasetError) as caught:
-        convert(missing, max_bad_fraction=0.4)
+        check_unreadable(convert(missing), 0.4)
     assert str(caught.value).count("no such file") == 10
 
 

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.conversion.verify import verify_inputs
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_json, read_jsonl
-from d2rnet.settings import Settings, complete
 
 HEIGHT, WIDTH = 48, 40
 TRAIN_IDS = [f"{number:032x}" for number in range(1, 5)]
@@ -78,7 +78,7 @@ class Cohort:
         self.vindr, self.mimic = folder / "vindr", folder / "mimic"
         write_vindr(self.vindr)
         write_mimic(self.mimic)
-        self.settings: Settings = {"labelled": {"root": str(self.vindr)}, "reports": {"root": str(self.mimic)}}
+        self.settings: dict[str, Any] = {"labelled": {"root": str(self.vindr)}, "reports": {"root": str(self.mimic)}}
 
     @property
     def train_table(self) -> Path:
@@ -90,7 +90,7 @@ class Cohort:
 
     def verify(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Return summary.json and quarantine.jsonl."""
-        verify_inputs(output=self.output, workers=1, settings=complete(self.settings, "data"))
+        verify_inputs(output=self.output, workers=1, settings=DataSettings.read(self.settings))
         return read_json(self.output / "summary.json"), list(read_jsonl(self.output / "quarantine.jsonl"))
 
 
@@ -345,7 +345,7 @@ def test_real_open_data(tmp_path: Path, shared_data: Path) -> None:
             "source": "openi", "root": str(openi), "report_root": str(openi / "NLMCXR_reports.tgz"), "views": [],
         },
     }  # fmt: skip
-    verify_inputs(output=tmp_path / "out", workers=1, settings=complete(settings, "data"))
+    verify_inputs(output=tmp_path / "out", workers=1, settings=DataSettings.read(settings))
     summary = read_json(tmp_path / "out" / "summary.json")
     assert [summary[name]["images"] for name in ("labelled", "reports", "extra_unlabelled[0]")] == [84, 8, 12]
     assert summary["reports"]["reports"] == 5

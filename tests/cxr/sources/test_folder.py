@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 
 from d2rnet.cxr.sources import folder
+from d2rnet.cxr.sources.settings import UnlabelledSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_COLUMNS, REPORT_IMAGE_COLUMNS
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
 
 
-def make(root: Path, *names: str) -> dict[str, str]:
+def make(root: Path, *names: str) -> UnlabelledSourceSettings:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"")
-    return {"source": "folder", "root": str(root)}
+    return UnlabelledSourceSettings(source="folder", root=str(root))
 
 
 def test_every_image_at_any_depth(tmp_path: Path) -> None:
@@ -64,8 +65,8 @@ def test_linked_folders_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def test_no_image_and_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"no \.dcm, .* file at any depth; set data\.extra_unlabelled"):
+    with pytest.raises(DatasetError, match=r"no \.dcm, .* file at any depth; set cxr\.data\.extra_unlabelled"):
         folder.read_table(make(tmp_path, "list.csv"), Problems())
-    with pytest.raises(FileNotFoundError, match=r"no such folder; set data\.extra_unlabelled"):
-        folder.read_table({"source": "folder", "root": str(tmp_path / "absent")}, Problems())
-    assert folder.required_files({"source": "folder", "root": "x"})[0].path == Path("x")
+    with pytest.raises(FileNotFoundError, match=r"no such folder; set cxr\.data\.extra_unlabelled"):
+        folder.read_table(UnlabelledSourceSettings(root=str(tmp_path / "absent")), Problems())
+    assert folder.required_files(UnlabelledSourceSettings(root="x"))[0].path == Path("x")

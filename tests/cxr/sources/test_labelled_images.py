@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from d2rnet.cxr.sources.labelled_images import find_images, image_table, is_safe_id, keep_safe_ids, read_size_table
+from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
 
@@ -53,7 +54,7 @@ def test_two_files_of_one_id_are_a_problem(tmp_path):
 def sizes(tmp_path, text):
     (tmp_path / "sizes.csv").write_text(text)
     problems = Problems()
-    return read_size_table({"root": str(tmp_path), "size_table": "sizes.csv"}, problems), problems
+    return read_size_table(LabelledSettings(root=str(tmp_path), size_table="sizes.csv"), problems), problems
 
 
 @pytest.mark.parametrize("header", ["image_id,height,width", "image_id,dim0,dim1"])
@@ -64,7 +65,7 @@ def test_size_table(tmp_path, header):
 
 
 def test_no_size_table():
-    assert read_size_table({"root": ".", "size_table": None}, Problems()) is None
+    assert read_size_table(LabelledSettings(root="."), Problems()) is None
 
 
 @pytest.mark.parametrize("cells", ["0,5", "-3,5", ",5", "2.5,5", "nan,5", "tall,5"])

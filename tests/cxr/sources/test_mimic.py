@@ -8,10 +8,10 @@ import pydicom
 import pytest
 
 from d2rnet.cxr.sources import mimic
+from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_COLUMNS, REPORT_IMAGE_COLUMNS, ReportTable
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.problems import Problems
-from d2rnet.settings import default_settings
 
 REPORT = "                    FINAL REPORT\n FINDINGS: \n \n The lungs are\n clear.\n \n IMPRESSION: Normal.\n"
 
@@ -62,8 +62,8 @@ class Release:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)
 
-    def settings(self, **changes: Any) -> dict[str, Any]:
-        return default_settings("data.reports") | {"root": str(self.root), "source": "mimic"} | changes
+    def settings(self, **changes: Any) -> ReportSourceSettings:
+        return ReportSourceSettings(source="mimic", root=str(self.root)).replaced(**changes)
 
     def read(self, **changes: Any) -> tuple[ReportTable, Problems]:
         problems = Problems()
@@ -119,8 +119,8 @@ def test_reports_under_another_root(release: Release, tmp_path: Path) -> None:
     table, _ = release.read(report_root=str(other))
     assert set(table.reports["report"]) == {"The lungs are hazy."}
     assert [needed.config_key for needed in mimic.required_files(release.settings(report_root=str(other)))][:2] == [
-        "data.reports.root",
-        "data.reports.report_root",
+        "cxr.data.reports.root",
+        "cxr.data.reports.report_root",
     ]
 
 
@@ -291,7 +291,7 @@ def test_jpg_release_2_1_0_keeps_the_names_of_2_0_0_and_adds_a_labelled_test_set
 
 
 def test_missing_table(release: Release) -> None:
-    with pytest.raises(FileNotFoundError, match=r"Set data\.reports\.root"):
+    with pytest.raises(FileNotFoundError, match=r"Set cxr\.data\.reports\.root"):
         release.read()
     assert [needed.path.name for needed in mimic.required_files(release.settings())] == [
         "files", "files", "mimic-cxr-*-split.csv.gz", "mimic-cxr-*-metadata.csv.gz",
@@ -300,7 +300,9 @@ def test_missing_table(release: Release) -> None:
 
 def test_no_image_of_a_wanted_view(release: Release) -> None:
     release.write_jpg()
-    with pytest.raises(ConfigError, match=r"data\.reports\.views: no image has a view of LL; views found: .*LATERAL \(1\)"):
+    with pytest.raises(
+        ConfigError, match=r"cxr\.data\.reports\.views: no image has a view of LL; views found: .*LATERAL \(1\)"
+    ):
         release.read(views=["LL"])
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from d2rnet.cxr.sources import nih
 from d2rnet.cxr.sources.box_tables import CORNERS
+from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_IDS
-from d2rnet.settings import default_settings
 
 BBOX_LIST = """Image Index,Finding Label,Bbox [x,y,w,h],,,
 00000011_000.png,Infiltrate,100.25,200.5,50.5,60.25
@@ -40,7 +40,7 @@ def root(tmp_path):
 
 def read(root, *tables):
     problems = Problems()
-    settings = default_settings("data.labelled") | {"source": "nih", "root": str(root), "box_tables": list(tables)}
+    settings = LabelledSettings(source="nih", root=str(root), box_tables=tuple(tables))
     return nih.read_table(settings, problems), problems
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from d2rnet.cxr.sources import openi
+from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_COLUMNS, REPORT_IMAGE_COLUMNS, ReportTable
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.problems import Problems
-from d2rnet.settings import default_settings
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SHARED = Path(os.environ.get("D2RNET_SHARED", REPOSITORY.parent / "shared")) / "data" / "iu_xray_openi"
@@ -50,8 +50,8 @@ class Collection:
         for name, content in self.reports.items():
             (self.root / "ecgen-radiology" / name).write_bytes(content)
 
-    def settings(self, **changes: Any) -> dict[str, Any]:
-        return default_settings("data.reports") | {"source": "openi", "root": str(self.root), "views": []} | changes
+    def settings(self, **changes: Any) -> ReportSourceSettings:
+        return ReportSourceSettings(source="openi", root=str(self.root), views=()).replaced(**changes)
 
     def read(self, **changes: Any) -> tuple[ReportTable, Problems]:
         problems = Problems()
@@ -176,7 +176,7 @@ def test_repeated_report_and_image(collection: Collection) -> None:
 def test_no_image_at_all(collection: Collection) -> None:
     collection.images = ["images/other.png"]
     collection.write()
-    with pytest.raises(DatasetError, match=r"none of the 5 images.*CXR54_IM-2145-1001\.png.*Set data\.reports\.root"):
+    with pytest.raises(DatasetError, match=r"none of the 5 images.*CXR54_IM-2145-1001\.png.*Set cxr\.data\.reports\.root"):
         collection.read()
 
 
@@ -187,7 +187,7 @@ def test_no_reports_and_damaged_archive(collection: Collection) -> None:
     with pytest.raises(DatasetError, match="damaged or truncated archive"):
         collection.read()
     archive.unlink()
-    with pytest.raises(FileNotFoundError, match=r"set data\.reports\.report_root to NLMCXR_reports\.tgz"):
+    with pytest.raises(FileNotFoundError, match=r"set cxr\.data\.reports\.report_root to NLMCXR_reports\.tgz"):
         collection.read()
     (collection.root / "ecgen-radiology").mkdir()
     with pytest.raises(DatasetError, match="none readable"):
@@ -202,7 +202,7 @@ def test_views_cannot_be_asked_for(collection: Collection) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the Open-i sample is not on this machine (D2RNET_SHARED)")
 def test_real_sample() -> None:
-    settings = default_settings("data.reports") | {"source": "openi", "root": str(SHARED), "views": []}
+    settings = ReportSourceSettings(source="openi", root=str(SHARED), views=())
     problems = Problems()
     table = openi.read_table(settings, problems)
     assert not len(problems)

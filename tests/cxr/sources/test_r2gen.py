@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from d2rnet.cxr.sources import r2gen
+from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_COLUMNS, REPORT_IMAGE_COLUMNS, ReportTable
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.problems import Problems
-from d2rnet.settings import default_settings
 
 
 def mimic_entry(number: int, listed: str, **changes: Any) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def three() -> dict[str, list[Any]]:
 
 def read(folder: Path, content: Any, **changes: Any) -> tuple[ReportTable, Problems]:
     (folder / "annotation.json").write_text(json.dumps(content))
-    settings = default_settings("data.reports") | {"source": "r2gen", "root": str(folder), "views": []} | changes
+    settings = ReportSourceSettings(source="r2gen", root=str(folder), views=()).replaced(**changes)
     problems = Problems()
     return r2gen.read_table(settings, problems), problems
 
@@ -104,12 +104,12 @@ def test_json_elsewhere(tmp_path: Path) -> None:
     table, _ = read(other, three(), root=str(tmp_path), report_root=str(other / "annotation.json"))
     assert len(table.images) == 3
     assert len(read(other, three(), root=str(tmp_path), report_root=str(other))[0].images) == 3
-    settings = default_settings("data.reports") | {"root": str(tmp_path), "report_root": str(other / "a.json")}
+    settings = ReportSourceSettings(root=str(tmp_path), report_root=str(other / "a.json"))
     assert [(needed.path.name, needed.config_key) for needed in r2gen.required_files(settings)] == [
-        (tmp_path.name, "data.reports.root"),
-        ("a.json", "data.reports.report_root"),
+        (tmp_path.name, "cxr.data.reports.root"),
+        ("a.json", "cxr.data.reports.report_root"),
     ]
-    with pytest.raises(FileNotFoundError, match=r"a\.json: no such file; set data\.reports\.report_root"):
+    with pytest.raises(FileNotFoundError, match=r"a\.json: no such file; set cxr\.data\.reports\.report_root"):
         r2gen.read_table(settings, Problems())
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from d2rnet.cxr.sources import vinbigdata
+from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_IDS
-from d2rnet.settings import default_settings
 
 HEADER = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n"
 
@@ -18,7 +18,7 @@ def read(tmp_path):
     def read(rows):
         (tmp_path / "train.csv").write_text(HEADER + rows)
         problems = Problems()
-        return vinbigdata.read_table(default_settings("data.labelled") | {"root": str(tmp_path)}, problems), problems
+        return vinbigdata.read_table(LabelledSettings(root=str(tmp_path)), problems), problems
 
     return read
 
@@ -40,5 +40,5 @@ def test_a_class_of_vindr_that_vinbigdata_lacks_is_unknown(read):
 
 
 def test_required_files(tmp_path):
-    files = vinbigdata.required_files(default_settings("data.labelled") | {"root": str(tmp_path)})
+    files = vinbigdata.required_files(LabelledSettings(root=str(tmp_path)))
     assert [file.path.name for file in files] == ["train.csv", "train"]

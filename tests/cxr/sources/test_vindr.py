@@ -5,10 +5,10 @@ import logging
 import pytest
 
 from d2rnet.cxr.sources import vindr
+from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_NAMES
-from d2rnet.settings import default_settings
 
 TRAIN = """image_id,rad_id,class_name,x_min,y_min,x_max,y_max
 aa,R1,Cardiomegaly,10,20,30,40
@@ -34,7 +34,7 @@ def root(tmp_path):
 
 
 def settings(root, **changes):
-    return default_settings("data.labelled") | {"root": str(root)} | changes
+    return LabelledSettings(root=str(root)).replaced(**changes)
 
 
 def read(root, **changes):
@@ -125,7 +125,7 @@ def test_copies_without_a_size_table_are_warned_about(root, caplog):
     (root / "train" / "aa.dicom").rename(root / "train" / "aa.jpg")
     with caplog.at_level(logging.WARNING):
         read(root)
-    assert "1 image(s) are PNG or JPG and data.labelled.size_table is not set" in caplog.text
+    assert "1 image(s) are PNG or JPG and cxr.data.labelled.size_table is not set" in caplog.text
 
 
 def test_train_table_without_readers_is_refused(root):

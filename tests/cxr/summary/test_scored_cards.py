@@ -9,12 +9,14 @@ import pytest
 from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
+from d2rnet.cxr.sources import vindr
+from d2rnet.cxr.sources.sources import labelled_source, origin_line, report_source
 from d2rnet.cxr.summary.summary import summarize
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.metric_names import Group, keys_of
 from d2rnet.files.documents import write_json
 from d2rnet.files.hashes import sha256_file
-from d2rnet.runs.cards import TERMS, TO_FILL
+from d2rnet.runs.cards import ORIGIN_KEY, TO_FILL
 from d2rnet.runs.provenance import write_run_record
 
 SCORES = dict.fromkeys(keys_of(Group.WORDS), 0.4) | {"bleu_4": 0.1234}
@@ -95,15 +97,15 @@ def test_report_card_has_controls_and_errors(run: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("synthetic", [False, True])
 def test_training_data_is_named_with_its_terms(run: dict[str, Any], tmp_path: Path, synthetic: bool) -> None:
-    for name, section in (("labelled", "labelled"), ("unlabelled", "reports")):
-        data = DataSettings().replaced(**{section: {"root": str(tmp_path / "cohort" / section)}})
-        write_run_record(tmp_path / name / "run.json", command=f"convert-{name}", settings=data)
     write_json(tmp_path / "cohort" / ("cohort.json" if synthetic else "other.json"), {})
+    for name, find, source in (("labelled", labelled_source, "vindr"), ("unlabelled", report_source, "mimic")):
+        line = origin_line(find(source), source, str(tmp_path / "cohort" / source))
+        write_run_record(tmp_path / name / "run.json", command=f"convert-{name}", settings={}, extra={ORIGIN_KEY: line})
     summarize(**run)
     for name in ("detector_card.md", "report_model_card.md"):
         told = section_of((run["output"] / name).read_text(encoding="utf-8"), "Data")
         assert ("**Synthetic**" in told) is synthetic
-        assert (f"- `data.labelled`: `vindr`. Terms: {TERMS['vindr']}." in told) is not synthetic
+        assert (f"- `data.labelled`: `vindr`. Terms: {vindr.TERMS}." in told) is not synthetic
         assert str(tmp_path) not in told, "a card that is handed on names no folder"
         assert "`data.reports`" in told and "| train | 396 |" in told
 

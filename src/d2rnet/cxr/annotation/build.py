@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from d2rnet.cxr.annotation.confidence_filter import choose_thresholds
 from d2rnet.cxr.annotation.inputs import ImageTable, check_origin, match_images, read_images, read_reports
 from d2rnet.cxr.annotation.predictions import PseudoBoxes, by_class, read_predictions
+from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
 from d2rnet.files.collection import collection_paused
 from d2rnet.files.documents import write_json
@@ -25,7 +26,6 @@ from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.annotation_file import SPLITS, Entry, write_annotation
 from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 DECIMALS_PX = 2  # a hundredth of an original pixel is far below any detector's accuracy
@@ -39,7 +39,7 @@ def build_annotation(
     predictions: list[Path],
     thresholds: Path | None = None,
     output: Path,
-    settings: Settings,
+    settings: AnnotationSettings,
 ) -> None:
     """Filter pseudo boxes by score and join them with the reports.
 
@@ -68,9 +68,9 @@ def build_annotation(
 
     images_with_report = np.zeros(len(images.records), dtype=bool)
     images_with_report[[row for rows in rows_of_reports for row in rows]] = True
-    boxes, dropped = keep_boxes(boxes, images, images_with_report, max_boxes=settings["max_boxes"])
+    boxes, dropped = keep_boxes(boxes, images, images_with_report, max_boxes=settings.max_boxes)
     box_counts |= dropped
-    entries = EntryWriter(images, boxes, list(zip(records, rows_of_reports, strict=True)), entry=settings["entry"])
+    entries = EntryWriter(images, boxes, list(zip(records, rows_of_reports, strict=True)), entry=settings.entry)
     write_annotation(output / "annotation.json", {split: entries.of_split(split) for split in SPLITS})
 
     counts = {

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_json
 from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES, suggest_category
-from d2rnet.settings import Settings
 
 _REMEDY = "Run 'd2rnet calibrate-thresholds' again."
 
@@ -35,7 +35,7 @@ class Thresholds:
         return {name: float(self.table[index]) for name, index in CATEGORY_IDS.items()}
 
 
-def choose_thresholds(settings: Settings, calibrated: Path | None) -> Thresholds:
+def choose_thresholds(settings: AnnotationSettings, calibrated: Path | None) -> Thresholds:
     """Return the thresholds that the settings ask for; ``class_score_thresholds`` lies over either kind.
 
     Args:
@@ -46,7 +46,7 @@ def choose_thresholds(settings: Settings, calibrated: Path | None) -> Thresholds
         ConfigError: the file is missing though the settings ask for it, or the reverse; a class name is unknown.
         DatasetError: the file is not what calibrate-thresholds writes.
     """
-    source, own = settings["thresholds"], settings["class_score_thresholds"]
+    source, own = settings.thresholds, settings.class_score_thresholds
     if (source == "calibrated") != (calibrated is not None):
         given = "no file" if calibrated is None else f"the file {calibrated}"
         raise ConfigError(
@@ -54,7 +54,7 @@ def choose_thresholds(settings: Settings, calibrated: Path | None) -> Thresholds
             "calibrate-thresholds with 'calibrated', no file with 'fixed'."
         )
     if calibrated is None:
-        return Thresholds(source, threshold_table(settings["score_threshold"], own), None)
+        return Thresholds(source, threshold_table(settings.score_threshold, own), None)
     by_class, detector = read_calibrated(calibrated)
     return Thresholds(source, threshold_table(0.0, {**by_class, **own}), detector)
 

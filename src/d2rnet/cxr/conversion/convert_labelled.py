@@ -22,17 +22,18 @@ from d2rnet.cxr.conversion.image_conversion import ConversionJob
 from d2rnet.cxr.conversion.image_lists import labelled_file_name
 from d2rnet.cxr.conversion.image_shards import SIZES, join_shards
 from d2rnet.cxr.conversion.input_checks import leave_out_quarantined
+from d2rnet.cxr.conversion.settings import LabelledConversionSettings
 from d2rnet.cxr.sources.box_tables import CORNERS, check_boxes
-from d2rnet.cxr.sources.sources import labelled_source
+from d2rnet.cxr.sources.settings import LabelledSettings
+from d2rnet.cxr.sources.sources import labelled_source, origin_line
 from d2rnet.cxr.sources.tables import LabelledTable
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import write_json
 from d2rnet.files.problems import Problems
 from d2rnet.files.splits import three_way_split, validation_split
 from d2rnet.findings.classes import CATEGORY_IDS
-from d2rnet.runs.cards import write_card
+from d2rnet.runs.cards import ORIGIN_KEY, write_card
 from d2rnet.runs.provenance import write_run_record
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -42,27 +43,28 @@ SAME_ASPECT = 0.02  # relative difference of height / width that rounding can ma
 FRAME_COLUMNS = SIZES
 
 
-def convert_labelled(*, quarantine: Path, shards: Sequence[Path], output: Path, settings: Settings) -> None:
+def convert_labelled(*, quarantine: Path, shards: Sequence[Path], output: Path, settings: LabelledConversionSettings) -> None:
     """Convert the labelled source.
 
     Args:
         quarantine: JSON lines with ``path`` and ``reason`` of images to leave out.
         shards: records of convert-images-shard, all of them.
         output: folder for the json files; that of ``images/``.
-        settings: section ``data``.
+        settings: sections ``cxr.data.labelled`` and ``cxr.data.conversion``.
 
     Raises:
         DatasetError: a table is broken, a box is wrong, too many images are unreadable, a shard is missing, or a split would
             be empty.
     """
-    labelled = settings["labelled"]
+    labelled = settings.labelled
     problems = Problems()
-    table = labelled_source(labelled["source"]).read_table(labelled, problems)
+    source = labelled_source(labelled.source)
+    table = source.read_table(labelled, problems)
     details = output / "problems.jsonl"
     problems.raise_if_any(details=details)
     counts: dict[str, Any] = {"source": dict(table.counts), "images_in": len(table.images)}
     images = leave_out_quarantined(table.images, table.images["path"], quarantine, counts).reset_index(drop=True)
-    images = _with_frames(images, shards, output, settings["conversion"], counts, problems)
+    images = _with_frames(images, shards, output, settings.conversion.max_bad_fraction, counts, problems)
     documents, table_counts = build_coco(LabelledTable(images, table.boxes), labelled, problems)
     problems.raise_if_any(details=details)
     counts |= table_counts
@@ -73,9 +75,14 @@ def convert_labelled(*, quarantine: Path, shards: Sequence[Path], output: Path, 
         log.info("%s: %d images, %d boxes", split, len(document["images"]), len(document["annotations"]))
     write_json(output / "counts.json", counts)
     write_run_record(
-        output / "run.json", command=STAGE, settings={"labelled": labelled, "conversion": settings["conversion"]},
-        inputs={"quarantine": quarantine}, counts=counts, seeds={"split": labelled["split_seed"]},
-    )  # fmt: skip
+        output / "run.json",
+        command=STAGE,
+        settings=settings,
+        inputs={"quarantine": quarantine},
+        counts=counts,
+        seeds={"split": labelled.split_seed},
+        extra={ORIGIN_KEY: origin_line(source, labelled.source, labelled.root)},
+    )
     write_card(output)
 
 
@@ -83,7 +90,7 @@ def _with_frames(
     images: pd.DataFrame,
     shards: Sequence[Path],
     folder: Path,
-    conversion: Settings,
+    max_bad_fraction: float,
     counts: dict[str, Any],
     problems: Problems,
 ) -> pd.DataFrame:
@@ -92,7 +99,7 @@ def _with_frames(
         ConversionJob(source=Path(path), target=folder / labelled_file_name(source_id))
         for source_id, path in zip(images["source_id"], images["path"], strict=True)
     ]
-    results = join_shards(shards, jobs, folder, max_bad_fraction=conversion["max_bad_fraction"])
+    results = join_shards(shards, jobs, folder, max_bad_fraction=max_bad_fraction)
     frames = pd.DataFrame(
         [[getattr(result, name) for name in FRAME_COLUMNS] for result in results], columns=list(FRAME_COLUMNS)
     )
@@ -120,7 +127,7 @@ def _note_swapped_sizes(images: pd.DataFrame, frames: pd.DataFrame, problems: Pr
         )  # fmt: skip
 
 
-def build_coco(table: LabelledTable, labelled: Settings, problems: Problems) -> tuple[dict[str, Coco], dict[str, Any]]:
+def build_coco(table: LabelledTable, labelled: LabelledSettings, problems: Problems) -> tuple[dict[str, Coco], dict[str, Any]]:
     """Check, fuse, split and scale: from tables to the three COCO documents. No pixel is read.
 
     Args:
@@ -138,7 +145,7 @@ def build_coco(table: LabelledTable, labelled: Settings, problems: Problems) -> 
     sizes = dict(zip(images["source_id"], zip(images["source_height"], images["source_width"], strict=True), strict=True))
     boxes, box_counts = check_boxes(table.boxes, sizes, problems)
     fused, consensus_counts = fuse_readers(
-        boxes, images, method=labelled["consensus"], iou=labelled["consensus_iou"], min_readers=labelled["min_readers"]
+        boxes, images, method=labelled.consensus, iou=labelled.consensus_iou, min_readers=labelled.min_readers
     )
     images = images.assign(split=assign_splits(images, labelled))
     images["split"] = pd.Categorical(images["split"], categories=list(SPLITS), ordered=True)
@@ -156,7 +163,7 @@ def build_coco(table: LabelledTable, labelled: Settings, problems: Problems) -> 
     return documents, counts
 
 
-def assign_splits(images: pd.DataFrame, labelled: Settings) -> list[str]:
+def assign_splits(images: pd.DataFrame, labelled: LabelledSettings) -> list[str]:
     """Return the split of each image: the source's own test split, else a seeded one by patient (by image where unknown).
 
     A source with a training and a test split, but no ``val``, has ``val_fraction`` of the training split set aside.
@@ -165,12 +172,12 @@ def assign_splits(images: pd.DataFrame, labelled: Settings) -> list[str]:
         DatasetError: a split would be empty.
     """
     groups = images["subject_id"].where(images["subject_id"] != "", images["source_id"])
-    splits, seed = images["split"], labelled["split_seed"]
+    splits, seed = images["split"], labelled.split_seed
     if (splits == "").all():
         assigned = three_way_split(groups, seed=seed)
         return [assigned[group] for group in groups]
     if not (splits == "val").any():
-        chosen = validation_split(groups[splits == "train"], val_fraction=labelled["val_fraction"], seed=seed)
+        chosen = validation_split(groups[splits == "train"], val_fraction=labelled.val_fraction, seed=seed)
         splits = splits.where(splits != "train", groups.map(chosen))
     empty = [split for split in SPLITS if not (splits == split).any()]
     if empty:

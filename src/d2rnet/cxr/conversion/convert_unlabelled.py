@@ -23,15 +23,15 @@ from d2rnet.cxr.conversion.image_conversion import ConversionJob
 from d2rnet.cxr.conversion.image_lists import unlabelled_file_name
 from d2rnet.cxr.conversion.image_shards import SIZES, join_shards
 from d2rnet.cxr.conversion.input_checks import leave_out_quarantined
+from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.conversion.unlabelled_images import leave_out_overlaps, read_sources
-from d2rnet.cxr.sources.sources import labelled_source, report_source
+from d2rnet.cxr.sources.sources import labelled_source, origin_line, report_source
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.report.annotation_file import SPLITS
-from d2rnet.runs.cards import write_card
+from d2rnet.runs.cards import ORIGIN_KEY, write_card
 from d2rnet.runs.provenance import write_run_record
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ RECORD_KEYS = (
 )  # fmt: skip
 
 
-def convert_unlabelled(*, quarantine: Path, shards: Sequence[Path], output: Path, settings: Settings) -> None:
+def convert_unlabelled(*, quarantine: Path, shards: Sequence[Path], output: Path, settings: DataSettings) -> None:
     """Convert the report source and the extra unlabelled folders.
 
     Args:
@@ -60,14 +60,14 @@ def convert_unlabelled(*, quarantine: Path, shards: Sequence[Path], output: Path
     sources = read_sources(settings, problems)
     problems.raise_if_any(details=folder / "problems.jsonl")
     counts: dict[str, Any] = dict(sources.counts)
-    _check_unreadable_reports(sources.unreadable_reports, sources.n_studies, settings["conversion"]["max_bad_fraction"])
+    _check_unreadable_reports(sources.unreadable_reports, sources.n_studies, settings.conversion.max_bad_fraction)
     write_jsonl(folder / "unreadable_reports.jsonl", sources.unreadable_reports)
-    labelled = settings["labelled"]
+    labelled = settings.labelled
     # what is wrong with the labelled tables is for verify_inputs and convert_labelled to say
-    labelled_images = labelled_source(labelled["source"]).read_table(labelled, Problems()).images
+    labelled_images = labelled_source(labelled.source).read_table(labelled, Problems()).images
     images = leave_out_overlaps(sources.images, labelled_images, counts)
     images = leave_out_quarantined(images, images["file"], quarantine, counts)
-    images = _with_frames(images, shards, output, settings["conversion"], counts)
+    images = _with_frames(images, shards, output, settings.conversion.max_bad_fraction, counts)
     reports = _with_images(sources.reports, images, counts)
     images["has_report"] = images["study_id"].isin(reports["study_id"]) & images["source_path"].notna()
     assert_patients_disjoint(images, reports)
@@ -112,12 +112,12 @@ def _check_unreadable_reports(unreadable: list[dict[str, str]], n_studies: int, 
 
 
 def _with_frames(
-    images: pd.DataFrame, shards: Sequence[Path], output: Path, conversion: Settings, counts: dict[str, Any]
+    images: pd.DataFrame, shards: Sequence[Path], output: Path, max_bad_fraction: float, counts: dict[str, Any]
 ) -> pd.DataFrame:
     """Return the images that were readable with file_name and their sizes before and after the conversion."""
     names = [unlabelled_file_name(source_id) for source_id in images["source_id"]]
     jobs = [ConversionJob(Path(file), output / name) for file, name in zip(images["file"], names, strict=True)]
-    results = join_shards(shards, jobs, output, max_bad_fraction=conversion["max_bad_fraction"])
+    results = join_shards(shards, jobs, output, max_bad_fraction=max_bad_fraction)
     stated = images[["source_height", "source_width"]].to_numpy()
     sizes = pd.DataFrame({column: [getattr(result, column) for result in results] for column in SIZES}, index=images.index)
     readable = pd.Series([result.reason is None for result in results], index=images.index, dtype=bool)
@@ -167,9 +167,11 @@ def _split_counts(images: pd.DataFrame, reports: pd.DataFrame) -> dict[str, dict
     }
 
 
-def _write_run_record(target: Path, quarantine: Path, settings: Settings, counts: dict[str, Any]) -> None:
+def _write_run_record(target: Path, quarantine: Path, settings: DataSettings, counts: dict[str, Any]) -> None:
     """Record the run; the hashes cover the tables, not the images."""
-    needed = report_source(settings["reports"]["source"]).required_files(settings["reports"])
+    reports = settings.reports
+    source = report_source(reports.source)
+    needed = source.required_files(reports)
     inputs = {file.path.name: file.path for file in needed if file.path.is_file()}
     write_run_record(
         target,
@@ -177,5 +179,6 @@ def _write_run_record(target: Path, quarantine: Path, settings: Settings, counts
         settings=settings,
         inputs={"quarantine": quarantine, **inputs},
         counts=counts,
-        seeds={"split": settings["reports"]["split_seed"]},
+        seeds={"split": reports.split_seed},
+        extra={ORIGIN_KEY: origin_line(source, reports.source, reports.root)},
     )

@@ -81,9 +81,7 @@ def convert_images(
     *,
     max_side_px: int,
     workers: int,
-    max_bad_fraction: float,
     manifest: Path,
-    total: int | None = None,
 ) -> list[ConversionResult]:
     """Convert radiographs to 8-bit PNG.
 
@@ -91,17 +89,14 @@ def convert_images(
         jobs: what to convert; every target differs.
         max_side_px: longer side of the PNG, pixels; smaller images are not enlarged.
         workers: processes.
-        max_bad_fraction: share of unreadable sources, 0 to 1, above which the conversion stops.
         manifest: JSON lines file to resume from; made if missing. Others beside it whose names end in ``.manifest.jsonl`` are
             read too: those of the same images in another number of shards.
-        total: number of images that ``max_bad_fraction`` is a share of, where ``jobs`` is a part of them.
 
     Returns:
         One result a job, in the order of the jobs.
 
     Raises:
-        DatasetError: two jobs have one target, or more sources are unreadable than allowed (stops as soon as that is
-            certain; the PNG files made so far and the manifest stay).
+        DatasetError: two jobs have one target.
         D2RNetError: a worker process was killed, or another process is converting with this manifest.
         OSError: a PNG cannot be written (disk full); no half file remains.
     """
@@ -110,7 +105,7 @@ def convert_images(
     with hold_lock(manifest.with_name(f"{manifest.name}.lock"), what=manifest, doing="converting these images"):
         _remove_leftovers(jobs)
         known = _read_manifests(manifest, max_side_px, {str(job.target) for job in jobs})
-        return _convert_all(jobs, known, manifest, max_side_px, workers, max_bad_fraction, total or len(jobs))
+        return _convert_all(jobs, known, manifest, max_side_px, workers)
 
 
 def _convert_all(
@@ -119,8 +114,6 @@ def _convert_all(
     manifest: Path,
     max_side_px: int,
     workers: int,
-    max_bad_fraction: float,
-    total: int,
 ) -> list[ConversionResult]:
     results: list[ConversionResult] = []
     counts: Counter[str] = Counter()
@@ -132,7 +125,6 @@ def _convert_all(
             if done is None:
                 counts["unreadable"] += 1
                 results.append(ConversionResult(job, 0, 0, 0, 0, reason))
-                check_bad(results, counts["unreadable"], total, max_bad_fraction)
                 continue
             if done != known.get(str(job.target)):
                 line = {"recipe": RECIPE, "max_side_px": max_side_px, **asdict(done)}
@@ -202,26 +194,25 @@ def _check_targets(jobs: Sequence[ConversionJob]) -> None:
         )
 
 
-def check_bad(results: Sequence[ConversionResult], bad: int, total: int, max_bad_fraction: float) -> None:
-    """Raise as soon as more images are unreadable than the whole set may have.
+def check_unreadable(results: Sequence[ConversionResult], max_bad_fraction: float) -> list[ConversionResult]:
+    """Return the results of unreadable images.
 
     Args:
-        results: those known so far.
-        bad: how many of them are of unreadable images.
-        total: images of the whole set.
-        max_bad_fraction: share of it that may be unreadable, 0 to 1.
+        results: of all images of a source.
+        max_bad_fraction: share of them that may be unreadable, 0 to 1.
 
     Raises:
         DatasetError: more are; names the first ten.
     """
-    if bad <= max_bad_fraction * total:
-        return
-    reasons = [result.reason for result in results if result.reason is not None][:SHOWN_BAD]
-    raise DatasetError(
-        f"convert images: {bad} of the first {len(results)} images are unreadable; expected at most {max_bad_fraction:.2%} of "
-        f"{total} (cxr.data.conversion.max_bad_fraction). Mend or remove them, or raise that setting. The first:\n  "
-        + "\n  ".join(map(str, reasons))
-    )
+    bad = [result for result in results if result.reason is not None]
+    if len(bad) > max_bad_fraction * len(results):
+        raise DatasetError(
+            f"convert images: {len(bad)} of {len(results)} images are unreadable; expected at most {max_bad_fraction:.2%} "
+            "(cxr.data.conversion.max_bad_fraction). Mend or remove them and convert their shards again "
+            "(--forcerun convert_images_shard), or raise that setting. The first:\n  "
+            + "\n  ".join(str(result.reason) for result in bad[:SHOWN_BAD])
+        )
+    return bad
 
 
 def _remove_leftovers(jobs: Sequence[ConversionJob]) -> None:

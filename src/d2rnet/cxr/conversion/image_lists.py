@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from d2rnet.cxr.conversion.input_checks import leave_out_quarantined
+from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.conversion.unlabelled_images import join_sources, leave_out_overlaps
 from d2rnet.cxr.sources.tables import LabelledTable, ReportTable
 from d2rnet.files.documents import write_jsonl
-from d2rnet.settings import Settings
 
 IMAGE_FOLDER = "unlabelled_images"
 
@@ -38,7 +38,7 @@ def write_image_list(target: Path, files: Iterable[str], file_names: Iterable[st
 
 
 def write_image_lists(
-    output: Path, *, quarantine: Path, labelled: LabelledTable, reports: Sequence[ReportTable], settings: Settings
+    output: Path, *, quarantine: Path, labelled: LabelledTable, reports: Sequence[ReportTable], settings: DataSettings
 ) -> None:
     """Write ``labelled_images.jsonl`` and ``unlabelled_images.jsonl``.
 

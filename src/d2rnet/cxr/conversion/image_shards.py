@@ -13,13 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from d2rnet.cxr.conversion.image_conversion import ConversionJob, ConversionResult, check_bad, convert_images
+from d2rnet.cxr.conversion.image_conversion import ConversionJob, ConversionResult, check_unreadable, convert_images
+from d2rnet.cxr.conversion.settings import ImageConversionSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import check_regular_file, read_jsonl, write_jsonl
 from d2rnet.files.names import is_path_below
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.shards import advice, check_count, read_records, record_path, remove_record
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _REMEDY = advice("convert-images-shard")
 
 
 def convert_images_shard(
-    *, images: Path, folder: Path, shard: int, shards: int, output: Path, workers: int, settings: Settings
+    *, images: Path, folder: Path, shard: int, shards: int, output: Path, workers: int, settings: ImageConversionSettings
 ) -> None:
     """Convert one shard of a list of images.
 
@@ -39,12 +39,11 @@ def convert_images_shard(
         shards: number of shards.
         output: record of the shard.
         workers: processes.
-        settings: section ``cxr.data.conversion``.
+        settings: size of the PNG.
 
     Raises:
         ConfigError: no such shard.
-        DatasetError: the list is damaged or names a PNG outside ``folder``, or this shard alone has more unreadable images
-            than the whole list may have.
+        DatasetError: the list is damaged or names a PNG outside ``folder``.
     """
     if not 1 <= shard <= shards:
         raise ConfigError(f"--shard {shard} --shards {shards}: expected a shard from 1 to {shards}.")
@@ -56,11 +55,9 @@ def convert_images_shard(
     jobs = [ConversionJob(*_files_of(record, folder, images)) for record in islice(read_jsonl(images), first, last)]
     results = convert_images(
         jobs,
-        max_side_px=settings["max_side_px"],
+        max_side_px=settings.max_side_px,
         workers=workers,
-        max_bad_fraction=settings["max_bad_fraction"],
         manifest=output.with_suffix(".manifest.jsonl"),
-        total=listed,
     )
     remove_record(output)
     write_jsonl(output, (_record(result, folder) for result in results))
@@ -109,9 +106,7 @@ def join_shards(
         DatasetError: the shards are not all of one run, each once, and of just these images, or too many images are
             unreadable.
     """
-    runs = read_records(
-        shards, command="convert-images-shard", files={}, alike=("images",), harmless=("max_bad_fraction",), counted="images"
-    )
+    runs = read_records(shards, command="convert-images-shard", files={}, alike=("images",), counted="images")
     records: dict[tuple[Path, Path], dict[str, Any]] = {}
     for path, run in zip(shards, runs, strict=True):
         before = len(records)
@@ -126,9 +121,7 @@ def join_shards(
             f"{len(records) - len(jobs) + len(lost)} in the shards are not in the tables. {_REMEDY}"
         )
     results = [ConversionResult(job, **records[job.source, job.target]) for job in jobs]
-    unreadable = [result for result in results if result.reason is not None]
-    check_bad(results, len(unreadable), len(results), max_bad_fraction)
-    for result in unreadable:
+    for result in check_unreadable(results, max_bad_fraction):
         log.warning("%s: unreadable, left out: %s", result.job.source, result.reason)
     return results
 

@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -25,14 +24,6 @@ from d2rnet.report.annotation_file import SPLITS
 log = logging.getLogger(__name__)
 
 TABLE_SUFFIXES = (".csv", ".csv.gz")
-# Sizes of the full releases, by source and by the name of the source's own count (VinDr-CXR 1.0.0, MIMIC-CXR 2.0.0).
-RELEASE_COUNTS: Mapping[str, Mapping[str, int]] = MappingProxyType(
-    {
-        "vindr": {"train_images_in_tables": 15_000, "test_images_in_tables": 3_000},
-        "vinbigdata": {"rows_in": 67_914},
-        "mimic": {"images_in_table": 377_110, "studies_in_table": 227_835},
-    }
-)
 
 
 def check_required_files(files: Iterable[RequiredFile], problems: Problems) -> None:
@@ -66,12 +57,11 @@ def _check_columns(needed: RequiredFile, problems: Problems) -> None:
             )  # fmt: skip
 
 
-def unlike_release(source: str, counts: Mapping[str, int]) -> dict[str, str]:
+def unlike_release(published: Mapping[str, int], counts: Mapping[str, int]) -> dict[str, str]:
     """Compare counts with those of the full release; return the ones that differ as "got of published".
 
     A subset is a legitimate input, so that this is for the log and for summary.json, not a problem.
     """
-    published = RELEASE_COUNTS.get(source, {})
     return {name: f"{counts.get(name, 0)} of {full}" for name, full in published.items() if counts.get(name, 0) != full}
 
 

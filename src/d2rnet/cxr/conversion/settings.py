@@ -4,12 +4,17 @@ from d2rnet.cxr.sources.settings import LabelledSettings, ReportSourceSettings, 
 from d2rnet.settings import Section, setting
 
 
-class ConversionSettings(Section):
-    """Conversion of radiographs to 8-bit PNG."""
+class ImageConversionSettings(Section):
+    """Conversion of one radiograph to 8-bit PNG: what convert-images-shard reads."""
 
     place = "cxr.data.conversion"
 
     max_side_px: int = setting(256, "Longer side of the converted PNG, pixels; never enlarged.", ge=64)
+
+
+class ConversionSettings(ImageConversionSettings):
+    """Conversion of all radiographs of a source to 8-bit PNG."""
+
     max_bad_fraction: float = setting(0.01, "Share of unreadable images above which the run stops.", ge=0, le=1)
 
 

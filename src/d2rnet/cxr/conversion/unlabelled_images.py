@@ -13,10 +13,10 @@ from typing import Any
 import pandas as pd
 
 from d2rnet.cxr.conversion.leakage import check_leakage, count_reasons, overlaps
+from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.sources.sources import report_source, unlabelled_source
 from d2rnet.cxr.sources.tables import ReportTable
 from d2rnet.files.problems import Problems
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -43,37 +43,37 @@ class UnlabelledSources:
     counts: dict[str, Any]
 
 
-def read_sources(settings: Settings, problems: Problems) -> UnlabelledSources:
+def read_sources(settings: DataSettings, problems: Problems) -> UnlabelledSources:
     """Read the report source and the extra unlabelled folders.
 
     Args:
         settings: the section ``data``.
         problems: grows by whatever is wrong with the tables.
     """
-    tables = [report_source(settings["reports"]["source"]).read_table(settings["reports"], problems)]
-    tables += [unlabelled_source(extra["source"]).read_table(extra, problems) for extra in settings["extra_unlabelled"]]
+    tables = [report_source(settings.reports.source).read_table(settings.reports, problems)]
+    tables += [unlabelled_source(extra.source).read_table(extra, problems) for extra in settings.extra_unlabelled]
     return join_sources(tables, settings)
 
 
-def join_sources(tables: Sequence[ReportTable], settings: Settings) -> UnlabelledSources:
+def join_sources(tables: Sequence[ReportTable], settings: DataSettings) -> UnlabelledSources:
     """Join the report source and the extra unlabelled folders.
 
     Args:
         tables: of ``cxr.data.reports``, then of each part of ``cxr.data.extra_unlabelled``.
         settings: the section ``data``.
     """
-    section, table = settings["reports"], tables[0]
+    section, table = settings.reports, tables[0]
     own = _with_own_ids(table).assign(source_path=table.images["path"], origin="reports")
-    own["file"] = [os.path.join(section["root"], path) for path in own["path"]]  # noqa: PTH118 - 377,110 rows
-    counts: dict[str, Any] = {"source": section["source"], "from_reports": dict(sorted(table.counts.items()))}
+    own["file"] = [os.path.join(section.root, path) for path in own["path"]]  # noqa: PTH118 - 377,110 rows
+    counts: dict[str, Any] = {"source": section.source, "from_reports": dict(sorted(table.counts.items()))}
     parts = [own]
-    for number, (extra, found) in enumerate(zip(settings["extra_unlabelled"], tables[1:], strict=True)):
+    for number, (extra, found) in enumerate(zip(settings.extra_unlabelled, tables[1:], strict=True)):
         ids = {key: f"extra{number + 1}_" + found.images[key] for key in ("source_id", "study_id", "subject_id")}
-        files = [str(Path(extra["root"], path)) for path in found.images["path"]]
+        files = [str(Path(extra.root, path)) for path in found.images["path"]]
         parts.append(_with_own_ids(found).assign(**ids, source_path=None, file=files, origin=f"extra_unlabelled[{number}]"))
         counts[f"from_extra_unlabelled_{number + 1}"] = dict(sorted(found.counts.items()))
     images = pd.concat(parts, ignore_index=True).drop(columns="path")
-    without = table.counts[f"studies_without_{section['section']}"]
+    without = table.counts[f"studies_without_{section.section}"]
     n_studies = len(table.reports) + len(table.unreadable_reports) + without
     return UnlabelledSources(images, table.reports, table.unreadable_reports, n_studies, counts)
 
@@ -121,6 +121,6 @@ def assert_no_shared_images(labelled: pd.DataFrame, unlabelled: pd.DataFrame) ->
     """
     problems = Problems()
     for origin, found in unlabelled.groupby("origin"):
-        remedy = f"Leave it out of data.{origin}, or take another labelled test split."
-        check_leakage(labelled, found, problems, file=f"data.{origin}", remedy=remedy)
+        remedy = f"Leave it out of cxr.data.{origin}, or take another labelled test split."
+        check_leakage(labelled, found, problems, file=f"cxr.data.{origin}", remedy=remedy)
     problems.raise_if_any()

@@ -24,15 +24,15 @@ from d2rnet.cxr.conversion.input_checks import (
     unlike_release,
 )
 from d2rnet.cxr.conversion.leakage import check_leakage, count_reasons, overlaps
+from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.images.reader import check_headers
 from d2rnet.cxr.sources.box_tables import check_boxes
-from d2rnet.cxr.sources.sources import LabelledSource, ReportSource, labelled_source, report_source, unlabelled_source
-from d2rnet.cxr.sources.tables import LabelledTable, ReportTable
+from d2rnet.cxr.sources.sources import labelled_source, report_source, unlabelled_source
+from d2rnet.cxr.sources.tables import LabelledTable, ReportTable, SourceModule
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.runs.provenance import write_run_record
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ class Source:
     """
 
     name: str
-    settings: Settings
-    reader: LabelledSource | ReportSource
+    settings: Any
+    reader: SourceModule[Any, Any]
     table: LabelledTable | ReportTable | None = None
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     quarantine: list[dict[str, str]] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Source:
     counts: dict[str, Any] = field(default_factory=dict)
 
 
-def verify_inputs(*, output: Path, workers: int, settings: Settings) -> None:
+def verify_inputs(*, output: Path, workers: int, settings: DataSettings) -> None:
     """Check all sources of the configuration.
 
     Args:
@@ -85,9 +85,9 @@ def verify_inputs(*, output: Path, workers: int, settings: Settings) -> None:
         output.mkdir(parents=True, exist_ok=True)
         for source in sources:
             if source.table is not None:
-                check_alike_ids(source.table.images, problems, file=source.settings["root"], folder=output)
+                check_alike_ids(source.table.images, problems, file=source.settings.root, folder=output)
         _check_images(sources, workers)
-        _check_unreadable(sources, settings["conversion"]["max_bad_fraction"], problems)
+        _check_unreadable(sources, settings.conversion.max_bad_fraction, problems)
         _check_across(sources, problems)
     _write_results(sources, problems, output, settings)
     problems.raise_if_any(details=output / "problems.jsonl")
@@ -103,12 +103,12 @@ def _sizes(source: Source) -> tuple[int, int, int]:
     return len(source.images), len(source.quarantine), sum(source.left_out.values())
 
 
-def _configured(settings: Settings) -> Iterator[Source]:
-    labelled, reports = settings["labelled"], settings["reports"]
-    yield Source("labelled", labelled, labelled_source(labelled["source"]))
-    yield Source("reports", reports, report_source(reports["source"]))
-    for number, extra in enumerate(settings["extra_unlabelled"]):
-        yield Source(f"extra_unlabelled[{number}]", extra, unlabelled_source(extra["source"]))
+def _configured(settings: DataSettings) -> Iterator[Source]:
+    labelled, reports = settings.labelled, settings.reports
+    yield Source("labelled", labelled, labelled_source(labelled.source))
+    yield Source("reports", reports, report_source(reports.source))
+    for number, extra in enumerate(settings.extra_unlabelled):
+        yield Source(f"extra_unlabelled[{number}]", extra, unlabelled_source(extra.source))
 
 
 def _check_files(source: Source, problems: Problems) -> None:
@@ -120,22 +120,22 @@ def _check_files(source: Source, problems: Problems) -> None:
 
 def _note_unreadable(source: Source, error: Exception, problems: Problems) -> None:
     problems.add(
-        "unreadable_table", file=source.settings["root"], record=f"data.{source.name}", got=str(error),
-        expected=f"tables of source {source.settings['source']}", remedy="Mend the table, or correct the configuration.",
+        "unreadable_table", file=source.settings.root, record=f"cxr.data.{source.name}", got=str(error),
+        expected=f"tables of source {source.settings.source}", remedy="Mend the table, or correct the configuration.",
     )  # fmt: skip
 
 
 def _read(source: Source, problems: Problems) -> None:
     """Parse a source's tables and check them by themselves."""
-    root = source.settings["root"]
-    log.info("data.%s: reading source %s from %s", source.name, source.settings["source"], root)
+    root = source.settings.root
+    log.info("cxr.data.%s: reading source %s from %s", source.name, source.settings.source, root)
     try:
         table = source.reader.read_table(source.settings, problems)
     except (DatasetError, FileNotFoundError) as error:
         _note_unreadable(source, error, problems)
         return
     source.table = table
-    source.counts = {"source": source.settings["source"], **dict(sorted(table.counts.items())), "images": len(table.images)}
+    source.counts = {"source": source.settings.source, **dict(sorted(table.counts.items())), "images": len(table.images)}
     if isinstance(table, LabelledTable):
         source.images = table.images.assign(file=table.images["path"].astype(str))
         check_labelled(table, problems, file=root)
@@ -143,11 +143,11 @@ def _read(source: Source, problems: Problems) -> None:
         source.images = table.images.assign(file=[str(Path(root, path)) for path in table.images["path"]])
         check_reports(table, problems, file=root, with_text=source.name == "reports")
         source.counts |= {"reports": len(table.reports), "unreadable_reports": len(table.unreadable_reports)}
-    log.info("data.%s: %s", source.name, source.counts)
-    differing = unlike_release(source.settings["source"], table.counts)
+    log.info("cxr.data.%s: %s", source.name, source.counts)
+    differing = unlike_release(source.reader.RELEASE_COUNTS, table.counts)
     if differing:
         source.counts["unlike_the_full_release"] = differing
-        log.info("data.%s: not the full release (a subset, or another version): %s", source.name, differing)
+        log.info("cxr.data.%s: not the full release (a subset, or another version): %s", source.name, differing)
 
 
 def _check_images(sources: list[Source], workers: int) -> None:
@@ -179,7 +179,7 @@ def _count_other_sizes(source: Source) -> None:
     if len(other):
         first = other.iloc[0]
         log.warning(
-            "data.%s: %d of %d images are not of the size that the tables state (%s: %d x %d stated, %d x %d in the file, "
+            "cxr.data.%s: %d of %d images are not of the size that the tables state (%s: %d x %d stated, %d x %d in the file, "
             "height x width); labelled boxes are taken to be in the stated frame, predicted ones in the file's",
             source.name, len(other), len(images), first["file"],
             first["source_height"], first["source_width"], first["file_height"], first["file_width"],
@@ -201,7 +201,7 @@ def _check_across(sources: list[Source], problems: Problems) -> None:
     reports, extras = sources[1], sources[2:]
     if reports.table is not None:
         remedy = "Leave it out of cxr.data.reports, or take another labelled test split."
-        check_leakage(labelled.images, _by_own_ids(reports), problems, file=reports.settings["root"], remedy=remedy)
+        check_leakage(labelled.images, _by_own_ids(reports), problems, file=reports.settings.root, remedy=remedy)
     _count_overlaps(labelled, reports, [source for source in extras if source.table is not None])
 
 
@@ -215,7 +215,7 @@ def _count_overlaps(labelled: Source, reports: Source, extras: list[Source]) -> 
         source.left_out = count_reasons(reasons[images["origin"] == source.name])
         source.counts["left_out"] = source.left_out
         if any(source.left_out.values()):
-            log.warning("data.%s: of %d images are left out: %s", source.name, len(source.images), source.left_out)
+            log.warning("cxr.data.%s: of %d images are left out: %s", source.name, len(source.images), source.left_out)
 
 
 def _by_own_ids(source: Source) -> pd.DataFrame:
@@ -224,7 +224,7 @@ def _by_own_ids(source: Source) -> pd.DataFrame:
     return source.images.reindex(columns=list(columns)).rename(columns=columns)
 
 
-def _write_results(sources: list[Source], problems: Problems, output: Path, settings: Settings) -> None:
+def _write_results(sources: list[Source], problems: Problems, output: Path, settings: DataSettings) -> None:
     counts = {source.name: source.counts for source in sources} | {"problems": problems.counts()}
     write_jsonl(output / "problems.jsonl", (asdict(problem) for problem in problems.all()))
     write_jsonl(output / "quarantine.jsonl", (record for source in sources for record in source.quarantine))
@@ -236,7 +236,7 @@ def _write_results(sources: list[Source], problems: Problems, output: Path, sett
     write_run_record(output / "run.json", command="verify-inputs", settings=settings, counts=counts)
 
 
-def _write_image_lists(sources: list[Source], output: Path, settings: Settings) -> None:
+def _write_image_lists(sources: list[Source], output: Path, settings: DataSettings) -> None:
     """Write what convert-images-shard reads; the tables are there, since nothing is wrong."""
     labelled = sources[0].table
     reports = [source.table for source in sources[1:] if isinstance(source.table, ReportTable)]
@@ -250,7 +250,7 @@ def _check_unreadable(sources: list[Source], max_bad_fraction: float, problems: 
         _limit(source, source.quarantine, len(source.images), "images", max_bad_fraction, problems)
         if isinstance(source.table, ReportTable) and source.table.unreadable_reports:
             table = source.table
-            without_section = table.counts[f"studies_without_{source.settings['section']}"]
+            without_section = table.counts[f"studies_without_{source.settings.section}"]
             studies = len(table.reports) + len(table.unreadable_reports) + without_section
             _limit(source, table.unreadable_reports, studies, "reports", max_bad_fraction, problems)
 
@@ -259,12 +259,12 @@ def _limit(
     source: Source, bad: list[dict[str, str]], total: int, what: str, max_bad_fraction: float, problems: Problems
 ) -> None:
     if bad:
-        log.warning("data.%s: %d of %d %s are unreadable and left out", source.name, len(bad), total, what)
+        log.warning("cxr.data.%s: %d of %d %s are unreadable and left out", source.name, len(bad), total, what)
     if len(bad) <= max_bad_fraction * total:
         return
     for record in bad:
         problems.add(
-            f"too_many_unreadable_{what}", file=record["path"], record=f"data.{source.name}", got=record["reason"],
+            f"too_many_unreadable_{what}", file=record["path"], record=f"cxr.data.{source.name}", got=record["reason"],
             expected=f"at most {max_bad_fraction:.2%} of {total} {what} unreadable, not {len(bad)}",
             remedy="Mend or remove them, or raise cxr.data.conversion.max_bad_fraction.",
         )  # fmt: skip

@@ -26,6 +26,7 @@ from d2rnet.cxr.demo.anatomy import sample_anatomy, sample_frame
 from d2rnet.cxr.demo.exposure import draw_lateral, expose
 from d2rnet.cxr.demo.findings import Box, Finding, Style, deal_findings
 from d2rnet.cxr.demo.lesions import render_frontal
+from d2rnet.cxr.demo.settings import COHORT_FILE, DemoSettings
 from d2rnet.errors import D2RNetError
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.runs.parallel import map_in_processes
@@ -50,7 +51,7 @@ class _VindrItem:
     findings: tuple[Finding, ...]
 
 
-def make_demo_cohort(*, output: Path, workers: int, settings: dict[str, Any]) -> None:
+def make_demo_cohort(*, output: Path, workers: int, settings: DemoSettings) -> None:
     """Draw the demo cohort.
 
     Args:
@@ -71,9 +72,9 @@ def make_demo_cohort(*, output: Path, workers: int, settings: dict[str, Any]) ->
             folder.mkdir()
             (folder / MARKER).touch()
             counts = _fill(folder, workers, settings)
-            seeds = {"cohort": settings["seed"]}
+            seeds = {"cohort": settings.seed}
             write_run_record(folder / "run.json", command="make-demo-cohort", settings=settings, counts=counts, seeds=seeds)
-            write_json(folder / "cohort.json", {"seed": settings["seed"], "settings": settings, "counts": counts})
+            write_json(folder / COHORT_FILE, {"seed": settings.seed, "settings": settings.to_json(), "counts": counts})
             _swap_in(folder, output)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -104,11 +105,15 @@ def _swap_in(folder: Path, output: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _fill(folder: Path, workers: int, settings: dict[str, Any]) -> Record:
+def _fill(folder: Path, workers: int, settings: DemoSettings) -> Record:
     """Draw everything below ``folder``; return the counts."""
-    rng = np.random.default_rng([settings["seed"], _PLAN])
+    rng = np.random.default_rng([settings.seed, _PLAN])
     vindr_items = _plan_vindr(settings, rng)
-    study_counts = {split: settings[f"report_{split}_studies"] for split in ("train", "val", "test")}
+    study_counts = {
+        "train": settings.report_train_studies,
+        "val": settings.report_val_studies,
+        "test": settings.report_test_studies,
+    }
     plans = demo_mimic.plan_studies(study_counts, rng)
     for path in (
         "vindr/train",
@@ -117,7 +122,7 @@ def _fill(folder: Path, workers: int, settings: dict[str, Any]) -> Record:
         *{f"mimic/{plan.patient_folder}/s{plan.study_id}" for plan in plans},
     ):
         (folder / path).mkdir(parents=True, exist_ok=True)
-    jobs: list[tuple[Callable[..., list[Record]], Path, Any, dict[str, Any]]] = [
+    jobs: list[tuple[Callable[..., list[Record]], Path, Any, DemoSettings]] = [
         *((_draw_vindr, folder / "vindr", item, settings) for item in vindr_items),
         *((_draw_study, folder / "mimic", plan, settings) for plan in plans),
     ]
@@ -136,11 +141,11 @@ def _fill(folder: Path, workers: int, settings: dict[str, Any]) -> Record:
     return _count(vindr, mimic, plans)
 
 
-def _plan_vindr(settings: dict[str, Any], rng: np.random.Generator) -> list[_VindrItem]:
+def _plan_vindr(settings: DemoSettings, rng: np.random.Generator) -> list[_VindrItem]:
     items: list[_VindrItem] = []
     numbers = count()
-    for split in ("train", "test"):
-        for findings in deal_findings(settings[f"labelled_{split}_images"], rng):
+    for split, number in (("train", settings.labelled_train_images), ("test", settings.labelled_test_images)):
+        for findings in deal_findings(number, rng):
             image_id = rng.bytes(16).hex()
             items.append(_VindrItem(next(numbers), image_id, split, tuple(findings)))
     return items
@@ -164,11 +169,11 @@ def _do(job: tuple[Any, ...]) -> list[Record]:
     return function(*arguments)
 
 
-def _draw_vindr(folder: Path, item: _VindrItem, settings: dict[str, Any]) -> list[Record]:
+def _draw_vindr(folder: Path, item: _VindrItem, settings: DemoSettings) -> list[Record]:
     """Draw and write one VinDr-style image and have it read."""
-    rng = np.random.default_rng([settings["seed"], _VINDR, item.number])
-    style = Style.of_difficulty(settings["difficulty"])
-    frame = sample_frame(rng, settings["size_px"])
+    rng = np.random.default_rng([settings.seed, _VINDR, item.number])
+    style = Style.of_difficulty(settings.difficulty)
+    frame = sample_frame(rng, settings.size_px)
     attenuation, boxes = render_frontal(sample_anatomy(rng), frame, list(item.findings), style, rng)
     demo_vindr.write_dicom(
         folder / item.split / f"{item.image_id}.dicom", expose(attenuation, frame, style, rng), rng, item.number + 1
@@ -183,17 +188,17 @@ def _draw_vindr(folder: Path, item: _VindrItem, settings: dict[str, Any]) -> lis
     return [{**record, "boxes": _truth_boxes(boxes), "readers": readers, "reader_boxes": drawn}]
 
 
-def _draw_study(folder: Path, plan: demo_mimic.StudyPlan, settings: dict[str, Any]) -> list[Record]:
+def _draw_study(folder: Path, plan: demo_mimic.StudyPlan, settings: DemoSettings) -> list[Record]:
     """Draw and write the images and the report of one study."""
-    rng = np.random.default_rng([settings["seed"], _STUDY, plan.number])
-    anatomy = sample_anatomy(np.random.default_rng([settings["seed"], _PATIENT, plan.patient_number]))
-    style = Style.of_difficulty(settings["difficulty"])
+    rng = np.random.default_rng([settings.seed, _STUDY, plan.number])
+    anatomy = sample_anatomy(np.random.default_rng([settings.seed, _PATIENT, plan.patient_number]))
+    style = Style.of_difficulty(settings.difficulty)
     report = demo_reports.write_report(plan.findings, rng)
     text = demo_reports.format_report(report, plan.variant, plan.views, rng)
     (folder / plan.report_path).write_text(text, encoding="utf-8", newline="\n")
     records = []
     for view, dicom_id in zip(plan.views, plan.dicom_ids, strict=True):
-        frame = sample_frame(rng, settings["size_px"])
+        frame = sample_frame(rng, settings.size_px)
         boxes: list[tuple[Finding, str, Box]] = []
         if view == "LATERAL":
             attenuation = draw_lateral(frame, rng)

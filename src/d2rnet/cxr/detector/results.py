@@ -65,7 +65,6 @@ def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
         command="predict-boxes-shard",
         files={"unlabelled": sha256_file(unlabelled)},
         alike=("weights",),
-        harmless=("loader_workers",),
         counted="boxes",
     )
     known = {image["id"] for image in load_coco(unlabelled)["images"]}

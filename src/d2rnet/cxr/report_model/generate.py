@@ -235,7 +235,6 @@ def gather_reports(*, annotation: Path, shards: list[Path], output: Path) -> Non
         command="generate-reports-shard",
         files={"annotation": sha256_file(annotation)},
         alike=(WEIGHTS, VOCABULARY, CONFIG),
-        harmless=("workers",),
         counted="reports",
     )
     records: dict[str, dict[str, Any]] = {}

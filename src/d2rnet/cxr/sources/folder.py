@@ -9,28 +9,31 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES, report_table
+from d2rnet.cxr.sources.settings import UnlabelledSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable, RequiredFile
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
 
 log = logging.getLogger(__name__)
 
+TERMS = "as its owner says"
+RELEASE_COUNTS: Mapping[str, int] = {}
 CONFIG_KEY = "cxr.data.extra_unlabelled[].root"
 _PATIENT_AND_NUMBER = re.compile(r"(\d{8})_\d{3}")
 
 
-def required_files(settings: dict[str, Any]) -> list[RequiredFile]:
+def required_files(settings: UnlabelledSourceSettings) -> list[RequiredFile]:
     """List the one folder that an item of ``cxr.data.extra_unlabelled`` needs."""
-    return [RequiredFile(Path(settings["root"]), CONFIG_KEY, "folder of unlabelled radiographs")]
+    return [RequiredFile(Path(settings.root), CONFIG_KEY, "folder of unlabelled radiographs")]
 
 
-def read_table(settings: dict[str, Any], problems: Problems) -> ReportTable:
+def read_table(settings: UnlabelledSourceSettings, problems: Problems) -> ReportTable:
     """List the images below a folder; see :mod:`d2rnet.cxr.sources.tables`. There are no reports.
 
     Args:
@@ -41,7 +44,7 @@ def read_table(settings: dict[str, Any], problems: Problems) -> ReportTable:
         FileNotFoundError: the folder does not exist.
         DatasetError: it holds no image.
     """
-    root = Path(settings["root"])
+    root = Path(settings.root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; set {CONFIG_KEY}.")
     counts: Counter[str] = Counter()

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.cxr.sources.tables import LABELLED_IMAGE_COLUMNS, RequiredFile
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.names import is_safe_id
 from d2rnet.files.problems import Problems
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -71,18 +71,22 @@ def find_images(
     return {stem: min(paths) for stem, paths in found.items()}
 
 
-def size_table_path(settings: Settings) -> Path | None:
+def size_table_path(settings: LabelledSettings) -> Path | None:
     """Return the path of ``cxr.data.labelled.size_table`` (relative to the root), None where it is not set."""
-    return Path(settings["root"]) / settings["size_table"] if settings["size_table"] else None
+    return Path(settings.root) / settings.size_table if settings.size_table else None
 
 
-def required_size_table(settings: Settings) -> list[RequiredFile]:
+def required_size_table(settings: LabelledSettings) -> list[RequiredFile]:
     """Return the size table as a required file if one is configured."""
     path = size_table_path(settings)
-    return [RequiredFile(path, "cxr.data.labelled.size_table", "sizes of the original radiographs", ("image_id",))] if path else []
+    return (
+        [RequiredFile(path, "cxr.data.labelled.size_table", "sizes of the original radiographs", ("image_id",))]
+        if path
+        else []
+    )
 
 
-def read_size_table(settings: Settings, problems: Problems) -> Sizes | None:
+def read_size_table(settings: LabelledSettings, problems: Problems) -> Sizes | None:
     """Read the original sizes of re-encoded copies: image id -> (height, width) in pixels; None where none is configured.
 
     Columns ``image_id,height,width``; ``dim0,dim1``, as in tables passed around on Kaggle, are height and width.

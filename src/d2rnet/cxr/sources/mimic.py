@@ -14,6 +14,7 @@ Tables lie beside the images or beside the reports and may be unpacked (``.csv``
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 
 from d2rnet.cxr.sources.mimic_exceptions import EXCEPTIONS_FILE, MIMIC_EXCEPTIONS, Exceptions, read_exceptions
 from d2rnet.cxr.sources.mimic_reports import read_reports
@@ -27,33 +28,36 @@ from d2rnet.cxr.sources.mimic_tables import (
     read_images,
 )
 from d2rnet.cxr.sources.report_checks import check_patients, keep_views
+from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable, RequiredFile
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.problems import Problems
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
+TERMS = "PhysioNet Credentialed Health Data License 1.5.0: no sharing with others"
+RELEASE_COUNTS: Mapping[str, int] = {"images_in_table": 377_110, "studies_in_table": 227_835}  # MIMIC-CXR 2.0.0
 
-def required_files(settings: Settings) -> list[RequiredFile]:
+
+def required_files(settings: ReportSourceSettings) -> list[RequiredFile]:
     """List the tables and folders that ``cxr.data.reports`` needs; a missing table is named by its pattern.
 
     Raises:
         DatasetError: a folder holds tables of two releases.
     """
     folders = MimicFolders.of(settings)
-    report_key = "cxr.data.reports.report_root" if settings["report_root"] else "cxr.data.reports.root"
+    report_key = "cxr.data.reports.report_root" if settings.report_root else "cxr.data.reports.root"
     needed = [
         RequiredFile(folders.root / FILES_FOLDER, "cxr.data.reports.root", "MIMIC-CXR images"),
         RequiredFile(folders.report_root / FILES_FOLDER, report_key, "MIMIC-CXR report texts"),
     ]
-    for pattern in NEEDED_TABLES[settings["format"]]:
+    for pattern in NEEDED_TABLES[settings.format]:
         path = folders.optional_table(pattern) or folders.root / f"{pattern}.gz"
         needed.append(RequiredFile(path, "cxr.data.reports.root", "MIMIC-CXR table", COLUMNS[pattern]))
     return needed
 
 
-def read_table(settings: Settings, problems: Problems) -> ReportTable:
+def read_table(settings: ReportSourceSettings, problems: Problems) -> ReportTable:
     """Read images and reports of MIMIC-CXR; see :mod:`d2rnet.cxr.sources.tables`.
 
     Args:
@@ -67,15 +71,15 @@ def read_table(settings: Settings, problems: Problems) -> ReportTable:
     """
     folders = MimicFolders.of(settings)
     counts: Counter[str] = Counter()
-    images = read_images(folders, split_seed=settings["split_seed"], problems=problems, counts=counts)
+    images = read_images(folders, split_seed=settings.split_seed, problems=problems, counts=counts)
     check_patients(images, file=folders.root, problems=problems)
     _count_studies_without_image(set(images["study_id"]), folders, counts)
-    images, unread = add_views(images, folders, need_views=bool(settings["views"]), problems=problems, counts=counts)
-    images = keep_views(images, settings["views"], counts, keep_anyway=unread)
+    images, unread = add_views(images, folders, need_views=bool(settings.views), problems=problems, counts=counts)
+    images = keep_views(images, settings.views, counts, keep_anyway=unread)
     images = images.sort_values(["subject_id", "study_id", "source_id"], ignore_index=True)[list(REPORT_IMAGE_COLUMNS)]
     studies = images[["subject_id", "study_id", "split"]].drop_duplicates("study_id", ignore_index=True)
     exceptions = _section_exceptions(folders)
-    section = settings["section"]
+    section = settings.section
     reports, unreadable = read_reports(studies, folders.report_root, section=section, exceptions=exceptions, counts=counts)
     return ReportTable(images, reports, counts, unreadable)
 

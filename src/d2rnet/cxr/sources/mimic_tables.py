@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from d2rnet.cxr.sources.report_checks import DIGITS, SAFE_ID, drop_bad_ids, drop_duplicates, find_table, normalise_splits
+from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.limits import MAX_SIDE_PX
 from d2rnet.files.problems import Problems
 from d2rnet.files.splits import three_way_split
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +41,10 @@ class MimicFolders:
     image_format: str
 
     @classmethod
-    def of(cls, settings: Settings) -> "MimicFolders":
+    def of(cls, settings: ReportSourceSettings) -> "MimicFolders":
         """Take them from ``cxr.data.reports``."""
-        root = Path(settings["root"])
-        return cls(root, Path(settings["report_root"] or root), settings["format"])
+        root = Path(settings.root)
+        return cls(root, Path(settings.report_root or root), settings.format)
 
     def optional_table(self, pattern: str) -> Path | None:
         """Find a table beside the images, else beside the reports."""

@@ -1,7 +1,7 @@
 """Labelled source ``nih``: boxes over NIH ChestX-ray14 images, an open data set.
 
-Reads the tables of ``cxr.data.labelled.box_tables`` (none given: ``BBox_List_2017.csv``), each in one of two layouts told apart by
-its header, and the names of the image files anywhere below the root:
+Reads the tables of ``cxr.data.labelled.box_tables`` (none given: ``BBox_List_2017.csv``), each in one of two layouts told
+apart by its header, and the names of the image files anywhere below the root:
 
 * ``BBox_List_2017.csv``: ``Image Index,Finding Label,Bbox [x,y,w,h],,,`` with unquoted commas; xywh, fractional;
 * the VinDr-CXR layout with ``rad_id``, for instance NIH's and RSNA's boxes side by side.
@@ -12,6 +12,7 @@ Source: Wang et al., CVPR 2017, https://nihcc.app.box.com/v/ChestXray-NIHCC; Shi
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,15 @@ import pandas as pd
 
 from d2rnet.cxr.sources.box_tables import CORNERS, BoxRows, parse_box_rows, parse_numbers, read_box_table
 from d2rnet.cxr.sources.labelled_images import find_images, image_table, read_size_table, required_size_table
+from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.cxr.sources.tables import LabelledTable, RequiredFile
 from d2rnet.errors import DatasetError
 from d2rnet.files.csv_tables import csv_columns, read_table_csv
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_IDS, NIH_TO_CATEGORY
-from d2rnet.settings import Settings
 
+TERMS = "free use with a link to the NIH download site and a citation"
+RELEASE_COUNTS: Mapping[str, int] = {}
 DEFAULT_TABLE = "BBox_List_2017.csv"
 FRAME_PX = 1024  # both sides of the PNG files as NIH ships them, which the boxes refer to
 SAME_BOX_PX = 0.5  # corners that differ by less come from one box, printed with more or fewer digits
@@ -34,21 +37,23 @@ _READER_COLUMNS = ("image_id", "rad_id", "class_name", *CORNERS)
 _CATEGORIES = {name: CATEGORY_IDS[ours] for name, ours in NIH_TO_CATEGORY.items()}
 
 
-def required_files(settings: Settings) -> list[RequiredFile]:
+def required_files(settings: LabelledSettings) -> list[RequiredFile]:
     """List the box tables, the image root, and the size table if configured."""
     tables = [RequiredFile(path, "cxr.data.labelled.box_tables", "NIH or RSNA boxes") for path in _tables(settings)]
-    images = RequiredFile(Path(settings["root"]), "cxr.data.labelled.root", "NIH ChestX-ray14 images")
+    images = RequiredFile(Path(settings.root), "cxr.data.labelled.root", "NIH ChestX-ray14 images")
     return [images, *tables, *required_size_table(settings)]
 
 
-def read_table(settings: Settings, problems: Problems) -> LabelledTable:
-    """Read the boxed images that are present; see :mod:`d2rnet.cxr.sources.tables`. The split is "", ``subject_id`` NIH's patient.
+def read_table(settings: LabelledSettings, problems: Problems) -> LabelledTable:
+    """Read the boxed images that are present; see :mod:`d2rnet.cxr.sources.tables`.
+
+    The split is "", ``subject_id`` NIH's patient.
 
     Raises:
         FileNotFoundError: a box table is missing.
         DatasetError: a table has neither layout, or none of its images is below the root.
     """
-    root = Path(settings["root"])
+    root = Path(settings.root)
     parts = [_read_box_table(path, problems) for path in _tables(settings)]
     counts = Counter[str]()
     for part in parts:
@@ -75,8 +80,8 @@ def read_table(settings: Settings, problems: Problems) -> LabelledTable:
     return LabelledTable(images, boxes, counts)
 
 
-def _tables(settings: Settings) -> list[Path]:
-    return [Path(settings["root"]) / name for name in settings["box_tables"] or [DEFAULT_TABLE]]
+def _tables(settings: LabelledSettings) -> list[Path]:
+    return [Path(settings.root) / name for name in settings.box_tables or [DEFAULT_TABLE]]
 
 
 def _read_box_table(path: Path, problems: Problems) -> BoxRows:

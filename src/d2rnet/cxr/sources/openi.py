@@ -1,13 +1,13 @@
 """Indiana University chest radiographs (Open-i) as a report source: open data, no credential needed.
 
 Layout: ``ecgen-radiology/N.xml`` (3,955 reports), in a folder or still packed as ``NLMCXR_reports.tgz``, at
-``cxr.data.reports.report_root``, else in or beside ``cxr.data.reports.root``; PNG, JPG or DICOM images anywhere below root. An image
-belongs to the report that lists it as ``parentImage``; ``CXR54_IM-2145-1001`` is also found under the name that the DICOM
-collection gives it, ``54_IM-2145-1001.dcm``. Reports whose images are absent are left out and counted, so that a part of the
-collection works too.
+``cxr.data.reports.report_root``, else in or beside ``cxr.data.reports.root``; PNG, JPG or DICOM images anywhere below root.
+An image belongs to the report that lists it as ``parentImage``; ``CXR54_IM-2145-1001`` is also found under the name that the
+DICOM collection gives it, ``54_IM-2145-1001.dcm``. Reports whose images are absent are left out and counted, so that a part
+of the collection works too.
 
-Neither patient nor view is told: each study counts as its own patient, and ``cxr.data.reports.views`` must be ``[]``. Studies that
-have the wanted section get a seeded 70/10/20 split; the others, of use to the detector alone, are ``train``. The
+Neither patient nor view is told: each study counts as its own patient, and ``cxr.data.reports.views`` must be ``[]``. Studies
+that have the wanted section get a seeded 70/10/20 split; the others, of use to the detector alone, are ``train``. The
 de-identification marks "XXXX" stay in the text: they are what the source says.
 Licence of the data: CC BY-NC-ND 4.0. Source: Demner-Fushman et al., JAMIA 2016; 23(2): 304-310, https://openi.nlm.nih.gov.
 """
@@ -16,35 +16,38 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from d2rnet.cxr.sources.openi_reports import OpeniReport, find_reports, read_reports
 from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES, keep_views, report_table
+from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable, RequiredFile
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
 from d2rnet.files.splits import three_way_split
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
+TERMS = "CC BY-NC-ND 4.0"
+RELEASE_COUNTS: Mapping[str, int] = {}
 # Study number and image part of "CXR54_IM-2145-1001", "CXR1_1_IM-0001-3001" and "54_IM-2145-1001".
 _IMAGE_NAME = re.compile(r"(?:CXR)?(\d+)(?:_\d+)?_(IM-[\d-]+)")
 ImageKey = tuple[str, str]
 
 
-def required_files(settings: Settings) -> list[RequiredFile]:
+def required_files(settings: ReportSourceSettings) -> list[RequiredFile]:
     """List the image folder and the reports of ``cxr.data.reports``."""
-    key = "cxr.data.reports.report_root" if settings["report_root"] else "cxr.data.reports.root"
+    key = "cxr.data.reports.report_root" if settings.report_root else "cxr.data.reports.root"
     return [
-        RequiredFile(Path(settings["root"]), "cxr.data.reports.root", "folder of the Open-i images"),
+        RequiredFile(Path(settings.root), "cxr.data.reports.root", "folder of the Open-i images"),
         RequiredFile(find_reports(settings), key, "Open-i reports: NLMCXR_reports.tgz or the folder ecgen-radiology"),
     ]
 
 
-def read_table(settings: Settings, problems: Problems) -> ReportTable:
+def read_table(settings: ReportSourceSettings, problems: Problems) -> ReportTable:
     """Read images and reports of Open-i; see :mod:`d2rnet.cxr.sources.tables`.
 
     Args:
@@ -56,18 +59,18 @@ def read_table(settings: Settings, problems: Problems) -> ReportTable:
         DatasetError: no report has an image below root, or there are too few studies to split.
         ConfigError: ``cxr.data.reports.views`` is not empty.
     """
-    root = Path(settings["root"])
+    root = Path(settings.root)
     counts: Counter[str] = Counter()
     reports, unreadable = read_reports(settings, problems)
     files = _image_files(root, problems)
     images = _match(reports, files, root, counts, problems)
     counts["reports_unreadable"] = len(unreadable)
-    section = settings["section"]
+    section = settings.section
     studies = sorted(images["study_id"].unique())
     texts = {study: reports[study].sections[section] for study in studies if section in reports[study].sections}
-    split_of = dict.fromkeys(studies, "train") | three_way_split(texts, seed=settings["split_seed"])
+    split_of = dict.fromkeys(studies, "train") | three_way_split(texts, seed=settings.split_seed)
     images = images.assign(split=images["study_id"].map(split_of), view="", source_height=0, source_width=0)
-    images = keep_views(images, settings["views"], counts).sort_values(["study_id", "source_id"], ignore_index=True)
+    images = keep_views(images, settings.views, counts).sort_values(["study_id", "source_id"], ignore_index=True)
     counts["studies_with_report"] = len(texts)
     counts[f"studies_without_{section}"] = len(studies) - len(texts)
     rows = [(study, study, split_of[study], section, text) for study, text in texts.items()]

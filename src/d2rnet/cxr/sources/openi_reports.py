@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from d2rnet.cxr.sources.report_checks import SAFE_ID
+from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import check_regular_file
 from d2rnet.files.problems import Problems
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -41,20 +41,20 @@ class OpeniReport:
     sections: dict[str, str]
 
 
-def find_reports(settings: Settings) -> Path:
+def find_reports(settings: ReportSourceSettings) -> Path:
     """Return the archive or folder of the reports; where there is none, the place where it is expected first."""
-    if settings["report_root"]:
-        base = Path(settings["report_root"])
+    if settings.report_root:
+        base = Path(settings.report_root)
         candidates = [base / ARCHIVE, base / FOLDER]
         expected = base
     else:
-        base = Path(settings["root"])
+        base = Path(settings.root)
         candidates = [base / ARCHIVE, base / FOLDER, base.parent / ARCHIVE, base.parent / FOLDER]
         expected = candidates[0]
     return next((path for path in candidates if path.exists()), expected)
 
 
-def read_reports(settings: Settings, problems: Problems) -> tuple[dict[str, OpeniReport], list[dict[str, str]]]:
+def read_reports(settings: ReportSourceSettings, problems: Problems) -> tuple[dict[str, OpeniReport], list[dict[str, str]]]:
     """Read all reports.
 
     Args:

@@ -6,13 +6,14 @@ one of D2R-Net or of our own, which has boxes and more keys, is understood too: 
 ``cxr.data.reports.root`` is the folder that image_path is relative to; ``cxr.data.reports.report_root`` is the json, else
 ``annotation.json`` in root.
 
-The file tells no view, so ``cxr.data.reports.views`` must be ``[]``. Its text is taken as the configured section (R2Gen's files
-hold findings). An entry without subject_id counts as its own patient.
+The file tells no view, so ``cxr.data.reports.views`` must be ``[]``. Its text is taken as the configured section (R2Gen's
+files hold findings). An entry without subject_id counts as its own patient.
 Source of the schema: R2Gen, https://github.com/zhjohnchan/R2Gen.
 """
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,17 @@ from typing import Any
 import pandas as pd
 
 from d2rnet.cxr.sources.report_checks import SAFE_ID, SPLIT_NAMES, check_patients, keep_views, report_table
+from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable, RequiredFile
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json
 from d2rnet.files.names import is_path_below
 from d2rnet.files.problems import Problems
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
+TERMS = "as its owner says"
+RELEASE_COUNTS: Mapping[str, int] = {}
 Complaint = tuple[str, str, str]  # kind, got, expected
 _NEEDED = ("id", "report", "image_path")
 _IMAGE_COLUMNS = ["source_id", "path", "subject_id", "study_id", "split"]
@@ -36,22 +39,22 @@ SPLITS = ("train", "val", "test")
 SCHEMA = '{"train": [{"id", "report", "image_path": [...], perhaps "study_id", "subject_id"}, ...], "val": ..., "test": ...}'
 
 
-def required_files(settings: Settings) -> list[RequiredFile]:
+def required_files(settings: ReportSourceSettings) -> list[RequiredFile]:
     """List the image folder and the json."""
-    key = "cxr.data.reports.report_root" if settings["report_root"] else "cxr.data.reports.root"
+    key = "cxr.data.reports.report_root" if settings.report_root else "cxr.data.reports.root"
     return [
-        RequiredFile(Path(settings["root"]), "cxr.data.reports.root", "folder of the images"),
+        RequiredFile(Path(settings.root), "cxr.data.reports.root", "folder of the images"),
         RequiredFile(annotation_path(settings), key, "annotation.json in R2Gen's schema"),
     ]
 
 
-def annotation_path(settings: Settings) -> Path:
+def annotation_path(settings: ReportSourceSettings) -> Path:
     """Return the json of ``cxr.data.reports``: report_root, or annotation.json in it, or in root."""
-    path = Path(settings["report_root"] or settings["root"])
-    return path / "annotation.json" if path.is_dir() or not settings["report_root"] else path
+    path = Path(settings.report_root or settings.root)
+    return path / "annotation.json" if path.is_dir() or not settings.report_root else path
 
 
-def read_table(settings: Settings, problems: Problems) -> ReportTable:
+def read_table(settings: ReportSourceSettings, problems: Problems) -> ReportTable:
     """Read images and reports of an annotation.json; see :mod:`d2rnet.cxr.sources.tables`.
 
     Args:
@@ -85,7 +88,7 @@ def read_table(settings: Settings, problems: Problems) -> ReportTable:
                 )
     images = pd.DataFrame(list(found.images.values()), columns=_IMAGE_COLUMNS, dtype=str)
     check_patients(images, file=file, problems=problems)
-    reports = [(study_id, *ids, settings["section"], text) for study_id, (*ids, text) in sorted(found.reports.items()) if text]
+    reports = [(study_id, *ids, settings.section, text) for study_id, (*ids, text) in sorted(found.reports.items()) if text]
     counts.update(
         images_in_table=len(images),
         studies_in_table=len(found.reports),
@@ -95,7 +98,7 @@ def read_table(settings: Settings, problems: Problems) -> ReportTable:
     if boxes := sum(_count_boxes(entry) for entries in splits.values() for entry in entries):
         counts["boxes_not_used"] = boxes
         log.info("%s: %d boxes in it are not used; predict_boxes draws the detector's own", file, boxes)
-    images = keep_views(images.assign(view="", source_height=0, source_width=0), settings["views"], counts)
+    images = keep_views(images.assign(view="", source_height=0, source_width=0), settings.views, counts)
     images = images.sort_values(["subject_id", "study_id"], kind="stable", ignore_index=True)
     log.info("%s: %d images of %d studies", file, len(images), counts["studies_in_table"])
     return ReportTable(images[list(REPORT_IMAGE_COLUMNS)], report_table(reports), counts)

@@ -146,6 +146,6 @@ def keep_views(
     return kept
 
 
-def report_table(rows: list[tuple[str, str, str, str, str]]) -> pd.DataFrame:
+def report_table(rows: Sequence[tuple[str, ...]]) -> pd.DataFrame:
     """Build the reports table from rows in the order of REPORT_COLUMNS; string columns even where there is no row."""
     return pd.DataFrame(rows, columns=list(REPORT_COLUMNS), dtype=str)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from d2rnet.cxr.sources.registry import LabelledName, ReportName, UnlabelledName
 from d2rnet.settings import Section, setting
 
 
@@ -12,7 +13,7 @@ class LabelledSettings(Section):
 
     place = "cxr.data.labelled"
 
-    source: Literal["vindr", "vinbigdata", "nih", "coco"] = setting("vindr", "Which labelled source.")
+    source: LabelledName = setting("vindr", "Which labelled source.")
     root: str = setting("resources/cxr/demo_cohort/vindr", "Folder of the labelled source; never written to.")
     box_tables: tuple[str, ...] = setting(
         (),
@@ -48,7 +49,7 @@ class ReportSourceSettings(Section):
 
     place = "cxr.data.reports"
 
-    source: Literal["mimic", "openi", "r2gen"] = setting("mimic", "Which report source.")
+    source: ReportName = setting("mimic", "Which report source.")
     root: str = setting(
         "resources/cxr/demo_cohort/mimic",
         "Folder of the report source; image_path in annotation.json is relative to it; never written to.",
@@ -71,5 +72,5 @@ class UnlabelledSourceSettings(Section):
 
     place = "cxr.data.extra_unlabelled"
 
-    source: Literal["folder"] = setting("folder", "Which kind of source.")
+    source: UnlabelledName = setting("folder", "Which kind of source.")
     root: str = Field(description="Folder of the images; never written to.")

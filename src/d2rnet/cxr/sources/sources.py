@@ -1,43 +1,18 @@
-"""Source names of config.yaml and the modules that read them; a module is imported only when its source is asked for."""
+"""Finds the module of a source by its name in ``config.yaml``; a module is imported only when its source is asked for."""
 
 import importlib
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Protocol, cast
+from pathlib import Path
+from typing import Any, cast, get_args
 
-from d2rnet.cxr.sources.tables import LabelledTable, ReportTable, RequiredFile
+from d2rnet.cxr.demo.settings import COHORT_FILE
+from d2rnet.cxr.sources.registry import LabelledName, ReportName, UnlabelledName
+from d2rnet.cxr.sources.tables import LabelledSource, ReportSource, UnlabelledSource
 from d2rnet.errors import ConfigError
-from d2rnet.files.problems import Problems
-from d2rnet.settings import Settings
 
-LABELLED_SOURCES: Mapping[str, str] = MappingProxyType(
-    {name: f"d2rnet.cxr.sources.{name}" for name in ("vindr", "vinbigdata", "nih")}
-    | {"coco": "d2rnet.cxr.sources.coco_source"}
+_SYNTHETIC = (
+    "**Synthetic**: drawn by code, no patient is in it. What is learnt from it shows that the machinery works, and says "
+    "nothing about medicine."
 )
-REPORT_SOURCES: Mapping[str, str] = MappingProxyType(
-    {name: f"d2rnet.cxr.sources.{name}" for name in ("mimic", "openi", "r2gen")}
-)
-UNLABELLED_SOURCES: Mapping[str, str] = MappingProxyType({"folder": "d2rnet.cxr.sources.folder"})
-
-
-class LabelledSource(Protocol):
-    """A module that reads images with boxes; see :mod:`d2rnet.cxr.sources.tables`."""
-
-    def required_files(self, settings: Settings) -> list[RequiredFile]:
-        """List what must exist under the configured roots (``settings`` is ``cxr.data.labelled``)."""
-
-    def read_table(self, settings: Settings, problems: Problems) -> LabelledTable:
-        """Parse the tables of ``cxr.data.labelled``."""
-
-
-class ReportSource(Protocol):
-    """A module that reads images, with or without reports; see :mod:`d2rnet.cxr.sources.tables`."""
-
-    def required_files(self, settings: Settings) -> list[RequiredFile]:
-        """List what must exist (``settings`` is ``cxr.data.reports`` or one item of ``cxr.data.extra_unlabelled``)."""
-
-    def read_table(self, settings: Settings, problems: Problems) -> ReportTable:
-        """Parse the tables and report texts."""
 
 
 def labelled_source(name: str) -> LabelledSource:
@@ -46,7 +21,7 @@ def labelled_source(name: str) -> LabelledSource:
     Raises:
         ConfigError: no labelled source has that name.
     """
-    return cast(LabelledSource, _load("cxr.data.labelled.source", name, LABELLED_SOURCES))
+    return cast(LabelledSource, _load("cxr.data.labelled.source", name, LabelledName))
 
 
 def report_source(name: str) -> ReportSource:
@@ -55,19 +30,26 @@ def report_source(name: str) -> ReportSource:
     Raises:
         ConfigError: no report source has that name.
     """
-    return cast(ReportSource, _load("cxr.data.reports.source", name, REPORT_SOURCES))
+    return cast(ReportSource, _load("cxr.data.reports.source", name, ReportName))
 
 
-def unlabelled_source(name: str) -> ReportSource:
+def unlabelled_source(name: str) -> UnlabelledSource:
     """Return the module of a source of images without reports.
 
     Raises:
         ConfigError: no such source has that name.
     """
-    return cast(ReportSource, _load("cxr.data.extra_unlabelled[].source", name, UNLABELLED_SOURCES))
+    return cast(UnlabelledSource, _load("cxr.data.extra_unlabelled[].source", name, UnlabelledName))
 
 
-def _load(key: str, name: str, modules: Mapping[str, str]) -> object:
-    if name not in modules:
-        raise ConfigError(f"{key}: unknown source '{name}'; expected one of {', '.join(modules)}.")
-    return importlib.import_module(modules[name])
+def _load(key: str, name: str, names: Any) -> object:
+    if name not in get_args(names):
+        raise ConfigError(f"{key}: unknown source '{name}'; expected one of {', '.join(get_args(names))}.")
+    return importlib.import_module(f"d2rnet.cxr.sources.{name}")
+
+
+def origin_line(source: LabelledSource | ReportSource, name: str, root: str) -> str:
+    """Name a source of data and its terms, or say that it is synthetic: for the cards of data and models."""
+    if (Path(root).parent / COHORT_FILE).is_file():
+        return f"The demo cohort, in the layout of `{name}`. {_SYNTHETIC}"
+    return f"`{name}`. Terms: {source.TERMS}."

@@ -1,19 +1,19 @@
-"""What a source module hands over: the two tables every labelled or report source is read into.
+"""What a source module is and hands over: the two tables every labelled or report source is read into.
 
-Each source is one module under ``d2rnet.cxr`` with the same two functions:
-
-* ``required_files(settings) -> list[RequiredFile]``: what must exist under the configured roots, and why;
-* ``read_table(settings, problems) -> LabelledTable | ReportTable``: parse the tables. Everything wrong with a row goes into
-  ``problems`` with file and row; the function raises only where it cannot go on (a table is missing or lacks a column).
-
-``settings`` is the source's own section of config.yaml (``cxr.data.labelled`` or ``cxr.data.reports``). Images are not opened here.
+A source is one module of this folder, named in :mod:`d2rnet.cxr.sources.registry`, that has what :class:`SourceModule` asks
+for; its settings are its own section of config.yaml. Images are not opened here.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import pandas as pd
+
+from d2rnet.cxr.sources.settings import LabelledSettings, ReportSourceSettings, UnlabelledSourceSettings
+from d2rnet.files.problems import Problems
 
 LABELLED_IMAGE_COLUMNS = ("source_id", "path", "split", "subject_id", "source_height", "source_width", "n_readers")
 BOX_COLUMNS = ("source_id", "reader_id", "category_id", "x_min", "y_min", "x_max", "y_max", "origin")
@@ -55,8 +55,8 @@ class ReportTable:
     """Images and the reports of their studies.
 
     Attributes:
-        images: one row an image, columns REPORT_IMAGE_COLUMNS: ``path`` str relative to ``cxr.data.reports.root``; ``view`` str,
-            "" unknown; ``split`` "train", "val", "test"; ``source_height``/``source_width`` int, 0 where the file tells.
+        images: one row per image, columns REPORT_IMAGE_COLUMNS: ``path`` str relative to ``cxr.data.reports.root``; ``view``
+            str, "" unknown; ``split`` "train", "val", "test"; ``source_height``/``source_width`` int, 0 where the file tells.
             Views that are not wanted are already left out and counted.
         reports: one row a study that has text in the wanted section, columns REPORT_COLUMNS; ``report`` is the section's text
             with white space collapsed to single spaces, nothing else changed.
@@ -69,3 +69,35 @@ class ReportTable:
     reports: pd.DataFrame
     counts: Counter[str] = field(default_factory=Counter)
     unreadable_reports: list[dict[str, str]] = field(default_factory=list)
+
+
+Settings = TypeVar("Settings", contravariant=True)
+Table = TypeVar("Table", covariant=True)
+
+
+class SourceModule(Protocol[Settings, Table]):
+    """What a module of this folder must have to be a source.
+
+    Attributes:
+        TERMS: the terms under which the data set is released, as its publisher states them.
+        RELEASE_COUNTS: numbers of the full release by the name of the source's own count; {} where there is no release. A
+            subset is a legitimate input, so that other numbers are named in the log.
+    """
+
+    TERMS: str
+    RELEASE_COUNTS: Mapping[str, int]
+
+    def required_files(self, settings: Settings) -> list[RequiredFile]:
+        """List what must exist under the configured roots, and why."""
+
+    def read_table(self, settings: Settings, problems: Problems) -> Table:
+        """Parse the tables, and the reports if it has any.
+
+        Everything wrong with a row goes into ``problems`` with file and row; this raises only where it cannot go on (a table
+        is missing or lacks a column).
+        """
+
+
+LabelledSource = SourceModule[LabelledSettings, LabelledTable]
+ReportSource = SourceModule[ReportSourceSettings, ReportTable]
+UnlabelledSource = SourceModule[UnlabelledSourceSettings, ReportTable]

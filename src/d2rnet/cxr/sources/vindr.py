@@ -8,6 +8,7 @@ Source: Nguyen et al., Sci Data 2022, https://physionet.org/content/vindr-cxr/1.
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -22,41 +23,45 @@ from d2rnet.cxr.sources.labelled_images import (
     read_size_table,
     required_size_table,
 )
+from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.cxr.sources.tables import LabelledTable, RequiredFile
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_IDS
-from d2rnet.settings import Settings
 
 log = logging.getLogger(__name__)
 
+TERMS = "PhysioNet Credentialed Health Data License 1.5.0: no sharing with others"
+RELEASE_COUNTS: Mapping[str, int] = {"train_images_in_tables": 15_000, "test_images_in_tables": 3_000}  # VinDr-CXR 1.0.0
 SPLITS = ("train", "test")
 # Labels of the whole image, named as in image_labels_{train,test}.csv; the two tables spell the first one differently.
 IMAGE_LABELS = frozenset({"Other diseases", "Other disease", "COPD", "Lung tumor", "Pneumonia", "Tuberculosis"})
 _BOX_COLUMNS = ("image_id", "class_name", "x_min", "y_min", "x_max", "y_max")
 
 
-def required_files(settings: Settings) -> list[RequiredFile]:
+def required_files(settings: LabelledSettings) -> list[RequiredFile]:
     """List the image folders and box tables of both splits, and the size table if configured."""
-    root = Path(settings["root"])
+    root = Path(settings.root)
     files = []
     for split in SPLITS:
         columns = (*_BOX_COLUMNS, "rad_id") if split == "train" else _BOX_COLUMNS
         files.append(RequiredFile(root / split, "cxr.data.labelled.root", f"VinDr-CXR {split} images"))
         files.append(
-            RequiredFile(_table(root, f"annotations_{split}.csv"), "cxr.data.labelled.root", f"VinDr-CXR {split} boxes", columns)
+            RequiredFile(
+                _table(root, f"annotations_{split}.csv"), "cxr.data.labelled.root", f"VinDr-CXR {split} boxes", columns
+            )
         )
     return files + required_size_table(settings)
 
 
-def read_table(settings: Settings, problems: Problems) -> LabelledTable:
+def read_table(settings: LabelledSettings, problems: Problems) -> LabelledTable:
     """Read both splits; see :mod:`d2rnet.cxr.sources.tables`.
 
     Raises:
         FileNotFoundError: a box table is missing.
         DatasetError: a box table is empty or lacks a column.
     """
-    root = Path(settings["root"])
+    root = Path(settings.root)
     sizes = read_size_table(settings, problems)
     images, boxes, counts = [], [], Counter[str]()
     for split in SPLITS:

@@ -13,7 +13,7 @@ from d2rnet.cxr.summary.summary_rows import DETECTOR_LEGEND, HEADER, LEGEND, Row
 from d2rnet.errors import DatasetError
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.documents import read_json
-from d2rnet.runs.cards import source_lines, write_card
+from d2rnet.runs.cards import ORIGIN_KEY, write_card
 
 CARDS = {"train-detector": "detector_card.md", "train-report-model": "report_model_card.md"}
 CONVERTERS = {"convert-labelled": "labelled", "convert-unlabelled": "reports"}  # command -> its source in section data
@@ -59,9 +59,9 @@ def _sources(counts: Sequence[Path]) -> Iterator[str]:
     """Yield a line for each source of training data whose run record lies beside its counts."""
     for path in counts:
         record = read_json(path.with_name("run.json")) if path.with_name("run.json").is_file() else {}
-        if (section := CONVERTERS.get(record.get("command", ""))) is not None:
-            for line in source_lines(record["settings"], section):
-                yield f"- `data.{section}`: {line}"
+        section = CONVERTERS.get(record.get("command", ""))
+        if section is not None and ORIGIN_KEY in record:
+            yield f"- `data.{section}`: {record[ORIGIN_KEY]}"
 
 
 def _detector_lines(metrics: Mapping[str, Any]) -> Iterator[str]:

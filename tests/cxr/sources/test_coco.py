@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from d2rnet.cxr.sources import coco_source
+from d2rnet.cxr.sources import coco
 from d2rnet.cxr.sources.box_tables import CORNERS
+from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.problems import Problems
-from d2rnet.settings import default_settings
 
 CATEGORIES = [{"id": 7, "name": "cardiomegaly"}, {"id": 0, "name": "Edema "}, {"id": 9, "name": "unused"}]
 
@@ -26,8 +26,8 @@ def write(root, name, file_names, boxes=(), **changes):
 
 def read(root, coco_json):
     problems = Problems()
-    settings = default_settings("data.labelled") | {"source": "coco", "root": str(root), "coco_json": coco_json}
-    return coco_source.read_table(settings, problems), problems
+    settings = LabelledSettings(source="coco", root=str(root), coco_json=coco_json)
+    return coco.read_table(settings, problems), problems
 
 
 def test_one_file_to_be_split(tmp_path):
@@ -119,5 +119,5 @@ def test_unknown_class_lists_the_known_ones(tmp_path):
 
 @pytest.mark.parametrize("coco_json", [None, {"train": "a.json"}, {"train": "a.json", "tset": "b.json"}])
 def test_bad_setting(tmp_path, coco_json):
-    with pytest.raises(ConfigError, match=r"data\.labelled\.coco_json"):
+    with pytest.raises(ConfigError, match=r"cxr\.data\.labelled\.coco_json"):
         read(tmp_path, coco_json)

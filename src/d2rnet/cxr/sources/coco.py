@@ -4,6 +4,7 @@ Reads the json file(s) of ``cxr.data.labelled.coco_json``; categories are matche
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,27 @@ import pandas as pd
 from d2rnet.cxr.boxes.coco import Coco, category_names, read_coco_structure
 from d2rnet.cxr.sources.box_tables import BOX_DTYPES, keep_valid_corners
 from d2rnet.cxr.sources.labelled_images import keep_safe_ids
+from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.cxr.sources.tables import BOX_COLUMNS, LABELLED_IMAGE_COLUMNS, LabelledTable, RequiredFile
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.limits import MAX_COORDINATE, MAX_SIDE_PX
 from d2rnet.files.names import is_path_below
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_IDS, suggest_category
-from d2rnet.settings import Settings
 
+TERMS = "as its owner says"
+RELEASE_COUNTS: Mapping[str, int] = {}
 _SPLIT_NAMES = ("train", "val", "test")
 
 
-def required_files(settings: Settings) -> list[RequiredFile]:
+def required_files(settings: LabelledSettings) -> list[RequiredFile]:
     """List the json files of ``cxr.data.labelled.coco_json`` and the image root."""
     files = [RequiredFile(path, "cxr.data.labelled.coco_json", f"COCO json ({split or 'to be split'})")
              for split, path in _json_files(settings).items()]  # fmt: skip
-    return [RequiredFile(Path(settings["root"]), "cxr.data.labelled.root", "folder of the images"), *files]
+    return [RequiredFile(Path(settings.root), "cxr.data.labelled.root", "folder of the images"), *files]
 
 
-def read_table(settings: Settings, problems: Problems) -> LabelledTable:
+def read_table(settings: LabelledSettings, problems: Problems) -> LabelledTable:
     """Read one COCO json to be split, or one json a split; categories are matched to ours by name.
 
     An image's id is its path below the root without suffix, ``/`` written ``_`` (or its ``source_id``, in files of this
@@ -40,7 +43,7 @@ def read_table(settings: Settings, problems: Problems) -> LabelledTable:
         ConfigError: ``coco_json`` is not set or has other keys than train, val, test.
         DatasetError: a file is not a COCO json, or has annotations of a category that is not ours.
     """
-    root = Path(settings["root"])
+    root = Path(settings.root)
     images: list[dict[str, Any]] = []
     boxes, counts = [], Counter[str]()
     for split, path in _json_files(settings).items():
@@ -62,16 +65,20 @@ def read_table(settings: Settings, problems: Problems) -> LabelledTable:
     return LabelledTable(table, kept[kept["source_id"].isin(table["source_id"])].reset_index(drop=True), counts)
 
 
-def _json_files(settings: Settings) -> dict[str, Path]:
+def _json_files(settings: LabelledSettings) -> dict[str, Path]:
     """Split name ("" where the file is to be split) -> json path."""
-    given = settings["coco_json"]
+    given = settings.coco_json
     if not given:
-        raise ConfigError("cxr.data.labelled.coco_json: not set; source coco needs one path, or an object with train and test.")
+        raise ConfigError(
+            "cxr.data.labelled.coco_json: not set; source coco needs one path, or an object with train and test."
+        )
     files = {"": given} if isinstance(given, str) else dict(given)
     unknown = [name for name in files if name not in ("", *_SPLIT_NAMES)]
     if unknown or ("" not in files and not {"train", "test"} <= set(files)):
-        raise ConfigError(f"cxr.data.labelled.coco_json: got keys {', '.join(files)}; expected train, test and optionally val.")
-    return {split: Path(settings["root"]) / path for split, path in files.items()}
+        raise ConfigError(
+            f"cxr.data.labelled.coco_json: got keys {', '.join(files)}; expected train, test and optionally val."
+        )
+    return {split: Path(settings.root) / path for split, path in files.items()}
 
 
 def _rename_categories(document: Coco, path: Path) -> None:
