@@ -160,13 +160,14 @@ def test_report_page_holds_every_item_with_its_caption(repository, run, tmp_path
     done = subprocess.run([*command, "--report", page], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     text = page.read_text(encoding="utf-8")
-    rules = "\n".join(path.read_text() for path in (repository / "workflow/rules").glob("*.smk") if path.stem != "ablation")
-    items = re.findall(r'report\(\s*"([^"]+)",\s*caption="\.\./report/(\w+)\.rst"', rules)
+    rules = "\n".join(path.read_text() for path in (repository / "workflow/rules/cxr").glob("*.smk"))
+    folders = dict(re.findall(r'\*\*in_report\("([^"]+)", (\w+)\)', rules))
+    files = {f: re.search(rf"^{table} = {{(.*?)^}}", rules, re.MULTILINE | re.DOTALL)[1] for f, table in folders.items()}
+    items = [f"{folder}/{name}" for folder, names in files.items() for name in re.findall(r'"([\w.]+)": \(', names)]
     assert len(items) >= 13
-    for file, caption in items:
-        if Path(file).name == "thresholds.json":  # only where thresholds are calibrated
-            continue
+    for file in items:
+        caption = Path(file).stem
         assert f'"{file}"' in text, f"{file} is not in the report"
-        words = (repository / f"workflow/report/{caption}.rst").read_text(encoding="utf-8").split()[:6]
+        words = (repository / f"workflow/report/cxr/{caption}.rst").read_text(encoding="utf-8").split()[:6]
         assert " ".join(words) in text.replace("\\n", " ").replace("\n", " "), f"caption of {file}"
     assert "fetch(" not in text or "https://cdn" not in text

@@ -78,6 +78,29 @@ def shard_options(wildcards):
     return "--shard {} --shards {}".format(*wildcards.scatteritem.split("-of-"))
 
 
+def option(name, files):
+    """Return an option with the files that it takes, "" where there are none."""
+    return f"--{name} {' '.join(map(shlex.quote, files))}" if files else ""
+
+
+def in_report(folder, files):
+    """Return files as outputs named after them, with the captions of those names in the Snakemake report.
+
+    Args:
+        folder: where the files are.
+        files: file -> its category and label.
+    """
+    return {
+        Path(file).stem: report(
+            f"{folder}/{file}",
+            caption=f"../../report/cxr/{Path(file).stem}.rst",
+            category=category,
+            labels={"what": label},
+        )
+        for file, (category, label) in files.items()
+    }
+
+
 def growing(mem_mb):
     """Return the memory of a job in MB: so much at the first attempt, as much again at each further one."""
     return lambda wildcards, attempt: mem_mb * attempt

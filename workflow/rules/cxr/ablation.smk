@@ -4,12 +4,10 @@ from d2rnet.cxr.ablation_design import cell_settings, read_design
 
 DESIGN = CONFIG.cxr.ablation.design or f"{workflow.basedir}/workflow/ablation.yaml"
 ARMS = read_design(Path(DESIGN))
-# Only the demo cohort knows where its lesions are.
-HAS_TRUTH = CONFIG.cxr.data.demo.enabled
 CELLS = expand(
     "results/cxr/ablation/{arm}/seed_{seed}",
     seed=CONFIG.cxr.ablation.seeds,
-    arm=[name for name, arm in ARMS.arms.items() if HAS_TRUTH or arm.boxes == "pseudo"],
+    arm=[name for name, arm in ARMS.arms.items() if TRUTH or arm.boxes == "pseudo"],
 )
 
 
@@ -37,6 +35,8 @@ rule oracle_annotation:
         " --output {params.folder:q} --log {log:q}"
 
 
+# only the demo cohort knows where its lesions are
+ORACLE = [rules.oracle_annotation.output.annotation] if TRUTH else []
 ANNOTATIONS = {
     "pseudo": rules.build_annotation.output.annotation,
     "oracle": rules.oracle_annotation.output.annotation,
@@ -103,13 +103,9 @@ rule ablation:
         histories=expand("{cell}/metrics.jsonl", cell=CELLS),
         annotation=rules.build_annotation.output.annotation,
         design=DESIGN,
-        nearest=(
-            rules.retrieve_reports.output.test
-            if CONFIG.evaluation.retrieval_candidates
-            else []
-        ),
-        truth=rules.make_demo_cohort.output.truth if HAS_TRUTH else [],
-        oracle=rules.oracle_annotation.output.annotation if HAS_TRUTH else [],
+        nearest=NEAREST,
+        truth=TRUTH,
+        oracle=ORACLE,
     output:
         json="results/cxr/ablation/ablation.json",
         markdown="results/cxr/ablation/ablation.md",
@@ -141,19 +137,13 @@ rule ablation:
     params:
         cells=CELLS,
         folder=subpath(output.json, parent=True),
-        truth=(
-            f"--truth {rules.make_demo_cohort.output.truth} --oracle {rules.oracle_annotation.output.annotation}"
-            if HAS_TRUTH
-            else ""
-        ),
-        nearest=(
-            f"--nearest {rules.retrieve_reports.output.test}"
-            if CONFIG.evaluation.retrieval_candidates
-            else ""
-        ),
+        nearest=option("nearest", NEAREST),
+        truth=option("truth", TRUTH),
+        oracle=option("oracle", ORACLE),
         settings=settings_file("ablation"),
     message:
         "Score every cell of the ablation and lay out the table"
     shell:
         "python -m d2rnet ablation --cells {params.cells:q} --annotation {input.annotation:q} --design {input.design:q}"
-        " {params.nearest} {params.truth} --output {params.folder:q} --settings {params.settings:q} {resources.options} --log {log:q}"
+        " {params.nearest} {params.truth} {params.oracle} --output {params.folder:q} --settings {params.settings:q}"
+        " {resources.options} --log {log:q}"

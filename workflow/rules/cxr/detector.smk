@@ -45,6 +45,15 @@ rule train_detector:
         " --processes {resources.processes} --threads {threads} {resources.options} --log {log:q}"
 
 
+# file -> category and label in the Snakemake report
+DETECTOR_FIGURES = {
+    "precision_recall.svg": ("Detector", "Precision and recall per class"),
+    "froc.svg": ("Detector", "Free-response ROC"),
+    "reliability.svg": ("Detector", "Reliability of the scores"),
+    "pseudo_boxes.svg": ("Pseudo boxes", "Over the training"),
+}
+
+
 rule evaluate_detector:
     input:
         test=rules.convert_labelled.output.test,
@@ -53,34 +62,11 @@ rule evaluate_detector:
         config=rules.train_detector.output.config,
         history=rules.train_detector.output.metrics,
     output:
+        **in_report("results/cxr/evaluate_detector/figures", DETECTOR_FIGURES),
         metrics="results/cxr/evaluate_detector/metrics.json",
-        precision_recall=report(
-            "results/cxr/evaluate_detector/figures/precision_recall.svg",
-            caption="../../report/cxr/precision_recall.rst",
-            category="Detector",
-            labels={"what": "Precision and recall by class"},
-        ),
-        froc=report(
-            "results/cxr/evaluate_detector/figures/froc.svg",
-            caption="../../report/cxr/froc.rst",
-            category="Detector",
-            labels={"what": "Free-response ROC"},
-        ),
-        reliability=report(
-            "results/cxr/evaluate_detector/figures/reliability.svg",
-            caption="../../report/cxr/reliability.rst",
-            category="Detector",
-            labels={"what": "Reliability of the scores"},
-        ),
-        pseudo_boxes=report(
-            "results/cxr/evaluate_detector/figures/pseudo_boxes.svg",
-            caption="../../report/cxr/pseudo_boxes.rst",
-            category="Pseudo boxes",
-            labels={"what": "Over the training"},
-        ),
         png=expand(
             "results/cxr/evaluate_detector/figures/{figure}.png",
-            figure=["precision_recall", "froc", "reliability", "pseudo_boxes"],
+            figure=[Path(file).stem for file in DETECTOR_FIGURES],
         ),
         run="results/cxr/evaluate_detector/run.json",
     log:

@@ -32,16 +32,23 @@ rule retrieve_reports:
         " --settings {params.settings:q} --device {resources.device:q} --threads {threads} --log {log:q}"
 
 
+# what these rules take only where the configuration says so
+NEAREST = (
+    [rules.retrieve_reports.output.test]
+    if CONFIG.evaluation.retrieval_candidates
+    else []
+)
+COHORT = [rules.make_demo_cohort.output.cohort] if CONFIG.cxr.data.demo.enabled else []
+TRUTH = [rules.make_demo_cohort.output.truth] if CONFIG.cxr.data.demo.enabled else []
+TRUE_BOXES = [*filter(None, [CONFIG.evaluation.gallery.true_boxes])] or TRUTH
+
+
 rule evaluate_reports:
     input:
         generated=rules.generate_reports.output.test,
         annotation=rules.build_annotation.output.annotation,
         config=rules.train_report_model.output.config,
-        nearest=(
-            rules.retrieve_reports.output.test
-            if CONFIG.evaluation.retrieval_candidates
-            else []
-        ),
+        nearest=NEAREST,
         no_box=CONFIG.evaluation.no_box_reports or [],
     output:
         metrics="results/cxr/evaluate_reports/metrics.json",
@@ -61,11 +68,7 @@ rule evaluate_reports:
     params:
         model=subpath(input.config, parent=True),
         folder=subpath(output.metrics, parent=True),
-        nearest=(
-            f"--nearest {rules.retrieve_reports.output.test}"
-            if CONFIG.evaluation.retrieval_candidates
-            else ""
-        ),
+        nearest=option("nearest", NEAREST),
         settings=settings_file("evaluate-reports"),
     message:
         "Score the generated reports"
@@ -81,10 +84,7 @@ rule render_gallery:
         annotation=rules.build_annotation.output.annotation,
         metrics=rules.evaluate_reports.output.metrics,
         per_report=rules.evaluate_reports.output.per_report,
-        true_boxes=CONFIG.evaluation.gallery.true_boxes
-        or (
-            rules.make_demo_cohort.output.truth if CONFIG.cxr.data.demo.enabled else []
-        ),
+        true_boxes=TRUE_BOXES,
     output:
         page="results/cxr/render_gallery/index.html",
         run="results/cxr/render_gallery/run.json",
@@ -103,11 +103,7 @@ rule render_gallery:
         folder=subpath(output.page, parent=True),
         image_root=CONFIG.cxr.data.reports.root,
         settings=settings_file("render-gallery"),
-        true_boxes=lambda wildcards, input: (
-            f"--true-boxes {shlex.quote(str(input.true_boxes))}"
-            if input.true_boxes
-            else ""
-        ),
+        true_boxes=option("true-boxes", TRUE_BOXES),
     message:
         "Show radiographs, boxes and reports on one page"
     shell:
@@ -124,12 +120,8 @@ rule summarize:
             rules.convert_labelled.output.counts,
             rules.convert_unlabelled.output.counts,
             rules.build_annotation.output.counts,
-        ]
-        + (
-            [rules.make_demo_cohort.output.cohort]
-            if CONFIG.cxr.data.demo.enabled
-            else []
-        ),
+            *COHORT,
+        ],
         detector=rules.train_detector.output.run,
         report_model=rules.train_report_model.output.run,
     output:
@@ -150,11 +142,32 @@ rule summarize:
         detector=subpath(input.detector, parent=True),
         report_model=subpath(input.report_model, parent=True),
     message:
-        "Put all figures of the run in one table"
+        "Put all metrics of the run in one table"
     shell:
         "python -m d2rnet summarize --detector-metrics {input.detector_metrics:q}"
         " --report-metrics {input.report_metrics:q} --counts {input.counts:q}"
         " --models {params.detector:q} {params.report_model:q} --output {params.folder:q} --log {log:q}"
+
+
+# file -> category and label in the Snakemake report
+DRAWN = {
+    "summary.html": ("Summary", "All metrics"),
+    "detector_classes.html": ("Detector", "Scores per class"),
+    "detector_training.svg": ("Detector", "Loss curves"),
+    "pseudo_box_counts.html": ("Pseudo boxes", "Kept and dropped, per class"),
+    "pseudo_box_statistics.svg": ("Pseudo boxes", "In annotation.json"),
+    "report_scores.html": ("Reports", "Scores and baselines"),
+    "report_classes.html": ("Reports", "Lesions named, per class"),
+    "report_training.svg": ("Reports", "Loss curves"),
+    "sample_readings.html": ("Reports", "Sample readings"),
+}
+DRAWN_TOO = [
+    "detector_training.png",
+    "pseudo_box_statistics.png",
+    "report_training.png",
+    "sample_readings.png",
+    "sample_readings.svg",
+]
 
 
 rule draw_figures:
@@ -166,70 +179,8 @@ rule draw_figures:
         generated=rules.generate_reports.output.test,
         summary=rules.summarize.output.json,
     output:
-        summary=report(
-            "results/cxr/draw_figures/summary.html",
-            caption="../../report/cxr/summary.rst",
-            category="Summary",
-            labels={"what": "All figures"},
-        ),
-        detector_classes=report(
-            "results/cxr/draw_figures/detector_classes.html",
-            caption="../../report/cxr/detector_classes.rst",
-            category="Detector",
-            labels={"what": "Scores by class"},
-        ),
-        detector_training=report(
-            "results/cxr/draw_figures/detector_training.svg",
-            caption="../../report/cxr/detector_training.rst",
-            category="Detector",
-            labels={"what": "Loss curves"},
-        ),
-        pseudo_box_counts=report(
-            "results/cxr/draw_figures/pseudo_box_counts.html",
-            caption="../../report/cxr/pseudo_box_counts.rst",
-            category="Pseudo boxes",
-            labels={"what": "Kept and dropped, by class"},
-        ),
-        pseudo_box_statistics=report(
-            "results/cxr/draw_figures/pseudo_box_statistics.svg",
-            caption="../../report/cxr/pseudo_box_statistics.rst",
-            category="Pseudo boxes",
-            labels={"what": "In annotation.json"},
-        ),
-        report_scores=report(
-            "results/cxr/draw_figures/report_scores.html",
-            caption="../../report/cxr/report_scores.rst",
-            category="Reports",
-            labels={"what": "Scores and controls"},
-        ),
-        report_classes=report(
-            "results/cxr/draw_figures/report_classes.html",
-            caption="../../report/cxr/report_classes.rst",
-            category="Reports",
-            labels={"what": "Lesions named, by class"},
-        ),
-        report_training=report(
-            "results/cxr/draw_figures/report_training.svg",
-            caption="../../report/cxr/report_training.rst",
-            category="Reports",
-            labels={"what": "Loss curves"},
-        ),
-        sample_readings=report(
-            "results/cxr/draw_figures/sample_readings.html",
-            caption="../../report/cxr/sample_readings.rst",
-            category="Reports",
-            labels={"what": "Sample readings"},
-        ),
-        others=expand(
-            "results/cxr/draw_figures/{name}",
-            name=[
-                "detector_training.png",
-                "pseudo_box_statistics.png",
-                "report_training.png",
-                "sample_readings.png",
-                "sample_readings.svg",
-            ],
-        ),
+        **in_report("results/cxr/draw_figures", DRAWN),
+        others=expand("results/cxr/draw_figures/{file}", file=DRAWN_TOO),
         run="results/cxr/draw_figures/run.json",
     log:
         "logs/cxr/draw_figures.log",
