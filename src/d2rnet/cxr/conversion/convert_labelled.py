@@ -17,6 +17,7 @@ import pandas as pd
 
 from d2rnet.cxr.boxes.coco import Coco, assert_disjoint, write_coco
 from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
+from d2rnet.cxr.conversion.cards import LABELLED_CARD
 from d2rnet.cxr.conversion.consensus import fuse_readers
 from d2rnet.cxr.conversion.image_conversion import ConversionJob
 from d2rnet.cxr.conversion.image_lists import labelled_file_name
@@ -83,7 +84,7 @@ def convert_labelled(*, quarantine: Path, shards: Sequence[Path], output: Path, 
         seeds={"split": labelled.split_seed},
         extra={ORIGIN_KEY: origin_line(source, labelled.source, labelled.root)},
     )
-    write_card(output)
+    write_card(LABELLED_CARD, output)
 
 
 def _with_frames(

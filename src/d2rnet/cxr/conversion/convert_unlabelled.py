@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from d2rnet.cxr.boxes.coco import write_coco
+from d2rnet.cxr.conversion.cards import UNLABELLED_CARD
 from d2rnet.cxr.conversion.image_conversion import ConversionJob
 from d2rnet.cxr.conversion.image_lists import unlabelled_file_name
 from d2rnet.cxr.conversion.image_shards import SIZES, join_shards
@@ -78,7 +79,7 @@ def convert_unlabelled(*, quarantine: Path, shards: Sequence[Path], output: Path
     log.info("convert-unlabelled: %d images, %d reports", len(images), len(reports))
     write_json(folder / "counts.json", counts)
     _write_run_record(folder / "run.json", quarantine, settings, counts)
-    write_card(folder)
+    write_card(UNLABELLED_CARD, folder)
 
 
 def assert_patients_disjoint(images: pd.DataFrame, reports: pd.DataFrame) -> None:

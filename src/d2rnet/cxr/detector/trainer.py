@@ -24,6 +24,7 @@ from torch import nn
 
 from d2rnet.cxr.boxes.coco_scores import coco_scores
 from d2rnet.cxr.boxes.records import Record, assert_disjoint, load_records
+from d2rnet.cxr.detector.card import DETECTOR_CARD
 from d2rnet.cxr.detector.checkpoint import load_pretrained, save_weights
 from d2rnet.cxr.detector.config import BURN_IN_NAME, STUDENT_NAME, TEACHER_NAME, build_cfg, write_cfg
 from d2rnet.cxr.detector.dataset_mapper import Batch, IterationDataset, batch_loader
@@ -121,7 +122,7 @@ def train_detector(
         seeds={"training": training.seed, "labelled_split": training.labelled_split_seed},
         extra={"iterations": training.total_iters, "device": str(target), "processes": processes},
     )
-    write_card(output)
+    write_card(DETECTOR_CARD, output)
 
 
 def weights_and_images(model: DetectorModelSettings, data: Mapping[str, Sequence[Record]]) -> dict[str, Path | ManyFiles]:

@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from d2rnet.cxr.report_model.alignment import Alignment
+from d2rnet.cxr.report_model.card import REPORT_CARD
 from d2rnet.cxr.report_model.dataset import Entry, ReportDataset, crop_arguments, image_sources
 from d2rnet.cxr.report_model.image_cache import ImageCache
 from d2rnet.cxr.report_model.model import ReportModel
@@ -103,7 +104,7 @@ def train_report_model(
         seeds={"training": settings["training"]["seed"]},
         extra={"device": str(torch_device), "processes": processes, "selected": selected},
     )
-    write_card(output)
+    write_card(REPORT_CARD, output)
 
 
 def check_protocol(vocabulary: Vocabulary, text: dict[str, Any], *, source: Path) -> None:

@@ -9,13 +9,14 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from d2rnet.cxr.detector.card import DETECTOR_CARD
+from d2rnet.cxr.report_model.card import REPORT_CARD
 from d2rnet.cxr.summary.summary_rows import DETECTOR_LEGEND, HEADER, LEGEND, Row, difference_line, number, one_line
 from d2rnet.errors import DatasetError
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.documents import read_json
 from d2rnet.runs.cards import ORIGIN_KEY, write_card
 
-CARDS = {"train-detector": "detector_card.md", "train-report-model": "report_model_card.md"}
 CONVERTERS = {"convert-labelled": "labelled", "convert-unlabelled": "reports"}  # command -> its source in section data
 
 
@@ -44,7 +45,7 @@ def write_scored_cards(
         command = read_json(folder / "run.json").get("command")
         if command not in CARDS:
             raise DatasetError(f"{folder / 'run.json'}: got a record of {command!r}; expected one of {', '.join(CARDS)}.")
-        lines = _detector_lines if command == "train-detector" else _report_lines
+        card, name, lines = CARDS[command]
         scores = [
             f"Test split, protocol: {one_line(metrics[command]['protocol'])}.",
             "",
@@ -52,7 +53,7 @@ def write_scored_cards(
             "",
             *lines(metrics[command]),
         ]
-        write_card(folder, output=output / CARDS[command], scores=scores, sources=sources)
+        write_card(card, folder, output=output / name, scores=scores, sources=sources)
 
 
 def _sources(counts: Sequence[Path]) -> Iterator[str]:
@@ -95,3 +96,9 @@ def _report_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         yield f"- Reports that name no lesion: {shares} ones."
         yield f"- Generated reports that say a sentence twice: {texts['hypothesis']['repeated_sentence_rate']:.0%}."
     yield from (f"- {name}: {note}" for name, note in metrics.get("notes", {}).items())
+
+
+CARDS = {
+    "train-detector": (DETECTOR_CARD, "detector_card.md", _detector_lines),
+    "train-report-model": (REPORT_CARD, "report_model_card.md", _report_lines),
+}

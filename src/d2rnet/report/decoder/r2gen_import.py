@@ -24,7 +24,7 @@ from d2rnet.files.safetensors_files import save_safetensors
 from d2rnet.files.torch_files import load_torch
 from d2rnet.report.decoder.r2gen_decoder import R2GenDecoder, load_r2gen_decoder
 from d2rnet.report.decoder.r2gen_keys import DECODER, IMAGE_NETWORK, PARALLEL, R2GenShape
-from d2rnet.runs.cards import write_card
+from d2rnet.runs.cards import Card, write_card
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,12 @@ WEIGHTS, BACKBONE, CONFIG, RECORD = "decoder.safetensors", "backbone.safetensors
 # R2Gen's image network is a Sequential of torchvision's ResNet without its last two parts; 2 and 3 have no weights.
 BACKBONE_PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 BACKBONE_KEY = re.compile(r"visual_extractor\.model\.(\d)\.(.+)")
+R2GEN_CARD = Card(
+    "model_card.md",
+    Path(__file__).with_name("model_card.md.template"),
+    versions=("python", "torch", "detectron2", "sal-detectron2", "lightning"),
+    weights=(WEIGHTS,),
+)
 
 
 def import_r2gen(*, checkpoint: Path, out: Path, num_heads: int, memory_heads: int) -> None:
@@ -78,7 +84,7 @@ def import_r2gen(*, checkpoint: Path, out: Path, num_heads: int, memory_heads: i
     }
     settings = {"num_heads": num_heads, "memory_heads": memory_heads}
     write_run_record(out / RECORD, command="import-r2gen", settings=settings, inputs={"checkpoint": checkpoint}, counts=counts)
-    write_card(out)
+    write_card(R2GEN_CARD, out)
     _report(decoder, backbone, foreign, out)
 
 
