@@ -1,34 +1,44 @@
 """Training in several processes: two make the step that one makes; errors and stops reach the caller."""
 
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-from process_samples import fail
+from process_samples import fail, save_when_told, talk, wait_for_ever
 from report_samples import NUM_TOKENS, SMALL_MODEL, make_batch
 
 from d2rnet.cxr.report_model.alignment import Alignment
 from d2rnet.cxr.report_model.dataset import Batch, collate
 from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.cxr.report_model.settings import D2RNetModelSettings, D2RNetTrainingSettings
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.findings.classes import CATEGORY_NAMES
-from d2rnet.report.processes import check_processes, run_in_processes
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 from d2rnet.report.training_task import ReportTask
-from d2rnet.settings import complete
+from d2rnet.training import processes as processes_module
 from d2rnet.training.batches import EpochBatches
 from d2rnet.training.collectives import GlobalBatchNorm, first_row, gather_rows, num_processes, process_rank
+from d2rnet.training.processes import COLLECTIVE_TIMEOUT, ProcessError, check_processes, run_processes
 
+CPU = torch.device("cpu")
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *"abcdefghijklmno", "."), (0, 0, 0, 0, *[5] * 16), "r2gen", "findings", 1)
 LERA = {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"}
 # Model, alignment, boxes of each entry; two processes get the entries 0, 1 and 2, or 0 and none.
 CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
-    ({}, {"local": "lesions", "global": "patches"}, (2, 1, 3)),
-    (LERA, {"local": "lesions", "global": "mean"}, (0, 0, 3)),  # the first process has no box
-    (LERA, {"local": "lesions_or_image", "global": "patches", "targets": "soft"}, (2, 0, 1)),
-    (LERA, {"local": "lesions", "global": "patches"}, (2,)),  # the second process has no entry
+    ({}, {"lab": "lesions", "gab": "patches"}, (2, 1, 3)),
+    (LERA, {"lab": "lesions", "gab": "mean"}, (0, 0, 3)),  # the first process has no box
+    (LERA, {"lab": "lesions_or_image", "gab": "patches", "targets": "soft"}, (2, 0, 1)),
+    (LERA, {"lab": "lesions", "gab": "patches"}, (2,)),  # the second process has no entry
     (LERA, {}, (0, 0)),
 ]
 
@@ -43,10 +53,10 @@ class Entries:
 def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int, ...]) -> dict[str, torch.Tensor]:
     """Gradients and buffers after one step on this process's part of a batch, averaged as DDP does."""
     torch.manual_seed(4)
-    settings = complete(SMALL_MODEL | model | {"dropout": 0.0, "patch_dropout": 0.0}, "report.model")
+    settings = D2RNetModelSettings.read(SMALL_MODEL | model | {"dropout": 0.0, "patch_dropout": 0.0})
     network = ReportModel(settings, num_tokens=NUM_TOKENS, num_categories=len(CATEGORY_NAMES))
-    training = complete({"alignment": {"embed_dim": 8, "text_heads": 2} | aligned}, "report.training")
-    alignment = Alignment(training["alignment"], settings, VOCABULARY) if aligned else None
+    training = D2RNetTrainingSettings().replaced(alignment={"embed_dim": 8, "text_heads": 2} | aligned)
+    alignment = Alignment(training.alignment, settings, VOCABULARY) if aligned else None
     task = ReportTask(network, Entries(), training, alignment).train()
     task.training_step(part_of(make_batch(lesions=lesions)), 0).backward()
     found = {f"buffer {name}": value.float() for name, value in task.named_buffers()}
@@ -83,7 +93,7 @@ def write_gradients(folder: Path) -> None:
 
 
 def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
-    run_in_processes(write_gradients, tmp_path, processes=2)
+    run_processes(write_gradients, tmp_path, processes=2, device=CPU)
     for number, case in enumerate(CASES):
         single, shared = gradients(*case), torch.load(tmp_path / f"{number}.pt")
         assert single.keys() == shared.keys()
@@ -109,20 +119,109 @@ def test_parts_of_an_epoch_are_the_batches_of_one_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [("error", "loss is not finite"), ("kill", "process 1 was killed .exit code -9")]
+    ("kind", "error", "message"),
+    [
+        ("error", D2RNetError, "^loss is not finite$"),
+        ("unforeseen", KeyError, "no such layer"),
+        ("odd", ProcessError, "^LateError: layer: too late$"),
+        ("kill", ProcessError, r"process 1 \(of 0 to 1\) ended with SIGKILL.*The last checkpoint is kept: run again"),
+        ("silent", ProcessError, r"process 1 \(of 0 to 1\) ended with exit code 7"),
+    ],
 )
-def test_a_process_that_fails_ends_all(kind: str, message: str) -> None:
-    with pytest.raises(D2RNetError, match=message):
-        run_in_processes(fail, kind, processes=2)
+def test_a_process_that_fails_ends_all(kind: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        run_processes(fail, kind, processes=2, device=CPU)
+    assert not multiprocessing.active_children()
+
+
+def test_the_first_process_speaks_for_all(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with caplog.at_level(logging.INFO, logger="d2rnet"):
+        assert run_processes(talk, processes=2, device=CPU) == "0 sees GPUs ''"
+    lines = sorted(record.getMessage() for record in caplog.records if record.name == "d2rnet.samples")
+    assert lines == ["loss is high", "process 1: loss is high", "step 1"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def stop_when_ready(folder: Path, number: int) -> None:
+    """Send this process a signal as soon as both test processes are at work."""
+
+    def wait() -> None:
+        while len(list(folder.glob("ready_*"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_reaches_all_and_the_last_one_may_save(tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    stop_when_ready(tmp_path, number)
+    with pytest.raises(SystemExit) as stopped:
+        run_processes(save_when_told, tmp_path, processes=2, device=CPU)
+    assert stopped.value.code == 143
+    assert (tmp_path / "saved").read_text() == number.name
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_to_processes_that_do_not_listen_yet_is_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes_module, "GRACE_SECONDS", 0.1)
+    stop_when_ready(tmp_path, signal.SIGUSR1)
+    with pytest.raises(SystemExit) as stopped:
+        run_processes(wait_for_ever, tmp_path, processes=2, device=CPU)
+    assert stopped.value.code == 143
+    assert not multiprocessing.active_children()
+
+
+def test_processes_wait_for_a_long_validation_on_gpus_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects go through the CPU, in the same group; a group of torch's own would give up after 30 minutes."""
+    asked: list[Any] = []
+    monkeypatch.setattr(processes_module.torch.cuda, "set_device", asked.append)
+    monkeypatch.setattr(processes_module.dist, "TCPStore", lambda *_, **__: "store")
+    monkeypatch.setattr(processes_module.dist, "init_process_group", lambda name, **options: asked.append((name, options)))
+    job = processes_module._Job(fail, (), 2, torch.device("cuda"), 1, None, 0, 0)
+    processes_module._join_group(1, job)
+    options = {"store": "store", "rank": 1, "world_size": 2, "timeout": COLLECTIVE_TIMEOUT}
+    assert asked == [1, ("cpu:gloo,cuda:nccl", options)]
+    assert COLLECTIVE_TIMEOUT.total_seconds() >= 3 * 3600
 
 
 def test_number_of_processes_is_checked() -> None:
-    cpu = torch.device("cpu")
-    check_processes(4, cpu, batch_size=4)
-    for processes in (0, 5):
-        with pytest.raises(ConfigError, match=r"expected 1 to report\.training\.batch_size \(4\)"):
-            check_processes(processes, cpu, batch_size=4)
-    with pytest.raises(ConfigError, match="a GPU of its own"):
-        check_processes(2, torch.device("cuda:1"), batch_size=4)
-    with pytest.raises(ConfigError, match=r"shows torch \d+ GPU"):
-        check_processes(99, torch.device("cuda"), batch_size=100)
+    check_processes(4, CPU)
+    with pytest.raises(ConfigError, match="--processes 0: expected at least 1"):
+        check_processes(0, CPU)
+    with pytest.raises(ConfigError, match=r"expected cuda, each process takes a GPU of its own"):
+        check_processes(2, torch.device("cuda:1"))
+    too_many = 1 + max(1, torch.cuda.device_count())
+    with pytest.raises(ConfigError, match=r"this machine shows torch \d+ GPU\(s\); each process needs one"):
+        check_processes(too_many, torch.device("cuda"))
+
+
+PARENT_THAT_IS_KILLED = """
+import multiprocessing, os, signal, time
+from d2rnet.training.processes import _die_with
+
+def work(parent):
+    _die_with(parent)
+    print("alive", flush=True)
+    time.sleep(60)
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+context = multiprocessing.get_context("fork")
+late = context.Process(target=work, args=(os.getpid() + 1,))  # its parent is another by now
+late.start()
+late.join()
+print(late.exitcode, flush=True)
+context.Process(target=work, args=(os.getpid(),)).start()
+time.sleep(60)
+"""
+
+
+def test_a_process_dies_with_its_parent_even_if_interrupts_are_ignored() -> None:
+    command = [sys.executable, "-c", PARENT_THAT_IS_KILLED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert [parent.stdout.readline() for _ in range(2)] == ["143\n", "alive\n"]
+        parent.kill()
+        assert parent.communicate(timeout=20) == ("", None)  # the pipe closes when the child is dead, too

@@ -101,6 +101,16 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
+@torch.no_grad()
+def average_over_processes(tensors: list[Tensor]) -> None:
+    """Replace floating-point tensors by their means over all processes, in place."""
+    if num_processes() == 1 or not tensors:
+        return
+    flat = sum_over_processes(torch.cat([tensor.flatten() for tensor in tensors])) / num_processes()
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view_as(tensor))
+
+
 class GlobalBatchNorm(nn.BatchNorm2d):
     """Batch norm whose statistics are those of all processes' batches, on CPU and GPU; a process may hold no image.
 

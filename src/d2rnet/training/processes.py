@@ -1,7 +1,8 @@
-"""Training on several processes: started by detectron2's launcher, one a GPU (NCCL) or several on the CPU (gloo).
+"""Several training processes, one per GPU (NCCL) or all on the CPU (gloo): started here, ended together, one error for all.
 
-The first process of the launcher's group (rank 0) alone writes files and shows progress. The parent passes stop signals on,
-prints what the processes log, and turns whatever ended one of them into the error that a single process would have raised.
+Each process is a fresh interpreter (no fork: torch has threads). The parent passes stop signals on, prints what the processes
+log, and turns whatever ended one of them into the error that a single process would have raised. The first process (rank 0)
+alone writes files and shows progress.
 """
 
 import ctypes
@@ -11,40 +12,49 @@ import os
 import pickle
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
 from logging.handlers import QueueHandler, QueueListener
-from pathlib import Path
-from typing import Any, TypeVar
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
-from detectron2.engine import launch
-from detectron2.utils import comm
-from torch import Tensor
-from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from d2rnet.errors import ConfigError, D2RNetError
-from d2rnet.exit_codes import ExitCode
 from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, stop_signals_passed_on
+from d2rnet.training.collectives import gather_objects, num_processes, process_rank
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
-Item = TypeVar("Item")
-EXIT_AFTER_ERROR = ExitCode.REFUSED
 PR_SET_PDEATHSIG = 1
+HOST = "127.0.0.1"
 # The others wait in a collective operation while rank 0 validates or saves.
 COLLECTIVE_TIMEOUT = timedelta(hours=3)
-# A process that fails because another died waits, so that the launcher sees the dead one first.
+# A process that fails because another died waits, so that the parent sees the dead one first.
 LAST_WORDS_SECONDS = 3.0
+# For processes that have said how they ended, to come to their end.
+GRACE_SECONDS = 30.0
 
 
 class ProcessError(D2RNetError):
     """A training process died without a word of its own."""
+
+
+class _Job(NamedTuple):
+    """What each process is given: the function and where to meet the others and the parent."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    processes: int
+    device: torch.device
+    port: int
+    records: Any
+    level: int
+    parent: int
 
 
 def check_processes(processes: int, device: torch.device) -> None:
@@ -62,7 +72,9 @@ def check_processes(processes: int, device: torch.device) -> None:
     if device.type != "cuda" or processes == 1:
         return
     if device.index is not None:
-        raise ConfigError(f"--device {device} with --processes {processes}: expected cuda, each process takes a GPU.")
+        raise ConfigError(
+            f"--device {device} with --processes {processes}: expected cuda, each process takes a GPU of its own."
+        )
     found = torch.cuda.device_count()
     if processes > found:
         raise ConfigError(
@@ -73,136 +85,141 @@ def check_processes(processes: int, device: torch.device) -> None:
 
 def device_of_process(device: torch.device) -> torch.device:
     """Return the device of the calling process: with several on GPUs, each has its own."""
-    if device.type == "cuda" and comm.get_world_size() > 1:
-        return torch.device("cuda", comm.get_local_rank())
-    return device
+    return torch.device("cuda", process_rank()) if device.type == "cuda" and num_processes() > 1 else device
 
 
-def sum_over_processes(values: Tensor) -> Tensor:
-    """Add up a tensor of the same shape of all processes; every process gets the sum."""
-    if comm.get_world_size() == 1:
-        return values
-    total = values.clone()
-    dist.all_reduce(total)
-    return total
-
-
-def gather_from_processes(value: Item) -> list[Item]:
-    """Collect a value that can be pickled from all processes, in the order of their ranks; every process gets all."""
-    if comm.get_world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * comm.get_world_size()
-    dist.all_gather_object(values, value, group=_cpu_group())
-    return values
-
-
-@cache
-def _cpu_group() -> Any:
-    """All processes, talking through the CPU. That of detectron2 gives up after 30 minutes, within a long validation."""
-    if dist.get_backend() == "nccl":
-        return dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
-    return dist.group.WORLD
-
-
-@torch.no_grad()
-def average_over_processes(tensors: list[Tensor]) -> None:
-    """Replace floating-point tensors by their means over all processes, in place."""
-    if comm.get_world_size() == 1 or not tensors:
-        return
-    flat = sum_over_processes(torch.cat([tensor.flatten() for tensor in tensors])) / comm.get_world_size()
-    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(mean.view_as(tensor))
-
-
-def run_processes(function: Callable[..., Result], processes: int, device: torch.device, arguments: tuple[Any, ...]) -> Result:
-    """Run a function in each of several processes, or in this one if there is to be one only.
+def run_processes(function: Callable[..., Result], *arguments: Any, processes: int, device: torch.device) -> Result:
+    """Run ``function(*arguments)`` in each of several processes that find each other, or in this one if there is to be one.
 
     Args:
         function: importable by name.
+        arguments: pickled to each process.
         processes: how many.
-        device: on a CPU, GPUs are hidden from the processes, since detectron2 would talk through them.
-        arguments: of the function; can be pickled.
+        device: on a CPU, GPUs are hidden from the processes.
 
     Returns:
         What rank 0 returned.
 
     Raises:
-        D2RNetError: that one of the processes raised; ProcessError if one died, was killed for instance.
-        OSError: that one of them raised.
-        SystemExit: status 143 if they stopped after a signal.
+        SystemExit: with the status of processes that left by it; 143 if they were told to stop.
+        ProcessError: one of them died, was killed for instance.
+        Exception: whatever one of them raised first.
     """
     if processes == 1:
         return function(*arguments)
     context = multiprocessing.get_context("spawn")
     records: Any = context.Queue()
-    listener = QueueListener(records, _Relay())
+    # The parent holds the meeting point, so that no port is taken between its choice and its use.
+    store = dist.TCPStore(HOST, 0, processes, is_master=True, wait_for_workers=False)
     level = logging.getLogger("d2rnet").getEffectiveLevel()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        _hidden_gpus(device),
-        stop_signals_passed_on(multiprocessing.active_children) as received,
-    ):
-        listener.start()
-        try:
-            outbox = Path(folder)
-            launch(
-                _in_process,
-                processes,
-                dist_url="auto",
-                args=(function, arguments, outbox, records, level, os.getpid()),
-                timeout=COLLECTIVE_TIMEOUT,
-            )
-            return pickle.loads((outbox / "result").read_bytes())
-        except (ProcessExitedException, ProcessRaisedException) as error:
-            raise _explained(error, outbox, processes, stopped=bool(received)) from None
-        finally:
-            listener.stop()
+    job = _Job(function, arguments, processes, device, store.port, records, level, os.getpid())
+    listener = QueueListener(records, _Relay())
+    listener.start()
+    workers: list[SpawnProcess] = []
+    try:
+        with _hidden_gpus(device), stop_signals_passed_on(lambda: workers) as stopped:
+            pipes = [_start(context, rank, job, workers) for rank in range(processes)]
+            return _await(workers, pipes, stopped)
+    finally:
+        for worker in workers:
+            worker.join(GRACE_SECONDS if sys.exc_info()[0] in (None, SystemExit) else 0)
+            worker.kill()
+            worker.join()
+        listener.stop()
 
 
-def _explained(error: Exception, outbox: Path, processes: int, *, stopped: bool) -> BaseException:
-    """What the end of a process means for the whole."""
-    code = getattr(error, "exit_code", None)
-    words = sorted(outbox.glob("error_*"))
-    if stopped or code == EXIT_AFTER_SIGNAL:
-        return SystemExit(EXIT_AFTER_SIGNAL)
-    if words:
-        return pickle.loads(words[0].read_bytes())
-    if isinstance(error, ProcessRaisedException):
-        return error
-    end = getattr(error, "signal_name", None) or f"exit code {code}"
+def _start(context: Any, rank: int, job: _Job, workers: list[SpawnProcess]) -> Connection:
+    """Start a process and add it to ``workers``; return the end of a pipe through which it says how it ended."""
+    receiver, sender = context.Pipe(duplex=False)
+    worker = context.Process(target=_work, args=(rank, job, sender))
+    worker.start()
+    sender.close()  # or its end would never be seen
+    workers.append(worker)
+    return receiver
+
+
+def _await(workers: list[SpawnProcess], pipes: list[Connection], stopped: list[int]) -> Any:
+    """Wait until every process is done; an error ends the waiting, an exit does not: others may be saving their state."""
+    waiting: dict[Any, int] = {pipe: rank for rank, pipe in enumerate(pipes)}
+    exits: list[SystemExit] = []
+    result = None
+    while waiting:
+        for pipe in wait(list(waiting)):
+            assert isinstance(pipe, Connection)
+            rank = waiting.pop(pipe)
+            try:
+                ending = pipe.recv()
+            except EOFError:
+                ending = _death(workers, rank)
+            if isinstance(ending, SystemExit):
+                exits.append(ending)
+            elif isinstance(ending, BaseException):
+                # A process that is told to stop while it starts dies of it, and the others fail for want of it.
+                raise SystemExit(EXIT_AFTER_SIGNAL) if stopped else ending
+            elif rank == 0:
+                result = ending
+    if exits:
+        raise exits[0]
+    return result
+
+
+def _death(workers: list[SpawnProcess], rank: int) -> ProcessError:
+    """Say how a process ended that has not said so itself."""
+    workers[rank].join()
+    code = workers[rank].exitcode or 0
+    end = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return ProcessError(
-        f"train-detector: process {getattr(error, 'error_index', '?')} (of 0 to {processes - 1}) ended with {end}; out of "
-        "memory? The others were stopped. The last checkpoint is kept: run again to go on from it."
+        f"training process {rank} (of 0 to {len(workers) - 1}) ended with {end}, most often for lack of memory; the others "
+        "were stopped. The last checkpoint is kept: run again to go on from it, with fewer --processes or smaller batches "
+        "if need be."
     )
 
 
-def _in_process(
-    function: Callable[..., Any], arguments: tuple[Any, ...], outbox: Path, records: Any, level: int, parent: int
-) -> None:
-    """Body of each process of the launcher."""
-    _die_with(parent)
-    rank = comm.get_rank()
-    _log_to(records, level if rank == 0 else logging.ERROR, rank)
-    torch.set_num_threads(max(1, torch.get_num_threads() // comm.get_world_size()))
+def _work(rank: int, job: _Job, sender: Connection) -> None:
+    """Body of each process: run the function, and say through the pipe what it returned or how it ended."""
+    _die_with(job.parent)
+    _log_to(job.records, job.level if rank == 0 else logging.ERROR, rank)
+    os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning that its processes are there already
+    torch.set_num_threads(max(1, torch.get_num_threads() // job.processes))
+    ending: Any = None
     try:
-        result = function(*arguments)
+        _join_group(rank, job)
+        result = job.function(*job.arguments)
+        ending = result if rank == 0 else None
+        gather_objects(None)  # nobody leaves while others still talk
+        dist.destroy_process_group()
+    except SystemExit as stop:
+        ending = SystemExit(stop.code)
     except (D2RNetError, OSError) as error:
-        (outbox / f"error_{rank}").write_bytes(pickle.dumps(error))
-        raise SystemExit(EXIT_AFTER_ERROR) from error
-    except Exception:
+        ending = error
+    except Exception as error:
+        log.exception("training process %d", rank)
         time.sleep(LAST_WORDS_SECONDS)
-        raise
-    if rank == 0:
-        (outbox / "result").write_bytes(pickle.dumps(result))
-    comm.synchronize()
-    dist.destroy_process_group()
+        ending = error
+    sender.send(_sendable(ending))
+
+
+def _join_group(rank: int, job: _Job) -> None:
+    """Meet the other processes; tensors on a GPU go through NCCL, all others through gloo."""
+    backend = "gloo"
+    if job.device.type == "cuda":
+        torch.cuda.set_device(rank)
+        backend = "cpu:gloo,cuda:nccl"
+    store = dist.TCPStore(HOST, job.port, job.processes, is_master=False)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=job.processes, timeout=COLLECTIVE_TIMEOUT)
+
+
+def _sendable(ending: Any) -> Any:
+    """Return what a process ends with, or an error of the same text if it cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(ending))
+    except Exception:
+        return ProcessError(f"{type(ending).__name__}: {ending}")
+    return ending
 
 
 def _die_with(parent: int) -> None:
-    """Let the kernel kill this process with its parent, whose lock keeps others out of the work folder.
-
-    torch asks for an interrupt instead; a process started in the background of a shell script ignores it.
-    """
+    """Let the kernel kill this process with its parent, whose lock keeps others out of the work folder."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
     if os.getppid() != parent:  # killed while this process was starting

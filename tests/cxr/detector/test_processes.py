@@ -5,8 +5,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from detectron2.utils import comm
 
 from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector import trainer
@@ -29,8 +26,8 @@ from d2rnet.cxr.detector.streams import ImageStore
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.torch_files import load_torch
-from d2rnet.training import processes as processes_module
-from d2rnet.training.processes import COLLECTIVE_TIMEOUT, ProcessError, _cpu_group, check_processes, run_processes
+from d2rnet.training.collectives import gather_objects, process_rank
+from d2rnet.training.processes import ProcessError, run_processes
 
 
 @pytest.fixture
@@ -149,8 +146,8 @@ def train_and_compare(job: trainer.Job) -> None:
     for network in (done.student, done.ema_teacher.model):
         state = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
         digests.append(hashlib.sha256(state).hexdigest())
-    of_all = comm.all_gather(tuple(digests))
-    if comm.get_rank() == 1:
+    of_all = gather_objects(tuple(digests))
+    if process_rank() == 1:
         raise DatasetError(f"{len(of_all)} processes, {len(set(of_all))} different states")
 
 
@@ -162,12 +159,7 @@ def test_all_processes_hold_the_same_networks_and_the_error_of_one_is_the_error_
     streams = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
     job = trainer.Job(tmp_path, tmp_path, streams, [], build_cfg(settings), settings, RUNTIME, torch.device("cpu"))
     with pytest.raises(DatasetError, match=r"^2 processes, 1 different states$"):
-        run_processes(train_and_compare, 2, torch.device("cpu"), (job,))
-
-
-def test_no_process() -> None:
-    with pytest.raises(ConfigError, match="--processes 0: expected at least 1"):
-        check_processes(0, torch.device("cpu"))
+        run_processes(train_and_compare, job, processes=2, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("changes", "processes", "text"), [
@@ -183,48 +175,3 @@ def test_batches_that_cannot_be_shared(
 
 def test_supervised_training_shares_labelled_images_only(settings: TrainDetectorSettings) -> None:
     trainer.check_batches(2, settings.training.replaced(supervised_only=True, unlabelled_batch=3))
-
-
-def test_processes_on_gpus_wait_for_a_long_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes_module.dist, "get_backend", lambda: "nccl")
-    monkeypatch.setattr(processes_module.dist, "new_group", lambda **options: options)
-    _cpu_group.cache_clear()
-    assert _cpu_group() == {"backend": "gloo", "timeout": COLLECTIVE_TIMEOUT}
-    _cpu_group.cache_clear()
-
-
-def test_a_gpu_for_each_process() -> None:
-    too_many = 1 + max(1, torch.cuda.device_count())
-    with pytest.raises(ConfigError, match=r"this machine shows torch \d+ GPU\(s\); each process needs one"):
-        check_processes(too_many, torch.device("cuda"))
-    with pytest.raises(ConfigError, match=r"expected cuda, each process takes a GPU"):
-        check_processes(2, torch.device("cuda", 0))
-
-
-PARENT_THAT_IS_KILLED = """
-import multiprocessing, os, signal, time
-from d2rnet.training.processes import _die_with
-
-def work(parent):
-    _die_with(parent)
-    print("alive", flush=True)
-    time.sleep(60)
-
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-context = multiprocessing.get_context("fork")
-late = context.Process(target=work, args=(os.getpid() + 1,))  # its parent is another by now
-late.start()
-late.join()
-print(late.exitcode, flush=True)
-context.Process(target=work, args=(os.getpid(),)).start()
-time.sleep(60)
-"""
-
-
-def test_a_process_dies_with_its_parent_even_if_interrupts_are_ignored() -> None:
-    command = [sys.executable, "-c", PARENT_THAT_IS_KILLED]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        assert [parent.stdout.readline() for _ in range(2)] == ["143\n", "alive\n"]
-        parent.kill()
-        assert parent.communicate(timeout=20) == ("", None)  # the pipe closes when the child is dead, too

@@ -306,7 +306,7 @@ def test_other_pixels_start_afresh(
     class BegunError(Exception):
         pass
 
-    def begin(*_: Any) -> None:
+    def begin(*_: Any, **__: Any) -> None:
         raise BegunError
 
     monkeypatch.setattr(trainer, "run_processes", begin)

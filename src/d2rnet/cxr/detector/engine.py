@@ -27,7 +27,6 @@ import torch
 from detectron2.engine import TrainerBase, create_ddp_model
 from detectron2.solver.build import get_default_optimizer_params
 from detectron2.structures import Instances
-from detectron2.utils import comm
 from torch import Tensor, nn
 
 from d2rnet.cxr.detector.dataset_mapper import Batch, View
@@ -39,7 +38,13 @@ from d2rnet.cxr.detector.rpn import PSEUDO_SUFFIX
 from d2rnet.cxr.detector.schedules import learning_rate, unsupervised_weight
 from d2rnet.cxr.detector.settings import DetectorTrainingSettings
 from d2rnet.errors import D2RNetError
-from d2rnet.training.processes import average_over_processes, gather_from_processes, sum_over_processes
+from d2rnet.training.collectives import (
+    average_over_processes,
+    gather_objects,
+    num_processes,
+    process_rank,
+    sum_over_processes,
+)
 
 log = logging.getLogger(__name__)
 AMP_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -167,12 +172,12 @@ class UnbiasedTeacherTrainer(TrainerBase):
 
     def _parts(self, batch: Batch) -> list[Part]:
         """Cut this process's share into micro-batches, with pseudo boxes on the unlabelled images after burn-in."""
-        steps, processes, rank = self.training.accumulation_steps, comm.get_world_size(), comm.get_rank()
+        steps, processes, rank = self.training.accumulation_steps, num_processes(), process_rank()
         cut = batch.cut(steps)
         targets = self._pseudo_targets([part.unlabelled_weak for part in cut])
         labelled_classes = [view["instances"].gt_classes.tolist() for view in batch.labelled]
         pseudo_classes = _class_lists([target for part in targets for target in part])
-        everyone = gather_from_processes((labelled_classes, pseudo_classes))
+        everyone = gather_objects((labelled_classes, pseudo_classes))
         self._count("labelled", [classes for labelled, _ in everyone for classes in labelled])
         of_all = [classes for _, pseudo in everyone for classes in pseudo]
         kept = images_to_train_on(
@@ -219,11 +224,11 @@ class UnbiasedTeacherTrainer(TrainerBase):
         names = LABELLED_LOSSES + PSEUDO_LOSSES
         sums = torch.zeros(len(names), device=self.device)
         for index, part in enumerate(parts):
-            waits = comm.get_world_size() > 1 and index + 1 < len(parts)
+            waits = num_processes() > 1 and index + 1 < len(parts)
             with self.model.no_sync() if waits else nullcontext():
                 losses = self._losses(part)
                 # The processes' gradients are averaged, the losses are their addends to a sum.
-                self.scaler.scale(self._weighted_sum(losses) * comm.get_world_size()).backward()
+                self.scaler.scale(self._weighted_sum(losses) * num_processes()).backward()
             zero = sums.new_zeros(())
             sums += torch.stack([losses[name].detach().float() if name in losses else zero for name in names])
         return sums
@@ -236,7 +241,7 @@ class UnbiasedTeacherTrainer(TrainerBase):
         except FloatingPointError as error:
             raise self.divergence(str(error)) from error
         sampled = torch.tensor([self.student.sampled_proposals[kind] for kind in (False, True)], dtype=torch.float32)
-        of_all = sampled if comm.get_world_size() == 1 else sum_over_processes(sampled.to(self.device))
+        of_all = sampled if num_processes() == 1 else sum_over_processes(sampled.to(self.device))
         shares = sampled.to(of_all.device) / of_all.clamp(min=1)
         addends = {}
         for name, loss in losses.items():

@@ -14,15 +14,14 @@ from typing import Any
 
 import torch
 from detectron2.engine import HookBase
-from detectron2.utils import comm
 
 from d2rnet.cxr.detector.checkpoint import save_weights
 from d2rnet.files.torch_files import save_torch
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.runs.progress import track
 from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, give_back_stop_signals, take_stop_signals
+from d2rnet.training.collectives import gather_objects
 from d2rnet.training.history import History
-from d2rnet.training.processes import gather_from_processes
 
 log = logging.getLogger(__name__)
 CLOCK = "iterations_done"  # of the history
@@ -189,14 +188,13 @@ class StopSignalHook(HookBase):
 
     def after_step(self) -> None:
         """Stop if this or another process was told to."""
-        received = max(gather_from_processes(self._received or 0))
+        received = max(gather_objects(self._received or 0))
         if not received:
             return
         if self._checkpoints is not None:
             self._checkpoints.save()
             done = self.trainer.iter + 1
             log.warning("%s: checkpoint written after %d iterations, stopping", signal.Signals(received).name, done)
-        comm.synchronize()  # the first process to end takes the others with it
         raise SystemExit(EXIT_AFTER_SIGNAL)
 
     def after_train(self) -> None:

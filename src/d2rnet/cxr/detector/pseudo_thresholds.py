@@ -15,7 +15,7 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 from d2rnet.cxr.detector.settings import DetectorTrainingSettings
-from d2rnet.training.processes import sum_over_processes
+from d2rnet.training.collectives import sum_over_processes
 
 SCORE_BINS = 100
 ROUNDING = 1e-9  # boxes an image; averages of whole numbers are not quite whole

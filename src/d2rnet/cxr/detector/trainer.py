@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
-from detectron2.utils import comm
 from torch import nn
 
 from d2rnet.cxr.boxes.coco_scores import coco_scores
@@ -50,6 +49,7 @@ from d2rnet.runs.cards import write_card
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import open_work_dir
+from d2rnet.training.collectives import num_processes, process_rank
 from d2rnet.training.history import HISTORY_NAME
 from d2rnet.training.processes import check_processes, device_of_process, run_processes
 
@@ -112,7 +112,7 @@ def train_detector(
         write_split(folder / SPLIT_NAME, labelled, training)
         streams = (labelled, [] if training.supervised_only else unlabelled_images)
         job = Job(folder, output, streams, data["labelled_val"], cfg, settings, runtime, target)
-        counts = run_processes(train_and_export, processes, target, (job,))
+        counts = run_processes(train_and_export, job, processes=processes, device=target)
     write_run_record(
         output / "run.json",
         command="train-detector",
@@ -203,7 +203,7 @@ def train_and_export(job: Job) -> dict[str, Any]:
         Counts for run.json.
     """
     trainer, counts = run(job)
-    if comm.is_main_process():
+    if process_rank() == 0:
         export(job, trainer)
     return counts
 
@@ -289,8 +289,7 @@ def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
     with resuming_from(checkpoint):
         start = int(state["iterations_done"]) if state else 0
     store = ImageStore([record for records in job.streams for record in records], job.runtime.cache_images_mb)
-    share = {"rank": comm.get_rank(), "processes": comm.get_world_size()}
-    dataset = IterationDataset(*job.streams, store, model_settings, training, **share)
+    dataset = IterationDataset(*job.streams, store, model_settings, training, rank=process_rank(), processes=num_processes())
     loader = batch_loader(dataset, start, training.total_iters, job.runtime.loader_workers)
     batches: Iterator[Batch] = iter(loader)
     trainer = UnbiasedTeacherTrainer(student, training, batches, device, boxes_per_image(job.streams[0]))
@@ -298,7 +297,7 @@ def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
         with resuming_from(checkpoint):
             trainer.load_state(state)
         log.info("resuming after %d of %d iterations", start, training.total_iters)
-    trainer.register_hooks(hooks_of(job, cfg, state) if comm.is_main_process() else [StopSignalHook(None)])
+    trainer.register_hooks(hooks_of(job, cfg, state) if process_rank() == 0 else [StopSignalHook(None)])
     # It logs every exception with its traceback; the command line says what the user needs to know.
     logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL + 1)
     trainer.train(start, training.total_iters)

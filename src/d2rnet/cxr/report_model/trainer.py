@@ -29,7 +29,6 @@ from d2rnet.files.torch_files import load_torch, resuming_from
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.annotation_file import load_annotation
 from d2rnet.report.model_files import save_model
-from d2rnet.report.processes import check_processes, run_in_processes
 from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.report.text_encoder import encoder_files
@@ -40,6 +39,7 @@ from d2rnet.runs.device import resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import open_work_dir
 from d2rnet.training.collectives import num_processes, process_rank
+from d2rnet.training.processes import check_processes, run_processes
 from d2rnet.training.record import BEST, HISTORY, LAST, TrainingRecord, stop_requests
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,10 @@ def train_report_model(
     """
     torch_device = resolve_device(device)
     settings = {section: settings[section] for section in SECTIONS}
-    check_processes(processes, torch_device, settings["training"]["batch_size"])
+    check_processes(processes, torch_device)
+    batch_size = settings["training"]["batch_size"]
+    if processes > batch_size:
+        raise ConfigError(f"--processes {processes}: expected 1 to cxr.report.training.batch_size ({batch_size}).")
     tokens = load_vocabulary(vocabulary)
     check_protocol(tokens, settings["text"], source=vocabulary)
     splits, counts = _read_splits(annotation, tokens.protocol)
@@ -93,7 +96,7 @@ def train_report_model(
     with open_work_dir(work, settings={**settings, "training": training}, inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, work / "images", tokens, settings)
         del splits  # the datasets hold what training needs of them, in a fifth of the memory
-        run_in_processes(_fit, folder, datasets, tokens, settings, torch_device, processes=processes)
+        run_processes(_fit, folder, datasets, tokens, settings, torch_device, processes=processes, device=torch_device)
         selected = _export(folder, output, tokens, settings)
     write_run_record(
         output / "run.json",
