@@ -10,9 +10,10 @@ import io
 import logging
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -212,8 +213,8 @@ def _fragments_are_whole(stream: BinaryIO, offset: int, size: int) -> bool:
     return compressed_bytes > 0
 
 
-def read_dicom_pixels(path: Path, header: RadiographHeader, max_side_px: int | None) -> Radiograph:
-    """Decode a DICOM radiograph to 8-bit grey.
+def read_dicom_pixels(path: Path, header: RadiographHeader, sides_px: Sequence[int | None]) -> list[Radiograph]:
+    """Decode a DICOM radiograph to 8-bit grey, in several sizes.
 
     Averages areas of stored values first and applies the grey-level chain afterwards, which is several times faster than the
     other order and differs by less than the choice of resampling filter does (benchmarks/conversion.py).
@@ -221,7 +222,7 @@ def read_dicom_pixels(path: Path, header: RadiographHeader, max_side_px: int | N
     Args:
         path: DICOM file that :func:`read_dicom_header` accepts.
         header: of ``path``.
-        max_side_px: longer side of the result, pixels; None for the file's own.
+        sides_px: longer side of each result, pixels; None for the file's own.
 
     Raises:
         DatasetError: the decoder refuses the data, or the header's grey-level chain is invalid.
@@ -233,8 +234,9 @@ def read_dicom_pixels(path: Path, header: RadiographHeader, max_side_px: int | N
             grayscale = read_grayscale(dataset, path)
             if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
                 check_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1), path)
-            stored = _decode(dataset, max_side_px)
-            stored = _without_padding(stored, dataset, is_inverted=grayscale.is_inverted)
+            full = cache(lambda: _without_padding(_decode(dataset), dataset, is_inverted=grayscale.is_inverted))
+            coarse = [_decode_coarse(dataset, side) for side in sides_px]
+            stored = [full() if values is None else values for values in coarse]
     except (DatasetError, MemoryError):
         raise
     except Exception as error:  # each decoder raises its own
@@ -242,17 +244,16 @@ def read_dicom_pixels(path: Path, header: RadiographHeader, max_side_px: int | N
         reason = ": " + " ".join(str(error).split())[:300] if isinstance(error, RuntimeError) else ""
         got = f"{header.transfer_syntax} data that cannot be decoded ({type(error).__name__}{reason})"
         raise unreadable(path, got=got, expected="valid pixel data", remedy=_REMEDY) from error
-    pixels = resize_area(stored, reduced_hw(*source_hw, max_side_px))
-    return Radiograph(grayscale.to_8_bit(pixels, stored), source_hw)
+    reduced = [
+        grayscale.to_8_bit(resize_area(values, reduced_hw(*source_hw, side)), values)
+        for side, values in zip(sides_px, stored, strict=True)
+    ]
+    return [Radiograph(pixels, source_hw) for pixels in reduced]
 
 
-def _decode(dataset: FileDataset, max_side_px: int | None) -> np.ndarray:
-    """Return (h, w) stored values; fewer pixels than the header says where JPEG 2000 levels were skipped."""
+def _decode(dataset: FileDataset) -> np.ndarray:
+    """Return (h, w) stored values."""
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax in JPEG2000TransferSyntaxes:
-        coarse = _decode_coarse(dataset, max_side_px)
-        if coarse is not None:
-            return coarse
     bits_stored = int(dataset.BitsStored)
     is_in_cells = not syntax.is_encapsulated or syntax == RLELossless
     if is_in_cells:
@@ -289,7 +290,12 @@ def _panics_as_errors() -> Iterator[None]:
 
 
 def _decode_coarse(dataset: FileDataset, max_side_px: int | None) -> np.ndarray | None:
-    """Decode JPEG 2000 without its finest levels, where that is sure to give the same picture; else None."""
+    """Decode JPEG 2000 without its finest levels, where that is sure to give the same picture; else None.
+
+    (h, w) stored values; fewer pixels than the header says.
+    """
+    if dataset.file_meta.TransferSyntaxUID not in JPEG2000TransferSyntaxes:
+        return None
     levels = levels_to_skip(dataset.Rows, dataset.Columns, max_side_px)
     if levels == 0 or dataset.PixelRepresentation or "PixelPaddingValue" in dataset:
         return None

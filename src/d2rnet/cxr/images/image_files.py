@@ -5,6 +5,7 @@ the stored pixels); an alpha channel is dropped, because about 1 NIH PNG in 160 
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +80,8 @@ def _has_end(path: Path, image_format: str) -> bool:
     return False
 
 
-def read_image_pixels(path: Path, header: RadiographHeader, max_side_px: int | None) -> Radiograph:
-    """Decode a PNG or JPG to 8-bit grey.
+def read_image_pixels(path: Path, header: RadiographHeader, sides_px: Sequence[int | None]) -> list[Radiograph]:
+    """Decode a PNG or JPG to 8-bit grey, in several sizes.
 
     Colour becomes luma (ITU-R 601). 16-bit grey, which has no window, is stretched over the range of its data
     (:func:`d2rnet.cxr.images.radiograph.data_range`).
@@ -88,37 +89,48 @@ def read_image_pixels(path: Path, header: RadiographHeader, max_side_px: int | N
     Args:
         path: image file.
         header: of ``path``.
-        max_side_px: longer side of the result, pixels; None for the file's own.
+        sides_px: longer side of each result, pixels; None for the file's own.
 
     Raises:
         DatasetError: the pixel data are damaged or cut off.
     """
+    decoded: dict[int, np.ndarray] = {}
+    found = []
+    for side in sides_px:
+        halvings = _halvings(header, side)
+        if halvings not in decoded:
+            decoded[halvings] = _decode(path, header, halvings)
+        pixels = decoded[halvings]
+        reduced = resize_area(pixels, reduced_hw(header.height, header.width, side))
+        if pixels.dtype != np.uint8:
+            low, high = data_range(pixels)
+            shown = np.clip((reduced.astype(np.float32) - low) / max(high - low, 1.0), 0.0, 1.0)
+            reduced = np.floor(shown * 255.0 + 0.5).astype(np.uint8)
+        found.append(Radiograph(np.ascontiguousarray(reduced), (header.height, header.width)))
+    return found
+
+
+def _halvings(header: RadiographHeader, max_side_px: int | None) -> int:
+    """Return how often the sides of a JPG may be halved in decoding and still be fine enough; 0 for others."""
+    if max_side_px is None or header.transfer_syntax != "JPEG":
+        return 0
+    sides = (header.height, header.width)
+    fitting = (n for n in (3, 2, 1) if is_fine_enough(max(sides), n, max_side_px) and min(sides) >> n > 0)
+    return next(fitting, 0)
+
+
+def _decode(path: Path, header: RadiographHeader, halvings: int) -> np.ndarray:
+    """Return (h, w) grey, decoded at a half, a quarter or an eighth of its sides where that is wanted."""
     try:
         with Image.open(path, formats=[header.transfer_syntax]) as image:
-            step = _decode_coarsely(image, max_side_px)
+            if halvings:
+                image.draft(image.mode, (image.width >> halvings, image.height >> halvings))
             pixels = _to_grey(image)
     except Exception as error:  # Pillow raises its own, OSError, SyntaxError, ValueError, zlib.error
         got = f"undecodable {header.transfer_syntax} data ({error})"
         raise unreadable(path, got=got, expected="a whole, valid file", remedy=_REMEDY) from error
-    source_hw = (header.height, header.width)
-    pixels = align_coarse(pixels, source_hw, step, (step - 1) / 2)
-    reduced = resize_area(pixels, reduced_hw(*source_hw, max_side_px))
-    if pixels.dtype != np.uint8:
-        low, high = data_range(pixels)
-        shown = np.clip((reduced.astype(np.float32) - low) / max(high - low, 1.0), 0.0, 1.0)
-        reduced = np.floor(shown * 255.0 + 0.5).astype(np.uint8)
-    return Radiograph(np.ascontiguousarray(reduced), source_hw)
-
-
-def _decode_coarsely(image: Image.Image, max_side_px: int | None) -> int:
-    """Let a JPG be decoded at a half, a quarter or an eighth where that is fine enough; return 2, 4, 8, or 1 for neither."""
-    if max_side_px is None or image.format != "JPEG":
-        return 1
-    for halvings in (3, 2, 1):
-        if is_fine_enough(max(image.size), halvings, max_side_px) and min(image.size) >> halvings > 0:
-            image.draft(image.mode, (image.width >> halvings, image.height >> halvings))
-            return 1 << halvings
-    return 1
+    step = 1 << halvings
+    return align_coarse(pixels, (header.height, header.width), step, (step - 1) / 2)
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:

@@ -16,7 +16,7 @@ from d2rnet.files.documents import check_regular_file
 from d2rnet.runs.parallel import map_in_processes
 from d2rnet.runs.progress import track
 
-__all__ = ["Radiograph", "RadiographHeader", "check_headers", "read_header", "read_radiograph"]
+__all__ = ["Radiograph", "RadiographHeader", "check_headers", "read_header", "read_radiograph", "read_radiograph_at"]
 log = logging.getLogger(__name__)
 _DICOM_PREFIX_END = 132
 _HEADERS_A_CHUNK = 32
@@ -41,8 +41,8 @@ def read_radiograph(path: str | Path, *, max_side_px: int | None = None) -> Radi
     """Read a radiograph as 8-bit grey, bright where the body absorbs.
 
     Modality LUT or rescale, VOI LUT or window and the inversion of MONOCHROME1 are applied once each, in this order
-    (:mod:`d2rnet.cxr.images.grayscale`). Without VOI LUT or window, up to 8 stored bits are shown as they are, more over the range
-    of the data. Colour becomes luma, alpha is dropped, EXIF orientation is not applied.
+    (:mod:`d2rnet.cxr.images.grayscale`). Without VOI LUT or window, up to 8 stored bits are shown as they are, more over the
+    range of the data. Colour becomes luma, alpha is dropped, EXIF orientation is not applied.
 
     Args:
         path: DICOM, PNG or JPG file of any name.
@@ -51,11 +51,29 @@ def read_radiograph(path: str | Path, *, max_side_px: int | None = None) -> Radi
     Raises:
         DatasetError: as :func:`read_header`, or the pixels cannot be decoded.
     """
+    return read_radiograph_at(path, [max_side_px])[1][0]
+
+
+def read_radiograph_at(path: str | Path, sides_px: Sequence[int | None]) -> tuple[RadiographHeader, list[Radiograph]]:
+    """Read a radiograph in several sizes, decoding it once unless a size allows a coarser, quicker decoding of its own.
+
+    Args:
+        path: DICOM, PNG or JPG file of any name.
+        sides_px: longer sides wanted, as ``max_side_px`` of :func:`read_radiograph`.
+
+    Returns:
+        Its header, and the radiograph in each size, as :func:`read_header` and :func:`read_radiograph` give them.
+
+    Raises:
+        DatasetError: as :func:`read_radiograph`.
+    """
     path = Path(path)
     kind = file_format(path)
     if kind == "DICOM":
-        return read_dicom_pixels(path, read_dicom_header(path), max_side_px)
-    return read_image_pixels(path, read_image_header(path, kind), max_side_px)
+        header = read_dicom_header(path)
+        return header, read_dicom_pixels(path, header, sides_px)
+    header = read_image_header(path, kind)
+    return header, read_image_pixels(path, header, sides_px)
 
 
 def file_format(path: Path) -> str:
