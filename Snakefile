@@ -55,6 +55,7 @@ rule cxr:
     input:
         rules.predict_boxes.output.predictions,
         rules.build_annotation.output.annotation,
+        rules.describe_reading.output,
         rules.generate_reports.output.test,
         rules.summarize.output.markdown,
         rules.evaluate_detector.output.metrics,

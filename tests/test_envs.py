@@ -156,7 +156,7 @@ def third_party_of(module: str) -> set[str]:
 def test_imports_are_followed() -> None:
     assert {"pandas", "numpy", "tqdm"} <= third_party_of("d2rnet.cxr.sources.mimic")
     assert "torch" not in third_party_of("d2rnet.cxr.conversion.convert_labelled")
-    assert "jsonschema" in third_party_of("d2rnet.settings")
+    assert "pydantic" in third_party_of("d2rnet.settings")
 
 
 @pytest.mark.parametrize("rule", RULES)

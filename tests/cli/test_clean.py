@@ -18,7 +18,7 @@ ALL = "stale,finished,caches,shards"
 def work_folder(run: Path, settings: dict, *, stage: str = "train_detector") -> Path:
     """A work folder of a stage, left by a process that is done."""
     write_text(run / "train.json", "[1]")
-    with open_work_dir(run / "work" / stage, settings=settings, inputs={"train": run / "train.json"}) as folder:
+    with open_work_dir(run / "work" / "cxr" / stage, settings=settings, inputs={"train": run / "train.json"}) as folder:
         (folder / "checkpoint.pth").write_bytes(bytes(1000))
         (folder / "tensorboard").mkdir(exist_ok=True)
         (folder / "tensorboard" / "events").write_bytes(bytes(500))
@@ -26,7 +26,7 @@ def work_folder(run: Path, settings: dict, *, stage: str = "train_detector") -> 
 
 
 def finish(run: Path, folder: Path, *, stage: str = "train_detector", more: dict | None = None) -> None:
-    """Write the run record that the stage would write, which holds settings that do not decide the result too."""
+    """Write the run record that the stage would write, which may hold more settings."""
     identity = read_json(folder / "fingerprint.json")
     inputs = {name: {"file": "train.json", "sha256": sha256} for name, sha256 in identity["inputs"].items()}
     write_json(

@@ -24,5 +24,5 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def loaded(finished_run: Path) -> Models:
     """Both models of the miniature run."""
-    results = finished_run / "results"
+    results = finished_run / "results" / "cxr"
     return load_models(results / "train_detector", results / "train_report_model", device="cpu")

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
@@ -18,15 +19,17 @@ from d2rnet.cxr.detector.config import TEACHER_NAME, build_cfg, write_cfg
 from d2rnet.cxr.detector.predict import predict_boxes
 from d2rnet.cxr.detector.registration import build_network
 from d2rnet.cxr.detector.results import gather_boxes
+from d2rnet.cxr.detector.settings import DetectorSettings
 from d2rnet.cxr.images.reader import read_header, read_radiograph
 from d2rnet.cxr.report_model.generate import generate_reports
 from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.cxr.report_model.settings import ReportSettings
+from d2rnet.cxr.settings import CxrSettings
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.reading.cxr_settings import describe_reading
 from d2rnet.report.model_files import save_model
 from d2rnet.report.text.vocabulary import build_vocabulary, load_vocabulary
-from d2rnet.runs.provenance import write_run_record
-from d2rnet.settings import complete
 
 SECRET = "Do^Not^Tell"
 STUDIES = {"s1": ("front", "second"), "s2": ("tall",), "s3": ("scan",)}
@@ -100,7 +103,7 @@ def write_dicom(path: Path, pixels: np.ndarray, **attributes: Any) -> Path:
 
 def make_run(folder: Path) -> Path:
     """Write images, both models and the results of predict_boxes, build_annotation and generate_reports."""
-    settings = complete(OVERLAY)
+    settings = CxrSettings.read(OVERLAY)
     images = folder / "images"
     for seed, (name, file) in enumerate(FILES.items()):
         path = images / file
@@ -108,32 +111,49 @@ def make_run(folder: Path) -> Path:
         pixels = draw_chest(SIZES_HW[name], seed)
         write_dicom(path, pixels) if path.suffix == ".dcm" else Image.fromarray(pixels).save(path)
     unlabelled, reports = _convert(folder, settings)
-    detector = _make_detector(folder / "results/cxr/train_detector", settings["detector"])
+    detector = _make_detector(folder / "results/cxr/train_detector", settings.detector)
     shard, predictions = (folder / "results/cxr/predict_boxes" / name for name in ("shards/1-of-1.json", "predictions.json"))
-    prediction = settings["detector"]["prediction"]
+    prediction = settings.detector.prediction
     predict_boxes(unlabelled=unlabelled, model=detector, shard=1, shards=1, output=shard, device="cpu", settings=prediction)
     gather_boxes(unlabelled=unlabelled, shards=[shard], output=predictions)
     for name, entry in (("build_annotation", "image"), ("build_annotation_of_studies", "study")):
         build_annotation(
-            unlabelled=unlabelled, reports=reports, predictions=[predictions], output=folder / "results" / "cxr" / name,
-            settings={**settings["annotation"], "entry": entry},
-        )  # fmt: skip
+            unlabelled=unlabelled,
+            reports=reports,
+            predictions=[predictions],
+            output=folder / "results" / "cxr" / name,
+            settings=settings.annotation.replaced(entry=entry),
+        )
     annotation = folder / "results/cxr/build_annotation/annotation.json"
-    model = _make_report_model(folder, annotation, settings["report"])
+    model = _make_report_model(folder, annotation, settings.report)
     for name, source in (("generate_reports", "build_annotation"), ("generate_of_studies", "build_annotation_of_studies")):
         generate_reports(
-            annotation=folder / "results" / "cxr" / source / "annotation.json", image_root=images, model=model, shard=1, shards=1,
-            output=folder / "results" / "cxr" / name / "shards/1-of-1.jsonl", device="cpu", settings=settings["report"]["generation"],
-        )  # fmt: skip
+            annotation=folder / "results" / "cxr" / source / "annotation.json",
+            image_root=images,
+            model=model,
+            shard=1,
+            shards=1,
+            output=folder / "results" / "cxr" / name / "shards/1-of-1.jsonl",
+            device="cpu",
+            settings=settings.report.generation,
+        )
+    write_yaml(folder / "config.yaml", {"cxr": OVERLAY})
+    weights = detector / TEACHER_NAME
+    describe_reading(weights=weights, report_model=model, configfile=[folder / "config.yaml"])
     return folder
 
 
-def _convert(folder: Path, settings: dict[str, Any]) -> tuple[Path, Path]:
+def write_yaml(path: Path, content: dict[str, Any]) -> None:
+    """Write a configuration."""
+    path.write_text(yaml.safe_dump(content))
+
+
+def _convert(folder: Path, settings: CxrSettings) -> tuple[Path, Path]:
     """Write what convert_unlabelled does."""
     records = []
     for number, (name, file) in enumerate(FILES.items(), start=1):
         source = folder / "images" / file
-        radiograph = read_radiograph(source, max_side_px=settings["data"]["conversion"]["max_side_px"])
+        radiograph = read_radiograph(source, max_side_px=settings.data.conversion.max_side_px)
         write_png(folder / f"resources/cxr/unlabelled_images/{name}.png", radiograph.pixels)
         study = next(study for study, names in STUDIES.items() if name in names)
         (height, width), (source_height, source_width) = radiograph.pixels.shape, radiograph.source_hw
@@ -155,13 +175,10 @@ def _convert(folder: Path, settings: dict[str, Any]) -> tuple[Path, Path]:
         for study, names in STUDIES.items()
     ]  # fmt: skip
     write_jsonl(folder / "resources/cxr/reports.jsonl", reports)
-    write_run_record(
-        folder / "resources/cxr/convert_unlabelled/run.json", command="convert-unlabelled", settings=settings["data"]
-    )
     return folder / "resources/cxr/unlabelled.json", folder / "resources/cxr/reports.jsonl"
 
 
-def _make_detector(folder: Path, settings: dict[str, Any]) -> Path:
+def _make_detector(folder: Path, settings: DetectorSettings) -> Path:
     """Write an untrained detector whose scores differ from box to box."""
     torch.manual_seed(3)
     cfg = build_cfg(settings)
@@ -174,7 +191,7 @@ def _make_detector(folder: Path, settings: dict[str, Any]) -> Path:
     return folder
 
 
-def _make_report_model(folder: Path, annotation: Path, settings: dict[str, Any]) -> Path:
+def _make_report_model(folder: Path, annotation: Path, settings: ReportSettings) -> Path:
     """Write an untrained report model that writes long, varied reports."""
     words = folder / "words"
     entries = {"train": [], "val": [], "test": []}
@@ -184,10 +201,10 @@ def _make_report_model(folder: Path, annotation: Path, settings: dict[str, Any])
         "height": 1, "width": 1, "boxes": [], "scores": [], "labels": [],
     }  # fmt: skip
     write_json(words / "annotation.json", {**entries, "train": [entry]})
-    build_vocabulary(annotation=words / "annotation.json", output=words, settings=settings["text"])
+    build_vocabulary(annotation=words / "annotation.json", output=words, settings=settings.text)
     vocabulary = load_vocabulary(words / "vocabulary.json")
     torch.manual_seed(11)
-    network = ReportModel(settings["model"], num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
+    network = ReportModel(settings.model, num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
     with torch.no_grad():
         network.transformer.logits.weight.mul_(4)
         network.transformer.logits.bias[vocabulary.ids["<eos>"]] -= 3

@@ -17,7 +17,7 @@ from d2rnet.reading.batch import find_images, reading_names
 @pytest.fixture
 def arguments(finished_run: Path, tmp_path: Path) -> list[str]:
     """Options that name models and output."""
-    results = finished_run / "results"
+    results = finished_run / "results" / "cxr"
     models = ["--detector", str(results / "train_detector"), "--report-model", str(results / "train_report_model")]
     return [*models, "--device", "cpu", "--output", str(tmp_path / "out")]
 

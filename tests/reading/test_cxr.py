@@ -1,8 +1,11 @@
 """A reading is what the workflow makes of the same image; what is doubtful is said; what is bad is refused by name."""
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +13,12 @@ from PIL import Image
 from reading_samples import FILES, SECRET, STUDIES, draw_chest, write_dicom
 
 import d2rnet
+from d2rnet.cxr.images import dicom_file
 from d2rnet.cxr.images.reader import read_radiograph
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.hashes import sha256_file
+from d2rnet.reading.coco_export import CocoExport
 from d2rnet.reading.cxr import Models, load_models
 from d2rnet.reading.result import Reading
 from d2rnet.report.annotation_file import load_annotation
@@ -63,7 +68,7 @@ def test_views_of_a_study_may_lie_in_different_folders(finished_run: Path, loade
 
 def test_origin_names_models_settings_and_code(finished_run: Path, loaded: Models) -> None:
     origin = loaded.read(finished_run / "images" / FILES["tall"]).origin
-    results = finished_run / "results"
+    results = finished_run / "results" / "cxr"
     assert origin["models"]["detector"]["model_final.pth"] == sha256_file(results / "train_detector/model_final.pth")
     assert origin["models"]["report_model"]["vocabulary.json"] == sha256_file(results / "train_report_model/vocabulary.json")
     assert origin["settings"]["max_side_px"] == 96 and origin["settings"]["max_boxes"] == 6
@@ -72,7 +77,8 @@ def test_origin_names_models_settings_and_code(finished_run: Path, loaded: Model
 
 
 def test_score_threshold_lies_over_those_of_the_run(finished_run: Path, loaded: Models) -> None:
-    results, image = finished_run / "results", finished_run / "images" / FILES["front"]
+    results = finished_run / "results" / "cxr"
+    image = finished_run / "images" / FILES["front"]
     score = loaded.read(image).boxes[0].score
     models = load_models(results / "train_detector", results / "train_report_model", device="cpu", score_threshold=score)
     assert [box.score for box in models.read(image).boxes] == [score]
@@ -97,18 +103,42 @@ def test_findings_that_were_cut_are_said(finished_run: Path, loaded: Models) -> 
     assert ("the findings were cut at 12 tokens" in reading.warnings) == (len(reading.hypothesis.split()) == 12)
 
 
+def test_two_folders_copied_elsewhere_are_enough(finished_run: Path, loaded: Models, tmp_path: Path) -> None:
+    image = tmp_path / "chest.png"
+    image.write_bytes((finished_run / "images" / FILES["front"]).read_bytes())
+    for name in ("train_detector", "train_report_model"):
+        shutil.copytree(finished_run / "results/cxr" / name, tmp_path / name)
+    reading = load_models(tmp_path / "train_detector", tmp_path / "train_report_model", device="cpu").read(image)
+    before = loaded.read(image)
+    assert (reading.boxes, reading.hypothesis, reading.origin) == (before.boxes, before.hypothesis, before.origin)
+
+
+def test_a_file_is_decoded_once_and_its_header_parsed_once(
+    loaded: Models, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        function = getattr(dicom_file, name)
+        return lambda *values, **options: calls.append(name) or function(*values, **options)
+
+    for name in ("read_partial", "pixel_array"):
+        monkeypatch.setattr(dicom_file, name, counted(name))
+    reading = loaded.read(finished_run / "images" / FILES["scan"])
+    reading.save(tmp_path)
+    export = CocoExport(tmp_path / "coco")
+    export.add(reading)
+    assert calls == ["read_partial", "pixel_array"] * 2, "once here, once for the report model"
+
+
 def test_report_model_of_another_detector_is_said(finished_run: Path, loaded: Models, tmp_path: Path) -> None:
     from d2rnet.cxr.detector.checkpoint import save_weights
 
-    other = tmp_path / "results" / "cxr" / "train_detector"
-    other.mkdir(parents=True)
-    (tmp_path / "resources").symlink_to(finished_run / "resources")
-    (tmp_path / "results/cxr/predict_boxes").symlink_to(finished_run / "results/cxr/predict_boxes")
-    (other / "config.yaml").write_bytes((finished_run / "results/cxr/train_detector/config.yaml").read_bytes())
+    (tmp_path / "config.yaml").write_bytes((finished_run / "results/cxr/train_detector/config.yaml").read_bytes())
     loaded.detector.roi_heads.box_predictor.cls_score.bias.data += 1
-    save_weights(other / "model_final.pth", loaded.detector)
+    save_weights(tmp_path / "model_final.pth", loaded.detector)
     loaded.detector.roi_heads.box_predictor.cls_score.bias.data -= 1
-    models = load_models(other, finished_run / "results/cxr/train_report_model", device="cpu")
+    models = load_models(tmp_path, finished_run / "results/cxr/train_report_model", device="cpu")
     assert models.warnings == ("the report model was trained on boxes of another detector",)
     assert loaded.warnings == ()
 
@@ -132,17 +162,14 @@ def test_study_without_image_is_refused(loaded: Models) -> None:
 
 
 def test_missing_model_folders_and_files_are_named(finished_run: Path, tmp_path: Path) -> None:
-    results = finished_run / "results"
+    results = finished_run / "results" / "cxr"
     with pytest.raises(FileNotFoundError, match=r"gone: no such folder.*'d2rnet train-detector'.*--detector"):
         load_models(tmp_path / "gone", results / "train_report_model")
     with pytest.raises(FileNotFoundError, match="--report-model"):
         load_models(results / "train_detector", tmp_path / "gone")
-    for name in ("resources", "results/cxr/predict_boxes"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).symlink_to(finished_run / name)
-    (tmp_path / "results/cxr/train_detector").mkdir()
+    (tmp_path / "train_detector").mkdir()
     with pytest.raises(CheckpointError, match=r"train_detector/config\.yaml: no such file"):
-        load_models(tmp_path / "results/cxr/train_detector", results / "train_report_model")
+        load_models(tmp_path / "train_detector", results / "train_report_model")
 
 
 def test_package_offers_the_api_without_importing_torch() -> None:

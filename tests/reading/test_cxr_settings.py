@@ -1,109 +1,108 @@
-"""Settings of a reading: from the run records, or from configuration files; what is missing is named with the remedy."""
+"""Settings of a reading: written from the configuration beside the report model; what is missing is named with the remedy."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
-from reading_samples import OVERLAY
+from reading_samples import OVERLAY, write_yaml
 
-from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.errors import ConfigError, D2RNetError
+from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_NAMES
-from d2rnet.reading.cxr_settings import ReadingSettings, detector_of_reports, settings_of_files, settings_of_run
-
-
-def of_run(run: Path) -> ReadingSettings:
-    return settings_of_run(run / "results/cxr/train_detector", run / "results/cxr/train_report_model")
+from d2rnet.reading.cxr_settings import FILE, ReadingSettings, describe_reading, read_reading_settings
 
 
 @pytest.fixture
-def records(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy of the run records alone."""
-    names = [
-        "resources/cxr/convert_unlabelled/run.json",
-        "results/cxr/predict_boxes/run.json",
-        "results/cxr/build_annotation/run.json",
-    ]
-    for name in [*names, "results/cxr/generate_reports/shards/1-of-1.run.json"]:
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_bytes((finished_run / name).read_bytes())
-    return tmp_path
+def weights(tmp_path: Path) -> Path:
+    """A file that stands for a detector's weights."""
+    path = tmp_path / "model_final.pth"
+    path.write_bytes(b"weights")
+    return path
 
 
-def test_configuration_files_give_what_the_run_records_give(finished_run: Path, tmp_path: Path) -> None:
-    (tmp_path / "first.yaml").write_text(yaml.safe_dump({**OVERLAY, "annotation": {"max_boxes": 99}}))
-    (tmp_path / "second.yaml").write_text(yaml.safe_dump({"annotation": OVERLAY["annotation"]}))
-    files = [tmp_path / "first.yaml", tmp_path / "second.yaml"]
-    assert settings_of_files(files, tmp_path / "results/cxr/train_report_model") == of_run(finished_run)
+def described(folder: Path, weights: Path, *files: Path, thresholds: Path | None = None) -> ReadingSettings:
+    describe_reading(weights=weights, report_model=folder, configfile=files, thresholds=thresholds)
+    return read_reading_settings(folder)
 
 
-def test_run_records_hold_what_decides(records: Path) -> None:
-    settings = of_run(records)
+def test_configuration_files_lie_over_each_other(finished_run: Path, tmp_path: Path) -> None:
+    write_yaml(tmp_path / "first.yaml", {"cxr": {**OVERLAY, "annotation": {"max_boxes": 99}}})
+    write_yaml(tmp_path / "second.yaml", {"cxr": {"annotation": OVERLAY["annotation"]}})
+    weights = finished_run / "results/cxr/train_detector/model_final.pth"
+    expected = read_reading_settings(finished_run / "results/cxr/train_report_model")
+    assert described(tmp_path, weights, tmp_path / "first.yaml", tmp_path / "second.yaml") == expected
+
+
+def test_file_holds_what_decides(finished_run: Path) -> None:
+    settings = read_reading_settings(finished_run / "results/cxr/train_report_model")
     assert settings.max_side_px == 96 and settings.views == ("PA", "AP") and settings.max_boxes == 6
-    assert settings.prediction["max_boxes_per_image"] == 30 and settings.generation["beam_size"] == 2
+    assert settings.prediction.max_boxes_per_image == 30 and settings.generation.beam_size == 2
     assert settings.thresholds == {name: 0.3 if name == "Edema" else 0.1 for name in CATEGORY_NAMES}
+    assert settings.detector_sha256 == sha256_file(finished_run / "results/cxr/train_detector/model_final.pth")
     assert json.loads(json.dumps(settings.to_json()))["views"] == ["PA", "AP"]
 
 
-def test_setting_that_an_older_record_lacks_takes_its_default(records: Path) -> None:
-    path = records / "results/cxr/generate_reports/shards/1-of-1.run.json"
-    record = json.loads(path.read_text())
-    del record["settings"]["no_repeat_ngram"]
-    path.write_text(json.dumps(record))
-    assert of_run(records).generation["no_repeat_ngram"] == 0
+def test_setting_that_an_older_file_lacks_takes_its_default(tmp_path: Path, weights: Path) -> None:
+    described(tmp_path, weights)
+    content = json.loads((tmp_path / FILE).read_text())
+    del content["generation"]["no_repeat_ngram"]
+    (tmp_path / FILE).write_text(json.dumps(content))
+    assert read_reading_settings(tmp_path).generation.no_repeat_ngram == 0
+
+
+def test_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"reading\.json: no such file.*'d2rnet describe-reading'"):
+        read_reading_settings(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("change", "match"),
     [
-        "resources/cxr/convert_unlabelled/run.json",
-        "results/cxr/build_annotation/run.json",
-        "results/cxr/generate_reports/shards/1-of-1.run.json",
+        ([], "got a list"),
+        ({"max_boxes": "x"}, "max_boxes"),
+        ({"thresholds": {}}, "thresholds"),
+        ({"thresholds": dict.fromkeys(CATEGORY_NAMES, 2.0)}, "greater than the maximum of 1"),
+        ({"generation": {"beam_siz": 1}}, "did you mean 'beam_size'"),
+        ({"other": 1}, "other: unknown key"),
     ],
 )
-def test_missing_record_is_named_with_the_remedy(records: Path, name: str) -> None:
-    (records / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{name}: no such file.*--configfile"):
-        of_run(records)
+def test_damaged_file_is_named(tmp_path: Path, weights: Path, change: Any, match: str) -> None:
+    described(tmp_path, weights)
+    content = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps({**content, **change} if isinstance(change, dict) else change))
+    with pytest.raises(D2RNetError, match=rf"reading\.json: .*(\n.*)*{match}"):
+        read_reading_settings(tmp_path)
+    (tmp_path / FILE).write_text("{")
+    with pytest.raises(D2RNetError, match="not a JSON document"):
+        read_reading_settings(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("content", "match"),
-    [("[]", "not a run record"), ('{"settings": {"max_boxes": 6}}', "lacks 'thresholds'"), ("{", "not a JSON document")],
-)
-def test_damaged_record_is_named(records: Path, content: str, match: str) -> None:
-    (records / "results/cxr/build_annotation/run.json").write_text(content)
-    with pytest.raises(DatasetError, match=match):
-        of_run(records)
-
-
-def test_calibrated_thresholds_are_those_of_the_run(tmp_path: Path) -> None:
-    model = tmp_path / "results/cxr/train_report_model"
-    (tmp_path / "mine.yaml").write_text("annotation: {thresholds: calibrated}\n")
-    with pytest.raises(FileNotFoundError, match=r"calibrate_thresholds/thresholds\.json"):
-        settings_of_files([tmp_path / "mine.yaml"], model)
+def test_calibrated_thresholds_are_those_of_their_file(tmp_path: Path, weights: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("cxr: {annotation: {thresholds: calibrated}}\n")
+    with pytest.raises(ConfigError, match="no file was given with --thresholds"):
+        described(tmp_path, weights, tmp_path / "mine.yaml")
     classes = {name: {"threshold": number / 100} for number, name in enumerate(CATEGORY_NAMES)}
-    file = tmp_path / "results/cxr/calibrate_thresholds/thresholds.json"
-    file.parent.mkdir(parents=True)
+    file = tmp_path / "thresholds.json"
     file.write_text(json.dumps({"classes": classes, "detector": {"sha256": "0"}}))
-    assert settings_of_files([tmp_path / "mine.yaml"], model).thresholds["Other lesion"] == 0.21
+    assert described(tmp_path, weights, tmp_path / "mine.yaml", thresholds=file).thresholds["Other lesion"] == 0.21
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("annotation: {max_box: 3}", "did you mean 'max_boxes'"), ("- a", "got a list"), ("a: [", "not a YAML document")],
+    [
+        (b"cxr: {annotation: {max_box: 3}}", "did you mean 'max_boxes'"),
+        (b"- a", "got a list"),
+        (b"a: [", "not a YAML file"),
+        (b"cxr: {}\ncxr: {}", "twice"),
+        (b"cxr: \xe4", "not UTF-8"),
+        (b"annotation: {max_boxes: 3}", "annotation -> cxr.annotation"),
+    ],
 )
-def test_bad_configuration_file_is_refused(tmp_path: Path, text: str, match: str) -> None:
-    (tmp_path / "bad.yaml").write_text(text)
+def test_bad_configuration_file_is_refused(tmp_path: Path, weights: Path, text: bytes, match: str) -> None:
+    (tmp_path / "bad.yaml").write_bytes(text)
     with pytest.raises(ConfigError, match=match):
-        settings_of_files([tmp_path / "bad.yaml"], tmp_path)
+        described(tmp_path, weights, tmp_path / "bad.yaml")
     with pytest.raises(FileNotFoundError, match=r"gone\.yaml"):
-        settings_of_files([tmp_path / "gone.yaml"], tmp_path)
-
-
-def test_detector_of_the_reports_is_that_of_the_predictions(finished_run: Path, tmp_path: Path) -> None:
-    from d2rnet.files.hashes import sha256_file
-
-    weights = finished_run / "results/cxr/train_detector/model_final.pth"
-    assert detector_of_reports(finished_run / "results/cxr/train_report_model") == sha256_file(weights)
-    assert detector_of_reports(tmp_path / "results/cxr/train_report_model") is None
+        described(tmp_path, weights, tmp_path / "gone.yaml")
+    assert not (tmp_path / FILE).exists()

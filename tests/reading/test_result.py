@@ -33,7 +33,6 @@ ORIGIN = {
 
 def make_reading(path: Path, **changes: object) -> Reading:
     """A reading of one 1000 x 800 image with two boxes."""
-    Image.fromarray(np.full((1000, 800), 90, np.uint8)).save(path)
     boxes = (
         Box(0, "Cardiomegaly", 0.91, (200.0, 500.0, 400.0, 300.0)),
         Box(0, "Nodule/Mass", 0.55, (100.5, 100.25, 80.0, 60.0)),
@@ -41,7 +40,7 @@ def make_reading(path: Path, **changes: object) -> Reading:
     sentences = (Sentence("The heart is enlarged.", (0,), 0), Sentence("No effusion.", (), 1))
     reading = Reading(
         "chest",
-        (View(path, 1000, 800, "PA"),),
+        (View(path, "PA", np.full((1000, 800), 90, np.uint8)),),
         boxes,
         sentences,
         "the heart is enlarged . no effusion .",
@@ -134,9 +133,8 @@ def test_picture_has_each_box_in_its_colour_at_its_place(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("hw", "longest"), [((3000, 2400), LONGEST_PX), ((40, 60), LEAST_PX), ((900, 700), 900)])
 def test_picture_is_bounded_and_never_tiny(tmp_path: Path, hw: tuple[int, int], longest: int) -> None:
-    path = tmp_path / "any.png"
-    Image.fromarray(draw_chest(hw, 1)).save(path)
-    view, corner = View(path, *hw, ""), Box(0, "ILD", 0.5, (0.0, 0.0, hw[1] / 2, hw[0] / 2))
+    view = View(tmp_path / "any.png", "", draw_chest(hw, 1))
+    corner = Box(0, "ILD", 0.5, (0.0, 0.0, hw[1] / 2, hw[0] / 2))
     base = make_reading(tmp_path / "chest.png")
     picture = np.asarray(draw_overlay(replace(base, images=(view,), boxes=(corner,))))
     scale = longest / max(hw)

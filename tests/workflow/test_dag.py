@@ -12,14 +12,39 @@ import yaml
 from d2rnet.config import RuntimeSettings
 
 RULES = (
-    "make_demo_cohort", "verify_inputs", "convert_labelled", "convert_unlabelled", "train_detector", "evaluate_detector",
-    "predict_boxes", "calibrate_thresholds", "build_annotation", "build_vocabulary", "train_report_model", "generate_reports",
-    "retrieve_reports", "evaluate_reports", "render_gallery", "summarize", "draw_figures",
-)  # fmt: skip
+    "make_demo_cohort",
+    "verify_inputs",
+    "convert_labelled",
+    "convert_unlabelled",
+    "train_detector",
+    "evaluate_detector",
+    "predict_boxes",
+    "calibrate_thresholds",
+    "build_annotation",
+    "build_vocabulary",
+    "train_report_model",
+    "describe_reading",
+    "generate_reports",
+    "retrieve_reports",
+    "evaluate_reports",
+    "render_gallery",
+    "summarize",
+    "draw_figures",
+)
 AFTER_THRESHOLD = {
-    "build_annotation", "build_vocabulary", "train_report_model", "generate_reports_shard", "generate_reports",
-    "retrieve_reports", "evaluate_reports", "render_gallery", "summarize", "draw_figures", "cxr",
-}  # fmt: skip
+    "build_annotation",
+    "build_vocabulary",
+    "train_report_model",
+    "describe_reading",
+    "generate_reports_shard",
+    "generate_reports",
+    "retrieve_reports",
+    "evaluate_reports",
+    "render_gallery",
+    "summarize",
+    "draw_figures",
+    "cxr",
+}
 
 
 def snakemake(repository: Path, directory: Path, *arguments: str) -> subprocess.CompletedProcess:

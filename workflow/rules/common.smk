@@ -8,6 +8,7 @@ from d2rnet.cli.commands import COMMANDS
 from d2rnet.config import Config
 from d2rnet.files.atomic import write_text
 from d2rnet.files.hashes import fingerprint
+from d2rnet.settings import merge
 
 CONFIG = Config.read(config, source=" with ".join(map(str, workflow.configfiles)))
 # stage -> its number of shards and fingerprint of what decides it; of the last run
@@ -42,6 +43,19 @@ def settings_file(command, value=None):
     if not Path(path).exists():
         write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
     return path
+
+
+def selected(*keys):
+    """Return the configuration with some dotted keys alone."""
+    part = {}
+    for key in keys:
+        value = CONFIG.to_json()
+        for name in key.split("."):
+            value = value[name]
+        for name in reversed(key.split(".")):
+            value = {name: value}
+        part = merge(part, value)
+    return part
 
 
 def runtime_options(command):

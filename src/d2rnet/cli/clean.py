@@ -124,7 +124,8 @@ def find_leftovers(run: Path) -> list[Leftover | Kept]:
     found: list[Leftover | Kept] = []
     for folder in _fingerprint_folders(run / WORK):
         found.append(_judge(folder, run))
-    found += filter(None, (_joined_shards(run / RESULTS / rule, name) for rule, name in JOINED.items()))
+    for rule, name in JOINED.items():
+        found += filter(None, (_joined_shards(folder, name) for folder in (run / RESULTS).glob(f"*/{rule}")))
     return sorted(found, key=lambda item: item.path)
 
 
@@ -182,7 +183,7 @@ def _made_from(identity: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
 
 
 def _is_part(part: Any, whole: Any) -> bool:
-    """Whether each key of ``part`` is in ``whole`` with the same value; a folder's identity leaves harmless settings out."""
+    """Whether each key of ``part`` is in ``whole`` with the same value."""
     if isinstance(part, dict) and isinstance(whole, dict):
         return all(key in whole and _is_part(value, whole[key]) for key, value in part.items())
     return bool(part == whole)

@@ -240,6 +240,17 @@ CXR_COMMANDS: dict[str, Command] = {
             OUTPUT,
         ),
     ),
+    "describe-reading": Command(
+        "Write into a report model's folder what 'd2rnet read' needs beside the weights: reading.json.",
+        "d2rnet.reading.cxr_settings:describe_reading",
+        "",
+        (
+            Option("weights", "model_final.pth of train-detector", "input"),
+            Option("report-model", "folder of train-report-model", "input"),
+            Option("configfile", "configuration of the run: files laid over config.yaml in this order", "inputs", ()),
+            Option("thresholds", "thresholds.json of calibrate-thresholds, if they are calibrated", "input", optional=True),
+        ),
+    ),
     "read": Command(
         "Read radiographs with trained models: findings, boxes, pictures and pages.",
         "d2rnet.reading.batch:read_paths",
@@ -250,7 +261,6 @@ CXR_COMMANDS: dict[str, Command] = {
             Option("report-model", "folder of train-report-model", "input", Path("results/cxr/train_report_model")),
             Option("output", "folder to write to", "path", Path("readings")),
             DEVICE,
-            Option("configfile", "configuration of the run, if the models lie without its run records", "inputs", ()),
             Option("score-threshold", "least score of a box, 0 to 1 (default: those of the run)", "float", optional=True),
             Option("study", "all images are views of one study: boxes in each, findings of all together", "flag"),
             Option("coco", "write a COCO data set too: coco/data/, labels.json, results.json", "flag"),

@@ -49,7 +49,6 @@ def read_paths(
     report_model: Path,
     output: Path,
     device: str,
-    configfile: list[Path],
     score_threshold: float | None,
     study: bool,
     coco: bool,
@@ -63,7 +62,6 @@ def read_paths(
         report_model: folder of train-report-model.
         output: folder to write to.
         device: auto, cpu, cuda or cuda:N.
-        configfile: configuration of the run, where the models lie without their run; empty: from its run records.
         score_threshold: least score of a box of any class; None: the thresholds of the run.
         study: all images are views of one study.
         coco: write a COCO data set of all readings as well.
@@ -73,7 +71,7 @@ def read_paths(
         Exit code: 0 if all was read, 3 if some files failed, 2 if all did.
 
     Raises:
-        FileNotFoundError: a path, a model folder or a run record does not exist.
+        FileNotFoundError: a path, a model folder or its reading.json does not exist.
         DatasetError: a folder holds no image.
         CheckpointError: a model folder is not one of this version.
         ConfigError: no such device, or a setting is wrong.
@@ -81,7 +79,7 @@ def read_paths(
     files = find_images(path, output)
     check_output(output, path, files)
     tasks = _tasks(path, files, study=study)
-    models = load_models(detector, report_model, device=device, configfiles=configfile, score_threshold=score_threshold)
+    models = load_models(detector, report_model, device=device, score_threshold=score_threshold)
     write_text(output / MARK, "Written by 'd2rnet read', which may replace the files of this folder.\n")
     if coco:
         shutil.rmtree(output / "coco", ignore_errors=True)  # pictures of an earlier call would count as part of this one

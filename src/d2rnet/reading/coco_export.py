@@ -11,7 +11,6 @@ from typing import Any
 
 from d2rnet.cxr.boxes.coco import write_coco
 from d2rnet.cxr.conversion.image_conversion import write_png
-from d2rnet.cxr.images.reader import read_radiograph
 from d2rnet.files.documents import write_json
 from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.reading.result import Reading, stem_of
@@ -27,14 +26,10 @@ class CocoExport:
         self._annotations: list[dict[str, Any]] = []
 
     def add(self, reading: Reading) -> None:
-        """Write the images of a reading as PNG and note its boxes.
-
-        Raises:
-            DatasetError: an image file has gone or cannot be read any more.
-        """
+        """Write the images of a reading as PNG and note its boxes."""
         for number, view in enumerate(reading.images):
             name = reading.name if len(reading.images) == 1 else f"{reading.name}/{number + 1}_{stem_of(view.path)}"
-            write_png(self._folder / "data" / f"{name}.png", read_radiograph(view.path).pixels)
+            write_png(self._folder / "data" / f"{name}.png", view.pixels)
             image_id = len(self._images) + 1
             self._images.append({"id": image_id, "file_name": f"{name}.png", "height": view.height, "width": view.width})
             for box in reading.boxes:

@@ -1,7 +1,11 @@
 """What a reading holds: views, boxes, sentences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 NOTICE = (
     "Research software, not a medical device: no diagnosis, no treatment decision. Boxes and findings may be wrong. Image and "
@@ -11,12 +15,27 @@ NOTICE = (
 
 @dataclass(frozen=True)
 class View:
-    """One image of a reading: its file, height and width in original pixels, and PA, AP, LATERAL or ""."""
+    """One image of a reading.
+
+    Attributes:
+        path: its file.
+        view: PA, AP, LATERAL or "".
+        pixels: (height, width) uint8, original size, bright where the body absorbs.
+    """
 
     path: Path
-    height: int
-    width: int
     view: str
+    pixels: NDArray[np.uint8] = field(repr=False, compare=False)
+
+    @property
+    def height(self) -> int:
+        """Height in original pixels."""
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Width in original pixels."""
+        return self.pixels.shape[1]
 
 
 @dataclass(frozen=True)
@@ -36,3 +55,30 @@ class Sentence:
     text: str
     boxes: tuple[int, ...]
     attended: int | None
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the models see and say.
+
+    Attributes:
+        name: of the image file, without its suffix, or of the study.
+        images: the image, or the views of the study.
+        boxes: kept boxes, image by image, best score first.
+        sentences: in order; their texts make the findings.
+        hypothesis: the findings as tokens of the report model's text protocol, as in test.jsonl.
+        log_prob: of the hypothesis, natural logarithm.
+        warnings: what a reader should know, such as a view that the models were not trained on.
+        origin: ``models`` (SHA-256 of their files), ``settings``, ``code``, ``device``.
+        seconds: from file to findings.
+    """
+
+    name: str
+    images: tuple[View, ...]
+    boxes: tuple[Box, ...]
+    sentences: tuple[Sentence, ...]
+    hypothesis: str
+    log_prob: float
+    warnings: tuple[str, ...]
+    origin: dict[str, Any]
+    seconds: float

@@ -25,12 +25,12 @@ from d2rnet.cxr.annotation.predictions import confident_boxes
 from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.predict import detect_batch, load_detector, network_input
 from d2rnet.cxr.images.radiograph import Radiograph
-from d2rnet.cxr.images.reader import read_header, read_radiograph
+from d2rnet.cxr.images.reader import read_radiograph_at
 from d2rnet.cxr.report_model.generate import load_for_generation, write_reports
 from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import sha256_file
 from d2rnet.reading.content import Box, Sentence, View
-from d2rnet.reading.cxr_settings import ReadingSettings, detector_of_reports, settings_of_files, settings_of_run
+from d2rnet.reading.cxr_settings import ReadingSettings, read_reading_settings
 from d2rnet.reading.result import Reading, printable, readable, stem_of
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
@@ -89,7 +89,8 @@ class Models:
             raise DatasetError("read: got a study without any image; expected one or more.")
         start = time.perf_counter()
         files = [Path(path).absolute() for path in paths]
-        views, radiographs = [], []
+        views = []
+        radiographs = []
         warnings = list(self.warnings)
         for file in files:
             view, radiograph, doubts = self._decode(file)
@@ -99,10 +100,10 @@ class Models:
         root = Path(os.path.commonpath([file.parent for file in files]))
         entry = self._entry(views, radiographs, root)
         ends: Counter[str] = Counter()
-        generation = self.settings.generation | {"batch_size": 1, "workers": 0}
+        generation = self.settings.generation.replaced(batch_size=1)
         (written,) = write_reports(self.report, [entry], root, generation, self.device, ends)
         if ends["cut"]:
-            warnings.append(f"the findings were cut at {generation['max_tokens']} tokens")
+            warnings.append(f"the findings were cut at {generation.max_tokens} tokens")
         views_of_boxes = entry.get("box_image", [0] * len(entry["boxes"]))
         boxes = zip(views_of_boxes, entry["labels"], entry["scores"], map(tuple, entry["boxes"]), strict=True)
         sentences = (
@@ -122,17 +123,16 @@ class Models:
         )
 
     def _decode(self, path: Path) -> tuple[View, Radiograph, list[str]]:
-        """Read a file as convert_unlabelled does; say what is doubtful about it."""
+        """Read a file once: its view, what convert_unlabelled makes of it, and what is doubtful about it."""
         if (name := printable(path)) != str(path):
             raise DatasetError(f"{name}: got a file name that is not UTF-8; expected a UTF-8 name. Rename the file.")
-        header = read_header(path)
-        radiograph = read_radiograph(path, max_side_px=self.settings.max_side_px)
+        header, (radiograph, original) = read_radiograph_at(path, [self.settings.max_side_px, None])
         doubts = []
         if header.view and self.settings.views and header.view not in self.settings.views:
             doubts.append(f"{path.name}: view {header.view}; the models were trained on {', '.join(self.settings.views)}")
         if header.exif_orientation != 1:
             doubts.append(f"{path.name}: carries EXIF orientation {header.exif_orientation}; pixels are taken as stored")
-        return View(path, *radiograph.source_hw, header.view), radiograph, doubts
+        return View(path, header.view, original.pixels), radiograph, doubts
 
     def _entry(self, views: Sequence[View], radiographs: Sequence[Radiograph], root: Path) -> Entry:
         """Return the entry that build_annotation would make, without a report."""
@@ -169,20 +169,18 @@ def load_models(
     report_model: str | Path,
     *,
     device: str = "auto",
-    configfiles: Sequence[str | Path] = (),
     score_threshold: float | None = None,
 ) -> Models:
     """Load a detector and a report model.
 
     Args:
         detector: folder of train-detector.
-        report_model: folder of train-report-model.
+        report_model: folder of train-report-model, with ``reading.json``.
         device: auto, cpu, cuda or cuda:N.
-        configfiles: configuration of the run, where the folders do not lie in it; empty: from its run records.
         score_threshold: least score of a box of any class, 0 to 1; None: the thresholds of the run.
 
     Raises:
-        FileNotFoundError: a folder, or a file in it, or a run record is missing.
+        FileNotFoundError: a folder, or a file in it, is missing.
         CheckpointError: a folder's files do not belong together or are of another version.
         ConfigError: no such device, or a setting is wrong.
     """
@@ -198,10 +196,7 @@ def load_models(
             )
     start = time.perf_counter()
     target = resolve_device(device)
-    if configfiles:
-        settings = settings_of_files([Path(path) for path in configfiles], report_model)
-    else:
-        settings = settings_of_run(detector, report_model)
+    settings = read_reading_settings(report_model)
     if score_threshold is not None:
         settings = settings.with_score_threshold(score_threshold)
     network, cfg = load_detector(detector, TEACHER_NAME, device, settings.prediction)
@@ -211,7 +206,7 @@ def load_models(
         "report_model": {name: sha256_file(report_model / name) for name in (WEIGHTS, VOCABULARY, CONFIG)},
     }
     warnings = []
-    if detector_of_reports(report_model) not in (None, hashes["detector"][TEACHER_NAME]):
+    if settings.detector_sha256 != hashes["detector"][TEACHER_NAME]:
         warnings.append("the report model was trained on boxes of another detector")
         log.warning("%s and %s: %s", detector, report_model, warnings[0])
     origin = {"models": hashes, "settings": settings.to_json(), "code": code_version(), "device": _device_name(target)}

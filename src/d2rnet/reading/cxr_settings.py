@@ -1,32 +1,31 @@
-"""What decides a reading beside the models: conversion, prediction, confidence filter, generation.
+"""What decides a reading beside the models, in the file ``reading.json`` of the report model's folder.
 
-They are those of the run that the models come from, read from its run records, so that a reading is what the workflow would
-have made of the image; or those of configuration files, where the models lie without their run.
+The rule describe_reading writes it from the configuration of the run, so that the two folders of weights are all that a
+reading needs, wherever they are copied to.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import yaml
+from pydantic import Field
 
+from d2rnet.config import Config
 from d2rnet.cxr.annotation.confidence_filter import choose_thresholds
+from d2rnet.cxr.annotation.settings import ClassName
+from d2rnet.cxr.detector.settings import PredictionSettings
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.files.documents import read_json
+from d2rnet.files.documents import read_json, write_json
+from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_IDS
-from d2rnet.settings import Settings, complete, merge
+from d2rnet.report.settings import GenerationSettings
+from d2rnet.settings import Section, merge, read_overlay
 
-CONVERSION = "resources/cxr/convert_unlabelled/run.json"
-PREDICTION = "results/cxr/predict_boxes/run.json"
-FILTER = "results/cxr/build_annotation/run.json"
-GENERATION = "results/cxr/generate_reports/shards"
-CALIBRATED = "results/cxr/calibrate_thresholds/thresholds.json"
-_REMEDY = "Run the workflow to its end, or name its configuration with --configfile."
+FILE = "reading.json"
+Score = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
-class ReadingSettings:
+class ReadingSettings(Section):
     """Settings of a reading.
 
     Attributes:
@@ -34,16 +33,18 @@ class ReadingSettings:
         views: views that the models were trained on; empty: any.
         prediction: section ``cxr.detector.prediction``.
         thresholds: class name -> least score of a box, all 22 classes.
-        max_boxes: most boxes kept an image.
+        max_boxes: most boxes kept per image.
         generation: section ``cxr.report.generation``.
+        detector_sha256: weights of the detector whose boxes the report model was trained on.
     """
 
     max_side_px: int
-    views: tuple[str, ...]
-    prediction: Settings
-    thresholds: dict[str, float]
+    views: Annotated[tuple[str, ...], Field(strict=False)]
+    prediction: PredictionSettings
+    thresholds: Annotated[dict[ClassName, Score], Field(min_length=len(CATEGORY_IDS))]
     max_boxes: int
-    generation: Settings
+    generation: GenerationSettings
+    detector_sha256: str
 
     def with_score_threshold(self, threshold: float) -> "ReadingSettings":
         """Return the same settings with one threshold for all classes.
@@ -53,101 +54,54 @@ class ReadingSettings:
         """
         if not 0 <= threshold <= 1:
             raise ConfigError(f"--score-threshold {threshold}: expected a score from 0 to 1.")
-        return replace(self, thresholds=dict.fromkeys(CATEGORY_IDS, float(threshold)))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return them as JSON values."""
-        return {**asdict(self), "views": list(self.views)}
+        return self.replaced(thresholds=dict.fromkeys(CATEGORY_IDS, float(threshold)))
 
 
-def settings_of_run(detector: Path, report_model: Path) -> ReadingSettings:
-    """Read the settings from the run records beside the models.
+def describe_reading(
+    *, weights: Path, report_model: Path, configfile: Sequence[Path] = (), thresholds: Path | None = None
+) -> None:
+    """Write ``reading.json`` into the folder of a report model.
 
     Args:
-        detector: folder ``results/cxr/train_detector`` of a run: its conversion and prediction count.
-        report_model: folder ``results/cxr/train_report_model`` of a run, most often the same: its confidence filter and
-            generation count.
+        weights: of the detector whose boxes the report model was trained on.
+        report_model: folder of train-report-model.
+        configfile: YAML or JSON files, laid over ``config.yaml`` one after the other, as with Snakemake.
+        thresholds: thresholds.json of calibrate-thresholds, where the configuration asks for calibrated ones.
 
     Raises:
-        FileNotFoundError: the run has no such record; names it and the remedy.
-        DatasetError: a record is not what its rule writes.
-        ConfigError: a recorded setting is not one of this version.
+        ConfigError: a setting is unknown or out of range, or calibrated thresholds are missing or not asked for.
+        DatasetError: the file of thresholds is not one of calibrate-thresholds.
     """
-    of_detector, of_report = run_folder(detector), run_folder(report_model)
-    data = _settings_in(of_detector / CONVERSION)
-    prediction = _settings_in(of_detector / PREDICTION)
-    kept = _read_record(of_report / FILTER)
-    shards = sorted((of_report / GENERATION).glob("*.run.json"))
-    generation = _settings_in(shards[0] if shards else of_report / GENERATION / "1-of-1.run.json")
-    try:
-        return ReadingSettings(
-            max_side_px=data["conversion"]["max_side_px"],
-            views=tuple(data["reports"]["views"]),
-            prediction=complete(prediction, "cxr.detector.prediction"),
-            thresholds={name: float(kept["thresholds"]["by_class"][name]) for name in CATEGORY_IDS},
-            max_boxes=kept["settings"]["max_boxes"],
-            generation=complete(generation, "cxr.report.generation"),
-        )
-    except (KeyError, TypeError) as error:
-        raise DatasetError(f"{of_report}: a run record lacks {error}; it is of another version. {_REMEDY}") from error
-
-
-def settings_of_files(configfiles: Sequence[Path], report_model: Path) -> ReadingSettings:
-    """Read the settings from configuration files, laid over the shipped ``config.yaml`` as Snakemake does.
-
-    Args:
-        configfiles: YAML files, later ones over earlier ones.
-        report_model: folder of the report model; with ``cxr.annotation.thresholds: calibrated`` the thresholds are its run's.
-
-    Raises:
-        FileNotFoundError: a file is missing.
-        ConfigError: a setting is unknown or out of range.
-    """
-    overlay: Settings = {}
-    for path in configfiles:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; expected a configuration as for Snakemake's --configfile.")
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not a YAML document ({error}).") from error
-        if not isinstance(content, dict):
-            raise ConfigError(f"{path}: got a {type(content).__name__}; expected sections such as 'data' and 'report'.")
-        overlay = merge(overlay, content)
-    settings = complete(overlay)
-    annotation = settings["annotation"]
-    calibrated = run_folder(report_model) / CALIBRATED if annotation["thresholds"] == "calibrated" else None
-    return ReadingSettings(
-        max_side_px=settings["data"]["conversion"]["max_side_px"],
-        views=tuple(settings["data"]["reports"]["views"]),
-        prediction=settings["detector"]["prediction"],
-        thresholds=choose_thresholds(annotation, calibrated).by_class(),
-        max_boxes=annotation["max_boxes"],
-        generation=settings["report"]["generation"],
+    overlay: dict[str, object] = {}
+    for path in configfile:
+        overlay = merge(overlay, read_overlay(path))
+    settings = Config.read(overlay, source=" with ".join(map(str, configfile)) or "configuration").cxr
+    reading = ReadingSettings(
+        max_side_px=settings.data.conversion.max_side_px,
+        views=settings.data.reports.views,
+        prediction=settings.detector.prediction,
+        thresholds=choose_thresholds(settings.annotation, thresholds).by_class(),
+        max_boxes=settings.annotation.max_boxes,
+        generation=settings.report.generation,
+        detector_sha256=sha256_file(weights),
     )
+    write_json(report_model / FILE, reading.to_json())
 
 
-def run_folder(model: Path) -> Path:
-    """Return the working directory of the run that a folder ``results/cxr/<rule>`` belongs to."""
-    return model.absolute().parent.parent
+def read_reading_settings(report_model: Path) -> ReadingSettings:
+    """Read ``reading.json`` of a report model's folder.
 
-
-def detector_of_reports(report_model: Path) -> str | None:
-    """Return the SHA-256 of the detector whose boxes the report model was trained on; None where the run does not say."""
-    path = run_folder(report_model) / PREDICTION
-    record = read_json(path) if path.is_file() else {}
-    detector = record.get("detector", {}) if isinstance(record, dict) else {}
-    return detector.get("sha256") if isinstance(detector, dict) else None
-
-
-def _settings_in(record: Path) -> Any:
-    return _read_record(record)["settings"]
-
-
-def _read_record(path: Path) -> dict[str, Any]:
+    Raises:
+        FileNotFoundError: it is not there; the message says what writes it.
+        DatasetError: it is not what describe-reading writes.
+    """
+    path = report_model / FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; it tells the settings of the run that the models come from. {_REMEDY}")
-    record = read_json(path)
-    if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
-        raise DatasetError(f"{path}: not a run record (no 'settings'). {_REMEDY}")
-    return record
+        raise FileNotFoundError(
+            f"{path}: no such file; expected the settings of readings. Run the workflow to its end, or "
+            "'d2rnet describe-reading' with the configuration of the run."
+        )
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: got a {type(content).__name__}; expected what 'd2rnet describe-reading' writes.")
+    return ReadingSettings.read(content, source=str(path))

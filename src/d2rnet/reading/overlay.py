@@ -8,12 +8,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from d2rnet.cxr.images.reader import read_radiograph
+from d2rnet.cxr.images.radiograph import reduced_hw, resize_area
 from d2rnet.figures.label_places import place_labels
 from d2rnet.figures.plots import class_colours
 from d2rnet.files.atomic import atomic_path
-from d2rnet.reading.content import NOTICE, View
-from d2rnet.reading.result import Reading
+from d2rnet.reading.content import NOTICE, Content, View
 
 LONGEST_PX = 2000  # of all views side by side
 LEAST_PX = 640  # smaller images are enlarged to it
@@ -22,17 +21,13 @@ BACKGROUND, INK, FAINT = "#101418", "#f2f2f2", "#a8b0b8"
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
-def write_overlay(reading: Reading, target: Path) -> None:
-    """Write the picture of a reading as PNG, atomically.
-
-    Raises:
-        DatasetError: an image file has gone or cannot be read any more.
-    """
+def write_overlay(reading: Content, target: Path) -> None:
+    """Write the picture of a reading as PNG, atomically."""
     with atomic_path(target) as temporary:
         draw_overlay(reading).save(temporary, format="PNG", optimize=False)
 
 
-def draw_overlay(reading: Reading) -> Image.Image:
+def draw_overlay(reading: Content) -> Image.Image:
     """Draw the views side by side, each with its boxes, and legend, findings and notice below."""
     share = max(LEAST_PX, LONGEST_PX // len(reading.images))
     panels = [_panel(view, share) for view in reading.images]
@@ -53,7 +48,7 @@ def draw_overlay(reading: Reading) -> Image.Image:
 
 
 def _panel(view: View, longest_px: int) -> Image.Image:
-    pixels = read_radiograph(view.path, max_side_px=longest_px).pixels
+    pixels = resize_area(view.pixels, reduced_hw(view.height, view.width, longest_px))
     panel = Image.fromarray(pixels).convert("RGB")
     scale = LEAST_PX / max(panel.size)
     if scale > 1:
@@ -63,7 +58,7 @@ def _panel(view: View, longest_px: int) -> Image.Image:
     return panel
 
 
-def _draw_boxes(panel: Image.Image, reading: Reading, image: int, font: Font) -> None:
+def _draw_boxes(panel: Image.Image, reading: Content, image: int, font: Font) -> None:
     """Draw the boxes of one image, least score first so that the surest lie on top, then their numbers."""
     draw, colours, view = ImageDraw.Draw(panel), class_colours(), reading.images[image]
     scale_x, scale_y = panel.width / view.width, panel.height / view.height
@@ -86,7 +81,7 @@ def _height(font: Font) -> float:
     return font.getbbox("0Ag")[3]
 
 
-def _lines(reading: Reading, width: int, font: Font) -> list[tuple[str, str, str]]:
+def _lines(reading: Content, width: int, font: Font) -> list[tuple[str, str, str]]:
     """Lay out the text below the picture: (text, colour, colour of the chip before it or "")."""
     room = width - 2 * GAP_PX
     lines: list[tuple[str, str, str]] = []

@@ -13,11 +13,10 @@ from string import Template
 
 from PIL import Image
 
-from d2rnet.cxr.images.reader import read_radiograph
+from d2rnet.cxr.images.radiograph import reduced_hw, resize_area
 from d2rnet.figures.label_places import place_labels
 from d2rnet.figures.plots import class_colours
-from d2rnet.reading.content import NOTICE, Box, Sentence, View
-from d2rnet.reading.result import Reading
+from d2rnet.reading.content import NOTICE, Box, Content, Sentence, View
 
 LONGEST_PX = 1600
 JPEG_QUALITY = 90
@@ -29,12 +28,8 @@ def _template() -> Template:
     return Template(resources.files("d2rnet.reading").joinpath("page.html").read_text(encoding="utf-8"))
 
 
-def page_text(reading: Reading) -> str:
-    """Return the page of a reading.
-
-    Raises:
-        DatasetError: an image file has gone or cannot be read any more.
-    """
+def page_text(reading: Content) -> str:
+    """Return the page of a reading."""
     models = reading.origin["models"]
     facts = [
         *(f"{view.path.name}: {view.width} x {view.height} px{view.view and f', {view.view}'}" for view in reading.images),
@@ -54,7 +49,7 @@ def page_text(reading: Reading) -> str:
     )
 
 
-def _figure(reading: Reading, image: int, view: View) -> str:
+def _figure(reading: Content, image: int, view: View) -> str:
     """Return a radiograph with its boxes as SVG in original pixels."""
     shown = [(number, box) for number, box in enumerate(reading.boxes) if box.image == image]
     size = max(view.width, view.height) / NUMBERS_A_SIDE
@@ -83,7 +78,8 @@ def _shape(number: int, box: Box, place: tuple[float, float], size: float) -> st
 
 def _data_url(view: View) -> str:
     stream = io.BytesIO()
-    Image.fromarray(read_radiograph(view.path, max_side_px=LONGEST_PX).pixels).save(stream, "JPEG", quality=JPEG_QUALITY)
+    pixels = resize_area(view.pixels, reduced_hw(view.height, view.width, LONGEST_PX))
+    Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 

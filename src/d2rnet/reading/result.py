@@ -5,7 +5,7 @@ No torch here. Nothing of an image file's header but geometry and view is kept; 
 
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,38 +14,15 @@ from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_json
 from d2rnet.findings.classes import CATEGORY_IDS
-from d2rnet.reading.content import NOTICE, Box, Sentence, View
+from d2rnet.reading.content import NOTICE, Content
 
 FORMAT = "d2rnet-reading-1"
 KINDS = ("json", "png", "html")  # files of a reading
 _BEFORE_PUNCTUATION = re.compile(r"\s+(?=[.,;:!?)])")
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What the models see and say.
-
-    Attributes:
-        name: of the image file, without its suffix, or of the study.
-        images: the image, or the views of the study.
-        boxes: kept boxes, image by image, best score first.
-        sentences: in order; their texts make the findings.
-        hypothesis: the findings as tokens of the report model's text protocol, as in test.jsonl.
-        log_prob: of the hypothesis, natural logarithm.
-        warnings: what a reader should know, such as a view that the models were not trained on.
-        origin: ``models`` (SHA-256 of their files), ``settings``, ``code``, ``device``.
-        seconds: from file to findings.
-    """
-
-    name: str
-    images: tuple[View, ...]
-    boxes: tuple[Box, ...]
-    sentences: tuple[Sentence, ...]
-    hypothesis: str
-    log_prob: float
-    warnings: tuple[str, ...]
-    origin: dict[str, Any]
-    seconds: float
+class Reading(Content):
+    """What the models see and say, and the files that it is written to."""
 
     @property
     def findings(self) -> str:
@@ -107,10 +84,9 @@ class Reading:
             ``json``, ``png`` and ``html`` -> file.
 
         Raises:
-            DatasetError: the image file has gone or cannot be read any more.
             OSError: a file cannot be written; no half file remains.
         """
-        from d2rnet.reading.overlay import write_overlay
+        from d2rnet.reading.overlay import write_overlay  # draws with matplotlib's colours, which take time to load
         from d2rnet.reading.page import page_text
 
         files = {kind: Path(folder) / f"{self.name}.{kind}" for kind in KINDS}

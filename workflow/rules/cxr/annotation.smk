@@ -36,16 +36,19 @@ rule calibrate_thresholds:
         " --threads {threads} {resources.options} --log {log:q}"
 
 
+CALIBRATED = (
+    [rules.calibrate_thresholds.output.thresholds]
+    if CONFIG.cxr.annotation.thresholds == "calibrated"
+    else []
+)
+
+
 rule build_annotation:
     input:
         unlabelled=rules.convert_unlabelled.output.coco,
         reports=rules.convert_unlabelled.output.reports,
         predictions=rules.predict_boxes.output.predictions,
-        thresholds=(
-            rules.calibrate_thresholds.output.thresholds
-            if CONFIG.cxr.annotation.thresholds == "calibrated"
-            else []
-        ),
+        thresholds=CALIBRATED,
     output:
         annotation="results/cxr/build_annotation/annotation.json",
         counts="results/cxr/build_annotation/counts.json",
@@ -62,11 +65,7 @@ rule build_annotation:
         runtime=60,
     params:
         folder=subpath(output.annotation, parent=True),
-        thresholds=(
-            f"--thresholds {rules.calibrate_thresholds.output.thresholds}"
-            if CONFIG.cxr.annotation.thresholds == "calibrated"
-            else ""
-        ),
+        thresholds=option("thresholds", CALIBRATED),
         settings=settings_file("build-annotation"),
     message:
         "Filter pseudo boxes and join them with reports into annotation.json"

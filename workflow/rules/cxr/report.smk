@@ -64,6 +64,42 @@ rule train_report_model:
         " --threads {threads} {resources.options} --log {log:q}"
 
 
+rule describe_reading:
+    input:
+        ema_teacher=rules.train_detector.output.ema_teacher,
+        weights=rules.train_report_model.output.weights,
+        thresholds=CALIBRATED,
+    output:
+        "results/cxr/train_report_model/reading.json",
+    log:
+        "logs/cxr/describe_reading.log",
+    localrule: True
+    conda:
+        "../../../envs/describe_reading.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=10,
+    params:
+        model=subpath(input.weights, parent=True),
+        thresholds=option("thresholds", CALIBRATED),
+        settings=settings_file(
+            "describe-reading",
+            selected(
+                "cxr.data.conversion.max_side_px",
+                "cxr.data.reports.views",
+                "cxr.detector.prediction",
+                "cxr.annotation",
+                "cxr.report.generation",
+            ),
+        ),
+    message:
+        "Note beside the report model what a reading needs"
+    shell:
+        "python -m d2rnet describe-reading --weights {input.ema_teacher:q} --report-model {params.model:q}"
+        " {params.thresholds} --configfile {params.settings:q} --log {log:q}"
+
+
 rule generate_reports_shard:
     input:
         annotation=rules.build_annotation.output.annotation,
