@@ -11,18 +11,22 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import tempfile
 import time
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from d2rnet.gallery.browser import TIMEOUT_MS, chromium
-from d2rnet.gallery.build import corpus_rows, read_metrics, write_gallery
-from d2rnet.gallery.render import read_studies
+from d2rnet.gallery.build import read_metrics, write_gallery
+from d2rnet.gallery.render import head_of_page, read_studies
 from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Study
 from d2rnet.runs.provenance import code_version, hardware
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "gallery"))
+
+from headless_browser import TIMEOUT_MS, chromium
 
 VIEWPORT = {"width": 1440, "height": 900}
 FIRST_IMAGE = """async () => {
@@ -87,20 +91,11 @@ def build(run: Path, output: Path, count: int) -> dict[str, Any]:
     start = time.perf_counter()
     known, _ = read_studies(inputs)
     metrics = read_metrics(results / "evaluate_reports" / "metrics.json")
-    meta = {
-        "title": "Benchmark",
-        "mode": "run",
-        "systems": ["Generated"],
-        "protocol": metrics["protocol"],
-        "sort": "order",
-        "corpus": corpus_rows([metrics["table"]]),
-        "missing": 0,
-    }
     write_gallery(
         repeated(known, count),
         output=output,
         image_root=cohort / "mimic",
-        meta=meta,
+        meta=head_of_page(metrics, missing=0),
         known=count,
         how="",
         workers=1,

@@ -20,8 +20,11 @@ from PIL import Image
 
 from d2rnet.files.atomic import atomic_path
 from d2rnet.files.documents import read_jsonl
-from d2rnet.gallery.browser import TIMEOUT_MS, chromium
 from d2rnet.report.annotation_file import load_annotation
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "gallery"))
+
+from headless_browser import TIMEOUT_MS, chromium
 
 LEVEL_STEP = 5  # grey levels, less than one sees; noise of radiographs would make pictures of 400 kB
 DESKTOP, PHONE, READING = {"width": 1440, "height": 900}, {"width": 390, "height": 844}, {"width": 1200, "height": 760}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from d2rnet.evaluation.clinical import agreement, box_matrix, named_matrix, resampled_f1, sentence_grounding, side_agreement
+from d2rnet.evaluation.clinical import agreement, class_matrix, named_matrix, resampled_f1, sentence_grounding, side_agreement
 from d2rnet.findings.classes import CATEGORY_NAMES
 
 REFERENCES = ["Left pleural effusion. No pneumothorax.", "Cardiomegaly and edema.", "Lungs are clear."]
@@ -17,8 +17,8 @@ def columns(matrix: np.ndarray) -> list[set[str]]:
 def test_matrices_hold_what_is_named():
     assert columns(named_matrix(REFERENCES, uncertain_counts=True)) == [{"Pleural effusion"}, {"Cardiomegaly", "Edema"}, set()]
     assert columns(named_matrix(HYPOTHESES, uncertain_counts=False)) == [{"Cardiomegaly"}, {"Cardiomegaly"}, set()]
-    assert columns(box_matrix([["Edema", "Edema"], []])) == [{"Edema"}, set()]
-    assert box_matrix([]).shape == (0, 22)
+    assert columns(class_matrix([["Edema", "Edema"], []])) == [{"Edema"}, set()]
+    assert class_matrix([]).shape == (0, 22)
 
 
 def test_agreement_by_hand():

@@ -111,9 +111,9 @@ def test_folder_of_a_whole_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ({"id": "i0", "reference": "x .", "hypothesis": "x ."}, r"line 13 \(id i0\): got an id for the second time"),
-        ({"id": "n", "reference": " ", "hypothesis": "x ."}, r"line 13 \(id n\).*no empty reference"),
-        ({"id": "n", "reference": "x ."}, r"got keys id, reference; expected id, reference and hypothesis"),
+        ({"id": "i0", "reference": "x .", "hypothesis": "x ."}, r"report 13 \(id i0\): got id 'i0' a second time"),
+        ({"id": "n", "reference": " ", "hypothesis": "x ."}, r"report 13 \(id n\): got an empty reference"),
+        ({"id": "n", "reference": "x ."}, r"report 13 \(id n\): got hypothesis None; expected a string under 'hypothesis'"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: dict[str, Any], complaint: str) -> None:

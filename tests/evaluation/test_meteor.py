@@ -1,4 +1,4 @@
-"""METEOR: same figures as pycocoevalcap, and no way to hang."""
+"""METEOR: same scores as pycocoevalcap, and no way to hang."""
 
 import os
 import sys
@@ -60,23 +60,23 @@ def scorer(tools: MeteorTools) -> Iterator[Meteor]:
 
 
 def test_scores_equal_pycocoevalcap(scorer: Meteor) -> None:
-    """Expected figures: pycocoevalcap 1.2 on the same pairs; the added texts would hang or shift its own driver."""
-    corpus, pairs = scorer.score(REFERENCES, HYPOTHESES)
+    """Expected scores: pycocoevalcap 1.2 on the same pairs; the added texts would hang or shift its own driver."""
+    corpus, pairs, _ = scorer.score(REFERENCES, HYPOTHESES)
     assert corpus == pytest.approx(0.22415465011868776)
     assert pairs == pytest.approx([0.32397191433991346, 0.15384615384615385])
 
-    corpus, pairs = scorer.score(["a b\nc d", "x ||| y", "normal chest", "café"], ["a b\r\nc d", "x y", "", "café"])
+    corpus, pairs, _ = scorer.score(["a b\nc d", "x ||| y", "normal chest", "café"], ["a b\r\nc d", "x y", "", "café"])
     assert pairs == pytest.approx([1.0, 1.0, 0.0, 1.0])
     assert corpus == pytest.approx(0.7883817427385891)
 
-    assert scorer.score(["heart"], [""]) == (0.0, [0.0])
+    assert scorer.score(["heart"], [""])[:2] == (0.0, [0.0])
 
 
 def test_statistics_give_the_scores_of_java(scorer: Meteor) -> None:
     """Of pairs, of the corpus and of a resample; two pairs match as a whole, one not at all, one hypothesis is empty."""
     references = [*REFERENCES, "a small left nodule", "lungs clear", "no effusions", "x", "big hearts were seen again"]
     hypotheses = [*HYPOTHESES, "a small left nodule", "lungs clear", "", "y", "seen again was a large heart"]
-    corpus, pairs, statistics = scorer.score_with_statistics(references, hypotheses)
+    corpus, pairs, statistics = scorer.score(references, hypotheses)
     assert statistics.shape == (7, 23)
     assert meteor_of_statistics(statistics) == pytest.approx(pairs, abs=1e-12)
     assert meteor_of_statistics(statistics.sum(axis=0)) == pytest.approx(corpus, abs=1e-12)
@@ -88,7 +88,9 @@ def test_statistics_give_the_scores_of_java(scorer: Meteor) -> None:
 def test_statistics_by_hand() -> None:
     """Hypothesis "no pleural effusion", reference "no effusion . lungs clear": P 1 / 1.75, R 1 / 2.75, two chunks of two."""
     statistics = np.zeros(23)
-    statistics[:4], statistics[4:8], statistics[20:] = (3, 5, 1, 2), 1, 2
+    statistics[:4] = (3, 5, 1, 2)
+    statistics[4:8] = 1
+    statistics[20:] = 2
     assert meteor_of_statistics(statistics) == pytest.approx(0.15384615384615385)
     assert meteor_of_statistics(np.zeros(23)) == 0
 
@@ -103,7 +105,7 @@ def test_live_comparison_with_pycocoevalcap(tools: MeteorTools) -> None:
         {index: [text] for index, text in enumerate(references)}, {index: [text] for index, text in enumerate(hypotheses)}
     )
     with Meteor(tools, timeout_seconds=120) as scorer:
-        ours, ours_each = scorer.score(references, hypotheses)
+        ours, ours_each, _ = scorer.score(references, hypotheses)
     assert ours == pytest.approx(theirs, abs=1e-12)
     assert ours_each == pytest.approx(theirs_each, abs=1e-12)
 
@@ -143,7 +145,7 @@ def test_answer_that_is_no_number(tmp_path: Path) -> None:
 def test_undefined_score_counts_as_zero(tmp_path: Path) -> None:
     body = "input()\nprint('0.0 ' * 23, flush=True)\ninput()\nprint('NaN\\nNaN', flush=True)\ninput()"
     with fake_meteor(tmp_path, body) as scorer:
-        assert scorer.score(["."], [""]) == (0.0, [0.0])
+        assert scorer.score(["."], [""])[:2] == (0.0, [0.0])
 
 
 def test_process_is_ended_after_an_error_of_the_caller(tmp_path: Path) -> None:

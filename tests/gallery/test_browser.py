@@ -4,8 +4,8 @@ from pathlib import Path
 
 import gallery_samples as samples
 import pytest
+from headless_browser import TIMEOUT_MS, chromium, find_chromium
 
-from d2rnet.gallery.browser import TIMEOUT_MS, chromium, find_chromium
 from d2rnet.gallery.build import write_gallery
 from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Answer, Study

@@ -17,13 +17,12 @@ from d2rnet.cxr.boxes.grounding import grounding_score
 from d2rnet.cxr.boxes.true_boxes import TrueBoxes, read_true_boxes
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.ablation_arm import Arm
-from d2rnet.evaluation.ablation_table import as_html, as_markdown, draw, make_document
+from d2rnet.evaluation.ablation_table import make_document, write_table
 from d2rnet.evaluation.caption_scores import Scorer, open_scorer, single_spaced
 from d2rnet.evaluation.report_pairs import COMMONEST, NEAREST, answers_of, commonest_answer
 from d2rnet.evaluation.settings import MeteorRuntime, ScoreSettings
 from d2rnet.evaluation.systems import study_counts
-from d2rnet.files.atomic import write_text
-from d2rnet.files.documents import read_json, read_jsonl, write_json
+from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.report.annotation_file import Entry, load_annotation
 from d2rnet.report.text.vocabulary import load_vocabulary
 from d2rnet.runs.provenance import code_version, write_run_record
@@ -84,11 +83,7 @@ def ablation(
         _ground(rows, plan.arms, reports, entries, lesions)
     protocol = {"text": vocabulary.protocol, "section": vocabulary.section, "split": split, "n": len(ids)}
     document = make_document(rows, reference=plan.reference, protocol=protocol, facts=facts, notes=scorer.notes)
-    text = as_markdown(document)
-    write_json(output / "ablation.json", document)
-    write_text(output / "ablation.md", text)
-    write_text(output / "ablation.html", as_html(document))
-    draw(document, output / "ablation")
+    write_table(document, output)
     write_run_record(
         output / "run.json",
         command="ablation",
@@ -96,7 +91,6 @@ def ablation(
         inputs={"annotation": annotation, "design": design, **{str(folder): folder / "reports.jsonl" for folder in order}},
         counts={"cells": len(order), "reports": len(ids)},
     )
-    print(text, end="")
 
 
 def _score(

@@ -16,6 +16,8 @@ from d2rnet.evaluation.metric_names import METRICS, Group, Metric, Shown, shown_
 from d2rnet.evaluation.resampling import percentile_interval
 from d2rnet.figures import plots
 from d2rnet.figures.tables import Table, html_page, markdown_table
+from d2rnet.files.atomic import write_text
+from d2rnet.files.documents import write_json
 
 DRAWN = ("lesion22_uncertain_positive_micro_f1", "bleu_4", "cider")
 GROUNDING = {
@@ -130,9 +132,14 @@ def as_markdown(document: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *notes]) + "\n"
 
 
-def as_html(document: Mapping[str, Any]) -> str:
-    """Lay out ablation.json as a page for a browser."""
-    return html_page("Ablation of the report model", *lay_out(document))
+def write_table(document: Mapping[str, Any], output: Path) -> None:
+    """Print the table; write ablation.json, ablation.md, ablation.html, ablation.svg and ablation.png to ``output``."""
+    text = as_markdown(document)
+    write_json(output / "ablation.json", document)
+    write_text(output / "ablation.md", text)
+    write_text(output / "ablation.html", html_page("Ablation of the report model", *lay_out(document)))
+    draw(document, output / "ablation")
+    print(text, end="")
 
 
 def _score(score: Mapping[str, Any] | None, metric: Metric) -> str:

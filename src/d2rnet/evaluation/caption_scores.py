@@ -105,7 +105,7 @@ class Scorer:
         with ThreadPoolExecutor(1) as beside:  # Java works on METEOR while this process does the rest
             waiting = None
             if self.meteor:
-                waiting = beside.submit(self.meteor.score_with_statistics, references, hypotheses, what=f"METEOR, {what}")
+                waiting = beside.submit(self.meteor.score, references, hypotheses, what=f"METEOR, {what}")
             corpus, pairs, bleu_statistics = _score_in_python(references, hypotheses)
             for metric in METRICS.values():
                 if metric.of_pairs:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.evaluation.caption_scores import Scorer, Scores, open_scorer
-from d2rnet.evaluation.clinical import CONVENTIONS, HEADLINE, agreement, box_matrix, sentence_grounding, side_agreement
+from d2rnet.evaluation.clinical import CONVENTIONS, HEADLINE, agreement, class_matrix, sentence_grounding, side_agreement
 from d2rnet.evaluation.degeneracy import text_statistics
 from d2rnet.evaluation.metric_names import METRICS, Group, keys_of
 from d2rnet.evaluation.outside_labelers import outside_scores
@@ -67,7 +67,9 @@ def evaluate_reports(
     splits = load_annotation(annotation)
     pairs = read_pairs(generated, splits)
     commonest = commonest_answer(splits["train"], vocabulary.protocol)
-    baselines = _baseline_files(nearest, settings.no_box_reports)
+    baselines = {NEAREST: nearest[0]} if nearest else {}
+    if settings.no_box_reports is not None:
+        baselines[NO_BOX] = Path(settings.no_box_reports)
     answers = {COMMONEST: [commonest["report"]] * len(pairs.ids)}
     wanted = dict(zip(pairs.ids, pairs.references, strict=True))
     answers |= {name: answers_of(path, wanted) for name, path in baselines.items()}
@@ -99,11 +101,6 @@ def evaluate_reports(
         seeds={"shuffle": settings.shuffle_seed, "bootstrap": settings.bootstrap_seed},
     )
     _log_scores(metrics, answers)
-
-
-def _baseline_files(nearest: Sequence[Path], no_box: str | None) -> dict[str, Path]:
-    """Name -> file of each baseline that is given."""
-    return {**({NEAREST: nearest[0]} if nearest else {}), **({NO_BOX: Path(no_box)} if no_box is not None else {})}
 
 
 def _caption_sections(
@@ -164,7 +161,7 @@ def _clinical(systems: Mapping[str, ScoredSystem], pairs: ReportPairs, entries: 
         for found in scores[name].values():
             del found["per_class"]
             del found["classes_without_truth"]
-    boxes = box_matrix(boxed)
+    boxes = class_matrix(boxed)
     own = systems[GENERATED]
     return {
         **{convention: {name: scores[name][convention] for name in scores} for convention in CONVENTIONS},

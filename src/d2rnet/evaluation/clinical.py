@@ -8,7 +8,7 @@ unmentioned lesions are both "not named".
 Shapes: N reports, C = 22 classes, S resamples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,19 +24,11 @@ Named = NDArray[np.bool_]
 
 def named_matrix(texts: Sequence[str], *, uncertain_counts: bool) -> Named:
     """Return (N, C) bool: which classes each report names; columns in the order of CATEGORY_NAMES."""
-    return _matrix([named_classes(text, uncertain_counts=uncertain_counts) for text in texts])
+    return class_matrix([named_classes(text, uncertain_counts=uncertain_counts) for text in texts])
 
 
-def box_matrix(labels: Sequence[Sequence[str]]) -> Named:
-    """Return (N, C) bool: of which classes each entry has a box.
-
-    Args:
-        labels: class names of the boxes of each of N entries.
-    """
-    return _matrix(labels)
-
-
-def _matrix(names: Sequence[Sequence[str] | frozenset[str]]) -> Named:
+def class_matrix(names: Sequence[Collection[str]]) -> Named:
+    """Return (N, C) bool: which classes are among the names of each of N entries, of its boxes for instance."""
     matrix = np.zeros((len(names), len(CATEGORY_NAMES)), dtype=bool)
     for row, found in enumerate(names):
         matrix[row, [CATEGORY_IDS[name] - 1 for name in found]] = True
@@ -56,14 +48,16 @@ def agreement(truth: Named, claimed: Named) -> dict[str, Any]:
         left out) and ``classes_without_truth``. A share of nothing is None: precision where nothing is claimed, recall where
         nothing is true; F1 is None only where both sides are empty, so that saying nothing does not count as right.
     """
-    hits, true, named = (truth & claimed).sum(axis=0), truth.sum(axis=0), claimed.sum(axis=0)
+    hits = (truth & claimed).sum(axis=0)
+    true = truth.sum(axis=0)
+    named = claimed.sum(axis=0)
     per_class = {
-        name: _figures(int(hits[place]), int(true[place]), int(named[place]))
+        name: _rates(int(hits[place]), int(true[place]), int(named[place]))
         for place, name in enumerate(CATEGORY_NAMES)
         if true[place] or named[place]
     }
-    total = _figures(int(hits.sum()), int(true.sum()), int(named.sum()))
-    with_truth = [figures["f1"] for figures in per_class.values() if figures["true"]]
+    total = _rates(int(hits.sum()), int(true.sum()), int(named.sum()))
+    with_truth = [rates["f1"] for rates in per_class.values() if rates["true"]]
     return {
         "micro_precision": total["precision"],
         "micro_recall": total["recall"],
@@ -74,7 +68,7 @@ def agreement(truth: Named, claimed: Named) -> dict[str, Any]:
     }
 
 
-def _figures(hits: int, true: int, claimed: int) -> dict[str, Any]:
+def _rates(hits: int, true: int, claimed: int) -> dict[str, Any]:
     return {
         "precision": hits / claimed if claimed else None,
         "recall": hits / true if true else None,

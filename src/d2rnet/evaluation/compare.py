@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import DatasetError
-from d2rnet.evaluation.caption_scores import open_scorer, single_spaced
+from d2rnet.evaluation.caption_scores import open_scorer
 from d2rnet.evaluation.metric_names import METRICS
+from d2rnet.evaluation.report_pairs import read_reports
 from d2rnet.evaluation.settings import MeteorRuntime, ScoreSettings
 from d2rnet.evaluation.systems import ScoredSystem, compare_systems, score_system, study_counts
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
-from d2rnet.files.documents import read_json, read_jsonl, write_json
+from d2rnet.files.documents import read_json, write_json
 from d2rnet.files.problems import Problems
 
 log = logging.getLogger(__name__)
@@ -144,21 +145,7 @@ def read_run(path: Path) -> Run:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file or folder; expected reports, one JSON object per line.")
     problems = Problems()
-    reports: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(read_jsonl(file), start=1):
-        name = str(line.get("id"))
-        texts = [line.get(key) for key in ("id", "reference", "hypothesis")]
-        if not all(isinstance(text, str) for text in texts) or not str(line["reference"]).strip() or name in reports:
-            problems.add(
-                "bad_line",
-                file=file,
-                record=f"line {number} (id {name})",
-                got="an id for the second time" if name in reports else f"keys {', '.join(line)}",
-                expected="id, reference and hypothesis as strings, each id once, no empty reference",
-                remedy="Give test.jsonl of generate-reports or per_report.jsonl of evaluate-reports.",
-            )
-            continue
-        reports[name] = {**line, **{key: single_spaced(line[key]) for key in ("reference", "hypothesis")}}
+    reports = read_reports(file, problems)
     problems.raise_if_any()
     if not reports:
         raise DatasetError(f"{file}: holds no report; expected one JSON object per line.")

@@ -1,6 +1,6 @@
 """METEOR 1.5 through one Java process that cannot hang the run.
 
-Drives the jar that pycocoevalcap ships with the same options, so the figures are the same; its own driver waits for ever on a
+Drives the jar that pycocoevalcap ships with the same options, so the scores are the same; its own driver waits for ever on a
 newline inside a text, a missing jar, a dead Java and after any exception. Here texts are normalised, Java is looked for first,
 and a process that does not answer in time is ended and reported.
 
@@ -34,7 +34,11 @@ _JAR = "meteor/meteor-1.5.jar"
 _FIELD_SEPARATOR = re.compile(r"\|{3,}")
 # English parameters of METEOR 1.5: recall weight, fragmentation exponent and weight, content words against function words,
 # and the weights of exact, stem, synonym and paraphrase matches.
-ALPHA, BETA, GAMMA, DELTA, STAGE_WEIGHTS = 0.85, 0.2, 0.6, 0.75, np.array([1.0, 0.6, 0.8, 0.6])
+ALPHA = 0.85
+BETA = 0.2
+GAMMA = 0.6
+DELTA = 0.75
+STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 STATISTICS = 23  # numbers of a SCORE answer
 
 
@@ -112,7 +116,7 @@ class Meteor:
     def __enter__(self) -> Self:
         """Start Java."""
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        # The serial collector takes 0.6 GB where the default takes 1.5 GB, for the same time and figures (measured).
+        # The serial collector takes 0.6 GB where the default takes 1.5 GB, for the same time and scores (measured).
         options = ["-Dfile.encoding=UTF-8", "-Xmx2G", "-XX:+UseSerialGC"]
         command = [str(self._tools.java), *options, "-jar", str(self._tools.jar)]
         try:
@@ -138,14 +142,8 @@ class Meteor:
 
     def score(
         self, references: Sequence[str], hypotheses: Sequence[str], *, what: str = "METEOR"
-    ) -> tuple[float, list[float]]:
-        """Score one reference a hypothesis; see :meth:`score_with_statistics`, without the statistics."""
-        return self.score_with_statistics(references, hypotheses, what=what)[:2]
-
-    def score_with_statistics(
-        self, references: Sequence[str], hypotheses: Sequence[str], *, what: str = "METEOR"
     ) -> tuple[float, list[float], NDArray[np.float64]]:
-        """Score one reference a hypothesis.
+        """Score one reference per hypothesis.
 
         Args:
             references: N texts.
@@ -161,7 +159,8 @@ class Meteor:
         """
         if not references:
             raise ValueError("METEOR: no pairs to score")
-        statistics, numbers = [], []
+        statistics = []
+        numbers = []
         pairs = zip(references, hypotheses, strict=True)
         for index, (reference, hypothesis) in enumerate(track(pairs, total=len(references), what=what, unit="pair")):
             fields = " ||| ".join(("SCORE", normalise(reference), normalise(hypothesis)))
@@ -201,11 +200,11 @@ class Meteor:
         self._errors.seek(0)
         said = self._errors.read().strip()[-500:] or "nothing"
         if self._timed_out:
-            reason = f"no answer within {self._timeout:g} s (evaluation.meteor_timeout_seconds); the Java process was ended"
+            reason = f"no answer within {self._timeout:g} s (runtime.meteor_timeout_seconds); the Java process was ended"
         else:
             reason = f"the Java process ended with code {self._process.returncode}"
         return ToolError(
-            f"METEOR: {reason}. Its standard error says: {said}. Expected one answer a pair; METEOR needs 2 GB of memory. "
+            f"METEOR: {reason}. Its standard error says: {said}. Expected one answer per pair; METEOR needs 2 GB of memory. "
             "Check with 'd2rnet doctor', or set evaluation.meteor to false to leave METEOR out."
         )
 
@@ -218,14 +217,15 @@ def meteor_of_statistics(statistics: ArrayLike) -> NDArray[np.float64]:
     matched function words of both, then chunks and the matched words of both.
 
     Args:
-        statistics: (..., 23) of a pair, or summed over pairs, as :meth:`Meteor.score_with_statistics` gives them.
+        statistics: (..., 23) of a pair, or summed over pairs, as :meth:`Meteor.score` gives them.
 
     Returns:
         (...) METEOR, 0 where nothing matches.
     """
     numbers = np.asarray(statistics, dtype=np.float64)
-    lengths, chunks = numbers[..., :4], numbers[..., 20]
-    stages = numbers[..., 4:20].reshape(*numbers.shape[:-1], 4, 4)
+    lengths = numbers[..., :4]
+    chunks = numbers[..., 20]
+    stages = numbers[..., 4:20].reshape(*numbers.shape[:-1], 4, 4)  # (..., 4 stages, content and function words of both)
     precision, recall = (_weighted_share(lengths, stages, side) for side in (0, 1))
     matched = numbers[..., 21:].mean(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -236,7 +236,8 @@ def meteor_of_statistics(statistics: ArrayLike) -> NDArray[np.float64]:
 
 def _without_perfect_chunks(statistics: NDArray[np.float64]) -> NDArray[np.float64]:
     """Set the one chunk of pairs that match as a whole to 0: Java does so, and such a pair is not fragmented."""
-    words, matched = statistics[:, :2], statistics[:, 21:]
+    words = statistics[:, :2]
+    matched = statistics[:, 21:]
     perfect = (words == matched).all(axis=1) & (statistics[:, 20] == 1)
     statistics[perfect, 20] = 0
     return statistics
@@ -244,7 +245,8 @@ def _without_perfect_chunks(statistics: NDArray[np.float64]) -> NDArray[np.float
 
 def _weighted_share(lengths: NDArray[Any], stages: NDArray[Any], side: int) -> NDArray[np.float64]:
     """Share of the words of one side (0 hypothesis, 1 reference) that match; content and function words weigh differently."""
-    words, functions = lengths[..., side], lengths[..., 2 + side]
+    words = lengths[..., side]
+    functions = lengths[..., 2 + side]
     matched = ((DELTA * stages[..., side] + (1 - DELTA) * stages[..., 2 + side]) * STAGE_WEIGHTS).sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return matched / (DELTA * (words - functions) + (1 - DELTA) * functions)

@@ -8,7 +8,7 @@ the commonest report of the training split.
 import logging
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,17 +67,8 @@ def read_pairs(generated: Path, annotation: Mapping[str, Sequence[Entry]]) -> Re
         raise FileNotFoundError(f"{generated}: no such file; it is made by 'd2rnet generate-reports'.")
     where = {entry["id"]: (split, entry["study_id"]) for split, entries in annotation.items() for entry in entries}
     problems = Problems()
-    lines: dict[str, dict[str, Any]] = {}
-    splits: Counter[str] = Counter()
-    for number, line in enumerate(read_jsonl(generated), start=1):
-        complaint = _complaint(line, lines, where)
-        if complaint:
-            kind, got, expected = complaint
-            record = f"report {number} (id {line.get('id', 'missing')})"
-            problems.add(kind, file=generated, record=record, got=got, expected=expected, remedy=_REMEDY)
-            continue
-        lines[line["id"]] = line
-        splits[where[line["id"]][0]] += 1
+    lines = read_reports(generated, problems, known=where)
+    splits = Counter(where[name][0] for name in lines)
     if len(splits) > 1:
         found = ", ".join(f"{count} of {split}" for split, count in splits.most_common())
         expected = "reports of one split only"
@@ -91,8 +82,8 @@ def read_pairs(generated: Path, annotation: Mapping[str, Sequence[Entry]]) -> Re
         log.warning("%s: %d of %d %s entries have no generated report", generated, missing, len(annotation[split]), split)
     return ReportPairs(
         ids=list(lines),
-        references=[single_spaced(line["reference"]) for line in lines.values()],
-        hypotheses=[single_spaced(line["hypothesis"]) for line in lines.values()],
+        references=[line["reference"] for line in lines.values()],
+        hypotheses=[line["hypothesis"] for line in lines.values()],
         study_ids=[where[key][1] for key in lines],
         sentences=[line.get("sentences", []) for line in lines.values()],
         split=split,
@@ -100,16 +91,37 @@ def read_pairs(generated: Path, annotation: Mapping[str, Sequence[Entry]]) -> Re
     )
 
 
-def _complaint(
-    line: Mapping[str, Any], seen: Mapping[str, Any], known: Mapping[str, tuple[str, str]]
-) -> tuple[str, str, str] | None:
+def read_reports(path: Path, problems: Problems, *, known: Container[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Read reports, one JSON object per line.
+
+    Args:
+        path: JSON lines file with ``id``, ``reference``, ``hypothesis``.
+        problems: takes lines that cannot be used.
+        known: ids that there are; None: any.
+
+    Returns:
+        id -> line, both texts single-spaced.
+    """
+    reports: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(read_jsonl(path), start=1):
+        complaint = _complaint(line, reports, known)
+        if complaint:
+            kind, got, expected = complaint
+            record = f"report {number} (id {line.get('id', 'missing')})"
+            problems.add(kind, file=path, record=record, got=got, expected=expected, remedy=_REMEDY)
+        else:
+            reports[line["id"]] = {**line, **{key: single_spaced(line[key]) for key in ("reference", "hypothesis")}}
+    return reports
+
+
+def _complaint(line: Mapping[str, Any], seen: Container[str], known: Container[str] | None) -> tuple[str, str, str] | None:
     """Say what is wrong with one line: (kind, got, expected); None if nothing is."""
     for key in ("id", "reference", "hypothesis"):
         if not isinstance(line.get(key), str):
             return "bad_field", f"{key} {line.get(key)!r}", f"a string under '{key}'"
     if line["id"] in seen:
         return "duplicate_id", f"id '{line['id']}' a second time", "each id once"
-    if line["id"] not in known:
+    if known is not None and line["id"] not in known:
         return "unknown_id", f"id '{line['id']}'", "an id of annotation.json"
     if not line["reference"].strip():
         return "empty_reference", "an empty reference", "the cleaned report of the study"

@@ -7,6 +7,7 @@ true boxes where they are known. Writes: index.html, run.json (docs/reference/fo
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from d2rnet.cxr.boxes.true_boxes import read_true_boxes
 from d2rnet.evaluation.metric_names import Group, keys_of
@@ -60,20 +61,11 @@ def render_gallery(
     }
     studies, missing = read_studies(inputs)
     shown, how = choose_studies(studies, settings)
-    meta = {
-        "title": "D2R-Net gallery",
-        "mode": "run",
-        "systems": ["Generated"],
-        "protocol": metrics["protocol"],
-        "corpus": corpus_rows([metrics["table"]]),
-        "sort": "order",
-        "missing": missing,
-    }
     counts = write_gallery(
         shown,
         output=output,
         image_root=image_root,
-        meta=meta,
+        meta=head_of_page(metrics, missing=missing),
         known=len(studies),
         how=how,
         workers=workers,
@@ -87,6 +79,24 @@ def render_gallery(
         counts=counts,
         seeds={"choice": settings.seed},
     )
+
+
+def head_of_page(metrics: Mapping[str, Any], *, missing: int) -> dict[str, Any]:
+    """Return the head of the page of one run.
+
+    Args:
+        metrics: metrics.json of evaluate-reports.
+        missing: entries without a report.
+    """
+    return {
+        "title": "D2R-Net gallery",
+        "mode": "run",
+        "systems": ["Generated"],
+        "protocol": metrics["protocol"],
+        "corpus": corpus_rows([metrics["table"]]),
+        "sort": "order",
+        "missing": missing,
+    }
 
 
 def read_studies(inputs: Mapping[str, Path]) -> tuple[list[Study], int]:

@@ -6,7 +6,6 @@ HTML files (docs/reference/formats.md), run.json.
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from d2rnet.cxr.summary.annotation_figures import draw_annotation
 from d2rnet.cxr.summary.run_tables import read_summary, write_tables
@@ -18,13 +17,13 @@ from d2rnet.cxr.summary.training_figures import (
     draw_report_training,
     read_history,
 )
-from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.errors import ConfigError
 from d2rnet.evaluation.report_pairs import read_pairs
 from d2rnet.figures.tables import picture_page
 from d2rnet.files.atomic import write_text
-from d2rnet.files.parsing import ParseError, parse_yaml
 from d2rnet.report.annotation_file import load_annotation
 from d2rnet.runs.provenance import write_run_record
+from d2rnet.settings import read_overlay
 
 log = logging.getLogger(__name__)
 MOST_SAMPLES = 24
@@ -55,7 +54,7 @@ def draw_figures(
 
     Raises:
         FileNotFoundError: an input is missing.
-        ConfigError: ``samples`` out of range.
+        ConfigError: ``samples`` out of range, or the model's config.yaml cannot be read.
         DatasetError: an input is not what its format says.
     """
     if not 1 <= samples <= MOST_SAMPLES:
@@ -92,17 +91,6 @@ def draw_figures(
 
 
 def _kept_epoch(config: Path) -> float | None:
-    """Return the epoch whose weights a report model holds, None where its configuration does not say.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DatasetError: not YAML.
-    """
-    if not config.is_file():
-        raise FileNotFoundError(f"{config}: no such file; it is made by 'd2rnet train-report-model'.")
-    try:
-        content: Any = parse_yaml(config.read_text(encoding="utf-8"))
-    except (ParseError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{config}: not a YAML document ({error}). Copy the model folder again.") from error
-    selected = content.get("selected") if isinstance(content, dict) else None
+    """Return the epoch whose weights a report model holds, None where its configuration does not say."""
+    selected = read_overlay(config).get("selected")
     return selected.get("epoch") if isinstance(selected, dict) else None
