@@ -20,19 +20,20 @@ from typing import Any
 from d2rnet.cxr.boxes.coco import annotations_by_image, load_coco, write_coco
 from d2rnet.cxr.boxes.coco_scores import coco_scores
 from d2rnet.cxr.boxes.records import Record, load_records
+from d2rnet.cxr.conversion.checked_tables import write_labelled
 from d2rnet.cxr.conversion.convert_labelled import SPLITS, convert_labelled
 from d2rnet.cxr.conversion.image_conversion import ConversionJob, convert_images
-from d2rnet.cxr.conversion.image_lists import labelled_file_name, write_image_list
 from d2rnet.cxr.conversion.image_shards import convert_images_shard
-from d2rnet.cxr.conversion.settings import LabelledConversionSettings
+from d2rnet.cxr.conversion.settings import ImageConversionSettings, LabelledConversionSettings
 from d2rnet.cxr.detector.config import STUDENT_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.evaluate import predict
 from d2rnet.cxr.detector.settings import DetectorRuntime, DetectorSettings, TrainDetectorSettings
 from d2rnet.cxr.detector.trainer import train_detector
 from d2rnet.cxr.sources import folder as image_folder
+from d2rnet.cxr.sources.settings import UnlabelledSourceSettings
 from d2rnet.cxr.sources.sources import labelled_source
 from d2rnet.figures.tables import markdown_table
-from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
+from d2rnet.files.documents import read_json, read_jsonl, write_json
 from d2rnet.files.hashes import fingerprint, sha256_file
 from d2rnet.files.problems import Problems
 from d2rnet.files.splits import split_groups
@@ -64,17 +65,29 @@ RUNTIME = DetectorRuntime(log_every_iters=20, checkpoint_every_iters=50)
 def convert(data: Path, unlabelled: Sequence[Path], work: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Convert all images to PNG of 256 px; return one COCO document of the boxed ones, and records of the others."""
     target = work / "labelled"
-    write_jsonl(work / "quarantine.jsonl", [])
     labelled = {"source": "nih", "root": str(data), "box_tables": [name for name in BOX_TABLES if (data / name).is_file()]}
     settings = LabelledConversionSettings().replaced(labelled=labelled, conversion={"max_side_px": SIDE_PX})
-    images = labelled_source("nih").read_table(settings.labelled, Problems()).images
-    write_image_list(work / "images.jsonl", images["path"], map(labelled_file_name, images["source_id"]))
+    table = labelled_source("nih").read_table(settings.labelled, Problems())
+    write_json(work / "counts.json", {"labelled": write_labelled(work, table, set())})
+    images = work / "labelled_images.jsonl"
     record = work / "shards" / "1-of-1.jsonl"
     convert_images_shard(
-        images=work / "images.jsonl", folder=target, shard=1, shards=1, output=record, workers=1,
-        settings=settings.conversion,
-    )  # fmt: skip
-    convert_labelled(quarantine=work / "quarantine.jsonl", shards=[record], output=target, settings=settings)
+        images=images,
+        folder=target,
+        shard=1,
+        shards=1,
+        output=record,
+        workers=1,
+        settings=ImageConversionSettings(max_side_px=SIDE_PX),
+    )
+    convert_labelled(
+        images=images,
+        boxes=work / "labelled_boxes.jsonl",
+        counts=work / "counts.json",
+        shards=[record],
+        output=target,
+        settings=settings,
+    )
     documents = [load_coco(target / f"{split}.json") for split in SPLITS]
     joined = {key: [record for document in documents for record in document[key]] for key in ("images", "annotations")}
     return joined, [image for root in unlabelled for image in convert_folder(root, work)]
@@ -83,13 +96,13 @@ def convert(data: Path, unlabelled: Sequence[Path], work: Path) -> tuple[dict[st
 def convert_folder(root: Path, work: Path) -> list[dict[str, Any]]:
     """Convert a folder of radiographs below ``work/labelled``, where the json files of the folds are."""
     problems = Problems()
-    table = image_folder.read_table({"root": str(root)}, problems).images
+    table = image_folder.read_table(UnlabelledSourceSettings(root=str(root)), problems).images
     problems.raise_if_any()
     names = [f"unlabelled/{root.name}/{source_id}.png" for source_id in table["source_id"]]
     paths = [root / path for path in table["path"]]
     jobs = [ConversionJob(path, work / "labelled" / name) for path, name in zip(paths, names, strict=True)]
     manifest = work / "labelled" / "unlabelled" / root.name / "manifest.jsonl"
-    results = convert_images(jobs, max_side_px=SIDE_PX, workers=1, max_bad_fraction=0.0, manifest=manifest)
+    results = convert_images(jobs, max_side_px=SIDE_PX, workers=1, manifest=manifest)
     return [
         {"file_name": name, "height": result.height, "width": result.width, "source_id": source_id, "subject_id": subject_id}
         for name, result, source_id, subject_id in zip(names, results, table["source_id"], table["subject_id"], strict=True)

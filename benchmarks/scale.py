@@ -46,7 +46,7 @@ from d2rnet.cxr.conversion import verify
 from d2rnet.cxr.conversion.convert_labelled import convert_labelled
 from d2rnet.cxr.conversion.convert_unlabelled import convert_unlabelled
 from d2rnet.cxr.conversion.image_shards import SIZES
-from d2rnet.cxr.conversion.settings import DataSettings
+from d2rnet.cxr.conversion.settings import DataSettings, LabelledConversionSettings, UnlabelledConversionSettings
 from d2rnet.cxr.images.radiograph import RadiographHeader, reduced_hw
 from d2rnet.cxr.images.reader import check_headers
 from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
@@ -114,16 +114,27 @@ def measure_convert(folder: Path, scale: float, workers: int) -> dict[str, Any]:
         measure_verify(folder, scale, workers)
     in_own_process(write_records, folder)
     return {
-        "convert_labelled": in_own_process(_convert, folder, convert_labelled, "labelled"),
-        "convert_unlabelled": in_own_process(_convert, folder, convert_unlabelled, "unlabelled"),
+        "convert_labelled": in_own_process(_convert, folder, "labelled"),
+        "convert_unlabelled": in_own_process(_convert, folder, "unlabelled"),
     }
 
 
-def _convert(folder: Path, function: Callable[..., None], part: str) -> dict[str, Any]:
-    shards = sorted((folder / part).glob("*.jsonl"))
+def _convert(folder: Path, part: str) -> dict[str, Any]:
+    checked, sections = folder / "verify", settings(folder)
     output = folder / "out" / part
+    given: dict[str, Any] = {
+        "images": checked / f"{part}_images.jsonl",
+        "counts": checked / "counts.json",
+        "shards": sorted((folder / part).glob("*.jsonl")),
+        "output": output,
+    }
     start = time.perf_counter()
-    function(quarantine=folder / "verify" / "quarantine.jsonl", shards=shards, output=output, settings=settings(folder))
+    if part == "labelled":
+        labelled = LabelledConversionSettings(labelled=sections.labelled, conversion=sections.conversion)
+        convert_labelled(boxes=checked / "labelled_boxes.jsonl", settings=labelled, **given)
+    else:
+        reports = UnlabelledConversionSettings(reports=sections.reports, conversion=sections.conversion)
+        convert_unlabelled(reports=checked / "reports.jsonl", settings=reports, **given)
     figures = _figures(start)
     return figures | {"megabytes_written": round(sum(path.stat().st_size for path in output.rglob("*.json*")) / 1e6)}
 
@@ -135,7 +146,8 @@ def write_records(folder: Path) -> None:
         listed = list(read_jsonl(folder / "verify" / f"{part}_images.jsonl"))
         for shard in range(SHARDS):
             first, last = (len(listed) * place // SHARDS for place in (shard, shard + 1))
-            records = [record | {"reason": None} for record in listed[first:last]]
+            names = ((record["source"], record["file_name"]) for record in listed[first:last])
+            records = [{"source": source, "file_name": file_name, "reason": None} for source, file_name in names]
             for record in records:
                 source_hw = known.get(Path(record["source"]).stem, MIMIC_HW)
                 record |= dict(zip(SIZES, (*reduced_hw(*source_hw, PNG_SIDE_PX), *source_hw), strict=True))

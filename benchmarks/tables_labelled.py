@@ -16,7 +16,6 @@ import pandas as pd
 from d2rnet.cxr.boxes.coco import write_coco
 from d2rnet.cxr.conversion.convert_labelled import build_coco
 from d2rnet.cxr.sources.settings import LabelledSettings
-from d2rnet.cxr.sources.tables import LabelledTable
 from d2rnet.cxr.sources.vinbigdata import read_table
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import VINBIGDATA_NAMES
@@ -72,10 +71,11 @@ def run(seed: int = 0) -> dict[str, Any]:
         start = time.perf_counter()
         source = read_table(labelled, problems)
         after_reading = time.perf_counter()
-        longer = source.images[["source_height", "source_width"]].max(axis=1)
+        images = source.images.assign(file_name=source.images["source_id"])
+        longer = images[["source_height", "source_width"]].max(axis=1)
         for side in ("height", "width"):
-            source.images[side] = (source.images[f"source_{side}"] * PNG_SIDE_PX / longer).round().astype(int)
-        documents, counts = build_coco(LabelledTable(source.images, source.boxes), labelled, problems)
+            images[side] = (images[f"source_{side}"] * PNG_SIDE_PX / longer).round().astype(int)
+        documents, counts = build_coco(images, source.boxes, labelled, problems)
         after_building = time.perf_counter()
         for split, document in documents.items():
             write_coco(root / f"{split}.json", document["images"], document["annotations"])

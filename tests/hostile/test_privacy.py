@@ -123,10 +123,14 @@ def run_commands(output, settings) -> list[int]:
         shard, images = output / f"{name}.shard.jsonl", output / "verify" / f"{name}_images.jsonl"
         if not images.is_file():
             continue
-        conversion = ("--settings", json.dumps({"max_side_px": settings["conversion"]["max_side_px"]}))
-        codes.append(run("convert-images-shard", "--images", images, "--folder", folder, "--output", shard, *conversion))
-        quarantine = ("--quarantine", output / "verify" / "quarantine.jsonl", "--shards", shard)
-        codes.append(run(f"convert-{name}", *quarantine, "--output", folder, *given))
+        side = ("--set", "max_side_px=64")
+        codes.append(run("convert-images-shard", "--images", images, "--folder", folder, "--output", shard, *side))
+        rows = {"labelled": "boxes", "unlabelled": "reports"}[name]
+        table = output / "verify" / ("labelled_boxes.jsonl" if name == "labelled" else "reports.jsonl")
+        tables = ("--images", images, f"--{rows}", table, "--counts", output / "verify" / "counts.json")
+        keys = {"labelled": ("labelled", "conversion"), "unlabelled": ("reports", "conversion")}[name]
+        part = ("--settings", json.dumps({key: settings[key] for key in keys}))
+        codes.append(run(f"convert-{name}", *tables, "--shards", shard, "--output", folder, *part))
     return codes
 
 

@@ -16,7 +16,7 @@ from d2rnet.cli.options import (
     Option,
 )
 
-QUARANTINE = Option("quarantine", "quarantine.jsonl of verify-inputs: images to leave out", "input")
+COUNTS = Option("counts", "counts.json of verify-inputs", "input")
 CONVERTED = Option("shards", "JSON lines file of every shard of convert-images-shard", "inputs")
 UNLABELLED = Option("unlabelled", "COCO json of the report source's images (resources/cxr/unlabelled.json)", "input")
 
@@ -50,13 +50,25 @@ CXR_COMMANDS: dict[str, Command] = {
         "Convert the tables of the labelled source to COCO json (train, val, test).",
         "d2rnet.cxr.conversion.convert_labelled:convert_labelled",
         "d2rnet.cxr.conversion.settings:LabelledConversionSettings",
-        (QUARANTINE, CONVERTED, OUTPUT),
+        (
+            Option("images", "labelled_images.jsonl of verify-inputs", "input"),
+            Option("boxes", "labelled_boxes.jsonl of verify-inputs", "input"),
+            COUNTS,
+            CONVERTED,
+            OUTPUT,
+        ),
     ),
     "convert-unlabelled": Command(
         "Convert the tables of the report source (and extra unlabelled images) to COCO json and reports.jsonl.",
         "d2rnet.cxr.conversion.convert_unlabelled:convert_unlabelled",
-        "d2rnet.cxr.conversion.settings:DataSettings",
-        (QUARANTINE, CONVERTED, OUTPUT),
+        "d2rnet.cxr.conversion.settings:UnlabelledConversionSettings",
+        (
+            Option("images", "unlabelled_images.jsonl of verify-inputs", "input"),
+            Option("reports", "reports.jsonl of verify-inputs", "input"),
+            COUNTS,
+            CONVERTED,
+            OUTPUT,
+        ),
     ),
     "train-detector": Command(
         "Train the Unbiased Teacher v2 detector on labelled and unlabelled images; resumes by itself.",

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conversion_samples import convert_shards
+from conversion_samples import convert_list
 from PIL import Image
 
 from d2rnet.cxr.boxes import coco
+from d2rnet.cxr.conversion.checked_tables import write_labelled
 from d2rnet.cxr.conversion.convert_labelled import convert_labelled
-from d2rnet.cxr.conversion.image_lists import labelled_file_name
 from d2rnet.cxr.conversion.settings import ImageConversionSettings, LabelledConversionSettings
 from d2rnet.cxr.sources.sources import labelled_source
 from d2rnet.errors import DatasetError
+from d2rnet.files.documents import write_json
 from d2rnet.files.problems import Problems
 
 SHARED = Path(os.environ.get("D2RNET_SHARED", Path(__file__).resolve().parents[4] / "shared"))
@@ -47,8 +48,6 @@ def root(tmp_path):
 
 
 def convert(root, tmp_path, *, quarantined=(), name="labelled", max_bad_fraction=0.0, shards=2, **labelled):
-    quarantine = tmp_path / "quarantine.jsonl"
-    quarantine.write_text("".join(json.dumps({"path": str(path), "reason": "test"}) + "\n" for path in quarantined))
     settings = LabelledConversionSettings.read(
         {
             "labelled": {"root": str(root)} | labelled,
@@ -56,11 +55,18 @@ def convert(root, tmp_path, *, quarantined=(), name="labelled", max_bad_fraction
         }
     )
     output = tmp_path / name
-    images = labelled_source(settings.labelled.source).read_table(settings.labelled, Problems()).images
-    images = images[~images["path"].isin([str(path) for path in quarantined])]
-    jobs = dict(zip(images["path"], map(labelled_file_name, images["source_id"]), strict=True))
-    records = convert_shards(jobs, output, ImageConversionSettings(max_side_px=100), shards=shards)
-    convert_labelled(quarantine=quarantine, shards=records, output=output, settings=settings)
+    checked = tmp_path / "checked"
+    table = labelled_source(settings.labelled.source).read_table(settings.labelled, Problems())
+    write_json(checked / "counts.json", {"labelled": write_labelled(checked, table, {str(path) for path in quarantined})})
+    images = checked / "labelled_images.jsonl"
+    convert_labelled(
+        images=images,
+        boxes=checked / "labelled_boxes.jsonl",
+        counts=checked / "counts.json",
+        shards=convert_list(images, output, ImageConversionSettings(max_side_px=100), shards=shards),
+        output=output,
+        settings=settings,
+    )
     return {split: coco.load_coco(output / f"{split}.json") for split in ("train", "val", "test")}
 
 

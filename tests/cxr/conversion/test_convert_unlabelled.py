@@ -9,20 +9,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conversion_samples import convert_shards
+from conversion_samples import convert_list
 
 from d2rnet.cxr.boxes.coco import category_names, load_coco
-from d2rnet.cxr.conversion import convert_unlabelled as module
+from d2rnet.cxr.conversion.checked_tables import UNLABELLED_IMAGES, read_counts, read_table
 from d2rnet.cxr.conversion.convert_unlabelled import assert_patients_disjoint, convert_unlabelled
-from d2rnet.cxr.conversion.image_lists import unlabelled_file_name
-from d2rnet.cxr.conversion.input_checks import leave_out_quarantined
 from d2rnet.cxr.conversion.leakage import LABELLED_IMAGE, REASONS
-from d2rnet.cxr.conversion.settings import DataSettings, ImageConversionSettings
-from d2rnet.cxr.conversion.unlabelled_images import assert_no_shared_images, leave_out_overlaps, read_sources
-from d2rnet.cxr.sources.sources import labelled_source
+from d2rnet.cxr.conversion.settings import DataSettings, ImageConversionSettings, UnlabelledConversionSettings
+from d2rnet.cxr.conversion.verify import verify_inputs
 from d2rnet.errors import DatasetError
-from d2rnet.files.documents import read_json, read_jsonl
-from d2rnet.files.problems import Problems
+from d2rnet.files.documents import read_json, read_jsonl, write_jsonl
 from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.settings import merge
 
@@ -38,7 +34,7 @@ class Cohort:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.quarantine: list[dict[str, str]] = []
+        self.damaged: list[Path] = []
         self.entries = {
             "train": [self.entry(1), self.entry(1, "b"), self.entry(2)],
             "val": [self.entry(3)],
@@ -70,33 +66,43 @@ class Cohort:
         }
         return DataSettings.read(merge(settings, changes))
 
-    def run(self, **changes: Any) -> Path:
+    def verify(self, settings: DataSettings) -> Path:
+        """Write the sources and check them; return the folder of the checked tables."""
         (self.root / "report_images" / "annotation.json").write_text(json.dumps(self.entries))
         for split, names in self.labelled.items():
             images = [
                 {"id": number, "file_name": f"labelled/{name}", "height": 120, "width": 90, "source_id": name}
                 for number, name in enumerate(names)
             ]
-            document = {"images": images, "annotations": [], "categories": []}
+            boxes = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4]}]
+            document = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "Edema"}]}
             (self.root / f"{split}.json").write_text(json.dumps(document))
-        quarantine = self.root / "quarantine.jsonl"
-        quarantine.write_text("".join(json.dumps(record) + "\n" for record in self.quarantine))
-        output = self.root / "resources"
-        settings = self.settings(**changes)
-        records = convert_shards(self.jobs(quarantine, settings), output, ImageConversionSettings(max_side_px=64))
-        convert_unlabelled(quarantine=quarantine, shards=records, output=output, settings=settings)
-        return output
+        verify_inputs(output=self.root / "verify", workers=1, settings=settings)
+        return self.root / "verify"
 
-    def jobs(self, quarantine: Path, settings: DataSettings) -> dict[str, str]:
-        """What verify_inputs lists: file -> PNG; nothing where the tables are wrong."""
-        problems = Problems()
-        labelled = labelled_source(settings.labelled.source).read_table(settings.labelled, Problems()).images
-        images = read_sources(settings, problems).images
-        if len(problems):
-            return {}
-        images = leave_out_overlaps(images, labelled, {})
-        images = leave_out_quarantined(images, images["file"], quarantine, {})
-        return dict(zip(images["file"], map(unlabelled_file_name, images["source_id"]), strict=True))
+    def run(self, *, max_bad_fraction: float | None = None, **changes: Any) -> Path:
+        """Verify, damage what is in ``damaged``, convert; the last with another limit if one is given."""
+        settings = self.settings(**changes)
+        checked = self.verify(settings)
+        for path in self.damaged:
+            path.write_bytes(path.read_bytes()[:60])  # its header can still be read
+        output = self.root / "resources"
+        images = checked / "unlabelled_images.jsonl"
+        records = convert_list(images, output, ImageConversionSettings(max_side_px=64))
+        conversion = settings.conversion
+        if max_bad_fraction is not None:
+            conversion = conversion.replaced(max_bad_fraction=max_bad_fraction)
+        convert_unlabelled(
+            images=images,
+            reports=checked / "reports.jsonl",
+            counts=checked / "counts.json",
+            shards=records,
+            output=output,
+            settings=UnlabelledConversionSettings(
+                reports=settings.reports, extra_unlabelled=settings.extra_unlabelled, conversion=conversion
+            ),
+        )
+        return output
 
 
 @pytest.fixture
@@ -154,7 +160,9 @@ def test_reports_and_counts(cohort: Cohort) -> None:
     }  # fmt: skip
     record = read_json(output / "convert_unlabelled" / "run.json")
     assert record["command"] == "convert-unlabelled"
-    assert set(record["inputs"]) == {"quarantine", "annotation.json"}
+    assert set(record["inputs"]) == {"unlabelled_images.jsonl", "reports.jsonl"}
+    checked = read_json(cohort.root / "verify" / "run.json")
+    assert set(checked["inputs"]) == {"labelled: train.json", "labelled: test.json", "reports: annotation.json"}
 
 
 def test_again_gives_the_same_files(cohort: Cohort) -> None:
@@ -175,9 +183,9 @@ def test_study_without_text_is_for_the_detector(cohort: Cohort) -> None:
     assert counts_of(output)["from_reports"]["studies_with_empty_report"] == 1
 
 
-def test_quarantined_images_are_left_out_by_path(cohort: Cohort) -> None:
-    paths = [cohort.root / "report_images" / "s1" / "b.png", cohort.root / "report_images" / "s2" / "a.png"]
-    cohort.quarantine = [{"path": str(path), "source": "reports", "source_id": "?", "reason": "bad"} for path in paths]
+def test_quarantined_images_are_left_out(cohort: Cohort) -> None:
+    for path in ("s1/b.png", "s2/a.png"):
+        (cohort.root / "report_images" / path).write_bytes(b"")
     output = cohort.run()
     assert not {"img-1b", "img-2a"} & set(images_by_source(output))
     assert next(read_jsonl(output / "reports.jsonl"))["images"] == ["img-1a"]
@@ -186,21 +194,21 @@ def test_quarantined_images_are_left_out_by_path(cohort: Cohort) -> None:
 
 
 def test_unreadable_image_is_left_out_and_too_many_stop(cohort: Cohort) -> None:
-    (cohort.root / "report_images" / "s2" / "a.png").write_bytes(b"")
+    cohort.damaged = [cohort.root / "report_images" / "s2" / "a.png"]
     output = cohort.run()
     counts = counts_of(output)
     assert (counts["images_unreadable"], counts["reports_without_readable_image"], counts["images"]) == (1, 1, 6)
+    draw(cohort.damaged[0])
     with pytest.raises(DatasetError, match=r"s2/a\.png"):
-        cohort.run(conversion={"max_bad_fraction": 0.1})
+        cohort.run(max_bad_fraction=0.1)
 
 
 def test_wrong_tables_stop_before_any_image(cohort: Cohort) -> None:
     cohort.entries["test"][0]["subject_id"] = 11
     with pytest.raises(DatasetError, match="patient_in_two_splits: 1"):
         cohort.run()
-    output = cohort.root / "resources"
-    assert not (output / "unlabelled_images").exists()
-    assert next(read_jsonl(output / "convert_unlabelled" / "problems.jsonl"))["record"] == "subject_id 11"
+    assert not (cohort.root / "resources").exists()
+    assert next(read_jsonl(cohort.root / "verify" / "problems.jsonl"))["record"] == "subject_id 11"
 
 
 def test_labelled_test_image_among_the_reports_is_refused(cohort: Cohort) -> None:
@@ -241,42 +249,32 @@ def test_folder_of_all_images_of_a_source_without_official_split(cohort: Cohort)
     }  # fmt: skip
 
 
-def test_shared_ids_are_refused() -> None:
-    test = pd.DataFrame({"source_id": ["a"], "file": ["/none/a.png"], "split": "test"})
-    own = pd.DataFrame({"name": ["a", "b"], "file": ["/none/x", "/none/y"], "split": "train", "origin": "reports"})
-    with pytest.raises(DatasetError, match=r"image a: got split train, an id of the labelled test split"):
-        assert_no_shared_images(test, own)
-    assert_no_shared_images(test.assign(split="train"), own)
-    with pytest.raises(DatasetError, match="image a"):
-        assert_no_shared_images(test.assign(split=""), own.assign(split="val"))
-    assert_no_shared_images(test, own.assign(split="test"))
-
-
-def test_unreadable_reports_beyond_the_limit_stop() -> None:
-    unreadable = [{"path": "s1.txt", "study_id": "1", "reason": "empty"}]
-    module._check_unreadable_reports(unreadable, 100, 0.01)
-    with pytest.raises(DatasetError, match=r"1 of 99 report texts are unreadable.*\n  s1\.txt: empty"):
-        module._check_unreadable_reports(unreadable, 99, 0.01)
+def test_sources_are_read_once(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A converter opens neither table nor report of a source: those may be gone."""
+    checked = cohort.verify(cohort.settings())
+    (cohort.root / "report_images" / "annotation.json").rename(cohort.root / "gone.json")
+    monkeypatch.setattr(Cohort, "verify", lambda self, settings: checked)
+    assert len(images_by_source(cohort.run())) == 7
 
 
 def test_unreadable_reports_are_limited_by_their_share_of_the_studies(cohort: Cohort) -> None:
     root = cohort.root / "openi"
     (root / "ecgen-radiology").mkdir(parents=True)
-    for number in range(1, 5):
+    for number in range(1, 10):
         draw(root / f"CXR{number}_IM-0001-1001.png")
         (root / "ecgen-radiology" / f"{number}.xml").write_text(
-            f'<eCitation><uId id="CXR{number}"/><AbstractText Label="FINDINGS">{"Clear." if number < 4 else ""}</AbstractText>'
+            f'<eCitation><uId id="CXR{number}"/><AbstractText Label="FINDINGS">{"Clear." if number < 9 else ""}</AbstractText>'
             f'<parentImage id="CXR{number}_IM-0001-1001"/></eCitation>'
         )
-    (root / "ecgen-radiology" / "5.xml").write_text("<broken")
+    (root / "ecgen-radiology" / "10.xml").write_text("<broken")
     changes = {"reports": {"source": "openi", "root": str(root)}}
-    with pytest.raises(DatasetError, match="1 of 5 report texts are unreadable"):
-        cohort.run(**changes, conversion={"max_bad_fraction": 0.19})
-    output = cohort.run(**changes, conversion={"max_bad_fraction": 0.2})
-    assert (counts_of(output)["reports"], counts_of(output)["from_reports"]["studies_without_findings"]) == (3, 1)
-    assert [record["study_id"] for record in read_jsonl(output / "convert_unlabelled" / "unreadable_reports.jsonl")] == [
-        "CXR5"
-    ]
+    with pytest.raises(
+        DatasetError, match=r"too_many_unreadable_reports: 1\n.*at most 9\.00% of 10 reports"
+    ):
+        cohort.run(**changes, conversion={"max_bad_fraction": 0.09})
+    output = cohort.run(**changes, conversion={"max_bad_fraction": 0.1})
+    assert (counts_of(output)["reports"], counts_of(output)["from_reports"]["studies_without_findings"]) == (8, 1)
+    assert [record["study_id"] for record in read_jsonl(cohort.root / "verify" / "unreadable_reports.jsonl")] == ["CXR10"]
 
 
 def test_patients_disjoint() -> None:
@@ -290,7 +288,7 @@ def test_full_disk_leaves_no_half_file(cohort: Cohort, monkeypatch: pytest.Monke
     dumps = json.dumps
 
     def full(value: Any, **options: Any) -> str:
-        if isinstance(value, dict) and value.get("categories"):  # unlabelled.json
+        if isinstance(value, dict) and len(value.get("categories", ())) == 22:  # unlabelled.json
             raise OSError(errno.ENOSPC, "No space left on device")
         return dumps(value, **options)
 
@@ -304,12 +302,34 @@ def test_full_disk_leaves_no_half_file(cohort: Cohort, monkeypatch: pytest.Monke
 
 
 def test_size_that_differs_from_the_table_is_counted(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = module.leave_out_overlaps
-
-    def with_stated_sizes(images: pd.DataFrame, *rest: Any) -> pd.DataFrame:
-        return original(images, *rest).assign(source_height=240, source_width=180)
-
-    monkeypatch.setattr(module, "leave_out_overlaps", with_stated_sizes)
+    checked = cohort.verify(cohort.settings())
+    images = checked / "unlabelled_images.jsonl"
+    write_jsonl(images, [record | {"source_height": 240, "source_width": 180} for record in list(read_jsonl(images))])
+    monkeypatch.setattr(Cohort, "verify", lambda self, settings: checked)
     output = cohort.run()
     assert counts_of(output)["images_of_another_size_than_stated"] == 7
     assert images_by_source(output)["img-1a"]["source_height"] == 120
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"source_id": 3}, {"split": None}, {"source_height": "120"}, {"source_width": 1.5}, {"source_height": True},
+     {"source_width": 10**30}, {"source_path": 7}, {"view": ["PA"]}],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_table_is_refused_with_its_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    record = dict.fromkeys(UNLABELLED_IMAGES, "a") | {"source_height": 120, "source_width": 90}
+    write_jsonl(tmp_path / "images.jsonl", [record, record | change])
+    with pytest.raises(DatasetError, match=rf"images\.jsonl: line 2: got .* under '{next(iter(change))}'; expected (str|int)"):
+        read_table(tmp_path / "images.jsonl", UNLABELLED_IMAGES)
+    del record["view"]
+    write_jsonl(tmp_path / "images.jsonl", [record])
+    with pytest.raises(DatasetError, match="line 1: got nothing under 'view'; expected str"):
+        read_table(tmp_path / "images.jsonl", UNLABELLED_IMAGES)
+
+
+def test_counts_of_another_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "counts.json").write_text('{"labelled": {}, "unlabelled": 3}')
+    assert read_counts(tmp_path / "counts.json", "labelled") == {}
+    with pytest.raises(DatasetError, match=r"counts\.json: no object under 'unlabelled'"):
+        read_counts(tmp_path / "counts.json", "unlabelled")

@@ -7,11 +7,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
-from conversion_samples import convert_shards
+from conversion_samples import convert_shards, write_list
 
-from d2rnet.cxr.conversion.image_conversion import ConversionJob
-from d2rnet.cxr.conversion.image_lists import unlabelled_file_name, write_image_list
+from d2rnet.cxr.conversion.checked_tables import unlabelled_file_name
 from d2rnet.cxr.conversion.image_shards import convert_images_shard, join_shards
 from d2rnet.cxr.conversion.settings import ImageConversionSettings
 from d2rnet.errors import ConfigError, DatasetError
@@ -33,7 +33,7 @@ def jobs(tmp_path: Path) -> dict[str, str]:
 
 
 def join(records: list[Path], jobs: dict[str, str], tmp_path: Path, max_bad_fraction: float = 0.2):
-    wanted = [ConversionJob(Path(source), tmp_path / "out" / name) for source, name in jobs.items()]
+    wanted = pd.DataFrame({"source": list(jobs.keys()), "file_name": list(jobs.values())})
     return join_shards(records, wanted, tmp_path / "out", max_bad_fraction=max_bad_fraction)
 
 
@@ -53,9 +53,9 @@ def test_a_shard_is_a_run_of_the_list(jobs: dict[str, str], tmp_path: Path) -> N
 def test_results_follow_the_tables_not_the_shards(jobs: dict[str, str], tmp_path: Path) -> None:
     records = convert_shards(jobs, tmp_path / "out", CONVERSION, shards=4)
     backwards = dict(reversed(jobs.items()))
-    results = join(records[::-1], backwards, tmp_path)
-    assert [result.source_height for result in results] == list(range(137, 127, -1))
-    assert [result.job.target.name for result in results] == [Path(name).name for name in backwards.values()]
+    sizes, readable = join(records[::-1], backwards, tmp_path)
+    assert sizes["source_height"].tolist() == list(range(137, 127, -1))
+    assert readable.tolist() == [True] * 10
 
 
 def test_a_lost_shard_is_made_alone_and_one_that_was_killed_goes_on(jobs: dict[str, str], tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_lost_shard_is_made_alone_and_one_that_was_killed_goes_on(jobs: dict[s
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "images").iterdir()}
     assert {name for name in after if after[name] != before[name]} == {"7.png"}
     assert records[0].read_bytes() == kept
-    assert len(join(records, jobs, tmp_path)) == 10
+    assert len(join(records, jobs, tmp_path)[0]) == 10
 
 
 def test_another_number_of_shards_converts_nothing_again(jobs: dict[str, str], tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_another_number_of_shards_converts_nothing_again(jobs: dict[str, str], t
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "images").iterdir()}
     records = convert_shards(jobs, tmp_path / "out", CONVERSION, shards=5)
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "images").iterdir()} == before
-    assert len(join(records, jobs, tmp_path)) == 10
+    assert len(join(records, jobs, tmp_path)[0]) == 10
 
 
 def test_a_shard_leaves_the_unfinished_files_of_another_alone(jobs: dict[str, str], tmp_path: Path) -> None:
@@ -95,8 +95,9 @@ def test_unreadable_images_are_limited_over_the_whole_list(jobs: dict[str, str],
     for source in list(jobs)[:2]:
         Path(source).write_bytes(b"")
     records = convert_shards(jobs, tmp_path / "out", CONVERSION, shards=5)  # the first shard holds nothing else
-    results = join(records, jobs, tmp_path)
-    assert [result.reason is None for result in results] == [False] * 2 + [True] * 8
+    sizes, readable = join(records, jobs, tmp_path)
+    assert readable.tolist() == [False] * 2 + [True] * 8
+    assert (sizes[~readable] == 0).all(axis=None)
     with pytest.raises(DatasetError, match=r"2 of 10 images are unreadable; expected at most 10\.00%"):
         join(records, jobs, tmp_path, max_bad_fraction=0.1)
     Path(list(jobs)[2]).write_bytes(b"")
@@ -176,7 +177,7 @@ def test_a_source_that_is_no_file_is_set_aside(tmp_path: Path, source: str) -> N
 
 @pytest.mark.parametrize("shard", [0, 3])
 def test_no_such_shard(jobs: dict[str, str], tmp_path: Path, shard: int) -> None:
-    write_image_list(tmp_path / "images.jsonl", jobs.keys(), jobs.values())
+    write_list(tmp_path / "images.jsonl", jobs)
     with pytest.raises(ConfigError, match=f"--shard {shard} --shards 2: expected a shard from 1 to 2"):
         convert_images_shard(
             images=tmp_path / "images.jsonl", folder=tmp_path, shard=shard, shards=2, output=tmp_path / "x.jsonl", workers=1,

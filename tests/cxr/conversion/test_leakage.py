@@ -10,10 +10,12 @@ from d2rnet.cxr.conversion.leakage import (
     LABELLED_PATIENT,
     REPEATED_IMAGE,
     REPORT_IMAGE,
+    check_leakage,
     count_reasons,
     file_identity,
     overlaps,
 )
+from d2rnet.files.problems import Problems
 
 LABELLED = pd.DataFrame(
     {
@@ -70,3 +72,16 @@ def test_files_are_compared_through_links(tmp_path: Path) -> None:
 
 def test_no_extra_images() -> None:
     assert overlaps(extra(), LABELLED, REPORTS).empty
+
+
+@pytest.mark.parametrize(
+    ("labelled_split", "report_split", "leaks"),
+    [("test", "train", True), ("", "val", True), ("train", "train", False), ("test", "test", False)],
+)
+def test_labelled_test_image_is_not_trained_on(labelled_split: str, report_split: str, leaks: bool) -> None:
+    test = pd.DataFrame({"source_id": ["a"], "file": ["/none/a.png"], "split": labelled_split})
+    own = pd.DataFrame({"name": ["a", "b"], "file": ["/none/x", "/none/y"], "split": report_split})
+    problems = Problems()
+    check_leakage(test, own, problems, file="root", remedy="Leave it out.")
+    shown = f"root: image a: got split {report_split}, an id of the labelled test split"
+    assert [str(problem).startswith(shown) for problem in problems.all()] == [True] * leaks

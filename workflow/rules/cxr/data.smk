@@ -32,8 +32,11 @@ rule verify_inputs:
     output:
         summary="resources/cxr/verify_inputs/summary.json",
         quarantine="resources/cxr/verify_inputs/quarantine.jsonl",
+        counts="resources/cxr/verify_inputs/counts.json",
         labelled_images="resources/cxr/verify_inputs/labelled_images.jsonl",
+        labelled_boxes="resources/cxr/verify_inputs/labelled_boxes.jsonl",
         unlabelled_images="resources/cxr/verify_inputs/unlabelled_images.jsonl",
+        reports="resources/cxr/verify_inputs/reports.jsonl",
     log:
         "logs/cxr/verify_inputs.log",
     benchmark:
@@ -86,7 +89,9 @@ rule convert_images_shard:
 
 rule convert_labelled:
     input:
-        quarantine=rules.verify_inputs.output.quarantine,
+        images=rules.verify_inputs.output.labelled_images,
+        boxes=rules.verify_inputs.output.labelled_boxes,
+        counts=rules.verify_inputs.output.counts,
         shards=gather.convert(rules.convert_images_shard.output, part="labelled"),
     output:
         train="resources/cxr/labelled/train.json",
@@ -110,13 +115,16 @@ rule convert_labelled:
     message:
         "Convert the tables of the labelled source to COCO json"
     shell:
-        "python -m d2rnet convert-labelled --quarantine {input.quarantine:q} --shards {input.shards:q}"
+        "python -m d2rnet convert-labelled --images {input.images:q} --boxes {input.boxes:q}"
+        " --counts {input.counts:q} --shards {input.shards:q}"
         " --output {params.folder:q} --settings {params.settings:q} --log {log:q}"
 
 
 rule convert_unlabelled:
     input:
-        quarantine=rules.verify_inputs.output.quarantine,
+        images=rules.verify_inputs.output.unlabelled_images,
+        reports=rules.verify_inputs.output.reports,
+        counts=rules.verify_inputs.output.counts,
         shards=gather.convert(rules.convert_images_shard.output, part="unlabelled"),
     output:
         coco="resources/cxr/unlabelled.json",
@@ -139,5 +147,6 @@ rule convert_unlabelled:
     message:
         "Convert the tables of the report source to COCO json and a table of reports"
     shell:
-        "python -m d2rnet convert-unlabelled --quarantine {input.quarantine:q} --shards {input.shards:q}"
+        "python -m d2rnet convert-unlabelled --images {input.images:q} --reports {input.reports:q}"
+        " --counts {input.counts:q} --shards {input.shards:q}"
         " --output {params.folder:q} --settings {params.settings:q} --log {log:q}"

@@ -1,7 +1,7 @@
 """convert-labelled: the labelled source becomes three COCO json files.
 
-Reads the source of ``cxr.data.labelled``, ``quarantine.jsonl`` of verify-inputs and the records of convert-images-shard, which has
-written the PNG files. Writes ``{train,val,test}.json``, ``counts.json``, ``run.json`` and ``data_card.md``.
+Reads the tables that verify_inputs has checked and the records of convert-images-shard, which has written the PNG files.
+Writes ``{train,val,test}.json``, ``counts.json``, ``run.json`` and ``data_card.md``.
 Frames: source boxes are in pixels of the original radiograph (``source_height``, ``source_width``); COCO boxes are in pixels
 of the converted PNG (``height``, ``width``).
 """
@@ -18,16 +18,13 @@ import pandas as pd
 from d2rnet.cxr.boxes.coco import Coco, assert_disjoint, write_coco
 from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
 from d2rnet.cxr.conversion.cards import LABELLED_CARD
+from d2rnet.cxr.conversion.checked_tables import LABELLED_BOXES, LABELLED_IMAGES, read_counts, read_table
 from d2rnet.cxr.conversion.consensus import fuse_readers
-from d2rnet.cxr.conversion.image_conversion import ConversionJob
-from d2rnet.cxr.conversion.image_lists import labelled_file_name
 from d2rnet.cxr.conversion.image_shards import SIZES, join_shards
-from d2rnet.cxr.conversion.input_checks import leave_out_quarantined
 from d2rnet.cxr.conversion.settings import LabelledConversionSettings
 from d2rnet.cxr.sources.box_tables import CORNERS, check_boxes
 from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.cxr.sources.sources import labelled_source, origin_line
-from d2rnet.cxr.sources.tables import LabelledTable
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import write_json
 from d2rnet.files.problems import Problems
@@ -41,48 +38,53 @@ log = logging.getLogger(__name__)
 STAGE = "convert-labelled"
 SPLITS = ("train", "val", "test")
 SAME_ASPECT = 0.02  # relative difference of height / width that rounding can make
-FRAME_COLUMNS = SIZES
 
 
-def convert_labelled(*, quarantine: Path, shards: Sequence[Path], output: Path, settings: LabelledConversionSettings) -> None:
+def convert_labelled(
+    *,
+    images: Path,
+    boxes: Path,
+    counts: Path,
+    shards: Sequence[Path],
+    output: Path,
+    settings: LabelledConversionSettings,
+) -> None:
     """Convert the labelled source.
 
     Args:
-        quarantine: JSON lines with ``path`` and ``reason`` of images to leave out.
+        images: ``labelled_images.jsonl`` of verify-inputs.
+        boxes: ``labelled_boxes.jsonl`` of verify-inputs.
+        counts: ``counts.json`` of verify-inputs.
         shards: records of convert-images-shard, all of them.
         output: folder for the json files; that of ``images/``.
         settings: sections ``cxr.data.labelled`` and ``cxr.data.conversion``.
 
     Raises:
-        DatasetError: a table is broken, a box is wrong, too many images are unreadable, a shard is missing, or a split would
+        DatasetError: a table is damaged, a box is wrong, too many images are unreadable, a shard is missing, or a split would
             be empty.
     """
     labelled = settings.labelled
     problems = Problems()
-    source = labelled_source(labelled.source)
-    table = source.read_table(labelled, problems)
-    details = output / "problems.jsonl"
-    problems.raise_if_any(details=details)
-    counts: dict[str, Any] = {"source": dict(table.counts), "images_in": len(table.images)}
-    images = leave_out_quarantined(table.images, table.images["path"], quarantine, counts).reset_index(drop=True)
-    images = _with_frames(images, shards, output, settings.conversion.max_bad_fraction, counts, problems)
-    documents, table_counts = build_coco(LabelledTable(images, table.boxes), labelled, problems)
-    problems.raise_if_any(details=details)
-    counts |= table_counts
+    listed = read_table(images, LABELLED_IMAGES)
+    counted = read_counts(counts, "labelled")
+    converted = _with_frames(listed, shards, output, settings.conversion.max_bad_fraction, counted, problems)
+    documents, table_counts = build_coco(converted, read_table(boxes, LABELLED_BOXES), labelled, problems)
+    problems.raise_if_any(details=output / "problems.jsonl")
+    counted |= table_counts
     for step in ("source", "boxes", "consensus"):
-        log.info("%s: %s", step, ", ".join(f"{name} {count}" for name, count in counts[step].items()))
+        log.info("%s: %s", step, ", ".join(f"{name} {count}" for name, count in counted[step].items()))
     for split, document in documents.items():
         write_coco(output / f"{split}.json", document["images"], document["annotations"])
         log.info("%s: %d images, %d boxes", split, len(document["images"]), len(document["annotations"]))
-    write_json(output / "counts.json", counts)
+    write_json(output / "counts.json", counted)
     write_run_record(
         output / "run.json",
         command=STAGE,
         settings=settings,
-        inputs={"quarantine": quarantine},
-        counts=counts,
+        inputs={images.name: images, boxes.name: boxes},
+        counts=counted,
         seeds={"split": labelled.split_seed},
-        extra={ORIGIN_KEY: origin_line(source, labelled.source, labelled.root)},
+        extra={ORIGIN_KEY: origin_line(labelled_source(labelled.source), labelled.source, labelled.root)},
     )
     write_card(LABELLED_CARD, output)
 
@@ -95,23 +97,15 @@ def _with_frames(
     counts: dict[str, Any],
     problems: Problems,
 ) -> pd.DataFrame:
-    """Return the images that were readable with FRAME_COLUMNS (a size the source states wins over the file's)."""
-    jobs = [
-        ConversionJob(source=Path(path), target=folder / labelled_file_name(source_id))
-        for source_id, path in zip(images["source_id"], images["path"], strict=True)
-    ]
-    results = join_shards(shards, jobs, folder, max_bad_fraction=max_bad_fraction)
-    frames = pd.DataFrame(
-        [[getattr(result, name) for name in FRAME_COLUMNS] for result in results], columns=list(FRAME_COLUMNS)
-    )
-    readable = np.array([result.reason is None for result in results], dtype=bool)
+    """Return the images that were readable with SIZES (a size the source states wins over the file's)."""
+    frames, readable = join_shards(shards, images, folder, max_bad_fraction=max_bad_fraction)
     counts["images_unreadable"] = int((~readable).sum())
     stated = (images["source_height"] > 0).to_numpy()
     _note_swapped_sizes(images[stated & readable], frames[stated & readable], problems)
     for name in ("source_height", "source_width"):
         frames[name] = np.where(stated, images[name], frames[name])
     converted = images.drop(columns=["source_height", "source_width"]).join(frames)
-    return converted[readable].reset_index(drop=True).astype(dict.fromkeys(FRAME_COLUMNS, "int64"))
+    return converted[readable].reset_index(drop=True)
 
 
 def _note_swapped_sizes(images: pd.DataFrame, frames: pd.DataFrame, problems: Problems) -> None:
@@ -122,17 +116,20 @@ def _note_swapped_sizes(images: pd.DataFrame, frames: pd.DataFrame, problems: Pr
     for row, frame in zip(images[swapped].itertuples(), frames[swapped].itertuples(), strict=True):
         shape = f"{frame.source_width} x {frame.source_height}"
         problems.add(
-            "swapped_size", file=str(row.path), record=f"image {row.source_id}",
+            "swapped_size", file=row.source, record=f"image {row.source_id}",
             got=f"a stated size of {row.source_width} x {row.source_height} for a file of {shape}",
             expected="width x height of the same shape", remedy="Exchange height and width in the size table or json.",
         )  # fmt: skip
 
 
-def build_coco(table: LabelledTable, labelled: LabelledSettings, problems: Problems) -> tuple[dict[str, Coco], dict[str, Any]]:
+def build_coco(
+    images: pd.DataFrame, boxes: pd.DataFrame, labelled: LabelledSettings, problems: Problems
+) -> tuple[dict[str, Coco], dict[str, Any]]:
     """Check, fuse, split and scale: from tables to the three COCO documents. No pixel is read.
 
     Args:
-        table: images with FRAME_COLUMNS all > 0, and the readers' boxes in the source frame.
+        images: columns of LABELLED_IMAGES, with SIZES all > 0.
+        boxes: columns of LABELLED_BOXES: the readers' boxes in the source frame.
         labelled: section ``cxr.data.labelled``.
         problems: grows by boxes outside their image.
 
@@ -142,9 +139,8 @@ def build_coco(table: LabelledTable, labelled: LabelledSettings, problems: Probl
     Raises:
         DatasetError: a split would be empty, or two splits share an image or a patient.
     """
-    images = table.images
     sizes = dict(zip(images["source_id"], zip(images["source_height"], images["source_width"], strict=True), strict=True))
-    boxes, box_counts = check_boxes(table.boxes, sizes, problems)
+    boxes, box_counts = check_boxes(boxes, sizes, problems)
     fused, consensus_counts = fuse_readers(
         boxes, images, method=labelled.consensus, iou=labelled.consensus_iou, min_readers=labelled.min_readers
     )
@@ -183,22 +179,22 @@ def assign_splits(images: pd.DataFrame, labelled: LabelledSettings) -> list[str]
     empty = [split for split in SPLITS if not (splits == split).any()]
     if empty:
         raise DatasetError(
-            f"cxr.data.labelled: no readable image in split {', '.join(empty)} of {len(images)} image(s); expected at least one "
-            "each. Check cxr.data.labelled.root and the quarantine list."
+            f"cxr.data.labelled: no readable image in split {', '.join(empty)} of {len(images)} image(s); expected at least "
+            "one each. Check cxr.data.labelled.root and the quarantine list."
         )
     return splits.tolist()
 
 
 def _image_record(row: Mapping[str, Any]) -> dict[str, Any]:
-    record = {"id": row["id"], "file_name": labelled_file_name(row["source_id"])}
-    record |= {name: row[name] for name in FRAME_COLUMNS}
+    record = {"id": row["id"], "file_name": row["file_name"]}
+    record |= {name: row[name] for name in SIZES}
     record |= {"source_id": row["source_id"], "split": row["split"]}
     return record | ({"subject_id": row["subject_id"]} if row["subject_id"] else {})
 
 
 def _annotations(images: pd.DataFrame, fused: pd.DataFrame) -> list[dict[str, Any]]:
     """Scale boxes to the PNG frame and number them in the order of the images."""
-    rows = fused.merge(images[["source_id", "id", *FRAME_COLUMNS]], on="source_id").sort_values("id", kind="stable")
+    rows = fused.merge(images[["source_id", "id", *SIZES]], on="source_id").sort_values("id", kind="stable")
     scale_x = (rows["width"] / rows["source_width"]).to_numpy()
     scale_y = (rows["height"] / rows["source_height"]).to_numpy()
     boxes_xywh = xyxy_to_xywh(rows[CORNERS].to_numpy() * np.stack([scale_x, scale_y, scale_x, scale_y], axis=1))

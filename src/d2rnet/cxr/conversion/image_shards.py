@@ -13,6 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
 from d2rnet.cxr.conversion.image_conversion import ConversionJob, ConversionResult, check_unreadable, convert_images
 from d2rnet.cxr.conversion.settings import ImageConversionSettings
 from d2rnet.errors import ConfigError, DatasetError
@@ -92,15 +96,18 @@ def _record(result: ConversionResult, folder: Path) -> dict[str, Any]:
 
 
 def join_shards(
-    shards: Sequence[Path], jobs: Sequence[ConversionJob], folder: Path, *, max_bad_fraction: float
-) -> list[ConversionResult]:
-    """Return the result of each job from the records of all shards; their number and order do not matter.
+    shards: Sequence[Path], images: pd.DataFrame, folder: Path, *, max_bad_fraction: float
+) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """Return the sizes of each image from the records of all shards; their number and order do not matter.
 
     Args:
         shards: records of :func:`convert_images_shard`.
-        jobs: what should have been converted.
+        images: columns ``source`` and ``file_name`` of what should have been converted.
         folder: folder that ``file_name`` is relative to.
         max_bad_fraction: share of unreadable images, 0 to 1, above which this stops.
+
+    Returns:
+        SIZES in pixels, indexed as ``images``, and the mask of the images that were readable; the others have sizes of 0.
 
     Raises:
         DatasetError: the shards are not all of one run, each once, and of just these images, or too many images are
@@ -113,6 +120,8 @@ def join_shards(
         for record in read_jsonl(path):
             records[_files_of(record, folder, path)] = _sizes_of(record, path)
         check_count(path, run, "images", len(records) - before)  # fewer, too, if an image is in two shards
+    pairs = zip(images["source"], images["file_name"], strict=True)
+    jobs = [ConversionJob(Path(source), folder / file_name) for source, file_name in pairs]
     lost = [job for job in jobs if (job.source, job.target) not in records]
     if lost or len(records) != len(jobs):
         shown = f", the first {lost[0].source}" if lost else ""
@@ -123,7 +132,9 @@ def join_shards(
     results = [ConversionResult(job, **records[job.source, job.target]) for job in jobs]
     for result in check_unreadable(results, max_bad_fraction):
         log.warning("%s: unreadable, left out: %s", result.job.source, result.reason)
-    return results
+    sizes = {name: [getattr(result, name) for result in results] for name in SIZES}
+    readable = np.array([result.reason is None for result in results], dtype=bool)
+    return pd.DataFrame(sizes, index=images.index, dtype="int64"), readable
 
 
 def _sizes_of(record: dict[str, Any], shard: Path) -> dict[str, Any]:

@@ -1,15 +1,12 @@
-"""Checks of verify_inputs across rows and tables: required files, duplicates, splits; and the use of its quarantine list.
+"""Checks of verify_inputs across rows and tables: required files, duplicates, splits.
 
 Works on whole columns, so that 377,110 images take seconds; only offending rows are looked at one by one.
 """
 
 import difflib
-import logging
-import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -17,11 +14,8 @@ from d2rnet.cxr.sources.report_checks import check_patients
 from d2rnet.cxr.sources.tables import LabelledTable, ReportTable, RequiredFile
 from d2rnet.errors import DatasetError
 from d2rnet.files.csv_tables import csv_columns
-from d2rnet.files.documents import read_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.report.annotation_file import SPLITS
-
-log = logging.getLogger(__name__)
 
 TABLE_SUFFIXES = (".csv", ".csv.gz")
 
@@ -158,29 +152,3 @@ def _note_empty(problems: Problems, *, file: str, split: str, what: str) -> None
         "empty_split", file=file, record=split, got=f"no {what}", expected=f"at least one {what}",
         remedy="Check root, views and section in the configuration, and the source's own split.",
     )  # fmt: skip
-
-
-def leave_out_quarantined(
-    images: pd.DataFrame, files: "pd.Series[str]", quarantine: Path, counts: dict[str, Any]
-) -> pd.DataFrame:
-    """Return the images whose file is not listed in quarantine.jsonl; log and count the others.
-
-    Args:
-        images: one row an image.
-        files: path of each image's file, indexed as ``images``.
-        quarantine: JSON lines with ``path`` and ``reason``, written by verify_inputs.
-        counts: grows by ``images_quarantined``.
-    """
-    listed = set()
-    for number, record in enumerate(read_jsonl(quarantine), start=1):
-        if not isinstance(record.get("path"), str):
-            raise DatasetError(
-                f"{quarantine}: record {number} has no 'path' (it has {', '.join(record)}); expected quarantine.jsonl of "
-                "verify-inputs. Run 'd2rnet verify-inputs' again."
-            )
-        listed.add(os.path.abspath(record["path"]))  # noqa: PTH100 - links stay
-    bad = pd.Series([bool(listed) and os.path.abspath(file) in listed for file in files], index=images.index, dtype=bool)  # noqa: PTH100
-    counts["images_quarantined"] = int(bad.sum())
-    if bad.any():
-        log.warning("%d quarantined image(s) left out; reasons: %s", bad.sum(), quarantine)
-    return images[~bad]

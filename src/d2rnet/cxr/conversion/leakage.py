@@ -2,8 +2,7 @@
 
 A report source that trains on a labelled test image is an error (:func:`check_leakage`), because leaving the image out would
 change the published report split. A folder of extra images loses such images instead (:func:`overlaps`): the folder may well
-be the whole collection that the labelled images come from. Used by verify_inputs and convert_unlabelled, which therefore
-count the same images; nothing is written.
+be the whole collection that the labelled images come from. Used by verify_inputs; nothing is written.
 """
 
 import os

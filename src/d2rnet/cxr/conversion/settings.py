@@ -27,11 +27,18 @@ class LabelledConversionSettings(Section):
     conversion: ConversionSettings = ConversionSettings()
 
 
-class DataSettings(LabelledConversionSettings):
-    """Sources and conversion: what verify-inputs and convert-unlabelled read."""
+class UnlabelledConversionSettings(Section):
+    """What convert-unlabelled reads."""
 
+    place = "cxr.data"
+
+    conversion: ConversionSettings = ConversionSettings()
     reports: ReportSourceSettings = ReportSourceSettings()
     extra_unlabelled: tuple[UnlabelledSourceSettings, ...] = setting(
         (),
         "Further images without reports, for the detector's unlabelled stream only: list of {source: folder, root: path}.",
     )
+
+
+class DataSettings(UnlabelledConversionSettings, LabelledConversionSettings):
+    """Sources and conversion: what verify-inputs reads."""

@@ -1,13 +1,15 @@
 """verify_inputs: check every configured root, table, count and image header before anything costly runs.
 
-Reads: the sources of ``data``; nothing is written to them. Writes, into the output folder: summary.json (counts),
+Reads: the sources of ``cxr.data``; nothing is written to them. Writes, into the output folder: summary.json (counts),
 quarantine.jsonl (images to leave out: ``path, source, source_id, reason``), run.json, unreadable_reports.jsonl, always
-problems.jsonl (empty if all is well) and, where all is well, the lists of images to convert (:mod:`d2rnet.cxr.conversion.image_lists`).
+problems.jsonl (empty if all is well) and, where all is well, the tables that the converters read
+(:mod:`d2rnet.cxr.conversion.checked_tables`).
 Problems are collected over all sources and end the run together; an unreadable image alone does not end it, unless they are
 more than ``cxr.data.conversion.max_bad_fraction`` of a source.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from d2rnet.cxr.conversion.image_lists import write_image_lists
+from d2rnet.cxr.conversion.checked_tables import write_labelled, write_unlabelled
 from d2rnet.cxr.conversion.input_checks import (
     check_alike_ids,
     check_labelled,
@@ -28,7 +30,7 @@ from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.images.reader import check_headers
 from d2rnet.cxr.sources.box_tables import check_boxes
 from d2rnet.cxr.sources.sources import labelled_source, report_source, unlabelled_source
-from d2rnet.cxr.sources.tables import LabelledTable, ReportTable, SourceModule
+from d2rnet.cxr.sources.tables import LabelledTable, ReportTable, RequiredFile, SourceModule
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.problems import Problems
@@ -46,19 +48,20 @@ class Source:
         settings: its section of the configuration.
         reader: the module that reads it.
         table: what the module read, None where it could not.
-        images: the table's images with ``file``, the path to open, as text.
+        files: what it needs.
+        images: the table's images with ``file``, the path to open, as text, and ``left_out``, why another source's copy is
+            taken in its place, "" for an image to convert.
         quarantine: one record an unreadable image.
-        left_out: images of an extra folder that another source has, by reason.
         counts: what goes into summary.json.
     """
 
     name: str
     settings: Any
     reader: SourceModule[Any, Any]
+    files: list[RequiredFile] = field(default_factory=list)
     table: LabelledTable | ReportTable | None = None
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     quarantine: list[dict[str, str]] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -91,16 +94,14 @@ def verify_inputs(*, output: Path, workers: int, settings: DataSettings) -> None
         _check_across(sources, problems)
     _write_results(sources, problems, output, settings)
     problems.raise_if_any(details=output / "problems.jsonl")
-    _write_image_lists(sources, output, settings)
+    _write_tables(sources, output)
     log.info(
         "verify-inputs: nothing wrong; %d sources, %d images, %d unreadable, %d extra ones that another source has",
-        len(sources), *(sum(counted) for counted in zip(*map(_sizes, sources), strict=True)),
-    )  # fmt: skip
-
-
-def _sizes(source: Source) -> tuple[int, int, int]:
-    """Return the number of images, of unreadable ones, and of extra ones that another source has."""
-    return len(source.images), len(source.quarantine), sum(source.left_out.values())
+        len(sources),
+        sum(len(source.images) for source in sources),
+        sum(len(source.quarantine) for source in sources),
+        sum(int((source.images["left_out"] != "").sum()) for source in sources),
+    )
 
 
 def _configured(settings: DataSettings) -> Iterator[Source]:
@@ -113,7 +114,8 @@ def _configured(settings: DataSettings) -> Iterator[Source]:
 
 def _check_files(source: Source, problems: Problems) -> None:
     try:
-        check_required_files(source.reader.required_files(source.settings), problems)
+        source.files = source.reader.required_files(source.settings)
+        check_required_files(source.files, problems)
     except DatasetError as error:
         _note_unreadable(source, error, problems)
 
@@ -137,10 +139,11 @@ def _read(source: Source, problems: Problems) -> None:
     source.table = table
     source.counts = {"source": source.settings.source, **dict(sorted(table.counts.items())), "images": len(table.images)}
     if isinstance(table, LabelledTable):
-        source.images = table.images.assign(file=table.images["path"].astype(str))
+        source.images = table.images.assign(file=table.images["path"].astype(str), left_out="")
         check_labelled(table, problems, file=root)
     else:
-        source.images = table.images.assign(file=[str(Path(root, path)) for path in table.images["path"]])
+        files = [os.path.join(root, path) for path in table.images["path"]]  # noqa: PTH118 - 377,110 rows
+        source.images = table.images.assign(file=files, left_out="")
         check_reports(table, problems, file=root, with_text=source.name == "reports")
         source.counts |= {"reports": len(table.reports), "unreadable_reports": len(table.unreadable_reports)}
     log.info("cxr.data.%s: %s", source.name, source.counts)
@@ -202,20 +205,21 @@ def _check_across(sources: list[Source], problems: Problems) -> None:
     if reports.table is not None:
         remedy = "Leave it out of cxr.data.reports, or take another labelled test split."
         check_leakage(labelled.images, _by_own_ids(reports), problems, file=reports.settings.root, remedy=remedy)
-    _count_overlaps(labelled, reports, [source for source in extras if source.table is not None])
+    _mark_overlaps(labelled, reports, [source for source in extras if source.table is not None])
 
 
-def _count_overlaps(labelled: Source, reports: Source, extras: list[Source]) -> None:
-    """Count the extra images that convert_unlabelled will leave out because another source has them."""
+def _mark_overlaps(labelled: Source, reports: Source, extras: list[Source]) -> None:
+    """Mark and count the extra images that are left out because another source has them."""
     if not extras:
         return
     images = pd.concat([_by_own_ids(source).assign(origin=source.name) for source in extras], ignore_index=True)
     reasons = overlaps(images, labelled.images, _by_own_ids(reports))
     for source in extras:
-        source.left_out = count_reasons(reasons[images["origin"] == source.name])
-        source.counts["left_out"] = source.left_out
-        if any(source.left_out.values()):
-            log.warning("cxr.data.%s: of %d images are left out: %s", source.name, len(source.images), source.left_out)
+        source.images["left_out"] = reasons[images["origin"] == source.name].to_numpy()
+        source.counts["left_out"] = count_reasons(source.images["left_out"])
+        if any(source.counts["left_out"].values()):
+            left_out = source.counts["left_out"]
+            log.warning("cxr.data.%s: of %d images are left out: %s", source.name, len(source.images), left_out)
 
 
 def _by_own_ids(source: Source) -> pd.DataFrame:
@@ -233,15 +237,42 @@ def _write_results(sources: list[Source], problems: Problems, output: Path, sett
     )
     write_jsonl(output / "unreadable_reports.jsonl", unreadable)
     write_json(output / "summary.json", counts)
-    write_run_record(output / "run.json", command="verify-inputs", settings=settings, counts=counts)
+    inputs = {}
+    if not len(problems):
+        files = ((source, file.path) for source in sources for file in source.files)
+        inputs = {f"{source.name}: {path.name}": path for source, path in files if path.is_file()}
+    write_run_record(output / "run.json", command="verify-inputs", settings=settings, inputs=inputs, counts=counts)
 
 
-def _write_image_lists(sources: list[Source], output: Path, settings: DataSettings) -> None:
-    """Write what convert-images-shard reads; the tables are there, since nothing is wrong."""
-    labelled = sources[0].table
-    reports = [source.table for source in sources[1:] if isinstance(source.table, ReportTable)]
-    assert isinstance(labelled, LabelledTable)
-    write_image_lists(output, quarantine=output / "quarantine.jsonl", labelled=labelled, reports=reports, settings=settings)
+def _write_tables(sources: list[Source], output: Path) -> None:
+    """Write what the converters read; the tables are there, since nothing is wrong."""
+    labelled, reports = (source.table for source in sources[:2])
+    assert isinstance(labelled, LabelledTable) and isinstance(reports, ReportTable)
+    bad = {os.path.abspath(record["path"]) for source in sources for record in source.quarantine}  # noqa: PTH100 - links stay
+    images, counts = _join_unlabelled(*sources[1:])
+    counted = {
+        "labelled": write_labelled(output, labelled, bad),
+        "unlabelled": counts | write_unlabelled(output, images, reports.reports, bad),
+    }
+    write_json(output / "counts.json", counted)
+
+
+def _join_unlabelled(reports: Source, *extras: Source) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Join the images of the report source and of the extra folders, without those that another source has; and count them.
+
+    Ids of extra images begin with ``extra<n>_``, so that no two sources collide.
+    """
+    assert reports.table is not None
+    counts: dict[str, Any] = {"source": reports.settings.source, "from_reports": dict(sorted(reports.table.counts.items()))}
+    parts = [reports.images.assign(source_path=reports.images["path"])]
+    for number, extra in enumerate(extras, start=1):
+        assert extra.table is not None
+        ids = {key: f"extra{number}_" + extra.images[key] for key in ("source_id", "study_id", "subject_id")}
+        parts.append(extra.images.assign(**ids, source_path=None))
+        counts[f"from_extra_unlabelled_{number}"] = dict(sorted(extra.table.counts.items()))
+    images = pd.concat(parts, ignore_index=True)
+    counts["extra_images_left_out"] = count_reasons(images["left_out"])
+    return images[images["left_out"] == ""], counts
 
 
 def _check_unreadable(sources: list[Source], max_bad_fraction: float, problems: Problems) -> None:
