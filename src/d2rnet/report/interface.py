@@ -1,35 +1,168 @@
-"""What the report stage knows of a front end: visual tokens with a mask."""
+"""What the report stage asks of a front end: visual tokens with a mask, whatever they were made from.
 
+A front end is a :class:`ReportModel` that knows how to look at its own batches, a data set of these batches, and a
+:class:`FrontEnd` that makes the model again from the settings in a model folder. Training, validation, generation and model
+folders know nothing else of it.
+
+Shapes: B entries, L visual tokens (padded), R regions among them, D width, T token ids (padded), W words of the vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, Self
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from d2rnet.errors import ConfigError
+from d2rnet.report.decoder.beam_search import Decoded, SearchOptions, beam_search
+from d2rnet.report.decoder.memory_transformer import MemoryTransformer
+from d2rnet.report.settings import DecoderSettings
+from d2rnet.settings import Section
+
+
+class Batch(Protocol):
+    """Padded entries.
+
+    Attributes:
+        token_ids: (B, T) int64 from ``<bos>`` on, ``<pad>`` behind the report.
+    """
+
+    token_ids: Tensor
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy to a device."""
+
+    def __len__(self) -> int:
+        """Return the number of entries; 0 where several processes share fewer entries than there are processes."""
+
+
+class Entries(Protocol):
+    """Entries of a split, in order."""
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+
+    def of_epoch(self, epoch: int) -> Dataset[Any]:
+        """Return the entries as an epoch sees them: augmented, a function of the epoch alone."""
+
+    def collate(self, samples: Sequence[Any]) -> Any:
+        """Pad samples to a batch; there may be none."""
 
 
 @dataclass
 class VisualTokens:
-    """What the branches see, before the encoder.
+    """What a front end sees, before the encoder: ``tokens`` (B, L, D) and ``mask`` (B, L) bool, True where there is one."""
 
-    Attributes:
-        patches: (B, V P, C) patch features of all images of an entry.
-        patch_mask: (B, V P) bool.
-        lesions: (B, K, D) lesion tokens; K = 0 without a lesion branch.
-        lesion_mask: (B, K) bool.
-        tokens: (B, L, D) [embedded patches ; lesion tokens].
-        mask: (B, L) bool.
-    """
-
-    patches: Tensor
-    patch_mask: Tensor
-    lesions: Tensor
-    lesion_mask: Tensor
     tokens: Tensor
     mask: Tensor
 
 
 @dataclass
 class Encoded:
-    """Visual tokens after the encoder: ``tokens`` (B, L, D), ``mask`` (B, L) bool, the last ``num_lesions`` are lesions."""
+    """Visual tokens after the encoder.
+
+    Attributes:
+        tokens: (B, L, D).
+        mask: (B, L) bool.
+        num_regions: R, the last R tokens stand for regions that a sentence may refer to, such as boxes; 0: none do.
+    """
 
     tokens: Tensor
     mask: Tensor
-    num_lesions: int
+    num_regions: int
+
+
+class ReportModel(nn.Module):
+    """A front end and the memory-driven Transformer behind it; a subclass makes both and says how to look."""
+
+    transformer: MemoryTransformer
+
+    def look(self, batch: Any) -> VisualTokens:
+        """Turn a batch into visual tokens."""
+        raise NotImplementedError
+
+    def num_regions(self, visual: Any) -> int:
+        """Return how many of the last tokens stand for regions."""
+        return 0
+
+    def encode(self, batch: Any) -> Encoded:
+        """Turn a batch into encoded visual tokens."""
+        return self.encode_tokens(self.look(batch))
+
+    def encode_tokens(self, visual: VisualTokens) -> Encoded:
+        """Run the encoder over what :meth:`look` returns."""
+        return Encoded(self.transformer.encode(visual.tokens, visual.mask), visual.mask, self.num_regions(visual))
+
+    def logits(self, encoded: Encoded, token_ids: Tensor) -> Tensor:
+        """Return (B, T - 1, W) logits of tokens 1.. given the tokens before them."""
+        return self.transformer(encoded.tokens, encoded.mask, token_ids[:, :-1])
+
+    def forward(self, batch: Any) -> Tensor:
+        """Return (B, T - 1, W) logits of tokens 1.. given the tokens before them."""
+        return self.logits(self.encode(batch), batch.token_ids)
+
+    def generate(self, encoded: Encoded, options: SearchOptions) -> Decoded:
+        """Write a report for each entry; the model must be in evaluation mode."""
+        return beam_search(self.transformer, encoded.tokens, encoded.mask, options)
+
+    def region_attention(self, encoded: Encoded, token_ids: Tensor) -> Tensor:
+        """Return (B, T - 1, R): the share of cross-attention that each region gets while token t + 1 is written.
+
+        Args:
+            encoded: of :meth:`encode`.
+            token_ids: (B, T) from ``<bos>`` on.
+        """
+        attention = self.transformer.cross_attention(encoded.tokens, encoded.mask, token_ids[:, :-1])
+        return attention[..., attention.shape[-1] - encoded.num_regions :]
+
+
+def make_transformer(settings: DecoderSettings, num_tokens: int) -> MemoryTransformer:
+    """Make the Transformer with random weights.
+
+    Raises:
+        ConfigError: d_model is odd or not a multiple of the numbers of heads.
+    """
+    for key, heads in (("num_heads", settings.num_heads), ("memory_heads", settings.memory_heads)):
+        if settings.d_model % heads or settings.d_model % 2:
+            raise ConfigError(
+                f"{settings.place}.d_model: got {settings.d_model}; expected an even multiple of {key} ({heads})."
+            )
+    return MemoryTransformer(
+        num_tokens=num_tokens,
+        d_model=settings.d_model,
+        d_ff=settings.d_ff,
+        num_heads=settings.num_heads,
+        num_layers=settings.num_layers,
+        dropout=settings.dropout,
+        memory_slots=settings.memory_slots,
+        memory_heads=settings.memory_heads,
+    )
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """How a model folder becomes a model again.
+
+    Attributes:
+        settings: section with the parts ``text``, ``model`` and ``training``.
+        facts: keys of the folder's config.yaml that the front end needs beside them, such as its class table.
+    """
+
+    settings: type[Section]
+    facts: tuple[str, ...] = ()
+
+    def make_model(self, settings: Any, *, num_tokens: int, facts: Mapping[str, Any]) -> ReportModel:
+        """Make the model with random weights.
+
+        Args:
+            settings: what it was trained with.
+            num_tokens: W.
+            facts: those of ``facts``, as config.yaml has them.
+
+        Raises:
+            CheckpointError: a fact is not what the front end writes; the message needs no file name.
+            ConfigError: the settings do not go together.
+        """
+        raise NotImplementedError

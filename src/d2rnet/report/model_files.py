@@ -1,12 +1,12 @@
-"""The model folder: all that is needed to write a report from an image and its boxes.
+"""The model folder: all that is needed to write a report from what the model looks at.
 
 ``model.safetensors`` (weights; its metadata names the vocabulary they were trained with), ``vocabulary.json`` and
-``config.yaml`` (settings, text protocol, class table, preprocessing). Written by train_report_model, read by generate_reports.
+``config.yaml`` (settings, text protocol, and the front end's facts, such as class table and preprocessing). Written by
+train_report_model, read by generate_reports.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +15,64 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from d2rnet.cxr.report_model.model import ReportModel
-from d2rnet.cxr.report_model.visual_extractor import PIXEL_MEAN, PIXEL_STD
 from d2rnet.errors import CheckpointError
 from d2rnet.files.atomic import write_text
 from d2rnet.files.parsing import ParseError, parse_yaml
 from d2rnet.files.safetensors_files import save_safetensors
 from d2rnet.files.torch_files import unsound_tensors
+from d2rnet.report.interface import FrontEnd, ReportModel
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
-from d2rnet.settings import default_settings, validate
+from d2rnet.settings import Section, leaves
 
 FORMAT = "d2rnet-report-model-1"
 WEIGHTS, VOCABULARY, CONFIG = "model.safetensors", "vocabulary.json", "config.yaml"
+PARTS = ("text", "model", "training")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model in evaluation mode with what belongs to it."""
+    """A trained model in evaluation mode with what belongs to it.
+
+    Attributes:
+        model: on its device.
+        vocabulary: token <-> id.
+        settings: what it was trained with, of the front end's class: ``text``, ``model``, ``training``.
+        facts: config.yaml's other keys.
+    """
 
     model: ReportModel
     vocabulary: Vocabulary
-    settings: dict[str, Any]  # sections text, model, training
-    categories: tuple[str, ...]
+    settings: Any
+    facts: dict[str, Any]
 
 
 def save_model(
     folder: Path,
     weights: Mapping[str, Tensor],
     *,
-    settings: Mapping[str, Any],
+    settings: Section,
     vocabulary: Vocabulary,
-    categories: tuple[str, ...],
+    facts: Mapping[str, Any],
     selected: Mapping[str, Any],
 ) -> None:
     """Write the model folder.
 
     Args:
         folder: where to write.
-        weights: state dict of ReportModel.
-        settings: sections ``text``, ``model`` and ``training`` of the configuration.
+        weights: state dict of the model.
+        settings: what it was trained with: ``text``, ``model`` and ``training``.
         vocabulary: the tokens that the weights were trained with.
-        categories: class names in the order of class ids 1, 2, ...
+        facts: what the front end needs beside them.
         selected: epoch and validation scores of the weights.
     """
     vocabulary.save(folder / VOCABULARY)
-    config = {
-        "format": FORMAT,
-        "text": dict(settings["text"]),
-        "model": dict(settings["model"]),
-        "training": dict(settings["training"]),
-        "categories": list(categories),
-        "preprocessing": {"geometry": "letterbox", "channels": 1, "pixel_mean": PIXEL_MEAN, "pixel_std": PIXEL_STD},
-        "selected": dict(selected),
-    }
+    config = {"format": FORMAT, **settings.to_json(), **facts, "selected": dict(selected)}
     write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     metadata = {"format": FORMAT, "vocabulary_hash": vocabulary.hash, "protocol": vocabulary.protocol}
     save_safetensors(folder / WEIGHTS, weights, metadata)
 
 
-def load_model(folder: Path, device: torch.device) -> LoadedModel:
+def load_model(folder: Path, device: torch.device, front_end: FrontEnd) -> LoadedModel:
     """Read a model folder.
 
     Raises:
@@ -84,39 +83,48 @@ def load_model(folder: Path, device: torch.device) -> LoadedModel:
     for name in (WEIGHTS, VOCABULARY, CONFIG):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; the folder is made by 'd2rnet train-report-model'.")
-    try:
-        config = parse_yaml((folder / CONFIG).read_text(encoding="utf-8"))
-    except (ParseError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{folder / CONFIG}: not a YAML document ({error}). Copy the model folder again.") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise CheckpointError(f"{folder / CONFIG}: got format {found!r}; expected '{FORMAT}'. Train the model again.")
-    missing = {"text", "model", "training", "categories"} - set(config)
-    if missing:
-        raise CheckpointError(f"{folder / CONFIG}: lacks {', '.join(sorted(missing))}. Copy the model folder again.")
-    for section in ("text", "model", "training"):
-        validate(config[section], f"report.{section}", source=str(folder / CONFIG))
-        lacking = [f"{section}.{key}" for key in default_settings(f"report.{section}") if key not in config[section]]
-        if lacking:
-            raise CheckpointError(
-                f"{folder / CONFIG}: lacks {', '.join(lacking)}; the model was trained by another version. Train it again."
-            )
-    names = config["categories"]
-    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-        raise CheckpointError(f"{folder / CONFIG}: categories are no list of class names. Copy the model folder again.")
+    settings, facts = _read_config(folder / CONFIG, front_end)
     vocabulary = load_vocabulary(folder / VOCABULARY)
-    categories = tuple(config["categories"])
-    make = partial(ReportModel, config["model"], num_tokens=len(vocabulary), num_categories=len(categories))
     try:
         with torch.device("meta"):  # takes no memory, whatever the sizes in the configuration
-            expected = make().state_dict()
+            expected = front_end.make_model(settings, num_tokens=len(vocabulary), facts=facts).state_dict()
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}. Copy the model folder again.") from error
     except (RuntimeError, ArithmeticError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: its sizes make no model ({error}). Copy the model folder again.") from error
     state = _read_weights(folder / WEIGHTS, vocabulary, expected)
-    model = make()
+    model = front_end.make_model(settings, num_tokens=len(vocabulary), facts=facts)
     model.load_state_dict(state, strict=True)
-    settings = {section: config[section] for section in ("text", "model", "training")}
-    return LoadedModel(model.to(device).eval(), vocabulary, settings, categories)
+    return LoadedModel(model.to(device).eval(), vocabulary, settings, facts)
+
+
+def _read_config(path: Path, front_end: FrontEnd) -> tuple[Any, dict[str, Any]]:
+    """Read config.yaml: the settings, and the front end's facts."""
+    try:
+        config = parse_yaml(path.read_text(encoding="utf-8"))
+    except (ParseError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not a YAML document ({error}). Copy the model folder again.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise CheckpointError(f"{path}: got format {found!r}; expected '{FORMAT}'. Train the model again.")
+    missing = {*PARTS, *front_end.facts} - set(config)
+    if missing:
+        raise CheckpointError(f"{path}: lacks {', '.join(sorted(missing))}. Copy the model folder again.")
+    given = {part: config[part] for part in PARTS}
+    settings = front_end.settings.read(given, source=str(path))
+    lacking = [key for key, _ in leaves(front_end.settings) if not _holds(given, key)]
+    if lacking:
+        raise CheckpointError(f"{path}: lacks {', '.join(lacking)}; the model was trained by another version. Train it again.")
+    return settings, {key: config[key] for key in front_end.facts}
+
+
+def _holds(content: Any, key: str) -> bool:
+    """Whether nested settings hold a dotted key."""
+    for part in key.split("."):
+        if not isinstance(content, dict) or part not in content:
+            return False
+        content = content[part]
+    return True
 
 
 def _read_weights(path: Path, vocabulary: Vocabulary, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ Shapes: B reports, T token ids, U words, W width of the features.
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +34,6 @@ class Words:
 
     features: Tensor
     mask: Tensor
-
-
-class TextEncoder(Protocol):
-    """What the alignment losses need of an encoder."""
-
-    width: int
-
-    def __call__(self, token_ids: Tensor, *, by_sentence: bool) -> Words:
-        """Encode reports (B, T) of token ids from ``<bos>`` on; ``by_sentence``: a word sees its own sentence only."""
 
 
 class SmallTextEncoder(nn.Module):
@@ -156,33 +147,12 @@ class PretrainedTextEncoder(nn.Module):
         return encoder(**inputs).last_hidden_state, mask
 
 
-def encoder_files(settings: dict[str, Any]) -> dict[str, Path]:
-    """Return the files of a pretrained text encoder, name -> path, for a run's record; none for the small encoder.
-
-    Args:
-        settings: section ``cxr.report.training.alignment``.
+def encoder_files(folder: Path) -> dict[str, Path]:
+    """Return the files of a pretrained text encoder, name -> path, for a run's record.
 
     Raises:
         FileNotFoundError: the folder is missing.
     """
-    if settings["text_encoder_weights"] is None or settings["local"] == settings["global"] == "none":
-        return {}
-    folder = Path(settings["text_encoder_weights"])
     if not folder.is_dir():
         raise FileNotFoundError(f"{SETTING}: {folder}: no such folder.")
     return {f"text_encoder_{path.name}": path for path in sorted(folder.iterdir()) if path.suffix in WEIGHT_SUFFIXES}
-
-
-def make_text_encoder(
-    settings: dict[str, Any], vocabulary: Vocabulary, *, dropout: float
-) -> SmallTextEncoder | PretrainedTextEncoder:
-    """Make the encoder that section ``cxr.report.training.alignment`` asks for; ``dropout`` is the small one's."""
-    if settings["text_encoder_weights"] is not None:
-        return PretrainedTextEncoder(settings["text_encoder_weights"], vocabulary)
-    return SmallTextEncoder(
-        vocabulary,
-        width=settings["embed_dim"],
-        num_layers=settings["text_layers"],
-        num_heads=settings["text_heads"],
-        dropout=dropout,
-    )

@@ -1,4 +1,4 @@
-"""What Lightning runs: one training step, the optimiser, the learning rate, and what a checkpoint must hold.
+"""One step of a training: losses, optimiser, learning rate, and what a checkpoint must hold.
 
 Everything random in a step (dropout) is drawn from a generator seeded with (seed, step) and the order of entries from (seed,
 epoch), so a run that resumes at any step goes on exactly as if it had never stopped. Losses, alignment grids and batch
@@ -7,27 +7,62 @@ statistics are over the entries of all processes: several of them make the step 
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from d2rnet.cxr.report_model.alignment import Alignment
-from d2rnet.cxr.report_model.augmentation import Augmentation
-from d2rnet.cxr.report_model.dataset import Batch, ReportDataset, collate
-from d2rnet.cxr.report_model.model import ReportModel
 from d2rnet.errors import D2RNetError
+from d2rnet.report.interface import Batch, Entries, ReportModel, VisualTokens
+from d2rnet.report.settings import ReportTrainingSettings
 from d2rnet.report.validation import token_loss
 from d2rnet.training.batches import EpochBatches
 from d2rnet.training.collectives import num_processes, process_rank, sum_over_processes
 
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
-class ReportTask(lightning.LightningModule):
+
+class FurtherLosses(Protocol):
+    """A module that adds losses to the cross entropy, such as alignment; it is trained along and lives in training only."""
+
+    def __call__(self, visual: Any, token_ids: Tensor) -> dict[str, Tensor]:
+        """Return named losses of visual tokens and their reports, each times its weight."""
+
+    def values(self) -> dict[str, float]:
+        """Return what else the history shows of it."""
+
+
+class Losses(nn.Module):
+    """Model and further losses as one module, so that several processes can average its gradients."""
+
+    def __init__(self, model: ReportModel, further: nn.Module | None, label_smoothing: float) -> None:
+        """Take what is trained."""
+        super().__init__()
+        self.model = model
+        self.further = further
+        self.label_smoothing = label_smoothing
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of a batch: ``train`` is the mean cross entropy over the tokens of all processes."""
+        visual: VisualTokens = self.model.look(batch)
+        if len(batch):
+            logits = self.model.logits(self.model.encode_tokens(visual), batch.token_ids)
+            loss, count = token_loss(logits, batch.token_ids, label_smoothing=self.label_smoothing)
+        else:  # other processes have the few entries of an epoch's last batch
+            loss = visual.tokens.sum()
+            count = batch.token_ids.new_zeros(())
+        # The mean of this over processes is the mean over the tokens of all.
+        losses = {"train": loss * num_processes() / sum_over_processes(count)}
+        if self.further is not None:
+            losses |= self.further(visual, batch.token_ids)
+        return losses
+
+
+class TrainingTask:
     """Teacher-forced training of a report model.
 
     Attributes:
@@ -36,97 +71,136 @@ class ReportTask(lightning.LightningModule):
     """
 
     def __init__(
-        self, model: ReportModel, dataset: ReportDataset, settings: dict[str, Any], alignment: Alignment | None = None
+        self,
+        model: ReportModel,
+        entries: Entries,
+        settings: ReportTrainingSettings,
+        *,
+        device: torch.device,
+        further: nn.Module | None = None,
+        rates: Mapping[str, float] | None = None,
+        loader_workers: int = 0,
     ) -> None:
-        """Take the model, the training split, section ``cxr.report.training`` and the alignment losses that are on."""
-        super().__init__()
-        self.model, self.alignment, self.dataset, self.settings = model, alignment, dataset, settings
-        self.steps_per_epoch = math.ceil(len(dataset) / settings["batch_size"])
-        self.total_steps = self.steps_per_epoch * settings["epochs"]
+        """Make the optimiser; the model is at the beginning of its training.
+
+        Args:
+            model: to be trained.
+            entries: the training split.
+            settings: of the training.
+            device: where to train.
+            further: a FurtherLosses module.
+            rates: prefix of parameter names -> their own peak learning rate.
+            loader_workers: processes that prepare batches.
+        """
+        self.model = model
+        self.further = further
+        self.entries = entries
+        self.settings = settings
+        self.device = device
+        self.loader_workers = loader_workers
+        self.steps_per_epoch = math.ceil(len(entries) / settings.batch_size)
+        self.total_steps = self.steps_per_epoch * settings.epochs
         self.finished_steps = 0
         self.loss_sums: defaultdict[str, float] = defaultdict(float)
-        self._resumed: dict[str, Any] | None = None
+        own = Losses(model, further, settings.label_smoothing).to(device)
+        self.optimizer = make_optimizer([part for part in (model, further) if part is not None], settings, rates or {})
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "16-mixed")
+        # A batch without a box leaves the lesion branch without a gradient.
+        self.losses = DistributedDataParallel(own, find_unused_parameters=True) if num_processes() > 1 else own
 
     @property
     def finished_epochs(self) -> int:
         """Whole epochs done."""
         return self.finished_steps // self.steps_per_epoch
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return what is left of the current epoch; Lightning asks for it at each epoch."""
+    @property
+    def is_between_epochs(self) -> bool:
+        """Whether the last step was the last of its epoch."""
+        return self.finished_steps % self.steps_per_epoch == 0
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield what is left of the current epoch, on the device."""
         epoch, first_batch = divmod(self.finished_steps, self.steps_per_epoch)
-        batches = EpochBatches(
-            len(self.dataset),
-            batch_size=self.settings["batch_size"],
-            seed=self.settings["seed"],
+        order = EpochBatches(
+            len(self.entries),
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
             epoch=epoch,
             first_batch=first_batch,
             rank=process_rank(),
             processes=num_processes(),
         )
-        augmentation = Augmentation(self.settings["augmentation"], seed=self.settings["seed"], epoch=epoch)
-        return make_loader(self.dataset.augmented(augmentation), batches, workers=self.settings["workers"])
+        for batch in make_loader(self.entries.of_epoch(epoch), order, self.entries.collate, workers=self.loader_workers):
+            yield batch.to(self.device)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Make the optimiser, with its state where a run resumes."""
-        optimizer = make_optimizer([self.model, *filter(None, [self.alignment])], self.settings)
-        if self._resumed is not None:
-            optimizer.load_state_dict(self._resumed["optimizer"])
-        return optimizer
+    def train_step(self, batch: Batch) -> None:
+        """Make one step: seed, learning rate, losses, gradients, clipping, optimiser.
 
-    def on_fit_start(self) -> None:
-        """Take over the loss scale of 16-bit training where a run resumes."""
-        if self._resumed is not None:
-            self.trainer.precision_plugin.load_state_dict(self._resumed["precision"])
+        Raises:
+            D2RNetError: the loss is not finite.
+        """
+        self._seed()
+        self._set_learning_rates()
+        loss = self.loss(batch)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        self._clip()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.finished_steps += 1
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed this step and set its learning rate."""
-        place = [self.settings["seed"], self.finished_steps, *filter(None, [process_rank()])]
-        seed = np.random.SeedSequence(place).generate_state(1)[0]
-        torch.manual_seed(int(seed))
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = learning_rate(
-                self.finished_steps,
-                total_steps=self.total_steps,
-                warmup_fraction=self.settings["warmup_fraction"],
-                peak=group["peak_learning_rate"],
-                final=min(self.settings["final_learning_rate"], group["peak_learning_rate"]),
-            )
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch: cross entropy and the alignment losses.
+    def loss(self, batch: Batch) -> Tensor:
+        """Return the sum of the losses of a batch, and add each to ``loss_sums``.
 
         Raises:
             D2RNetError: it is not finite.
         """
-        visual = self.model.look(batch)
-        if len(batch):
-            logits = self.model.logits(self.model.encode_tokens(visual), batch)
-            loss, count = token_loss(logits, batch.token_ids, label_smoothing=self.settings["label_smoothing"])
-        else:  # other processes have the few entries of an epoch's last batch
-            loss, count = visual.tokens.sum(), batch.token_ids.new_zeros(())
-        # The mean of this over processes is the mean over the tokens of all.
-        losses = {"train": loss * num_processes() / sum_over_processes(count)}
-        if self.alignment is not None:
-            losses |= self.alignment(visual, batch.token_ids)
-        total = torch.stack(list(losses.values()))
+        dtype = AUTOCAST.get(self.settings.precision)
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+            losses = self.losses(batch)
+            total = torch.stack(list(losses.values()))
         values = (sum_over_processes(total.detach()) / num_processes()).tolist()
         if not all(map(math.isfinite, values)):
             shown = ", ".join(f"{name} {value:.4g}" for name, value in zip(losses, values, strict=True))
             raise D2RNetError(
                 f"step {self.finished_steps}: the loss is {sum(values)} ({shown}); mean loss of this epoch so far "
                 f"{self.mean_losses().get('train_loss', math.nan):.3f}. "
-                "Lower cxr.report.training.learning_rate or gradient_clip, or use precision 32-true or bf16-mixed."
+                f"Lower {self.settings.place}.learning_rate or gradient_clip, or use precision 32-true or bf16-mixed."
             )
         for name, value in zip(losses, values, strict=True):
             self.loss_sums[name] += value
         return total.sum()
 
+    def _seed(self) -> None:
+        """Seed what this step draws: the same whatever was drawn before it."""
+        place = [self.settings.seed, self.finished_steps, *filter(None, [process_rank()])]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+
+    def _set_learning_rates(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(
+                self.finished_steps,
+                total_steps=self.total_steps,
+                warmup_fraction=self.settings.warmup_fraction,
+                peak=group["peak_learning_rate"],
+                final=min(self.settings.final_learning_rate, group["peak_learning_rate"]),
+            )
+
+    def _clip(self) -> None:
+        """Clip gradients by their common norm or each by its value; 0 is off."""
+        limit = self.settings.gradient_clip
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        if limit > 0 and self.settings.gradient_clip_kind == "norm":
+            nn.utils.clip_grad_norm_(parameters, limit)
+        elif limit > 0:
+            nn.utils.clip_grad_value_(parameters, limit)
+
     def mean_losses(self) -> dict[str, float]:
-        """Mean of each loss over the epoch's finished steps (the whole epoch's at its end), and the boundaries now."""
+        """Mean of each loss over the epoch's finished steps (the whole epoch's at its end), and further values now."""
         steps = self.finished_steps % self.steps_per_epoch or min(self.finished_steps, self.steps_per_epoch)
         means = {f"{name}_loss": total / max(steps, 1) for name, total in self.loss_sums.items()}
-        return means | (self.alignment.boundary_values() if self.alignment is not None else {})
+        return means | (self.further.values() if self.further is not None else {})
 
     def state(self) -> dict[str, Any]:
         """Return what resuming needs: weights, optimiser, loss scale of 16-bit training and the place in the run."""
@@ -134,41 +208,48 @@ class ReportTask(lightning.LightningModule):
             "finished_steps": self.finished_steps,
             "loss_sums": dict(self.loss_sums),
             "model": self.model.state_dict(),
-            "alignment": {} if self.alignment is None else self.alignment.state_dict(),
-            "optimizer": self.trainer.optimizers[0].state_dict(),
-            "precision": self.trainer.precision_plugin.state_dict(),
+            "further": {} if self.further is None else self.further.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`; call before fitting."""
-        self.finished_steps, self.loss_sums = state["finished_steps"], defaultdict(float, state["loss_sums"])
+        """Go on from :meth:`state`."""
+        self.finished_steps = state["finished_steps"]
+        self.loss_sums = defaultdict(float, state["loss_sums"])
         self.model.load_state_dict(state["model"], strict=True)
-        if self.alignment is not None:
-            self.alignment.load_state_dict(state["alignment"], strict=True)
-        self._resumed = state
+        if self.further is not None:
+            self.further.load_state_dict(state["further"], strict=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
 
 
-def make_loader(dataset: ReportDataset, batches: Any, *, workers: int) -> DataLoader[Any]:
+def make_loader(
+    dataset: Any, batches: Iterable[list[int]], collate: Callable[[Any], Batch], *, workers: int
+) -> DataLoader[Any]:
     """Load batches of indices; ``workers`` processes, 0 for this one."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=partial(collate, size_px=dataset.size_px, crop_size_px=dataset.crop_size_px),
+        collate_fn=collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="spawn" if workers else None,
     )
 
 
-def make_optimizer(modules: list[nn.Module], settings: dict[str, Any]) -> torch.optim.Optimizer:
-    """Make the optimiser: the ResNet has its own learning rate; norms, biases and embeddings do not decay.
+def make_optimizer(
+    modules: list[nn.Module], settings: ReportTrainingSettings, rates: Mapping[str, float]
+) -> torch.optim.Optimizer:
+    """Make the optimiser: norms, biases and embeddings do not decay.
 
     Args:
         modules: the report model, and what else is trained with it.
-        settings: section ``cxr.report.training``.
+        settings: optimiser, learning rate, weight decay.
+        rates: prefix of parameter names -> their own peak learning rate.
     """
-    kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW if settings["optimizer"] == "adamw" else torch.optim.Adam
-    options = {"amsgrad": True} if settings["optimizer"] == "adam_amsgrad" else {}
+    kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    options = {"amsgrad": True} if settings.optimizer == "adam_amsgrad" else {}
     undecayed = {
         id(parameter)
         for trained in modules
@@ -176,19 +257,20 @@ def make_optimizer(modules: list[nn.Module], settings: dict[str, Any]) -> torch.
         for parameter in module.parameters(recurse=False)
         if parameter.ndim < 2 or isinstance(module, nn.Embedding)
     }
+    named = [(name, parameter) for trained in modules for name, parameter in trained.named_parameters()]
     groups = []
-    for in_backbone in (True, False):
-        peak = settings["backbone_learning_rate"] if in_backbone else settings["learning_rate"]
+    for prefix in (*rates, ""):
+        peak = rates.get(prefix, settings.learning_rate)
+        mine = [parameter for name, parameter in named if _prefix_of(name, rates) == prefix]
         for decays in (True, False):
-            chosen = [
-                parameter
-                for trained in modules
-                for name, parameter in trained.named_parameters()
-                if name.startswith("extractor.backbone.") is in_backbone and (id(parameter) not in undecayed) is decays
-            ]
-            decay = settings["weight_decay"] if decays else 0.0
+            chosen = [parameter for parameter in mine if (id(parameter) not in undecayed) is decays]
+            decay = settings.weight_decay if decays else 0.0
             groups.append({"params": chosen, "lr": peak, "peak_learning_rate": peak, "weight_decay": decay})
     return kind(groups, **options)
+
+
+def _prefix_of(name: str, rates: Mapping[str, float]) -> str:
+    return next((prefix for prefix in rates if name.startswith(prefix)), "")
 
 
 def learning_rate(step: int, *, total_steps: int, warmup_fraction: float, peak: float, final: float) -> float:

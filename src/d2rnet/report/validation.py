@@ -7,9 +7,8 @@ from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 from torch import Tensor
 from torch.nn import functional as F
 
-from d2rnet.cxr.report_model.dataset import Batch
-from d2rnet.cxr.report_model.model import ReportModel
 from d2rnet.report.decoder.beam_search import SearchOptions
+from d2rnet.report.interface import Batch, ReportModel
 from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
 from d2rnet.training.collectives import gather_objects
 
@@ -46,17 +45,19 @@ def validate_model(
         write_reports: whether to write reports and score BLEU-4, which costs most of the time.
 
     Returns:
-        ``val_loss`` (nats a token) and, if reports are written, ``val_bleu_4`` in [0, 1] against references as encoded.
+        ``val_loss`` (nats per token) and, if reports are written, ``val_bleu_4`` in [0, 1] against references as encoded.
     """
     was_training = model.training
     model.eval()
-    loss_sum, tokens = 0.0, 0
+    loss_sum = 0.0
+    tokens = 0
     texts: list[tuple[str, str]] = []  # written, reference
     for batch in batches:
         encoded = model.encode(batch)
-        logits = model.logits(encoded, batch)
+        logits = model.logits(encoded, batch.token_ids)
         loss, count = token_loss(logits, batch.token_ids)
-        loss_sum, tokens = loss_sum + float(loss), tokens + int(count)
+        loss_sum += float(loss)
+        tokens += int(count)
         if write_reports:
             decoded = model.generate(encoded, SearchOptions(beam_size=1, max_tokens=max_tokens))
             for written, reference in zip(decoded.token_ids.tolist(), batch.token_ids.tolist(), strict=True):

@@ -14,17 +14,19 @@ Shapes: I images and B reports (one each an entry), R regions, U words, E width 
 """
 
 import math
-from typing import Any, cast
+from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from d2rnet.cxr.report_model.model import ChestTokens
+from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings
 from d2rnet.errors import ConfigError
-from d2rnet.report.interface import VisualTokens
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
-from d2rnet.report.text_encoder import Words, make_text_encoder
+from d2rnet.report.text_encoder import PretrainedTextEncoder, SmallTextEncoder, Words, encoder_files
 from d2rnet.training.collectives import first_row, gather_rows, pad_over_processes, sum_over_processes
 from d2rnet.training.contrastive import NOWHERE, hardest_negative_loss, soft_target_loss
 
@@ -120,7 +122,8 @@ class Boundary(nn.Module):
     def __init__(self, *, start: float, momentum: float, alpha: float) -> None:
         """Begin at ``start``; each step keeps the share ``momentum`` of the old value."""
         super().__init__()
-        self.momentum, self.alpha = momentum, alpha
+        self.momentum = momentum
+        self.alpha = alpha
         self.register_buffer("value", torch.tensor(start, dtype=torch.float32))
 
     @torch.no_grad()
@@ -149,12 +152,12 @@ class Alignment(nn.Module):
 
     rarity: Tensor
 
-    def __init__(self, settings: dict[str, Any], model: dict[str, Any], vocabulary: Vocabulary) -> None:
+    def __init__(self, settings: AlignmentSettings, model: D2RNetModelSettings, vocabulary: Vocabulary) -> None:
         """Make what the losses need.
 
         Args:
-            settings: section ``cxr.report.training.alignment``.
-            model: section ``cxr.report.model``.
+            settings: which losses, and their numbers.
+            model: of the model that is trained with them.
             vocabulary: of the model.
 
         Raises:
@@ -162,38 +165,41 @@ class Alignment(nn.Module):
         """
         super().__init__()
         self.settings = settings
-        if settings["local"] != "none" and model["lesion_branch"] == "none":
+        self._kinds = {"local": settings.lab, "global": settings.gab}
+        self._weights = {"local": settings.lab_weight, "global": settings.gab_weight}
+        if settings.lab != "none" and model.lesion_branch == "none":
             raise ConfigError(
-                f"cxr.report.training.alignment.lab: got '{settings['local']}', but cxr.report.model.lesion_branch is 'none' and "
+                f"cxr.report.training.alignment.lab: got '{settings.lab}', but cxr.report.model.lesion_branch is 'none' and "
                 "leaves no lesion token to align. Set it to none, or the branch to roi_align or crop."
             )
-        width = settings["embed_dim"]
-        self.text_encoder = make_text_encoder(settings, vocabulary, dropout=model["dropout"])
+        width = settings.embed_dim
+        self.text_encoder = make_text_encoder(settings, vocabulary, dropout=model.dropout)
         self.words = nn.Linear(self.text_encoder.width, width)
-        self.regions, self.boundaries = nn.ModuleDict(), nn.ModuleDict()
-        if settings["local"] != "none":
-            self.regions["local"] = nn.Linear(model["d_model"], width)
-        if settings["global"] != "none":
-            self.regions["global"] = nn.Linear(model["patch_channels"], width)
+        self.regions = nn.ModuleDict()
+        self.boundaries = nn.ModuleDict()
+        if settings.lab != "none":
+            self.regions["local"] = nn.Linear(model.d_model, width)
+        if settings.gab != "none":
+            self.regions["global"] = nn.Linear(model.patch_channels, width)
         for block in self.regions:
-            if settings[block] != "mean":
+            if self._kinds[block] != "mean":
                 self.boundaries[block] = Boundary(
-                    start=settings["boundary_start"], momentum=settings["boundary_momentum"], alpha=settings["alpha"]
+                    start=settings.boundary_start, momentum=settings.boundary_momentum, alpha=settings.alpha
                 )
         counts = torch.tensor(vocabulary.counts, dtype=torch.float32)
         rarity = torch.log(counts.sum().clamp(min=1) / counts.clamp(min=1))
         rarity[: len(SPECIAL_TOKENS)] = 0
         self.register_buffer("rarity", rarity, persistent=False)
 
-    def forward(self, visual: VisualTokens, token_ids: Tensor) -> dict[str, Tensor]:
+    def forward(self, visual: ChestTokens, token_ids: Tensor) -> dict[str, Tensor]:
         """Return the losses that are on, ``local_alignment`` and ``global_alignment``, each times its weight.
 
         Args:
-            visual: of ReportModel.look, images of this process.
+            visual: of D2RNet.look, images of this process.
             token_ids: (n, T) of their reports.
         """
         losses = {}
-        likeness = self._likeness(token_ids) if self.settings["targets"] == "soft" else None
+        likeness = self._likeness(token_ids) if self.settings.targets == "soft" else None
         for block in self.regions:
             regions, region_mask = self._regions_of(block, visual)
             words = self.text_encoder(token_ids, by_sentence=block == "local")
@@ -202,20 +208,20 @@ class Alignment(nn.Module):
                 words = Words(self._project(self.words, words.features), words.mask)
                 scores, valid = self._grid(block, regions, region_mask, words)
                 if likeness is None:
-                    loss = hardest_negative_loss(scores, valid, self.settings["margin"])
+                    loss = hardest_negative_loss(scores, valid, self.settings.margin)
                 else:
-                    loss = soft_target_loss(scores, valid, likeness, self.settings["soft_temperature"])
-            losses[f"{block}_alignment"] = self.settings[f"{block}_weight"] * loss
+                    loss = soft_target_loss(scores, valid, likeness, self.settings.soft_temperature)
+            losses[f"{block}_alignment"] = self._weights[block] * loss
         return losses
 
-    def boundary_values(self) -> dict[str, float]:
+    def values(self) -> dict[str, float]:
         """Return where the boundaries are: ``local_boundary`` and ``global_boundary``, where there are such."""
         return {f"{block}_boundary": float(cast(Boundary, kept).value) for block, kept in self.boundaries.items()}
 
     def _project(self, layer: nn.Module, features: Tensor) -> Tensor:
         return F.normalize(layer(features.float()), dim=-1)
 
-    def _regions_of(self, block: str, visual: VisualTokens) -> tuple[Tensor, Tensor]:
+    def _regions_of(self, block: str, visual: ChestTokens) -> tuple[Tensor, Tensor]:
         """Return regions before projection (n, R, C) and their mask; R is at least 1."""
         if block == "global":
             return visual.patches, visual.patch_mask
@@ -223,13 +229,13 @@ class Alignment(nn.Module):
         share = visual.patch_mask / visual.patch_mask.sum(dim=1, keepdim=True).clamp(min=1)
         whole = torch.einsum("bp,bpd->bd", share.to(visual.tokens.dtype), visual.tokens[:, :num_patches]).unsqueeze(1)
         boxless = ~visual.lesion_mask.any(dim=1, keepdim=True)
-        whole_mask = boxless if self.settings["local"] == "lesions_or_image" else torch.zeros_like(boxless)
+        whole_mask = boxless if self.settings.lab == "lesions_or_image" else torch.zeros_like(boxless)
         return torch.cat([whole.to(visual.lesions.dtype), visual.lesions], 1), torch.cat([whole_mask, visual.lesion_mask], 1)
 
     def _grid(self, block: str, regions: Tensor, region_mask: Tensor, words: Words) -> tuple[Tensor, Tensor]:
         """Score all images with all reports of all processes: (B, B), and which entries take part: (B,)."""
         valid = gather_rows((region_mask.any(dim=1) & words.mask.any(dim=1)).byte()).bool()
-        if self.settings[block] == "mean":
+        if self._kinds[block] == "mean":
             images = F.normalize(_masked_mean(regions, region_mask), dim=-1)
             reports = F.normalize(_masked_mean(words.features, words.mask), dim=-1)
             return gather_rows(images @ gather_rows(reports).T), valid
@@ -247,7 +253,8 @@ class Alignment(nn.Module):
             own = rows[:, None] == torch.arange(len(valid), device=regions.device)  # (n, B)
             in_words = (valid[rows][:, None] & valid)[:, :, None] & word_mask  # (n, B, U)
             boundary.update(torch.cat(best), in_words & own[:, :, None], in_words & ~own[:, :, None])
-        t, sharpness = boundary.value.clone(), self.settings["lambda_softmax"]
+        t = boundary.value.clone()
+        sharpness = self.settings.lambda_softmax
 
         def score(some: Tensor, some_mask: Tensor) -> Tensor:
             return word_scores(some, some_mask, features, word_mask, boundary=t, sharpness=sharpness)
@@ -270,3 +277,29 @@ class Alignment(nn.Module):
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over dimension 1 of (B, N, E) where ``mask`` (B, N) is True; zero where it never is."""
     return (values * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def make_text_encoder(
+    settings: AlignmentSettings, vocabulary: Vocabulary, *, dropout: float
+) -> SmallTextEncoder | PretrainedTextEncoder:
+    """Make the encoder that the settings ask for; ``dropout`` is the small one's."""
+    if settings.text_encoder_weights is not None:
+        return PretrainedTextEncoder(settings.text_encoder_weights, vocabulary)
+    return SmallTextEncoder(
+        vocabulary,
+        width=settings.embed_dim,
+        num_layers=settings.text_layers,
+        num_heads=settings.text_heads,
+        dropout=dropout,
+    )
+
+
+def pretrained_files(settings: AlignmentSettings) -> dict[str, Path]:
+    """Return the files of the pretrained text encoder, name -> path; none where none is used.
+
+    Raises:
+        FileNotFoundError: its folder is missing.
+    """
+    if settings.text_encoder_weights is None or settings.lab == settings.gab == "none":
+        return {}
+    return encoder_files(Path(settings.text_encoder_weights))

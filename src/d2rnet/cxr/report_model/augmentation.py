@@ -8,11 +8,12 @@ lobe, lingula) are never flipped.
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from d2rnet.cxr.report_model.settings import AugmentationSettings
 
 _PAIRS = {"left": "right", "leftward": "rightward", "leftwards": "rightwards", "rul": "lul", "rll": "lll"}
 _MIRRORED = {**_PAIRS, **{value: key for key, value in _PAIRS.items()}}
@@ -97,12 +98,12 @@ class Augmentation:
     """Draws a change for each entry of an epoch: the same for a seed, epoch and entry, in whatever process.
 
     Attributes:
-        settings: section ``cxr.report.training.augmentation``.
+        settings: how far changes reach.
         seed: ``cxr.report.training.seed``.
         epoch: from 0.
     """
 
-    settings: dict[str, Any]
+    settings: AugmentationSettings
     seed: int
     epoch: int
 
@@ -113,15 +114,15 @@ class Augmentation:
         draws = random.uniform(-1.0, 1.0, size=5)
         reach = self.settings
         return Change(
-            scale=float(1 + reach["max_scale"] * draws[0]),
-            shift_x=float(reach["max_shift"] * draws[1]),
-            shift_y=float(reach["max_shift"] * draws[2]),
-            gain=float(1 + reach["max_intensity"] * draws[3]),
-            offset=float(reach["max_intensity"] * draws[4]),
-            flip=bool(reach["horizontal_flip"] and random.random() < 0.5 and may_flip),
+            scale=float(1 + reach.max_scale * draws[0]),
+            shift_x=float(reach.max_shift * draws[1]),
+            shift_y=float(reach.max_shift * draws[2]),
+            gain=float(1 + reach.max_intensity * draws[3]),
+            offset=float(reach.max_intensity * draws[4]),
+            flip=bool(reach.horizontal_flip and random.random() < 0.5 and may_flip),
         )
 
     @property
     def changes_anything(self) -> bool:
         """Whether any part of it is on."""
-        return any(self.settings.values())
+        return self.settings != AugmentationSettings()

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from d2rnet.cxr.report_model.augmentation import Augmentation, Change, mirror_report
 from d2rnet.cxr.report_model.crops import CropCache, Crops, CropSource, DirectCrops, pixel_rectangles, square_crop
 from d2rnet.cxr.report_model.image_cache import Source, letterbox_of
+from d2rnet.cxr.report_model.settings import AugmentationSettings, D2RNetModelSettings
 from d2rnet.errors import DatasetError
 from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
 from d2rnet.training.batches import Ragged, stack_padded
@@ -68,7 +69,7 @@ class Sample:
 
 
 @dataclass
-class Batch:
+class ChestBatch:
     """Padded samples; ``view_mask`` (B, V) and ``lesion_mask`` (B, K) are True where there is an image or a lesion.
 
     The other attributes are those of Sample with a leading B; absent images, lesions and tokens are zero (``<pad>``).
@@ -85,13 +86,13 @@ class Batch:
     lesion_mask: Tensor
     token_ids: Tensor
 
-    def to(self, device: torch.device | str) -> "Batch":
+    def to(self, device: torch.device | str) -> "ChestBatch":
         """Copy to a device."""
-        return Batch(**{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)})
+        return ChestBatch(**{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)})
 
-    def pin_memory(self) -> "Batch":
+    def pin_memory(self) -> "ChestBatch":
         """Copy to page-locked memory; a loader calls this, and :meth:`to` a GPU then does not wait."""
-        return Batch(**{field.name: getattr(self, field.name).pin_memory() for field in fields(self)})
+        return ChestBatch(**{field.name: getattr(self, field.name).pin_memory() for field in fields(self)})
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -115,7 +116,7 @@ def image_sources(entries: Sequence[Entry], image_root: Path) -> list[Source]:
 
 
 def crop_arguments(
-    entries: Sequence[Entry], image_root: Path, settings: Mapping[str, Any], *, cache: Path | None = None, workers: int = 0
+    entries: Sequence[Entry], image_root: Path, settings: D2RNetModelSettings, *, cache: Path | None = None, workers: int = 0
 ) -> dict[str, Any]:
     """Return what ReportDataset takes for a model of the branch ``crop``; nothing for another branch.
 
@@ -129,7 +130,7 @@ def crop_arguments(
     Raises:
         DatasetError: images cannot be read, or are of another size than annotation.json says.
     """
-    if settings["lesion_branch"] != "crop":
+    if settings.lesion_branch != "crop":
         return {}
     rectangles = [
         pixel_rectangles(entry_boxes[views == view], image_hw)
@@ -138,11 +139,11 @@ def crop_arguments(
         for view, image_hw in enumerate(_sizes_hw(entry))
     ]
     sources = [CropSource(*pair) for pair in zip(image_sources(entries, image_root), rectangles, strict=True)]
-    size_px = settings["crop_size_px"]
+    size_px = settings.crop_size_px
     crops: ImageCrops = (
         DirectCrops(sources, size_px=size_px) if cache is None else CropCache(cache, sources, size_px=size_px, workers=workers)
     )
-    return {"crops": crops, "crop_size_px": size_px, "equalise_crops": settings["lesion_enhancement"] == "clahe"}
+    return {"crops": crops, "crop_size_px": size_px, "equalise_crops": settings.lesion_enhancement == "clahe"}
 
 
 def _views(entry: Entry) -> NDArray[np.int64]:
@@ -173,7 +174,8 @@ class ReportDataset(Dataset[Sample]):
         crops: ImageCrops | None = None,
         crop_size_px: int = 0,
         equalise_crops: bool = False,
-        mirrored_reports: bool = False,
+        augmentation: AugmentationSettings | None = None,
+        seed: int = 0,
     ) -> None:
         """Take entries and their images.
 
@@ -188,7 +190,8 @@ class ReportDataset(Dataset[Sample]):
             crops: lesion crops, rows as of ``images``; None where the model takes none.
             crop_size_px: side of a crop.
             equalise_crops: apply CLAHE to crops.
-            mirrored_reports: keep reports with left and right swapped, too; needed to flip images.
+            augmentation: what :meth:`of_epoch` changes; None for nothing.
+            seed: of its draws.
 
         Raises:
             DatasetError: a box has a class that the model does not know.
@@ -200,8 +203,12 @@ class ReportDataset(Dataset[Sample]):
                 f"annotation.json: boxes of class {', '.join(sorted(unknown))}, which the model does not know; it knows "
                 f"{', '.join(categories)}. Train the model on boxes of the same class table."
             )
-        self._images, self.size_px, self._count = images, size_px, len(entries)
-        self._crops, self.crop_size_px, self._equalise_crops = crops, crop_size_px, equalise_crops
+        self._images = images
+        self.size_px = size_px
+        self._count = len(entries)
+        self._crops = crops
+        self.crop_size_px = crop_size_px
+        self._equalise_crops = equalise_crops
         self._rows = np.cumsum([first_row, *(len(entry["image_path"]) for entry in entries)])
         self._sizes_hw = Ragged((_sizes_hw(entry) for entry in entries), np.int64, item_shape=(2,))
         self._boxes_xywh = Ragged((entry["boxes"] for entry in entries), np.float32, item_shape=(4,))
@@ -210,18 +217,27 @@ class ReportDataset(Dataset[Sample]):
         self._scores = Ragged((entry["scores"] for entry in entries), np.float32)
         reports = (vocabulary.encode(entry["report"], max_tokens=max_tokens) for entry in entries)
         self._token_ids = Ragged(reports, np.int32)
-        self._augmentation: Augmentation | None = None
-        mirrored = (mirror_report(entry["report"]) if mirrored_reports else None for entry in entries)
+        self._augmentation = augmentation
+        self._seed = seed
+        self._drawn: Augmentation | None = None
+        flips = augmentation is not None and augmentation.horizontal_flip
+        mirrored = (mirror_report(entry["report"]) if flips else None for entry in entries)
         # A report that has no mirror image keeps an empty row.
         self._mirrored_ids = Ragged(
             ([] if report is None else vocabulary.encode(report, max_tokens=max_tokens) for report in mirrored), np.int32
         )
 
-    def augmented(self, augmentation: Augmentation) -> "ReportDataset":
-        """Return the same entries, changed at random; images and texts are shared."""
+    def of_epoch(self, epoch: int) -> "ReportDataset":
+        """Return the entries as an epoch sees them, changed at random; images and texts are shared."""
         changed = copy.copy(self)
-        changed._augmentation = augmentation if augmentation.changes_anything else None
+        if self._augmentation is not None:
+            drawn = Augmentation(self._augmentation, seed=self._seed, epoch=epoch)
+            changed._drawn = drawn if drawn.changes_anything else None
         return changed
+
+    def collate(self, samples: Sequence[Sample]) -> ChestBatch:
+        """Pad samples to a batch."""
+        return collate(samples, size_px=self.size_px, crop_size_px=self.crop_size_px)
 
     def __len__(self) -> int:
         return self._count
@@ -229,18 +245,23 @@ class ReportDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """Return entry ``index``."""
         rows = range(self._rows[index], self._rows[index + 1])
-        boxes_xywh, views, sizes = self._boxes_xywh[index], self._views[index], self._sizes_hw[index]
+        boxes_xywh = self._boxes_xywh[index]  # (K, 4)
+        views = self._views[index]  # (K,)
+        sizes = self._sizes_hw[index]  # (V, 2)
         pixels = np.stack([self._images[row] for row in rows])
         boxes_xyxy = self._input_boxes(boxes_xywh, views, sizes)
         positions = _positions(boxes_xywh, sizes[views])
-        crops, token_ids = self._square_crops(rows, views), self._token_ids[index]
-        if self._augmentation is not None:
+        crops = self._square_crops(rows, views)  # (K, c, c)
+        token_ids = self._token_ids[index]
+        if self._drawn is not None:
             mirrored_ids = self._mirrored_ids[index]
-            change = self._augmentation.draw(index, may_flip=len(mirrored_ids) > 0)
+            change = self._drawn.draw(index, may_flip=len(mirrored_ids) > 0)
             pixels = np.stack([change.pixels(image) for image in pixels])
-            boxes_xyxy, positions = change.boxes(boxes_xyxy, self.size_px), self._moved(positions, change, sizes[views])
+            boxes_xyxy = change.boxes(boxes_xyxy, self.size_px)
+            positions = self._moved(positions, change, sizes[views])
             if change.flip:
-                crops, token_ids = np.ascontiguousarray(crops[:, :, ::-1]), mirrored_ids
+                crops = np.ascontiguousarray(crops[:, :, ::-1])
+                token_ids = mirrored_ids
         return Sample(
             pixels=torch.from_numpy(pixels),
             boxes_xyxy=torch.from_numpy(boxes_xyxy),
@@ -284,7 +305,7 @@ def _positions(boxes_xywh: NDArray[np.float32], sizes_hw: NDArray[Any]) -> NDArr
     return np.concatenate([centres / sizes_wh, boxes_xywh[:, 2:] / sizes_wh], axis=1).astype(np.float32)
 
 
-def collate(samples: Sequence[Sample], *, size_px: int = 0, crop_size_px: int = 0) -> Batch:
+def collate(samples: Sequence[Sample], *, size_px: int = 0, crop_size_px: int = 0) -> ChestBatch:
     """Pad samples to one batch.
 
     Args:
@@ -296,7 +317,7 @@ def collate(samples: Sequence[Sample], *, size_px: int = 0, crop_size_px: int = 
         return _no_samples(size_px, crop_size_px)
     views, view_mask = stack_padded([sample.pixels for sample in samples])
     boxes, lesion_mask = stack_padded([sample.boxes_xyxy for sample in samples])
-    return Batch(
+    return ChestBatch(
         pixels=views,
         view_mask=view_mask,
         boxes_xyxy=boxes,
@@ -310,8 +331,8 @@ def collate(samples: Sequence[Sample], *, size_px: int = 0, crop_size_px: int = 
     )
 
 
-def _no_samples(size_px: int, crop_size_px: int) -> Batch:
-    return Batch(
+def _no_samples(size_px: int, crop_size_px: int) -> ChestBatch:
+    return ChestBatch(
         pixels=torch.zeros(0, 1, size_px, size_px, dtype=torch.uint8),
         view_mask=torch.zeros(0, 1, dtype=torch.bool),
         boxes_xyxy=torch.zeros(0, 0, 4),

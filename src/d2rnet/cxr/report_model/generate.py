@@ -1,40 +1,29 @@
-"""generate_reports and gather_reports: from a model folder to test.jsonl.
+"""generate_reports: from a model folder, radiographs and boxes to a shard of test.jsonl.
 
-Reads: annotation.json, radiographs, model folder. Writes: run records, and one JSON line an entry:
-``id, reference, hypothesis, log_prob, sentences[{text, boxes[], attended}]``; ``boxes`` are places in the entry's ``boxes``
-list, most attended first, ``attended`` is the one that stands out most, listed or not. A split falls into fixed whole
-batches and a shard is a run of them, so that the numbers of an entry do not depend on how many shards there are.
+Reads: annotation.json, radiographs, model folder. Writes: a shard of test.jsonl (report/generation.py) and its run record.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-
-from d2rnet.cxr.report_model.dataset import Batch, Entry, ReportDataset, crop_arguments, image_sources
+from d2rnet.cxr.report_model.dataset import ReportDataset, crop_arguments, image_sources
+from d2rnet.cxr.report_model.front_end import D2RNET, categories_of
 from d2rnet.cxr.report_model.image_cache import DirectImages
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.files.documents import read_jsonl, write_jsonl
-from d2rnet.files.hashes import sha256_file
-from d2rnet.report.annotation_file import load_annotation
-from d2rnet.report.decoder.beam_search import Decoded, SearchOptions
-from d2rnet.report.decoder.sampling import SamplingOptions, entry_draws, sample_reports
-from d2rnet.report.interface import Encoded
-from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel, load_model
-from d2rnet.report.text.protocols import SENTENCE_END, clean_report, split_sentences
-from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID
-from d2rnet.report.training_task import make_loader
+from d2rnet.files.documents import write_jsonl
+from d2rnet.report.annotation_file import Entry, load_annotation
+from d2rnet.report.generation import load_for_generation, shard_bounds, write_reports
+from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
+from d2rnet.report.settings import GenerationSettings
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record
-from d2rnet.runs.shards import check_count, read_records, record_path, remove_record
+from d2rnet.runs.settings import LoaderRuntime
+from d2rnet.runs.shards import record_path, remove_record
 
 log = logging.getLogger(__name__)
-LOG_PROB_DIGITS = 5
 
 
 def generate_reports(
@@ -46,7 +35,8 @@ def generate_reports(
     shards: int,
     output: Path,
     device: str,
-    settings: dict[str, Any],
+    settings: GenerationSettings,
+    runtime: LoaderRuntime = LoaderRuntime(),
 ) -> None:
     """Write the reports of one shard of a split, by beam search or sampling.
 
@@ -58,7 +48,8 @@ def generate_reports(
         shards: number of shards.
         output: JSON lines file to write, empty for a shard without a batch; ``<output stem>.run.json`` is written beside it.
         device: auto, cpu, cuda or cuda:N.
-        settings: section ``cxr.report.generation``.
+        settings: how reports are written.
+        runtime: loader processes.
 
     Raises:
         DatasetError: the split is empty, or a radiograph cannot be read.
@@ -68,218 +59,59 @@ def generate_reports(
     torch_device = resolve_device(device)
     if not 1 <= shard <= shards:
         raise ConfigError(f"--shard {shard} --shards {shards}: expected a shard from 1 to {shards}.")
-    loaded = load_for_generation(model, torch_device, settings)
-    entries = load_annotation(annotation)[settings["split"]]
+    loaded = load_for_generation(model, torch_device, settings, D2RNET)
+    entries = load_annotation(annotation)[settings.split]
     if not entries:
-        raise DatasetError(f"{annotation}: split '{settings['split']}' is empty; expected entries to write reports for.")
-    start, end = shard_bounds(len(entries), batch_size=settings["batch_size"], shard=shard, shards=shards)
+        raise DatasetError(f"{annotation}: split '{settings.split}' is empty; expected entries to write reports for.")
+    start, end = shard_bounds(len(entries), batch_size=settings.batch_size, shard=shard, shards=shards)
     mine = entries[start:end]
     ends: Counter[str] = Counter()
-    records = write_reports(loaded, mine, image_root, settings, torch_device, ends)
+    records = write_reports(
+        loaded,
+        mine,
+        make_dataset(loaded, mine, image_root),
+        settings,
+        torch_device,
+        ends,
+        loader_workers=runtime.loader_workers,
+    )
     remove_record(output)
-    count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings['split']} reports", unit="report"))
+    count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings.split} reports", unit="report"))
     write_run_record(
         record_path(output),
         command="generate-reports-shard",
         settings=settings,
         inputs={"annotation": annotation, **{name: model / name for name in (WEIGHTS, VOCABULARY, CONFIG)}},
         counts={
-            "entries": len(entries), "reports": count, "cut_at_max_tokens": ends["cut"], "shard": shard, "shards": shards,
+            "entries": len(entries),
+            "reports": count,
+            "cut_at_max_tokens": ends["cut"],
+            "shard": shard,
+            "shards": shards,
         },
-        seeds={"sampling": settings["seed"]} if settings["method"] == "sample" else {},
-    )  # fmt: skip
-    log.info("%d of %d %s reports, %d cut at max_tokens: %s", count, len(entries), settings["split"], ends["cut"], output)
+        seeds={"sampling": settings.seed} if settings.method == "sample" else {},
+    )
+    log.info("%d of %d %s reports, %d cut at max_tokens: %s", count, len(entries), settings.split, ends["cut"], output)
 
 
-def shard_bounds(count: int, *, batch_size: int, shard: int, shards: int) -> tuple[int, int]:
-    """Return first and one past last entry of shard 1..shards: a run of whole batches."""
-    batches = -(-count // batch_size)
-    first, last = batches * (shard - 1) // shards, batches * shard // shards
-    return min(first * batch_size, count), min(last * batch_size, count)
-
-
-def load_for_generation(folder: Path, device: torch.device, settings: dict[str, Any]) -> LoadedModel:
-    """Load a model folder (see :func:`load_model`) in the precision of ``settings``, section ``cxr.report.generation``."""
-    loaded = load_model(folder, device)
-    if settings["precision"] == "bf16-true":
-        loaded.model.transformer.to(torch.bfloat16)
-    return loaded
-
-
-def write_reports(
-    loaded: LoadedModel,
-    entries: Sequence[Entry],
-    image_root: Path,
-    settings: dict[str, Any],
-    device: torch.device,
-    ends: Counter[str],
-) -> Iterator[dict[str, Any]]:
-    """Write the reports of entries.
+def make_dataset(loaded: LoadedModel, entries: Sequence[Entry], image_root: Path) -> ReportDataset:
+    """Make the data set of entries as a model looks at them; images are decoded when they are asked for.
 
     Args:
-        loaded: of :func:`load_for_generation`.
+        loaded: a D2R-Net.
         entries: entries of annotation.json.
         image_root: folder that ``image_path`` is relative to.
-        settings: section ``cxr.report.generation``.
-        device: where the model is.
-        ends: grows by reports that end by themselves (``own``) and at ``max_tokens`` (``cut``).
 
-    Yields:
-        A line of test.jsonl an entry, in order.
+    Raises:
+        DatasetError: a box has a class that the model does not know.
     """
-    size_px = loaded.settings["model"]["input_size_px"]
-    dataset = ReportDataset(
+    size_px = loaded.settings.model.input_size_px
+    return ReportDataset(
         entries,
         DirectImages(image_sources(entries, image_root), size_px=size_px),
         vocabulary=loaded.vocabulary,
-        categories=loaded.categories,
+        categories=categories_of(loaded),
         size_px=size_px,
-        max_tokens=loaded.settings["training"]["max_report_tokens"],
-        **crop_arguments(entries, image_root, loaded.settings["model"]),
-    )
-    places = range(len(entries))
-    batches = [list(places[first : first + settings["batch_size"]]) for first in places[:: settings["batch_size"]]]
-    for chosen, batch in zip(batches, make_loader(dataset, batches, workers=settings["workers"]), strict=True):
-        yield from _write_batch(loaded, [entries[place] for place in chosen], batch.to(device), settings, ends)
-
-
-@torch.no_grad()
-def _write_batch(
-    loaded: LoadedModel, entries: Sequence[Entry], batch: Batch, settings: dict[str, Any], ends: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    encoded = loaded.model.encode(batch)
-    decoded = _decode(loaded, encoded, [entry["id"] for entry in entries], settings)
-    written = decoded.token_ids[:, : int((decoded.token_ids != PAD_ID).sum(dim=1).max())]
-    start = torch.full_like(written[:, :1], BOS_ID)
-    attention = loaded.model.lesion_attention(encoded, torch.cat([start, written], dim=1)).cpu()  # (B, T, K)
-    for row, entry in enumerate(entries):
-        ids = written[row].tolist()
-        tokens = loaded.vocabulary.decode(ids)
-        ends["own" if EOS_ID in ids else "cut"] += 1
-        yield {
-            "id": entry["id"],
-            "reference": clean_report(entry["report"], loaded.vocabulary.protocol),
-            "hypothesis": " ".join(tokens),
-            "log_prob": round(float(decoded.log_probs[row]), LOG_PROB_DIGITS),
-            "sentences": ground_sentences(
-                tokens,
-                attention[row, :, : len(entry["boxes"])],
-                least_share=settings["grounding_share"],
-                least_contrast=settings["grounding_contrast"],
-                cut=EOS_ID not in ids,
-            ),
-        }
-
-
-def _decode(loaded: LoadedModel, encoded: Encoded, names: Sequence[str], settings: dict[str, Any]) -> Decoded:
-    """Write token ids by the configured method; ``names`` are the entries' ids."""
-    rules = {key: settings[key] for key in ("max_tokens", "min_tokens", "no_repeat_ngram")}
-    if settings["method"] == "beam":
-        options = SearchOptions(beam_size=settings["beam_size"], length_penalty=settings["length_penalty"], **rules)
-        return loaded.model.generate(encoded, options)
-    sampling = SamplingOptions(temperature=settings["temperature"], top_p=settings["top_p"], **rules)
-    draws = entry_draws(names, seed=settings["seed"], max_tokens=settings["max_tokens"])
-    return sample_reports(loaded.model.transformer, encoded.tokens, encoded.mask, sampling, draws)
-
-
-def ground_sentences(
-    tokens: list[str], attention: Tensor, *, least_share: float, least_contrast: float, cut: bool = False
-) -> list[dict[str, Any]]:
-    """Say which boxes each sentence looks at.
-
-    Most of a box's share is the same for all sentences, whatever they say; what tells one from another is the contrast to
-    the report's mean (docs/explanation/report-model.md has figures). A report of one sentence has no contrast.
-
-    Args:
-        tokens: T tokens of a report.
-        attention: (at least T, K) share of cross-attention that each of K lesions gets while a token is written.
-        least_share: a box is listed if its mean share over the sentence's tokens is at least this ...
-        least_contrast: ... and at least so many times its mean share over the report's tokens.
-        cut: the report stopped at the length limit; a last sentence without its end gets no box, for it says nothing yet.
-
-    Returns:
-        ``text``, ``boxes`` (by falling share) and ``attended`` (the box whose share grows most over its mean of the report,
-        listed or not; None where there is no box) of each sentence. The texts joined by spaces are the report.
-    """
-    sentences = split_sentences(tokens)
-    has_contrast = len(sentences) > 1
-    usual = attention[: len(tokens)].mean(dim=0).clamp(min=torch.finfo(attention.dtype).tiny)  # (K,)
-    needed = (usual * least_contrast * has_contrast).clamp(min=least_share)
-    grounded, start = [], 0
-    for sentence in sentences:
-        shares = attention[start : start + len(sentence)].mean(dim=0)  # (K,)
-        order = torch.argsort(shares, descending=True, stable=True).tolist()
-        unfinished = cut and start + len(sentence) == len(tokens) and sentence[-1] != SENTENCE_END
-        boxes = [] if unfinished else [box for box in order if shares[box] >= needed[box]]
-        standing_out = shares / usual if has_contrast else shares
-        attended = int(standing_out.argmax()) if order and not unfinished else None
-        grounded.append({"text": " ".join(sentence), "boxes": boxes, "attended": attended})
-        start += len(sentence)
-    return grounded
-
-
-def gather_reports(*, annotation: Path, shards: list[Path], output: Path) -> None:
-    """Join the shards of generate_reports in the order of annotation.json.
-
-    Args:
-        annotation: the file that the reports were written for.
-        shards: JSON lines file of every shard, its run record beside it.
-        output: JSON lines file to write; ``run.json`` is written beside it.
-
-    Raises:
-        DatasetError: a shard is missing, there twice, cut, or of another run, model or annotation.json; an entry of the split
-            is missing, is there twice, or is not in one split of annotation.json.
-    """
-    runs = read_records(
-        shards,
-        command="generate-reports-shard",
-        files={"annotation": sha256_file(annotation)},
-        alike=(WEIGHTS, VOCABULARY, CONFIG),
-        counted="reports",
-    )
-    records: dict[str, dict[str, Any]] = {}
-    for path, run in zip(shards, runs, strict=True):
-        before = len(records)
-        for number, record in enumerate(read_jsonl(path), start=1):
-            name = record.get("id")
-            if not isinstance(name, str):
-                raise DatasetError(f"{path}: record {number}: got id {name!r}; expected a text. Generate the shards again.")
-            if name in records:
-                raise DatasetError(f"{path}: entry {name} is in the shards twice. Generate the shards again.")
-            records[name] = record
-        check_count(path, run, "reports", len(records) - before)
-    split, order = _split_of(records, annotation)
-    missing = [name for name in order if name not in records]
-    if missing:
-        raise DatasetError(
-            f"{annotation}: {len(missing)} of {len(order)} entries of split '{split}' are in none of {len(shards)} shards: "
-            f"{', '.join(missing[:10])}. Give every shard of one run, or generate them again."
-        )
-    write_jsonl(output, (records[name] for name in order))
-    write_run_record(
-        output.with_name("run.json"),
-        command="generate-reports",
-        settings=runs[0]["settings"],
-        inputs={"annotation": annotation, **{f"shard_{number}": path for number, path in enumerate(shards, start=1)}},
-        counts={"split": split, "reports": len(order), "shards": len(shards)},
-    )
-    log.info("%d %s reports from %d shards: %s", len(order), split, len(shards), output)
-
-
-def _split_of(records: dict[str, Any], annotation: Path) -> tuple[str, list[str]]:
-    """Return the split that generated entries belong to, with all of its ids in order."""
-    if not records:
-        raise DatasetError(f"{annotation}: the shards hold no report. Generate them again.")
-    ids = {split: [entry["id"] for entry in entries] for split, entries in load_annotation(annotation).items()}
-    for split, order in ids.items():
-        if next(iter(records)) in set(order):
-            strangers = sorted(set(records) - set(order))
-            if strangers:
-                raise DatasetError(
-                    f"{annotation}: generated entries {', '.join(strangers[:10])} ({len(strangers)}) are not in split "
-                    f"'{split}', where {next(iter(records))} is. Generate every shard from this annotation.json."
-                )
-            return split, order
-    raise DatasetError(
-        f"{annotation}: generated entry {next(iter(records))} is in no split. Generate the shards from this annotation.json."
+        max_tokens=loaded.settings.training.max_report_tokens,
+        **crop_arguments(entries, image_root, loaded.settings.model),
     )

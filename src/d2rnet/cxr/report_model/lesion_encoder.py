@@ -8,15 +8,14 @@ Shapes: B entries, V images an entry, K lesions an entry (padded), L lesions of 
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from d2rnet.cxr.report_model.dataset import Batch
+from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.lera import LesionEnhancement
+from d2rnet.cxr.report_model.settings import D2RNetModelSettings
 from d2rnet.training.collectives import GlobalBatchNorm, sum_over_processes
 
 POSITION_FREQUENCIES = 4
@@ -29,11 +28,11 @@ class RoiFeatures(nn.Module):
     """Appearance of lesions, pooled from the backbone's map."""
 
     def __init__(self, *, channels: int, stride: int, roi_size: int) -> None:
-        """Take channels and stride (input pixels a cell) of the map and RoIAlign's cells a side."""
+        """Take channels and stride (input pixels per cell) of the map and RoIAlign's cells a side."""
         super().__init__()
         self.roi_size, self.stride, self.width = roi_size, stride, channels * roi_size**2
 
-    def forward(self, feature_map: Tensor, batch: Batch) -> Tensor:
+    def forward(self, feature_map: Tensor, batch: ChestBatch) -> Tensor:
         """Pool the map (N, C, h, w) inside each lesion's box: (L, C * roi_size ** 2)."""
         image_index = (batch.view_mask.flatten().cumsum(0) - 1).view_as(batch.view_mask)  # (B, V): row in feature_map
         of_lesion = image_index.gather(1, batch.lesion_view)[batch.lesion_mask]  # (L,)
@@ -68,7 +67,7 @@ class CropFeatures(nn.Module):
             incoming = width
         self.width = incoming
 
-    def forward(self, feature_map: Tensor, batch: Batch) -> Tensor:
+    def forward(self, feature_map: Tensor, batch: ChestBatch) -> Tensor:
         """Look at the crops of the lesions that are there: (L, width); the map lends its type only."""
         crops = normalise_crops(batch.crops[batch.lesion_mask]).to(feature_map.dtype)
         return self.convolutions(self.enhancement(crops.expand(-1, CROP_CHANNELS, -1, -1))).mean(dim=(2, 3))
@@ -124,7 +123,7 @@ class LesionEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(d_model)
 
-    def forward(self, feature_map: Tensor, batch: Batch) -> Tensor:
+    def forward(self, feature_map: Tensor, batch: ChestBatch) -> Tensor:
         """Encode the lesions of a batch.
 
         Args:
@@ -161,34 +160,35 @@ def position_features(positions: Tensor) -> Tensor:
     return torch.cat([positions, angles.sin(), angles.cos()], dim=1)
 
 
-def make_lesion_encoder(settings: dict[str, Any], *, channels: int, stride: int, num_categories: int) -> LesionEncoder | None:
+def make_lesion_encoder(
+    settings: D2RNetModelSettings, *, channels: int, stride: int, num_categories: int
+) -> LesionEncoder | None:
     """Make the branch that section ``cxr.report.model`` asks for.
 
     Args:
         settings: section ``cxr.report.model``.
         channels: channels of the backbone's map.
-        stride: input pixels a cell of the map.
+        stride: input pixels per cell of the map.
         num_categories: number of lesion classes.
 
     Returns:
         None for the branch ``none``.
     """
-    branches: dict[str, Callable[[], RoiFeatures | CropFeatures]] = {
-        "roi_align": lambda: RoiFeatures(channels=channels, stride=stride, roi_size=settings["lesion_roi_size"]),
-        "crop": lambda: CropFeatures(
-            first_width=settings["crop_width"],
-            enhance=settings["lesion_enhancement"] == "lera",
-            dropout=settings["dropout"],
-        ),
-    }
-    if settings["lesion_branch"] == "none":
+    if settings.lesion_branch == "none":
         return None
+    appearance: RoiFeatures | CropFeatures
+    if settings.lesion_branch == "roi_align":
+        appearance = RoiFeatures(channels=channels, stride=stride, roi_size=settings.lesion_roi_size)
+    else:
+        appearance = CropFeatures(
+            first_width=settings.crop_width, enhance=settings.lesion_enhancement == "lera", dropout=settings.dropout
+        )
     return LesionEncoder(
-        branches[settings["lesion_branch"]](),
-        d_model=settings["d_model"],
+        appearance,
+        d_model=settings.d_model,
         num_categories=num_categories,
-        dropout=settings["dropout"],
-        with_class=settings["lesion_class"],
-        with_score=settings["lesion_score"],
-        with_position=settings["lesion_position"],
+        dropout=settings.dropout,
+        with_class=settings.lesion_class,
+        with_score=settings.lesion_score,
+        with_position=settings.lesion_position,
     )

@@ -2,31 +2,46 @@
 
 The decoder's memory is [patch features of all images ; lesion tokens], with a mask, as in D2R-Net (Tang et al. 2025).
 
-Shapes: B entries, V images an entry, P patches an image, K lesions an entry, L = V P + K visual tokens, D width, T tokens.
+Shapes: B entries, V images per entry, P patches per image, K lesions per entry, L = V P + K visual tokens, D width.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from d2rnet.cxr.report_model.dataset import Batch
+from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.lesion_encoder import make_lesion_encoder
+from d2rnet.cxr.report_model.settings import D2RNetModelSettings
 from d2rnet.cxr.report_model.visual_extractor import VisualExtractor
-from d2rnet.errors import ConfigError
-from d2rnet.report.decoder.beam_search import Decoded, SearchOptions, beam_search
-from d2rnet.report.decoder.memory_transformer import MemoryTransformer
-from d2rnet.report.interface import Encoded, VisualTokens
+from d2rnet.report.interface import ReportModel, VisualTokens, make_transformer
 
 
-class ReportModel(nn.Module):
+@dataclass
+class ChestTokens(VisualTokens):
+    """What both branches see: ``tokens`` is [embedded patches ; lesion tokens].
+
+    Attributes:
+        patches: (B, V P, C) patch features of all images of an entry.
+        patch_mask: (B, V P) bool.
+        lesions: (B, K, D) lesion tokens; K = 0 without a lesion branch.
+        lesion_mask: (B, K) bool.
+    """
+
+    patches: Tensor
+    patch_mask: Tensor
+    lesions: Tensor
+    lesion_mask: Tensor
+
+
+class D2RNet(ReportModel):
     """Global branch, lesion branch and memory-driven Transformer."""
 
-    def __init__(self, settings: dict[str, Any], *, num_tokens: int, num_categories: int) -> None:
+    def __init__(self, settings: D2RNetModelSettings, *, num_tokens: int, num_categories: int) -> None:
         """Make the model with random weights.
 
         Args:
-            settings: section ``cxr.report.model``.
+            settings: sizes and branches.
             num_tokens: size of the vocabulary.
             num_categories: number of lesion classes.
 
@@ -34,37 +49,33 @@ class ReportModel(nn.Module):
             ConfigError: d_model is odd or not a multiple of the numbers of heads.
         """
         super().__init__()
-        d_model = settings["d_model"]
-        for key in ("num_heads", "memory_heads"):
-            if d_model % settings[key] or d_model % 2:
-                raise ConfigError(
-                    f"cxr.report.model.d_model: got {d_model}; expected an even multiple of {key} ({settings[key]})."
-                )
         self.extractor = VisualExtractor(
-            backbone=settings["backbone"],
-            stages=settings["backbone_stages"],
-            patch_channels=settings["patch_channels"],
-            attention=settings["channel_prior_attention"],
+            backbone=settings.backbone,
+            stages=settings.backbone_stages,
+            patch_channels=settings.patch_channels,
+            attention=settings.channel_prior_attention,
         )
         self.patch_embedding = nn.Sequential(
-            nn.Linear(settings["patch_channels"], d_model), nn.ReLU(), nn.Dropout(settings["patch_dropout"])
+            nn.Linear(settings.patch_channels, settings.d_model), nn.ReLU(), nn.Dropout(settings.patch_dropout)
         )
         self.lesion_encoder = make_lesion_encoder(
             settings, channels=self.extractor.channels, stride=self.extractor.stride, num_categories=num_categories
         )
-        transformer_keys = ("d_model", "d_ff", "num_heads", "num_layers", "dropout", "memory_slots", "memory_heads")
-        self.transformer = MemoryTransformer(num_tokens=num_tokens, **{key: settings[key] for key in transformer_keys})
+        self.transformer = make_transformer(settings, num_tokens)
 
-    def look(self, batch: Batch) -> VisualTokens:
+    def look(self, batch: ChestBatch) -> ChestTokens:
         """Run both visual branches."""
         feature_map, found = self.extractor(batch.pixels[batch.view_mask])  # N images that are there
         embedded = self.patch_embedding(found)  # (N, P, D)
-        patches, tokens = _of_entries(found, batch.view_mask), _of_entries(embedded, batch.view_mask)
+        patches = _of_entries(found, batch.view_mask)  # (B, V P, C)
+        tokens = _of_entries(embedded, batch.view_mask)  # (B, V P, D)
         patch_mask = batch.view_mask.repeat_interleave(found.shape[1], dim=1)  # (B, V P)
-        lesions, lesion_mask = tokens[:, :0], patch_mask[:, :0]
+        lesions = tokens[:, :0]
+        lesion_mask = patch_mask[:, :0]
         if self.lesion_encoder is not None:
-            lesions, lesion_mask = self.lesion_encoder(feature_map, batch), batch.lesion_mask
-        return VisualTokens(
+            lesions = self.lesion_encoder(feature_map, batch)  # (B, K, D)
+            lesion_mask = batch.lesion_mask
+        return ChestTokens(
             patches=patches,
             patch_mask=patch_mask,
             lesions=lesions,
@@ -73,35 +84,9 @@ class ReportModel(nn.Module):
             mask=torch.cat([patch_mask, lesion_mask], dim=1),
         )
 
-    def encode(self, batch: Batch) -> Encoded:
-        """Turn images and boxes into encoded visual tokens."""
-        return self.encode_tokens(self.look(batch))
-
-    def encode_tokens(self, visual: VisualTokens) -> Encoded:
-        """Run the encoder over what :meth:`look` returns."""
-        return Encoded(self.transformer.encode(visual.tokens, visual.mask), visual.mask, visual.lesions.shape[1])
-
-    def logits(self, encoded: Encoded, batch: Batch) -> Tensor:
-        """Return (B, T - 1, W) logits of tokens 1.. given the tokens before them."""
-        return self.transformer(encoded.tokens, encoded.mask, batch.token_ids[:, :-1])
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Return (B, T - 1, W) logits of tokens 1.. given the tokens before them."""
-        return self.logits(self.encode(batch), batch)
-
-    def generate(self, encoded: Encoded, options: SearchOptions) -> Decoded:
-        """Write a report for each entry; the model must be in evaluation mode."""
-        return beam_search(self.transformer, encoded.tokens, encoded.mask, options)
-
-    def lesion_attention(self, encoded: Encoded, token_ids: Tensor) -> Tensor:
-        """Return (B, T - 1, K): the share of cross-attention that each lesion gets while token t + 1 is written.
-
-        Args:
-            encoded: of :meth:`encode`.
-            token_ids: (B, T) from ``<bos>`` on.
-        """
-        attention = self.transformer.cross_attention(encoded.tokens, encoded.mask, token_ids[:, :-1])
-        return attention[..., attention.shape[-1] - encoded.num_lesions :]
+    def num_regions(self, visual: ChestTokens) -> int:
+        """Return K: the lesion tokens come last."""
+        return visual.lesions.shape[1]
 
 
 def _of_entries(features: Tensor, view_mask: Tensor) -> Tensor:

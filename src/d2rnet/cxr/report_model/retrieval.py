@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from d2rnet.cxr.report_model.dataset import image_sources
+from d2rnet.cxr.report_model.front_end import D2RNET
 from d2rnet.cxr.report_model.image_cache import DirectImages
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.report_pairs import read_pairs
+from d2rnet.evaluation.settings import RetrievalSettings
 from d2rnet.files.documents import write_jsonl
 from d2rnet.report.annotation_file import Entry, load_annotation
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel, load_model
@@ -32,7 +33,7 @@ from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
-BATCH_ENTRIES = 32  # entries a step; changes no figure
+BATCH_ENTRIES = 32  # entries per step; changes no metric
 
 
 def retrieve_reports(
@@ -44,7 +45,7 @@ def retrieve_reports(
     output: Path,
     workers: int,
     device: str,
-    settings: dict[str, Any],
+    settings: RetrievalSettings,
 ) -> None:
     """Write the nearest training report of each generated report's entry.
 
@@ -56,18 +57,19 @@ def retrieve_reports(
         output: JSON lines file to write; run.json is written beside it.
         workers: threads that decode images.
         device: auto, cpu, cuda or cuda:N.
-        settings: section ``evaluation``: ``retrieval_candidates``, ``retrieval_seed``.
+        settings: number of candidates, seed of their draw.
 
     Raises:
         DatasetError: there is no training report, or a radiograph cannot be read.
         CheckpointError: the model folder's files do not belong together.
     """
-    loaded = load_model(model, resolve_device(device))
+    loaded = load_model(model, resolve_device(device), D2RNET)
     splits = load_annotation(annotation)
     pairs = read_pairs(generated, splits)
     by_id = {entry["id"]: entry for entry in splits[pairs.split]}
     asked = [by_id[name] for name in pairs.ids]
-    most, seed = settings["retrieval_candidates"], settings["retrieval_seed"]
+    most = settings.retrieval_candidates
+    seed = settings.retrieval_seed
     candidates = choose_candidates(splits["train"], protocol=loaded.vocabulary.protocol, most=most, seed=seed)
     queries = torch.cat([features for _, features in _features(loaded, asked, image_root, workers, "features, test images")])
     places, cosines = nearest(queries, _features(loaded, candidates, image_root, workers, "features, training images"))
@@ -85,7 +87,7 @@ def retrieve_reports(
     write_run_record(
         output.with_name("run.json"),
         command="retrieve-reports",
-        settings={"retrieval_candidates": most, "retrieval_seed": seed},
+        settings=settings,
         inputs={
             "generated": generated,
             "annotation": annotation,
@@ -121,7 +123,7 @@ def _features(
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield the place of the first entry and the (n, P) unit features of runs of entries."""
     device = next(loaded.model.parameters()).device
-    images = DirectImages(image_sources(entries, image_root), size_px=loaded.settings["model"]["input_size_px"])
+    images = DirectImages(image_sources(entries, image_root), size_px=loaded.settings.model.input_size_px)
     ends = np.cumsum([0, *(len(entry["image_path"]) for entry in entries)]).tolist()
     starts = range(0, len(entries), BATCH_ENTRIES)
     with ThreadPoolExecutor(max(1, workers)) as pool:

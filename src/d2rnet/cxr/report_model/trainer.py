@@ -1,50 +1,45 @@
 """train_report_model: from annotation.json and a vocabulary to a model folder; resumes by itself.
 
 Reads: annotation.json (training and validation split; the test split is never looked at), vocabulary.json, radiographs.
-Writes: model folder (model_files.py), metrics.jsonl, run.json; checkpoints in the work folder (training_record.py).
+Writes: model folder (report/model_files.py), metrics.jsonl, run.json; checkpoints in the work folder
+(report/training_record.py).
 """
 
 import logging
 import shutil
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 
-from d2rnet.cxr.report_model.alignment import Alignment
+from d2rnet.cxr.report_model.alignment import Alignment, pretrained_files
 from d2rnet.cxr.report_model.card import REPORT_CARD
 from d2rnet.cxr.report_model.dataset import Entry, ReportDataset, crop_arguments, image_sources
+from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.image_cache import ImageCache
-from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.cxr.report_model.model import D2RNet
+from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.atomic import atomic_path
 from d2rnet.files.hashes import ManyFiles
-from d2rnet.files.torch_files import load_torch, resuming_from
+from d2rnet.files.torch_files import load_torch
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.annotation_file import load_annotation
+from d2rnet.report.fit import fit
 from d2rnet.report.model_files import save_model
+from d2rnet.report.settings import ReportRuntime, TextSettings
 from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
-from d2rnet.report.text_encoder import encoder_files
-from d2rnet.report.training_task import ReportTask, make_loader
-from d2rnet.report.validation import validate_model
+from d2rnet.report.training_record import BEST
+from d2rnet.report.training_task import TrainingTask
 from d2rnet.runs.cards import write_card
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import open_work_dir
-from d2rnet.training.collectives import num_processes, process_rank
-from d2rnet.training.processes import check_processes, run_processes
-from d2rnet.training.record import BEST, HISTORY, LAST, TrainingRecord, stop_requests
+from d2rnet.training.history import HISTORY_NAME
+from d2rnet.training.processes import check_processes, device_of_process, run_processes
 
 log = logging.getLogger(__name__)
-SECTIONS = ("text", "model", "training")
-MACHINE_KEYS = ("workers", "checkpoint_minutes")  # settings that do not change the result
 
 
 def train_report_model(
@@ -55,8 +50,9 @@ def train_report_model(
     work: Path,
     output: Path,
     device: str,
-    settings: dict[str, Any],
+    settings: TrainReportModelSettings,
     processes: int = 1,
+    runtime: ReportRuntime = ReportRuntime(),
 ) -> None:
     """Train D2R-Net.
 
@@ -77,26 +73,26 @@ def train_report_model(
         SystemExit: 143 after SIGTERM, once the state is saved.
     """
     torch_device = resolve_device(device)
-    settings = {section: settings[section] for section in SECTIONS}
     check_processes(processes, torch_device)
-    batch_size = settings["training"]["batch_size"]
-    if processes > batch_size:
-        raise ConfigError(f"--processes {processes}: expected 1 to cxr.report.training.batch_size ({batch_size}).")
+    if processes > settings.training.batch_size:
+        raise ConfigError(
+            f"--processes {processes}: expected 1 to cxr.report.training.batch_size ({settings.training.batch_size})."
+        )
     tokens = load_vocabulary(vocabulary)
-    check_protocol(tokens, settings["text"], source=vocabulary)
+    check_protocol(tokens, settings.text, source=vocabulary)
     splits, counts = _read_splits(annotation, tokens.protocol)
-    training = {key: value for key, value in settings["training"].items() if key not in MACHINE_KEYS}
     # annotation.json stays the same where a radiograph, or the root of all, is exchanged.
     sources = [source for entries in splits.values() for source in image_sources(entries, image_root)]
     images = ManyFiles(image_root, [path for path, _ in sources])
     inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "vocabulary": vocabulary, "images": images}
-    if settings["model"]["backbone_weights"]:
-        inputs["backbone_weights"] = settings["model"]["backbone_weights"]
-    inputs |= encoder_files(settings["training"]["alignment"])
-    with open_work_dir(work, settings={**settings, "training": training}, inputs=inputs) as folder:
-        datasets = _make_datasets(splits, image_root, work / "images", tokens, settings)
+    if settings.model.backbone_weights:
+        inputs["backbone_weights"] = settings.model.backbone_weights
+    inputs |= pretrained_files(settings.training.alignment)
+    with open_work_dir(work, settings=settings, inputs=inputs) as folder:
+        datasets = _make_datasets(splits, image_root, work / "images", tokens, settings, runtime.loader_workers)
         del splits  # the datasets hold what training needs of them, in a fifth of the memory
-        run_processes(_fit, folder, datasets, tokens, settings, torch_device, processes=processes, device=torch_device)
+        job = (folder, datasets, tokens, settings, torch_device, runtime)
+        run_processes(_fit, *job, processes=processes, device=torch_device)
         selected = _export(folder, output, tokens, settings)
     write_run_record(
         output / "run.json",
@@ -104,22 +100,24 @@ def train_report_model(
         settings=settings,
         inputs=inputs,
         counts=counts,
-        seeds={"training": settings["training"]["seed"]},
+        seeds={"training": settings.training.seed},
         extra={"device": str(torch_device), "processes": processes, "selected": selected},
     )
     write_card(REPORT_CARD, output)
 
 
-def check_protocol(vocabulary: Vocabulary, text: dict[str, Any], *, source: Path) -> None:
-    """Compare a vocabulary with section ``cxr.report.text``.
+def check_protocol(vocabulary: Vocabulary, text: TextSettings, *, source: Path) -> None:
+    """Compare a vocabulary with the settings of the text.
 
     Raises:
         ConfigError: they differ in protocol, section or least count.
     """
     for key in ("protocol", "section", "min_token_count"):
-        if getattr(vocabulary, key) != text[key]:
+        built = getattr(vocabulary, key)
+        wanted = getattr(text, key)
+        if built != wanted:
             raise ConfigError(
-                f"{source}: built with {key} {getattr(vocabulary, key)!r}, but cxr.report.text.{key} is {text[key]!r}. "
+                f"{source}: built with {key} {built!r}, but cxr.report.text.{key} is {wanted!r}. "
                 "Build the vocabulary again, or set cxr.report.text as it was."
             )
 
@@ -140,14 +138,20 @@ def _read_splits(annotation: Path, protocol: str) -> tuple[dict[str, list[Entry]
 
 
 def _make_datasets(
-    splits: dict[str, list[Entry]], image_root: Path, cache: Path, vocabulary: Vocabulary, settings: dict[str, Any]
+    splits: dict[str, list[Entry]],
+    image_root: Path,
+    cache: Path,
+    vocabulary: Vocabulary,
+    settings: TrainReportModelSettings,
+    workers: int,
 ) -> dict[str, ReportDataset]:
-    size_px, training = settings["model"]["input_size_px"], settings["training"]
+    """Decode the images of both splits into the cache, and make a data set of each split."""
+    size_px = settings.model.input_size_px
+    training = settings.training
     sources = {split: image_sources(entries, image_root) for split, entries in splits.items()}
-    images = ImageCache(cache, [*sources["train"], *sources["val"]], size_px=size_px, workers=training["workers"])
-    crops = crop_arguments(
-        [*splits["train"], *splits["val"]], image_root, settings["model"], cache=cache, workers=training["workers"]
-    )
+    images = ImageCache(cache, [*sources["train"], *sources["val"]], size_px=size_px, workers=workers)
+    entries = [*splits["train"], *splits["val"]]
+    crops = crop_arguments(entries, image_root, settings.model, cache=cache, workers=workers)
     return {
         split: ReportDataset(
             splits[split],
@@ -155,9 +159,10 @@ def _make_datasets(
             vocabulary=vocabulary,
             categories=CATEGORY_NAMES,
             size_px=size_px,
-            max_tokens=training["max_report_tokens"],
+            max_tokens=training.max_report_tokens,
             first_row=0 if split == "train" else len(sources["train"]),
-            mirrored_reports=split == "train" and training["augmentation"]["horizontal_flip"],
+            augmentation=training.augmentation if split == "train" else None,
+            seed=training.seed,
             **crops,
         )
         for split in ("train", "val")
@@ -165,87 +170,46 @@ def _make_datasets(
 
 
 def _fit(
-    folder: Path, datasets: dict[str, ReportDataset], vocabulary: Vocabulary, settings: dict[str, Any], device: torch.device
+    folder: Path,
+    datasets: dict[str, ReportDataset],
+    vocabulary: Vocabulary,
+    settings: TrainReportModelSettings,
+    device: torch.device,
+    runtime: ReportRuntime,
 ) -> None:
-    """Train from the beginning or from the last checkpoint to the end; runs in each training process."""
-    training = settings["training"]
-    torch.manual_seed(training["seed"])
-    model = ReportModel(settings["model"], num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
-    if settings["model"]["backbone_weights"]:
-        model.extractor.load_backbone(settings["model"]["backbone_weights"])
-    aligned = not training["alignment"]["local"] == training["alignment"]["global"] == "none"
-    alignment = Alignment(training["alignment"], settings["model"], vocabulary) if aligned else None
-    task = ReportTask(model, datasets["train"], training, alignment)
-    order = list(range(len(datasets["val"])))
-    batches = [order[start : start + training["batch_size"]] for start in order[:: training["batch_size"]]]
-
-    def validate() -> dict[str, float]:
-        own = batches[process_rank() :: num_processes()]
-        loader = make_loader(datasets["val"], own, workers=training["workers"])
-        return validate_model(
-            model,
-            (batch.to(task.device) for batch in loader),
-            vocabulary=vocabulary,
-            max_tokens=training["max_report_tokens"],
-            write_reports=training["selection"] == "bleu_4",
-        )
-
-    with stop_requests() as stop:
-        record = TrainingRecord(folder, settings=training, validate=validate, stop=stop)
-        if (folder / LAST).is_file():
-            state = load_torch(folder / LAST)
-            with resuming_from(folder / LAST):
-                task.resume(state)
-                record.resume(state)
-            log.info("resuming at step %d of %d", task.finished_steps, task.total_steps)
-        record.cut_history(task.finished_steps)  # a run may have been killed before its checkpoint
-        if task.finished_steps < task.total_steps:
-            _make_trainer(folder, task, record, device).fit(task)
-
-
-def _make_trainer(folder: Path, task: ReportTask, record: TrainingRecord, device: torch.device) -> lightning.Trainer:
-    start, processes = task.finished_steps, num_processes()
-    loggers = [
-        CSVLogger(folder, name="csv", version=f"from_step_{start}"),
-        TensorBoardLogger(folder, name="tensorboard", version=""),
-    ]
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    return lightning.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=[device.index or 0] if device.type == "cuda" and processes == 1 else processes,
-        # A batch without a box leaves the lesion branch without a gradient.
-        strategy=DDPStrategy(find_unused_parameters=True) if processes > 1 else "auto",
-        use_distributed_sampler=False,
-        precision=task.settings["precision"],
-        max_epochs=task.settings["epochs"] - task.finished_epochs,
-        gradient_clip_val=task.settings["gradient_clip"],
-        gradient_clip_algorithm=task.settings["gradient_clip_kind"],
-        reload_dataloaders_every_n_epochs=1,
-        callbacks=[record],
-        logger=loggers,
-        log_every_n_steps=1,
-        # Checkpoints, progress and validation are TrainingRecord's; SLURM's own requeueing would fight with Snakemake's.
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        plugins=[LightningEnvironment()],
+    """Make model and losses and train them; runs in each training process."""
+    training = settings.training
+    torch.manual_seed(training.seed)
+    model = D2RNet(settings.model, num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
+    if settings.model.backbone_weights:
+        model.extractor.load_backbone(settings.model.backbone_weights)
+    aligned = not training.alignment.lab == training.alignment.gab == "none"
+    task = TrainingTask(
+        model,
+        datasets["train"],
+        training,
+        device=device_of_process(device),
+        further=Alignment(training.alignment, settings.model, vocabulary) if aligned else None,
+        rates={"extractor.backbone.": training.backbone_learning_rate},
+        loader_workers=runtime.loader_workers,
     )
+    fit(folder, task, datasets["val"], vocabulary, runtime)
 
 
-def _export(folder: Path, output: Path, vocabulary: Vocabulary, settings: dict[str, Any]) -> dict[str, Any]:
+def _export(folder: Path, output: Path, vocabulary: Vocabulary, settings: TrainReportModelSettings) -> dict[str, Any]:
     """Write the results; return the line of the history whose weights they are."""
     best = load_torch(folder / BEST)
+    selected = dict(best["selected"])
     save_model(
         output,
         best["model"],
         settings=settings,
         vocabulary=vocabulary,
-        categories=CATEGORY_NAMES,
-        selected=best["selected"],
+        facts=facts_of(CATEGORY_NAMES),
+        selected=selected,
     )
-    with atomic_path(output / HISTORY) as temporary:
-        shutil.copyfile(folder / HISTORY, temporary)
-    chosen: Sequence[str] = [f"{key} {value:.4g}" for key, value in best["selected"].items() if key.startswith("val")]
-    log.info("selected epoch %d (%s): %s", best["selected"]["epoch"], ", ".join(chosen), output)
-    return dict(best["selected"])
+    with atomic_path(output / HISTORY_NAME) as temporary:
+        shutil.copyfile(folder / HISTORY_NAME, temporary)
+    chosen = [f"{key} {value:.4g}" for key, value in selected.items() if key.startswith("val")]
+    log.info("selected epoch %d (%s): %s", selected["epoch"], ", ".join(chosen), output)
+    return selected

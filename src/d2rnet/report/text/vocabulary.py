@@ -16,6 +16,7 @@ from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, write_json
 from d2rnet.files.hashes import fingerprint
 from d2rnet.report.annotation_file import load_annotation
+from d2rnet.report.settings import TextSettings
 from d2rnet.report.text.protocols import PROTOCOLS, clean_report
 from d2rnet.runs.provenance import write_run_record
 
@@ -160,13 +161,13 @@ def count_vocabulary(reports: Iterable[str], *, protocol: str, section: str, min
     return Vocabulary((*SPECIAL_TOKENS, *kept), counts, protocol, section, min_token_count)
 
 
-def build_vocabulary(*, annotation: Path, output: Path, settings: dict[str, Any]) -> None:
+def build_vocabulary(*, annotation: Path, output: Path, settings: TextSettings) -> None:
     """Build vocabulary.json from the training reports.
 
     Args:
         annotation: annotation.json; only its training split is read.
         output: folder for vocabulary.json and run.json.
-        settings: section ``cxr.report.text``.
+        settings: text protocol, section, least count.
 
     Raises:
         DatasetError: no training report, or no token is frequent enough.
@@ -176,13 +177,13 @@ def build_vocabulary(*, annotation: Path, output: Path, settings: dict[str, Any]
         raise DatasetError(f"{annotation}: the training split is empty; expected at least one report to take words from.")
     vocabulary = count_vocabulary(
         reports,
-        protocol=settings["protocol"],
-        section=settings["section"],
-        min_token_count=settings["min_token_count"],
+        protocol=settings.protocol,
+        section=settings.section,
+        min_token_count=settings.min_token_count,
     )
     if len(vocabulary) == len(SPECIAL_TOKENS):
         raise DatasetError(
-            f"{annotation}: no token occurs {settings['min_token_count']} times in {len(reports)} training reports. "
+            f"{annotation}: no token occurs {settings.min_token_count} times in {len(reports)} training reports. "
             "Lower cxr.report.text.min_token_count."
         )
     total = sum(vocabulary.counts)
@@ -192,10 +193,15 @@ def build_vocabulary(*, annotation: Path, output: Path, settings: dict[str, Any]
         "occurrences": total,
         "unknown_occurrences": vocabulary.counts[UNK_ID],
     }
+    unknown = 100 * vocabulary.counts[UNK_ID] / total
     log.info(
         "vocabulary (%s): %d tokens from %d training reports, %.2f %% of %d occurrences unknown",
-        vocabulary.protocol, len(vocabulary), len(reports), 100 * vocabulary.counts[UNK_ID] / total, total,
-    )  # fmt: skip
+        vocabulary.protocol,
+        len(vocabulary),
+        len(reports),
+        unknown,
+        total,
+    )
     vocabulary.save(output / "vocabulary.json")
     write_run_record(
         output / "run.json",
