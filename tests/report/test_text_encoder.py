@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from d2rnet.cxr.report_model.alignment import make_text_encoder, pretrained_files
+from d2rnet.cxr.report_model.settings import AlignmentSettings
 from d2rnet.errors import CheckpointError, ConfigError
 from d2rnet.report.text.vocabulary import Vocabulary, count_vocabulary
-from d2rnet.report.text_encoder import PretrainedTextEncoder, SmallTextEncoder, encoder_files, make_text_encoder
-from d2rnet.settings import complete
+from d2rnet.report.text_encoder import PretrainedTextEncoder, SmallTextEncoder
 
 REPORT = "Small left effusion. The heart is large."
 VOCABULARY = count_vocabulary([REPORT, "Clear lungs."], protocol="r2gen", section="findings", min_token_count=1)
@@ -63,7 +64,7 @@ def minilm() -> Path:
 
 
 def test_pretrained_encoder(minilm: Path) -> None:
-    settings = complete({"text_encoder_weights": str(minilm), "local": "lesions"}, "report.training.alignment")
+    settings = AlignmentSettings(text_encoder_weights=str(minilm), lab="lesions")
     encoder = make_text_encoder(settings, VOCABULARY, dropout=0.1)
     assert isinstance(encoder, PretrainedTextEncoder) and list(encoder.parameters()) == [] and encoder.state_dict() == {}
     ids = encode(REPORT, "Clear lungs.")
@@ -75,14 +76,14 @@ def test_pretrained_encoder(minilm: Path) -> None:
     reverse = encoder(ids.flip(0), by_sentence=True)
     assert torch.allclose(reverse.features[1][reverse.mask[1]], parts.features[0][parts.mask[0]], atol=1e-4)
     assert encoder(ids[:0], by_sentence=True).features.shape[0] == 0
-    files = encoder_files(settings)
-    assert "text_encoder_config.json" in files and encoder_files(settings | {"local": "none"}) == {}
+    files = pretrained_files(settings)
+    assert "text_encoder_config.json" in files and pretrained_files(settings.replaced(lab="none")) == {}
 
 
 def test_folder_that_is_no_encoder(tmp_path: Path) -> None:
-    settings = complete({"text_encoder_weights": str(tmp_path / "none"), "local": "lesions"}, "report.training.alignment")
+    settings = AlignmentSettings(text_encoder_weights=str(tmp_path / "none"), lab="lesions")
     with pytest.raises(FileNotFoundError, match="text_encoder_weights"):
-        encoder_files(settings)
+        pretrained_files(settings)
     if importlib.util.find_spec("transformers") is None:
         with pytest.raises(ConfigError, match="needs the package transformers"):
             PretrainedTextEncoder(tmp_path, VOCABULARY)

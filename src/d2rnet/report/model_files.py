@@ -66,7 +66,9 @@ def save_model(
         selected: epoch and validation scores of the weights.
     """
     vocabulary.save(folder / VOCABULARY)
-    config = {"format": FORMAT, **settings.to_json(), **facts, "selected": dict(selected)}
+    given = settings.to_json()
+    parts = {part: given[part] for part in PARTS}
+    config = {"format": FORMAT, **parts, **facts, "selected": dict(selected)}
     write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     metadata = {"format": FORMAT, "vocabulary_hash": vocabulary.hash, "protocol": vocabulary.protocol}
     save_safetensors(folder / WEIGHTS, weights, metadata)

@@ -1,11 +1,12 @@
 """Fixtures of the report model's tests."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from report_samples import small_settings, write_cohort
+
+from d2rnet.cxr.report_model.settings import ReportSettings
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +16,7 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def report_settings() -> dict[str, Any]:
+def report_settings() -> ReportSettings:
     """Section ``report`` with a model that trains in a moment."""
     return small_settings()
 

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import torch
 
-from d2rnet.cxr.report_model.dataset import Batch
-from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.cxr.report_model.dataset import ChestBatch
+from d2rnet.cxr.report_model.model import D2RNet
+from d2rnet.cxr.report_model.settings import D2RNetModelSettings, ReportSettings, TrainReportModelSettings
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID
-from d2rnet.settings import complete
 
 CLASSES = ("Cardiomegaly", "Pleural effusion", "Nodule/Mass")
 NUM_TOKENS = 20
@@ -68,9 +68,9 @@ def write_cohort(folder: Path) -> Path:
     return folder
 
 
-def small_settings() -> dict[str, Any]:
+def small_settings() -> ReportSettings:
     """Section ``report`` with a model that trains in a moment."""
-    return complete(
+    return ReportSettings.read(
         {
             "text": {"min_token_count": 1},
             "model": SMALL_MODEL,
@@ -80,17 +80,20 @@ def small_settings() -> dict[str, Any]:
                 "batch_size": 2,
                 "max_report_tokens": 40,
                 "validate_every_epochs": 1,
-                "workers": 0,
             },
             "generation": {"batch_size": 2, "beam_size": 2, "max_tokens": 12, "min_tokens": 6},
-        },
-        "report",
+        }
     )
+
+
+def training_settings(settings: ReportSettings) -> TrainReportModelSettings:
+    """What train_report_model reads of a section ``report``."""
+    return TrainReportModelSettings(text=settings.text, model=settings.model, training=settings.training)
 
 
 def make_batch(
     *, views: int = 1, lesions: tuple[int, ...] = (2, 0, 3), length: int = 7, seed: int = 0, crop_px: int = 32
-) -> Batch:
+) -> ChestBatch:
     """Random batch for a 32-pixel model: ``lesions`` gives the number of boxes of each entry."""
     generator = torch.Generator().manual_seed(seed)
     entries, most = len(lesions), max(lesions)
@@ -100,7 +103,7 @@ def make_batch(
     token_ids = torch.randint(4, NUM_TOKENS, (entries, length), generator=generator)
     token_ids[:, 0] = BOS_ID
     token_ids[0, -2:] = torch.tensor([EOS_ID, PAD_ID])
-    return Batch(
+    return ChestBatch(
         pixels=torch.randint(0, 256, (entries, views, 32, 32), generator=generator, dtype=torch.uint8),
         view_mask=torch.ones(entries, views, dtype=torch.bool),
         boxes_xyxy=torch.cat([corners, corners + sizes], dim=2) * mask.unsqueeze(2),
@@ -115,10 +118,10 @@ def make_batch(
     )
 
 
-def make_model(seed: int = 0, **changes: Any) -> ReportModel:
+def make_model(seed: int = 0, **changes: Any) -> D2RNet:
     """Small model in evaluation mode whose memory and norms are not at their neutral start."""
     torch.manual_seed(seed)
-    settings = complete({"model": SMALL_MODEL | changes}, "report")["model"]
-    model = ReportModel(settings, num_tokens=NUM_TOKENS, num_categories=22).eval()
+    settings = D2RNetModelSettings.read(SMALL_MODEL | changes)
+    model = D2RNet(settings, num_tokens=NUM_TOKENS, num_categories=22).eval()
     torch.nn.init.normal_(model.transformer.conditioned_norms.weight, std=0.3)
     return model

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from d2rnet.cxr.report_model import alignment
 from d2rnet.cxr.report_model.alignment import Alignment, Boundary, best_similarities, optimal_boundary, word_scores
+from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings
 from d2rnet.errors import ConfigError
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
-from d2rnet.settings import complete
 from d2rnet.training.contrastive import hardest_negative_loss, soft_target_loss
 
 # Words as many as the samples' token ids; the full stop is the last of them.
@@ -23,9 +23,9 @@ YES = torch.ones(1, 2, dtype=torch.bool)
 
 def make_alignment(branch: str = "roi_align", **changes) -> Alignment:
     torch.manual_seed(1)
-    settings = complete({"lesion_branch": branch, "d_model": 16, "patch_channels": 16, "dropout": 0.0}, "report.model")
+    settings = D2RNetModelSettings(lesion_branch=branch, d_model=16, patch_channels=16, dropout=0.0)
     chosen = {"embed_dim": 8, "text_heads": 2} | changes
-    return Alignment(complete(chosen, "report.training.alignment"), settings, VOCABULARY)
+    return Alignment(AlignmentSettings.read(chosen), settings, VOCABULARY)
 
 
 def test_score_by_hand() -> None:
@@ -160,7 +160,7 @@ def test_soft_targets_of_unequal_ways_by_hand() -> None:
 
 
 def test_likeness_of_reports() -> None:
-    module = make_alignment(targets="soft", local="lesions")
+    module = make_alignment(targets="soft", lab="lesions")
     ids = torch.tensor([[1, 5, 6, 2, 0], [1, 6, 5, 5, 5], [1, 7, 8, 2, 0], [1, 5, 6, 2, 0]])
     likeness = module._likeness(ids)
     assert torch.allclose(likeness.diagonal(), torch.ones(4)) and torch.equal(likeness, likeness.T)
@@ -179,7 +179,7 @@ def losses_of(module: Alignment, lesions: tuple[int, ...] = (2, 0, 3, 1), **chan
 @pytest.mark.parametrize(("local", "blocks"), [("lesions", ["local", "global"]), ("none", ["global"])])
 @pytest.mark.parametrize("kind", ["patches", "mean"])
 def test_losses_reach_images_and_words(targets: str, local: str, blocks: list[str], kind: str) -> None:
-    module = make_alignment(local=local, targets=targets, **{"global": kind})
+    module = make_alignment(lab=local, gab=kind, targets=targets)
     model, batch = make_model(d_model=16).train(), make_batch(lesions=(2, 0, 3, 1))
     losses = module(model.look(batch), batch.token_ids)
     assert list(losses) == [f"{block}_alignment" for block in blocks]
@@ -192,7 +192,7 @@ def test_losses_reach_images_and_words(targets: str, local: str, blocks: list[st
 def test_images_without_boxes_leave_the_local_term_or_are_their_own_region() -> None:
     batch = make_batch(lesions=(2, 0, 3, 1))
     visual = make_model(d_model=16).look(batch)
-    leave, take = (make_alignment(local=local).eval() for local in ("lesions", "lesions_or_image"))
+    leave, take = (make_alignment(lab=local).eval() for local in ("lesions", "lesions_or_image"))
     before = [module(visual, batch.token_ids)["local_alignment"].item() for module in (leave, take)]
     batch.token_ids[1, 1:] = 17  # report of the image without boxes
     after = [module(visual, batch.token_ids)["local_alignment"].item() for module in (leave, take)]
@@ -201,7 +201,7 @@ def test_images_without_boxes_leave_the_local_term_or_are_their_own_region() -> 
 
 @pytest.mark.parametrize("lesions", [(0, 0, 0), (0, 2, 0)])
 def test_too_few_images_with_boxes_cost_nothing(lesions: tuple[int, ...]) -> None:
-    module = make_alignment(local="lesions")
+    module = make_alignment(lab="lesions")
     loss = losses_of(module, lesions)["local_alignment"]
     loss.backward()
     assert loss.item() == 0.0 and float(module.boundaries["local"].value) == 0.0
@@ -210,21 +210,21 @@ def test_too_few_images_with_boxes_cost_nothing(lesions: tuple[int, ...]) -> Non
 def test_reports_without_words_take_no_part() -> None:
     ids = make_batch(lesions=(2, 1, 3, 1)).token_ids
     ids[2, 1:] = 0
-    options = {"local": "lesions", "global": "patches"}
+    options = {"lab": "lesions", "gab": "patches"}
     assert all(torch.isfinite(loss) for loss in losses_of(make_alignment(**options), (2, 1, 3, 1), token_ids=ids).values())
 
 
 def test_weights_scale_the_losses() -> None:
-    options = {"local": "lesions", "global": "mean"}
+    options = {"lab": "lesions", "gab": "mean"}
     once = losses_of(make_alignment(**options).eval())
-    twice = losses_of(make_alignment(**options, local_weight=2.0, global_weight=0.0).eval())
+    twice = losses_of(make_alignment(**options, lab_weight=2.0, gab_weight=0.0).eval())
     assert float(twice["local_alignment"]) == pytest.approx(2 * float(once["local_alignment"]))
     assert float(twice["global_alignment"]) == 0.0
 
 
 def test_cut_grid_equals_whole_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     def run() -> tuple[float, torch.Tensor]:
-        module = make_alignment(**{"global": "patches"})
+        module = make_alignment(gab="patches")
         loss = losses_of(module)["global_alignment"]
         loss.backward()
         return float(loss), module.words.weight.grad
@@ -236,7 +236,7 @@ def test_cut_grid_equals_whole_grid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bad_combinations_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"alignment\.local: got 'lesions', but report\.model\.lesion_branch is 'none'"):
-        make_alignment("none", local="lesions")
+    with pytest.raises(ConfigError, match=r"alignment\.lab: got 'lesions', but cxr\.report\.model\.lesion_branch is 'none'"):
+        make_alignment("none", lab="lesions")
     with pytest.raises(ConfigError, match="multiple of text_heads"):
-        make_alignment(**{"global": "mean", "embed_dim": 9})
+        make_alignment(gab="mean", embed_dim=9)

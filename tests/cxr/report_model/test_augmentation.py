@@ -1,5 +1,7 @@
 """Augmentation: image, boxes, crops, positions and words stay together."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,8 +13,8 @@ from d2rnet.cxr.report_model.augmentation import Augmentation, Change, mirror_re
 from d2rnet.cxr.report_model.crops import square_crop
 from d2rnet.cxr.report_model.dataset import ReportDataset, crop_arguments, image_sources
 from d2rnet.cxr.report_model.image_cache import DirectImages
+from d2rnet.cxr.report_model.settings import AugmentationSettings, D2RNetModelSettings
 from d2rnet.report.text.vocabulary import count_vocabulary
-from d2rnet.settings import complete
 
 REPORT = "Nodule on the left. Middle line."
 VOCABULARY = count_vocabulary([REPORT, "Right side."], protocol="r2gen", section="findings", min_token_count=1)
@@ -85,33 +87,30 @@ def test_pixels_move_with_boxes(change: Change) -> None:
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> ReportDataset:
-    """Two studies on one wide image with a bright box; the second names a side that has no mirror image."""
+def make_dataset(tmp_path: Path) -> Callable[..., ReportDataset]:
+    """Makes two studies on one wide image with a bright box; the second names a side that has no mirror image."""
     pixels = np.zeros((80, 160), np.uint8)
     pixels[30:40, 20:60] = np.arange(100, 140)
     cv2.imwrite(str(tmp_path / "a.png"), pixels)
     entry = {"image_path": ["a.png"], "height": 80, "width": 160, "boxes": [BOX], "scores": [0.5], "labels": ["A"]}
     entries = [entry | {"id": "x", "report": REPORT}, entry | {"id": "y", "report": "Left lingula."}]
-    settings = complete({"lesion_branch": "crop", "crop_size_px": 32}, "report.model")
-    return ReportDataset(
+    settings = D2RNetModelSettings(lesion_branch="crop", crop_size_px=32)
+    return partial(
+        ReportDataset,
         entries,
         DirectImages(image_sources(entries, tmp_path), size_px=160),
         vocabulary=VOCABULARY,
         categories=("A",),
         size_px=160,
         max_tokens=20,
-        mirrored_reports=True,
         **crop_arguments(entries, tmp_path, settings),
     )
 
 
-def settings(**changes) -> dict:
-    return complete(changes, "report.training.augmentation")
-
-
-def test_flipped_entry_is_consistent(dataset: ReportDataset) -> None:
+def test_flipped_entry_is_consistent(make_dataset: Callable[..., ReportDataset]) -> None:
+    dataset = make_dataset(augmentation=AugmentationSettings(horizontal_flip=True), seed=1)
     plain = dataset[0]
-    flips = [dataset.augmented(Augmentation(settings(horizontal_flip=True), seed=1, epoch=epoch))[0] for epoch in range(8)]
+    flips = [dataset.of_epoch(epoch)[0] for epoch in range(8)]
     flipped = [sample for sample in flips if not torch.equal(sample.pixels, plain.pixels)]
     assert 1 <= len(flipped) <= 7
     for sample in flipped:
@@ -123,15 +122,17 @@ def test_flipped_entry_is_consistent(dataset: ReportDataset) -> None:
     assert all(torch.equal(sample.token_ids, plain.token_ids) for sample in rest)
 
 
-def test_entry_without_mirror_image_is_never_flipped(dataset: ReportDataset) -> None:
+def test_entry_without_mirror_image_is_never_flipped(make_dataset: Callable[..., ReportDataset]) -> None:
+    dataset = make_dataset(augmentation=AugmentationSettings(horizontal_flip=True), seed=1)
     for epoch in range(8):
-        changed = dataset.augmented(Augmentation(settings(horizontal_flip=True), seed=1, epoch=epoch))[1]
+        changed = dataset.of_epoch(epoch)[1]
         assert torch.equal(changed.pixels, dataset[1].pixels) and torch.equal(changed.token_ids, dataset[1].token_ids)
 
 
-def test_positions_move_with_the_boxes(dataset: ReportDataset) -> None:
-    chosen = settings(max_shift=0.1, max_scale=0.2, max_intensity=0.1)
-    sample = dataset.augmented(Augmentation(chosen, seed=3, epoch=2))[0]
+def test_positions_move_with_the_boxes(make_dataset: Callable[..., ReportDataset]) -> None:
+    chosen = AugmentationSettings(max_shift=0.1, max_scale=0.2, max_intensity=0.1)
+    dataset = make_dataset(augmentation=chosen, seed=3)
+    sample = dataset.of_epoch(2)[0]
     x1, y1, x2, y2 = sample.boxes_xyxy[0].tolist()
     assert (x1, y1) != (20.0, 70.0)
     # The wide image fills the square's width; 40 rows of black lie above it.
@@ -142,19 +143,19 @@ def test_positions_move_with_the_boxes(dataset: ReportDataset) -> None:
     assert torch.equal(sample.crops, dataset[0].crops)  # of the original pixels
 
 
-def test_draws_are_a_function_of_seed_epoch_and_entry(dataset: ReportDataset) -> None:
+def test_draws_are_a_function_of_seed_epoch_and_entry() -> None:
     def draw(index: int = 0, **changes: int) -> Change:
-        return Augmentation(settings(max_shift=0.1, max_scale=0.1), **{"seed": 1, "epoch": 0} | changes).draw(
-            index, may_flip=True
-        )
+        chosen = AugmentationSettings(max_shift=0.1, max_scale=0.1)
+        return Augmentation(chosen, **{"seed": 1, "epoch": 0} | changes).draw(index, may_flip=True)
 
     assert draw() == draw()
     assert len({draw(), draw(index=1), draw(epoch=1), draw(seed=2)}) == 4
     assert not draw().flip and abs(draw().shift_x) <= 0.1 and abs(draw().scale - 1) <= 0.1 and draw().gain == 1.0
 
 
-def test_off_is_the_entry_as_it_is(dataset: ReportDataset) -> None:
-    plain, off = dataset[0], dataset.augmented(Augmentation(settings(), seed=1, epoch=0))
-    assert off._augmentation is None and torch.equal(off[0].positions, plain.positions)
+def test_off_is_the_entry_as_it_is(make_dataset: Callable[..., ReportDataset]) -> None:
+    dataset = make_dataset(augmentation=AugmentationSettings(), seed=1)
+    plain, off = dataset[0], dataset.of_epoch(0)
+    assert off._drawn is None and torch.equal(off[0].positions, plain.positions)
     pixels = np.zeros((4, 40), np.uint8) + np.arange(100, 140, dtype=np.uint8)
     assert plain.crops.shape == (1, 32, 32) and square_crop(pixels[:, :32], 32, equalise=False)[16].min() >= 100

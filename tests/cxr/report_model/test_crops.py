@@ -23,9 +23,9 @@ from d2rnet.cxr.report_model.dataset import ReportDataset, crop_arguments, image
 from d2rnet.cxr.report_model.image_cache import DirectImages
 from d2rnet.cxr.report_model.lera import LesionEnhancement
 from d2rnet.cxr.report_model.lesion_encoder import normalise_crops
+from d2rnet.cxr.report_model.settings import D2RNetModelSettings
 from d2rnet.errors import DatasetError
 from d2rnet.report.text.vocabulary import count_vocabulary
-from d2rnet.settings import complete
 
 VOCABULARY = count_vocabulary(["effusion left."], protocol="r2gen", section="findings", min_token_count=1)
 
@@ -139,7 +139,7 @@ def test_crops_of_an_entry_follow_its_boxes(root: Path) -> None:
          "widths": [90, 50], "box_image": [1, 0, 1], "boxes": [[1.0, 2.0, 3.0, 3.0], [5.0, 6.0, 4.0, 4.0], [7.0, 8.0, 2, 2]],
          "scores": [0.5] * 3, "labels": ["A"] * 3},
     ]  # fmt: skip
-    settings = complete({"lesion_branch": "crop", "crop_size_px": 32}, "report.model")
+    settings = D2RNetModelSettings(lesion_branch="crop", crop_size_px=32)
     arguments = crop_arguments(entries, root, settings)
     dataset = ReportDataset(
         entries, DirectImages(image_sources(entries, root), size_px=32), vocabulary=VOCABULARY, categories=("A",), size_px=32,
@@ -150,7 +150,7 @@ def test_crops_of_an_entry_follow_its_boxes(root: Path) -> None:
     parts = [pixels["b.png"][2:5, 1:4], pixels["a.png"][6:10, 5:9], pixels["b.png"][8:10, 7:9]]
     expected = np.stack([square_crop(part, 32, equalise=False) for part in parts])
     assert np.array_equal(dataset[1].crops.numpy(), expected)
-    assert crop_arguments(entries, root, complete({}, "report.model")) == {}
+    assert crop_arguments(entries, root, D2RNetModelSettings()) == {}
 
 
 def test_normalised_crops() -> None:

@@ -8,22 +8,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from d2rnet.cxr.report_model.generate import gather_reports, generate_reports, ground_sentences, shard_bounds
-from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.cxr.report_model.front_end import facts_of
+from d2rnet.cxr.report_model.generate import generate_reports
+from d2rnet.cxr.report_model.model import D2RNet
+from d2rnet.cxr.report_model.settings import ReportSettings
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.report.generation import gather_reports, ground_sentences, shard_bounds
 from d2rnet.report.model_files import save_model
+from d2rnet.report.settings import GenerationSettings
 from d2rnet.report.text.vocabulary import build_vocabulary, load_vocabulary
 
 
 @pytest.fixture
-def model(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> Path:
+def model(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> Path:
     """Folder of an untrained model that writes long, varied reports."""
-    build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=report_settings["text"])
+    build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=report_settings.text)
     vocabulary = load_vocabulary(tmp_path / "vocabulary.json")
     torch.manual_seed(11)
-    network = ReportModel(report_settings["model"], num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
+    network = D2RNet(report_settings.model, num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
     with torch.no_grad():
         network.transformer.logits.weight.mul_(4)
         network.transformer.logits.bias[vocabulary.ids["<eos>"]] -= 3
@@ -32,13 +36,13 @@ def model(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> Path
         network.state_dict(),
         settings=report_settings,
         vocabulary=vocabulary,
-        categories=CATEGORY_NAMES,
+        facts=facts_of(CATEGORY_NAMES),
         selected={"epoch": 0},
     )
     return tmp_path / "model"
 
 
-def generate(cohort: Path, model: Path, output: Path, settings: dict[str, Any], **changes: Any) -> list[dict[str, Any]]:
+def generate(cohort: Path, model: Path, output: Path, settings: GenerationSettings, **changes: Any) -> list[dict[str, Any]]:
     options = {"shard": 1, "shards": 1, "device": "cpu"} | changes
     generate_reports(
         annotation=cohort / "annotation.json", image_root=cohort, model=model, output=output, settings=settings, **options
@@ -46,8 +50,8 @@ def generate(cohort: Path, model: Path, output: Path, settings: dict[str, Any], 
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
-def test_lines(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
-    rows = generate(cohort, model, tmp_path / "test.jsonl", report_settings["generation"])
+def test_lines(cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
+    rows = generate(cohort, model, tmp_path / "test.jsonl", report_settings.generation)
     entries = json.loads((cohort / "annotation.json").read_text())["test"]
     assert [row["id"] for row in rows] == [entry["id"] for entry in entries]
     assert rows[1]["reference"].endswith(" .") and rows[1]["reference"] == rows[1]["reference"].lower()
@@ -59,22 +63,22 @@ def test_lines(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[
     assert len({row["log_prob"] for row in rows}) == len(rows)
 
 
-def test_reference_is_the_full_report(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+def test_reference_is_the_full_report(cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
     content = json.loads((cohort / "annotation.json").read_text())
     content["test"][0]["report"] = "Long. " * 80
     (cohort / "annotation.json").write_text(json.dumps(content))
-    rows = generate(cohort, model, tmp_path / "test.jsonl", report_settings["generation"])
+    rows = generate(cohort, model, tmp_path / "test.jsonl", report_settings.generation)
     assert rows[0]["reference"].count("long .") == 80
 
 
 @pytest.mark.parametrize("shards", [2, 3, 5])
 def test_shards_together_equal_one_byte_for_byte(
-    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], shards: int
+    cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings, shards: int
 ) -> None:
-    generate(cohort, model, tmp_path / "one.jsonl", report_settings["generation"])
+    generate(cohort, model, tmp_path / "one.jsonl", report_settings.generation)
     parts = [tmp_path / f"{shard}.jsonl" for shard in range(1, shards + 1)]
     for shard, part in enumerate(parts, start=1):
-        generate(cohort, model, part, report_settings["generation"], shard=shard, shards=shards)
+        generate(cohort, model, part, report_settings.generation, shard=shard, shards=shards)
     gather_reports(annotation=cohort / "annotation.json", shards=parts[::-1], output=tmp_path / "gathered.jsonl")
     assert (tmp_path / "gathered.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
     record = json.loads((tmp_path / "run.json").read_text())
@@ -136,9 +140,9 @@ def test_a_cut_sentence_gets_no_boxes() -> None:
     assert [sentence["boxes"] for sentence in found] == [[0], [0]]
 
 
-def test_cut_reports_are_counted(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+def test_cut_reports_are_counted(cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
     """This model never ends by itself: nothing says that its reports are complete."""
-    rows = generate(cohort, model, tmp_path / "test.jsonl", report_settings["generation"] | {"grounding_share": 0.0})
+    rows = generate(cohort, model, tmp_path / "test.jsonl", report_settings.generation.replaced(grounding_share=0.0))
     counts = json.loads((tmp_path / "test.run.json").read_text())["counts"]
     assert counts["cut_at_max_tokens"] == sum(len(row["hypothesis"].split()) == 12 for row in rows) > 0
     for row in rows:
@@ -147,21 +151,21 @@ def test_cut_reports_are_counted(cohort: Path, model: Path, tmp_path: Path, repo
 
 
 def test_sampled_reports_do_not_depend_on_shards(
-    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]
+    cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings
 ) -> None:
-    settings = report_settings["generation"] | {"method": "sample", "seed": 3}
+    settings = report_settings.generation.replaced(method="sample", seed=3)
     whole = generate(cohort, model, tmp_path / "one.jsonl", settings)
     halves = [generate(cohort, model, tmp_path / f"{n}.jsonl", settings, shard=n, shards=2) for n in (1, 2)]
     assert halves[0] + halves[1] == whole
     assert generate(cohort, model, tmp_path / "again.jsonl", settings) == whole
-    other = generate(cohort, model, tmp_path / "other.jsonl", settings | {"seed": 4})
+    other = generate(cohort, model, tmp_path / "other.jsonl", settings.replaced(seed=4))
     assert [row["hypothesis"] for row in other] != [row["hypothesis"] for row in whole]
     assert json.loads((tmp_path / "one.run.json").read_text())["seeds"] == {"sampling": 3}
 
 
-def test_bfloat16_writes_reports(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
-    precise = generate(cohort, model, tmp_path / "32.jsonl", report_settings["generation"])
-    rough = generate(cohort, model, tmp_path / "16.jsonl", report_settings["generation"] | {"precision": "bf16-true"})
+def test_bfloat16_writes_reports(cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
+    precise = generate(cohort, model, tmp_path / "32.jsonl", report_settings.generation)
+    rough = generate(cohort, model, tmp_path / "16.jsonl", report_settings.generation.replaced(precision="bf16-true"))
     for one, other in zip(precise, rough, strict=True):
         assert other["log_prob"] == pytest.approx(one["log_prob"], rel=0.1)
         assert other["log_prob"] != one["log_prob"]
@@ -177,7 +181,7 @@ def write_shard(path: Path, cohort: Path, ids: list[str], shard: int) -> Path:
     inputs = {key: {"sha256": "0"} for key in ("model.safetensors", "vocabulary.json", "config.yaml")}
     record = {
         "command": "generate-reports-shard",
-        "settings": {"beam_size": 3, "workers": shard},
+        "settings": {"beam_size": 3},
         "inputs": {**inputs, "annotation": {"sha256": sha256_file(cohort / "annotation.json")}},
         "counts": {"shard": shard, "shards": 2, "reports": len(ids)},
     }
@@ -230,7 +234,7 @@ def test_shards_of_two_models_or_cut_ones_are_not_joined(cohort: Path, tmp_path:
     "change", [lambda t: t * float("nan"), lambda t: t.index_fill(0, torch.tensor([1]), float("inf")), torch.Tensor.int]
 )
 def test_weights_that_are_no_finite_numbers_are_refused(
-    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], change: Any
+    cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings, change: Any
 ) -> None:
     weights = load_file(model / "model.safetensors")
     weights["transformer.logits.weight"] = change(weights["transformer.logits.weight"])
@@ -239,11 +243,11 @@ def test_weights_that_are_no_finite_numbers_are_refused(
     with pytest.raises(
         CheckpointError, match=r"1 tensor\(s\) hold NaN, infinity or whole numbers: transformer\.logits\.weight"
     ):
-        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings.generation)
 
 
 def test_a_killed_shard_leaves_no_record_of_the_run_before(
-    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between a shard and its record a kill would leave the new shard beside the old record."""
     record = tmp_path / "out.run.json"
@@ -254,20 +258,20 @@ def test_a_killed_shard_leaves_no_record_of_the_run_before(
 
     monkeypatch.setattr("d2rnet.cxr.report_model.generate.write_jsonl", killed)
     with pytest.raises(KeyboardInterrupt):
-        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings.generation)
     assert not record.exists()
 
 
-def test_foreign_vocabulary_is_refused(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+def test_foreign_vocabulary_is_refused(cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
     build_vocabulary(
-        annotation=cohort / "annotation.json", output=model, settings=report_settings["text"] | {"min_token_count": 2}
+        annotation=cohort / "annotation.json", output=model, settings=report_settings.text.replaced(min_token_count=2)
     )
     with pytest.raises(CheckpointError, match="Token ids would mean other words"):
-        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings.generation)
 
 
 def test_weights_of_another_network_are_refused(
-    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]
+    cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings
 ) -> None:
     weights = load_file(model / "model.safetensors")
     vocabulary = load_vocabulary(model / "vocabulary.json")
@@ -275,7 +279,7 @@ def test_weights_of_another_network_are_refused(
     weights["extra"] = torch.zeros(1)
     save_file(weights, model / "model.safetensors", metadata={"vocabulary_hash": vocabulary.hash})
     with pytest.raises(CheckpointError, match=r"Missing 1: transformer\.logits\.bias; unused 1: extra"):
-        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings.generation)
 
 
 @pytest.mark.parametrize(
@@ -288,24 +292,24 @@ def test_weights_of_another_network_are_refused(
     ],
 )
 def test_damaged_model_folder(
-    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], name: str, text: str, complaint: str
+    cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings, name: str, text: str, complaint: str
 ) -> None:
     (model / name).write_text(text)
     with pytest.raises(CheckpointError, match=f"{name}: {complaint}"):
-        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings.generation)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "vocabulary.json", "config.yaml"])
 def test_incomplete_model_folder(
-    cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any], name: str
+    cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings, name: str
 ) -> None:
     (model / name).unlink()
     with pytest.raises(FileNotFoundError, match=name):
-        generate(cohort, model, tmp_path / "out.jsonl", report_settings["generation"])
+        generate(cohort, model, tmp_path / "out.jsonl", report_settings.generation)
 
 
-def test_bad_requests(cohort: Path, model: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
-    settings = report_settings["generation"]
+def test_bad_requests(cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
+    settings = report_settings.generation
     with pytest.raises(ConfigError, match="shard from 1 to 2"):
         generate(cohort, model, tmp_path / "out.jsonl", settings, shard=3, shards=2)
     with pytest.raises(ConfigError, match=r"runtime\.device"):

@@ -36,7 +36,7 @@ def test_an_entry_is_the_same_with_and_without_padding() -> None:
 def test_attention_of_lesions_is_that_of_the_places_behind_the_patches() -> None:
     model, batch = make_model(), make_batch(lesions=(2, 0, 3))
     encoded = model.encode(batch)
-    attention = model.lesion_attention(encoded, batch.token_ids)
+    attention = model.region_attention(encoded, batch.token_ids)
     assert attention.shape == (3, batch.token_ids.shape[1] - 1, 3)
     there = batch.lesion_mask.unsqueeze(1).expand_as(attention)
     assert attention[there].min() > 0 and (attention[~there] == 0).all()
@@ -105,7 +105,7 @@ def test_without_lesion_branch_boxes_are_ignored() -> None:
     changed.category_ids[:] = 1
     changed.boxes_xyxy[:] = torch.tensor([0.0, 0.0, 31.0, 31.0])
     assert torch.equal(model(batch), model(changed))
-    assert model.encode(batch).num_lesions == 0
+    assert model.encode(batch).num_regions == 0
 
 
 def test_zero_lesion_tokens_give_finite_gradients() -> None:

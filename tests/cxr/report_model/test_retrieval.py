@@ -10,21 +10,23 @@ import numpy as np
 import pytest
 import torch
 
-from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.cxr.report_model.front_end import facts_of
+from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.retrieval import choose_candidates, nearest, retrieve_reports
+from d2rnet.cxr.report_model.settings import ReportSettings
 from d2rnet.errors import DatasetError
+from d2rnet.evaluation.settings import RetrievalSettings
 from d2rnet.files.documents import write_jsonl
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.annotation_file import write_annotation
 from d2rnet.report.model_files import save_model
 from d2rnet.report.text.vocabulary import count_vocabulary
-from d2rnet.settings import complete
 
 SMALL = {
     "input_size_px": 32, "backbone_stages": 2, "patch_channels": 16, "d_model": 16, "d_ff": 32, "num_heads": 2,
     "num_layers": 1, "memory_heads": 2,
 }  # fmt: skip
-SETTINGS = complete({}, "evaluation")
+SETTINGS = RetrievalSettings()
 
 
 def entry(name: str, split: str, images: list[str], report: str) -> dict[str, Any]:
@@ -54,16 +56,16 @@ def run(tmp_path: Path) -> dict[str, Any]:
     write_jsonl(
         tmp_path / "test.jsonl", [{"id": item["id"], "reference": "some report .", "hypothesis": "a ."} for item in test]
     )
-    settings = complete({"model": SMALL}, "report")
+    settings = ReportSettings.read({"model": SMALL})
     vocabulary = count_vocabulary(["lungs are clear ."], protocol="r2gen", section="findings", min_token_count=1)
     torch.manual_seed(0)
-    network = ReportModel(settings["model"], num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
+    network = D2RNet(settings.model, num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
     save_model(
         tmp_path / "model",
         network.state_dict(),
         settings=settings,
         vocabulary=vocabulary,
-        categories=CATEGORY_NAMES,
+        facts=facts_of(CATEGORY_NAMES),
         selected={},
     )
     return {

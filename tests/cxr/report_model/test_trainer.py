@@ -10,23 +10,24 @@ from typing import Any
 import cv2
 import pytest
 import torch
-from report_samples import small_settings, write_cohort
+from report_samples import small_settings, training_settings, write_cohort
 from safetensors.torch import load_file
 
+from d2rnet.cxr.report_model.front_end import D2RNET, categories_of
 from d2rnet.cxr.report_model.generate import generate_reports
+from d2rnet.cxr.report_model.settings import ReportSettings
 from d2rnet.cxr.report_model.trainer import train_report_model
 from d2rnet.errors import CheckpointError, ConfigError, D2RNetError, DatasetError
 from d2rnet.report.model_files import load_model
 from d2rnet.report.text.vocabulary import BOS_ID, PAD_ID, build_vocabulary
-from d2rnet.report.training_task import ReportTask, learning_rate
+from d2rnet.report.training_record import TrainingRecord, is_better
+from d2rnet.report.training_task import TrainingTask, learning_rate
 from d2rnet.report.validation import token_loss
-from d2rnet.settings import merge
-from d2rnet.training.record import TrainingRecord, is_better
 
 
-def train(cohort: Path, folder: Path, settings: dict[str, Any], device: str = "cpu", processes: int = 1) -> Path:
+def train(cohort: Path, folder: Path, settings: ReportSettings, device: str = "cpu", processes: int = 1) -> Path:
     """Run both commands; return the model folder."""
-    build_vocabulary(annotation=cohort / "annotation.json", output=folder / "vocabulary", settings=settings["text"])
+    build_vocabulary(annotation=cohort / "annotation.json", output=folder / "vocabulary", settings=settings.text)
     train_report_model(
         annotation=cohort / "annotation.json",
         vocabulary=folder / "vocabulary" / "vocabulary.json",
@@ -34,7 +35,7 @@ def train(cohort: Path, folder: Path, settings: dict[str, Any], device: str = "c
         work=folder / "work",
         output=folder / "model",
         device=device,
-        settings=settings,
+        settings=training_settings(settings),
         processes=processes,
     )
     return folder / "model"
@@ -68,15 +69,15 @@ def test_outputs_and_metadata(whole_run: Path) -> None:
     assert [row["epoch"] for row in rows] == [1, 2, 3] and [row["step"] for row in rows] == [3, 6, 9]
     run = json.loads((model / "run.json").read_text())
     assert run["counts"] == {"train": 5, "train_without_words": 0, "val": 2, "val_without_words": 0}
-    loaded = load_model(model, torch.device("cpu"))
-    assert loaded.settings["text"]["protocol"] == "r2gen" and len(loaded.categories) == 22
+    loaded = load_model(model, torch.device("cpu"), D2RNET)
+    assert loaded.settings.text.protocol == "r2gen" and len(categories_of(loaded)) == 22
     assert not loaded.model.training
 
 
-def test_test_split_is_never_looked_at(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+def test_test_split_is_never_looked_at(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
     for image in cohort.glob("test_*.png"):
         image.unlink()
-    model = train(cohort, tmp_path, merge(report_settings, {"training": {"epochs": 1}}))
+    model = train(cohort, tmp_path, report_settings.replaced(**{"training": {"epochs": 1}}))
     assert (model / "model.safetensors").is_file()
 
 
@@ -84,7 +85,7 @@ def test_test_split_is_never_looked_at(cohort: Path, tmp_path: Path, report_sett
 def test_resume_after_sigterm_is_bit_identical(
     cohort: Path,
     tmp_path: Path,
-    report_settings: dict[str, Any],
+    report_settings: ReportSettings,
     whole_run: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: int,
@@ -102,15 +103,15 @@ def test_resume_after_sigterm_is_bit_identical(
 
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_resume_after_a_kill_before_the_checkpoint_is_bit_identical(
-    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], whole_run: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings, whole_run: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
     """A process that dies between writing history and the checkpoint repeats the epoch and leaves one line for it."""
     original = TrainingRecord.save
 
-    def die(self: TrainingRecord, task: ReportTask) -> None:
-        if task.finished_epochs == epoch:
+    def die(self: TrainingRecord) -> None:
+        if self.task.finished_epochs == epoch:
             raise KeyError("killed")
-        original(self, task)
+        original(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingRecord, "save", die)
@@ -123,7 +124,7 @@ def test_resume_after_a_kill_before_the_checkpoint_is_bit_identical(
 EVERYTHING = {
     "model": {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"},
     "training": {
-        "alignment": {"local": "lesions", "global": "patches", "embed_dim": 8, "text_heads": 2},
+        "alignment": {"lab": "lesions", "gab": "patches", "embed_dim": 8, "text_heads": 2},
         "augmentation": {"max_shift": 0.1, "max_scale": 0.1, "max_intensity": 0.1, "horizontal_flip": True},
     },
 }
@@ -131,20 +132,20 @@ EVERYTHING = {
 
 def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
     """Let SIGTERM arrive in a training step."""
-    original = ReportTask.training_step
+    original = TrainingTask.train_step
 
-    def interrupted(self: ReportTask, batch: Any, batch_idx: int) -> torch.Tensor:
+    def interrupted(self: TrainingTask, batch: Any) -> None:
         if self.finished_steps + 1 == step:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, batch, batch_idx)
+        original(self, batch)
 
-    patch.setattr(ReportTask, "training_step", interrupted)
+    patch.setattr(TrainingTask, "train_step", interrupted)
 
 
 def test_resume_with_every_module_on_is_bit_identical(
-    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = merge(report_settings, EVERYTHING)
+    settings = report_settings.replaced(**EVERYTHING)
     whole = train(cohort, tmp_path / "whole", settings)
     with monkeypatch.context() as patch:
         stop_after(5, patch)
@@ -169,19 +170,19 @@ def write_reports(cohort: Path, model: Path, output: Path) -> list[dict[str, Any
         shards=1,
         output=output,
         device="cpu",
-        settings=small_settings()["generation"],
+        settings=small_settings().generation,
     )
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
 def test_two_processes_go_on_where_one_was_stopped(
-    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """5 entries in batches of 2: in the last batch of an epoch one of two processes has no entry."""
-    settings = merge(
-        merge(report_settings, EVERYTHING),
+    settings = report_settings.replaced(**EVERYTHING).replaced(
         # Nothing random differs between processes, and a step so small that rounding is not blown up by Adam.
-        {"model": {"dropout": 0.0, "patch_dropout": 0.0}, "training": {"learning_rate": 1e-6, "backbone_learning_rate": 0.0}},
+        model={"dropout": 0.0, "patch_dropout": 0.0},
+        training={"learning_rate": 1e-6, "backbone_learning_rate": 0.0},
     )
     whole = train(cohort, tmp_path / "whole", settings)
     with monkeypatch.context() as patch:
@@ -195,20 +196,20 @@ def test_two_processes_go_on_where_one_was_stopped(
         assert two == pytest.approx(one, rel=1e-3, abs=1e-4)
 
 
-def test_damaged_checkpoint_is_named(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
-    train(cohort, tmp_path, merge(report_settings, {"training": {"epochs": 1}}))
+def test_damaged_checkpoint_is_named(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
+    train(cohort, tmp_path, report_settings.replaced(**{"training": {"epochs": 1}}))
     (last,) = (tmp_path / "work").glob("*/last.pt")
     last.write_bytes(last.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"last\.pt: not a readable PyTorch file"):
-        train(cohort, tmp_path, merge(report_settings, {"training": {"epochs": 1}}))
+        train(cohort, tmp_path, report_settings.replaced(**{"training": {"epochs": 1}}))
 
 
 @pytest.mark.parametrize("change", ["lacks best", "another model", "lacks model"])
 def test_checkpoint_of_another_version_is_named(
-    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], change: str
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings, change: str
 ) -> None:
     """The fingerprint is of settings and inputs; after an update the same work folder may hold another state."""
-    short = merge(report_settings, {"training": {"epochs": 1}})
+    short = report_settings.replaced(**{"training": {"epochs": 1}})
     train(cohort, tmp_path, short)
     (last,) = (tmp_path / "work").glob("*/last.pt")
     state = torch.load(last, weights_only=True)
@@ -222,32 +223,32 @@ def test_checkpoint_of_another_version_is_named(
 
 
 def test_finished_run_is_not_trained_again(
-    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = load_file(train(cohort, tmp_path, report_settings) / "model.safetensors")
 
     def fail(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(ReportTask, "training_step", fail)
-    again = merge(report_settings, {"training": {"workers": 0, "checkpoint_minutes": 3}, "generation": {"beam_size": 9}})
+    monkeypatch.setattr(TrainingTask, "train_step", fail)
+    again = report_settings.replaced(**{"generation": {"beam_size": 9}})
     second = load_file(train(cohort, tmp_path, again) / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 1e-4}, {"seed": 2}])
 def test_other_settings_start_afresh(
-    cohort: Path, tmp_path: Path, report_settings: dict[str, Any], change: dict[str, Any]
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings, change: dict[str, Any]
 ) -> None:
-    short = merge(report_settings, {"training": {"epochs": 1}})
+    short = report_settings.replaced(**{"training": {"epochs": 1}})
     train(cohort, tmp_path, short)
-    train(cohort, tmp_path, merge(short, {"training": change}))
+    train(cohort, tmp_path, short.replaced(**{"training": change}))
     assert len(list((tmp_path / "work").glob("*/fingerprint.json"))) == 2
 
 
-def test_another_radiograph_starts_afresh(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+def test_another_radiograph_starts_afresh(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
     """annotation.json is the same; the finished model of the old images was handed out again."""
-    short = merge(report_settings, {"training": {"epochs": 1}})
+    short = report_settings.replaced(**{"training": {"epochs": 1}})
     train(cohort, tmp_path, short)
     image = cohort / "train_0.png"
     pixels = cv2.imread(str(image), cv2.IMREAD_GRAYSCALE)
@@ -257,37 +258,34 @@ def test_another_radiograph_starts_afresh(cohort: Path, tmp_path: Path, report_s
         assert len(list((tmp_path / "work").glob("*/fingerprint.json"))) == 2
 
 
-def test_overfits_the_training_studies(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+def test_overfits_the_training_studies(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
     content = json.loads((cohort / "annotation.json").read_text())
     content["train"] = content["train"][:4]
     content["val"] = [entry | {"split": "val", "id": f"v{entry['id']}"} for entry in content["train"]]
     (cohort / "annotation.json").write_text(json.dumps(content))
-    settings = merge(
-        report_settings,
-        {
-            "model": {"d_model": 32, "d_ff": 64, "dropout": 0.0, "patch_dropout": 0.0},
-            "training": {"epochs": 40, "batch_size": 4, "learning_rate": 5e-3, "validate_every_epochs": 40},
-        },
+    settings = report_settings.replaced(
+        model={"d_model": 32, "d_ff": 64, "dropout": 0.0, "patch_dropout": 0.0},
+        training={"epochs": 40, "batch_size": 4, "learning_rate": 5e-3, "validate_every_epochs": 40},
     )
     rows = history(train(cohort, tmp_path, settings))
     assert rows[-1]["train_loss"] < 0.1 < rows[0]["train_loss"]
     assert rows[-1]["val_bleu_4"] == pytest.approx(1.0, abs=1e-6)
 
 
-def test_loss_that_is_not_finite_stops_with_advice(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
-    settings = merge(report_settings, {"training": {"learning_rate": 1e30, "warmup_fraction": 0.0, "gradient_clip": 1e30}})
+def test_loss_that_is_not_finite_stops_with_advice(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
+    settings = report_settings.replaced(**{"training": {"learning_rate": 1e30, "warmup_fraction": 0.0, "gradient_clip": 1e30}})
     with pytest.raises(D2RNetError, match=r"the loss is (nan|inf).*learning_rate"):
         train(cohort, tmp_path, settings)
 
 
-def test_gpu_where_there_is_none(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
+def test_gpu_where_there_is_none(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
     with pytest.raises(ConfigError, match=r"runtime\.device"):
         train(cohort, tmp_path, report_settings, device=f"cuda:{torch.cuda.device_count()}")
 
 
-def test_vocabulary_of_another_protocol(cohort: Path, tmp_path: Path, report_settings: dict[str, Any]) -> None:
-    build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=report_settings["text"])
-    with pytest.raises(ConfigError, match=r"built with protocol 'r2gen', but report\.text\.protocol is 'faithful'"):
+def test_vocabulary_of_another_protocol(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
+    build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=report_settings.text)
+    with pytest.raises(ConfigError, match=r"built with protocol 'r2gen', but cxr\.report\.text\.protocol is 'faithful'"):
         train_report_model(
             annotation=cohort / "annotation.json",
             vocabulary=tmp_path / "vocabulary.json",
@@ -295,17 +293,17 @@ def test_vocabulary_of_another_protocol(cohort: Path, tmp_path: Path, report_set
             work=tmp_path / "work",
             output=tmp_path / "model",
             device="cpu",
-            settings=merge(report_settings, {"text": {"protocol": "faithful"}}),
+            settings=training_settings(report_settings.replaced(text={"protocol": "faithful"})),
         )
 
 
 def test_reports_without_words_are_counted_and_an_empty_split_refused(
-    cohort: Path, tmp_path: Path, report_settings: dict[str, Any]
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings
 ) -> None:
     content = json.loads((cohort / "annotation.json").read_text())
     content["train"][0]["report"] = "___."
     (cohort / "annotation.json").write_text(json.dumps(content))
-    short = merge(report_settings, {"training": {"epochs": 1}})
+    short = report_settings.replaced(**{"training": {"epochs": 1}})
     run = json.loads((train(cohort, tmp_path / "a", short) / "run.json").read_text())
     assert run["counts"]["train"] == 4 and run["counts"]["train_without_words"] == 1
     content["val"] = []

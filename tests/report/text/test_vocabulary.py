@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from d2rnet.errors import DatasetError
+from d2rnet.report.settings import TextSettings
 from d2rnet.report.text.vocabulary import (
     BOS_ID,
     EOS_ID,
@@ -57,7 +58,7 @@ def test_build_reads_the_training_split_only(cohort: Path, tmp_path: Path) -> No
     content = json.loads((cohort / "annotation.json").read_text())
     content["test"][0]["report"] = "Unheardof word."
     (cohort / "annotation.json").write_text(json.dumps(content))
-    settings = {"protocol": "r2gen", "section": "findings", "min_token_count": 1}
+    settings = TextSettings(min_token_count=1)
     build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path / "out", settings=settings)
     built = load_vocabulary(tmp_path / "out" / "vocabulary.json")
     assert "unheardof" not in built.tokens and "cardiomegaly" in built.tokens
@@ -98,6 +99,6 @@ def test_nothing_to_build_from(cohort: Path, tmp_path: Path, reports: list[str],
     content = json.loads((cohort / "annotation.json").read_text())
     content["train"] = [entry | {"report": text} for entry, text in zip(content["train"], reports, strict=False)]
     (cohort / "annotation.json").write_text(json.dumps(content))
-    settings = {"protocol": "r2gen", "section": "findings", "min_token_count": least}
+    settings = TextSettings(min_token_count=least)
     with pytest.raises(DatasetError, match=message):
         build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=settings)
