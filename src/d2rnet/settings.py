@@ -168,12 +168,14 @@ def read_overlay(path: Path) -> dict[str, Any]:
     """
     try:
         check_regular_file(path)
-        content = parse_yaml(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        # YAML takes JSON's 1e-05 for a text
+        content = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
     except DatasetError as error:
         raise ConfigError(str(error)) from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8; expected a UTF-8 YAML file.") from error
-    except ParseError as error:
+    except (json.JSONDecodeError, ParseError) as error:
         raise ConfigError(f"{path}: not a YAML file that can be used ({error}). Mend it.") from error
     if content is None:
         return {}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from report_samples import NUM_TOKENS, make_batch, make_model
 
-from d2rnet.report.interface import ReportModel
 from d2rnet.report.decoder.beam_search import SearchOptions, beam_search
+from d2rnet.report.interface import ReportModel
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from report_samples import NUM_TOKENS, make_batch, make_model
 
-from d2rnet.report.interface import ReportModel
 from d2rnet.report.decoder.beam_search import SearchOptions, beam_search
 from d2rnet.report.decoder.sampling import SamplingOptions, entry_draws, pick, sample_reports
+from d2rnet.report.interface import ReportModel
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 LOG_PROBS = torch.tensor([0.1, 0.5, 0.0, 0.4]).log()

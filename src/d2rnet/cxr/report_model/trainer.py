@@ -27,7 +27,6 @@ from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.annotation_file import load_annotation
 from d2rnet.report.fit import fit
 from d2rnet.report.model_files import save_model
-from d2rnet.report.processes import check_processes, run_in_processes
 from d2rnet.report.settings import ReportRuntime, TextSettings
 from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
@@ -37,8 +36,8 @@ from d2rnet.runs.cards import write_card
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import open_work_dir
-from d2rnet.training.collectives import num_processes, process_rank
 from d2rnet.training.history import HISTORY_NAME
+from d2rnet.training.processes import check_processes, device_of_process, run_processes
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +73,11 @@ def train_report_model(
         SystemExit: 143 after SIGTERM, once the state is saved.
     """
     torch_device = resolve_device(device)
-    check_processes(processes, torch_device, settings.training.batch_size)
+    check_processes(processes, torch_device)
+    if processes > settings.training.batch_size:
+        raise ConfigError(
+            f"--processes {processes}: expected 1 to cxr.report.training.batch_size ({settings.training.batch_size})."
+        )
     tokens = load_vocabulary(vocabulary)
     check_protocol(tokens, settings.text, source=vocabulary)
     splits, counts = _read_splits(annotation, tokens.protocol)
@@ -89,7 +92,7 @@ def train_report_model(
         datasets = _make_datasets(splits, image_root, work / "images", tokens, settings, runtime.loader_workers)
         del splits  # the datasets hold what training needs of them, in a fifth of the memory
         job = (folder, datasets, tokens, settings, torch_device, runtime)
-        run_in_processes(_fit, *job, processes=processes)
+        run_processes(_fit, *job, processes=processes, device=torch_device)
         selected = _export(folder, output, tokens, settings)
     write_run_record(
         output / "run.json",
@@ -185,16 +188,12 @@ def _fit(
         model,
         datasets["train"],
         training,
-        device=_device_of_process(device),
+        device=device_of_process(device),
         further=Alignment(training.alignment, settings.model, vocabulary) if aligned else None,
         rates={"extractor.backbone.": training.backbone_learning_rate},
         loader_workers=runtime.loader_workers,
     )
     fit(folder, task, datasets["val"], vocabulary, runtime)
-
-
-def _device_of_process(device: torch.device) -> torch.device:
-    return torch.device("cuda", process_rank()) if device.type == "cuda" and num_processes() > 1 else device
 
 
 def _export(folder: Path, output: Path, vocabulary: Vocabulary, settings: TrainReportModelSettings) -> dict[str, Any]:
