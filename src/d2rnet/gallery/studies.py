@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
 from d2rnet.cxr.boxes.true_boxes import TrueBox, TrueBoxes
 from d2rnet.errors import DatasetError
 from d2rnet.findings.classes import CATEGORY_IDS
@@ -114,9 +115,8 @@ def _box_rows(entry: Entry) -> list[list[Any]]:
 
 
 def _true_row(image: int, box: TrueBox) -> list[Any]:
-    category, (left, top, right, bottom) = box
-    corner_and_size = (left, top, right - left, bottom - top)
-    return [image, *(round(float(value), 1) for value in corner_and_size), CATEGORY_IDS[category] - 1]
+    category, corners = box
+    return [image, *(round(value, 1) for value in xyxy_to_xywh([corners])[0].tolist()), CATEGORY_IDS[category] - 1]
 
 
 Span = tuple[int, int, list[int]]  # start and end in the text, places of pseudo boxes

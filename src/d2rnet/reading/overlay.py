@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
 from d2rnet.cxr.images.radiograph import reduced_hw, resize_area
 from d2rnet.figures.label_places import place_labels
 from d2rnet.figures.plots import class_colours
@@ -64,10 +65,8 @@ def _draw_boxes(panel: Image.Image, reading: Content, image: int, font: Font) ->
     scale_x, scale_y = panel.width / view.width, panel.height / view.height
     line = max(2, max(panel.size) // 320)
     shown = [(str(number), box) for number, box in enumerate(reading.boxes, start=1) if box.image == image]
-    corners = []
-    for _, box in shown:
-        x, y, width, height = box.xywh
-        corners.append((x * scale_x, y * scale_y, (x + width) * scale_x, (y + height) * scale_y))
+    scales = (scale_x, scale_y, scale_x, scale_y)
+    corners = (xywh_to_xyxy([box.xywh for _, box in shown]) * scales).tolist()
     for (_, box), (left, top, right, bottom) in reversed(list(zip(shown, corners, strict=True))):
         draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colours[box.label], width=line)
     sizes = [(draw.textlength(text, font) + 2 * line + 4, _height(font) + 2) for text, _ in shown]

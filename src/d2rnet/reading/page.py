@@ -13,6 +13,7 @@ from string import Template
 
 from PIL import Image
 
+from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
 from d2rnet.cxr.images.radiograph import reduced_hw, resize_area
 from d2rnet.figures.label_places import place_labels
 from d2rnet.figures.plots import class_colours
@@ -53,7 +54,7 @@ def _figure(reading: Content, image: int, view: View) -> str:
     """Return a radiograph with its boxes as SVG in original pixels."""
     shown = [(number, box) for number, box in enumerate(reading.boxes) if box.image == image]
     size = max(view.width, view.height) / NUMBERS_A_SIDE
-    corners = [(box.xywh[0], box.xywh[1], box.xywh[0] + box.xywh[2], box.xywh[1] + box.xywh[3]) for _, box in shown]
+    corners = xywh_to_xyxy([box.xywh for _, box in shown]).tolist()
     sizes = [(size * (0.3 + 0.65 * len(str(number + 1))), 1.25 * size) for number, _ in shown]
     places = place_labels(corners, sizes, (view.width, view.height))
     shapes = "\n".join(_shape(number, box, place, size) for (number, box), place in zip(shown, places, strict=True))

@@ -18,7 +18,7 @@ from d2rnet.cxr.annotation.confidence_filter import choose_thresholds
 from d2rnet.cxr.annotation.inputs import ImageTable, check_origin, match_images, read_images, read_reports
 from d2rnet.cxr.annotation.predictions import PseudoBoxes, by_class, read_predictions
 from d2rnet.cxr.annotation.settings import AnnotationSettings
-from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
+from d2rnet.cxr.boxes.geometry import clip_to_image, has_area, xyxy_to_xywh
 from d2rnet.files.collection import collection_paused
 from d2rnet.files.documents import write_json
 from d2rnet.files.problems import Problems
@@ -128,8 +128,7 @@ def keep_boxes(
         Boxes in original pixels, and counts of what was dropped and kept.
     """
     scaled = to_original_pixels(boxes, images)
-    positive = np.all(scaled.boxes_xyxy[:, 2:] > scaled.boxes_xyxy[:, :2], axis=1)
-    sized = scaled.take(np.flatnonzero(positive))
+    sized = scaled.take(has_area(scaled.boxes_xyxy))
     rank = np.arange(len(sized)) - np.searchsorted(sized.rows, sized.rows)
     best = sized.take(rank < max_boxes)
     kept = best.take(images_with_report[best.rows])
@@ -146,7 +145,7 @@ def to_original_pixels(boxes: PseudoBoxes, images: ImageTable) -> PseudoBoxes:
     """Scale corners from the PNG to the original image, x by the widths and y by the heights, rounded to 0.01 px."""
     factor_hw = images.source_hw[boxes.rows] / images.hw[boxes.rows]  # (N, 2): y, x
     limit_hw = images.source_hw[boxes.rows]
-    corners = np.clip(boxes.boxes_xyxy * factor_hw[:, [1, 0, 1, 0]], 0.0, limit_hw[:, [1, 0, 1, 0]])
+    corners = clip_to_image(boxes.boxes_xyxy * factor_hw[:, [1, 0, 1, 0]], limit_hw)
     return PseudoBoxes(boxes.rows, boxes.category_ids, boxes.scores, corners.round(DECIMALS_PX))
 
 

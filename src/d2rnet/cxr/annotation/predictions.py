@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from d2rnet.cxr.annotation.inputs import ImageTable
 from d2rnet.cxr.boxes.coco_results import REMEDY, iterate_results
+from d2rnet.cxr.boxes.geometry import has_area, xywh_to_xyxy
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -144,7 +145,7 @@ def _to_boxes(path: Path, results: Iterable[dict[str, Any]], images: ImageTable,
             category_ids.append(record["category_id"])
             scores.append(record["score"])
             x, y, width, height = record["bbox"]
-            boxes.extend((x, y, x + width, y + height))
+            boxes.extend((x, y, width, height))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
                 f"{path}: record {number} is {repr(record)[:300]} ({error}); expected image_id and category_id (whole "
@@ -159,7 +160,7 @@ def _to_boxes(path: Path, results: Iterable[dict[str, Any]], images: ImageTable,
         rows,
         np.array(category_ids, dtype=np.int64),
         np.array(scores, dtype=np.float64),
-        np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        xywh_to_xyxy(np.array(boxes, dtype=np.float64)),
     )
     return _checked(path, read, ids, known, images, problems)
 
@@ -174,7 +175,7 @@ def _checked(
     finite = np.isfinite(corners).all(axis=1)
     with np.errstate(invalid="ignore"):
         inside = ((corners >= -OUTSIDE_TOLERANCE_PX) & (corners <= limits + OUTSIDE_TOLERANCE_PX)).all(axis=1)
-        positive = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+        positive = has_area(corners)
         score_ok = (read.scores >= 0) & (read.scores <= 1)  # NaN fails both
     class_ok = (read.category_ids >= 1) & (read.category_ids <= len(CATEGORY_NAMES))
     checks = [

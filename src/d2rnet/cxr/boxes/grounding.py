@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.cxr.boxes.geometry import iou, xywh_to_xyxy
 from d2rnet.cxr.boxes.true_boxes import TrueBox
 from d2rnet.errors import DatasetError
 from d2rnet.findings.mentions import named_classes
@@ -99,12 +100,11 @@ def _overlaps(
     """Return (K,) bool: which boxes have an IoU of at least ``min_iou`` with a true box."""
     if not true_xyxy:
         return np.zeros(len(boxes_xywh), dtype=bool)
-    boxes, true = np.asarray(boxes_xywh, dtype=np.float64), np.asarray(true_xyxy, dtype=np.float64)
-    low = np.maximum(boxes[:, None, :2], true[None, :, :2])
-    high = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], true[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)  # (K, G)
-    areas, true_areas = boxes[:, 2:].prod(axis=1), (true[:, 2:] - true[:, :2]).prod(axis=1)
-    return (shared / (areas[:, None] + true_areas[None] - shared)).max(axis=1) >= min_iou
+    boxes = np.asarray(boxes_xywh, dtype=np.float64)
+    true = np.asarray(true_xyxy, dtype=np.float64)
+    own_areas = boxes[:, 2:].prod(axis=1)
+    overlap = iou(xywh_to_xyxy(boxes)[:, None], true[None], a_areas=own_areas[:, None])  # (K, G)
+    return overlap.max(axis=1) >= min_iou
 
 
 def _rates(rows: Sequence[Row]) -> dict[str, Any]:

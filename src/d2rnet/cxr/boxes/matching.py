@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.cxr.boxes.geometry import _iou, xyxy_to_xywh
+from d2rnet.cxr.boxes.geometry import iou, xywh_to_xyxy, xyxy_to_xywh
 from d2rnet.cxr.boxes.records import Record
 from d2rnet.errors import DatasetError
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -108,7 +108,7 @@ def _table(
 ) -> BoxTable:
     longer = np.array([max(record.image_hw) for record in records], dtype=np.float64)
     scale = REFERENCE_SIDE_PX / longer[rows]
-    areas = boxes_xywh[:, 2] * boxes_xywh[:, 3] * scale**2
+    areas = boxes_xywh[:, 2:].prod(axis=1) * scale**2
     return _take(BoxTable(rows, classes, boxes_xywh, areas, scores), np.lexsort((-scores, rows, classes)))
 
 
@@ -143,7 +143,15 @@ def _overlaps(truth: BoxTable, found: BoxTable) -> _Pairs:
     of_found = np.repeat(np.arange(len(found)), sizes)
     starts = np.cumsum(sizes) - sizes
     of_truth = np.arange(len(of_found)) + np.repeat(first - starts, sizes)
-    return _Pairs(of_found, of_truth, _iou(found.boxes_xywh[of_found], truth.boxes_xywh[of_truth]))
+    ours = found.boxes_xywh[of_found]
+    theirs = truth.boxes_xywh[of_truth]
+    overlap = iou(
+        xywh_to_xyxy(ours),
+        xywh_to_xyxy(theirs),
+        a_areas=ours[:, 2:].prod(axis=1),
+        b_areas=theirs[:, 2:].prod(axis=1),
+    )
+    return _Pairs(of_found, of_truth, overlap)
 
 
 def match_coco(

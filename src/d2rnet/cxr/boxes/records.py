@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.cxr.boxes.coco import load_coco
-from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
+from d2rnet.cxr.boxes.geometry import clip_to_image, xywh_to_xyxy
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
 
@@ -90,14 +90,13 @@ def _leaves_image(bbox_xywh: Sequence[float], width: int, height: int) -> bool:
 def _record(folder: Path, image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]) -> Record:
     image_hw = (int(image["height"]), int(image["width"]))
     corners = xywh_to_xyxy([annotation["bbox"] for annotation in annotations])
-    limits = [image_hw[1], image_hw[0]] * 2
     return Record(
         image_id=image["id"],
         source_id=str(image["source_id"]),
         split=str(image.get("split", "")),
         path=folder / image["file_name"],
         image_hw=image_hw,
-        boxes_xyxy=np.clip(corners, 0, limits).astype(np.float32),
+        boxes_xyxy=clip_to_image(corners, image_hw).astype(np.float32),
         classes=np.array([annotation["category_id"] - 1 for annotation in annotations], dtype=np.int64),
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from d2rnet.cxr.boxes.geometry import iou as iou_of
 from d2rnet.cxr.sources.box_tables import CORNERS
 
 FUSED_COLUMNS = ("source_id", "category_id", *CORNERS, "readers", "agreement")
@@ -143,7 +144,7 @@ def _cluster(boxes_xyxy: Boxes, iou: float) -> list[list[int]]:
     clusters: list[list[int]] = []
     means = np.empty((0, 4))
     for index, box in enumerate(boxes_xyxy):
-        overlaps = _iou(means, box)
+        overlaps = iou_of(means, box)
         if len(means) and overlaps.max() > iou:
             best = int(overlaps.argmax())
             clusters[best].append(index)
@@ -152,11 +153,3 @@ def _cluster(boxes_xyxy: Boxes, iou: float) -> list[list[int]]:
             clusters.append([index])
             means = np.vstack([means, box])
     return clusters
-
-
-def _iou(boxes_xyxy: Boxes, box_xyxy: Boxes) -> Boxes:
-    """Return the (N,) intersection over union of N boxes with one."""
-    sides = np.minimum(boxes_xyxy[:, 2:], box_xyxy[2:]) - np.maximum(boxes_xyxy[:, :2], box_xyxy[:2])
-    intersection = np.clip(sides, 0.0, None).prod(axis=1)
-    areas = (boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=1)
-    return intersection / (areas + (box_xyxy[2:] - box_xyxy[:2]).prod() - intersection)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
 from d2rnet.cxr.boxes.records import Record, load_records, read_image
 from d2rnet.cxr.detector.augmentation import resize, resized_hw
 from d2rnet.cxr.detector.checkpoint import load_weights
@@ -218,8 +219,7 @@ def to_results(image_id: int, instances: Any) -> list[Result]:
 
     A sliver that rounds to no width or height is left out: build-annotation takes a box without area for a damaged file.
     """
-    boxes = instances.pred_boxes.tensor.cpu().double()
-    boxes[:, 2:] -= boxes[:, :2]
+    boxes = xyxy_to_xywh(instances.pred_boxes.tensor.cpu().double().numpy())
     rows = zip(boxes.tolist(), instances.scores.cpu().tolist(), instances.pred_classes.cpu().tolist(), strict=True)
     results = [
         {

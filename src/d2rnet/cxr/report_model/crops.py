@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
 from d2rnet.cxr.images.reader import read_radiograph
 from d2rnet.cxr.report_model.image_cache import Source, check_size
 from d2rnet.files.hashes import fingerprint
@@ -52,8 +53,7 @@ def pixel_rectangles(boxes_xywh: NDArray[Any], image_hw: tuple[int, int]) -> NDA
         (K, 4) first column, first row, one past the last column, one past the last row; each crop has a pixel at least.
     """
     height, width = image_hw
-    boxes = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4)
-    corners = np.rint(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)).astype(np.int64)
+    corners = np.rint(xywh_to_xyxy(np.asarray(boxes_xywh, dtype=np.float64))).astype(np.int64)
     first = np.clip(corners[:, :2], 0, [width - 1, height - 1])
     return np.concatenate([first, np.clip(corners[:, 2:], first + 1, [width, height])], axis=1)
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
 from d2rnet.cxr.images.reader import read_radiograph
 from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import fingerprint
@@ -38,7 +39,7 @@ class Letterbox:
 
     def boxes(self, boxes_xywh: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map (K, 4) xywh boxes of original pixels to (K, 4) xyxy boxes of input pixels."""
-        corners = np.concatenate([boxes_xywh[:, :2], boxes_xywh[:, :2] + boxes_xywh[:, 2:]], axis=1)
+        corners = xywh_to_xyxy(boxes_xywh)
         offset = np.array([self.left, self.top, self.left, self.top], dtype=np.float32)
         return (corners * self.scale + offset).astype(np.float32)
 

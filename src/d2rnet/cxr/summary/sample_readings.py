@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
 from d2rnet.cxr.images.reader import read_radiograph
 from d2rnet.errors import DatasetError
 from d2rnet.figures.label_places import place_labels
@@ -93,7 +94,7 @@ def _draw_boxes(panel: Axes, entry: Entry, size: tuple[float, float]) -> None:
     """Draw the boxes of the first image, each with its number on a chip of its class colour."""
     on_image = entry.get("box_image", [0] * len(entry["boxes"]))
     numbers = [number for number, image in enumerate(on_image) if image == 0]
-    corners = [(x, y, x + width, y + height) for x, y, width, height in (entry["boxes"][number] for number in numbers)]
+    corners = xywh_to_xyxy([entry["boxes"][number] for number in numbers]).tolist()
     pixels_a_point = max(size[0] / PICTURE_INCHES[0], size[1] / PICTURE_INCHES[1]) / 72
     sizes = [(pixels_a_point * NUMBER_POINTS * (0.5 + 0.65 * len(str(number + 1))),
               pixels_a_point * NUMBER_POINTS * 1.3) for number in numbers]  # fmt: skip
