@@ -182,7 +182,7 @@ CXR_COMMANDS: dict[str, Command] = {
     ),
     "generate-reports": Command(
         "Join the shards of generate-reports-shard into one file, in the order of annotation.json.",
-        "d2rnet.cxr.report_model.generate:gather_reports",
+        "d2rnet.report.generation:gather_reports",
         "",
         (
             ANNOTATION,
