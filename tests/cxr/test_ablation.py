@@ -31,10 +31,18 @@ SETTINGS = ScoreSettings(meteor=False, bootstrap_samples=50)
 
 def entry(name: str, split: str = "test") -> dict[str, Any]:
     return {
-        "id": name, "study_id": f"s{name}", "subject_id": name, "image_path": [f"{name}.jpg"], "split": split,
-        "report": REFERENCES.get(name, CLEAR), "height": 100, "width": 100,
-        "boxes": [[0, 0, 10, 10], [50, 50, 20, 20]], "scores": [0.9, 0.8], "labels": ["Cardiomegaly", "Nodule/Mass"],
-    }  # fmt: skip
+        "id": name,
+        "study_id": f"s{name}",
+        "subject_id": name,
+        "image_path": [f"{name}.jpg"],
+        "split": split,
+        "report": REFERENCES.get(name, CLEAR),
+        "height": 100,
+        "width": 100,
+        "boxes": [[0, 0, 10, 10], [50, 50, 20, 20]],
+        "scores": [0.9, 0.8],
+        "labels": ["Cardiomegaly", "Nodule/Mass"],
+    }
 
 
 def write_cell(folder: Path, hypotheses: dict[str, str], attended: int | None, steps: int = 20) -> Path:
@@ -232,8 +240,10 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     assert {branches[name] for name in ("tokens", "tokens_published", "lab", "gab")} == {"roi_align"}
     assert {branches[name] for name in ("crop", "lera", "full", "full_oracle")} == {"crop"}
     assert {name for name, cell in cells.items() if cell.model.lesion_enhancement == "lera"} == {
-        "lera", "full", "full_oracle",
-    }  # fmt: skip
+        "lera",
+        "full",
+        "full_oracle",
+    }
     aligned = {name: cell.training.alignment for name, cell in cells.items()}
     assert {name for name, found in aligned.items() if found.lab != "none"} == {"lab", "full", "full_oracle"}
     assert {name for name, found in aligned.items() if found.gab != "none"} == {"gab", "full", "full_oracle"}

@@ -22,9 +22,18 @@ NO_METEOR = NoBoxSettings(meteor=False)
 
 def entry(name: str, split: str, report: str, study: str | None = None) -> dict[str, Any]:
     return {
-        "id": name, "study_id": study or name, "subject_id": f"p{name}", "split": split, "report": report,
-        "image_path": [f"{name}.jpg"], "height": 10, "width": 10, "boxes": [], "scores": [], "labels": [],
-    }  # fmt: skip
+        "id": name,
+        "study_id": study or name,
+        "subject_id": f"p{name}",
+        "split": split,
+        "report": report,
+        "image_path": [f"{name}.jpg"],
+        "height": 10,
+        "width": 10,
+        "boxes": [],
+        "scores": [],
+        "labels": [],
+    }
 
 
 @pytest.fixture
@@ -135,8 +144,13 @@ def test_metrics_file(run: dict[str, Any]) -> None:
     metrics = json.loads((run["output"] / "metrics.json").read_text())
     protocol = metrics["protocol"]
     assert {key: protocol[key] for key in ("text", "section", "split", "n", "references_per_report", "shuffle_seed")} == {
-        "text": "r2gen", "section": "findings", "split": "test", "n": 4, "references_per_report": 1, "shuffle_seed": 0,
-    }  # fmt: skip
+        "text": "r2gen",
+        "section": "findings",
+        "split": "test",
+        "n": 4,
+        "references_per_report": 1,
+        "shuffle_seed": 0,
+    }
     assert protocol["scorer"].startswith("pycocoevalcap 1.")
     assert metrics["scores"]["bleu_1"] == pytest.approx(math.exp(1 - 17 / 12))  # 12 words, all right, of 17
     assert metrics["scores"]["rouge_l"] == pytest.approx(0.75)
@@ -247,8 +261,11 @@ def test_intervals_baselines_and_lesions(run: dict[str, Any]) -> None:
     assert set(metrics["against"]) == {"most_frequent_report", "nearest_training_report", "no_box_model"}
     lesions = metrics["clinical"]["lesion22_uncertain_positive"]
     assert {name: found["micro_f1"] for name, found in lesions.items()} == {
-        "generated": 1.0, "most_frequent_report": 0.0, "nearest_training_report": 0.0, "no_box_model": 1.0,
-    }  # fmt: skip
+        "generated": 1.0,
+        "most_frequent_report": 0.0,
+        "nearest_training_report": 0.0,
+        "no_box_model": 1.0,
+    }
     assert lesions["generated"]["per_class"]["Cardiomegaly"]["true"] == 1
     assert "per_class" not in lesions["no_box_model"]
     assert metrics["clinical"]["against_boxes_uncertain_positive"]["hypothesis"]["micro_precision"] == 0.0

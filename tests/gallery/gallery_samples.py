@@ -29,11 +29,18 @@ CASES = {
 def entry(name: str, *, boxes: bool = True, split: str = "test") -> dict[str, Any]:
     """An entry of annotation.json with a heart and an effusion box, the second less sure."""
     return {
-        "id": name, "study_id": f"s{name}", "subject_id": "p", "image_path": [f"{name}.png"], "split": split, "report": "x",
-        "height": HEIGHT, "width": WIDTH,
+        "id": name,
+        "study_id": f"s{name}",
+        "subject_id": "p",
+        "image_path": [f"{name}.png"],
+        "split": split,
+        "report": "x",
+        "height": HEIGHT,
+        "width": WIDTH,
         "boxes": [[20.0, 80.0, 60.0, 50.0], [100.0, 120.0, 40.0, 60.0]] if boxes else [],
-        "scores": [0.9, 0.6] if boxes else [], "labels": ["Cardiomegaly", "Pleural effusion"] if boxes else [],
-    }  # fmt: skip
+        "scores": [0.9, 0.6] if boxes else [],
+        "labels": ["Cardiomegaly", "Pleural effusion"] if boxes else [],
+    }
 
 
 def generated_lines(count: int) -> list[dict[str, Any]]:
@@ -80,11 +87,15 @@ def draw_images(folder: Path, count: int) -> None:
 def meta(**changes: Any) -> dict[str, Any]:
     """Head of a page."""
     return {
-        "title": "Gallery", "mode": "run", "systems": ["Generated"], "sort": "order", "missing": 0,
+        "title": "Gallery",
+        "mode": "run",
+        "systems": ["Generated"],
+        "sort": "order",
+        "missing": 0,
         "protocol": {"text": "r2gen", "section": "findings", "split": "test", "n": 4},
         "corpus": [["rouge_l", "ROUGE-L", [[0.5, [0.4, 0.6]]]]],
         **changes,
-    }  # fmt: skip
+    }
 
 
 def read_page(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

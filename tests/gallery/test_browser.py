@@ -129,8 +129,10 @@ def test_first_study_with_picture_boxes_texts_scores_and_notice(open_page, galle
     assert "Do not publish" in tab.inner_text(".notice") and "protected health information" in tab.inner_text(".notice")
     assert "section findings" in tab.inner_text("#protocol") and "n 4" in tab.inner_text("#protocol")
     assert visible_boxes(tab) == [
-        "true box: Pleural effusion", "pseudo box: Cardiomegaly, score 0.90", "pseudo box: Pleural effusion, score 0.60",
-    ]  # fmt: skip
+        "true box: Pleural effusion",
+        "pseudo box: Cardiomegaly, score 0.90",
+        "pseudo box: Pleural effusion, score 0.60",
+    ]
     assert tab.locator(".text.reference mark.missed").inner_text().startswith("heart is enlarged")
     assert tab.locator(".text.generated mark.match").inner_text() == "pleural effusion"
     assert "0.500" in tab.inner_text("#scores") and "ROUGE-L" in tab.inner_text("#scores")
@@ -431,15 +433,24 @@ def test_labels_of_boxes_do_not_cover_one_another(open_page, tmp_path):
 def test_two_runs_beside_each_other(open_page, tmp_path):
     studies = [
         Study(
-            study.name, study.study_id, study.reference,
-            (study.answers[0], Answer(study.reference, (), {"rouge_l": 1.0, "bleu_4": 0.2})), study.entry, None,
+            study.name,
+            study.study_id,
+            study.reference,
+            (study.answers[0], Answer(study.reference, (), {"rouge_l": 1.0, "bleu_4": 0.2})),
+            study.entry,
+            None,
         )
         for study in samples.studies(8)
-    ]  # fmt: skip
+    ]
     page = build(
-        tmp_path, studies, images=8, mode="compare", systems=["A: one", "B: two"], sort="size:rouge_l",
+        tmp_path,
+        studies,
+        images=8,
+        mode="compare",
+        systems=["A: one", "B: two"],
+        sort="size:rouge_l",
         corpus=[["rouge_l", "ROUGE-L", [[0.5, None], [0.6, None]]]],
-    )  # fmt: skip
+    )
     tab = open_page(page)
     assert listed(tab)[:2] == ["si0", "si1"] and tab.locator(".row-value").first.inner_text() == "1.000"
     assert tab.locator(".text h3").all_inner_texts() == ["Reference", "Run A", "Run B"]

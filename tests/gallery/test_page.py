@@ -82,8 +82,10 @@ def test_index_says_what_filters_and_orders_need(tmp_path):
     index = samples.read_page(tmp_path)[0]["index"]
     effusion, heart, air = (1 << CATEGORY_IDS[name] - 1 for name in ("Pleural effusion", "Cardiomegaly", "Pneumothorax"))
     assert index["errors"] == {
-        "missed": [[heart, 0, 0, 0]], "invented": [[0, air, 0, 0]], "wrong_side": [[0, 0, effusion, 0]],
-    }  # fmt: skip
+        "missed": [[heart, 0, 0, 0]],
+        "invented": [[0, air, 0, 0]],
+        "wrong_side": [[0, 0, effusion, 0]],
+    }
     assert index["named"] == [effusion | heart, effusion | heart | air, effusion | heart, effusion | heart]
     assert index["scores"] == {"rouge_l": [[0.0, 0.25, 0.5, 0.75]], "bleu_4": [[0.5] * 4]}
     assert class_mask(set()) == 0
@@ -128,8 +130,10 @@ def test_words_outside_the_listed_sentences_are_shown_too():
     answer = dataclasses.replace(study.answers[0], text=text)
     shown = study_record(dataclasses.replace(study, answers=(answer,)), [])["x"][1]["s"]
     assert [(text[start:end], boxes) for start, end, boxes, _ in shown] == [
-        ("so .", []), ("there is a left pleural effusion .", [1]), ("and more", []),
-    ]  # fmt: skip
+        ("so .", []),
+        ("there is a left pleural effusion .", [1]),
+        ("and more", []),
+    ]
     other = dataclasses.replace(answer, text="nothing of it . at all .")
     shown = study_record(dataclasses.replace(study, answers=(other,)), [])["x"][1]["s"]
     assert [(start, end, boxes) for start, end, boxes, _ in shown] == [(0, 15, []), (16, 24, [])]

@@ -41,13 +41,21 @@ def test_run_record_counts_what_is_shown(run):
     record = read_json(run["output"] / "run.json")
     size = (run["output"] / "index.html").stat().st_size
     assert record["command"] == "render-gallery" and set(record["inputs"]) == {
-        "generated", "annotation", "metrics", "per_report",
-    }  # fmt: skip
+        "generated",
+        "annotation",
+        "metrics",
+        "per_report",
+    }
     assert 0.1 * size < record["counts"].pop("bytes") < size
     assert record["counts"] == {
-        "studies": COUNT, "shown": COUNT, "left_out_by_number": 0, "left_out_by_size": 0, "images": COUNT,
-        "images_not_shown": 0, "true_boxes_known": 0,
-    }  # fmt: skip
+        "studies": COUNT,
+        "shown": COUNT,
+        "left_out_by_number": 0,
+        "left_out_by_size": 0,
+        "images": COUNT,
+        "images_not_shown": 0,
+        "true_boxes_known": 0,
+    }
 
 
 def test_the_same_inputs_give_the_same_files(run, tmp_path):

@@ -58,9 +58,14 @@ def test_card_tells_the_run(tmp_path, command):
     assert ("Not a medical device" in text) == (name == "model_card.md")
     headings = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
     assert headings == [
-        "Facts of the run", "Tensors" if command == "import-r2gen" else "Data", "Intended use", "Limitations", "Scores",
-        "Known to people only", "Settings",
-    ]  # fmt: skip
+        "Facts of the run",
+        "Tensors" if command == "import-r2gen" else "Data",
+        "Intended use",
+        "Limitations",
+        "Scores",
+        "Known to people only",
+        "Settings",
+    ]
 
 
 def written(folder: Path, card: Card, settings: object, **record) -> str:

@@ -1,1 +1,1 @@
-"""Detection and report metrics, summary tables and figures."""
+"""Scores of generated reports, beside baselines, with intervals; of any modality."""

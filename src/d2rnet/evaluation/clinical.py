@@ -140,7 +140,8 @@ def side_agreement(references: Sequence[str], hypotheses: Sequence[str]) -> dict
     """
     compared = same = wrong = 0
     for reference, hypothesis in zip(references, hypotheses, strict=True):
-        theirs, ours = named_sides(reference), named_sides(hypothesis)
+        theirs = named_sides(reference)
+        ours = named_sides(hypothesis)
         for name in theirs.keys() & ours.keys():
             compared += 1
             same += theirs[name] == ours[name]

@@ -99,7 +99,8 @@ def compare_runs(
     """
     if studies not in STUDIES:
         raise DatasetError(f"--studies {studies}: expected {' or '.join(STUDIES)}.")
-    first, second = read_run(run_a), read_run(run_b)
+    first = read_run(run_a)
+    second = read_run(run_b)
     ids = shared_ids(first, second, studies=studies)
     references = [first.reports[name]["reference"] for name in ids]
     study_ids = [str(first.reports[name].get("study_id", second.reports[name].get("study_id", name))) for name in ids]

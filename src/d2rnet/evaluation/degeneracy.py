@@ -23,7 +23,7 @@ def text_statistics(references: Sequence[str], hypotheses: Sequence[str]) -> dic
 
     Returns:
         ``unique_report_rate`` and ``unique_reference_rate`` (different texts / N), ``empty_hypotheses`` (count),
-        ``mean_tokens`` of both, words a report, and ``degeneracy`` of both, see :func:`degeneracy`.
+        ``mean_tokens`` of both, words per report, and ``degeneracy`` of both, see :func:`degeneracy`.
     """
     return {
         "unique_report_rate": len(set(hypotheses)) / len(hypotheses),

@@ -82,8 +82,10 @@ def _chexbert(module: Any, weights: Path, references: Sequence[str], hypotheses:
     truth, claimed = (_chexbert_labels(labeler, texts) for texts in (references, hypotheses))
     scores: dict[str, float | None] = {}
     for convention, counted in (("positive", (1, -1)), ("negative", (1,))):
-        true, named = np.isin(truth, counted), np.isin(claimed, counted)
-        hits, either = (true & named).sum(axis=0), true.sum(axis=0) + named.sum(axis=0)  # (14,)
+        true = np.isin(truth, counted)
+        named = np.isin(claimed, counted)
+        hits = (true & named).sum(axis=0)  # (14,)
+        either = true.sum(axis=0) + named.sum(axis=0)  # (14,)
         held = true.any(axis=0)
         of_classes = 2 * hits[held] / either[held]
         scores[f"chexbert14_micro_f1_uncertain_{convention}"] = float(2 * hits.sum() / either.sum()) if either.sum() else None

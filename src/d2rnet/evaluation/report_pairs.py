@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,25 +147,28 @@ def answers_of(path: Path, wanted: Mapping[str, str]) -> list[str]:
         raise FileNotFoundError(f"{path}: no such file; expected the reports of a baseline, one JSON object per line.")
     found: dict[str, str] = {}
     problems = Problems()
-    remedy = "Write the baseline for the same annotation.json, split and text protocol."
+    complain = partial(
+        problems.add, file=path, remedy="Write the baseline for the same annotation.json, split and text protocol."
+    )
     for number, line in enumerate(read_jsonl(path), start=1):
         name = str(line.get("id"))
         text = line.get("hypothesis")
         record = f"report {number} (id {name})"
         if name not in wanted:
             continue
-        if name in found or not isinstance(text, str):
-            got, expected = ("a second report", "one report per id") if name in found else (repr(text), "a string")
-            problems.add("bad_report", file=path, record=record, got=got, expected=expected, remedy=remedy)
+        if name in found:
+            complain("bad_report", record=record, got="a second report", expected="one report per id")
+        elif not isinstance(text, str):
+            complain("bad_report", record=record, got=repr(text), expected="a string")
         elif single_spaced(line.get("reference", wanted[name])) != wanted[name]:
-            got, expected = f"reference '{line['reference'][:80]}'", f"'{wanted[name][:80]}'"
-            problems.add("other_reference", file=path, record=record, got=got, expected=expected, remedy=remedy)
+            got = f"reference '{line['reference'][:80]}'"
+            complain("other_reference", record=record, got=got, expected=f"'{wanted[name][:80]}'")
         else:
             found[name] = single_spaced(text)
     missing = [name for name in wanted if name not in found]
     if missing and not len(problems):
-        got, expected = f"no report for {len(missing)} of {len(wanted)} entries", f"one for each, such as {missing[0]}"
-        problems.add("missing_reports", file=path, record="all reports", got=got, expected=expected, remedy=remedy)
+        got = f"no report for {len(missing)} of {len(wanted)} entries"
+        complain("missing_reports", record="all reports", got=got, expected=f"one for each, such as {missing[0]}")
     problems.raise_if_any()
     return [found[name] for name in wanted]
 

@@ -41,12 +41,12 @@ def percentile_interval(values: ArrayLike) -> list[float] | None:
 
 
 def basic_interval(value: float | None, drawn: ArrayLike, *, least: float = 0.0, greatest: float = 1.0) -> list[float] | None:
-    """Return the middle 95 % of the draws, mirrored at the value itself and cut to the range of the figure.
+    """Return the middle 95 % of the draws, mirrored at the value itself and cut to the range of the metric.
 
     Args:
-        value: the figure on all cases.
-        drawn: (S,) the figure on the resamples; values that are not finite are left out.
-        least: smallest possible value of the figure.
+        value: the metric on all cases.
+        drawn: (S,) the metric on the resamples; values that are not finite are left out.
+        least: smallest possible value of the metric.
         greatest: largest possible one.
 
     Returns:

@@ -60,7 +60,8 @@ def _one_slip(word: str, known: str) -> bool:
     start = 0
     while start < min(len(word), len(known)) and word[start] == known[start]:
         start += 1
-    rest, known_rest = word[start:], known[start:]
+    rest = word[start:]
+    known_rest = known[start:]
     if len(word) > len(known):
         return rest[1:] == known_rest
     if len(word) < len(known):

@@ -1,6 +1,6 @@
 """Lesion mentions: which of the 22 classes a report names, in which state and on which side. Offline, no weights.
 
-``find_mentions`` gives every mention, ``report_findings`` one state a class. An opacity that the same sentence explains
+``find_mentions`` gives every mention, ``report_findings`` one state per class. An opacity that the same sentence explains
 ("opacities consistent with edema") counts as what explains it alone. Conventions and measured errors:
 docs/reference/metrics.md.
 """

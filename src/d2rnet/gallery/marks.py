@@ -1,7 +1,7 @@
 """Which lesion mentions of a generated report agree with its reference, and where they stand in the text as shown.
 
-A class gets one verdict a pair of reports, by the conventions of the scores (docs/reference/metrics.md): doubted lesions count
-as named, sides conflict where both reports name sides and share none.
+A class gets one verdict per pair of reports, by the conventions of the scores (docs/reference/metrics.md): doubted lesions
+count as named, sides conflict where both reports name sides and share none.
 """
 
 import re
@@ -47,8 +47,10 @@ def class_verdicts(reference: str, hypothesis: str) -> dict[str, Verdict]:
         reference: text of the reference report.
         hypothesis: text of the generated report.
     """
-    theirs, ours = report_findings(reference), report_findings(hypothesis)
-    their_sides, our_sides = named_sides(reference), named_sides(hypothesis)
+    theirs = report_findings(reference)
+    ours = report_findings(hypothesis)
+    their_sides = named_sides(reference)
+    our_sides = named_sides(hypothesis)
     verdicts = {}
     for name in dict.fromkeys((*theirs, *ours)):
         there, claimed = (states.get(name, State.ABSENT) is not State.ABSENT for states in (theirs, ours))

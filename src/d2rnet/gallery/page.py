@@ -35,14 +35,16 @@ class PageWriter:
         Args:
             stream: of the file, UTF-8.
             title: of the page.
-            systems: generated reports a study.
+            systems: generated reports per study.
             max_bytes: of all studies together.
         """
-        self._stream, self._max_bytes = stream, max_bytes
+        self._stream = stream
+        self._max_bytes = max_bytes
         self._bytes = 0
         self._index: dict[str, Any] = {"id": [], "study": [], "named": [], "scores": {}}
         self._index["errors"] = {error: [[] for _ in range(systems)] for error in ERRORS}
-        style, script = _asset("gallery.css"), "\n".join(map(_asset, SCRIPTS))
+        style = _asset("gallery.css")
+        script = "\n".join(map(_asset, SCRIPTS))
         policy = (
             f"default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src '{_digest(style)}'; "
             f"script-src '{_digest(script)}'"

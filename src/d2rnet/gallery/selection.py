@@ -26,7 +26,8 @@ def choose_studies(studies: Sequence[Study], settings: PageSettings) -> tuple[li
         chosen = sorted(places, key=lambda place: _badness(studies[place]))[:limit]
         how = "those with most lesion errors, of equals those with the lower ROUGE-L"
     else:
-        chosen, how = places[:limit], "the first ones of the file"
+        chosen = places[:limit]
+        how = "the first ones of the file"
     return [studies[place] for place in sorted(chosen)], how
 
 

@@ -45,7 +45,7 @@ class Study:
         name: id of the entry.
         study_id: of the hospital.
         reference: single-spaced.
-        answers: one a run that is shown.
+        answers: one per run that is shown.
         entry: None where only texts are known.
         true_boxes: (image, box) of each true lesion; None where the truth is not known.
     """
@@ -87,7 +87,8 @@ def study_record(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
     Raises:
         DatasetError: a sentence lists a box that the entry does not have.
     """
-    entry, verdicts = study.entry, study.verdicts
+    entry = study.entry
+    verdicts = study.verdicts
     labels = [] if entry is None else entry["labels"]
     true_labels = [category for _, (category, _) in study.true_boxes or ()]
     texts = [_text_record(study.reference, _named_spans(study.reference, labels), true_labels, verdicts)]
@@ -136,7 +137,8 @@ def _listed_spans(name: str, answer: Answer, boxes: int) -> list[Span]:
     spans: list[Span] = []
     position = 0
     for sentence in answer.sentences:
-        words, listed = sentence.get("text"), sentence.get("boxes")
+        words = sentence.get("text")
+        listed = sentence.get("boxes")
         if not isinstance(words, str) or not isinstance(listed, list):
             raise DatasetError(f"report {name}: got a sentence with {', '.join(sentence)}; expected text and a list of boxes.")
         if any(type(place) is not int or not 0 <= place < boxes for place in listed):

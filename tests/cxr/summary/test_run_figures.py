@@ -34,10 +34,19 @@ REPORT = [
 
 def entry(name: str, **other) -> dict:
     return {
-        "id": name, "study_id": f"s-{name}", "subject_id": "p", "image_path": [f"{name}.png"], "split": "test",
-        "report": "The heart is enlarged.", "height": 40, "width": 60, "boxes": [[10.0, 5.0, 20.0, 20.0]], "scores": [0.9],
-        "labels": ["Cardiomegaly"], **other,
-    }  # fmt: skip
+        "id": name,
+        "study_id": f"s-{name}",
+        "subject_id": "p",
+        "image_path": [f"{name}.png"],
+        "split": "test",
+        "report": "The heart is enlarged.",
+        "height": 40,
+        "width": 60,
+        "boxes": [[10.0, 5.0, 20.0, 20.0]],
+        "scores": [0.9],
+        "labels": ["Cardiomegaly"],
+        **other,
+    }
 
 
 def svg_texts(path: Path) -> list[str]:
@@ -70,12 +79,17 @@ def summary() -> dict:
         "counts": {
             "build_annotation": {
                 "boxes": {
-                    "predicted": 1200, "kept": 9, "below_threshold": 1191, "on_images_without_report": 0, "above_max_boxes": 0,
-                    "kept_by_class": {"Edema": 8, "ILD": 1}, "below_threshold_by_class": {"Edema": 1191},
+                    "predicted": 1200,
+                    "kept": 9,
+                    "below_threshold": 1191,
+                    "on_images_without_report": 0,
+                    "above_max_boxes": 0,
+                    "kept_by_class": {"Edema": 8, "ILD": 1},
+                    "below_threshold_by_class": {"Edema": 1191},
                 }
             }
         },
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture

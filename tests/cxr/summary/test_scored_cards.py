@@ -25,11 +25,17 @@ SCORES = dict.fromkeys(keys_of(Group.WORDS), 0.4) | {"bleu_4": 0.1234}
 def network(ap50: float) -> dict[str, Any]:
     by_class = {"Edema": 0.5, "Cardiomegaly": None}
     return {
-        "AP": 0.3, "AP50": ap50, "AP40": 0.7, "intervals": {"AP50": [0.55, 0.671]},
-        "per_class_AP": by_class, "per_class_AP50": by_class, "per_class_AP40": by_class,
-        "boxes_per_class": {"Cardiomegaly": 0, "Edema": 7}, "classes_without_boxes": ["Cardiomegaly"],
+        "AP": 0.3,
+        "AP50": ap50,
+        "AP40": 0.7,
+        "intervals": {"AP50": [0.55, 0.671]},
+        "per_class_AP": by_class,
+        "per_class_AP50": by_class,
+        "per_class_AP40": by_class,
+        "boxes_per_class": {"Cardiomegaly": 0, "Edema": 7},
+        "classes_without_boxes": ["Cardiomegaly"],
         "calibration": {"ece": 0.08},
-    }  # fmt: skip
+    }
 
 
 def model_folder(folder: Path, command: str, weights: str) -> Path:
@@ -47,10 +53,13 @@ def run(tmp_path: Path) -> dict[str, Any]:
     texts = {"normal_report_rate": 0.25, "repeated_sentence_rate": 0.03}
     reports = {
         "protocol": {"text": "r2gen", "section": "findings", "split": "test", "n": 175},
-        "scores": SCORES, "shuffled": SCORES, "most_frequent_report": SCORES, "clinical": clinical,
+        "scores": SCORES,
+        "shuffled": SCORES,
+        "most_frequent_report": SCORES,
+        "clinical": clinical,
         "degeneracy": {"hypothesis": texts, "reference": texts | {"normal_report_rate": 0.2}},
         "notes": {"chexbert": "not run: evaluation.chexbert_weights is null"},
-    }  # fmt: skip
+    }
     detector = {"protocol": {"split": "test"}, "ema_teacher": network(0.6125), "student": network(0.55), "n_images": 120}
     write_json(tmp_path / "detector.json", detector)
     write_json(tmp_path / "reports.json", reports)

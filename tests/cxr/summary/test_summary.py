@@ -107,8 +107,10 @@ def test_files_hold_what_the_terminal_shows(run: dict[str, Any], capsys: pytest.
     assert summary["reports"]["scores"]["bleu_3"] == 0.2
     assert summary["counts"]["labelled"]["train"] == {"images": 400, "boxes": 900}
     assert list(summary["table"][0].items())[:3] == [
-        ("metric", "AP50, EMA teacher"), ("result", "0.613"), ("baseline", "student 0.550"),
-    ]  # fmt: skip
+        ("metric", "AP50, EMA teacher"),
+        ("result", "0.613"),
+        ("baseline", "student 0.550"),
+    ]
     assert summary["synthetic"] is False
     assert json.loads((run["output"] / "run.json").read_text())["command"] == "summarize"
 

@@ -1,4 +1,4 @@
-"""What the report model sees of annotation.json: pseudo boxes by class, their scores, boxes an entry."""
+"""What the report model sees of annotation.json: pseudo boxes per class, their scores, boxes per entry."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ SCORE_BINS = 20
 
 
 def draw_annotation(target: Path, splits: Mapping[str, Sequence[Entry]]) -> None:
-    """Draw number by class, scores, and boxes an entry of all pseudo boxes in annotation.json.
+    """Draw number per class, scores, and boxes per entry of all pseudo boxes in annotation.json.
 
     Args:
         target: file to write, without suffix.
@@ -38,6 +38,6 @@ def draw_annotation(target: Path, splits: Mapping[str, Sequence[Entry]]) -> None
             share = [number[int(value)] / max(1, len(part)) for value in values]
             place = values + 0.27 * (shift - (len(splits) - 1) / 2)
             counts.bar(place, share, width=0.25, color=COLOURS[shift], label=f"{split} ({len(part):,})")
-        counts.set(xlabel="boxes an entry", ylabel="share of the entries of the split")
+        counts.set(xlabel="boxes per entry", ylabel="share of the entries of the split")
         counts.xaxis.set_major_locator(MaxNLocator(integer=True))
         counts.legend(fontsize=7)

@@ -19,7 +19,7 @@ from d2rnet.report.annotation_file import Entry
 COLUMNS = 3
 PANEL_INCHES = (4.0, 3.6)
 LINE_INCHES = 0.135  # of the text below
-TEXT_WIDTH = 56  # characters a line
+TEXT_WIDTH = 56  # characters per line
 MOST_LINES = 11  # of one report; the end of a longer one is not shown
 MOST_SIDE_PX = 640  # of the pictures
 NUMBER_POINTS = 7.0  # font size of the numbers of boxes
@@ -95,9 +95,9 @@ def _draw_boxes(panel: Axes, entry: Entry, size: tuple[float, float]) -> None:
     on_image = entry.get("box_image", [0] * len(entry["boxes"]))
     numbers = [number for number, image in enumerate(on_image) if image == 0]
     corners = xywh_to_xyxy([entry["boxes"][number] for number in numbers]).tolist()
-    pixels_a_point = max(size[0] / PICTURE_INCHES[0], size[1] / PICTURE_INCHES[1]) / 72
-    sizes = [(pixels_a_point * NUMBER_POINTS * (0.5 + 0.65 * len(str(number + 1))),
-              pixels_a_point * NUMBER_POINTS * 1.3) for number in numbers]  # fmt: skip
+    pixels_per_point = max(size[0] / PICTURE_INCHES[0], size[1] / PICTURE_INCHES[1]) / 72
+    letter = pixels_per_point * NUMBER_POINTS
+    sizes = [(letter * (0.5 + 0.65 * len(str(number + 1))), letter * 1.3) for number in numbers]
     places = place_labels(corners, sizes, size)
     colours = class_colours()
     for number, (left, top, right, bottom) in zip(numbers, corners, strict=True):

@@ -60,7 +60,8 @@ def summarize(
         FileNotFoundError: an input is missing.
         DatasetError: an input is no JSON object or lacks a metric; names file and key.
     """
-    detector, reports = _read_object(detector_metrics), _read_object(report_metrics)
+    detector = _read_object(detector_metrics)
+    reports = _read_object(report_metrics)
     section(detector, "protocol", detector_metrics)
     counted = {_step_name(path): _read_object(path) for path in counts if path.name != COHORT_FILE}
     synthetic = any(path.name == COHORT_FILE for path in counts)

@@ -11,10 +11,11 @@ from d2rnet.errors import DatasetError
 from d2rnet.figures.plots import COLOURS, GREY, REPORT_INCHES, figure, say_empty, series
 from d2rnet.files.documents import read_jsonl
 
-DETECTOR_CLOCK, REPORT_CLOCK = "iterations_done", "epoch"
+DETECTOR_CLOCK = "iterations_done"
+REPORT_CLOCK = "epoch"
 ROOM_FOR_LEGEND = 1.4  # of the highest value
 PANEL_INCHES = (REPORT_INCHES[0] / 3, 2.8)
-MOST_MARKERS = 40  # longer curves are drawn without a marker a point
+MOST_MARKERS = 40  # longer curves are drawn without a marker per point
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ DETECTOR_PANELS = (
     Panel("learning rate", {"learning_rate": "learning rate"}),
 )
 REPORT_PANELS = (
-    Panel("loss (nats a token)", {"train_loss": "training split", "val_loss": "validation split"}),
+    Panel("loss (nats per token)", {"train_loss": "training split", "val_loss": "validation split"}),
     Panel("alignment loss, weight included", {"local_alignment_loss": "local (LAB)", "global_alignment_loss": "global (GAB)"}),
     Panel("BLEU-4, greedy, validation split", {"val_bleu_4": "BLEU-4"}),
     Panel("learning rate", {"learning_rate": "learning rate"}),
@@ -100,7 +101,7 @@ def _draw(
     x_label: str,
     mark: float | None,
 ) -> None:
-    """Draw the panels that have data, up to three in one row, else two a row; ``mark`` is an x to point out."""
+    """Draw the panels that have data, up to three in one row, else two per row; ``mark`` is an x to point out."""
     shown = [panel for panel in wanted if any(key in line for line in history for key in panel.curves)]
     columns = max(1, len(shown)) if len(shown) <= 3 else 2
     with figure(target, rows=max(1, -(-len(shown) // columns)), columns=columns, panel_inches=PANEL_INCHES) as panels:

@@ -1,7 +1,7 @@
 // Radiographs with their boxes, the legend, and what is lit.
 const view = { record: null, pinned: null };
 
-/** One figure an image; boxes are placed in per cent of the original size. */
+/** One figure per image; boxes are placed in per cent of the original size. */
 function drawPictures(record) {
   const pictures = record.p.map(([uri, width, height, problem], place) => {
     const frame = element('div', { className: 'frame' });

@@ -39,7 +39,7 @@ function imageName(study) {
   return id === INDEX.study[study] || !INDEX.study[study] ? [] : [element('span', { className: 'row-image', textContent: ` ${id.slice(0, 8)}` })];
 }
 
-/** One chip an error type that a study has, for each generated report where there are two. */
+/** One chip per error type that a study has, for each generated report where there are two. */
 function errorChips(study) {
   const chips = [];
   for (let system = 0; system < SYSTEMS; system += 1) {

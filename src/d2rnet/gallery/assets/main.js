@@ -1,7 +1,7 @@
 // The page: which study is shown, the keyboard, light and dark.
 let current = null;
 
-/** What the figures on the page hold for. */
+/** What the scores on the page hold for. */
 function describeRun() {
   const { protocol, counts } = META;
   const shown = ['section', 'text', 'split'].filter((key) => protocol[key]).map((key) => `${key === 'text' ? 'text protocol' : key} ${protocol[key]}`);
