@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from hostile_case import READ, SET_ASIDE, Outcome
 
-from d2rnet.cxr.annotation.confidence_filter import read_calibrated
+from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter, read_calibration
 from d2rnet.cxr.annotation.inputs import match_images, read_images
 from d2rnet.cxr.annotation.inputs import read_reports as read_report_lines
 from d2rnet.cxr.annotation.predictions import read_predictions
+from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.coco import load_coco
 from d2rnet.cxr.conversion.image_conversion import ConversionJob, convert_images
 from d2rnet.cxr.detector.checkpoint import load_pretrained
@@ -21,6 +22,7 @@ from d2rnet.cxr.images.reader import read_header, read_radiograph
 from d2rnet.cxr.sources import mimic, openi, r2gen, vindr
 from d2rnet.cxr.sources.box_tables import read_box_table
 from d2rnet.cxr.sources.coco import read_table as read_foreign_coco
+from d2rnet.cxr.sources.settings import LabelledSettings, ReportSourceSettings
 from d2rnet.cxr.sources.tables import ReportTable
 from d2rnet.evaluation.report_pairs import read_pairs
 from d2rnet.files.csv_tables import read_table_csv
@@ -31,7 +33,7 @@ from d2rnet.report.annotation_file import load_annotation
 from d2rnet.report.decoder.r2gen_import import import_r2gen
 from d2rnet.report.model_files import load_model
 from d2rnet.report.text.vocabulary import load_vocabulary
-from d2rnet.settings import default_settings, parse_settings
+from d2rnet.settings import parse_settings
 
 Reader = Callable[[Path], Outcome]
 SPLIT_COLUMNS = ("dicom_id", "study_id", "subject_id", "split")
@@ -78,13 +80,13 @@ def box_table(folder: Path) -> Outcome:
     return Outcome(READ, f"{dict(rows.counts)}", kept)
 
 
-def report_source(module: object, **settings: object) -> Reader:
+def report_source(module: object) -> Reader:
     """A report source; unreadable reports are set aside, everything else that is wrong is an error."""
 
     def read(folder: Path) -> Outcome:
-        given = {**default_settings("data.reports"), "root": str(folder), "report_root": None, "views": []}
         problems = Problems()
-        table: ReportTable = module.read_table({**given, **settings}, problems)  # type: ignore[attr-defined]
+        given = ReportSourceSettings(root=str(folder), views=())
+        table: ReportTable = module.read_table(given, problems)  # type: ignore[attr-defined]
         problems.raise_if_any()
         reasons = " | ".join(f"{record['path']}: {record['reason']}" for record in table.unreadable_reports)
         section = sum(count for name, count in table.counts.items() if name.startswith("studies_without_"))
@@ -105,7 +107,7 @@ def own_coco(folder: Path) -> Outcome:
 def foreign_coco(folder: Path) -> Outcome:
     """A COCO json of somebody else as labelled source."""
     problems = Problems()
-    settings = {**default_settings("data.labelled"), "root": str(folder), "coco_json": only_file(folder).name}
+    settings = LabelledSettings(root=str(folder), coco_json=only_file(folder).name)
     table = read_foreign_coco(settings, problems)
     problems.raise_if_any()
     return Outcome(READ, f"{len(table.images)} images", len(table.boxes) + table.counts["crowd_annotations_left_out"])
@@ -121,7 +123,7 @@ def predictions(folder: Path) -> Outcome:
     """Pseudo boxes on the images of ``good_unlabelled.json``."""
     problems = Problems()
     images = read_images(folder / "good_unlabelled.json", problems)
-    boxes, counts = read_predictions([only_file(folder)], images, np.zeros(23), problems=problems)
+    boxes, counts = read_predictions([only_file(folder)], images, ConfidenceFilter.of_classes({}), problems=problems)
     problems.raise_if_any()
     return Outcome(READ, f"{len(boxes)} boxes", len(boxes) + counts["duplicates"])
 
@@ -154,7 +156,7 @@ def generated(folder: Path) -> Outcome:
 
 def thresholds(folder: Path) -> Outcome:
     """thresholds.json."""
-    by_class, _ = read_calibrated(only_file(folder))
+    by_class, _ = read_calibration(only_file(folder))
     return Outcome(READ, f"{len(by_class)} classes", len(by_class))
 
 
@@ -199,7 +201,7 @@ def r2gen_checkpoint(folder: Path) -> Outcome:
 
 def settings_file(folder: Path) -> Outcome:
     """A file for ``--settings``."""
-    parse_settings(str(only_file(folder)), [], "annotation")
+    parse_settings(AnnotationSettings, str(only_file(folder)), [])
     return Outcome(READ, "valid")
 
 
@@ -209,7 +211,7 @@ READERS: dict[str, Reader] = {
     "image conversion": conversion,
     "CSV table": csv_table,
     "box table": box_table,
-    "MIMIC-CXR": report_source(mimic, format="jpg"),
+    "MIMIC-CXR": report_source(mimic),
     "Open-i": report_source(openi),
     "R2Gen annotation": report_source(r2gen),
     "COCO, own": own_coco,

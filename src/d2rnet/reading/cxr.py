@@ -19,7 +19,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from d2rnet.cxr.annotation.build import EntryWriter, keep_boxes
-from d2rnet.cxr.annotation.confidence_filter import threshold_table
+from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter
 from d2rnet.cxr.annotation.inputs import ImageTable
 from d2rnet.cxr.annotation.predictions import confident_boxes
 from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME
@@ -157,7 +157,8 @@ class Models:
             np.array([item.pixels.shape for item in radiographs], dtype=np.float64),
             np.array([item.source_hw for item in radiographs], dtype=np.float64),
         )
-        confident = confident_boxes(results, table, threshold_table(0.0, self.settings.thresholds), source=views[0].path)
+        confidence = ConfidenceFilter.of_classes(self.settings.thresholds)
+        confident = confident_boxes(results, table, confidence, source=views[0].path)
         boxes, _ = keep_boxes(confident, table, np.ones(len(views), dtype=bool), max_boxes=self.settings.max_boxes)
         report = {"study_id": stem_of(views[0].path), "subject_id": "", "split": SPLIT, "report": ""}
         rows = list(range(len(views)))

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from d2rnet.config import Config
-from d2rnet.cxr.annotation.confidence_filter import choose_thresholds
+from d2rnet.cxr.annotation.confidence_filter import confidence_filter
 from d2rnet.cxr.annotation.settings import ClassName
 from d2rnet.cxr.detector.settings import PredictionSettings
 from d2rnet.errors import ConfigError, DatasetError
@@ -80,7 +80,7 @@ def describe_reading(
         max_side_px=settings.data.conversion.max_side_px,
         views=settings.data.reports.views,
         prediction=settings.detector.prediction,
-        thresholds=choose_thresholds(settings.annotation, thresholds).by_class(),
+        thresholds=confidence_filter(settings.annotation, thresholds).by_class(),
         max_boxes=settings.annotation.max_boxes,
         generation=settings.report.generation,
         detector_sha256=sha256_file(weights),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from d2rnet.cxr.annotation.confidence_filter import choose_thresholds, read_calibrated, threshold_table
+from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter, confidence_filter, read_calibration
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_json, write_json
@@ -14,7 +14,7 @@ from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
 
 
 def test_global_threshold_fills_every_class_and_a_class_threshold_overrides_it() -> None:
-    table = threshold_table(0.5, {"Cardiomegaly": 0.8, "Rib fracture": 0.0})
+    table = ConfidenceFilter.of_classes({"Cardiomegaly": 0.8, "Rib fracture": 0.0}, others=0.5).least_scores
     assert table.shape == (23,)
     assert table[CATEGORY_IDS["Cardiomegaly"]] == 0.8
     assert table[CATEGORY_IDS["Rib fracture"]] == 0.0
@@ -44,11 +44,11 @@ def thresholds_file(folder: Path, **by_class: float) -> Path:
 
 def test_calibrated_thresholds_replace_the_fixed_ones_and_own_ones_lie_over_both(tmp_path: Path) -> None:
     own = {"Cardiomegaly": 0.9}
-    fixed = choose_thresholds(AnnotationSettings.read({"score_threshold": 0.2, "class_score_thresholds": own}), None)
+    fixed = confidence_filter(AnnotationSettings.read({"score_threshold": 0.2, "class_score_thresholds": own}), None)
     assert (fixed.source, fixed.detector_sha256) == ("fixed", None)
     assert (fixed.by_class()["Edema"], fixed.by_class()["Cardiomegaly"]) == (0.2, 0.9)
     settings = AnnotationSettings.read({"score_threshold": 0.2, "class_score_thresholds": own, "thresholds": "calibrated"})
-    calibrated = choose_thresholds(settings, thresholds_file(tmp_path, Edema=0.35, Pleural_effusion=0.0))
+    calibrated = confidence_filter(settings, thresholds_file(tmp_path, Edema=0.35, Pleural_effusion=0.0))
     assert (calibrated.source, calibrated.detector_sha256) == ("calibrated", "abc")
     by_class = calibrated.by_class()
     assert (by_class["Edema"], by_class["Pleural effusion"], by_class["ILD"]) == (0.35, 0.0, 0.5)
@@ -60,21 +60,21 @@ def test_calibrated_thresholds_replace_the_fixed_ones_and_own_ones_lie_over_both
 def test_settings_and_file_must_agree(tmp_path: Path, source: str) -> None:
     given = thresholds_file(tmp_path) if source == "fixed" else None
     with pytest.raises(ConfigError, match=rf"annotation\.thresholds is '{source}', but (no file|the file .*) was given"):
-        choose_thresholds(AnnotationSettings.read({"thresholds": source}), given)
+        confidence_filter(AnnotationSettings.read({"thresholds": source}), given)
 
 
 @pytest.mark.parametrize("value", [1.2, None, "0.5", True])
 def test_a_threshold_that_is_no_score_is_named(tmp_path: Path, value: Any) -> None:
     with pytest.raises(DatasetError, match=r"thresholds\.json: Edema: .*; expected thresholds in \[0, 1\]"):
-        read_calibrated(thresholds_file(tmp_path, Edema=value))
+        read_calibration(thresholds_file(tmp_path, Edema=value))
 
 
 def test_a_class_or_the_file_is_missing(tmp_path: Path) -> None:
     write_json(tmp_path / "thresholds.json", {"classes": {}})
     with pytest.raises(DatasetError, match="lacks 'Aortic enlargement'; expected 'detector' and all 22 'classes'"):
-        read_calibrated(tmp_path / "thresholds.json")
+        read_calibration(tmp_path / "thresholds.json")
     with pytest.raises(FileNotFoundError, match=r"none\.json: no such file"):
-        read_calibrated(tmp_path / "none.json")
+        read_calibration(tmp_path / "none.json")
 
 
 def test_build_annotation_uses_and_records_them(inputs: Any, tmp_path: Path) -> None:

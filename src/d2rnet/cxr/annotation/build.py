@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.cxr.annotation.confidence_filter import choose_thresholds
+from d2rnet.cxr.annotation.confidence_filter import confidence_filter
 from d2rnet.cxr.annotation.inputs import ImageTable, check_origin, match_images, read_images, read_reports
 from d2rnet.cxr.annotation.predictions import PseudoBoxes, by_class, read_predictions
 from d2rnet.cxr.annotation.settings import AnnotationSettings
@@ -47,23 +47,23 @@ def build_annotation(
         unlabelled: COCO json of the report source's images; frame of the predicted boxes.
         reports: reports.jsonl, one study a line.
         predictions: COCO results json of every shard.
-        thresholds: thresholds.json of calibrate-thresholds; None for the fixed thresholds of the settings.
+        thresholds: thresholds.json of calibrate-thresholds; None for the fixed filter of the settings.
         output: folder for annotation.json, counts.json and run.json.
         settings: the section ``annotation``.
 
     Raises:
-        ConfigError: a class name in ``class_score_thresholds`` is unknown, or ``thresholds`` and the settings disagree.
+        ConfigError: ``thresholds`` and the settings disagree.
         FileNotFoundError: a shard or the thresholds are missing.
         DatasetError: the inputs contradict each other or their formats; all contradictions are in output/problems.jsonl.
             Predictions of other images or of another detector than the thresholds'.
     """
-    chosen = choose_thresholds(settings, thresholds)
-    check_origin(predictions, unlabelled, chosen.detector_sha256)
+    confidence = confidence_filter(settings, thresholds)
+    check_origin(predictions, unlabelled, confidence.detector_sha256)
     problems = Problems()
     images = read_images(unlabelled, problems)
     records = read_reports(reports, problems)
     rows_of_reports, absent = match_images(images, records, images_file=unlabelled, reports_file=reports, problems=problems)
-    boxes, box_counts = read_predictions(predictions, images, chosen.table, problems=problems)
+    boxes, box_counts = read_predictions(predictions, images, confidence, problems=problems)
     problems.raise_if_any(details=output / "problems.jsonl")
 
     images_with_report = np.zeros(len(images.records), dtype=bool)
@@ -75,7 +75,7 @@ def build_annotation(
 
     counts = {
         **_count_images(images, images_with_report, absent, rows_of_reports),
-        "thresholds": chosen.source,
+        "thresholds": confidence.source,
         "boxes": box_counts,
         "entries": dict(entries.written),
         "entries_without_boxes": dict(entries.without_boxes),
@@ -89,7 +89,7 @@ def build_annotation(
         settings=settings,
         inputs=inputs,
         counts=counts,
-        extra={"thresholds": {"source": chosen.source, "by_class": chosen.by_class()}},
+        extra={"thresholds": {"source": confidence.source, "by_class": confidence.by_class()}},
     )
     _log_counts(counts, output)
 
@@ -215,10 +215,10 @@ class EntryWriter:
 def _log_counts(counts: dict[str, Any], output: Path) -> None:
     boxes, entries, empty = counts["boxes"], counts["entries"], counts["entries_without_boxes"]
     log.info(
-        "boxes: %d predicted, %d below the score threshold, %d above max_boxes, %d on images without report, %d kept",
+        "boxes: %d predicted, %d that the confidence filter drops, %d above max_boxes, %d on images without report, %d kept",
         *(boxes[key] for key in ("predicted", "below_threshold", "above_max_boxes", "on_images_without_report", "kept")),
     )
     shares = ", ".join(f"{split} {entries[split]} ({empty[split]} without boxes)" for split in SPLITS)
     log.info("%s: entries %s", output / "annotation.json", shares)
     if boxes["predicted"] and not boxes["kept"]:
-        log.warning("no box passed the filter: lower cxr.annotation.score_threshold or train the detector longer")
+        log.warning("no box passed the confidence filter: lower cxr.annotation.score_threshold or train the detector longer")

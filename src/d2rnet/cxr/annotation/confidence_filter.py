@@ -1,4 +1,8 @@
-"""The confidence filter's thresholds, one a class: fixed by the settings, or calibrated on the validation split."""
+"""The confidence filter: the least score that a pseudo box of each class needs to stand in annotation.json.
+
+Fixed by the settings, or taken from the calibration on the validation split (calibrate-thresholds). What a box needs in the
+detector's training is another rule: :mod:`d2rnet.cxr.detector.pseudo_thresholds`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,78 +15,69 @@ from numpy.typing import NDArray
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_json
-from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES, suggest_category
+from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
 
 _REMEDY = "Run 'd2rnet calibrate-thresholds' again."
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """Least score that a pseudo box needs.
+class ConfidenceFilter:
+    """Which pseudo boxes are kept.
 
     Attributes:
         source: ``fixed`` or ``calibrated``.
-        table: (23,) float64 by category id; element 0 belongs to no class.
+        least_scores: (23,) float64 by category id; element 0 belongs to no class.
         detector_sha256: weights that they were calibrated for, None for fixed ones.
     """
 
     source: str
-    table: NDArray[np.float64]
-    detector_sha256: str | None
+    least_scores: NDArray[np.float64]
+    detector_sha256: str | None = None
+
+    @classmethod
+    def of_classes(
+        cls, by_class: Mapping[str, float], *, others: float = 0.0, source: str = "fixed", detector_sha256: str | None = None
+    ) -> "ConfidenceFilter":
+        """Make one of class name -> least score in [0, 1]; ``others`` is that of the classes left out."""
+        least_scores = np.full(len(CATEGORY_IDS) + 1, float(others))
+        for name, score in by_class.items():
+            least_scores[CATEGORY_IDS[name]] = score
+        return cls(source, least_scores, detector_sha256)
+
+    def passes(self, category_ids: NDArray[np.int64], scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Say which of N boxes have at least the score that their class needs."""
+        return scores >= self.least_scores[category_ids]
 
     def by_class(self) -> dict[str, float]:
-        """Class name -> threshold."""
-        return {name: float(self.table[index]) for name, index in CATEGORY_IDS.items()}
+        """Class name -> least score."""
+        return {name: float(self.least_scores[index]) for name, index in CATEGORY_IDS.items()}
 
 
-def choose_thresholds(settings: AnnotationSettings, calibrated: Path | None) -> Thresholds:
-    """Return the thresholds that the settings ask for; ``class_score_thresholds`` lies over either kind.
+def confidence_filter(settings: AnnotationSettings, calibration: Path | None) -> ConfidenceFilter:
+    """Return the filter that the settings ask for; ``class_score_thresholds`` lies over either kind.
 
     Args:
-        settings: the section ``annotation``.
-        calibrated: thresholds.json of calibrate-thresholds, None for fixed thresholds.
+        settings: the section ``cxr.annotation``.
+        calibration: thresholds.json of calibrate-thresholds, None for a fixed filter.
 
     Raises:
-        ConfigError: the file is missing though the settings ask for it, or the reverse; a class name is unknown.
+        ConfigError: the file is missing though the settings ask for it, or the reverse.
         DatasetError: the file is not what calibrate-thresholds writes.
     """
-    source, own = settings.thresholds, settings.class_score_thresholds
-    if (source == "calibrated") != (calibrated is not None):
-        given = "no file" if calibrated is None else f"the file {calibrated}"
+    own = settings.class_score_thresholds
+    if (settings.thresholds == "calibrated") != (calibration is not None):
+        given = "no file" if calibration is None else f"the file {calibration}"
         raise ConfigError(
-            f"cxr.annotation.thresholds is '{source}', but {given} was given with --thresholds; expected thresholds.json of "
-            "calibrate-thresholds with 'calibrated', no file with 'fixed'."
+            f"cxr.annotation.thresholds is '{settings.thresholds}', but {given} was given with --thresholds; expected "
+            "thresholds.json of calibrate-thresholds with 'calibrated', no file with 'fixed'."
         )
-    if calibrated is None:
-        return Thresholds(source, threshold_table(settings.score_threshold, own), None)
-    by_class, detector = read_calibrated(calibrated)
-    return Thresholds(source, threshold_table(0.0, {**by_class, **own}), detector)
+    if calibration is None:
+        return ConfidenceFilter.of_classes(own, others=settings.score_threshold)
+    by_class, detector = read_calibration(calibration)
+    return ConfidenceFilter.of_classes({**by_class, **own}, source="calibrated", detector_sha256=detector)
 
 
-def threshold_table(score_threshold: float, class_score_thresholds: Mapping[str, float]) -> NDArray[np.float64]:
-    """Return the least score that a pseudo box of each class needs.
-
-    Args:
-        score_threshold: threshold of every class that has none of its own, in [0, 1].
-        class_score_thresholds: class name -> threshold in [0, 1].
-
-    Returns:
-        (23,) thresholds indexed by category id; element 0 belongs to no class.
-
-    Raises:
-        ConfigError: a class name is unknown; the message names the closest one and all known ones.
-    """
-    unknown = [name for name in class_score_thresholds if name not in CATEGORY_IDS]
-    if unknown:
-        hints = "\n  ".join(f"'{name}': {suggest_category(name)}" for name in unknown)
-        raise ConfigError(f"cxr.annotation.class_score_thresholds: {len(unknown)} unknown class name(s)\n  {hints}")
-    thresholds = np.full(len(CATEGORY_IDS) + 1, float(score_threshold))
-    for name, threshold in class_score_thresholds.items():
-        thresholds[CATEGORY_IDS[name]] = threshold
-    return thresholds
-
-
-def read_calibrated(path: Path) -> tuple[dict[str, float], str]:
+def read_calibration(path: Path) -> tuple[dict[str, float], str]:
     """Read thresholds.json of calibrate-thresholds.
 
     Returns:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter
 from d2rnet.cxr.annotation.inputs import ImageTable
 from d2rnet.cxr.boxes.coco_results import REMEDY, iterate_results
 from d2rnet.cxr.boxes.geometry import has_area, xywh_to_xyxy
@@ -50,16 +51,16 @@ class PseudoBoxes:
 def read_predictions(
     paths: Sequence[Path],
     images: ImageTable,
-    thresholds: NDArray[np.float64],
+    confidence: ConfidenceFilter,
     *,
     problems: Problems,
 ) -> tuple[PseudoBoxes, dict[str, Any]]:
-    """Read the shards of predict_boxes and keep the boxes that reach their class's threshold.
+    """Read the shards of predict_boxes and keep the boxes that pass the confidence filter.
 
     Args:
         paths: COCO results files; an image's boxes are all in one of them.
         images: the images they were predicted on.
-        thresholds: (23,) least score by category id.
+        confidence: least score of each class.
         problems: grows by images in two shards, unknown images and classes, scores outside [0, 1], and boxes that are not
             finite, are empty, or lie outside the PNG by more than 1 px (the sign of another coordinate frame).
 
@@ -68,7 +69,7 @@ def read_predictions(
     """
     shard_of_image = np.full(len(images.ids), -1, dtype=np.int64)
     kept: list[PseudoBoxes] = []
-    below = np.zeros(len(thresholds), dtype=np.int64)
+    below = np.zeros(len(CATEGORY_NAMES) + 1, dtype=np.int64)
     predicted = duplicates = 0
     for shard, path in enumerate(paths):
         boxes = _read_shard(path, images, problems)
@@ -83,8 +84,8 @@ def read_predictions(
         shard_of_image[present] = shard
         unique = _without_duplicates(boxes)
         duplicates += len(boxes) - len(unique)
-        passes = reaches_threshold(unique, thresholds)
-        below += np.bincount(unique.category_ids[~passes], minlength=len(thresholds))
+        passes = confidence.passes(unique.category_ids, unique.scores)
+        below += np.bincount(unique.category_ids[~passes], minlength=len(below))
         kept.append(unique.take(passes))
     counts = {
         "predicted": predicted,
@@ -96,20 +97,15 @@ def read_predictions(
     return _sorted_by_image(_concatenate(kept)), counts
 
 
-def reaches_threshold(boxes: PseudoBoxes, thresholds: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Say which boxes have at least the score that their class needs; ``thresholds`` (23,) by category id."""
-    return boxes.scores >= thresholds[boxes.category_ids]
-
-
 def confident_boxes(
-    results: Iterable[dict[str, Any]], images: ImageTable, thresholds: NDArray[np.float64], *, source: Path
+    results: Iterable[dict[str, Any]], images: ImageTable, confidence: ConfidenceFilter, *, source: Path
 ) -> PseudoBoxes:
-    """Check COCO results that are already in memory and keep the boxes that reach their class's threshold.
+    """Check COCO results that are already in memory and keep the boxes that pass the confidence filter.
 
     Args:
         results: ``image_id, category_id, bbox`` (xywh, PNG pixels), ``score``.
         images: the images that they were predicted on.
-        thresholds: (23,) least score by category id.
+        confidence: least score of each class.
         source: named in errors.
 
     Returns:
@@ -121,7 +117,7 @@ def confident_boxes(
     problems = Problems()
     boxes = _without_duplicates(_to_boxes(source, results, images, problems))
     problems.raise_if_any()
-    return boxes.take(reaches_threshold(boxes, thresholds))
+    return boxes.take(confidence.passes(boxes.category_ids, boxes.scores))
 
 
 def by_class(counts: NDArray[np.int64]) -> dict[str, int]:
