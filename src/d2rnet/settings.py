@@ -31,7 +31,9 @@ class Section(BaseModel):
         place: dotted path of the section in ``config.yaml``, "" for the whole; for messages.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
     place: ClassVar[str] = ""
 
     @classmethod
@@ -70,17 +72,16 @@ class Section(BaseModel):
 AnySection = TypeVar("AnySection", bound=Section)
 
 
-def setting(default: Any, description: str, **bounds: Any) -> Any:
-    """Declare a field of a section.
+def setting(default: Any, **bounds: Any) -> Any:
+    """Declare a field of a section; the text below it states meaning, unit and source.
 
     Args:
         default: what ``config.yaml`` ships with.
-        description: meaning, unit and source, for ``config.yaml``'s readers.
         bounds: ``ge``, ``gt``, ``le``, ``lt``, ``multiple_of``, ``min_length``, ``max_length`` of pydantic.
     """
     if isinstance(default, tuple):
         bounds["strict"] = False  # YAML has lists
-    return Field(default=default, description=description, **bounds)
+    return Field(default=default, **bounds)
 
 
 def each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:

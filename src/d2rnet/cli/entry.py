@@ -69,7 +69,7 @@ def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
                 type=type(field.default),
                 default=field.default,
                 metavar="N",
-                help=f"{field.description} (default {field.default}; changes no result)",
+                help=f"{' '.join((field.description or '').split())} (default {field.default}; changes no result)",
             )
     if section := command.settings_class():
         lines = "\n".join(f"  {line}" for line in section_lines(section))

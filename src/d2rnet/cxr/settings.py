@@ -17,12 +17,10 @@ class AblationSettings(Section):
 
     place = "cxr.ablation"
 
-    design: str | None = setting(None, "YAML file of the arms and what differs in each; null: workflow/ablation.yaml.")
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(each_once)] = setting(
-        (1, 2, 3),
-        "Seeds of weights, order and dropout; every arm is trained with each of them.",
-        min_length=1,
-    )
+    design: str | None = setting(None)
+    """YAML file of the arms and what differs in each; null: workflow/ablation.yaml."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(each_once)] = setting((1, 2, 3), min_length=1)
+    """Seeds of weights, order and dropout; every arm is trained with each of them."""
 
 
 class CxrDataSettings(DataSettings):

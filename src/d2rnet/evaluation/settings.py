@@ -10,13 +10,11 @@ class RetrievalSettings(Section):
 
     place = "evaluation"
 
-    retrieval_candidates: int = setting(
-        20000,
-        "Training entries among which the retrieval baseline searches the nearest one, drawn by seed; 300000 "
-        "takes all of MIMIC-CXR; 0: no retrieval baseline.",
-        ge=0,
-    )
-    retrieval_seed: int = setting(0, "Seed of the draw of candidates.", ge=0)
+    retrieval_candidates: int = setting(20000, ge=0)
+    """Training entries among which the retrieval baseline searches the nearest one, drawn by seed; 300000 takes all of MIMIC-
+    CXR; 0: no retrieval baseline."""
+    retrieval_seed: int = setting(0, ge=0)
+    """Seed of the draw of candidates."""
 
 
 class ScoreSettings(Section):
@@ -24,22 +22,19 @@ class ScoreSettings(Section):
 
     place = "evaluation"
 
-    meteor: Literal["auto", True, False] = setting(
-        "auto",
-        "auto: METEOR where Java is found, else 'not run'; true: an error without Java; false: not run.",
-    )
-    shuffle_seed: int = setting(0, "Seed of the control that pairs hypotheses with shuffled references.", ge=0)
-    bootstrap_samples: int = setting(1000, "Resamples of studies for the 95 % intervals of the scores.", ge=1)
-    bootstrap_seed: int = setting(0, "Seed of the resamples.", ge=0)
-    chexbert_weights: str | None = setting(
-        None,
-        "File chexbert.pth for CheXbert-14 by the package f1chexbert, which is not installed here; null: not run.",
-    )
-    radgraph_weights: str | None = setting(
-        None,
-        "Folder that holds radgraph-xl/, modern-radgraph-xl/ or radgraph/ with weights.th, for RadGraph F1 by the "
-        "package radgraph, which is not installed here; null: not run.",
-    )
+    meteor: Literal["auto", True, False] = setting("auto")
+    """auto: METEOR where Java is found, else 'not run'; true: an error without Java; false: not run."""
+    shuffle_seed: int = setting(0, ge=0)
+    """Seed of the control that pairs hypotheses with shuffled references."""
+    bootstrap_samples: int = setting(1000, ge=1)
+    """Resamples of studies for the 95 % intervals of the scores."""
+    bootstrap_seed: int = setting(0, ge=0)
+    """Seed of the resamples."""
+    chexbert_weights: str | None = setting(None)
+    """File chexbert.pth for CheXbert-14 by the package f1chexbert, which is not installed here; null: not run."""
+    radgraph_weights: str | None = setting(None)
+    """Folder that holds radgraph-xl/, modern-radgraph-xl/ or radgraph/ with weights.th, for RadGraph F1 by the package
+    radgraph, which is not installed here; null: not run."""
 
 
 class NoBoxSettings(ScoreSettings):
@@ -47,10 +42,8 @@ class NoBoxSettings(ScoreSettings):
 
     place = "evaluation"
 
-    no_box_reports: str | None = setting(
-        None,
-        "test.jsonl of a model without boxes, for the same entries; its scores stand beside this model's. null: none.",
-    )
+    no_box_reports: str | None = setting(None)
+    """test.jsonl of a model without boxes, for the same entries; its scores stand beside this model's. null: none."""
 
 
 class MeteorRuntime(Section):
@@ -58,8 +51,5 @@ class MeteorRuntime(Section):
 
     place = "runtime"
 
-    meteor_timeout_seconds: int = setting(
-        180,
-        "Seconds to wait for one answer of METEOR before giving up with an error; the first includes about 10 s of loading.",
-        ge=10,
-    )
+    meteor_timeout_seconds: int = setting(180, ge=10)
+    """Seconds to wait for one answer of METEOR before giving up with an error; the first includes about 10 s of loading."""

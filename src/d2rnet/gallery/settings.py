@@ -11,36 +11,27 @@ class PageSettings(Section):
 
     place = "evaluation.gallery"
 
-    max_studies: int = setting(1000, "Most entries of annotation.json shown; the others are counted on the page.", ge=1)
-    choice: Literal["random", "worst", "first"] = setting(
-        "random",
-        "Which entries, if there are more: random, drawn by seed; worst, most lesion errors, of equals the lower "
-        "ROUGE-L; first, of the file.",
-    )
-    seed: int = setting(0, "Seed of the random choice.", ge=0)
-    image_side_px: int = setting(
-        512,
-        "Longer side of the pictures, pixels; smaller radiographs are not enlarged.",
-        ge=64,
-        le=4096,
-    )
-    jpeg_quality: int = setting(80, "Quality of the JPEG pictures, 1 (small files) to 100.", ge=1, le=100)
-    max_megabytes: float = setting(
-        300,
-        "Most megabytes (1e6 bytes) of pictures and texts in the page; studies beyond it are left out and counted "
-        "on the page.",
-        gt=0,
-    )
+    max_studies: int = setting(1000, ge=1)
+    """Most entries of annotation.json shown; the others are counted on the page."""
+    choice: Literal["random", "worst", "first"] = setting("random")
+    """Which entries, if there are more: random, drawn by seed; worst, most lesion errors, of equals the lower ROUGE-L; first,
+    of the file."""
+    seed: int = setting(0, ge=0)
+    """Seed of the random choice."""
+    image_side_px: int = setting(512, ge=64, le=4096)
+    """Longer side of the pictures, pixels; smaller radiographs are not enlarged."""
+    jpeg_quality: int = setting(80, ge=1, le=100)
+    """Quality of the JPEG pictures, 1 (small files) to 100."""
+    max_megabytes: float = setting(300, gt=0)
+    """Most megabytes (1e6 bytes) of pictures and texts in the page; studies beyond it are left out and counted on the page."""
 
 
 class GallerySettings(PageSettings):
     """The page of render_gallery, and the true boxes that it draws."""
 
-    true_boxes: str | None = setting(
-        None,
-        "File of true boxes to draw beside the pseudo boxes: truth.jsonl of the demo cohort, or a COCO json of "
-        "the 22 classes; null: in a demo run the cohort's own, else none.",
-    )
+    true_boxes: str | None = setting(None)
+    """File of true boxes to draw beside the pseudo boxes: truth.jsonl of the demo cohort, or a COCO json of the 22 classes;
+    null: in a demo run the cohort's own, else none."""
 
 
 class CompareSettings(ScoreSettings):

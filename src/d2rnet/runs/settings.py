@@ -12,7 +12,8 @@ class LoaderRuntime(Section):
 
     place = "runtime"
 
-    loader_workers: int = setting(0, "Processes that prepare batches; the result does not depend on it.", ge=0)
+    loader_workers: int = setting(0, ge=0)
+    """Processes that prepare batches; the result does not depend on it."""
 
 
 class SchedulerSettings(Section):
@@ -20,27 +21,24 @@ class SchedulerSettings(Section):
 
     place = "runtime"
 
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
-    gpus: int = setting(
-        0,
-        "GPUs a training job asks the scheduler for; it runs a process on each, which share every batch. "
-        "Prediction and scoring jobs take one at most.",
-        ge=0,
-    )
-    conversion_shards: int = setting(
-        1,
-        "Shards of the conversion of a source's images; each is a job of runtime.workers processes. Another number of "
-        "shards, here and below, counts once the joined result is gone or a setting that decides it has changed.",
-        ge=1,
-    )
-    prediction_shards: int = setting(2, "Shards of predict_boxes.", ge=1)
-    generation_shards: int = setting(1, "Shards of generate_reports.", ge=1)
-    workers: int = setting(2, "Processes of data rules.", ge=1)
-    threads: int = setting(2, "CPU threads of training and prediction rules.", ge=1)
+    device: str = setting("auto")
+    """auto, cpu, cuda or cuda:N."""
+    gpus: int = setting(0, ge=0)
+    """GPUs a training job asks the scheduler for; it runs a process on each, which share every batch. Prediction and scoring
+    jobs take one at most."""
+    conversion_shards: int = setting(1, ge=1)
+    """Shards of the conversion of a source's images; each is a job of runtime.workers processes. Another number of shards,
+    here and below, counts once the joined result is gone or a setting that decides it has changed."""
+    prediction_shards: int = setting(2, ge=1)
+    """Shards of predict_boxes."""
+    generation_shards: int = setting(1, ge=1)
+    """Shards of generate_reports."""
+    workers: int = setting(2, ge=1)
+    """Processes of data rules."""
+    threads: int = setting(2, ge=1)
+    """CPU threads of training and prediction rules."""
     delete_after_success: Annotated[
         tuple[Literal["stale", "finished", "caches", "shards"], ...], AfterValidator(each_once)
-    ] = setting(
-        (),
-        "What a workflow deletes once everything asked for is made, as d2rnet clean does: stale, finished, "
-        "caches, shards. Empty keeps everything, so that a deleted result comes back from its work folder.",
-    )
+    ] = setting(())
+    """What a workflow deletes once everything asked for is made, as d2rnet clean does: stale, finished, caches, shards. Empty
+    keeps everything, so that a deleted result comes back from its work folder."""

@@ -22,31 +22,17 @@ class AnnotationSettings(Section):
 
     place = "cxr.annotation"
 
-    thresholds: Literal["fixed", "calibrated"] = setting(
-        "fixed",
-        "fixed: score_threshold and class_score_thresholds; calibrated: thresholds by class that "
-        "calibrate_thresholds finds on the validation split (cxr.detector.calibration), class_score_thresholds over "
-        "them, score_threshold unused.",
-    )
-    score_threshold: float = setting(
-        0.5,
-        "Pseudo boxes with a lower score are dropped. No value is published for this filter (0.89 and 0.7 are "
-        "training thresholds). Own choice 0.5: a softmax score above it means that the detector holds the class "
-        "likelier than background and all other classes together, so that one proposal gives at most one box.",
-        ge=0,
-        le=1,
-    )
-    class_score_thresholds: dict[ClassName, Annotated[float, Field(ge=0, le=1)]] = setting(
-        {},
-        "Class name -> threshold, over score_threshold; for classes whose scores run lower or higher than the rest.",
-    )
-    max_boxes: int = setting(
-        20,
-        "Most boxes kept an image, best scores first. Own choice: VinBigData's readers drew 2.7 boxes each on an "
-        "image with findings; 20 only stops runaway detections.",
-        ge=0,
-    )
-    entry: Literal["image", "study"] = setting(
-        "image",
-        "image: one entry an image (R2Gen's convention for MIMIC-CXR); study: one entry a study with all its images.",
-    )
+    thresholds: Literal["fixed", "calibrated"] = setting("fixed")
+    """fixed: score_threshold and class_score_thresholds; calibrated: thresholds by class that calibrate_thresholds finds on
+    the validation split (cxr.detector.calibration), class_score_thresholds over them, score_threshold unused."""
+    score_threshold: float = setting(0.5, ge=0, le=1)
+    """Pseudo boxes with a lower score are dropped. No value is published for this filter (0.89 and 0.7 are training
+    thresholds). Own choice 0.5: a softmax score above it means that the detector holds the class likelier than background
+    and all other classes together, so that one proposal gives at most one box."""
+    class_score_thresholds: dict[ClassName, Annotated[float, Field(ge=0, le=1)]] = setting({})
+    """Class name -> threshold, over score_threshold; for classes whose scores run lower or higher than the rest."""
+    max_boxes: int = setting(20, ge=0)
+    """Most boxes kept an image, best scores first. Own choice: VinBigData's readers drew 2.7 boxes each on an image with
+    findings; 20 only stops runaway detections."""
+    entry: Literal["image", "study"] = setting("image")
+    """image: one entry an image (R2Gen's convention for MIMIC-CXR); study: one entry a study with all its images."""

@@ -9,13 +9,15 @@ class ImageConversionSettings(Section):
 
     place = "cxr.data.conversion"
 
-    max_side_px: int = setting(256, "Longer side of the converted PNG, pixels; never enlarged.", ge=64)
+    max_side_px: int = setting(256, ge=64)
+    """Longer side of the converted PNG, pixels; never enlarged."""
 
 
 class ConversionSettings(ImageConversionSettings):
     """Conversion of all radiographs of a source to 8-bit PNG."""
 
-    max_bad_fraction: float = setting(0.01, "Share of unreadable images above which the run stops.", ge=0, le=1)
+    max_bad_fraction: float = setting(0.01, ge=0, le=1)
+    """Share of unreadable images above which the run stops."""
 
 
 class LabelledConversionSettings(Section):
@@ -34,10 +36,8 @@ class UnlabelledConversionSettings(Section):
 
     conversion: ConversionSettings = ConversionSettings()
     reports: ReportSourceSettings = ReportSourceSettings()
-    extra_unlabelled: tuple[UnlabelledSourceSettings, ...] = setting(
-        (),
-        "Further images without reports, for the detector's unlabelled stream only: list of {source: folder, root: path}.",
-    )
+    extra_unlabelled: tuple[UnlabelledSourceSettings, ...] = setting(())
+    """Further images without reports, for the detector's unlabelled stream only: list of {source: folder, root: path}."""
 
 
 class DataSettings(UnlabelledConversionSettings, LabelledConversionSettings):

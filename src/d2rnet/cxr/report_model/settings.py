@@ -11,63 +11,39 @@ class D2RNetModelSettings(DecoderSettings):
 
     place = "cxr.report.model"
 
-    input_size_px: int = setting(
-        64,
-        "Side of the square input, pixels; radiographs are scaled to fit and padded (letterbox). 384 published.",
-        ge=32,
-        le=2048,
-    )
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = setting(
-        "resnet18",
-        "ResNet of the global branch; resnet101 published.",
-    )
-    backbone_stages: int = setting(
-        2,
-        "Residual stages used: 4 = conv5, stride 32 (published); 3 = conv4, stride 16; 2 = conv3, stride 8.",
-        ge=2,
-        le=4,
-    )
-    backbone_weights: str | None = setting(
-        None,
-        "Path of a torchvision ResNet state dict (.pth or .safetensors); null starts from random weights.",
-    )
-    channel_prior_attention: bool = setting(
-        True,
-        "Channel prior convolutional attention (CPCA) on the last feature map; published.",
-    )
-    patch_channels: int = setting(128, "Channels of the patch features after the 1 x 1 projection; 1024 published.", ge=8)
-    lesion_branch: Literal["none", "roi_align", "crop"] = setting(
-        "roi_align",
-        "Source of lesion tokens: none (no tokens), roi_align (pooled from the backbone map, own choice; far "
-        "cheaper than crops), crop (full-resolution crops through a small network, published).",
-    )
-    lesion_roi_size: int = setting(3, "RoIAlign output cells a side.", ge=1, le=14)
-    crop_size_px: int = setting(
-        64,
-        "Branch crop: side of the square that a lesion's crop of the original image is padded and resized to, "
-        "pixels. 384 published.",
-        ge=32,
-        le=1024,
-        multiple_of=16,
-    )
-    crop_width: int = setting(
-        16,
-        "Branch crop: channels of the first of five convolutions, doubled by each next one. 64 published.",
-        ge=2,
-        le=128,
-    )
-    lesion_enhancement: Literal["none", "clahe", "lera"] = setting(
-        "none",
-        "Branch crop: what is done to a crop before its network: none, clahe (histogram equalisation), lera "
-        "(Lesion Region Enhancement Module, published; its inside is reconstructed).",
-    )
-    lesion_class: bool = setting(True, "A lesion token carries its class (own choice; false in the published model).")
-    lesion_score: bool = setting(True, "A lesion token carries its score (own choice; false in the published model).")
-    lesion_position: bool = setting(
-        True,
-        "A lesion token carries its normalised position (own choice; false in the published model).",
-    )
-    patch_dropout: float = setting(0.5, "Dropout after the patch projection; 0.5 published.", ge=0, lt=1)
+    input_size_px: int = setting(64, ge=32, le=2048)
+    """Side of the square input, pixels; radiographs are scaled to fit and padded (letterbox). 384 published."""
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = setting("resnet18")
+    """ResNet of the global branch; resnet101 published."""
+    backbone_stages: int = setting(2, ge=2, le=4)
+    """Residual stages used: 4 = conv5, stride 32 (published); 3 = conv4, stride 16; 2 = conv3, stride 8."""
+    backbone_weights: str | None = setting(None)
+    """Path of a torchvision ResNet state dict (.pth or .safetensors); null starts from random weights."""
+    channel_prior_attention: bool = setting(True)
+    """Channel prior convolutional attention (CPCA) on the last feature map; published."""
+    patch_channels: int = setting(128, ge=8)
+    """Channels of the patch features after the 1 x 1 projection; 1024 published."""
+    lesion_branch: Literal["none", "roi_align", "crop"] = setting("roi_align")
+    """Source of lesion tokens: none (no tokens), roi_align (pooled from the backbone map, own choice; far cheaper than crops),
+    crop (full-resolution crops through a small network, published)."""
+    lesion_roi_size: int = setting(3, ge=1, le=14)
+    """RoIAlign output cells a side."""
+    crop_size_px: int = setting(64, ge=32, le=1024, multiple_of=16)
+    """Branch crop: side of the square that a lesion's crop of the original image is padded and resized to, pixels. 384
+    published."""
+    crop_width: int = setting(16, ge=2, le=128)
+    """Branch crop: channels of the first of five convolutions, doubled by each next one. 64 published."""
+    lesion_enhancement: Literal["none", "clahe", "lera"] = setting("none")
+    """Branch crop: what is done to a crop before its network: none, clahe (histogram equalisation), lera (Lesion Region
+    Enhancement Module, published; its inside is reconstructed)."""
+    lesion_class: bool = setting(True)
+    """A lesion token carries its class (own choice; false in the published model)."""
+    lesion_score: bool = setting(True)
+    """A lesion token carries its score (own choice; false in the published model)."""
+    lesion_position: bool = setting(True)
+    """A lesion token carries its normalised position (own choice; false in the published model)."""
+    patch_dropout: float = setting(0.5, ge=0, lt=1)
+    """Dropout after the patch projection; 0.5 published."""
 
 
 class AugmentationSettings(Section):
@@ -75,19 +51,15 @@ class AugmentationSettings(Section):
 
     place = "cxr.report.training.augmentation"
 
-    max_shift: float = setting(0.0, "Most shift along each axis, as a share of the input side.", ge=0, le=0.5)
-    max_scale: float = setting(0.0, "Most relative change of size, either way.", ge=0, le=0.5)
-    max_intensity: float = setting(
-        0.0,
-        "Most relative change of contrast, and of brightness as a share of the grey range.",
-        ge=0,
-        le=0.5,
-    )
-    horizontal_flip: bool = setting(
-        False,
-        "Mirror every second image with its boxes, and swap left and right in its report. Hearts and burnt-in "
-        "side markers are mirrored, too.",
-    )
+    max_shift: float = setting(0.0, ge=0, le=0.5)
+    """Most shift along each axis, as a share of the input side."""
+    max_scale: float = setting(0.0, ge=0, le=0.5)
+    """Most relative change of size, either way."""
+    max_intensity: float = setting(0.0, ge=0, le=0.5)
+    """Most relative change of contrast, and of brightness as a share of the grey range."""
+    horizontal_flip: bool = setting(False)
+    """Mirror every second image with its boxes, and swap left and right in its report. Hearts and burnt-in side markers are
+    mirrored, too."""
 
 
 class AlignmentSettings(Section):
@@ -95,51 +67,40 @@ class AlignmentSettings(Section):
 
     place = "cxr.report.training.alignment"
 
-    lab: Literal["none", "lesions", "lesions_or_image"] = setting(
-        "none",
-        "LAB, lesion tokens against the words of the sentences: none, lesions (images without boxes leave the "
-        "term), lesions_or_image (their mean patch is their only region). Published: on.",
-    )
-    gab: Literal["none", "patches", "mean"] = setting(
-        "none",
-        "GAB: none, patches (patch features against the words of the report), mean (mean patch against mean "
-        "word). Published: on.",
-    )
-    lab_weight: float = setting(1.0, "Weight of LAB's loss beside the cross entropy; 1 published.", ge=0)
-    gab_weight: float = setting(1.0, "Weight of GAB's loss beside the cross entropy; 1 published.", ge=0)
-    targets: Literal["hardest", "soft"] = setting(
-        "hardest",
-        "hardest: hinge with the hardest negative of the batch, both ways (NAAF); soft: cross entropy against "
-        "shares by likeness of the reports, so that near-duplicate reports are no negatives.",
-    )
-    margin: float = setting(0.2, "Margin of the hinge; 0.2 published.", ge=0)
-    lambda_softmax: float = setting(20.0, "Sharpness of the weights over regions; 20 published.", gt=0)
-    alpha: float = setting(2.0, "Cost of a mismatched word above the boundary against a matched one below; 2 published.", gt=0)
-    boundary_start: float = setting(
-        0.0,
-        "First similarity boundary between matched and mismatched words, a cosine; 0 published.",
-        ge=-1,
-        le=1,
-    )
-    boundary_momentum: float = setting(
-        0.99,
-        "Share of the old boundary that a step keeps (own choice; NAAF starts again in every batch, which is 0).",
-        ge=0,
-        lt=1,
-    )
-    soft_temperature: float = setting(
-        0.1,
-        "Temperature of targets soft, of scores and of report likeness alike (own choice).",
-        gt=0,
-    )
-    embed_dim: int = setting(64, "Width of the space that regions and words share; 1024 published.", ge=4)
-    text_layers: int = setting(1, "Layers of the small text encoder (own choice).", ge=1, le=64)
-    text_heads: int = setting(4, "Attention heads of the small text encoder; must divide embed_dim (own choice).", ge=1)
-    text_encoder_weights: str | None = setting(
-        None,
-        "Folder of a Hugging Face BERT-like encoder (needs the package transformers), frozen, instead of the "
-        "small text encoder; published: BERT. null: the small one.",
-    )
+    lab: Literal["none", "lesions", "lesions_or_image"] = setting("none")
+    """LAB, lesion tokens against the words of the sentences: none, lesions (images without boxes leave the term),
+    lesions_or_image (their mean patch is their only region). Published: on."""
+    gab: Literal["none", "patches", "mean"] = setting("none")
+    """GAB: none, patches (patch features against the words of the report), mean (mean patch against mean word). Published:
+    on."""
+    lab_weight: float = setting(1.0, ge=0)
+    """Weight of LAB's loss beside the cross entropy; 1 published."""
+    gab_weight: float = setting(1.0, ge=0)
+    """Weight of GAB's loss beside the cross entropy; 1 published."""
+    targets: Literal["hardest", "soft"] = setting("hardest")
+    """hardest: hinge with the hardest negative of the batch, both ways (NAAF); soft: cross entropy against shares by likeness
+    of the reports, so that near-duplicate reports are no negatives."""
+    margin: float = setting(0.2, ge=0)
+    """Margin of the hinge; 0.2 published."""
+    lambda_softmax: float = setting(20.0, gt=0)
+    """Sharpness of the weights over regions; 20 published."""
+    alpha: float = setting(2.0, gt=0)
+    """Cost of a mismatched word above the boundary against a matched one below; 2 published."""
+    boundary_start: float = setting(0.0, ge=-1, le=1)
+    """First similarity boundary between matched and mismatched words, a cosine; 0 published."""
+    boundary_momentum: float = setting(0.99, ge=0, lt=1)
+    """Share of the old boundary that a step keeps (own choice; NAAF starts again in every batch, which is 0)."""
+    soft_temperature: float = setting(0.1, gt=0)
+    """Temperature of targets soft, of scores and of report likeness alike (own choice)."""
+    embed_dim: int = setting(64, ge=4)
+    """Width of the space that regions and words share; 1024 published."""
+    text_layers: int = setting(1, ge=1, le=64)
+    """Layers of the small text encoder (own choice)."""
+    text_heads: int = setting(4, ge=1)
+    """Attention heads of the small text encoder; must divide embed_dim (own choice)."""
+    text_encoder_weights: str | None = setting(None)
+    """Folder of a Hugging Face BERT-like encoder (needs the package transformers), frozen, instead of the small text encoder;
+    published: BERT. null: the small one."""
 
 
 class D2RNetTrainingSettings(ReportTrainingSettings):
@@ -147,7 +108,8 @@ class D2RNetTrainingSettings(ReportTrainingSettings):
 
     place = "cxr.report.training"
 
-    backbone_learning_rate: float = setting(0.001, "Peak learning rate of the ResNet.", ge=0)
+    backbone_learning_rate: float = setting(0.001, ge=0)
+    """Peak learning rate of the ResNet."""
     augmentation: AugmentationSettings = AugmentationSettings()
     alignment: AlignmentSettings = AlignmentSettings()
 

@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from d2rnet.cxr.sources.registry import LabelledName, ReportName, UnlabelledName
 from d2rnet.settings import Section, setting
 
@@ -13,35 +11,27 @@ class LabelledSettings(Section):
 
     place = "cxr.data.labelled"
 
-    source: LabelledName = setting("vindr", "Which labelled source.")
-    root: str = setting("resources/cxr/demo_cohort/vindr", "Folder of the labelled source; never written to.")
-    box_tables: tuple[str, ...] = setting(
-        (),
-        "nih: box tables relative to root (BBox_List layout or VinDr-style CSV); empty: BBox_List_2017.csv.",
-    )
-    size_table: str | None = setting(
-        None,
-        "CSV image_id,height,width with the original DICOM size, for re-encoded PNG/JPG copies; relative to root.",
-    )
-    coco_json: str | dict[str, str] | None = setting(
-        None,
-        "coco: json file(s) relative to root: one path to be split by seed, or an object with train, test and optionally val.",
-    )
-    consensus: Literal["none", "union", "majority", "weighted_boxes_fusion"] = setting(
-        "weighted_boxes_fusion",
-        "How boxes of several readers become one set. A lesion is the boxes of one class that overlap: none keeps "
-        "each box, union draws one around them, majority their mean if more than half of the readers drew it, "
-        "weighted_boxes_fusion their mean.",
-    )
-    consensus_iou: float = setting(
-        0.4,
-        "IoU above which boxes of two readers are one lesion (VinBigData's own IoU of 0.4).",
-        le=1,
-        gt=0,
-    )
-    min_readers: int = setting(1, "Fused boxes seen by fewer readers are dropped.", ge=1)
-    val_fraction: float = setting(0.1, "Share of the training images set aside for validation.", gt=0, lt=0.5)
-    split_seed: int = setting(1, "Seed of the split.", ge=0)
+    source: LabelledName = setting("vindr")
+    """Which labelled source."""
+    root: str = setting("resources/cxr/demo_cohort/vindr")
+    """Folder of the labelled source; never written to."""
+    box_tables: tuple[str, ...] = setting(())
+    """nih: box tables relative to root (BBox_List layout or VinDr-style CSV); empty: BBox_List_2017.csv."""
+    size_table: str | None = setting(None)
+    """CSV image_id,height,width with the original DICOM size, for re-encoded PNG/JPG copies; relative to root."""
+    coco_json: str | dict[str, str] | None = setting(None)
+    """coco: json file(s) relative to root: one path to be split by seed, or an object with train, test and optionally val."""
+    consensus: Literal["none", "union", "majority", "weighted_boxes_fusion"] = setting("weighted_boxes_fusion")
+    """How boxes of several readers become one set. A lesion is the boxes of one class that overlap: none keeps each box, union
+    draws one around them, majority their mean if more than half of the readers drew it, weighted_boxes_fusion their mean."""
+    consensus_iou: float = setting(0.4, le=1, gt=0)
+    """IoU above which boxes of two readers are one lesion (VinBigData's own IoU of 0.4)."""
+    min_readers: int = setting(1, ge=1)
+    """Fused boxes seen by fewer readers are dropped."""
+    val_fraction: float = setting(0.1, gt=0, lt=0.5)
+    """Share of the training images set aside for validation."""
+    split_seed: int = setting(1, ge=0)
+    """Seed of the split."""
 
 
 class ReportSourceSettings(Section):
@@ -49,22 +39,20 @@ class ReportSourceSettings(Section):
 
     place = "cxr.data.reports"
 
-    source: ReportName = setting("mimic", "Which report source.")
-    root: str = setting(
-        "resources/cxr/demo_cohort/mimic",
-        "Folder of the report source; image_path in annotation.json is relative to it; never written to.",
-    )
-    report_root: str | None = setting(
-        None,
-        "Folder of the report texts if not under root; openi: folder or .tgz of the XML files; r2gen: annotation.json.",
-    )
-    format: Literal["jpg", "dicom"] = setting("jpg", "mimic: jpg for MIMIC-CXR-JPG 2.x, dicom for MIMIC-CXR 2.x.")
-    section: Literal["findings", "impression"] = setting("findings", "Which report section is the target.")
-    views: tuple[str, ...] = setting(
-        ("PA", "AP"),
-        "View positions kept; empty keeps all. Images of unknown view are dropped and counted unless empty.",
-    )
-    split_seed: int = setting(1, "Seed of the patient-grouped 70/10/20 split, for sources without an official one.", ge=0)
+    source: ReportName = setting("mimic")
+    """Which report source."""
+    root: str = setting("resources/cxr/demo_cohort/mimic")
+    """Folder of the report source; image_path in annotation.json is relative to it; never written to."""
+    report_root: str | None = setting(None)
+    """Folder of the report texts if not under root; openi: folder or .tgz of the XML files; r2gen: annotation.json."""
+    format: Literal["jpg", "dicom"] = setting("jpg")
+    """mimic: jpg for MIMIC-CXR-JPG 2.x, dicom for MIMIC-CXR 2.x."""
+    section: Literal["findings", "impression"] = setting("findings")
+    """Which report section is the target."""
+    views: tuple[str, ...] = setting(("PA", "AP"))
+    """View positions kept; empty keeps all. Images of unknown view are dropped and counted unless empty."""
+    split_seed: int = setting(1, ge=0)
+    """Seed of the patient-grouped 70/10/20 split, for sources without an official one."""
 
 
 class UnlabelledSourceSettings(Section):
@@ -72,5 +60,7 @@ class UnlabelledSourceSettings(Section):
 
     place = "cxr.data.extra_unlabelled"
 
-    source: UnlabelledName = setting("folder", "Which kind of source.")
-    root: str = Field(description="Folder of the images; never written to.")
+    source: UnlabelledName = setting("folder")
+    """Which kind of source."""
+    root: str
+    """Folder of the images; never written to."""
