@@ -11,8 +11,8 @@ class RetrievalSettings(Section):
     place = "evaluation"
 
     retrieval_candidates: int = setting(20000, ge=0)
-    """Training entries among which the retrieval baseline searches the nearest one, drawn by seed; 300000 takes all of MIMIC-
-    CXR; 0: no retrieval baseline."""
+    """Training entries among which the retrieval baseline searches the nearest one, drawn by seed; 300000 takes all of
+    MIMIC-CXR; 0: no retrieval baseline."""
     retrieval_seed: int = setting(0, ge=0)
     """Seed of the draw of candidates."""
 
