@@ -35,7 +35,7 @@ SUPPORTED = ((3, 11), (3, 12), (3, 13))
 NEEDED_GB = 12
 NEEDED_TEMPORARY_GB = 4
 HEARTBEAT_SECONDS = 15
-CHECK = "import torch, torchvision, detectron2, cv2, pydicom, pandas, lightning, pycocoevalcap, snakemake, d2rnet.cli"
+CHECK = "import torch, torchvision, detectron2, cv2, pydicom, pandas, pycocoevalcap, snakemake, d2rnet.cli"
 
 
 def main() -> int:

@@ -33,7 +33,7 @@ PYTEST_PASSED, PYTEST_FAILED = 0, 1
 # The tests' own imports take most of their time. A server imports them once; every run of pytest is a fork of it.
 PROCESSES = multiprocessing.get_context("forkserver")
 PRELOADED = ["pytest", "hypothesis", "cv2", "pandas", "pycocotools.cocoeval", "torchvision", "torch.utils.tensorboard"]
-PRELOADED += ["detectron2.engine", "detectron2.modeling", "lightning", "safetensors.torch", "pycocoevalcap.bleu.bleu"]
+PRELOADED += ["detectron2.engine", "detectron2.modeling", "safetensors.torch", "pycocoevalcap.bleu.bleu"]
 
 
 class TableError(Exception):

@@ -21,7 +21,7 @@ NOT_SET_UP = {"text-encoder", "fuzz"}
 # Import name -> name on the Python index, where they differ.
 DISTRIBUTIONS = {"yaml": "pyyaml", "cv2": "opencv-python-headless", "PIL": "pillow", "ensemble_boxes": "ensemble-boxes"}
 # pylibjpeg and its plug-ins are loaded by pydicom; these come with a package that is listed.
-BROUGHT_ALONG = {"openjpeg": "pylibjpeg-openjpeg", "libjpeg": "pylibjpeg-libjpeg", "pytorch_lightning": "lightning"}
+BROUGHT_ALONG = {"openjpeg": "pylibjpeg-openjpeg", "libjpeg": "pylibjpeg-libjpeg"}
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,10 @@ from d2rnet.files.problems import Problems
 from d2rnet.files.torch_files import load_torch
 from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.report.annotation_file import load_annotation
-from d2rnet.report.decoder.r2gen_import import import_r2gen
+from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
+from d2rnet.report.interface import make_transformer
 from d2rnet.report.model_files import load_model
+from d2rnet.report.settings import DecoderSettings
 from d2rnet.report.text.vocabulary import load_vocabulary
 from d2rnet.settings import parse_settings
 
@@ -194,9 +196,10 @@ def detector_config(folder: Path) -> Outcome:
 
 
 def r2gen_checkpoint(folder: Path) -> Outcome:
-    """A checkpoint of R2Gen to import."""
-    import_r2gen(checkpoint=only_file(folder), out=folder.parent / "output", num_heads=8, memory_heads=8)
-    return Outcome(READ, "imported")
+    """A checkpoint of R2Gen to start from."""
+    settings = DecoderSettings()
+    start_from_r2gen(make_transformer(settings, num_tokens=9), only_file(folder), settings)
+    return Outcome(READ, "taken")
 
 
 def settings_file(folder: Path) -> Outcome:

@@ -11,7 +11,6 @@ from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.report_model.card import REPORT_CARD
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.errors import DatasetError
-from d2rnet.report.decoder.r2gen_import import R2GEN_CARD
 from d2rnet.runs.cards import ORIGIN_KEY, Card, write_card
 from d2rnet.runs.provenance import write_run_record
 
@@ -24,7 +23,6 @@ COMMANDS = {
         "model_card.md",
         "results/cxr/evaluate_reports/metrics.json",
     ),
-    "import-r2gen": (R2GEN_CARD, {"num_heads": 8}, "model_card.md", "Nowhere in this workflow"),
     "convert-labelled": (LABELLED_CARD, LabelledConversionSettings(), "data_card.md", "counts.json"),
     "convert-unlabelled": (UNLABELLED_CARD, DataSettings(), "data_card.md", "counts.json"),
 }
@@ -54,12 +52,12 @@ def test_card_tells_the_run(tmp_path, command):
         "| input: labelled | images.json, SHA-256 44136fa355b3678a |",
     ):
         assert row in text, row
-    assert metrics in text and text.count(TO_FILL) == (6 if command == "import-r2gen" else 5)
+    assert metrics in text and text.count(TO_FILL) == 5
     assert ("Not a medical device" in text) == (name == "model_card.md")
     headings = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]
     assert headings == [
         "Facts of the run",
-        "Tensors" if command == "import-r2gen" else "Data",
+        "Data",
         "Intended use",
         "Limitations",
         "Scores",

@@ -224,8 +224,9 @@ def test_report_captions_exist(repository):
     [
         {"cxr": {"detector": {"model": {"weights": "gone.pkl"}}}},
         {"cxr": {"report": {"model": {"backbone_weights": "gone.pkl"}}}},
+        {"cxr": {"report": {"model": {"weights": "gone.pkl"}}}},
     ],
-    ids=["detector", "report model"],
+    ids=["detector", "report model", "R2Gen"],
 )
 def test_missing_pretrained_weights_stop_before_anything_runs(repository, tmp_path, overlay):
     path = tmp_path / "overlay.yaml"

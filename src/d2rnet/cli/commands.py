@@ -61,17 +61,6 @@ COMMANDS: dict[str, Command] = {
         ),
         "d2rnet.evaluation.settings:MeteorRuntime",
     ),
-    "import-r2gen": Command(
-        "Take the decoder out of a checkpoint of R2Gen or of D2R-Net's released code; no pickled code is run.",
-        "d2rnet.report.decoder.r2gen_import:import_r2gen",
-        "",
-        (
-            Option("checkpoint", "PyTorch file with the state dict", "input", positional=True),
-            Option("out", "folder to write"),
-            Option("num-heads", "attention heads of the model", "int", 8),
-            Option("memory-heads", "attention heads of its relational memory", "int", 8),
-        ),
-    ),
     "clean": Command(
         "List what a run may lose (work folders, caches, joined shards), or delete it; nothing that is in use or unknown.",
         "d2rnet.cli.clean:clean",
@@ -110,4 +99,4 @@ COMMANDS: dict[str, Command] = {
 }
 
 # What people call; every other sub-command belongs to the rule of its name.
-FOR_PEOPLE = frozenset({"clean", "compare", "completion", "doctor", "import-r2gen", "migrate-config", "read"})
+FOR_PEOPLE = frozenset({"clean", "compare", "completion", "doctor", "migrate-config", "read"})

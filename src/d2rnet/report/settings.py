@@ -39,6 +39,9 @@ class DecoderSettings(Section):
     """Slots of the relational memory; 3 published."""
     memory_heads: int = setting(4, ge=1)
     """Attention heads of the relational memory; 8 published."""
+    weights: str | None = setting(None)
+    """Path of a checkpoint of R2Gen, or of D2R-Net's released code (.pth), that the Transformer starts from; sizes and heads
+    must be the file's. null: random weights."""
 
 
 class ReportTrainingSettings(Section):

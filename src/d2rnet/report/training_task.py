@@ -157,7 +157,7 @@ class TrainingTask:
             D2RNetError: it is not finite.
         """
         dtype = AUTOCAST.get(self.settings.precision)
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None):
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
             losses = self.losses(batch)
             total = torch.stack(list(losses.values()))
         values = (sum_over_processes(total.detach()) / num_processes()).tolist()

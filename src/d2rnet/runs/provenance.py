@@ -19,7 +19,7 @@ from d2rnet.settings import as_json
 REPOSITORY = Path(__file__).resolve().parents[3]
 RECORDED_PACKAGES = (
     "numpy", "pandas", "pydicom", "opencv-python-headless", "torch", "torchvision", "detectron2", "sal-detectron2",
-    "lightning", "pycocotools", "pycocoevalcap", "ensemble-boxes", "snakemake",
+    "pycocotools", "pycocoevalcap", "ensemble-boxes", "snakemake",
 )  # fmt: skip
 PROCESS_START = time.time()
 

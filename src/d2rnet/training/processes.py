@@ -179,7 +179,6 @@ def _work(rank: int, job: _Job, sender: Connection) -> None:
     """Body of each process: run the function, and say through the pipe what it returned or how it ended."""
     _die_with(job.parent)
     _log_to(job.records, job.level if rank == 0 else logging.ERROR, rank)
-    os.environ["LOCAL_RANK"] = str(rank)  # tells Lightning that its processes are there already
     torch.set_num_threads(max(1, torch.get_num_threads() // job.processes))
     ending: Any = None
     try:

@@ -240,3 +240,16 @@ def test_bad_combinations_are_refused() -> None:
         make_alignment("none", lab="lesions")
     with pytest.raises(ConfigError, match="multiple of text_heads"):
         make_alignment(gab="mean", embed_dim=9)
+
+
+@pytest.mark.parametrize("targets", ["hardest", "soft"])
+def test_losses_are_finite_in_mixed_precision(targets: str) -> None:
+    """Likeness of reports in bfloat16 has no number for "nowhere"."""
+    batch = make_batch(lesions=(2, 0, 3))
+    losses = make_alignment(lab="lesions", gab="patches", targets=targets)
+    model = make_model()
+    exact = losses(model.look(batch), batch.token_ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = losses(model.look(batch), batch.token_ids)
+    for name, loss in exact.items():
+        assert float(rough[name]) == pytest.approx(float(loss), rel=0.05, abs=0.02), name

@@ -156,6 +156,24 @@ def test_backbone_weights_by_path(tmp_path: Path, torchvision_state: dict[str, t
     assert torch.allclose(extractor(pixels)[0], reference.layer2(reference.layer1(x)), atol=1e-4)
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_backbone_weights_of_an_r2gen_checkpoint(
+    tmp_path: Path, torchvision_state: dict[str, torch.Tensor], prefix: str
+) -> None:
+    """Its image network is a Sequential of the ResNet's parts but the last two."""
+    resnet = torchvision.models.resnet18(weights=None)
+    resnet.load_state_dict(torchvision_state)
+    parts = torch.nn.Sequential(*list(resnet.children())[:-2]).state_dict()
+    renamed = {f"{prefix}visual_extractor.model.{name}": tensor for name, tensor in parts.items()}
+    torch.save({"epoch": 3, "state_dict": {"encoder_decoder.logit.bias": torch.zeros(2), **renamed}}, tmp_path / "r2gen.pth")
+    torch.save(torchvision_state, tmp_path / "resnet18.pth")
+    found = [VisualExtractor(backbone="resnet18", stages=4, patch_channels=8, attention=False) for _ in range(2)]
+    found[0].load_backbone(tmp_path / "r2gen.pth")
+    found[1].load_backbone(tmp_path / "resnet18.pth")
+    own, expected = (extractor.backbone.state_dict() for extractor in found)
+    assert own.keys() == expected.keys() and all(torch.equal(own[name], expected[name]) for name in expected)
+
+
 def test_backbone_weights_of_another_kind_are_refused(tmp_path: Path, torchvision_state: dict[str, torch.Tensor]) -> None:
     extractor = VisualExtractor(backbone="resnet18", stages=2, patch_channels=4, attention=False)
     torch.save({f"module.{key}": value for key, value in torchvision_state.items()}, tmp_path / "prefixed.pth")

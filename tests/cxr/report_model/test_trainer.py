@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
+from r2gen_reference import random_weights
 from report_samples import small_settings, training_settings, write_cohort
 from safetensors.torch import load_file
 
@@ -256,6 +257,25 @@ def test_another_radiograph_starts_afresh(cohort: Path, tmp_path: Path, report_s
     for _ in range(2):
         train(cohort, tmp_path, short)
         assert len(list((tmp_path / "work").glob("*/fingerprint.json"))) == 2
+
+
+def test_training_starts_from_weights_of_r2gen(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
+    """The file is an input of the work folder, and is not needed to use the model."""
+    settings = report_settings.replaced(training={"epochs": 1, "learning_rate": 1e-9})
+    random = load_file(train(cohort, tmp_path / "random", settings) / "model.safetensors")
+    path = tmp_path / "r2gen.pth"
+    started = settings.replaced(model={"weights": str(path), "d_ff": 16})
+    for seed in (1, 2):
+        weights = random_weights(d_model=16, num_words=11, seed=seed)
+        torch.save(weights, path)
+        model = train(cohort, tmp_path / "started", started)
+    assert len(list((tmp_path / "started" / "work").glob("*/fingerprint.json"))) == 2
+    path.unlink()
+    loaded = load_model(model, torch.device("cpu"), D2RNET).model.state_dict()
+    name = "transformer.encoder.0.attention.query.weight"
+    expected = weights["model.encoder.layers.0.self_attn.linears.0.weight"]
+    assert torch.allclose(loaded[name], expected, atol=1e-5)
+    assert not torch.allclose(random[name], expected, atol=1e-2)
 
 
 def test_overfits_the_training_studies(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:

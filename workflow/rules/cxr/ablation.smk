@@ -48,6 +48,7 @@ use rule train_report_model as train_ablation_cell with:
         annotation=lambda wildcards: ANNOTATIONS[ARMS.arms[wildcards.arm].boxes],
         vocabulary=rules.build_vocabulary.output.vocabulary,
         backbone_weights=CONFIG.cxr.report.model.backbone_weights or [],
+        decoder_weights=CONFIG.cxr.report.model.weights or [],
         text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights or [],
     output:
         weights="results/cxr/ablation/{arm}/seed_{seed}/model.safetensors",

@@ -27,6 +27,7 @@ rule train_report_model:
         annotation=rules.build_annotation.output.annotation,
         vocabulary=rules.build_vocabulary.output.vocabulary,
         backbone_weights=CONFIG.cxr.report.model.backbone_weights or [],
+        decoder_weights=CONFIG.cxr.report.model.weights or [],
         text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights or [],
     output:
         weights="results/cxr/train_report_model/model.safetensors",

@@ -267,11 +267,12 @@ class Alignment(nn.Module):
 
     @torch.no_grad()
     def _likeness(self, token_ids: Tensor) -> Tensor:
-        """Cosine of the reports' word counts, rare words counting more: (B, B)."""
+        """Cosine of the reports' word counts, rare words counting more: (B, B) float32, whatever autocast is on."""
         bags = self.rarity.new_zeros(len(token_ids), len(self.rarity))
         bags.scatter_add_(1, token_ids, torch.ones_like(token_ids, dtype=bags.dtype))
         bags = gather_rows(F.normalize(bags * self.rarity, dim=1))
-        return bags @ bags.T
+        with torch.autocast(token_ids.device.type, enabled=False):
+            return bags @ bags.T
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ class D2RNetModelSettings(DecoderSettings):
     backbone_stages: int = setting(2, ge=2, le=4)
     """Residual stages used: 4 = conv5, stride 32 (published); 3 = conv4, stride 16; 2 = conv3, stride 8."""
     backbone_weights: str | None = setting(None)
-    """Path of a torchvision ResNet state dict (.pth or .safetensors); null starts from random weights."""
+    """Path of a torchvision ResNet state dict (.pth or .safetensors), or of a checkpoint of R2Gen; null starts from random
+    weights."""
     channel_prior_attention: bool = setting(True)
     """Channel prior convolutional attention (CPCA) on the last feature map; published."""
     patch_channels: int = setting(128, ge=8)

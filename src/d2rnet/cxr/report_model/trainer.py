@@ -25,6 +25,7 @@ from d2rnet.files.hashes import ManyFiles
 from d2rnet.files.torch_files import load_torch
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.annotation_file import load_annotation
+from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
 from d2rnet.report.fit import fit
 from d2rnet.report.model_files import save_model
 from d2rnet.report.settings import ReportRuntime, TextSettings
@@ -85,8 +86,8 @@ def train_report_model(
     sources = [source for entries in splits.values() for source in image_sources(entries, image_root)]
     images = ManyFiles(image_root, [path for path, _ in sources])
     inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "vocabulary": vocabulary, "images": images}
-    if settings.model.backbone_weights:
-        inputs["backbone_weights"] = settings.model.backbone_weights
+    given = {"weights": settings.model.weights, "backbone_weights": settings.model.backbone_weights}
+    inputs |= {name: path for name, path in given.items() if path}
     inputs |= pretrained_files(settings.training.alignment)
     with open_work_dir(work, settings=settings, inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, work / "images", tokens, settings, runtime.loader_workers)
@@ -183,6 +184,8 @@ def _fit(
     model = D2RNet(settings.model, num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
     if settings.model.backbone_weights:
         model.extractor.load_backbone(settings.model.backbone_weights)
+    if settings.model.weights:
+        start_from_r2gen(model.transformer, Path(settings.model.weights), settings.model)
     aligned = not training.alignment.lab == training.alignment.gab == "none"
     task = TrainingTask(
         model,

@@ -8,8 +8,10 @@ channels, which equals feeding the grey image three times (up to ImageNet's slig
 Shapes: N images, S input side, C backbone channels, (h, w) map, P patch channels.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torchvision
 from safetensors import SafetensorError
@@ -24,6 +26,9 @@ from d2rnet.training.collectives import GlobalBatchNorm
 PIXEL_MEAN, PIXEL_STD = 0.449, 0.226
 CHANNEL_REDUCTION = 4
 STRIP_LENGTHS = (7, 11, 21)
+# R2Gen's image network is a Sequential of torchvision's ResNet without its last two parts; 2 and 3 have no weights.
+R2GEN_BACKBONE = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+R2GEN_BACKBONE_KEY = re.compile(r"(?:module\.)?visual_extractor\.model\.(\d)\.(.+)")
 
 
 class ChannelPriorAttention(nn.Module):
@@ -95,7 +100,7 @@ class VisualExtractor(nn.Module):
         return feature_map, self.projection(feature_map).flatten(2).transpose(1, 2)
 
     def load_backbone(self, path: str | Path) -> None:
-        """Load a torchvision ResNet state dict into the backbone.
+        """Load a torchvision ResNet state dict, or the ResNet of an R2Gen checkpoint, into the backbone.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -105,7 +110,7 @@ class VisualExtractor(nn.Module):
         if not path.is_file():
             raise FileNotFoundError(f"cxr.report.model.backbone_weights: {path}: no such file.")
         state = _read_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
-        load_matching(self.backbone, _one_channel(state), source=path)
+        load_matching(self.backbone, _one_channel(_with_torchvision_names(state)), source=path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -113,6 +118,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}). Copy it again.") from error
+
+
+def _with_torchvision_names(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the ResNet of an R2Gen checkpoint under torchvision's names; another state dict as it is."""
+    saved = state["state_dict"] if isinstance(state.get("state_dict"), dict) else state
+    found = [(R2GEN_BACKBONE_KEY.fullmatch(str(key)), value) for key, value in saved.items()]
+    renamed = {f"{R2GEN_BACKBONE[key[1]]}.{key[2]}": value for key, value in found if key and key[1] in R2GEN_BACKBONE}
+    return renamed or state
 
 
 def _one_channel(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
