@@ -41,7 +41,6 @@ from tables import (
 )
 from tables_labelled import synthetic_vinbigdata_table
 
-from d2rnet.cxr.boxes.coco_results import iterate_results
 from d2rnet.cxr.conversion import verify
 from d2rnet.cxr.conversion.convert_labelled import convert_labelled
 from d2rnet.cxr.conversion.convert_unlabelled import convert_unlabelled
@@ -275,10 +274,10 @@ def measure_boxes(folder: Path, scale: float, workers: int) -> dict[str, Any]:
 
 def _write_box_records(folder: Path) -> None:
     """Write the run records that predict-boxes-shard would have written."""
-    shards = sorted(folder.glob("shard_*.json"))
+    shards = sorted(folder.glob("shard_*.jsonl"))
     hashes = {"unlabelled": {"sha256": sha256_file(folder / "unlabelled.json")}, "weights": {"sha256": "none"}}
     for number, path in enumerate(shards, start=1):
-        counts = {"shard": number, "shards": len(shards), "boxes": sum(1 for _ in iterate_results(path))}
+        counts = {"shard": number, "shards": len(shards), "boxes": sum(1 for _ in read_jsonl(path))}
         run = {"command": "predict-boxes-shard", "counts": counts, "inputs": hashes, "settings": {}}
         write_json(record_path(path), run)
 
@@ -286,13 +285,13 @@ def _write_box_records(folder: Path) -> None:
 def _join_boxes(folder: Path) -> dict[str, Any]:
     from d2rnet.cxr.detector.results import gather_boxes  # torch, which the other parts do not load
 
-    shards = [path for path in sorted(folder.glob("shard_*.json")) if record_path(path).is_file()]
+    shards = [path for path in sorted(folder.glob("shard_*.jsonl")) if record_path(path).is_file()]
     start = time.perf_counter()
-    gather_boxes(unlabelled=folder / "unlabelled.json", shards=shards, output=folder / "joined" / "predictions.json")
+    gather_boxes(unlabelled=folder / "unlabelled.json", shards=shards, output=folder / "joined" / "predictions.jsonl")
     figures = _figures(start)
     for path in shards:
-        record_path(path).unlink()  # shard_*.json is what build_annotation is given
-    return figures | {"megabytes_written": round((folder / "joined" / "predictions.json").stat().st_size / 1e6)}
+        record_path(path).unlink()  # shard_*.jsonl is what build_annotation is given
+    return figures | {"megabytes_written": round((folder / "joined" / "predictions.jsonl").stat().st_size / 1e6)}
 
 
 MEASURES: dict[str, Callable[[Path, float, int], dict[str, Any]]] = {

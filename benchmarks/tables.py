@@ -89,7 +89,7 @@ def measure_annotation(folder: Path, scale: float) -> dict[str, Any]:
     build_annotation(
         unlabelled=folder / "unlabelled.json",
         reports=folder / "reports.jsonl",
-        predictions=sorted(folder.glob("shard_*.json")),
+        predictions=sorted(folder.glob("shard_*.jsonl")),
         output=folder / "out",
         settings=AnnotationSettings(),
     )
@@ -139,7 +139,7 @@ def write_annotation_inputs(folder: Path, scale: float, boxes_an_image: float = 
     write_jsonl(folder / "reports.jsonl", _reports(images, studies, chance))
     for shard in range(SHARDS):
         image_ids = range(shard + 1, images_in_all + 1, SHARDS)
-        write_json(folder / f"shard_{shard}.json", _predictions(image_ids, shard, boxes_an_image), indent=None)
+        write_jsonl(folder / f"shard_{shard}.jsonl", _predictions(image_ids, shard, boxes_an_image))
 
 
 def _split(subject: int) -> str:

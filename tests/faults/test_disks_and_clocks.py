@@ -15,8 +15,8 @@ DAY_SECONDS = 86400
 COMMANDS = {  # commands that join and write files in less than a second; their inputs, below the run's folder
     "build-vocabulary": ["--annotation", "results/cxr/build_annotation/annotation.json", "--output", "{disk}"],
     "predict-boxes": [
-        *("--unlabelled", "resources/cxr/unlabelled.json", "--output", "{disk}/predictions.json", "--shards"),
-        *("results/cxr/predict_boxes/shards/1-of-2.json", "results/cxr/predict_boxes/shards/2-of-2.json"),
+        *("--unlabelled", "resources/cxr/unlabelled.json", "--output", "{disk}/predictions.jsonl", "--shards"),
+        *("results/cxr/predict_boxes/shards/1-of-2.jsonl", "results/cxr/predict_boxes/shards/2-of-2.jsonl"),
     ],
     "make-demo-cohort": ["--output", "{disk}/cohort", "--set", "size_px=192"],
 }

@@ -14,6 +14,8 @@ from d2rnet.report.text.vocabulary import count_vocabulary
 UNLABELLED = {"good_unlabelled__json": good.as_json(good.unlabelled())}
 ANNOTATION = {"good_annotation__json": good.as_json(good.annotation())}
 DIGITS = "9" * 5000
+NOT_A_RECORD = ("an image id of 5,000 digits", "a record that is a list", "a key twice", "a record 90,000 brackets deep")
+OF_A_DOCUMENT = ("cut off", "text behind its end", "UTF-16")
 
 
 def classics(reader: str, name: str, value: Any, **others: bytes) -> list[Case]:
@@ -145,8 +147,8 @@ def annotation_cases() -> list[Case]:
 
 
 def prediction_cases() -> list[Case]:
-    """COCO results, read as a stream."""
-    name, value = "shard.json", good.predictions()
+    """Boxes as JSON lines, a COCO result each."""
+    name, value = "shard.jsonl", good.predictions()
     changes: dict[str, tuple[tuple[str | int, ...], str]] = {
         "a box with NaN": ((4, "bbox"), "[NaN, 1, 2, 3]"),
         "a box of another frame": ((4, "bbox"), "[400, 1, 20, 3]"),
@@ -164,15 +166,26 @@ def prediction_cases() -> list[Case]:
         "a record 90,000 brackets deep": ((4, "bbox"), "[" * 90_000 + "]" * 90_000),
     }
     cases = []
-    for what, change in changes.items():
-        cases.append(Case("predictions", what, put(name, raw(value, *change), **UNLABELLED), record="record 5"))
-    one = b'[{"image_id": 1, "category_id": 4, "score": 0.5, "bbox": [1, 1, 2, 2], "note": "' + b"x" * (5 << 20) + b'"}]'
+    for what, ((place, *key), text) in changes.items():
+        broken = raw(value[place], tuple(key), text) if key else text.encode()
+        data = lines(value[:place]) + broken + b"\n" + lines(value[place + 1 :])
+        record = "line 5" if what in NOT_A_RECORD else "record 5"
+        cases.append(Case("predictions", what, put(name, data, **UNLABELLED), record=record))
+    long = b'{"image_id": 1, "category_id": 4, "score": 0.5, "bbox": [1, 1, 2, 2], "note": "' + b"x" * (65 << 20) + b'"}'
     cases += [
-        Case("predictions", "a record of 5 MB", put(name, one, **UNLABELLED)),
+        Case("predictions", "a record of 65 MB", put(name, long, **UNLABELLED)),
         Case("predictions", "blanks only", put(name, b" " * 100_000, **UNLABELLED)),
-        *classics("predictions", name, value, **UNLABELLED)[1:],
+        Case("predictions", "cut off", put(name, lines(value)[:-9], **UNLABELLED), record="line 6"),
+        Case("predictions", "text behind its end", put(name, lines(value)[:-1] + b" and more", **UNLABELLED), record="line 6"),
+        Case("predictions", "UTF-16", put(name, lines(value).decode().encode("utf-16"), **UNLABELLED)),
+        *(case for case in classics("predictions", name, value, **UNLABELLED)[1:] if case.name not in OF_A_DOCUMENT),
     ]
-    return cases + damaged_cases("predictions", name, good.as_json(value), seed=43, **UNLABELLED)
+    return cases + damaged_cases("predictions", name, lines(value), seed=43, **UNLABELLED)
+
+
+def lines(records: list[Any]) -> bytes:
+    """JSON lines."""
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
 
 def stage_cases() -> list[Case]:

@@ -112,7 +112,7 @@ def make_run(folder: Path) -> Path:
         write_dicom(path, pixels) if path.suffix == ".dcm" else Image.fromarray(pixels).save(path)
     unlabelled, reports = _convert(folder, settings)
     detector = _make_detector(folder / "results/cxr/train_detector", settings.detector)
-    shard, predictions = (folder / "results/cxr/predict_boxes" / name for name in ("shards/1-of-1.json", "predictions.json"))
+    shard, predictions = (folder / "results/cxr/predict_boxes" / name for name in ("shards/1-of-1.jsonl", "predictions.jsonl"))
     prediction = settings.detector.prediction
     predict_boxes(unlabelled=unlabelled, model=detector, shard=1, shards=1, output=shard, device="cpu", settings=prediction)
     gather_boxes(unlabelled=unlabelled, shards=[shard], output=predictions)

@@ -180,7 +180,7 @@ def test_another_number_of_shards_counts_once_a_setting_that_decides_the_result_
     path.write_text(yaml.safe_dump({"runtime": {"prediction_shards": 5}, "cxr": change}))
     force = ("--forcerun", "predict_boxes_shard", "--configfile", str(path))
     done = snakemake(repository, finished, "-n", "--cores", "1", *force)
-    assert f"results/cxr/predict_boxes/shards/{wanted}.json" in done.stdout
+    assert f"results/cxr/predict_boxes/shards/{wanted}.jsonl" in done.stdout
 
 
 @pytest.mark.parametrize("rule", ["train_detector", "train_report_model"])

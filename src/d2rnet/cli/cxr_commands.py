@@ -111,19 +111,19 @@ CXR_COMMANDS: dict[str, Command] = {
             Option("model", "folder of train-detector", "input"),
             SHARD,
             SHARDS,
-            Option("output", "COCO results json to write"),
+            Option("output", "JSON lines to write, a COCO result each"),
             DEVICE,
         ),
         "d2rnet.runs.settings:LoaderRuntime",
     ),
     "predict-boxes": Command(
-        "Join the shards of predict-boxes-shard into one COCO results file; overlapping or unknown images are an error.",
+        "Join the shards of predict-boxes-shard; overlapping or unknown images are an error.",
         "d2rnet.cxr.detector.results:gather_boxes",
         "",
         (
             UNLABELLED,
-            Option("shards", "COCO results json of every shard", "inputs"),
-            Option("output", "COCO results json to write"),
+            Option("shards", "JSON lines of every shard", "inputs"),
+            Option("output", "JSON lines to write; a COCO results list of the same name, .json, is written beside it"),
         ),
     ),
     "calibrate-thresholds": Command(
@@ -145,7 +145,7 @@ CXR_COMMANDS: dict[str, Command] = {
         (
             UNLABELLED,
             Option("reports", "reports.jsonl of convert-unlabelled", "input"),
-            Option("predictions", "COCO results json of every shard", "inputs"),
+            Option("predictions", "JSON lines of predict-boxes, or of each shard", "inputs"),
             Option("thresholds", "thresholds.json of calibrate-thresholds, if they are calibrated", "input", optional=True),
             OUTPUT,
         ),

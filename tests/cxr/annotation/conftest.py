@@ -53,9 +53,11 @@ class Inputs:
         coco = {"images": self.images, "annotations": [], "categories": coco_categories()}
         write_json(self.folder / "unlabelled.json", coco)
         write_jsonl(self.folder / "reports.jsonl", self.reports)
-        paths = [self.folder / f"shard_{number}.json" for number in range(len(self.shards))]
+        paths = [self.folder / f"shard_{number}.jsonl" for number in range(len(self.shards))]
         for path, shard in zip(paths, self.shards, strict=True):
-            path.write_text(json.dumps(shard))  # NaN allowed, as a broken detector would write it
+            path.write_text(
+                "".join(json.dumps(record) + "\n" for record in shard)
+            )  # NaN allowed, as a broken detector would write it
         build_annotation(
             unlabelled=self.folder / "unlabelled.json",
             reports=self.folder / "reports.jsonl",

@@ -122,7 +122,7 @@ def test_box_within_a_pixel_of_the_border_is_clipped(inputs: Any) -> None:
 )
 def test_bad_prediction_is_named_with_file_and_record(inputs: Any, bad: dict[str, Any], kind: str) -> None:
     inputs.shards[1].append(bad)
-    with pytest.raises(DatasetError, match=f"{kind}: 1\n.*shard_1.json: record 2: got"):
+    with pytest.raises(DatasetError, match=f"{kind}: 1\n.*shard_1.jsonl: record 2: got"):
         inputs.build()
     (problem,) = read_jsonl(inputs.folder / "out" / "problems.jsonl")
     assert problem["kind"] == kind
@@ -131,7 +131,7 @@ def test_bad_prediction_is_named_with_file_and_record(inputs: Any, bad: dict[str
 
 def test_image_in_two_shards_is_refused(inputs: Any) -> None:
     inputs.shards[1].append(record(1, 0.9, [10, 10, 20, 30]))
-    with pytest.raises(DatasetError, match=r"image_in_two_shards: 1\n.*image a: got boxes here and in .*shard_0.json"):
+    with pytest.raises(DatasetError, match=r"image_in_two_shards: 1\n.*image a: got boxes here and in .*shard_0.jsonl"):
         inputs.build()
 
 
@@ -188,7 +188,7 @@ def test_predictions_of_another_cohort_with_the_same_ids_are_refused(inputs: Any
     inputs.build()
     write_record(inputs.folder / name, "f" * 64)
     with pytest.raises(
-        DatasetError, match=r"shard_0\.json: predicted on other images: elsewhere/unlabelled\.json with SHA-256 f{12}"
+        DatasetError, match=r"shard_0\.jsonl: predicted on other images: elsewhere/unlabelled\.json with SHA-256 f{12}"
     ):
         inputs.build()
     write_record(inputs.folder / name, sha256_file(inputs.folder / "unlabelled.json"))
@@ -202,7 +202,7 @@ def test_a_shards_own_record_comes_before_one_of_the_folder(inputs: Any) -> None
     write_record(inputs.folder / "run.json", right)
     shard = {"command": "predict-boxes-shard", "inputs": {"unlabelled": {"sha256": "0" * 64}}}
     write_json(inputs.folder / "shard_1.run.json", shard)
-    with pytest.raises(DatasetError, match=r"shard_1\.json: predicted on other images"):
+    with pytest.raises(DatasetError, match=r"shard_1\.jsonl: predicted on other images"):
         inputs.build()
 
 

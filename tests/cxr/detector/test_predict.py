@@ -1,6 +1,5 @@
 """Prediction: shards, batches, equality with detectron2's own predictor, and files that do not fit."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from d2rnet.cxr.detector.results import gather_boxes
 from d2rnet.cxr.detector.settings import PredictionSettings
 from d2rnet.detector import add_d2rnet_config
 from d2rnet.errors import CheckpointError, ConfigError
+from d2rnet.files.documents import read_jsonl
 
 
 def predict(
@@ -35,14 +35,16 @@ def predict(
 def test_shards_hold_what_one_shard_holds(
     splits: dict[str, Path], trained: Path, tmp_path: Path, prediction: PredictionSettings, shards: int
 ) -> None:
-    whole = predict(splits, trained, tmp_path / "whole.json", prediction)
-    parts = [predict(splits, trained, tmp_path / f"{shard}.json", prediction, shard, shards) for shard in range(1, shards + 1)]
-    assert [result for part in parts for result in json.loads(part.read_text())] == json.loads(whole.read_text())
-    for name, paths in (("one.json", [whole]), ("many.json", parts[::-1])):
+    whole = predict(splits, trained, tmp_path / "whole.jsonl", prediction)
+    parts = [
+        predict(splits, trained, tmp_path / f"{shard}.jsonl", prediction, shard, shards) for shard in range(1, shards + 1)
+    ]
+    assert [result for part in parts for result in read_jsonl(part)] == list(read_jsonl(whole))
+    for name, paths in (("one.jsonl", [whole]), ("many.jsonl", parts[::-1])):
         gather_boxes(unlabelled=splits["unlabelled"], shards=paths, output=tmp_path / name)
-    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "many.json").read_bytes()
-    joined = json.loads((tmp_path / "one.json").read_text())
-    assert sorted(joined, key=str) == sorted(json.loads(whole.read_text()), key=str)
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "many.jsonl").read_bytes()
+    joined = list(read_jsonl(tmp_path / "one.jsonl"))
+    assert sorted(joined, key=str) == sorted(read_jsonl(whole), key=str)
     assert len(joined) > 0
 
 
@@ -54,7 +56,7 @@ def test_stock_predictor_gives_the_same_boxes(
     cfg.merge_from_file(str(trained / "config.yaml"))
     cfg.MODEL.WEIGHTS = str(trained / "model_final.pth")
     stock = DefaultPredictor(cfg)
-    ours = json.loads(predict(splits, trained, tmp_path / "boxes.json", prediction).read_text())
+    ours = list(read_jsonl(predict(splits, trained, tmp_path / "boxes.jsonl", prediction)))
     for record in load_records(splits["unlabelled"]):
         mine = [result for result in ours if result["image_id"] == record.image_id]
         theirs = stock(cv2.imread(str(record.path)))["instances"]
@@ -79,7 +81,7 @@ def test_boxes_lie_in_the_frame_of_the_png(
     splits: dict[str, Path], trained: Path, tmp_path: Path, prediction: PredictionSettings
 ) -> None:
     sizes = {record.image_id: record.image_hw for record in load_records(splits["unlabelled"])}
-    results = json.loads(predict(splits, trained, tmp_path / "boxes.json", prediction).read_text())
+    results = list(read_jsonl(predict(splits, trained, tmp_path / "boxes.jsonl", prediction)))
     for result in results:
         x, y, width, height = result["bbox"]
         image_height, image_width = sizes[result["image_id"]]
@@ -107,10 +109,10 @@ def test_batches_are_of_one_padded_size_and_hold_every_image_once(splits: dict[s
 def test_the_score_floor_is_that_of_the_settings(
     splits: dict[str, Path], trained: Path, tmp_path: Path, prediction: PredictionSettings
 ) -> None:
-    everything = json.loads(predict(splits, trained, tmp_path / "a.json", prediction).read_text())
+    everything = list(read_jsonl(predict(splits, trained, tmp_path / "a.jsonl", prediction)))
     floor = sorted(result["score"] for result in everything)[len(everything) // 2]
     prediction = prediction.replaced(score_floor=floor)
-    some = json.loads(predict(splits, trained, tmp_path / "b.json", prediction).read_text())
+    some = list(read_jsonl(predict(splits, trained, tmp_path / "b.jsonl", prediction)))
     assert 0 < len(some) < len(everything)
     assert min(result["score"] for result in some) >= floor
 
@@ -120,12 +122,12 @@ def test_no_such_shard(
     splits: dict[str, Path], trained: Path, tmp_path: Path, prediction: PredictionSettings, shard: int, shards: int
 ) -> None:
     with pytest.raises(ConfigError, match=f"shard {shard} of {shards}: expected 1 to {shards}"):
-        predict(splits, trained, tmp_path / "a.json", prediction, shard, shards)
+        predict(splits, trained, tmp_path / "a.jsonl", prediction, shard, shards)
 
 
 def test_a_folder_without_a_detector(splits: dict[str, Path], tmp_path: Path, prediction: PredictionSettings) -> None:
     with pytest.raises(CheckpointError, match=r"config.yaml: no such file; expected the folder"):
-        predict(splits, tmp_path, tmp_path / "a.json", prediction)
+        predict(splits, tmp_path, tmp_path / "a.jsonl", prediction)
 
 
 @pytest.mark.parametrize(
@@ -137,4 +139,4 @@ def test_a_configuration_of_another_detector(
     """Of another project, damaged, or one that would run code."""
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(CheckpointError, match="not a configuration of this detector"):
-        predict(splits, tmp_path, tmp_path / "a.json", prediction)
+        predict(splits, tmp_path, tmp_path / "a.jsonl", prediction)

@@ -100,7 +100,7 @@ rule predict_boxes_shard:
         ema_teacher=rules.train_detector.output.ema_teacher,
         config=rules.train_detector.output.config,
     output:
-        "results/cxr/predict_boxes/shards/{scatteritem}.json",
+        "results/cxr/predict_boxes/shards/{scatteritem}.jsonl",
     log:
         "logs/cxr/predict_boxes/{scatteritem}.log",
     benchmark:
@@ -131,7 +131,8 @@ rule predict_boxes:
         unlabelled=rules.convert_unlabelled.output.coco,
         shards=gather.predict(rules.predict_boxes_shard.output),
     output:
-        predictions="results/cxr/predict_boxes/predictions.json",
+        predictions="results/cxr/predict_boxes/predictions.jsonl",
+        coco="results/cxr/predict_boxes/predictions.json",
         run="results/cxr/predict_boxes/run.json",
     log:
         "logs/cxr/predict_boxes.log",

@@ -166,7 +166,7 @@ def check_origin(predictions: Sequence[Path], unlabelled: Path, detector_sha256:
     are taken as they are, with a warning.
 
     Args:
-        predictions: COCO results; the run record is ``run.json`` or ``<stem>.run.json`` in the same folder.
+        predictions: files of predict_boxes; the run record is ``run.json`` or ``<stem>.run.json`` in the same folder.
         unlabelled: COCO json of the images.
         detector_sha256: weights that calibrated thresholds belong to; None with fixed ones.
 
@@ -193,6 +193,21 @@ def check_origin(predictions: Sequence[Path], unlabelled: Path, detector_sha256:
                 f"{path}: predicted by another detector ({weights.get('file')}, says {record_path.name}) than the one whose "
                 "thresholds were calibrated. Run 'd2rnet calibrate-thresholds' with the detector of the predictions."
             )
+
+
+def check_complete(path: Path, found: int) -> None:
+    """Compare the number of boxes in a file of predictions with what its run record says, if there is one.
+
+    Raises:
+        DatasetError: they differ, or the file holds blanks alone: it was cut, edited or is damaged.
+    """
+    _, record = _run_record(path)
+    said = _mapping((record or {}).get("counts")).get("boxes")
+    if (said is not None and said != found) or (not found and path.stat().st_size):
+        raise DatasetError(
+            f"{path}: holds {found} boxes{'' if said is None else f', its run record says {said}'}: cut, edited or damaged. "
+            "Run 'd2rnet predict-boxes' again."
+        )
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pseudo boxes from COCO results files: check, filter by score.
+"""Pseudo boxes from JSON lines, a COCO result each: check, filter by score.
 
 Frames: a results file is in pixels of the converted PNG, as unlabelled.json says (height, width).
 Shapes: N boxes, n images.
@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter
-from d2rnet.cxr.annotation.inputs import ImageTable
-from d2rnet.cxr.boxes.coco_results import REMEDY, iterate_results
+from d2rnet.cxr.annotation.inputs import ImageTable, check_complete
 from d2rnet.cxr.boxes.geometry import has_area, xywh_to_xyxy
 from d2rnet.errors import DatasetError
+from d2rnet.files.documents import read_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_NAMES
 
 OUTSIDE_TOLERANCE_PX = 1.0
+REMEDY = "Run 'd2rnet predict-boxes' again for this shard."
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def read_predictions(
     """Read the shards of predict_boxes and keep the boxes that pass the confidence filter.
 
     Args:
-        paths: COCO results files; an image's boxes are all in one of them.
+        paths: files of predict_boxes; an image's boxes are all in one of them.
         images: the images they were predicted on.
         confidence: least score of each class.
         problems: grows by images in two shards, unknown images and classes, scores outside [0, 1], and boxes that are not
@@ -115,8 +116,9 @@ def confident_boxes(
         DatasetError: what :func:`read_predictions` notes as problems.
     """
     problems = Problems()
-    boxes = _without_duplicates(_to_boxes(source, results, images, problems))
+    found, _ = _to_boxes(source, results, images, problems)
     problems.raise_if_any()
+    boxes = _without_duplicates(found)
     return boxes.take(confidence.passes(boxes.category_ids, boxes.scores))
 
 
@@ -128,11 +130,15 @@ def by_class(counts: NDArray[np.int64]) -> dict[str, int]:
 def _read_shard(path: Path, images: ImageTable, problems: Problems) -> PseudoBoxes:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the boxes of one shard. {REMEDY}")
-    return _to_boxes(path, iterate_results(path), images, problems)
+    boxes, found = _to_boxes(path, read_jsonl(path), images, problems)
+    check_complete(path, found)
+    return boxes
 
 
-def _to_boxes(path: Path, results: Iterable[dict[str, Any]], images: ImageTable, problems: Problems) -> PseudoBoxes:
-    """Turn COCO results into arrays; note what is wrong with them."""
+def _to_boxes(
+    path: Path, results: Iterable[dict[str, Any]], images: ImageTable, problems: Problems
+) -> tuple[PseudoBoxes, int]:
+    """Turn COCO results into arrays and note what is wrong with them; return the sound ones, and the number of all."""
     image_ids, category_ids = array("q"), array("q")
     scores, boxes = array("d"), array("d")
     for number, record in enumerate(results, start=1):
@@ -158,7 +164,7 @@ def _to_boxes(path: Path, results: Iterable[dict[str, Any]], images: ImageTable,
         np.array(scores, dtype=np.float64),
         xywh_to_xyxy(np.array(boxes, dtype=np.float64)),
     )
-    return _checked(path, read, ids, known, images, problems)
+    return _checked(path, read, ids, known, images, problems), len(ids)
 
 
 def _checked(

@@ -5,7 +5,7 @@ So no image is padded more than it would be alone, and boxes do not depend on wh
 contiguous run of whole batches, so n shards hold what 1 shard holds. Coordinates are rounded to 0.01 px and scores to 1e-5,
 which hides the last bits in which CPU kernels differ between batch sizes.
 
-Reads: a COCO json and a folder of train-detector. Writes: a COCO results list, boxes in the frame of the PNG, run record.
+Reads: a COCO json and a folder of train-detector. Writes: COCO results as JSON lines, boxes in the frame of the PNG, run record.
 """
 
 import logging
@@ -62,7 +62,7 @@ def predict_boxes(
         model: folder of train-detector.
         shard: which shard, 1 to ``shards``.
         shards: number of shards.
-        output: COCO results json to write; ``<output stem>.run.json`` is written beside it.
+        output: JSON lines to write; ``<output stem>.run.json`` is written beside it.
         device: auto, cpu, cuda or cuda:N.
         settings: ``cxr.detector.prediction``.
         runtime: how images are loaded.

@@ -1,8 +1,9 @@
-"""COCO results files of predict-boxes: written image by image, and joined from shards.
+"""Boxes of predict-boxes as JSON lines, a COCO result each: written image by image, and joined from shards.
 
 Neither step holds the boxes of many images as Python objects: 377,110 images with 31 boxes each would need 7 GB.
 
-Reads: shards of predict-boxes-shard with the run records beside them. Writes: predictions.json, run.json.
+Reads: shards of predict-boxes-shard with the run records beside them. Writes: predictions.jsonl, the same as a COCO results
+list in predictions.json, run.json.
 """
 
 import json
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.cxr.boxes.coco import load_coco
-from d2rnet.cxr.boxes.coco_results import iterate_results
 from d2rnet.errors import DatasetError
 from d2rnet.files.atomic import atomic_path
 from d2rnet.files.collection import collection_paused
+from d2rnet.files.documents import read_jsonl
 from d2rnet.files.hashes import sha256_file
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.shards import advice, check_count, read_records
@@ -29,20 +30,30 @@ _encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encode
 
 def result_lines(results: Iterable[Result]) -> str:
     """Lay out the results of one image, one a line; "" if there are none."""
-    return ",\n".join(map(_encode, results))
+    return "".join(_encode(result) + "\n" for result in results)
 
 
 def write_results(target: Path, images: Iterable[str]) -> None:
-    """Write a COCO results list atomically.
+    """Write JSON lines atomically.
 
     Args:
         target: file to write.
         images: texts of :func:`result_lines`, image by image.
     """
     with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(images)
+
+
+def export_coco(lines: Path, target: Path) -> None:
+    """Write the COCO results list that JSON lines hold, for other programs; a line is in memory at a time."""
+    with (
+        atomic_path(target) as temporary,
+        lines.open(encoding="utf-8") as source,
+        temporary.open("w", encoding="utf-8") as stream,
+    ):
         separator = "[\n"
-        for lines in filter(None, images):
-            stream.write(separator + lines)
+        for line in source:
+            stream.write(separator + line.rstrip("\n"))
             separator = ",\n"
         stream.write("[]\n" if separator == "[\n" else "\n]\n")
 
@@ -53,8 +64,9 @@ def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
 
     Args:
         unlabelled: the COCO json that the shards were predicted on.
-        shards: COCO results json of every shard, its run record beside it.
-        output: COCO results json to write, sorted by image; ``run.json`` is written beside it.
+        shards: JSON lines of every shard, its run record beside it.
+        output: JSON lines to write, sorted by image; the COCO results list of the same name and ``run.json`` are written
+            beside it.
 
     Raises:
         DatasetError: a shard is missing, there twice, cut, or of another run, image list or detector; an image is not in
@@ -70,6 +82,7 @@ def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
     known = {image["id"] for image in load_coco(unlabelled)["images"]}
     lines, boxes = _lines_by_image(shards, records, known, unlabelled)
     write_results(output, (lines[image_id] for image_id in sorted(lines)))
+    export_coco(output, output.with_suffix(".json"))
     counts = {"images": len(known), "images_with_boxes": len(lines), "boxes": boxes, "shards": len(shards)}
     inputs: dict[str, str | Path] = {"unlabelled": unlabelled}
     inputs |= {f"shard_{record['counts']['shard']}": path for path, record in zip(shards, records, strict=True)}
@@ -93,7 +106,7 @@ def _lines_by_image(
     boxes = 0
     for path, record in zip(shards, records, strict=True):
         before = boxes
-        for image_id, group in groupby(iterate_results(path), key=lambda result: result.get("image_id")):
+        for image_id, group in groupby(read_jsonl(path), key=lambda result: result.get("image_id")):
             if type(image_id) is not int or image_id not in known:
                 raise DatasetError(f"{path}: image {image_id!r} is not in {unlabelled}. {_REMEDY}")
             if owner.setdefault(image_id, path) != path:
@@ -103,7 +116,7 @@ def _lines_by_image(
                 text = result_lines(results)
             except ValueError as error:
                 raise DatasetError(f"{path}: image {image_id} has a number that is not finite. {_REMEDY}") from error
-            lines[image_id] = f"{lines[image_id]},\n{text}" if image_id in lines else text
+            lines[image_id] = lines.get(image_id, "") + text
             boxes += len(results)
         check_count(path, record, "boxes", boxes - before)
     return lines, boxes
