@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from process_samples import fail, save_when_told, talk, wait_for_ever
 from report_samples import NUM_TOKENS, SMALL_MODEL, make_batch
+from torch.nn.parallel import DistributedDataParallel
 
 from d2rnet.cxr.report_model.alignment import Alignment
-from d2rnet.cxr.report_model.dataset import Batch, collate
-from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.cxr.report_model.dataset import ChestBatch, collate
+from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings, D2RNetTrainingSettings
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
-from d2rnet.report.training_task import ReportTask
+from d2rnet.report.training_task import TrainingTask
 from d2rnet.training import processes as processes_module
 from d2rnet.training.batches import EpochBatches
 from d2rnet.training.collectives import GlobalBatchNorm, first_row, gather_rows, num_processes, process_rank
@@ -51,29 +51,27 @@ class Entries:
 
 
 def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    """Gradients and buffers after one step on this process's part of a batch, averaged as DDP does."""
+    """Gradients and buffers after the losses of this process's part of a batch, averaged over processes."""
     torch.manual_seed(4)
     settings = D2RNetModelSettings.read(SMALL_MODEL | model | {"dropout": 0.0, "patch_dropout": 0.0})
-    network = ReportModel(settings, num_tokens=NUM_TOKENS, num_categories=len(CATEGORY_NAMES))
+    network = D2RNet(settings, num_tokens=NUM_TOKENS, num_categories=len(CATEGORY_NAMES))
     training = D2RNetTrainingSettings().replaced(alignment={"embed_dim": 8, "text_heads": 2} | aligned)
     alignment = Alignment(training.alignment, settings, VOCABULARY) if aligned else None
-    task = ReportTask(network, Entries(), training, alignment).train()
-    task.training_step(part_of(make_batch(lesions=lesions)), 0).backward()
-    found = {f"buffer {name}": value.float() for name, value in task.named_buffers()}
-    for name, parameter in task.named_parameters():
-        total = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        if num_processes() > 1:
-            dist.all_reduce(total)
-        found[name] = total / num_processes()
+    task = TrainingTask(network, Entries(), training, device=CPU, further=alignment)
+    task.loss(part_of(make_batch(lesions=lesions))).backward()
+    own = task.losses.module if isinstance(task.losses, DistributedDataParallel) else task.losses
+    found = {f"buffer {name}": value.float() for name, value in own.named_buffers()}
+    for name, parameter in own.named_parameters():
+        found[name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     return found | {name: torch.tensor(value) for name, value in task.loss_sums.items()}
 
 
-def part_of(batch: Batch) -> Batch:
+def part_of(batch: ChestBatch) -> ChestBatch:
     """Cut a batch as EpochBatches does; boxes and tokens are padded to the longest of the part alone."""
     chosen = torch.tensor_split(torch.arange(len(batch)), num_processes())[process_rank()]
     if not len(chosen):
         return collate([], size_px=32, crop_size_px=32)
-    part = Batch(**{name: getattr(batch, name)[chosen] for name in batch.__dataclass_fields__})
+    part = ChestBatch(**{name: getattr(batch, name)[chosen] for name in batch.__dataclass_fields__})
     most, longest = int(part.lesion_mask.sum(dim=1).max()), int((part.token_ids != 0).sum(dim=1).max())
     for name in ("boxes_xyxy", "positions", "lesion_view", "category_ids", "scores", "crops", "lesion_mask"):
         setattr(part, name, getattr(part, name)[:, :most])

@@ -1,13 +1,6 @@
 """Training on two processes: the same figures as on one, and what happens when one of them ends."""
 
 import hashlib
-import logging
-import multiprocessing
-import os
-import signal
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +18,8 @@ from d2rnet.cxr.detector.settings import DetectorRuntime, TrainDetectorSettings
 from d2rnet.cxr.detector.streams import ImageStore
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_jsonl
-from d2rnet.files.torch_files import load_torch
 from d2rnet.training.collectives import gather_objects, process_rank
-from d2rnet.training.processes import ProcessError, run_processes
+from d2rnet.training.processes import run_processes
 
 
 @pytest.fixture
@@ -93,50 +85,6 @@ def test_two_processes_give_the_figures_of_one(
         ours, theirs = (torch.load(folder / name, weights_only=True)["model"] for folder in (two, one))
         for key, value in theirs.items():
             torch.testing.assert_close(ours[key], value, rtol=1e-4, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
-
-
-def when_it_runs(folder: Path, act: Callable[[], None]) -> None:
-    """Do something in another thread as soon as the run below ``folder`` has written a checkpoint."""
-
-    def times() -> list[int]:
-        return [path.stat().st_mtime_ns for path in folder.glob("work/*/checkpoint.pth")]
-
-    def wait() -> None:
-        while times() == before:
-            time.sleep(0.05)
-        act()
-
-    before = times()
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def kill_second_process() -> None:
-    second = max(multiprocessing.active_children(), key=lambda child: child.pid or 0)
-    os.kill(second.pid or 0, signal.SIGKILL)
-
-
-def test_a_dead_process_ends_the_others_and_a_signal_stops_all_of_them(
-    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, caplog: pytest.LogCaptureFixture
-) -> None:
-    """One killed, then resumed by two and stopped by a signal, then the state taken over by one."""
-    settings = settings.replaced(training={"total_iters": 1000, "burn_in_iters": 999, "labelled_views": "strong"})
-    when_it_runs(tmp_path, kill_second_process)
-    with pytest.raises(ProcessError, match=r"process 1 \(of 0 to 1\) ended with SIGKILL.*The last checkpoint is kept"):
-        run(splits, tmp_path, settings, 2)
-    (checkpoint,) = tmp_path.glob("work/*/checkpoint.pth")
-    first = load_torch(checkpoint)["iterations_done"]
-    when_it_runs(tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with caplog.at_level(logging.INFO, logger="d2rnet"), pytest.raises(SystemExit) as stopped:
-        run(splits, tmp_path, settings, 2)
-    assert stopped.value.code == 143
-    second = load_torch(checkpoint)["iterations_done"]
-    assert f"resuming after {first} of 1000 iterations" in caplog.text
-    assert f"SIGTERM: checkpoint written after {second} iterations, stopping" in caplog.text
-    assert second > first
-    when_it_runs(tmp_path, lambda: os.kill(os.getpid(), signal.SIGUSR1))
-    with pytest.raises(SystemExit):
-        run(splits, tmp_path, settings, 1)
-    assert load_torch(checkpoint)["iterations_done"] > second
 
 
 def train_and_compare(job: trainer.Job) -> None:

@@ -1,7 +1,7 @@
 """Boxes as arrays: corners and sides, areas, overlap, and what of them lies inside an image.
 
-Shapes: N boxes, one a row; xyxy is left, top, right, bottom, xywh is left, top, width, height. An empty list is (0, 4). Boxes of
-float32 stay so, all others become float64.
+Shapes: N boxes, one a row; xyxy is left, top, right, bottom, xywh is left, top, width, height. An empty list is (0, 4). Boxes
+of float32 stay so, all others become float64.
 """
 
 from typing import Any

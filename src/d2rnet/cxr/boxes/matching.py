@@ -200,28 +200,39 @@ class _Chunk:
 
 
 def _chunks(pairs: _Pairs, truth: BoxTable, found: BoxTable, cells: int) -> Iterator[tuple[_Chunk, NDArray[np.int64]]]:
-    """Cut the pairs into chunks of whole groups, small groups first; yield each with the indices of its detections."""
+    """Cut the pairs into chunks of whole groups, small groups first; yield each with the indices of its detections.
+
+    A chunk's groups have equally many truth boxes, so that its table (detections, truth boxes of a group) has no padding.
+
+    Args:
+        pairs: P pairs that may match.
+        truth: sorted by group, so that a group's truth boxes lie side by side.
+        found: N detections.
+        cells: area ranges times IoU thresholds, for each of which matching needs its own table.
+    """
     images = 1 + int(max(truth.rows.max(initial=0), found.rows.max(initial=0)))
     truth_keys = _group_keys(truth, images)
-    pair_keys = truth_keys[pairs.truth]
-    groups, group_of_pair = np.unique(pair_keys, return_inverse=True)
-    first = np.searchsorted(truth_keys, groups)
-    sizes = np.searchsorted(truth_keys, groups, side="right") - first
+    pair_keys = truth_keys[pairs.truth]  # (P,)
+    groups, group_of_pair = np.unique(pair_keys, return_inverse=True)  # only groups with a pair matter
+    first = np.searchsorted(truth_keys, groups)  # where the truth boxes of each group begin
+    sizes = np.searchsorted(truth_keys, groups, side="right") - first  # and how many there are, near a detection or not
     for size in np.unique(sizes):
         same = np.flatnonzero(sizes == size)
         step = max(1, CHUNK_CELLS // (cells * int(size)))
         for start in range(0, len(same), step):
             chosen = same[start : start + step]
-            local = np.full(len(groups), -1)
+            local = np.full(len(groups), -1)  # number of a group within the chunk; -1: in another one
             local[chosen] = np.arange(len(chosen))
-            mine = np.flatnonzero(local[group_of_pair] >= 0)
-            found_of_part, row = np.unique(pairs.found[mine], return_inverse=True)
+            mine = np.flatnonzero(local[group_of_pair] >= 0)  # the chunk's pairs
+            # Detections are sorted by group and score, so ascending indices keep the best of each group first.
+            found_of_part, row = np.unique(pairs.found[mine], return_inverse=True)  # (D,), and the row in it of each pair
             group = np.empty(len(found_of_part), dtype=np.int64)
-            group[row] = local[group_of_pair[mine]]
-            iou = np.full((len(found_of_part), int(size)), -1.0)
-            iou[row, pairs.truth[mine] - first[chosen][group[row]]] = pairs.iou[mine]
-            members = first[chosen][:, None] + np.arange(int(size))
-            yield _Chunk(group, _place_in_group(group), iou, members), found_of_part
+            group[row] = local[group_of_pair[mine]]  # written once per pair, always the same for a detection
+            overlap = np.full((len(found_of_part), int(size)), -1.0)  # (D, G)
+            column = pairs.truth[mine] - first[chosen][group[row]]  # place of the truth box among those of its group
+            overlap[row, column] = pairs.iou[mine]
+            members = first[chosen][:, None] + np.arange(int(size))  # (A, G)
+            yield _Chunk(group, _place_in_group(group), overlap, members), found_of_part
 
 
 def _match_chunk(
@@ -238,10 +249,10 @@ def _match_chunk(
     taken = np.zeros((ranges, len(least), len(part.group)), dtype=bool)
     took_ignored = np.zeros_like(taken)
     for place in range(int(part.place.max()) + 1):
-        now = np.flatnonzero(part.place == place)
+        now = np.flatnonzero(part.place == place)  # (d,) at most one detection of each group
         group = part.group[now]
         iou = part.iou[now][:, None, None]  # (d, 1, 1, G)
-        possible = free[group] & (iou >= least[:, None])
+        possible = free[group] & (iou >= least[:, None])  # (d, R, T, G)
         # A box inside the area range goes before any outside; of equal IoUs the last one is taken, as pycocotools does.
         value = np.where(possible, iou + 2.0 * ~ignored[group], -1.0)
         best = size - 1 - value[..., ::-1].argmax(axis=-1)  # (d, R, T)
