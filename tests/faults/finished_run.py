@@ -1,5 +1,6 @@
 """A finished run as the measure of others: how it was before one of its jobs, and whether another run equals it."""
 
+import base64
 import re
 import shlex
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from killing import REPOSITORY
 
-from d2rnet.cli.run_state import RECORDS, named_files, read_run_state
+from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import sha256_file
 from d2rnet.files.torch_files import load_torch
 
@@ -34,15 +35,24 @@ class Job:
 
 def jobs_of(run: Path) -> list[Job]:
     """Jobs of a finished run in the order in which they ran; needs a run on one core, where they do not overlap."""
-    jobs: dict[str, list[Any]] = {}
-    for record in read_run_state(run).records:
-        jobs.setdefault(record.job, []).append(record)
+    jobs: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, path in snakemake_records(run):
+        record = read_json(path)
+        jobs.setdefault(record["shellcmd"] or name, {})[name] = record
     found = []
     for records in jobs.values():
-        outputs = tuple(sorted(record.file for record in records))
-        first = records[0]
-        found.append(Job(first.rule.replace("_", "-"), outputs, first.started, first.ended))
+        first = next(iter(records.values()))
+        command = first["rule"].replace("_", "-")
+        found.append(Job(command, tuple(sorted(records)), float(first["starttime"]), float(first["endtime"])))
     return sorted(found, key=lambda job: job.started)
+
+
+def snakemake_records(run: Path) -> Iterator[tuple[str, Path]]:
+    """Yield each output that a job of Snakemake's made, and the file of its record: the name in URL-safe base64."""
+    folder = run / ".snakemake" / "metadata"
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        code = "".join(part.removeprefix("@") for part in path.relative_to(folder).parts)
+        yield base64.urlsafe_b64decode(code).decode(), path
 
 
 def rewind(run: Path, job: Job, target: Path) -> Path:
@@ -59,7 +69,7 @@ def rewind(run: Path, job: Job, target: Path) -> Path:
             copy = target / source.relative_to(run)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy)
-    for name, record in named_files(run / RECORDS):
+    for name, record in snakemake_records(run):
         if name in kept:
             copy = target / record.relative_to(run)
             copy.parent.mkdir(parents=True, exist_ok=True)

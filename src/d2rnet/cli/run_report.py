@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,8 @@ def report_document(state: RunState) -> dict[str, Any]:
 
     return {
         "folder": str(state.folder),
-        "jobs_done": state.jobs_done(),
-        "jobs_left": state.jobs_left(),
+        "complete": bool(state.invocation and state.invocation.is_complete),
         "unfinished": state.incomplete,
-        "missing": state.missing(),
         "checkpoints": [
             {"path": inside(work.path), "progress": work.progress, "finished": work.is_finished} for work in state.work_folders
         ],
@@ -55,10 +52,13 @@ def report_document(state: RunState) -> dict[str, Any]:
 def report_lines(state: RunState) -> Iterator[str]:
     """Yield the lines of the report."""
     yield f"run in {state.folder}"
-    yield from _rule_lines(state)
+    if state.invocation is not None:
+        end = "complete" if state.invocation.is_complete else "not complete"
+        yield f"last start: {state.invocation.command}; {end} (which results there are: the same with --summary)"
     busy = "are being made" if _snakemakes(state) else "are of jobs that did not finish; Snakemake makes them again"
-    yield from _listed("unfinished", f"output(s) {busy}", state.incomplete)
-    yield from _listed("missing", "output(s) of finished jobs are gone; to have one back, name it", state.missing())
+    if state.incomplete:
+        yield f"unfinished: {len(state.incomplete)} output(s) {busy}"
+        yield from _some(state.incomplete)
     yield from _resume_lines(state)
     yield from _process_lines(state)
     size = sum(path.stat().st_size for path in state.leftovers if path.exists())
@@ -67,16 +67,6 @@ def report_lines(state: RunState) -> Iterator[str]:
         yield from _some([str(path.relative_to(state.folder)) for path in state.leftovers])
     yield "next:"
     yield from (f"  {line}" for line in _advice(state))
-
-
-def _rule_lines(state: RunState) -> Iterator[str]:
-    done, left = state.jobs_done(), state.jobs_left()
-    ended = {record.rule: record.ended for record in sorted(state.records, key=lambda record: record.ended)}
-    for rule, count in done.items():
-        when = datetime.fromtimestamp(ended[rule]).strftime("%Y-%m-%d %H:%M:%S")  # local, as in Snakemake's log
-        yield f"complete   {rule:<24} {count} job(s), last {when}"
-    for rule, count in left.items():
-        yield f"to do      {rule:<24} {count} job(s)"
 
 
 def _resume_lines(state: RunState) -> Iterator[str]:
@@ -100,12 +90,6 @@ def _process_lines(state: RunState) -> Iterator[str]:
         yield f"process    {process.pid}: {process.command}"
     if state.is_locked:
         yield "Snakemake's lock is set" + ("" if _snakemakes(state) else "; no Snakemake of this machine works here")
-
-
-def _listed(name: str, meaning: str, files: list[str]) -> Iterator[str]:
-    if files:
-        yield f"{name}: {len(files)} {meaning}"
-        yield from _some(files)
 
 
 def _some(names: list[str]) -> Iterator[str]:
@@ -132,10 +116,10 @@ def _advice(state: RunState) -> Iterator[str]:
         yield f"wait for {holder}, or end it there{gone}"
     if state.is_locked:
         yield f"snakemake --unlock --directory {state.folder}"
-    if not (state.jobs_left() or state.incomplete or state.is_locked):
-        yield "nothing: what was asked for last is complete"
-    elif state.invocation is None:
+    if state.invocation is None:
         yield "the command that you gave before, with --rerun-incomplete"
+    elif state.invocation.is_complete and not (state.incomplete or state.is_locked):
+        yield "nothing: what was asked for last is complete"
     else:
         again = "" if "--rerun-incomplete" in state.invocation.command else " --rerun-incomplete"
         yield f"in {state.invocation.folder}: {state.invocation.command}{again}"

@@ -1,17 +1,15 @@
-"""What a run has left in its working directory: finished jobs, unfinished files, checkpoints, locks, processes.
+"""What a run has left in its working directory: unfinished files, checkpoints, locks, processes, and how it was started last.
 
 Reads Snakemake's records (``.snakemake``), the work folders and locks of d2rnet.runs.workdir, and the processes (Linux).
-Changes nothing, so it may look at a run that goes on. :mod:`d2rnet.cli.run_report` puts it into words.
+Changes nothing, so it may look at a run that goes on. Which results there are and which are to be made, Snakemake itself tells
+(``--summary``, ``-n``). :mod:`d2rnet.cli.run_report` puts it into words.
 """
 
 import base64
-import logging
 import os
 import re
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +18,12 @@ from d2rnet.files.atomic import leftovers
 from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.runs.workdir import IDENTITY, LockHolder, read_holder
 
-log = logging.getLogger(__name__)
-RECORDS, INCOMPLETE, LOCKS, LOGS = (f".snakemake/{name}" for name in ("metadata", "incomplete", "locks", "log"))
+INCOMPLETE, LOCKS, LOGS = (f".snakemake/{name}" for name in ("incomplete", "locks", "log"))
 STATE_FOLDERS = ("work", "resources", "results")
-TARGETS = ("cxr",)  # rules that only name what is wanted
-LOG_TIME = "%Y-%m-%dT%H%M%S"
 NO_RUN = re.compile(r" (?:-n|--dry-run|--dryrun|--unlock|--touch|--report|--lint|--summary|--detailed-summary)\b")
-DETECTOR_CHECKPOINT, REPORT_CHECKPOINT = "checkpoint.pth", "last.pt"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What Snakemake noted about an output of a finished job.
-
-    Attributes:
-        file: the output.
-        rule: the job's rule.
-        job: the job's command, which no two jobs share.
-        started: seconds since the epoch.
-        ended: seconds since the epoch.
-    """
-
-    file: str
-    rule: str
-    job: str
-    started: float
-    ended: float
+ALL_DONE = re.compile(r"\(100%\) done|^ *Nothing to be done", flags=re.MULTILINE)
+DETECTOR_CHECKPOINT = "checkpoint.pth"
+REPORT_CHECKPOINT = "last.pt"
 
 
 @dataclass(frozen=True)
@@ -55,14 +33,12 @@ class Invocation:
     Attributes:
         command: the command line as its log shows it.
         folder: where it was given.
-        started: seconds since the epoch.
-        planned: rule -> number of jobs.
+        is_complete: it says that all was done.
     """
 
     command: str
     folder: str
-    started: float
-    planned: dict[str, int]
+    is_complete: bool
 
 
 @dataclass(frozen=True)
@@ -97,7 +73,6 @@ class RunState:
 
     Attributes:
         folder: the working directory.
-        records: outputs of finished jobs.
         incomplete: outputs of jobs that began and did not finish.
         is_locked: Snakemake's lock is there.
         invocation: what was started last; None if no log tells.
@@ -109,7 +84,6 @@ class RunState:
     """
 
     folder: Path
-    records: list[Record]
     incomplete: list[str]
     is_locked: bool
     invocation: Invocation | None
@@ -118,31 +92,6 @@ class RunState:
     converted: dict[Path, int] = field(default_factory=dict)
     locks: list[Lock] = field(default_factory=list)
     leftovers: list[Path] = field(default_factory=list)
-
-    def missing(self) -> list[str]:
-        """Outputs of finished jobs that are no longer there."""
-        return sorted({record.file for record in self.records if not (self.folder / record.file).exists()})
-
-    def jobs_done(self) -> dict[str, int]:
-        """Rule -> jobs that finished and whose outputs are all there, in the order in which they ended."""
-        gone = {*self.missing(), *self.incomplete}
-        broken = {record.job for record in self.records if record.file in gone}
-        jobs: dict[str, set[str]] = defaultdict(set)
-        for record in sorted(self.records, key=lambda record: record.ended):
-            if record.job not in broken:
-                jobs[record.rule].add(record.job)
-        return {rule: len(found) for rule, found in jobs.items()}
-
-    def jobs_left(self) -> dict[str, int]:
-        """Rule -> jobs that were planned last and have not finished since."""
-        if self.invocation is None:
-            return {}
-        since: dict[str, set[str]] = defaultdict(set)
-        for record in self.records:
-            if record.ended >= self.invocation.started and record.file not in self.incomplete:
-                since[record.rule].add(record.job)
-        left = {rule: count - len(since[rule]) for rule, count in self.invocation.planned.items()}
-        return {rule: count for rule, count in left.items() if count > 0}
 
 
 def read_run_state(folder: Path) -> RunState:
@@ -165,8 +114,7 @@ def read_run_state(folder: Path) -> RunState:
     below = [path for name in STATE_FOLDERS for path in sorted((folder / name).rglob("*"))]
     return RunState(
         folder=folder,
-        records=list(_records(folder / RECORDS)),
-        incomplete=sorted(name for name, _ in named_files(folder / INCOMPLETE) if name),
+        incomplete=sorted(filter(None, map(_named, _files(folder / INCOMPLETE)))),
         is_locked=any((folder / LOCKS).glob("*")),
         invocation=_last_invocation(folder / LOGS),
         processes=_processes(folder),
@@ -177,47 +125,30 @@ def read_run_state(folder: Path) -> RunState:
     )
 
 
-def named_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the output that a file of Snakemake's is about, "" if that cannot be told, and the file.
+def _files(folder: Path) -> list[Path]:
+    """List the files below a folder, relative to it."""
+    return [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
 
-    Its path below the folder is the name in URL-safe base64; parts of long names are folders that begin with "@".
+
+def _named(record: Path) -> str:
+    """Return the output that a file of Snakemake's is about, "" if that cannot be told.
+
+    Its path is the name in URL-safe base64; parts of long names are folders that begin with "@".
     """
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        code = "".join(part.removeprefix("@") for part in path.relative_to(folder).parts)
-        try:
-            yield base64.urlsafe_b64decode(code).decode("utf-8"), path
-        except ValueError:  # no base64, no ASCII or no UTF-8
-            yield "", path
-
-
-def _records(folder: Path) -> Iterator[Record]:
-    """Yield the records of finished jobs; one that a kill cut short counts as none, as it does for Snakemake."""
-    for name, path in named_files(folder):
-        try:
-            content = read_json(path)
-            if name and not content["incomplete"]:
-                started, ended = float(content["starttime"]), float(content["endtime"])
-                yield Record(name, str(content["rule"]), str(content["shellcmd"] or name), started, ended)
-        except (D2RNetError, FileNotFoundError, KeyError, TypeError, ValueError):
-            log.warning("%s: no readable record of a job; Snakemake will ignore it too", path)
+    try:
+        return base64.urlsafe_b64decode("".join(part.removeprefix("@") for part in record.parts)).decode("utf-8")
+    except ValueError:  # no base64, no ASCII or no UTF-8
+        return ""
 
 
 def _last_invocation(folder: Path) -> Invocation | None:
     for path in sorted(folder.glob("*.snakemake.log"), reverse=True):
         text = path.read_text(encoding="utf-8", errors="replace")
         command = re.search(r"^  Command: (.*)$", text, flags=re.MULTILINE)
-        table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", text, flags=re.MULTILINE | re.DOTALL)
-        if command is None or table is None or NO_RUN.search(command[1]):
+        if command is None or NO_RUN.search(command[1]):
             continue
         place = re.search(r"^  Run directory: (.*)$", text, flags=re.MULTILINE)
-        rows = [line.split() for line in table[1].splitlines()]
-        try:
-            started = datetime.strptime(path.name.split(".")[0], LOG_TIME).timestamp()  # Snakemake writes local time
-            planned = {rule: int(count) for rule, count in rows if rule not in TARGETS}
-        except ValueError:
-            log.warning("%s: not a log of Snakemake that can be read; left out", path)
-            continue
-        return Invocation(command[1], place[1] if place else "", started, planned)
+        return Invocation(command[1], place[1] if place else "", bool(ALL_DONE.search(text)))
     return None
 
 
