@@ -17,7 +17,7 @@ from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_json
 from d2rnet.runs.workdir import hold_lock, open_work_dir
 
-RAISES = "import sys; from d2rnet import cli, doctor\ndef fail(**_): {}\ndoctor.doctor = fail; sys.exit(cli.main(['doctor']))"
+RAISES = "import sys; from d2rnet.cli import doctor, main\ndef fail(**_): {}\ndoctor.doctor = fail; sys.exit(main(['doctor']))"
 # A test run in the background hands on a SIGINT that is ignored.
 INTERRUPT = "import signal as s; s.signal(s.SIGINT, s.default_int_handler); s.raise_signal(s.SIGINT)"
 # What a child process does -> the code that a shell sees.

@@ -42,7 +42,7 @@ def test_codemeta_and_citation_name_the_same_work(repository, project):
 
 def test_workflow_catalog_says_what_the_workflow_can(repository):
     usage = yaml.safe_load((repository / ".snakemake-workflow-catalog.yml").read_text(encoding="utf-8"))["usage"]
-    rules = "\n".join(path.read_text(encoding="utf-8") for path in (repository / "workflow" / "rules").glob("*.smk"))
+    rules = "\n".join(path.read_text(encoding="utf-8") for path in (repository / "workflow" / "rules").rglob("*.smk"))
     assert usage.keys() <= {"mandatory-flags", "software-stack-deployment", "report"}
     assert usage["software-stack-deployment"].keys() == {"conda", "apptainer", "apptainer+conda"}
     assert usage["report"] is ("report(" in rules)

@@ -97,7 +97,7 @@ def first_attempt(value: Any) -> str:
 
 def in_rule(rule: str, name: str) -> str:
     """A resource as the text of a rule has it."""
-    texts = "\n".join(path.read_text() for path in (REPOSITORY / "workflow" / "rules").glob("*.smk"))
+    texts = "\n".join(path.read_text() for path in (REPOSITORY / "workflow" / "rules").rglob("*.smk"))
     block = re.split(rf"^rule {rule}:", texts, flags=re.MULTILINE)[1].split("\nrule ")[0]
     found = re.search(rf"^        {name}=(.*),$", block, flags=re.MULTILINE)
     assert found is not None, f"rule {rule} has no {name}"

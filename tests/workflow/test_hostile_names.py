@@ -30,7 +30,7 @@ OWN_WORDS = {
 def shell_commands(repository: Path) -> dict[str, str]:
     """Rule -> the text of its shell command."""
     commands = {}
-    for path in sorted((repository / "workflow" / "rules").glob("*.smk")):
+    for path in sorted((repository / "workflow" / "rules").rglob("*.smk")):
         text = path.read_text(encoding="utf-8")
         for rule in re.split(r"^rule ", text, flags=re.MULTILINE)[1:]:
             name, _, body = rule.partition(":")
