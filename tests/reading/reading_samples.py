@@ -21,8 +21,9 @@ from d2rnet.cxr.detector.registration import build_network
 from d2rnet.cxr.detector.results import gather_boxes
 from d2rnet.cxr.detector.settings import DetectorSettings
 from d2rnet.cxr.images.reader import read_header, read_radiograph
+from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.generate import generate_reports
-from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.settings import ReportSettings
 from d2rnet.cxr.settings import CxrSettings
 from d2rnet.files.documents import write_json, write_jsonl
@@ -204,13 +205,11 @@ def _make_report_model(folder: Path, annotation: Path, settings: ReportSettings)
     build_vocabulary(annotation=words / "annotation.json", output=words, settings=settings.text)
     vocabulary = load_vocabulary(words / "vocabulary.json")
     torch.manual_seed(11)
-    network = ReportModel(settings.model, num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
+    network = D2RNet(settings.model, num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
     with torch.no_grad():
         network.transformer.logits.weight.mul_(4)
         network.transformer.logits.bias[vocabulary.ids["<eos>"]] -= 3
     target = folder / "results/cxr/train_report_model"
-    save_model(
-        target, network.state_dict(), settings=settings, vocabulary=vocabulary, categories=CATEGORY_NAMES,
-        selected={"epoch": 0},
-    )  # fmt: skip
+    facts = facts_of(CATEGORY_NAMES)
+    save_model(target, network.state_dict(), settings=settings, vocabulary=vocabulary, facts=facts, selected={"epoch": 0})
     return target

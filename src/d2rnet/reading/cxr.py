@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,17 @@ from d2rnet.cxr.annotation.inputs import ImageTable
 from d2rnet.cxr.annotation.predictions import confident_boxes
 from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.predict import detect_batch, load_detector, network_input
-from d2rnet.cxr.images.radiograph import Radiograph
+from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader
 from d2rnet.cxr.images.reader import read_radiograph_at
-from d2rnet.cxr.report_model.generate import load_for_generation, write_reports
+from d2rnet.cxr.report_model.front_end import D2RNET
+from d2rnet.cxr.report_model.generate import make_dataset
 from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import sha256_file
 from d2rnet.reading.content import Box, Sentence, View
 from d2rnet.reading.cxr_settings import ReadingSettings, read_reading_settings
 from d2rnet.reading.result import Reading, printable, readable, stem_of
 from d2rnet.report.annotation_file import Entry
+from d2rnet.report.generation import load_for_generation, write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.provenance import code_version, hardware
@@ -89,19 +91,23 @@ class Models:
             raise DatasetError("read: got a study without any image; expected one or more.")
         start = time.perf_counter()
         files = [Path(path).absolute() for path in paths]
+        sides_px = [self.settings.max_side_px, self.report.settings.model.input_size_px, None]
         views = []
-        radiographs = []
+        decoded: dict[tuple[Path, int | None], Radiograph] = {}
         warnings = list(self.warnings)
         for file in files:
-            view, radiograph, doubts = self._decode(file)
-            views.append(view)
-            radiographs.append(radiograph)
-            warnings += doubts
+            if (printed := printable(file)) != str(file):
+                raise DatasetError(f"{printed}: got a file name that is not UTF-8; expected a UTF-8 name. Rename the file.")
+            header, radiographs = read_radiograph_at(file, sides_px)
+            decoded |= {(file, side): radiograph for side, radiograph in zip(sides_px, radiographs, strict=True)}
+            views.append(View(file, header.view, decoded[file, None].pixels))
+            warnings += self._doubts(file, header)
         root = Path(os.path.commonpath([file.parent for file in files]))
-        entry = self._entry(views, radiographs, root)
+        entry = self._entry(views, [decoded[file, self.settings.max_side_px] for file in files], root)
         ends: Counter[str] = Counter()
         generation = self.settings.generation.replaced(batch_size=1)
-        (written,) = write_reports(self.report, [entry], root, generation, self.device, ends)
+        dataset = make_dataset(self.report, [entry], root, lambda path, max_side_px=None: decoded[path, max_side_px])
+        (written,) = write_reports(self.report, [entry], dataset, generation, self.device, ends)
         if ends["cut"]:
             warnings.append(f"the findings were cut at {generation.max_tokens} tokens")
         views_of_boxes = entry.get("box_image", [0] * len(entry["boxes"]))
@@ -122,17 +128,12 @@ class Models:
             seconds=round(time.perf_counter() - start, 3),
         )
 
-    def _decode(self, path: Path) -> tuple[View, Radiograph, list[str]]:
-        """Read a file once: its view, what convert_unlabelled makes of it, and what is doubtful about it."""
-        if (name := printable(path)) != str(path):
-            raise DatasetError(f"{name}: got a file name that is not UTF-8; expected a UTF-8 name. Rename the file.")
-        header, (radiograph, original) = read_radiograph_at(path, [self.settings.max_side_px, None])
-        doubts = []
+    def _doubts(self, path: Path, header: RadiographHeader) -> Iterator[str]:
+        """Yield what is doubtful about a file."""
         if header.view and self.settings.views and header.view not in self.settings.views:
-            doubts.append(f"{path.name}: view {header.view}; the models were trained on {', '.join(self.settings.views)}")
+            yield f"{path.name}: view {header.view}; the models were trained on {', '.join(self.settings.views)}"
         if header.exif_orientation != 1:
-            doubts.append(f"{path.name}: carries EXIF orientation {header.exif_orientation}; pixels are taken as stored")
-        return View(path, header.view, original.pixels), radiograph, doubts
+            yield f"{path.name}: carries EXIF orientation {header.exif_orientation}; pixels are taken as stored"
 
     def _entry(self, views: Sequence[View], radiographs: Sequence[Radiograph], root: Path) -> Entry:
         """Return the entry that build_annotation would make, without a report."""
@@ -201,7 +202,7 @@ def load_models(
     if score_threshold is not None:
         settings = settings.with_score_threshold(score_threshold)
     network, cfg = load_detector(detector, TEACHER_NAME, device, settings.prediction)
-    report = load_for_generation(report_model, target, settings.generation)
+    report = load_for_generation(report_model, target, settings.generation, D2RNET)
     hashes = {
         "detector": {name: sha256_file(detector / name) for name in (TEACHER_NAME, CONFIG_NAME)},
         "report_model": {name: sha256_file(report_model / name) for name in (WEIGHTS, VOCABULARY, CONFIG)},

@@ -5,7 +5,7 @@ geometry and view leaves the reader. Reads: image files. Writes: nothing.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from d2rnet.cxr.images.dicom_file import read_dicom_header, read_dicom_pixels
@@ -16,8 +16,9 @@ from d2rnet.files.documents import check_regular_file
 from d2rnet.runs.parallel import map_in_processes
 from d2rnet.runs.progress import track
 
-__all__ = ["Radiograph", "RadiographHeader", "check_headers", "read_header", "read_radiograph", "read_radiograph_at"]
+__all__ = ["Radiograph", "RadiographHeader", "Reader", "check_headers", "read_header", "read_radiograph", "read_radiograph_at"]
 log = logging.getLogger(__name__)
+Reader = Callable[..., Radiograph]  # called as read_radiograph is
 _DICOM_PREFIX_END = 132
 _HEADERS_A_CHUNK = 32
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
-from d2rnet.cxr.images.reader import read_radiograph
+from d2rnet.cxr.images.reader import Reader, read_radiograph
 from d2rnet.cxr.report_model.image_cache import Source, check_size
 from d2rnet.files.hashes import fingerprint
 from d2rnet.runs.array_cache import file_state, fill, open_maps
@@ -65,7 +65,7 @@ def kept_sizes(rectangles: NDArray[np.int64], size_px: int) -> NDArray[np.int64]
     return np.maximum(1, np.rint(sizes_hw * scale[:, None])).astype(np.int64)
 
 
-def read_crops(source: CropSource, size_px: int) -> list[NDArray[np.uint8]]:
+def read_crops(source: CropSource, size_px: int, read: Reader = read_radiograph) -> list[NDArray[np.uint8]]:
     """Decode a radiograph at full resolution and cut out its boxes.
 
     Returns:
@@ -77,7 +77,7 @@ def read_crops(source: CropSource, size_px: int) -> list[NDArray[np.uint8]]:
     if not len(source.rectangles):
         return []
     path, image_hw = source.image
-    radiograph = read_radiograph(path)
+    radiograph = read(path)
     check_size(path, radiograph.source_hw, image_hw)
     crops: list[NDArray[np.uint8]] = []
     for (left, top, right, bottom), (height, width) in zip(
@@ -176,10 +176,12 @@ class CropCache:
 class DirectCrops:
     """Crops by row of their image, cut out at each access: for one pass, as in generation."""
 
-    def __init__(self, sources: Sequence[CropSource], *, size_px: int) -> None:
-        """Take radiographs with their boxes and the longest side of a crop."""
-        self._sources, self._size_px = sources, size_px
+    def __init__(self, sources: Sequence[CropSource], *, size_px: int, read: Reader = read_radiograph) -> None:
+        """Take radiographs with their boxes, the longest side of a crop, and what decodes a file."""
+        self._sources = sources
+        self._size_px = size_px
+        self._read = read
 
     def __getitem__(self, row: int) -> Crops:
         """Decode image ``row`` and cut out its boxes."""
-        return read_crops(self._sources[row], self._size_px)
+        return read_crops(self._sources[row], self._size_px, self._read)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from d2rnet.cxr.images.reader import Reader, read_radiograph
 from d2rnet.cxr.report_model.augmentation import Augmentation, Change, mirror_report
 from d2rnet.cxr.report_model.crops import CropCache, Crops, CropSource, DirectCrops, pixel_rectangles, square_crop
 from d2rnet.cxr.report_model.image_cache import Source, letterbox_of
@@ -116,7 +117,13 @@ def image_sources(entries: Sequence[Entry], image_root: Path) -> list[Source]:
 
 
 def crop_arguments(
-    entries: Sequence[Entry], image_root: Path, settings: D2RNetModelSettings, *, cache: Path | None = None, workers: int = 0
+    entries: Sequence[Entry],
+    image_root: Path,
+    settings: D2RNetModelSettings,
+    *,
+    cache: Path | None = None,
+    workers: int = 0,
+    read: Reader = read_radiograph,
 ) -> dict[str, Any]:
     """Return what ReportDataset takes for a model of the branch ``crop``; nothing for another branch.
 
@@ -126,6 +133,7 @@ def crop_arguments(
         settings: section ``cxr.report.model``.
         cache: folder for a cache of crops; None to cut out at each access.
         workers: processes that fill the cache.
+        read: what decodes a file without a cache.
 
     Raises:
         DatasetError: images cannot be read, or are of another size than annotation.json says.
@@ -141,7 +149,9 @@ def crop_arguments(
     sources = [CropSource(*pair) for pair in zip(image_sources(entries, image_root), rectangles, strict=True)]
     size_px = settings.crop_size_px
     crops: ImageCrops = (
-        DirectCrops(sources, size_px=size_px) if cache is None else CropCache(cache, sources, size_px=size_px, workers=workers)
+        DirectCrops(sources, size_px=size_px, read=read)
+        if cache is None
+        else CropCache(cache, sources, size_px=size_px, workers=workers)
     )
     return {"crops": crops, "crop_size_px": size_px, "equalise_crops": settings.lesion_enhancement == "clahe"}
 

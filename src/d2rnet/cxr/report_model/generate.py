@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from d2rnet.cxr.images.reader import Reader, read_radiograph
 from d2rnet.cxr.report_model.dataset import ReportDataset, crop_arguments, image_sources
 from d2rnet.cxr.report_model.front_end import D2RNET, categories_of
 from d2rnet.cxr.report_model.image_cache import DirectImages
@@ -94,13 +95,16 @@ def generate_reports(
     log.info("%d of %d %s reports, %d cut at max_tokens: %s", count, len(entries), settings.split, ends["cut"], output)
 
 
-def make_dataset(loaded: LoadedModel, entries: Sequence[Entry], image_root: Path) -> ReportDataset:
+def make_dataset(
+    loaded: LoadedModel, entries: Sequence[Entry], image_root: Path, read: Reader = read_radiograph
+) -> ReportDataset:
     """Make the data set of entries as a model looks at them; images are decoded when they are asked for.
 
     Args:
         loaded: a D2R-Net.
         entries: entries of annotation.json.
         image_root: folder that ``image_path`` is relative to.
+        read: what decodes a file.
 
     Raises:
         DatasetError: a box has a class that the model does not know.
@@ -108,10 +112,10 @@ def make_dataset(loaded: LoadedModel, entries: Sequence[Entry], image_root: Path
     size_px = loaded.settings.model.input_size_px
     return ReportDataset(
         entries,
-        DirectImages(image_sources(entries, image_root), size_px=size_px),
+        DirectImages(image_sources(entries, image_root), size_px=size_px, read=read),
         vocabulary=loaded.vocabulary,
         categories=categories_of(loaded),
         size_px=size_px,
         max_tokens=loaded.settings.training.max_report_tokens,
-        **crop_arguments(entries, image_root, loaded.settings.model),
+        **crop_arguments(entries, image_root, loaded.settings.model, read=read),
     )

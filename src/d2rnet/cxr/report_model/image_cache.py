@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
-from d2rnet.cxr.images.reader import read_radiograph
+from d2rnet.cxr.images.reader import Reader, read_radiograph
 from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import fingerprint
 from d2rnet.runs.array_cache import file_state, fill, open_maps
@@ -57,13 +57,14 @@ def _inner_size(image_hw: tuple[int, int], size_px: int) -> tuple[int, int]:
     return max(1, round(image_hw[0] * scale)), max(1, round(image_hw[1] * scale))
 
 
-def read_input(path: Path, image_hw: tuple[int, int], size_px: int) -> NDArray[np.uint8]:
+def read_input(path: Path, image_hw: tuple[int, int], size_px: int, read: Reader = read_radiograph) -> NDArray[np.uint8]:
     """Decode a radiograph into the square input.
 
     Args:
         path: radiograph file.
         image_hw: height and width that annotation.json gives, pixels.
         size_px: side of the square.
+        read: what decodes it.
 
     Returns:
         (size_px, size_px) uint8.
@@ -71,7 +72,7 @@ def read_input(path: Path, image_hw: tuple[int, int], size_px: int) -> NDArray[n
     Raises:
         DatasetError: the file cannot be decoded or has another size than annotation.json says (its boxes would be wrong).
     """
-    radiograph = read_radiograph(path, max_side_px=size_px)
+    radiograph = read(path, max_side_px=size_px)
     check_size(path, radiograph.source_hw, image_hw)
     inner_h, inner_w = _inner_size(image_hw, size_px)
     pixels = radiograph.pixels
@@ -148,14 +149,16 @@ class ImageCache:
 class DirectImages:
     """Images by row, decoded at each access: for one pass, as in generation."""
 
-    def __init__(self, sources: Sequence[Source], *, size_px: int) -> None:
-        """Take the files and the side of the square input."""
-        self._sources, self._size_px = sources, size_px
+    def __init__(self, sources: Sequence[Source], *, size_px: int, read: Reader = read_radiograph) -> None:
+        """Take the files, the side of the square input, and what decodes a file."""
+        self._sources = sources
+        self._size_px = size_px
+        self._read = read
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
         """Decode image ``row`` to (S, S) uint8."""
         path, image_hw = self._sources[row]
-        return read_input(path, image_hw, self._size_px)
+        return read_input(path, image_hw, self._size_px, self._read)
 
 
 def _read(source: Source, *, size_px: int) -> NDArray[np.uint8]:
