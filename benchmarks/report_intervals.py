@@ -23,7 +23,7 @@ from d2rnet.evaluation.systems import ScoredSystem, score_system
 from d2rnet.figures.tables import markdown_table
 
 RESAMPLES = 400
-FIGURES = ("bleu_1", "bleu_4", "rouge_l", "cider", f"{HEADLINE}_micro_f1", f"{HEADLINE}_macro_f1")
+METRICS = ("bleu_1", "bleu_4", "rouge_l", "cider", f"{HEADLINE}_micro_f1", f"{HEADLINE}_macro_f1")
 GREATEST = 10.0  # of CIDEr; the others end at 1
 
 
@@ -32,27 +32,28 @@ def score(references: list[str], hypotheses: list[str]) -> ScoredSystem:
     return score_system(Scorer(None), references, hypotheses, what="test set")
 
 
-def figures(systems: list[ScoredSystem]) -> dict[str, float]:
+def scores_of(systems: list[ScoredSystem]) -> dict[str, float]:
     """Scores of the first system, and its lead over the second."""
     first, second = (system.scores() for system in systems)
-    found = {name: first[name] or 0.0 for name in FIGURES}
-    return found | {f"{name}, difference": found[name] - (second[name] or 0.0) for name in FIGURES}
+    found = {name: first[name] or 0.0 for name in METRICS}
+    return found | {f"{name}, difference": found[name] - (second[name] or 0.0) for name in METRICS}
 
 
 def draws(systems: list[ScoredSystem], counts: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """The same figures of each resample."""
+    """The same scores of each resample."""
     first, second = (system.resampled(counts) for system in systems)
-    return {name: first[name] for name in FIGURES} | {f"{name}, difference": first[name] - second[name] for name in FIGURES}
+    return {name: first[name] for name in METRICS} | {f"{name}, difference": first[name] - second[name] for name in METRICS}
 
 
 def coverage(references: list[str], answers: list[list[str]], reports: int, test_sets: int) -> dict[str, dict[str, float]]:
-    """Figure -> population's value, mean of the test sets, share of their intervals that hold the population's value."""
-    truth = figures([score(references, texts) for texts in answers])
+    """Metric -> population's value, mean of the test sets, share of their intervals that hold the population's value."""
+    truth = scores_of([score(references, texts) for texts in answers])
     sums = {name: {"mean": 0.0, "percentile": 0.0, "basic": 0.0} for name in truth}
     for seed in range(test_sets):
         rows = np.random.default_rng(seed).integers(len(references), size=reports)
         systems = [score([references[row] for row in rows], [texts[row] for row in rows]) for texts in answers]
-        values, drawn = figures(systems), draws(systems, resample_counts(reports, samples=RESAMPLES, seed=seed))
+        values = scores_of(systems)
+        drawn = draws(systems, resample_counts(reports, samples=RESAMPLES, seed=seed))
         for name, value in values.items():
             least = -GREATEST if "difference" in name else 0.0
             intervals = {
@@ -84,7 +85,7 @@ def main() -> None:
         [name, *(f"{row[key]:.3f}" for key in ("population", "mean")), *(f"{row[key]:.2f}" for key in ("percentile", "basic"))]
         for name, row in coverage(references, answers, options.reports, options.test_sets).items()
     ]
-    header = ["figure", "population", "mean of the test sets", "percentile holds it", "basic holds it"]
+    header = ["metric", "population", "mean of the test sets", "percentile holds it", "basic holds it"]
     print("\n".join(markdown_table(header, rows)))
 
 

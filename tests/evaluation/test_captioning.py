@@ -11,7 +11,7 @@ from d2rnet.errors import DatasetError, ToolError
 from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
 from d2rnet.evaluation.captioning import evaluate_reports
 from d2rnet.evaluation.degeneracy import text_statistics
-from d2rnet.evaluation.report_pairs import derangement, most_frequent
+from d2rnet.evaluation.report_pairs import commonest_answer, derangement
 from d2rnet.evaluation.settings import NoBoxSettings
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.report.annotation_file import write_annotation
@@ -133,10 +133,13 @@ def test_derangement_that_cannot_be(groups: str) -> None:
 
 
 def test_most_frequent_report() -> None:
-    assert most_frequent(["b", "a", "b", "c"]) == ("b", 2)
-    assert most_frequent(["b", "a"]) == ("a", 1)
-    with pytest.raises(DatasetError, match="training split has no report"):
-        most_frequent([])
+    entries = {name: entry(name, "train", f"{name}.") for name in "abc"}
+    found = commonest_answer([entries[name] for name in "babc"], "r2gen")
+    assert found == {"report": "b .", "training_count": 2, "training_reports": 4}
+    assert commonest_answer([entries["b"], entries["a"]], "r2gen")["report"] == "a ."
+    for empty in ([], [entry("x", "train", " ")]):
+        with pytest.raises(DatasetError, match="training split has no report"):
+            commonest_answer(empty, "r2gen")
 
 
 def test_metrics_file(run: dict[str, Any]) -> None:

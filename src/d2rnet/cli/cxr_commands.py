@@ -127,7 +127,7 @@ CXR_COMMANDS: dict[str, Command] = {
         ),
     ),
     "calibrate-thresholds": Command(
-        "Choose a score threshold a class for a wanted precision, on the labelled validation split.",
+        "Choose a score threshold per class for a wanted precision, on the labelled validation split.",
         "d2rnet.cxr.detector.calibrate:calibrate_thresholds",
         "d2rnet.cxr.detector.settings:CalibrateThresholdsSettings",
         (
@@ -241,7 +241,7 @@ CXR_COMMANDS: dict[str, Command] = {
         ),
     ),
     "summarize": Command(
-        "Put all figures of a run in one table (terminal, Markdown, JSON), and scores into model cards.",
+        "Put all metrics of a run in one table (terminal, Markdown, JSON), and scores into model cards.",
         "d2rnet.cxr.summary.summary:summarize",
         "",
         (

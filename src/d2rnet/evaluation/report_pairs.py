@@ -207,22 +207,14 @@ def derangement(groups: Sequence[str], seed: int) -> list[int] | None:
 def commonest_answer(training: Sequence[Entry], protocol: str) -> dict[str, Any]:
     """Return the commonest cleaned ``report`` of the training entries, its ``training_count`` and their number.
 
+    Of equals the alphabetically first.
+
     Raises:
         DatasetError: no training entry has a report.
     """
     cleaned = (single_spaced(clean_report(entry["report"], protocol)) for entry in training)
-    report, occurrences = most_frequent([text for text in cleaned if text])
-    return {"report": report, "training_count": occurrences, "training_reports": len(training)}
-
-
-def most_frequent(reports: Sequence[str]) -> tuple[str, int]:
-    """Return the commonest report and how often it occurs; of equals the alphabetically first.
-
-    Raises:
-        DatasetError: there is no report.
-    """
-    if not reports:
+    counts = Counter(text for text in cleaned if text)
+    if not counts:
         raise DatasetError("annotation.json: the training split has no report; the most-frequent-report control needs one.")
-    counts = Counter(reports)
-    text = min(counts, key=lambda report: (-counts[report], report))
-    return text, counts[text]
+    report = min(counts, key=lambda text: (-counts[text], text))
+    return {"report": report, "training_count": counts[report], "training_reports": len(training)}
