@@ -1,8 +1,8 @@
 """Time two recipes for turning radiographs into 8-bit PNG, side by side, on one core.
 
 usual: decode, window in float64 at full resolution, Lanczos, PNG compression 6.
-ours: d2rnet.cxr.conversion.image_conversion (area average of stored values, one table look-up, PNG compression 1, JPEG 2000 at reduced
-resolution), with its atomic write.
+ours: d2rnet.cxr.conversion.image_conversion (area average of stored values, one table look-up, PNG compression 1, JPEG 2000 at
+reduced resolution), with its atomic write.
 
 The images are synthetic, 3000 x 2500 pixels with 12 bits and film-like noise, as DICOM uncompressed, DICOM JPEG 2000 lossless
 and 8-bit JPG; the lossless real radiograph of pydicom-data is added where that package is installed. Processor time is
@@ -83,7 +83,7 @@ def make_inputs(folder: Path) -> dict[str, Path]:
 
 
 def images_per_second(recipe: Callable[[Path, Path, int], None], source: Path, target: Path, side: int, images: int) -> float:
-    """Convert one file ``images`` times after a warm-up; return images a second of processor time."""
+    """Convert one file ``images`` times after a warm-up; return images per second of processor time."""
     recipe(source, target, side)
     start = time.process_time()
     for _ in range(images):

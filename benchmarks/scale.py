@@ -3,10 +3,10 @@
 * ``verify``: verify_inputs on 15,000 labelled images (67,914 rows) and 377,110 images with 227,835 report files. **Headers are
   not read**: no image exists, each header is made up from the tables. What reading them adds is measured apart (``headers``).
 * ``convert``: convert_labelled and convert_unlabelled on the same tables, the records of 256 conversion shards made up.
-* ``annotation``: predict_boxes joining 8 shards of 31 boxes an image (as many as the demo draws at the default score
+* ``annotation``: predict_boxes joining 8 shards of 31 boxes per image (as many as the demo draws at the default score
   floor), and build_annotation on them.
 * ``plan``: ``snakemake -n`` with 256 shards of each kind.
-* ``headers``: images a second that check_headers opens, with one process, on copies of one drawn JPG.
+* ``headers``: images per second that check_headers opens, with one process, on copies of one drawn JPG.
 
 Targets: under 2 min and 4 GB each, the plan under 30 s. *load* is the machine's load average at the end of a step: above the
 number of cores, the step has waited for others, and its processor time tells more. Needs 3 GB of disk. Usage:
@@ -233,7 +233,7 @@ def settings(folder: Path) -> DataSettings:
 
 
 def write_sources(folder: Path, scale: float) -> None:
-    """Write both sources: tables of the full size, one text file a study, no image."""
+    """Write both sources: tables of the full size, one text file per study, no image."""
     root = folder / "labelled_source"
     (root / "train").mkdir(parents=True)
     table, sizes = synthetic_vinbigdata_table(0)

@@ -22,7 +22,8 @@ from d2rnet.files.documents import check_regular_file
 MAX_TABLE_BYTES = 1 << 30  # unpacked; MIMIC-CXR's largest has 0.06 GB
 MAX_COLUMNS = 10_000
 MAX_EXPANSION = 200  # a gzip file that unpacks to more times its size is no table; real ones reach 20
-SHOWN_COLUMNS, SHOWN_CHARACTERS = 60, 80  # of a header in a message
+SHOWN_COLUMNS = 60  # of a header in a message
+SHOWN_CHARACTERS = 80
 _UNPACK_AT_ONCE = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 _COMMA_IN_BRACKETS = re.compile(r",(?=[^\[\]]*\])")
@@ -37,7 +38,7 @@ def read_table_csv(path: str | Path, columns: Sequence[str], *, optional: Sequen
         optional: columns taken along where they are there.
 
     Returns:
-        One row a record in file order, index 0, 1, ... (record ``i`` is "row i + 1" in messages). Columns: ``columns``, then
+        One row per record in file order, index 0, 1, ... (record ``i`` is "row i + 1" in messages). Columns: ``columns``, then
         those of ``optional`` that exist. Cells are strings without surrounding white space, "" where empty.
 
     Raises:

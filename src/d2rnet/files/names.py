@@ -6,7 +6,8 @@ root that the configuration names, so that one that leaves it could show a stran
 
 from pathlib import PurePosixPath
 
-MAX_PATH_BYTES, MAX_PART_BYTES = 2_000, 255  # Linux takes 4,096 with the root, and 255 a part
+MAX_PATH_BYTES = 2_000  # Linux takes 4,096 with the root, and 255 per part
+MAX_PART_BYTES = 255
 MAX_NAME_BYTES = 200  # a file system takes 255; suffix and temporary prefix come on top
 
 

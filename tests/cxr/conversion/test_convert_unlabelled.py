@@ -268,9 +268,7 @@ def test_unreadable_reports_are_limited_by_their_share_of_the_studies(cohort: Co
         )
     (root / "ecgen-radiology" / "10.xml").write_text("<broken")
     changes = {"reports": {"source": "openi", "root": str(root)}}
-    with pytest.raises(
-        DatasetError, match=r"too_many_unreadable_reports: 1\n.*at most 9\.00% of 10 reports"
-    ):
+    with pytest.raises(DatasetError, match=r"too_many_unreadable_reports: 1\n.*at most 9\.00% of 10 reports"):
         cohort.run(**changes, conversion={"max_bad_fraction": 0.09})
     output = cohort.run(**changes, conversion={"max_bad_fraction": 0.1})
     assert (counts_of(output)["reports"], counts_of(output)["from_reports"]["studies_without_findings"]) == (8, 1)

@@ -34,7 +34,7 @@ def jobs(tmp_path: Path) -> dict[str, str]:
 
 def join(records: list[Path], jobs: dict[str, str], tmp_path: Path, max_bad_fraction: float = 0.2):
     wanted = pd.DataFrame({"source": list(jobs.keys()), "file_name": list(jobs.values())})
-    return join_shards(records, wanted, tmp_path / "out", max_bad_fraction=max_bad_fraction)
+    return join_shards(records, wanted, max_bad_fraction=max_bad_fraction)
 
 
 def test_a_shard_is_a_run_of_the_list(jobs: dict[str, str], tmp_path: Path) -> None:
@@ -102,8 +102,18 @@ def test_unreadable_images_are_limited_over_the_whole_list(jobs: dict[str, str],
         join(records, jobs, tmp_path, max_bad_fraction=0.1)
     Path(list(jobs)[2]).write_bytes(b"")
     records = convert_shards(jobs, tmp_path / "out", CONVERSION, shards=1)
-    with pytest.raises(DatasetError, match=r"3 of 10 images are unreadable; expected at most 20\.00%"):
+    with pytest.raises(DatasetError, match=r"3 of 10 images are unreadable; expected at most 20\.00%") as caught:
         join(records, jobs, tmp_path)
+    assert str(caught.value).count("got an empty file") == 3
+    assert (tmp_path / "out" / "images" / "9.png").exists()
+
+
+def test_the_first_ten_unreadable_images_are_listed(tmp_path: Path) -> None:
+    jobs = {str(tmp_path / f"{number}.dcm"): f"images/{number}.png" for number in range(30)}
+    with pytest.raises(DatasetError, match="30 of 30 images") as caught:
+        join(convert_shards(jobs, tmp_path / "out", CONVERSION), jobs, tmp_path, max_bad_fraction=0.4)
+    assert str(caught.value).count("no such file") == 10
+    assert not join(convert_shards(jobs, tmp_path / "out", CONVERSION), jobs, tmp_path, max_bad_fraction=1.0)[1].any()
 
 
 def test_shards_that_do_not_belong_together_are_refused(jobs: dict[str, str], tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ import psutil
 import pydicom
 import pytest
 from filelock import FileLock
+from laterality import check_laterality
 
 from d2rnet.cxr.demo import cohort as demo
-from d2rnet.cxr.demo.reports import check_laterality
 from d2rnet.cxr.demo.settings import DemoSettings
 from d2rnet.cxr.demo.vindr import ENCODINGS, READERS, ReaderBox, annotation_table, read_by_readers, write_dicom
 from d2rnet.errors import D2RNetError

@@ -5,13 +5,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from laterality import check_laterality
 
 from d2rnet.cxr.demo.findings import OPTIONS, Finding, deal_findings
 from d2rnet.cxr.demo.mimic import CHEXPERT_LABELS, chexpert_labels, plan_studies
 from d2rnet.cxr.demo.reports import (
     HEADER_VARIANTS,
     Report,
-    check_laterality,
     finding_sentence,
     format_report,
     header_variants,

@@ -122,7 +122,7 @@ def keep_boxes(
         boxes: corners in pixels of the PNG, sorted by image and score.
         images: heights and widths of PNG and original.
         images_with_report: (n,) mask.
-        max_boxes: most boxes kept an image.
+        max_boxes: most boxes kept per image.
 
     Returns:
         Boxes in original pixels, and counts of what was dropped and kept.
@@ -166,7 +166,7 @@ class EntryWriter:
             images: images of unlabelled.json.
             boxes: boxes in original pixels, sorted by image.
             studies: report record and rows of its images, in output order.
-            entry: ``image`` for an entry an image, ``study`` for an entry a study.
+            entry: ``image`` for an entry per image, ``study`` for an entry per study.
         """
         self._images = images
         self._studies = studies
@@ -213,7 +213,9 @@ class EntryWriter:
 
 
 def _log_counts(counts: dict[str, Any], output: Path) -> None:
-    boxes, entries, empty = counts["boxes"], counts["entries"], counts["entries_without_boxes"]
+    boxes = counts["boxes"]
+    entries = counts["entries"]
+    empty = counts["entries_without_boxes"]
     log.info(
         "boxes: %d predicted, %d that the confidence filter drops, %d above max_boxes, %d on images without report, %d kept",
         *(boxes[key] for key in ("predicted", "below_threshold", "above_max_boxes", "on_images_without_report", "kept")),

@@ -31,7 +31,7 @@ class ImageTable:
     """The images of unlabelled.json, in file order.
 
     Attributes:
-        records: one dictionary an image, as in the file.
+        records: one dictionary per image, as in the file.
         ids: (n,) int64 image ids.
         hw: (n, 2) float64 height, width of the converted PNG, pixels: the frame of predicted boxes.
         source_hw: (n, 2) float64 height, width of the original, pixels: the frame of annotation.json.
@@ -69,9 +69,13 @@ def read_images(path: Path, problems: Problems) -> ImageTable:
     ).reshape(-1, 4)
     for bad in np.flatnonzero(~(sizes > 0).all(axis=1)):
         problems.add(
-            "image_size", file=path, record=f"image {records[bad]['source_id']}", got=sizes[bad].tolist(),
-            expected="height, width, source_height, source_width above 0", remedy=_REMEDY,
-        )  # fmt: skip
+            "image_size",
+            file=path,
+            record=f"image {records[bad]['source_id']}",
+            got=sizes[bad].tolist(),
+            expected="height, width, source_height, source_width above 0",
+            remedy=_REMEDY,
+        )
     return ImageTable(records, ids, sizes[:, :2], sizes[:, 2:])
 
 
@@ -95,9 +99,13 @@ def read_reports(path: Path, problems: Problems) -> list[dict[str, Any]]:
             raise DatasetError(f"{path}: record {number}: split '{record['split']}'; expected {', '.join(SPLITS)}. {_REMEDY}")
         if record["study_id"] in studies:
             problems.add(
-                "duplicate_study", file=path, record=f"record {number}", got=f"study {record['study_id']} again",
-                expected="one report a study", remedy=_REMEDY,
-            )  # fmt: skip
+                "duplicate_study",
+                file=path,
+                record=f"record {number}",
+                got=f"study {record['study_id']} again",
+                expected="one report per study",
+                remedy=_REMEDY,
+            )
         studies.add(record["study_id"])
         reports.append(record)
     reports.sort(key=lambda record: (record["subject_id"], record["study_id"]))
@@ -123,7 +131,8 @@ def match_images(
     """
     row_of = {record["source_id"]: row for row, record in enumerate(images.records) if record.get("source_path") is not None}
     unclaimed = set(row_of)
-    rows_of_reports, absent = [], 0
+    rows_of_reports = []
+    absent = 0
     for report in reports:
         rows = [row_of[source_id] for source_id in report["images"] if source_id in row_of]
         absent += len(report["images"]) - len(rows)
@@ -135,10 +144,13 @@ def match_images(
             unclaimed.discard(image["source_id"])
             if differing:
                 problems.add(
-                    "image_and_report_disagree", file=images_file, record=f"image {image['source_id']}",
-                    got=f"{', '.join(differing)} unlike study {report['study_id']}", expected=f"what {reports_file} says",
+                    "image_and_report_disagree",
+                    file=images_file,
+                    record=f"image {image['source_id']}",
+                    got=f"{', '.join(differing)} unlike study {report['study_id']}",
+                    expected=f"what {reports_file} says",
                     remedy=_REMEDY,
-                )  # fmt: skip
+                )
         rows_of_reports.append(rows)
     _check_patients(images, reports, reports_file, problems)
     return rows_of_reports, absent
@@ -154,9 +166,13 @@ def _check_patients(images: ImageTable, reports: list[dict[str, Any]], reports_f
     for subject_id, found in splits.items():
         if len(found) > 1:
             problems.add(
-                "patient_in_two_splits", file=reports_file, record=f"subject {subject_id}", got=", ".join(sorted(found)),
-                expected="one split a patient", remedy="Mend the split table of the report source.",
-            )  # fmt: skip
+                "patient_in_two_splits",
+                file=reports_file,
+                record=f"subject {subject_id}",
+                got=", ".join(sorted(found)),
+                expected="one split per patient",
+                remedy="Mend the split table of the report source.",
+            )
 
 
 def check_origin(predictions: Sequence[Path], unlabelled: Path, detector_sha256: str | None) -> None:

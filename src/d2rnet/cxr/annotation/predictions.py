@@ -78,10 +78,13 @@ def read_predictions(
         present = np.unique(boxes.rows)
         for row in present[shard_of_image[present] >= 0]:
             problems.add(
-                "image_in_two_shards", file=path, record=f"image {images.records[row]['source_id']}",
-                got=f"boxes here and in {paths[shard_of_image[row]]}", expected="each image in one shard",
+                "image_in_two_shards",
+                file=path,
+                record=f"image {images.records[row]['source_id']}",
+                got=f"boxes here and in {paths[shard_of_image[row]]}",
+                expected="each image in one shard",
                 remedy="Give each shard once; remove shards of an earlier number of shards.",
-            )  # fmt: skip
+            )
         shard_of_image[present] = shard
         unique = _without_duplicates(boxes)
         duplicates += len(boxes) - len(unique)
@@ -139,8 +142,10 @@ def _to_boxes(
     path: Path, results: Iterable[dict[str, Any]], images: ImageTable, problems: Problems
 ) -> tuple[PseudoBoxes, int]:
     """Turn COCO results into arrays and note what is wrong with them; return the sound ones, and the number of all."""
-    image_ids, category_ids = array("q"), array("q")
-    scores, boxes = array("d"), array("d")
+    image_ids = array("q")
+    category_ids = array("q")
+    scores = array("d")
+    boxes = array("d")
     for number, record in enumerate(results, start=1):
         try:
             image_ids.append(record["image_id"])

@@ -32,7 +32,7 @@ class AnnotationSettings(Section):
     class_score_thresholds: dict[ClassName, Annotated[float, Field(ge=0, le=1)]] = setting({})
     """Class name -> threshold, over score_threshold; for classes whose scores run lower or higher than the rest."""
     max_boxes: int = setting(20, ge=0)
-    """Most boxes kept an image, best scores first. Own choice: VinBigData's readers drew 2.7 boxes each on an image with
+    """Most boxes kept per image, best scores first. Own choice: VinBigData's readers drew 2.7 boxes each on an image with
     findings; 20 only stops runaway detections."""
     entry: Literal["image", "study"] = setting("image")
-    """image: one entry an image (R2Gen's convention for MIMIC-CXR); study: one entry a study with all its images."""
+    """image: one entry per image (R2Gen's convention for MIMIC-CXR); study: one entry per study with all its images."""

@@ -1,6 +1,6 @@
 """The tables that verify_inputs has checked: written once, read by the converters in place of the sources' own.
 
-So no later job parses a source's tables or opens a report. verify_inputs writes, one object a line:
+So no later job parses a source's tables or opens a report. verify_inputs writes, one object per line:
 
 * ``labelled_images.jsonl``, ``unlabelled_images.jsonl``: the images to convert, without those left out. ``source`` is the
   file, ``file_name`` its PNG, relative to the folder of the COCO json that will name it: all that convert-images-shard reads;

@@ -70,8 +70,10 @@ def _fuse_groups(
     """Fuse runs of rows of one image and class; ``ordered`` is sorted by them."""
     if ordered.empty:
         return []
-    source_ids, categories = ordered["source_id"].tolist(), ordered["category_id"].to_numpy()
-    corners, reader_ids = ordered[CORNERS].to_numpy(), ordered["reader_id"].to_numpy()
+    source_ids = ordered["source_id"].tolist()
+    categories = ordered["category_id"].to_numpy()
+    corners = ordered[CORNERS].to_numpy()
+    reader_ids = ordered["reader_id"].to_numpy()
     image_whwh = ordered[["source_width", "source_height"] * 2].to_numpy(dtype=np.float64)
     n_readers = ordered["n_readers"].to_numpy()
     new_group = (ordered[["source_id", "category_id"]] != ordered[["source_id", "category_id"]].shift()).any(axis=1)

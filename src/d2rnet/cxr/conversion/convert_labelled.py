@@ -67,7 +67,7 @@ def convert_labelled(
     problems = Problems()
     listed = read_table(images, LABELLED_IMAGES)
     counted = read_counts(counts, "labelled")
-    converted = _with_frames(listed, shards, output, settings.conversion.max_bad_fraction, counted, problems)
+    converted = _with_frames(listed, shards, settings.conversion.max_bad_fraction, counted, problems)
     documents, table_counts = build_coco(converted, read_table(boxes, LABELLED_BOXES), labelled, problems)
     problems.raise_if_any(details=output / "problems.jsonl")
     counted |= table_counts
@@ -92,13 +92,12 @@ def convert_labelled(
 def _with_frames(
     images: pd.DataFrame,
     shards: Sequence[Path],
-    folder: Path,
     max_bad_fraction: float,
     counts: dict[str, Any],
     problems: Problems,
 ) -> pd.DataFrame:
     """Return the images that were readable with SIZES (a size the source states wins over the file's)."""
-    frames, readable = join_shards(shards, images, folder, max_bad_fraction=max_bad_fraction)
+    frames, readable = join_shards(shards, images, max_bad_fraction=max_bad_fraction)
     counts["images_unreadable"] = int((~readable).sum())
     stated = (images["source_height"] > 0).to_numpy()
     _note_swapped_sizes(images[stated & readable], frames[stated & readable], problems)
@@ -116,10 +115,13 @@ def _note_swapped_sizes(images: pd.DataFrame, frames: pd.DataFrame, problems: Pr
     for row, frame in zip(images[swapped].itertuples(), frames[swapped].itertuples(), strict=True):
         shape = f"{frame.source_width} x {frame.source_height}"
         problems.add(
-            "swapped_size", file=row.source, record=f"image {row.source_id}",
+            "swapped_size",
+            file=row.source,
+            record=f"image {row.source_id}",
             got=f"a stated size of {row.source_width} x {row.source_height} for a file of {shape}",
-            expected="width x height of the same shape", remedy="Exchange height and width in the size table or json.",
-        )  # fmt: skip
+            expected="width x height of the same shape",
+            remedy="Exchange height and width in the size table or json.",
+        )
 
 
 def build_coco(
@@ -169,7 +171,8 @@ def assign_splits(images: pd.DataFrame, labelled: LabelledSettings) -> list[str]
         DatasetError: a split would be empty.
     """
     groups = images["subject_id"].where(images["subject_id"] != "", images["source_id"])
-    splits, seed = images["split"], labelled.split_seed
+    splits = images["split"]
+    seed = labelled.split_seed
     if (splits == "").all():
         assigned = three_way_split(groups, seed=seed)
         return [assigned[group] for group in groups]

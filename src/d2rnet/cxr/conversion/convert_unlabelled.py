@@ -32,9 +32,20 @@ from d2rnet.runs.provenance import write_run_record
 log = logging.getLogger(__name__)
 
 RECORD_KEYS = (
-    "id", "file_name", "height", "width", "source_height", "source_width", "source_id", "source_path", "study_id",
-    "subject_id", "view", "split", "has_report",
-)  # fmt: skip
+    "id",
+    "file_name",
+    "height",
+    "width",
+    "source_height",
+    "source_width",
+    "source_id",
+    "source_path",
+    "study_id",
+    "subject_id",
+    "view",
+    "split",
+    "has_report",
+)
 
 
 def convert_unlabelled(
@@ -63,7 +74,7 @@ def convert_unlabelled(
     folder = output / "convert_unlabelled"
     counted = read_counts(counts, "unlabelled")
     listed = read_table(images, UNLABELLED_IMAGES)
-    converted = _with_frames(listed, shards, output, settings.conversion.max_bad_fraction, counted)
+    converted = _with_frames(listed, shards, settings.conversion.max_bad_fraction, counted)
     texts = _with_images(read_table(reports, REPORTS), converted, counted)
     converted["has_report"] = converted["study_id"].isin(texts["study_id"]) & converted["source_path"].notna()
     assert_patients_disjoint(converted, texts)
@@ -106,10 +117,10 @@ def assert_patients_disjoint(images: pd.DataFrame, reports: pd.DataFrame) -> Non
 
 
 def _with_frames(
-    images: pd.DataFrame, shards: Sequence[Path], output: Path, max_bad_fraction: float, counts: dict[str, Any]
+    images: pd.DataFrame, shards: Sequence[Path], max_bad_fraction: float, counts: dict[str, Any]
 ) -> pd.DataFrame:
     """Return the images that were readable with their sizes before and after the conversion."""
-    sizes, readable = join_shards(shards, images, output, max_bad_fraction=max_bad_fraction)
+    sizes, readable = join_shards(shards, images, max_bad_fraction=max_bad_fraction)
     source_hw = ["source_height", "source_width"]
     stated = images[source_hw].to_numpy()
     other = readable & (stated[:, 0] > 0) & (sizes[source_hw].to_numpy() != stated).any(axis=1)

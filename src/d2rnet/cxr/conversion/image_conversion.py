@@ -1,7 +1,7 @@
 """Conversion of many radiographs to 8-bit PNG: parallel, resumable, bad files set aside.
 
 Reads: DICOM, PNG and JPG files. Writes: PNG files, each atomically, and a manifest that a later run resumes from: one JSON
-object a line, appended as each PNG is finished. A PNG is not made again while its source's path, size and time of change,
+object per line, appended as each PNG is finished. A PNG is not made again while its source's path, size and time of change,
 the wanted size and the recipe are those of its line, and the PNG has the size that the line says.
 """
 
@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 RECIPE = 1  # raise it when the same source and size would give other pixels than before
 PNG_COMPRESSION = 1  # 6 takes several times as long for files about a seventh smaller
 SHOWN_BAD = 10
-_PNG_SIZE_START, _PNG_SIZE_END = 16, 24  # PNG specification, IHDR
+_PNG_SIZE_START = 16  # PNG specification, IHDR
+_PNG_SIZE_END = 24
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ def _convert(task: tuple[ConversionJob, _Done | None], max_side_px: int) -> tupl
     except DatasetError as error:
         return None, str(error)
     write_png(job.target, radiograph.pixels)
-    (height, width), (source_height, source_width) = radiograph.pixels.shape, radiograph.source_hw
+    height, width = radiograph.pixels.shape
+    source_height, source_width = radiograph.source_hw
     return _Done(*identity, str(job.target), height, width, source_height, source_width), None
 
 
@@ -192,27 +194,6 @@ def _check_targets(jobs: Sequence[ConversionJob]) -> None:
             f"convert images: {len(clashes)} PNG(s) would be written twice; expected one image a file name. Rename or drop "
             "one of each pair:\n  " + "\n  ".join(clashes[:SHOWN_BAD])
         )
-
-
-def check_unreadable(results: Sequence[ConversionResult], max_bad_fraction: float) -> list[ConversionResult]:
-    """Return the results of unreadable images.
-
-    Args:
-        results: of all images of a source.
-        max_bad_fraction: share of them that may be unreadable, 0 to 1.
-
-    Raises:
-        DatasetError: more are; names the first ten.
-    """
-    bad = [result for result in results if result.reason is not None]
-    if len(bad) > max_bad_fraction * len(results):
-        raise DatasetError(
-            f"convert images: {len(bad)} of {len(results)} images are unreadable; expected at most {max_bad_fraction:.2%} "
-            "(cxr.data.conversion.max_bad_fraction). Mend or remove them and convert their shards again "
-            "(--forcerun convert_images_shard), or raise that setting. The first:\n  "
-            + "\n  ".join(str(result.reason) for result in bad[:SHOWN_BAD])
-        )
-    return bad
 
 
 def _remove_leftovers(jobs: Sequence[ConversionJob]) -> None:

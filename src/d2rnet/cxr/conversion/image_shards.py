@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from d2rnet.cxr.conversion.image_conversion import ConversionJob, ConversionResult, check_unreadable, convert_images
+from d2rnet.cxr.conversion.image_conversion import SHOWN_BAD, ConversionJob, ConversionResult, convert_images
 from d2rnet.cxr.conversion.settings import ImageConversionSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import check_regular_file, read_jsonl, write_jsonl
@@ -56,7 +56,8 @@ def convert_images_shard(
         listed = sum(1 for line in stream if line.strip())
     first, last = (listed * place // shards for place in (shard - 1, shard))
     log.info("shard %d of %d: %d of %d images", shard, shards, last - first, listed)
-    jobs = [ConversionJob(*_files_of(record, folder, images)) for record in islice(read_jsonl(images), first, last)]
+    files = (_files_of(record, images) for record in islice(read_jsonl(images), first, last))
+    jobs = [ConversionJob(Path(source), folder / file_name) for source, file_name in files]
     results = convert_images(
         jobs,
         max_side_px=settings.max_side_px,
@@ -75,19 +76,20 @@ def convert_images_shard(
     )
 
 
-def _files_of(record: dict[str, Any], folder: Path, file: Path) -> tuple[Path, Path]:
-    """Return radiograph and PNG that a line of a list or of a shard names.
+def _files_of(record: dict[str, Any], file: Path) -> tuple[str, str]:
+    """Return radiograph and PNG that a line of a list or of a shard names, the PNG relative to its folder.
 
     Raises:
-        DatasetError: one of them is missing or no path, or the PNG would lie outside ``folder``.
+        DatasetError: one of them is missing or no path, or the PNG would lie outside its folder.
     """
-    source, file_name = record.get("source"), record.get("file_name")
+    source = record.get("source")
+    file_name = record.get("file_name")
     if not isinstance(source, str) or not source or "\0" in source or not is_path_below(file_name):
         raise DatasetError(
             f"{file}: a line has source {source!a:.200} and file_name {file_name!a:.200}; expected two paths, the second "
             "below its folder and without '..'. Make the file again."
         )
-    return Path(source), folder / str(file_name)
+    return source, str(file_name)
 
 
 def _record(result: ConversionResult, folder: Path) -> dict[str, Any]:
@@ -96,14 +98,13 @@ def _record(result: ConversionResult, folder: Path) -> dict[str, Any]:
 
 
 def join_shards(
-    shards: Sequence[Path], images: pd.DataFrame, folder: Path, *, max_bad_fraction: float
+    shards: Sequence[Path], images: pd.DataFrame, *, max_bad_fraction: float
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Return the sizes of each image from the records of all shards; their number and order do not matter.
 
     Args:
         shards: records of :func:`convert_images_shard`.
         images: columns ``source`` and ``file_name`` of what should have been converted.
-        folder: folder that ``file_name`` is relative to.
         max_bad_fraction: share of unreadable images, 0 to 1, above which this stops.
 
     Returns:
@@ -114,27 +115,36 @@ def join_shards(
             unreadable.
     """
     runs = read_records(shards, command="convert-images-shard", files={}, alike=("images",), counted="images")
-    records: dict[tuple[Path, Path], dict[str, Any]] = {}
+    records: dict[tuple[str, str], dict[str, Any]] = {}
     for path, run in zip(shards, runs, strict=True):
         before = len(records)
         for record in read_jsonl(path):
-            records[_files_of(record, folder, path)] = _sizes_of(record, path)
+            records[_files_of(record, path)] = _sizes_of(record, path)
         check_count(path, run, "images", len(records) - before)  # fewer, too, if an image is in two shards
-    pairs = zip(images["source"], images["file_name"], strict=True)
-    jobs = [ConversionJob(Path(source), folder / file_name) for source, file_name in pairs]
-    lost = [job for job in jobs if (job.source, job.target) not in records]
-    if lost or len(records) != len(jobs):
-        shown = f", the first {lost[0].source}" if lost else ""
+    wanted = list(zip(images["source"], images["file_name"], strict=True))
+    lost = [source for source, file_name in wanted if (source, file_name) not in records]
+    if lost or len(records) != len(wanted):
+        shown = f", the first {lost[0]}" if lost else ""
         raise DatasetError(
-            f"convert images: {len(lost)} of {len(jobs)} images are in none of {len(shards)} shard(s){shown}, and "
-            f"{len(records) - len(jobs) + len(lost)} in the shards are not in the tables. {_REMEDY}"
+            f"convert images: {len(lost)} of {len(wanted)} images are in none of {len(shards)} shard(s){shown}, and "
+            f"{len(records) - len(wanted) + len(lost)} in the shards are not in the tables. {_REMEDY}"
         )
-    results = [ConversionResult(job, **records[job.source, job.target]) for job in jobs]
-    for result in check_unreadable(results, max_bad_fraction):
-        log.warning("%s: unreadable, left out: %s", result.job.source, result.reason)
-    sizes = {name: [getattr(result, name) for result in results] for name in SIZES}
-    readable = np.array([result.reason is None for result in results], dtype=bool)
-    return pd.DataFrame(sizes, index=images.index, dtype="int64"), readable
+    found = pd.DataFrame([records[pair] for pair in wanted], index=images.index, columns=[*SIZES, "reason"])
+    is_bad = found["reason"].notna()
+    _check_unreadable(found.loc[is_bad, "reason"].tolist(), len(wanted), max_bad_fraction)
+    for source, reason in zip(images.loc[is_bad, "source"], found.loc[is_bad, "reason"], strict=True):
+        log.warning("%s: unreadable, left out: %s", source, reason)
+    return found[list(SIZES)].astype("int64"), (~is_bad).to_numpy()
+
+
+def _check_unreadable(reasons: Sequence[str], total: int, max_bad_fraction: float) -> None:
+    """Raise if too many of all images are unreadable; the first ten are named."""
+    if len(reasons) > max_bad_fraction * total:
+        raise DatasetError(
+            f"convert images: {len(reasons)} of {total} images are unreadable; expected at most {max_bad_fraction:.2%} "
+            "(cxr.data.conversion.max_bad_fraction). Mend or remove them and convert their shards again "
+            "(--forcerun convert_images_shard), or raise that setting. The first:\n  " + "\n  ".join(reasons[:SHOWN_BAD])
+        )
 
 
 def _sizes_of(record: dict[str, Any], shard: Path) -> dict[str, Any]:
@@ -143,7 +153,8 @@ def _sizes_of(record: dict[str, Any], shard: Path) -> dict[str, Any]:
     Raises:
         DatasetError: they are not whole numbers, all above 0 for an image with a PNG and all 0 for one with a reason.
     """
-    sizes, reason = {name: record.get(name) for name in SIZES}, record.get("reason")
+    sizes = {name: record.get(name) for name in SIZES}
+    reason = record.get("reason")
     is_png = reason is None and all(type(size) is int and size > 0 for size in sizes.values())
     is_unreadable = isinstance(reason, str) and all(type(size) is int and size == 0 for size in sizes.values())
     if not is_png and not is_unreadable:

@@ -25,9 +25,13 @@ def check_required_files(files: Iterable[RequiredFile], problems: Problems) -> N
     for needed in files:
         if not needed.path.exists():
             problems.add(
-                "missing_file", file=needed.path, record=needed.config_key, got="no such file or folder",
-                expected=needed.what, remedy=f"Set {needed.config_key}, or put the file there.",
-            )  # fmt: skip
+                "missing_file",
+                file=needed.path,
+                record=needed.config_key,
+                got="no such file or folder",
+                expected=needed.what,
+                remedy=f"Set {needed.config_key}, or put the file there.",
+            )
         elif needed.columns and needed.path.name.endswith(TABLE_SUFFIXES):
             _check_columns(needed, problems)
 
@@ -37,18 +41,25 @@ def _check_columns(needed: RequiredFile, problems: Problems) -> None:
         found = csv_columns(needed.path)
     except DatasetError as error:
         problems.add(
-            "unreadable_table", file=needed.path, record=needed.config_key, got=str(error), expected=needed.what,
+            "unreadable_table",
+            file=needed.path,
+            record=needed.config_key,
+            got=str(error),
+            expected=needed.what,
             remedy="Mend the table.",
-        )  # fmt: skip
+        )
         return
     for column in needed.columns:
         if column not in found:
             close = difflib.get_close_matches(column, found, n=1, cutoff=0.5)
             problems.add(
-                "missing_column", file=needed.path, record="header", got=", ".join(found),
+                "missing_column",
+                file=needed.path,
+                record="header",
+                got=", ".join(found),
                 expected=f"a column '{column}'" + (f" (closest: '{close[0]}')" if close else ""),
                 remedy="Rename the column or take the original file.",
-            )  # fmt: skip
+            )
 
 
 def unlike_release(published: Mapping[str, int], counts: Mapping[str, int]) -> dict[str, str]:
@@ -61,14 +72,19 @@ def unlike_release(published: Mapping[str, int], counts: Mapping[str, int]) -> d
 
 def check_labelled(table: LabelledTable, problems: Problems, *, file: str) -> None:
     """Note repeated images, patients in two splits, boxes of unlisted images, and a source without boxes or a split."""
-    images, boxes = table.images, table.boxes
+    images = table.images
+    boxes = table.boxes
     _check_repeats(images, problems, file=file)
     unlisted = boxes[~boxes["source_id"].isin(images["source_id"])]
     for row in unlisted.itertuples():
         problems.add(
-            "box_of_unlisted_image", file=file, record=str(row.origin), got=f"image {row.source_id}",
-            expected="an image of the source", remedy="Remove the row or add the image.",
-        )  # fmt: skip
+            "box_of_unlisted_image",
+            file=file,
+            record=str(row.origin),
+            got=f"image {row.source_id}",
+            expected="an image of the source",
+            remedy="Remove the row or add the image.",
+        )
     check_patients(images[images["subject_id"] != ""], file=file, problems=problems)
     splits = set(images["split"])
     wanted = {"train", "test"} if splits - {""} else set()
@@ -96,9 +112,13 @@ def check_reports(table: ReportTable, problems: Problems, *, file: str, with_tex
     check_patients(pd.concat([table.images[keys], table.reports[keys]]), file=file, problems=problems)
     for study_id in table.reports.loc[table.reports["study_id"].duplicated(), "study_id"]:
         problems.add(
-            "duplicate_study", file=file, record=f"study {study_id}", got="two reports", expected="one report a study",
+            "duplicate_study",
+            file=file,
+            record=f"study {study_id}",
+            got="two reports",
+            expected="one report per study",
             remedy="Remove one of them.",
-        )  # fmt: skip
+        )
     with_report = table.images[table.images["study_id"].isin(table.reports["study_id"])]
     for split in sorted(set(SPLITS) - set(with_report["split"])):
         _note_empty(problems, file=file, split=split, what="image with a report")
@@ -110,9 +130,13 @@ def _check_repeats(images: pd.DataFrame, problems: Problems, *, file: str) -> No
             continue
         for value in images.loc[images[column].duplicated(), column].unique():
             problems.add(
-                kind, file=file, record=f"image {value}", got=f"{column} more than once", expected="each image once",
+                kind,
+                file=file,
+                record=f"image {value}",
+                got=f"{column} more than once",
+                expected="each image once",
                 remedy="Remove the repeated rows.",
-            )  # fmt: skip
+            )
 
 
 def check_alike_ids(images: pd.DataFrame, problems: Problems, *, file: str, folder: Path) -> None:
@@ -130,10 +154,13 @@ def check_alike_ids(images: pd.DataFrame, problems: Problems, *, file: str, fold
         return
     for source_id in ids[alike]:
         problems.add(
-            "alike_image_id", file=file, record=f"image {source_id}",
+            "alike_image_id",
+            file=file,
+            record=f"image {source_id}",
             got="the id of an image before it, but for capitals or the coding of accents",
-            expected=f"ids that are names of different files in {folder}", remedy="Rename one, or run on another file system.",
-        )  # fmt: skip
+            expected=f"ids that are names of different files in {folder}",
+            remedy="Rename one, or run on another file system.",
+        )
 
 
 def folds_names(folder: Path) -> bool:
@@ -149,6 +176,10 @@ def folds_names(folder: Path) -> bool:
 
 def _note_empty(problems: Problems, *, file: str, split: str, what: str) -> None:
     problems.add(
-        "empty_split", file=file, record=split, got=f"no {what}", expected=f"at least one {what}",
+        "empty_split",
+        file=file,
+        record=split,
+        got=f"no {what}",
+        expected=f"at least one {what}",
         remedy="Check root, views and section in the configuration, and the source's own split.",
-    )  # fmt: skip
+    )

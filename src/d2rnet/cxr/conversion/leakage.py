@@ -56,9 +56,13 @@ def check_leakage(labelled: pd.DataFrame, other: pd.DataFrame, problems: Problem
         if row.name in test_ids or same_file is not None:
             why = f"the same file as {same_file}" if same_file else "an id of the labelled test split"
             problems.add(
-                "labelled_test_image_in_training", file=file, record=f"image {row.name}", got=f"split {row.split}, {why}",
-                expected="no labelled test image", remedy=remedy,
-            )  # fmt: skip
+                "labelled_test_image_in_training",
+                file=file,
+                record=f"image {row.name}",
+                got=f"split {row.split}, {why}",
+                expected="no labelled test image",
+                remedy=remedy,
+            )
 
 
 def overlaps(extra: pd.DataFrame, labelled: pd.DataFrame, reports: pd.DataFrame) -> "pd.Series[str]":

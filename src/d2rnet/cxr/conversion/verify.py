@@ -105,7 +105,8 @@ def verify_inputs(*, output: Path, workers: int, settings: DataSettings) -> None
 
 
 def _configured(settings: DataSettings) -> Iterator[Source]:
-    labelled, reports = settings.labelled, settings.reports
+    labelled = settings.labelled
+    reports = settings.reports
     yield Source("labelled", labelled, labelled_source(labelled.source))
     yield Source("reports", reports, report_source(reports.source))
     for number, extra in enumerate(settings.extra_unlabelled):
@@ -122,9 +123,13 @@ def _check_files(source: Source, problems: Problems) -> None:
 
 def _note_unreadable(source: Source, error: Exception, problems: Problems) -> None:
     problems.add(
-        "unreadable_table", file=source.settings.root, record=f"cxr.data.{source.name}", got=str(error),
-        expected=f"tables of source {source.settings.source}", remedy="Mend the table, or correct the configuration.",
-    )  # fmt: skip
+        "unreadable_table",
+        file=source.settings.root,
+        record=f"cxr.data.{source.name}",
+        got=str(error),
+        expected=f"tables of source {source.settings.source}",
+        remedy="Mend the table, or correct the configuration.",
+    )
 
 
 def _read(source: Source, problems: Problems) -> None:
@@ -142,7 +147,7 @@ def _read(source: Source, problems: Problems) -> None:
         source.images = table.images.assign(file=table.images["path"].astype(str), left_out="")
         check_labelled(table, problems, file=root)
     else:
-        files = [os.path.join(root, path) for path in table.images["path"]]  # noqa: PTH118 - 377,110 rows
+        files = [str(Path(root, path)) for path in table.images["path"]]
         source.images = table.images.assign(file=files, left_out="")
         check_reports(table, problems, file=root, with_text=source.name == "reports")
         source.counts |= {"reports": len(table.reports), "unreadable_reports": len(table.unreadable_reports)}
@@ -184,9 +189,15 @@ def _count_other_sizes(source: Source) -> None:
         log.warning(
             "cxr.data.%s: %d of %d images are not of the size that the tables state (%s: %d x %d stated, %d x %d in the file, "
             "height x width); labelled boxes are taken to be in the stated frame, predicted ones in the file's",
-            source.name, len(other), len(images), first["file"],
-            first["source_height"], first["source_width"], first["file_height"], first["file_width"],
-        )  # fmt: skip
+            source.name,
+            len(other),
+            len(images),
+            first["file"],
+            first["source_height"],
+            first["source_width"],
+            first["file_height"],
+            first["file_width"],
+        )
 
 
 def _check_across(sources: list[Source], problems: Problems) -> None:
@@ -201,7 +212,8 @@ def _check_across(sources: list[Source], problems: Problems) -> None:
     sizes = dict(zip(images["source_id"], zip(heights, widths, strict=True), strict=True))
     _, counts = check_boxes(labelled.table.boxes, sizes, problems)
     labelled.counts["boxes"] = dict(sorted(counts.items()))
-    reports, extras = sources[1], sources[2:]
+    reports = sources[1]
+    extras = sources[2:]
     if reports.table is not None:
         remedy = "Leave it out of cxr.data.reports, or take another labelled test split."
         check_leakage(labelled.images, _by_own_ids(reports), problems, file=reports.settings.root, remedy=remedy)
@@ -295,7 +307,10 @@ def _limit(
         return
     for record in bad:
         problems.add(
-            f"too_many_unreadable_{what}", file=record["path"], record=f"cxr.data.{source.name}", got=record["reason"],
+            f"too_many_unreadable_{what}",
+            file=record["path"],
+            record=f"cxr.data.{source.name}",
+            got=record["reason"],
             expected=f"at most {max_bad_fraction:.2%} of {total} {what} unreadable, not {len(bad)}",
             remedy="Mend or remove them, or raise cxr.data.conversion.max_bad_fraction.",
-        )  # fmt: skip
+        )

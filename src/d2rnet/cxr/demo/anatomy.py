@@ -18,7 +18,8 @@ SIDES = {"right": -1, "left": 1}  # the patient's side -> sign of u
 AIR_DEPTH = 0.40  # attenuation that a fully aerated lung takes away
 RIB_COUNT = 9
 RIB_WIDTH = 0.068
-RIB_BREAK, CLAVICLE_BREAK = 0.62, 0.5  # where along the bone a fracture lies
+RIB_BREAK = 0.62  # where along the bone a fracture lies
+CLAVICLE_BREAK = 0.5
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def lung_outline(anatomy: Anatomy, sign: int) -> NDArray[np.float64]:
 
 def heart_outline(anatomy: Anatomy) -> NDArray[np.float64]:
     """Outline of the heart, (N, 2): right atrium, great vessels, left ventricle, apex at lower left."""
-    left, right, floor = anatomy.heart_left, anatomy.heart_right, anatomy.dome + 0.12
+    left = anatomy.heart_left
+    right = anatomy.heart_right
+    floor = anatomy.dome + 0.12
     grow = max(left - 0.5, 0.0)
     knots = [(-0.12, 0.72), (-right * 0.82, 1.02), (-right, floor - 0.38), (-right * 0.85, floor - 0.08),
              (0.1, floor + 0.06), (left * 0.72, floor + 0.07), (left * 0.98, floor - 0.06), (left, floor - 0.22),
@@ -231,7 +234,8 @@ def _midline(anatomy: Anatomy, frame: Frame) -> FloatImage:
 
 def _bones(anatomy: Anatomy, frame: Frame) -> FloatImage:
     """Ribs, clavicles and scapulae, with brighter cortex."""
-    posterior, anterior = Layer(frame), Layer(frame)
+    posterior = Layer(frame)
+    anterior = Layer(frame)
     for sign in (-1, 1):
         anterior.fill(band(anterior_rib_curves(anatomy, sign), 0.085), 0.31)
         outlines = _rib_outlines(anatomy, sign)
@@ -267,7 +271,8 @@ def _clavicle_parts(anatomy: Anatomy, sign: int) -> list[NDArray[np.float64]]:
 def _broken(curve: NDArray[np.float64], where: float, step: float) -> list[NDArray[np.float64]]:
     """Two fragments of a bone: the outer one dropped by ``step`` units and overriding a little."""
     cut = int(len(curve) * where)
-    inner, outer = curve[: cut + 1], curve[cut - 1 :]
+    inner = curve[: cut + 1]
+    outer = curve[cut - 1 :]
     drop = step * np.linspace(1, 0.25, len(outer))
     return [inner, outer + np.stack([np.zeros(len(outer)), drop], 1)]
 
@@ -284,7 +289,8 @@ def _gastric_bubble(anatomy: Anatomy, frame: Frame, rng: np.random.Generator) ->
 def _vessel_tree(anatomy: Anatomy, frame: Frame) -> FloatImage:
     """Lung vessels branching from both hila, thinner towards the periphery, plus the hilar shadows."""
     rng = np.random.default_rng(anatomy.seed)
-    layer, hila = Layer(frame), Layer(frame)
+    layer = Layer(frame)
+    hila = Layer(frame)
     for sign in (-1, 1):
         hilum = np.array([0.2 * sign + anatomy.shift * 0.6, 0.80])
         hila.fill(ellipse((hilum[0], hilum[1]), (0.075, 0.16), angle=-0.3 * sign, wobble=[0.1, 0.1]))
@@ -311,5 +317,7 @@ def _step(headings: NDArray[np.float64], lengths: NDArray[np.float64], sign: int
 def _arcs(starts: NDArray[np.float64], middles: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.float64]:
     """Quadratic curves through three points each: three (K, 2) -> (K, 5, 2)."""
     t = np.linspace(0, 1, 5)[None, :, None]
-    a, b, c = starts[:, None], middles[:, None], ends[:, None]
+    a = starts[:, None]
+    b = middles[:, None]
+    c = ends[:, None]
     return a * (1 - t) * (1 - 2 * t) + 4 * b * t * (1 - t) + c * t * (2 * t - 1)

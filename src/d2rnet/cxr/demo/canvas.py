@@ -43,7 +43,8 @@ class Frame:
 
     @cached_property
     def _rotation_scale(self) -> NDArray[np.float64]:
-        cosine, sine = math.cos(self.rotation) * self.unit_px, math.sin(self.rotation) * self.unit_px
+        cosine = math.cos(self.rotation) * self.unit_px
+        sine = math.sin(self.rotation) * self.unit_px
         return np.array([[cosine, sine], [-sine, cosine]])
 
     @cached_property
@@ -52,7 +53,8 @@ class Frame:
         height, width = self.image_hw
         x = (np.arange(width, dtype=np.float32) - np.float32(self.origin_xy[0])) / np.float32(self.unit_px)
         y = (np.arange(height, dtype=np.float32) - np.float32(self.origin_xy[1])) / np.float32(self.unit_px)
-        cosine, sine = np.float32(np.cos(self.rotation)), np.float32(np.sin(self.rotation))
+        cosine = np.float32(np.cos(self.rotation))
+        sine = np.float32(np.sin(self.rotation))
         return x[None] * cosine + y[:, None] * sine, y[:, None] * cosine - x[None] * sine
 
 
@@ -119,7 +121,8 @@ def _catmull_rom_basis(samples: int) -> NDArray[np.float64]:
 def spline(points: ArrayLike, *, closed: bool = False, samples: int = 6) -> NDArray[np.float64]:
     """Catmull-Rom curves through (..., N, 2) points, ``samples`` points a segment -> (..., M, 2)."""
     knots = np.asarray(points, dtype=np.float64)
-    first, last = knots[..., :1, :], knots[..., -1:, :]
+    first = knots[..., :1, :]
+    last = knots[..., -1:, :]
     if closed:
         padded = np.concatenate([last, knots, knots[..., :2, :]], axis=-2)
     else:
@@ -139,7 +142,8 @@ def ellipse(
     amplitudes = np.asarray(wobble, dtype=np.float64)
     harmonics = np.arange(2, 2 + len(amplitudes))[:, None]
     scale = 1 + (amplitudes[:, None] * np.sin(harmonics * t + harmonics * harmonics)).sum(axis=0)
-    x, y = radii[0] * scale * np.cos(t), radii[1] * scale * np.sin(t)
+    x = radii[0] * scale * np.cos(t)
+    y = radii[1] * scale * np.sin(t)
     return np.stack([centre[0] + x * np.cos(angle) - y * np.sin(angle), centre[1] + x * np.sin(angle) + y * np.cos(angle)], 1)
 
 

@@ -182,7 +182,8 @@ def _draw_vindr(folder: Path, item: _VindrItem, settings: DemoSettings) -> list[
     if item.split == "train":
         readers, drawn = demo_vindr.read_by_readers(truth, frame.image_hw, rng)
     else:
-        readers, drawn = [""], [demo_vindr.ReaderBox("", category, box) for category, box in truth]
+        readers = [""]
+        drawn = [demo_vindr.ReaderBox("", category, box) for category, box in truth]
     height, width = frame.image_hw
     record = {"image_id": item.image_id, "source": "vindr", "split": item.split, "height": height, "width": width}
     return [{**record, "boxes": _truth_boxes(boxes), "readers": readers, "reader_boxes": drawn}]

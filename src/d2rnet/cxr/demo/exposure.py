@@ -26,7 +26,9 @@ def expose(attenuation: FloatImage, frame: Frame, style: Style, rng: Rng, *, mar
         (H, W) float32 in [0, 1].
     """
     height, width = attenuation.shape
-    offset, gain, gamma = rng.uniform(-0.03, 0.04), rng.uniform(1.02, 1.16), rng.uniform(0.85, 1.15)
+    offset = rng.uniform(-0.03, 0.04)
+    gain = rng.uniform(1.02, 1.16)
+    gamma = rng.uniform(0.85, 1.15)
     tilt = rng.uniform(-0.04, 0.04, 2)
     picture = attenuation * gain + np.float32(offset)
     picture += (
@@ -82,7 +84,8 @@ def draw_lateral(frame: Frame, rng: Rng) -> FloatImage:
     )
     hilum = Layer(frame).fill(ellipse((0.05, 0.8), (0.14, 0.12), wobble=[0.1, 0.1])).values(0.04)
     trachea = Layer(frame).fill(band(spline([(0.05, -0.5), (0.03, 0.0), (0.02, 0.62)]), 0.12)).values(0.015)
-    vertebrae, ribs = Layer(frame), Layer(frame)
+    vertebrae = Layer(frame)
+    ribs = Layer(frame)
     for height in np.arange(-0.4, 2.3, 0.165):
         centre = 0.66 + 0.12 * np.sin((height + 0.2) * 1.4)
         vertebrae.fill(

@@ -19,9 +19,19 @@ COUNT_WEIGHTS = (0.15, 0.30, 0.32, 0.23)  # of 1, 2, 3, 4 findings in an abnorma
 SIZE_WORDS = ("small", "moderate", "large")
 SEVERITY_WORDS = ("mild", "moderate", "severe")  # of diffuse changes and enlarged organs
 GRADED = frozenset(
-    ("Aortic enlargement", "Atelectasis", "Cardiomegaly", "Edema", "Emphysema", "Enlarged PA", "ILD", "Mediastinal shift",
-     "Pleural thickening", "Pulmonary fibrosis")
-)  # fmt: skip
+    (
+        "Aortic enlargement",
+        "Atelectasis",
+        "Cardiomegaly",
+        "Edema",
+        "Emphysema",
+        "Enlarged PA",
+        "ILD",
+        "Mediastinal shift",
+        "Pleural thickening",
+        "Pulmonary fibrosis",
+    )
+)
 
 
 @dataclass(frozen=True)

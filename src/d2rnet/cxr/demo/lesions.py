@@ -205,6 +205,7 @@ def _widened(box: Box, image_hw: tuple[int, int]) -> Box:
     """Widen a box to the least side, keeping its centre, and clip it to the picture."""
     least = LEAST_SIDE * max(image_hw)
     x0, y0, x1, y1 = box
-    dx, dy = max(least - (x1 - x0), 0) / 2, max(least - (y1 - y0), 0) / 2
+    dx = max(least - (x1 - x0), 0) / 2
+    dy = max(least - (y1 - y0), 0) / 2
     height, width = image_hw
     return max(x0 - dx, 0.0), max(y0 - dy, 0.0), min(x1 + dx, float(width)), min(y1 + dy, float(height))

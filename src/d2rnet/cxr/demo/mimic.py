@@ -81,7 +81,7 @@ class StudyPlan:
 
 
 def plan_studies(counts: dict[str, int], rng: Rng) -> list[StudyPlan]:
-    """Plan patients and studies: 1 to 4 studies a patient, all of them in one split.
+    """Plan patients and studies: 1 to 4 studies per patient, all of them in one split.
 
     Args:
         counts: split setting ("train", "val", "test") -> number of studies.
@@ -106,10 +106,17 @@ def plan_studies(counts: dict[str, int], rng: Rng) -> list[StudyPlan]:
             number = len(plans)
             plans.append(
                 StudyPlan(
-                    number, patient, int(subject_ids[patient]), int(study_ids[number]), SPLITS[split], views, dicom_ids,
-                    tuple(findings[index]), variants[index],
+                    number,
+                    patient,
+                    int(subject_ids[patient]),
+                    int(study_ids[number]),
+                    SPLITS[split],
+                    views,
+                    dicom_ids,
+                    tuple(findings[index]),
+                    variants[index],
                 )
-            )  # fmt: skip
+            )
     return plans
 
 

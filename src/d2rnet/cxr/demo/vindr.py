@@ -21,7 +21,7 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     RLELossless,
-)  # fmt: skip
+)
 
 from d2rnet.cxr.demo.canvas import FloatImage
 from d2rnet.cxr.demo.findings import Box
@@ -29,7 +29,9 @@ from d2rnet.findings.classes import CATEGORY_NAMES
 
 Rng = np.random.Generator
 READERS = tuple(f"R{number}" for number in range(1, 18))
-MISS_PROBABILITY, CONFUSION_PROBABILITY, INVENTION_PROBABILITY = 0.07, 0.04, 0.03
+MISS_PROBABILITY = 0.07
+CONFUSION_PROBABILITY = 0.04
+INVENTION_PROBABILITY = 0.03
 JITTER = 0.03  # standard deviation of a reader's box sides, in box sides
 _CONFUSED = {
     "Consolidation": "Lung Opacity", "Lung Opacity": "Infiltration", "Infiltration": "Consolidation",
@@ -79,7 +81,8 @@ def read_by_readers(truth: list[tuple[str, Box]], image_hw: tuple[int, int], rng
         if truth and rng.random() < INVENTION_PROBABILITY:
             height, width = image_hw
             side = 0.12 * max(image_hw)
-            x, y = rng.uniform(0.2, 0.65) * width, rng.uniform(0.2, 0.6) * height
+            x = rng.uniform(0.2, 0.65) * width
+            y = rng.uniform(0.2, 0.6) * height
             drawn.append(ReaderBox(reader, "Infiltration", (x, y, x + side, y + side)))
     return readers, drawn
 
@@ -89,9 +92,11 @@ def _jittered(box: Box, image_hw: tuple[int, int], rng: Rng) -> Box:
     dx, dy = rng.normal(0, JITTER, (2, 2)) * [[x1 - x0], [y1 - y0]]
     height, width = image_hw
     return (
-        float(np.clip(x0 + dx[0], 0, width - 2)), float(np.clip(y0 + dy[0], 0, height - 2)),
-        float(np.clip(x1 + dx[1], 2, width)), float(np.clip(y1 + dy[1], 2, height)),
-    )  # fmt: skip
+        float(np.clip(x0 + dx[0], 0, width - 2)),
+        float(np.clip(y0 + dy[0], 0, height - 2)),
+        float(np.clip(x1 + dx[1], 2, width)),
+        float(np.clip(y1 + dy[1], 2, height)),
+    )
 
 
 def write_dicom(path: Path, picture: FloatImage, rng: Rng, uid_number: int) -> None:
@@ -133,18 +138,21 @@ def _windowed(dataset: FileDataset, stored: FloatImage, top: int, rng: Rng) -> n
         (0.0, float(top)) if kind == "full" else (round(rng.uniform(0.02, 0.15) * top), round(rng.uniform(0.80, 0.95) * top))
     )
     values = np.round(low + stored * (high - low)).astype(np.uint16)
-    centre, width = (low + high) / 2, high - low
+    centre = (low + high) / 2
+    width = high - low
     if kind == "window":
-        dataset.WindowCenter, dataset.WindowWidth = round(centre, 1), round(width, 1)
+        dataset.WindowCenter = round(centre, 1)
+        dataset.WindowWidth = round(width, 1)
     elif kind == "windows":  # several: the first is the one to use
-        dataset.WindowCenter, dataset.WindowWidth = (
-            [round(centre, 1), round(centre * 0.7, 1)],
-            [round(width, 1), round(width * 0.5, 1)],
-        )
+        dataset.WindowCenter = [round(centre, 1), round(centre * 0.7, 1)]
+        dataset.WindowWidth = [round(width, 1), round(width * 0.5, 1)]
         dataset.WindowCenterWidthExplanation = ["NORMAL", "HARDER"]
     elif kind == "rescale":
-        dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = 2, -100, "US"
-        dataset.WindowCenter, dataset.WindowWidth = round(2 * centre - 100, 1), round(2 * width, 1)
+        dataset.RescaleSlope = 2
+        dataset.RescaleIntercept = -100
+        dataset.RescaleType = "US"
+        dataset.WindowCenter = round(2 * centre - 100, 1)
+        dataset.WindowWidth = round(2 * width, 1)
     elif kind == "lut":
         dataset.VOILUTSequence = [_voi_lut(int(low), int(high))]
     return values
@@ -166,11 +174,17 @@ def _dataset(image_hw: tuple[int, ...], bits: int, uid_number: int) -> FileDatas
     meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.1.1")
     meta.MediaStorageSOPInstanceUID = UID(f"{_UID_ROOT}.{uid_number}")
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    dataset.Modality, dataset.ViewPosition, dataset.BodyPartExamined = "DX", "PA", "CHEST"
+    dataset.SOPClassUID = meta.MediaStorageSOPClassUID
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.Modality = "DX"
+    dataset.ViewPosition = "PA"
+    dataset.BodyPartExamined = "CHEST"
     dataset.Rows, dataset.Columns = image_hw
-    dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = (8 if bits == 8 else 16), bits, bits - 1
+    dataset.SamplesPerPixel = 1
+    dataset.PixelRepresentation = 0
+    dataset.BitsAllocated = 8 if bits == 8 else 16
+    dataset.BitsStored = bits
+    dataset.HighBit = bits - 1
     return dataset
 
 
@@ -178,7 +192,7 @@ def annotation_table(records: list[dict[str, Any]], *, consensus: bool) -> pd.Da
     """Rows of annotations_{train,test}.csv: a box each, "No finding" rows with empty corners, global labels without a box.
 
     Args:
-        records: one an image, as demo.py collects them: image_id, readers, boxes (ReaderBox).
+        records: one per image, as demo.py collects them: image_id, readers, boxes (ReaderBox).
         consensus: leave rad_id out.
     """
     rows: list[dict[str, Any]] = []

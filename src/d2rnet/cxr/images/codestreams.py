@@ -86,7 +86,9 @@ def check_deflated(stream: BinaryIO, path: Path) -> None:
     length = meta.get("FileMetaInformationGroupLength")
     if not isinstance(length, int) or length <= 0:
         raise unreadable(path, got="deflated data of unknown start", expected="(0002,0000) in the header", remedy=_REMEDY)
-    start, inflated, unpacker = stream.tell(), 0, zlib.decompressobj(-zlib.MAX_WBITS)
+    start = stream.tell()
+    inflated = 0
+    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
     stream.seek(_PREAMBLE_BYTES + length)
     while not unpacker.eof:
         packed = unpacker.unconsumed_tail or stream.read(_UNPACKED_AT_ONCE)

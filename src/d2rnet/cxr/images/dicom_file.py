@@ -50,7 +50,8 @@ _VIEW_MEANINGS = {"postero-anterior": "PA", "antero-posterior": "AP", "lateral":
 _FASTEST_DECODER = {RLELossless: "pylibjpeg", JPEGBaseline8Bit: "pillow"}  # where pydicom tries another one first
 _PIXEL_DATA = Tag("PixelData")
 _PIXEL_DATA_KINDS = (_PIXEL_DATA, Tag("FloatPixelData"), Tag("DoubleFloatPixelData"))
-_ITEM, _SEQUENCE_DELIMITER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_ITEM = (0xFFFE, 0xE000)
+_SEQUENCE_DELIMITER = (0xFFFE, 0xE0DD)
 _REMEDY = "Fetch the file again; if the original is the same, leave the image out."
 _NOT_A_RADIOGRAPH = "This is not a plain radiograph; leave it out."
 
@@ -67,7 +68,9 @@ class _PixelElement:
         """Note the pixel data element and stop there; other elements are read on."""
         if tag not in _PIXEL_DATA_KINDS:
             return False
-        self.tag, self.length, self.offset = tag, length, stream.tell()
+        self.tag = tag
+        self.length = length
+        self.offset = stream.tell()
         return True
 
 
@@ -135,7 +138,8 @@ def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
     if dataset.PhotometricInterpretation not in PHOTOMETRICS:
         known = dataset.PhotometricInterpretation in _OTHER_PHOTOMETRICS
         named = str(dataset.PhotometricInterpretation) if known else "unknown to the standard"
-        got, expected = f"photometric interpretation {named}", f"one of {', '.join(PHOTOMETRICS)}"
+        got = f"photometric interpretation {named}"
+        expected = f"one of {', '.join(PHOTOMETRICS)}"
         raise unreadable(path, got=got, expected=expected, remedy=_NOT_A_RADIOGRAPH)
     if dataset.BitsAllocated not in (8, 16) or not 1 <= dataset.BitsStored <= dataset.BitsAllocated:
         got = f"{int(dataset.BitsStored)} bits stored in {int(dataset.BitsAllocated)}"
@@ -196,7 +200,9 @@ def _check_pixel_data(dataset: FileDataset, element: _PixelElement, stream: Bina
 
 def _fragments_are_whole(stream: BinaryIO, offset: int, size: int) -> bool:
     """Walk the items of encapsulated pixel data; a missing delimiter after a whole last fragment is forgiven."""
-    position, compressed_bytes, is_offset_table = offset, 0, True
+    position = offset
+    compressed_bytes = 0
+    is_offset_table = True
     while position < size:
         stream.seek(position)
         head = stream.read(8)
@@ -321,7 +327,8 @@ def _meaningful_bits(pixels: np.ndarray, bits_stored: int, high_bit: int) -> np.
     if unused <= 0:
         return pixels
     cells = pixels.view(f"u{pixels.dtype.itemsize}")
-    shift, mask = max(high_bit + 1 - bits_stored, 0), 2**bits_stored - 1
+    shift = max(high_bit + 1 - bits_stored, 0)
+    mask = 2**bits_stored - 1
     if shift > 0 or int(cells.max()) > mask:
         cells = (cells >> shift) & mask
     if pixels.dtype.kind == "u":

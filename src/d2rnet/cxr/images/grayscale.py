@@ -101,7 +101,8 @@ class GrayscaleTransform:
         Returns:
             (h, w) uint8, rounded half up, bright where the body absorbs.
         """
-        low, high = int(pixels.min()), int(pixels.max())
+        low = int(pixels.min())
+        high = int(pixels.max())
         values = self.modality(np.arange(low, high + 1))
         if self.voi_table is not None:
             shown = self.voi_table.apply(values) / (2**self.voi_table.bits - 1)
@@ -133,7 +134,8 @@ def read_grayscale(dataset: Dataset, path: Path) -> GrayscaleTransform:
         DatasetError: a LUT is shorter than its descriptor says, or the rescale slope is zero or not a number.
     """
     is_signed = bool(dataset.PixelRepresentation)
-    slope, intercept = _first_number(dataset.get("RescaleSlope")), _first_number(dataset.get("RescaleIntercept"))
+    slope = _first_number(dataset.get("RescaleSlope"))
+    intercept = _first_number(dataset.get("RescaleIntercept"))
     if slope is not None and (slope == 0.0 or not math.isfinite(slope)):
         raise unreadable(path, got=f"rescale slope {slope}", expected="a number other than 0", remedy=_ASK_THE_SOURCE)
     return GrayscaleTransform(
@@ -160,7 +162,8 @@ def _first_number(value: object) -> float | None:
 
 
 def _first_window(dataset: Dataset, path: Path) -> Window | None:
-    center, width = _first_number(dataset.get("WindowCenter")), _first_number(dataset.get("WindowWidth"))
+    center = _first_number(dataset.get("WindowCenter"))
+    width = _first_number(dataset.get("WindowWidth"))
     if center is None or width is None:
         return None
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()

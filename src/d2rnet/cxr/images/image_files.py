@@ -42,7 +42,8 @@ def read_image_header(path: Path, image_format: str) -> RadiographHeader:
     """
     try:
         with Image.open(path, formats=[image_format]) as image:
-            (width, height), mode = image.size, image.mode
+            width, height = image.size
+            mode = image.mode
             # a PNG without EXIF before its pixels would be decoded by getexif() in search of one behind them
             has_exif = image_format == "JPEG" or "exif" in image.info
             orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1)) if has_exif else 1

@@ -89,9 +89,13 @@ def parse_box_rows(
     whole_image = table["class_name"].isin([NO_FINDING, *image_labels])
     for row in table[~local & ~whole_image].itertuples():
         problems.add(
-            "unknown_class", file=path, record=_record(row), got=repr(row.class_name), expected="a class of this source",
+            "unknown_class",
+            file=path,
+            record=_record(row),
+            got=repr(row.class_name),
+            expected="a class of this source",
             remedy=suggest_category(str(row.class_name), tuple(categories)),
-        )  # fmt: skip
+        )
     misplaced = table[whole_image & has_box]
     _note(misplaced, "box_of_whole_image_label", path, problems, column="class_name", expected="no coordinates in such a row")
     counts["rows_without_box"] = int((whole_image & ~has_box).sum())

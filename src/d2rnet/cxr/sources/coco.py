@@ -1,4 +1,4 @@
-"""Labelled source ``coco``: any COCO detection json, one to be split by seed or one a split.
+"""Labelled source ``coco``: any COCO detection json, one to be split by seed or one per split.
 
 Reads the json file(s) of ``cxr.data.labelled.coco_json``; categories are matched to ours by name, never by id.
 """
@@ -45,7 +45,8 @@ def read_table(settings: LabelledSettings, problems: Problems) -> LabelledTable:
     """
     root = Path(settings.root)
     images: list[dict[str, Any]] = []
-    boxes, counts = [], Counter[str]()
+    boxes = []
+    counts = Counter[str]()
     for split, path in _json_files(settings).items():
         document = read_coco_structure(path)
         crowds = [record["id"] for record in document["annotations"] if record.get("iscrowd")]
@@ -101,17 +102,25 @@ def _drop_bad_images(document: Coco, path: Path, problems: Problems) -> None:
         if not is_path_below(image["file_name"]):
             bad.add(image["id"])
             problems.add(
-                "bad_path", file=path, record=f"image {image['id']}", got=f"file_name {image['file_name']!a}"[:200],
-                expected="a path below cxr.data.labelled.root, without '..'", remedy="Mend the image's file_name.",
-            )  # fmt: skip
-        height, width = image["height"], image["width"]
+                "bad_path",
+                file=path,
+                record=f"image {image['id']}",
+                got=f"file_name {image['file_name']!a}"[:200],
+                expected="a path below cxr.data.labelled.root, without '..'",
+                remedy="Mend the image's file_name.",
+            )
+        height = image["height"]
+        width = image["width"]
         if not all(type(side) is int and 0 < side <= MAX_SIDE_PX for side in (height, width)):
             bad.add(image["id"])
             problems.add(
-                "bad_size", file=path, record=f"image {image['id']} ({str(image['file_name'])[:80]})",
-                got=f"height {height!r}, width {width!r}"[:200], expected=f"whole numbers of pixels, 1 to {MAX_SIDE_PX}",
+                "bad_size",
+                file=path,
+                record=f"image {image['id']} ({str(image['file_name'])[:80]})",
+                got=f"height {height!r}, width {width!r}"[:200],
+                expected=f"whole numbers of pixels, 1 to {MAX_SIDE_PX}",
                 remedy="Mend the image.",
-            )  # fmt: skip
+            )
     document["images"] = [image for image in document["images"] if image["id"] not in bad]
     document["annotations"] = [record for record in document["annotations"] if record["image_id"] not in bad]
 
@@ -148,10 +157,13 @@ def _boxes_of(document: Coco, path: str | Path, problems: Problems) -> pd.DataFr
         box = record["bbox"]
         if not isinstance(box, list) or len(box) != 4 or not all(_is_coordinate(value) for value in box):
             problems.add(
-                "malformed_box", file=path, record=f"annotation {record['id']}", got=repr(box)[:200],
+                "malformed_box",
+                file=path,
+                record=f"annotation {record['id']}",
+                got=repr(box)[:200],
                 expected=f"bbox [x, y, width, height], numbers of at most {MAX_COORDINATE:g}",
                 remedy="Mend or remove the annotation.",
-            )  # fmt: skip
+            )
             continue
         x, y, width, height = box
         origin = f"{Path(path).name}:annotation {record['id']}"
@@ -169,6 +181,10 @@ def _note_repeated_ids(images: pd.DataFrame, problems: Problems) -> None:
         splits = sorted(set(group["split"]))
         kind = "duplicate_image_id" if len(splits) == 1 else "id_in_two_splits"
         problems.add(
-            kind, file="cxr.data.labelled.coco_json", record=f"image {source_id}", got=f"{len(group)}: {', '.join(group['path'])}",
-            expected="one image in one split", remedy="Remove all but one.",
-        )  # fmt: skip
+            kind,
+            file="cxr.data.labelled.coco_json",
+            record=f"image {source_id}",
+            got=f"{len(group)}: {', '.join(group['path'])}",
+            expected="one image in one split",
+            remedy="Remove all but one.",
+        )

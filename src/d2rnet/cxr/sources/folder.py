@@ -52,16 +52,24 @@ def read_table(settings: UnlabelledSourceSettings, problems: Problems) -> Report
     for path in _image_files(root, counts):
         if not _is_utf8(path):
             problems.add(
-                "bad_name", file=root, record=ascii(path), got="a file name that is not UTF-8", expected="a UTF-8 name",
+                "bad_name",
+                file=root,
+                record=ascii(path),
+                got="a file name that is not UTF-8",
+                expected="a UTF-8 name",
                 remedy="Rename the file; no table could name it.",
-            )  # fmt: skip
+            )
             continue
         source_id = _source_id(path)
         if source_id in paths:
             problems.add(
-                "duplicate_id", file=root, record=path, got=f"id '{source_id}' again, after {paths[source_id]}",
-                expected="names that differ in more than punctuation and type", remedy="Rename or remove one of the files.",
-            )  # fmt: skip
+                "duplicate_id",
+                file=root,
+                record=path,
+                got=f"id '{source_id}' again, after {paths[source_id]}",
+                expected="names that differ in more than punctuation and type",
+                remedy="Rename or remove one of the files.",
+            )
             continue
         paths[source_id] = path
     if not paths:
@@ -70,9 +78,13 @@ def read_table(settings: UnlabelledSourceSettings, problems: Problems) -> Report
     log.info("%s: %d images, %d other files", root, len(paths), counts["files_of_other_types"])
     images = pd.DataFrame({"source_id": list(paths), "path": list(paths.values())})
     images = images.assign(
-        subject_id=[_patient(path) or source_id for source_id, path in paths.items()], study_id=images["source_id"],
-        view="", split="train", source_height=0, source_width=0,
-    )  # fmt: skip
+        subject_id=[_patient(path) or source_id for source_id, path in paths.items()],
+        study_id=images["source_id"],
+        view="",
+        split="train",
+        source_height=0,
+        source_width=0,
+    )
     return ReportTable(images[list(REPORT_IMAGE_COLUMNS)], report_table([]), counts)
 
 

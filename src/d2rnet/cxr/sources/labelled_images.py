@@ -32,10 +32,13 @@ def keep_safe_ids(rows: pd.DataFrame, *, file: str | Path, problems: Problems) -
     unsafe = {source_id for source_id in rows["source_id"].unique() if not is_safe_id(source_id)}
     for source_id in sorted(unsafe):
         problems.add(
-            "unsafe_id", file=file, record=f"image {source_id[:80]!a}", got=f"id {source_id[:80]!a}",
+            "unsafe_id",
+            file=file,
+            record=f"image {source_id[:80]!a}",
+            got=f"id {source_id[:80]!a}",
             expected="an id of 1 to 200 bytes without path separator, '..', control character or a full stop at its start",
             remedy="Rename the image.",
-        )  # fmt: skip
+        )
     return rows[~rows["source_id"].isin(list(unsafe))] if unsafe else rows
 
 
@@ -65,9 +68,13 @@ def find_images(
     for stem, paths in sorted(found.items()):
         if len(paths) > 1:
             problems.add(
-                "duplicate_image_id", file=folder, record=f"image {stem}", got=", ".join(sorted(map(str, paths))),
-                expected="one file", remedy="Remove all but one.",
-            )  # fmt: skip
+                "duplicate_image_id",
+                file=folder,
+                record=f"image {stem}",
+                got=", ".join(sorted(map(str, paths))),
+                expected="one file",
+                remedy="Remove all but one.",
+            )
     return {stem: min(paths) for stem, paths in found.items()}
 
 
@@ -106,16 +113,24 @@ def read_size_table(settings: LabelledSettings, problems: Problems) -> Sizes | N
     whole = table[names].apply(lambda column: column.str.fullmatch(r"0*[1-9]\d{0,5}(\.0*)?")).all(axis=1)
     for index, row in table[~whole].iterrows():
         problems.add(
-            "bad_size", file=path, record=f"row {index + 1} (image {row['image_id']})", got=f"{row['height']}, {row['width']}",
-            expected="height and width, whole numbers of pixels > 0", remedy="Mend the row.",
-        )  # fmt: skip
+            "bad_size",
+            file=path,
+            record=f"row {index + 1} (image {row['image_id']})",
+            got=f"{row['height']}, {row['width']}",
+            expected="height and width, whole numbers of pixels > 0",
+            remedy="Mend the row.",
+        )
     table = table[whole].astype(dict.fromkeys(names, "float64")).astype(dict.fromkeys(names, "int64"))
     table = table.drop_duplicates(["image_id", *names])
     for source_id in table.loc[table["image_id"].duplicated(), "image_id"].unique():
         problems.add(
-            "duplicate_image_id", file=path, record=f"image {source_id}", got="two sizes", expected="one size",
+            "duplicate_image_id",
+            file=path,
+            record=f"image {source_id}",
+            got="two sizes",
+            expected="one size",
             remedy="Remove the wrong row.",
-        )  # fmt: skip
+        )
     return {row.image_id: (row.height, row.width) for row in table.itertuples()}
 
 
@@ -138,8 +153,12 @@ def image_table(
         height, width = (sizes or {}).get(source_id, (0, 0))
         if sizes is not None and not height and path.suffix.lower() in RASTER_SUFFIXES:
             problems.add(
-                "no_size", file=path, record=f"image {source_id}", got="no row in cxr.data.labelled.size_table",
-                expected="the size of the original radiograph", remedy="Add a row image_id,height,width.",
-            )  # fmt: skip
+                "no_size",
+                file=path,
+                record=f"image {source_id}",
+                got="no row in cxr.data.labelled.size_table",
+                expected="the size of the original radiograph",
+                remedy="Add a row image_id,height,width.",
+            )
         rows.append((source_id, str(path), split, "", height, width, readers[source_id]))
     return pd.DataFrame(rows, columns=list(LABELLED_IMAGE_COLUMNS))

@@ -39,7 +39,7 @@ def read_reports(
     """Read the wanted section of each study's report.
 
     Args:
-        studies: columns ``subject_id, study_id, split``, one row a study.
+        studies: columns ``subject_id, study_id, split``, one row per study.
         report_root: folder that holds ``files/p10/p10000032/s50414267.txt``.
         section: ``findings`` or ``impression``.
         exceptions: hand-made section rules by study id.
@@ -96,7 +96,7 @@ def _outcomes(keys: list[tuple[str, str, str]], report_root: Path, section: str,
 def _read_one(path: str, section: str, study_id: str, exceptions: Exceptions) -> _Outcome:
     try:
         check_regular_file(path)
-        with open(path, "rb") as stream:  # noqa: PTH123 - a Path object a file costs as much as reading it
+        with open(path, "rb") as stream:  # noqa: PTH123 - a Path object per file costs as much as reading it
             data = stream.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         return _Outcome(reason="missing")

@@ -82,7 +82,8 @@ def read_images(folders: MimicFolders, *, split_seed: int, problems: Problems, c
     images = _read_checked(file, pattern, problems)
     counts.update(images_in_table=len(images), studies_in_table=images["study_id"].nunique())
     log.info("%s: %d images of %d studies", file, len(images), counts["studies_in_table"])
-    subject, study = images["subject_id"], images["study_id"]
+    subject = images["subject_id"]
+    study = images["study_id"]
     stem = FILES_FOLDER + "/p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + images["source_id"]
     if folders.image_format == "jpg":
         return images.assign(path=stem + ".jpg")
@@ -133,7 +134,7 @@ def add_views(
 
 
 def _read_checked(file: Path, pattern: str, problems: Problems) -> pd.DataFrame:
-    """Read a table with one row an image; report and drop rows with a bad id, a repeated id or an unknown split."""
+    """Read a table with one row per image; report and drop rows with a bad id, a repeated id or an unknown split."""
     table = read_table_csv(file, COLUMNS[pattern])
     table = drop_bad_ids(table, "dicom_id", SAFE_ID, "letters, digits, '.', '_' and '-'", file=file, problems=problems)
     for column in ("study_id", "subject_id"):
@@ -147,9 +148,13 @@ def _with_standard_paths(images: pd.DataFrame, expected: "pd.Series[str]", file:
     differing = images["path"] != expected
     for row in images.index[differing]:
         problems.add(
-            "bad_path", file=file, record=f"row {row + 1}", got=f"path '{images['path'][row]}'",
-            expected=f"'{expected[row]}'", remedy="Take the original record list.",
-        )  # fmt: skip
+            "bad_path",
+            file=file,
+            record=f"row {row + 1}",
+            got=f"path '{images['path'][row]}'",
+            expected=f"'{expected[row]}'",
+            remedy="Take the original record list.",
+        )
     return images[~differing]
 
 
@@ -168,9 +173,13 @@ def _join(
     ):
         for source_id in joined.loc[rows, "source_id"]:
             problems.add(
-                kind, file=file, record=f"image {source_id}", got=got, expected=expected,
+                kind,
+                file=file,
+                record=f"image {source_id}",
+                got=got,
+                expected=expected,
                 remedy="Take all tables from one release, and remove rows of images you lack.",
-            )  # fmt: skip
+            )
     counts[f"{what}_rows_without_image"] = len(table) - int((~absent).sum())
     return joined[~absent & ~differing].drop(columns=["_merge", "study_id_other", "subject_id_other"])
 
@@ -181,7 +190,11 @@ def _sizes(column: "pd.Series[str]", file: Path, problems: Problems) -> "pd.Seri
     bad = numbers.isna() | (numbers < 0) | (numbers % 1 != 0) | (numbers > MAX_SIDE_PX)
     for row in column.index[bad]:
         problems.add(
-            "bad_size", file=file, record=f"row {row + 1}", got=f"{column.name} '{column[row]}'",
-            expected=f"a whole number of pixels, 1 to {MAX_SIDE_PX}", remedy="Mend the row, or empty the cell.",
-        )  # fmt: skip
+            "bad_size",
+            file=file,
+            record=f"row {row + 1}",
+            got=f"{column.name} '{column[row]}'",
+            expected=f"a whole number of pixels, 1 to {MAX_SIDE_PX}",
+            remedy="Mend the row, or empty the cell.",
+        )
     return numbers.where(~bad, 0).astype("int64")

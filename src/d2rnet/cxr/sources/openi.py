@@ -95,9 +95,13 @@ def _image_files(root: Path, problems: Problems) -> dict[ImageKey, str]:
         key = _image_key(Path(path).stem)
         if key in found:
             problems.add(
-                "duplicate_id", file=root, record=path, got=f"the image {'_'.join(key)} again, after {found[key]}",
-                expected="one file an image", remedy="Remove or move one of the files.",
-            )  # fmt: skip
+                "duplicate_id",
+                file=root,
+                record=path,
+                got=f"the image {'_'.join(key)} again, after {found[key]}",
+                expected="one file per image",
+                remedy="Remove or move one of the files.",
+            )
         elif key is not None:
             found[key] = path
     return found
@@ -119,9 +123,13 @@ def _match(
                 counts["images_absent"] += 1
             elif key in taken:
                 problems.add(
-                    "image_of_two_reports", file=report.origin, record=f"parentImage {image_id}",
-                    got=f"listed by {taken[key]} too", expected="one report an image", remedy="Remove one of the reports.",
-                )  # fmt: skip
+                    "image_of_two_reports",
+                    file=report.origin,
+                    record=f"parentImage {image_id}",
+                    got=f"listed by {taken[key]} too",
+                    expected="one report per image",
+                    remedy="Remove one of the reports.",
+                )
             else:
                 taken[key] = study_id
                 rows.append((image_id, files[key], study_id, study_id))

@@ -85,9 +85,13 @@ def read_reports(settings: ReportSourceSettings, problems: Problems) -> tuple[di
             continue
         if study_id in reports:
             problems.add(
-                "duplicate_id", file=origin, record=f"uId {study_id}", got=f"again, after {reports[study_id].origin}",
-                expected="one report a study", remedy="Remove one of the files.",
-            )  # fmt: skip
+                "duplicate_id",
+                file=origin,
+                record=f"uId {study_id}",
+                got=f"again, after {reports[study_id].origin}",
+                expected="one report per study",
+                remedy="Remove one of the files.",
+            )
             continue
         reports[study_id] = report
     if not reports:

@@ -1,8 +1,8 @@
 """An existing ``annotation.json`` in R2Gen's schema as a report source.
 
 Layout: ``{"train": [{id, study_id, subject_id, report, image_path: [...], split}, ...], "val": [...], "test": [...]}``, as
-made for MIMIC-CXR (one entry an image) and for IU X-ray (one entry a study with several images, no study_id nor subject_id);
-one of D2R-Net or of our own, which has boxes and more keys, is understood too: its boxes are counted, not used.
+made for MIMIC-CXR (one entry per image) and for IU X-ray (one entry per study with several images, no study_id nor
+subject_id); one of D2R-Net or of our own, which has boxes and more keys, is understood too: its boxes are counted, not used.
 ``cxr.data.reports.root`` is the folder that image_path is relative to; ``cxr.data.reports.report_root`` is the json, else
 ``annotation.json`` in root.
 
@@ -117,7 +117,7 @@ class _Found:
         subject_id = str(_given(entry, "subject_id", study_id))
         text = " ".join(entry["report"].split())
         if self.reports.setdefault(study_id, (subject_id, split, text))[2] != text:
-            return "two_reports", f"another text for study {study_id}", "one report a study"
+            return "two_reports", f"another text for study {study_id}", "one report per study"
         for source_id, path in _images(entry):
             if source_id in self.images:
                 return "duplicate_id", f"image id '{source_id}' again", "each once"
@@ -183,5 +183,6 @@ def _given(entry: dict[str, Any], key: str, otherwise: Any) -> Any:
 
 def _images(entry: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (source_id, path) of each image: the entry's id, numbered from 0 where it has several images."""
-    paths, name = entry["image_path"], str(entry["id"])
+    paths = entry["image_path"]
+    name = str(entry["id"])
     return [(name, paths[0])] if len(paths) == 1 else [(f"{name}_{number}", path) for number, path in enumerate(paths)]

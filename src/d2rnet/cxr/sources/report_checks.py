@@ -62,9 +62,13 @@ def drop_bad_ids(
     bad = values.isin([value for value in set(values.tolist()) if not form.fullmatch(value)])
     for row in table.index[bad]:
         problems.add(
-            "bad_id", file=file, record=f"row {row + 1}", got=f"{column} '{values[row]}'", expected=expected,
+            "bad_id",
+            file=file,
+            record=f"row {row + 1}",
+            got=f"{column} '{values[row]}'",
+            expected=expected,
             remedy="Mend or remove the row.",
-        )  # fmt: skip
+        )
     return table[~bad]
 
 
@@ -73,9 +77,13 @@ def drop_duplicates(table: pd.DataFrame, column: str, *, file: Path, problems: P
     repeated = table[column].duplicated()
     for row in table.index[repeated]:
         problems.add(
-            "duplicate_id", file=file, record=f"row {row + 1}", got=f"{column} '{table[column][row]}' again",
-            expected="each once", remedy="Remove one of the rows.",
-        )  # fmt: skip
+            "duplicate_id",
+            file=file,
+            record=f"row {row + 1}",
+            got=f"{column} '{table[column][row]}' again",
+            expected="each once",
+            remedy="Remove one of the rows.",
+        )
     return table[~repeated]
 
 
@@ -84,9 +92,13 @@ def normalise_splits(table: pd.DataFrame, *, file: Path, problems: Problems) -> 
     named = table["split"].str.lower().map(SPLIT_NAMES)
     for row in table.index[named.isna()]:
         problems.add(
-            "unknown_split", file=file, record=f"row {row + 1}", got=f"split '{table['split'][row]}'",
-            expected="train, validate or test", remedy="Mend the row.",
-        )  # fmt: skip
+            "unknown_split",
+            file=file,
+            record=f"row {row + 1}",
+            got=f"split '{table['split'][row]}'",
+            expected="train, validate or test",
+            remedy="Mend the row.",
+        )
     return table.assign(split=named)[named.notna()]
 
 
@@ -109,9 +121,13 @@ def check_patients(rows: pd.DataFrame, *, file: str | Path, problems: Problems) 
         repeated = pairs[pairs[group].duplicated(keep=False)]
         for value, found in repeated.groupby(group)[other]:
             problems.add(
-                kind, file=file, record=f"{group} {value}", got=f"{other} {', '.join(sorted(found))}", expected=f"one {other}",
+                kind,
+                file=file,
+                record=f"{group} {value}",
+                got=f"{other} {', '.join(sorted(found))}",
+                expected=f"one {other}",
                 remedy="Give it one, or leave its rows out.",
-            )  # fmt: skip
+            )
 
 
 def keep_views(

@@ -36,11 +36,11 @@ class LabelledTable:
     """Images with boxes of one or more readers.
 
     Attributes:
-        images: one row an image, columns LABELLED_IMAGE_COLUMNS: ``source_id`` str; ``path`` str, absolute or relative to the
+        images: one row per image, columns LABELLED_IMAGE_COLUMNS: ``source_id`` str; ``path`` str, absolute or relative to the
             working directory; ``split`` "train" or "test" as the source says, "" where it has none; ``subject_id`` str, ""
             where unknown; ``source_height``/``source_width`` int, the frame of the boxes in pixels, 0 where it is the
             image file's own size; ``n_readers`` int, readers who looked at the image (including those who saw nothing).
-        boxes: one row a box, columns BOX_COLUMNS: corners are float64 pixels of the source frame; ``reader_id`` str, "" for
+        boxes: one row per box, columns BOX_COLUMNS: corners are float64 pixels of the source frame; ``reader_id`` str, "" for
             a consensus; ``category_id`` 1..22; ``origin`` "file.csv:row 17" (1 = first line below the header).
         counts: rows in, dropped and why, kept.
     """
@@ -58,10 +58,10 @@ class ReportTable:
         images: one row per image, columns REPORT_IMAGE_COLUMNS: ``path`` str relative to ``cxr.data.reports.root``; ``view``
             str, "" unknown; ``split`` "train", "val", "test"; ``source_height``/``source_width`` int, 0 where the file tells.
             Views that are not wanted are already left out and counted.
-        reports: one row a study that has text in the wanted section, columns REPORT_COLUMNS; ``report`` is the section's text
-            with white space collapsed to single spaces, nothing else changed.
+        reports: one row per study that has text in the wanted section, columns REPORT_COLUMNS; ``report`` is the section's
+            text with white space collapsed to single spaces, nothing else changed.
         counts: images and studies in, dropped and why, kept.
-        unreadable_reports: one record a report file that is missing, empty or not UTF-8, keys ``path, study_id, reason``;
+        unreadable_reports: one record per report file that is missing, empty or not UTF-8, keys ``path, study_id, reason``;
             its images stay, for the detector.
     """
 

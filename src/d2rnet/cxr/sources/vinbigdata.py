@@ -1,4 +1,4 @@
-"""Labelled source ``vinbigdata``: the Kaggle version of VinDr-CXR, 14 classes, three readers an image.
+"""Labelled source ``vinbigdata``: the Kaggle version of VinDr-CXR, 14 classes, three readers per image.
 
 Reads ``train.csv`` and the names of the files in ``train/`` (DICOM, or re-encoded PNG/JPG with
 ``cxr.data.labelled.size_table``).
@@ -43,9 +43,12 @@ def read_table(settings: LabelledSettings, problems: Problems) -> LabelledTable:
     root = Path(settings.root)
     sizes = read_size_table(settings, problems)
     rows = read_box_table(
-        root / "train.csv", categories={name: CATEGORY_IDS[name] for name in VINBIGDATA_NAMES}, image_labels=frozenset(),
-        has_readers=True, problems=problems,
-    )  # fmt: skip
+        root / "train.csv",
+        categories={name: CATEGORY_IDS[name] for name in VINBIGDATA_NAMES},
+        image_labels=frozenset(),
+        has_readers=True,
+        problems=problems,
+    )
     readers = rows.looked.groupby("source_id")["reader_id"].nunique().to_dict()
     files = find_images(root / "train", problems=problems)
     images = image_table(readers, split="", files=files, folder=root / "train", sizes=sizes, problems=problems)

@@ -2,7 +2,7 @@
 
 Reads ``annotations/annotations_{train,test}.csv`` (also looked for at the root), ``image_labels_{train,test}.csv`` beside them
 where they are there, and the names of the files in ``train/`` and ``test/``. The training split has the boxes of three
-readers an image; the test split has one consensus and stays the test split.
+readers per image; the test split has one consensus and stays the test split.
 Source: Nguyen et al., Sci Data 2022, https://physionet.org/content/vindr-cxr/1.0.0/.
 """
 
@@ -63,12 +63,17 @@ def read_table(settings: LabelledSettings, problems: Problems) -> LabelledTable:
     """
     root = Path(settings.root)
     sizes = read_size_table(settings, problems)
-    images, boxes, counts = [], [], Counter[str]()
+    images = []
+    boxes = []
+    counts = Counter[str]()
     for split in SPLITS:
         rows = read_box_table(
-            _table(root, f"annotations_{split}.csv"), categories=CATEGORY_IDS, image_labels=IMAGE_LABELS,
-            has_readers=split == "train", problems=problems,
-        )  # fmt: skip
+            _table(root, f"annotations_{split}.csv"),
+            categories=CATEGORY_IDS,
+            image_labels=IMAGE_LABELS,
+            has_readers=split == "train",
+            problems=problems,
+        )
         images.append(_images(root, split, rows, sizes, counts, problems))
         boxes.append(rows.boxes)
         counts.update({f"{split}_{name}": value for name, value in rows.counts.items()})
@@ -84,8 +89,9 @@ def warn_of_missing_sizes(images: pd.DataFrame, sizes: Sizes | None) -> None:
     if copies and sizes is None:
         log.warning(
             "%d image(s) are PNG or JPG and cxr.data.labelled.size_table is not set: they are taken to have the size of the "
-            "original DICOM, whose pixels the boxes are in. If the copies were resized, give the table.", copies,
-        )  # fmt: skip
+            "original DICOM, whose pixels the boxes are in. If the copies were resized, give the table.",
+            copies,
+        )
 
 
 def _table(root: Path, name: str) -> Path:
@@ -119,15 +125,23 @@ def _looked_in_image_labels(root: Path, split: str, problems: Problems) -> pd.Da
         table["reader_id"] = ""
     for (source_id, reader_id), rows in table[table.duplicated(keep=False)].groupby(["source_id", "reader_id"]):
         problems.add(
-            "duplicate_image_id", file=path, record=f"image {source_id}", got=f"{len(rows)} rows of reader '{reader_id}'",
-            expected="one row", remedy="Remove all but one.",
-        )  # fmt: skip
+            "duplicate_image_id",
+            file=path,
+            record=f"image {source_id}",
+            got=f"{len(rows)} rows of reader '{reader_id}'",
+            expected="one row",
+            remedy="Remove all but one.",
+        )
     return keep_safe_ids(table, file=path, problems=problems)
 
 
 def _note_shared_ids(train: pd.DataFrame, test: pd.DataFrame, *, root: Path, problems: Problems) -> None:
     for source_id in sorted(set(train["source_id"]) & set(test["source_id"])):
         problems.add(
-            "id_in_train_and_test", file=root, record=f"image {source_id}", got="rows in annotations of train and of test",
-            expected="one split", remedy="Remove it from the training table.",
-        )  # fmt: skip
+            "id_in_train_and_test",
+            file=root,
+            record=f"image {source_id}",
+            got="rows in annotations of train and of test",
+            expected="one split",
+            remedy="Remove it from the training table.",
+        )
