@@ -1,0 +1,207 @@
+"""The report stage with a front end of a few lines: vectors in, no radiograph, no box. Train, resume, save, load, generate."""
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from d2rnet.errors import CheckpointError
+from d2rnet.files.torch_files import load_torch
+from d2rnet.report.fit import fit
+from d2rnet.report.generation import load_for_generation, write_reports
+from d2rnet.report.interface import FrontEnd, ReportModel, VisualTokens, make_transformer
+from d2rnet.report.model_files import LoadedModel, load_model, save_model
+from d2rnet.report.settings import DecoderSettings, GenerationSettings, ReportRuntime, ReportTrainingSettings, TextSettings
+from d2rnet.report.text.vocabulary import Vocabulary, count_vocabulary
+from d2rnet.report.training_record import BEST
+from d2rnet.report.training_task import TrainingTask
+from d2rnet.settings import Section
+from d2rnet.training.batches import stack_padded
+
+WIDTH = 4
+
+
+@dataclass
+class ToyBatch:
+    """Vectors (B, L, WIDTH) with a mask, and the tokens of their reports."""
+
+    vectors: Tensor
+    mask: Tensor
+    token_ids: Tensor
+
+    def to(self, device: torch.device | str) -> "ToyBatch":
+        return ToyBatch(self.vectors.to(device), self.mask.to(device), self.token_ids.to(device))
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+class ToyModel(ReportModel):
+    """A visual token per vector."""
+
+    def __init__(self, settings: DecoderSettings, num_tokens: int) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(WIDTH, settings.d_model)
+        self.transformer = make_transformer(settings, num_tokens)
+
+    def look(self, batch: ToyBatch) -> VisualTokens:
+        return VisualTokens(self.embedding(batch.vectors), batch.mask)
+
+
+class ToySettings(Section):
+    """What a training of it reads."""
+
+    text: TextSettings = TextSettings(min_token_count=1)
+    model: DecoderSettings = DecoderSettings(d_model=16, d_ff=16, num_heads=2, num_layers=1, dropout=0.05, memory_heads=2)
+    training: ReportTrainingSettings = ReportTrainingSettings(
+        epochs=60, batch_size=2, learning_rate=0.01, validate_every_epochs=20, selection="bleu_4", max_report_tokens=12
+    )
+
+
+class ToyFrontEnd(FrontEnd):
+    """How a model folder becomes the model again."""
+
+    def make_model(self, settings: ToySettings, *, num_tokens: int, facts: Any) -> ToyModel:
+        if facts["width"] != WIDTH:
+            raise CheckpointError(f"vectors of {facts['width']} numbers")
+        return ToyModel(settings.model, num_tokens)
+
+
+TOY = ToyFrontEnd(settings=ToySettings, facts=("width",))
+
+
+class ToyEntries:
+    """Entries of a split; a data set, too: no epoch changes them."""
+
+    def __init__(self, entries: list[dict[str, Any]], vocabulary: Vocabulary) -> None:
+        self.entries = entries
+        self.vocabulary = vocabulary
+
+    def of_epoch(self, epoch: int) -> "ToyEntries":
+        return self
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        entry = self.entries[index]
+        return torch.tensor(entry["vectors"]), torch.tensor(self.vocabulary.encode(entry["report"], max_tokens=12))
+
+    def collate(self, samples: Sequence[tuple[Tensor, Tensor]]) -> ToyBatch:
+        vectors, mask = stack_padded([sample[0] for sample in samples])
+        token_ids, _ = stack_padded([sample[1] for sample in samples])
+        return ToyBatch(vectors, mask, token_ids)
+
+
+REPORTS = ("The heart is large.", "Lungs are clear.", "There is a nodule.", "The heart is small. Lungs are clear.")
+ENTRIES = [
+    {"id": f"e{number}", "report": report, "vectors": torch.eye(WIDTH)[[number] * (1 + number % 3)].tolist()}
+    for number, report in enumerate(REPORTS)
+]
+VOCABULARY = count_vocabulary(REPORTS, protocol="r2gen", section="findings", min_token_count=1)
+SETTINGS = ToySettings()
+
+
+def train(work: Path, output: Path, settings: ToySettings = SETTINGS) -> Path:
+    """What a trainer of this front end is; returns the model folder."""
+    work.mkdir(exist_ok=True)
+    entries = ToyEntries(ENTRIES, VOCABULARY)
+    torch.manual_seed(settings.training.seed)
+    model = ToyModel(settings.model, len(VOCABULARY))
+    task = TrainingTask(model, entries, settings.training, device=torch.device("cpu"))
+    fit(work, task, entries, VOCABULARY, ReportRuntime())
+    best = load_torch(work / BEST)
+    save_model(
+        output, best["model"], settings=settings, vocabulary=VOCABULARY, facts={"width": WIDTH}, selected=best["selected"]
+    )
+    return output
+
+
+def history(work: Path) -> list[dict[str, Any]]:
+    """Metrics of a run without its times."""
+    rows = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "train_seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with work folder and model folder of an uninterrupted run."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("toy")
+    train(folder / "work", folder / "model")
+    return folder
+
+
+def write(loaded: LoadedModel, settings: GenerationSettings, entries: list[dict[str, Any]] = ENTRIES) -> list[dict[str, Any]]:
+    """Reports of entries."""
+    dataset = ToyEntries(entries, VOCABULARY)
+    return list(write_reports(loaded, entries, dataset, settings, torch.device("cpu"), Counter()))
+
+
+def test_it_learns_to_write_what_the_vectors_say(trained: Path) -> None:
+    settings = GenerationSettings(batch_size=2, beam_size=2, max_tokens=12)
+    rows = write(load_for_generation(trained / "model", torch.device("cpu"), settings, TOY), settings)
+    assert [row["id"] for row in rows] == ["e0", "e1", "e2", "e3"]
+    assert [row["hypothesis"] for row in rows] == [row["reference"] for row in rows]
+    assert rows[3]["sentences"] == [
+        {"text": "the heart is small .", "boxes": [], "attended": None},
+        {"text": "lungs are clear .", "boxes": [], "attended": None},
+    ]
+    assert history(trained / "work")[-1]["val_bleu_4"] == pytest.approx(1.0)
+
+
+def test_parts_of_a_split_are_written_as_the_whole_is(trained: Path) -> None:
+    loaded = load_model(trained / "model", torch.device("cpu"), TOY)
+    for settings in (
+        GenerationSettings(batch_size=2, max_tokens=12),
+        GenerationSettings(batch_size=2, method="sample", seed=5),
+    ):
+        assert write(loaded, settings, ENTRIES[:2]) + write(loaded, settings, ENTRIES[2:]) == write(loaded, settings)
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_stopped_training_goes_on_as_if_it_had_not(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """Inside an epoch of two steps, and at its end."""
+    original = TrainingTask.train_step
+
+    def stop(task: TrainingTask, batch: ToyBatch) -> None:
+        original(task, batch)
+        if task.finished_steps == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingTask, "train_step", stop)
+        with pytest.raises(SystemExit) as stopped:
+            train(tmp_path / "work", tmp_path / "model")
+    assert stopped.value.code == 143
+    assert not (tmp_path / "model").exists()
+    train(tmp_path / "work", tmp_path / "model")
+    assert history(tmp_path / "work") == history(trained / "work")
+    one, other = (load_model(folder / "model", torch.device("cpu"), TOY).model.state_dict() for folder in (tmp_path, trained))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_model_folder_gives_settings_and_facts_back(trained: Path, tmp_path: Path) -> None:
+    loaded = load_model(trained / "model", torch.device("cpu"), TOY)
+    assert loaded.settings == SETTINGS and loaded.facts == {"width": WIDTH}
+    assert not loaded.model.training
+    config = yaml.safe_load((trained / "model" / "config.yaml").read_text())
+    for change, message in (({"width": 5}, "vectors of 5 numbers"), ({"model": {}}, "lacks model.d_model")):
+        folder = tmp_path / next(iter(change))
+        folder.mkdir()
+        for name in ("model.safetensors", "vocabulary.json"):
+            (folder / name).write_bytes((trained / "model" / name).read_bytes())
+        (folder / "config.yaml").write_text(yaml.safe_dump(config | change))
+        with pytest.raises(CheckpointError, match=message):
+            load_model(folder, torch.device("cpu"), TOY)
