@@ -24,27 +24,32 @@ import numpy as np
 import torch
 
 from d2rnet.cxr.report_model.dataset import ReportDataset, image_sources
-from d2rnet.cxr.report_model.generate import gather_reports, generate_reports
+from d2rnet.cxr.report_model.front_end import D2RNET, categories_of
+from d2rnet.cxr.report_model.generate import generate_reports
 from d2rnet.cxr.report_model.image_cache import DirectImages
+from d2rnet.cxr.report_model.settings import ReportSettings, TrainReportModelSettings
 from d2rnet.cxr.report_model.trainer import train_report_model
 from d2rnet.cxr.sources.openi_reports import read_reports
+from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.evaluation.captioning import evaluate_reports
+from d2rnet.evaluation.settings import NoBoxSettings
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json, read_jsonl, write_json
 from d2rnet.files.problems import Problems
 from d2rnet.files.splits import three_way_split
 from d2rnet.report.annotation_file import SPLITS, load_annotation, write_annotation
+from d2rnet.report.generation import gather_reports
 from d2rnet.report.model_files import load_model
 from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import UNK_ID, Vocabulary, build_vocabulary, load_vocabulary
 from d2rnet.report.training_task import make_loader
 from d2rnet.report.validation import validate_model
 from d2rnet.runs.provenance import code_version, hardware
-from d2rnet.settings import Settings, default_settings, merge, parse_settings
+from d2rnet.settings import merge, parse_settings
 
 BLANK = "blank.png"
-OVERLAY: Settings = {
+OVERLAY: dict[str, Any] = {
     "model": {"lesion_branch": "none", "input_size_px": 32, "d_model": 128, "d_ff": 256},
     "training": {"selection": "loss", "validate_every_epochs": 1, "learning_rate": 1.0e-3},
     "generation": {"beam_size": 3},
@@ -53,14 +58,15 @@ OVERLAY: Settings = {
 
 def write_entries(folder_of_reports: Path, folder: Path, *, protocol: str) -> Counter[str]:
     """Write annotation.json and the blank image; return what was kept and left out."""
-    reports, unreadable = read_reports({"root": "", "report_root": str(folder_of_reports)}, Problems())
+    reports, unreadable = read_reports(ReportSourceSettings(report_root=str(folder_of_reports)), Problems())
     findings = {name: report.sections["findings"] for name, report in reports.items() if report.sections.get("findings")}
     counts = Counter({"reports": len(reports), "unreadable": len(unreadable), "with findings": len(findings)})
     split_of = three_way_split(findings, seed=1)
     known = {clean_report(text, protocol) for name, text in findings.items() if split_of[name] == "train"}
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for name, text in findings.items():
-        split, cleaned = split_of[name], clean_report(text, protocol)
+        split = split_of[name]
+        cleaned = clean_report(text, protocol)
         if not cleaned:
             counts["nothing left after cleaning"] += 1
         elif split != "train" and cleaned in known:
@@ -88,28 +94,32 @@ def unigram_perplexity(vocabulary: Vocabulary, training: Sequence[str], held_out
     return float(np.exp(-np.log(counts / counts.sum())[held_out_ids].mean()))
 
 
-def trained_perplexity(folder: Path, settings: Settings) -> float:
+def trained_perplexity(folder: Path, settings: ReportSettings) -> float:
     """Perplexity of the chosen epoch on the test split, which chose nothing."""
-    loaded, entries = load_model(folder / "model", torch.device("cpu")), load_annotation(folder / "annotation.json")["test"]
-    size_px, size = settings["model"]["input_size_px"], settings["training"]["batch_size"]
+    loaded = load_model(folder / "model", torch.device("cpu"), D2RNET)
+    entries = load_annotation(folder / "annotation.json")["test"]
+    size_px = settings.model.input_size_px
+    size = settings.training.batch_size
+    max_tokens = settings.training.max_report_tokens
     dataset = ReportDataset(
         entries,
         DirectImages(image_sources(entries, folder), size_px=size_px),
         vocabulary=loaded.vocabulary,
-        categories=loaded.categories,
+        categories=categories_of(loaded),
         size_px=size_px,
-        max_tokens=settings["training"]["max_report_tokens"],
+        max_tokens=max_tokens,
     )
     order = list(range(len(entries)))
-    loader = make_loader(dataset, [order[start : start + size] for start in order[::size]], workers=0)
-    options = {"vocabulary": loaded.vocabulary, "max_tokens": settings["training"]["max_report_tokens"]}
-    return math.exp(validate_model(loaded.model, loader, write_reports=False, **options)["val_loss"])
+    batches = [order[start : start + size] for start in order[::size]]
+    loader = make_loader(dataset, batches, dataset.collate, workers=0)
+    scores = validate_model(loaded.model, loader, vocabulary=loaded.vocabulary, max_tokens=max_tokens, write_reports=False)
+    return math.exp(scores["val_loss"])
 
 
-def run(folder: Path, settings: Settings, evaluation: Settings) -> None:
+def run(folder: Path, settings: ReportSettings) -> None:
     """Vocabulary, training, reports and scores in ``folder``; a stopped run goes on."""
     annotation, model = folder / "annotation.json", folder / "model"
-    build_vocabulary(annotation=annotation, output=folder, settings=settings["text"])
+    build_vocabulary(annotation=annotation, output=folder, settings=settings.text)
     train_report_model(
         annotation=annotation,
         vocabulary=folder / "vocabulary.json",
@@ -117,7 +127,7 @@ def run(folder: Path, settings: Settings, evaluation: Settings) -> None:
         work=folder / "work",
         output=model,
         device="auto",
-        settings=settings,
+        settings=TrainReportModelSettings(text=settings.text, model=settings.model, training=settings.training),
     )
     shard = folder / "shard.jsonl"
     generate_reports(
@@ -128,7 +138,7 @@ def run(folder: Path, settings: Settings, evaluation: Settings) -> None:
         shards=1,
         output=shard,
         device="auto",
-        settings=settings["generation"],
+        settings=settings.generation,
     )
     gather_reports(annotation=annotation, shards=[shard], output=folder / "test.jsonl")
     evaluate_reports(
@@ -137,11 +147,11 @@ def run(folder: Path, settings: Settings, evaluation: Settings) -> None:
         model=model,
         nearest=[],
         output=folder / "scores",
-        settings=evaluation,
+        settings=NoBoxSettings(),
     )
 
 
-def report(folder: Path, settings: Settings, counts: Counter[str], seconds: float) -> tuple[str, dict[str, Any]]:
+def report(folder: Path, settings: ReportSettings, counts: Counter[str], seconds: float) -> tuple[str, dict[str, Any]]:
     """Lay out what was learnt; return Markdown and the same as an object."""
     vocabulary = load_vocabulary(folder / "vocabulary.json")
     texts = {
@@ -155,11 +165,11 @@ def report(folder: Path, settings: Settings, counts: Counter[str], seconds: floa
         "unknown_share": vocabulary.counts[UNK_ID] / sum(vocabulary.counts),
         "xxxx_counted": vocabulary.counts[vocabulary.ids["xxxx"]] if "xxxx" in vocabulary.ids else 0,
         "unigram_perplexity": unigram_perplexity(
-            vocabulary, texts["train"], texts["val"], max_tokens=settings["training"]["max_report_tokens"]
+            vocabulary, texts["train"], texts["val"], max_tokens=settings.training.max_report_tokens
         ),
         "test_perplexity": trained_perplexity(folder, settings),
         "test_unigram_perplexity": unigram_perplexity(
-            vocabulary, texts["train"], texts["test"], max_tokens=settings["training"]["max_report_tokens"]
+            vocabulary, texts["train"], texts["test"], max_tokens=settings.training.max_report_tokens
         ),
         "epochs": [
             {"epoch": line["epoch"], "train": math.exp(line["train_loss"]), "val": math.exp(line["val_loss"])}
@@ -197,10 +207,10 @@ def main() -> None:
     args.run.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     overlay = merge(OVERLAY, {"training": {"epochs": args.epochs}})
-    settings = parse_settings(json.dumps(overlay), args.set, "report")
+    settings = parse_settings(ReportSettings, json.dumps(overlay), args.set)
     start = time.monotonic()
-    counts = write_entries(args.reports, args.run, protocol=settings["text"]["protocol"])
-    run(args.run, settings, default_settings("evaluation"))
+    counts = write_entries(args.reports, args.run, protocol=settings.text.protocol)
+    run(args.run, settings)
     text, document = report(args.run, settings, counts, time.monotonic() - start)
     write_json(args.run / "openi_text.json", document)
     write_text(args.run / "openi_text.md", text)

@@ -18,31 +18,33 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import yaml
 
 from d2rnet.cxr.report_model.alignment import Alignment
-from d2rnet.cxr.report_model.dataset import Batch, ReportDataset
-from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.cxr.report_model.dataset import ChestBatch, ReportDataset
+from d2rnet.cxr.report_model.model import D2RNet
+from d2rnet.cxr.report_model.settings import ReportSettings
 from d2rnet.figures.tables import markdown_table
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.decoder.beam_search import SearchOptions
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, SPECIAL_TOKENS, Vocabulary
-from d2rnet.report.training_task import ReportTask, make_optimizer
+from d2rnet.report.training_task import TrainingTask
 from d2rnet.runs.provenance import code_version, hardware
-from d2rnet.settings import Settings, parse_settings
+from d2rnet.settings import parse_settings, read_overlay
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER_IMAGES, PAPER_EPOCHS = 270_790, 50
 
 
-def make_batch(settings: Settings, *, entries: int, boxes: int, tokens: int, words: int) -> Batch:
-    """One image, ``boxes`` lesions and ``tokens`` tokens an entry, all random."""
-    model = settings["model"]
-    side, crop = model["input_size_px"], model["crop_size_px"] if model["lesion_branch"] == "crop" else 0
+def make_batch(settings: ReportSettings, *, entries: int, boxes: int, tokens: int, words: int) -> ChestBatch:
+    """One image, ``boxes`` lesions and ``tokens`` tokens per entry, all random."""
+    model = settings.model
+    side = model.input_size_px
+    crop = model.crop_size_px if model.lesion_branch == "crop" else 0
     corners = torch.rand(entries, boxes, 2) * side / 2
     token_ids = torch.randint(len(SPECIAL_TOKENS), words, (entries, tokens))
-    token_ids[:, 0], token_ids[:, -1] = BOS_ID, EOS_ID
-    return Batch(
+    token_ids[:, 0] = BOS_ID
+    token_ids[:, -1] = EOS_ID
+    return ChestBatch(
         pixels=torch.randint(0, 256, (entries, 1, side, side), dtype=torch.uint8),
         view_mask=torch.ones(entries, 1, dtype=torch.bool),
         boxes_xyxy=torch.cat([corners, corners + side / 4], dim=2),
@@ -56,16 +58,21 @@ def make_batch(settings: Settings, *, entries: int, boxes: int, tokens: int, wor
     )
 
 
-def make_task(settings: Settings, *, entries: int, words: int) -> ReportTask:
+def make_task(settings: ReportSettings, options: argparse.Namespace) -> TrainingTask:
     """Make the training task with the losses that the settings switch on."""
-    tokens = (*SPECIAL_TOKENS, *(f"word{number}" for number in range(words - len(SPECIAL_TOKENS))))
-    vocabulary = Vocabulary(tokens, (1,) * words, "r2gen", "findings", 1)
-    model = ReportModel(settings["model"], num_tokens=words, num_categories=len(CATEGORY_NAMES))
-    chosen = settings["training"]["alignment"]
-    aligned = not chosen["local"] == chosen["global"] == "none"
-    alignment = Alignment(chosen, settings["model"], vocabulary) if aligned else None
-    # The task asks its data set for nothing but its length here.
-    return ReportTask(model, cast(ReportDataset, range(entries)), settings["training"], alignment)
+    tokens = (*SPECIAL_TOKENS, *(f"word{number}" for number in range(options.words - len(SPECIAL_TOKENS))))
+    vocabulary = Vocabulary(tokens, (1,) * options.words, "r2gen", "findings", 1)
+    training = settings.training.replaced(precision=options.precision)
+    aligned = not training.alignment.lab == training.alignment.gab == "none"
+    return TrainingTask(
+        D2RNet(settings.model, num_tokens=options.words, num_categories=len(CATEGORY_NAMES)),
+        # The task asks its data set for nothing but its length here.
+        cast(ReportDataset, range(options.batch)),
+        training,
+        device=torch.device(options.device),
+        further=Alignment(training.alignment, settings.model, vocabulary) if aligned else None,
+        rates={"extractor.backbone.": training.backbone_learning_rate},
+    )
 
 
 def timed(work: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
@@ -89,35 +96,27 @@ def peak_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def measure(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+def measure(settings: ReportSettings, options: argparse.Namespace) -> dict[str, Any]:
     """Time training steps, then reports."""
     torch.manual_seed(0)
-    device, training = torch.device(options.device), settings["training"]
-    task = make_task(settings, entries=options.batch, words=options.words).to(device)
-    batch = make_batch(settings, entries=options.batch, boxes=options.boxes, tokens=options.tokens, words=options.words).to(
-        device
-    )
-    optimizer = make_optimizer([module for module in (task.model, task.alignment) if module is not None], training)
+    device = torch.device(options.device)
+    task = make_task(settings, options)
+    batch = make_batch(settings, entries=options.batch, boxes=options.boxes, tokens=options.tokens, words=options.words)
+    batch = batch.to(device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16-mixed")
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast:
-            loss = task.training_step(batch, 0)
-        loss.backward()
-        clip = torch.nn.utils.clip_grad_value_ if training["gradient_clip_kind"] == "value" else torch.nn.utils.clip_grad_norm_
-        clip(task.parameters(), training["gradient_clip"])
-        optimizer.step()
-        task.loss_sums.clear()
+        task.finished_steps = 0  # the rate of the first step, however many are timed
+        task.train_step(batch)
 
-    task.train()
+    task.losses.train()
     steps = timed(step, device, options.repeats)
     training_gib = peak_gib(device)
-    optimizer.zero_grad(set_to_none=True)
-    task.eval()
+    task.optimizer.zero_grad(set_to_none=True)
+    task.losses.eval()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    search = SearchOptions(beam_size=settings["generation"]["beam_size"], max_tokens=options.tokens)
+    search = SearchOptions(beam_size=settings.generation.beam_size, max_tokens=options.tokens)
 
     @torch.no_grad()
     def write() -> None:
@@ -143,18 +142,18 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="bf16-mixed")
     parser.add_argument("--batch", type=int, default=32, help="entries")
-    parser.add_argument("--boxes", type=int, default=8, help="lesions an entry")
+    parser.add_argument("--boxes", type=int, default=8, help="lesions per entry")
     parser.add_argument("--tokens", type=int, default=100, help="of a report")
     parser.add_argument("--words", type=int, default=4000, help="of the vocabulary")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of section report")
     parser.add_argument("--output", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    overlay: Settings = {}
+    overlay: dict[str, Any] = {}
     if options.preset != "demo":
-        place = ROOT / "workflow" / "presets" / "cxr" / f"{options.preset}.yaml"
-        overlay = yaml.safe_load(place.read_text(encoding="utf-8")).get("report", {})
-    settings = parse_settings(json.dumps(overlay), options.set, "report")
+        preset = read_overlay(ROOT / "workflow" / "presets" / "cxr" / f"{options.preset}.yaml")
+        overlay = preset.get("cxr", {}).get("report", {})
+    settings = parse_settings(ReportSettings, json.dumps(overlay), options.set)
     figures = measure(settings, options)
     named = {key: f"{value:.3g}" for key, value in figures.items() if value is not None}
     print("\n".join(markdown_table(["figure", "value"], [[key.replace("_", " "), value] for key, value in named.items()])))

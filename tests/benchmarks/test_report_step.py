@@ -27,9 +27,10 @@ def options() -> argparse.Namespace:
 
 @pytest.mark.parametrize("branch", ["none", "roi_align", "crop"])
 def test_figures_of_every_branch(benchmark: ModuleType, options: argparse.Namespace, branch: str) -> None:
-    settings = small_settings()
-    settings["model"] |= {"lesion_branch": branch, "crop_size_px": 32, "crop_width": 2}
-    settings["training"]["alignment"] |= {"local": "lesions" if branch != "none" else "none", "global": "patches"}
+    settings = small_settings().replaced(
+        model={"lesion_branch": branch, "crop_size_px": 32, "crop_width": 2},
+        training={"alignment": {"lab": "lesions" if branch != "none" else "none", "gab": "patches"}},
+    )
     found = benchmark.measure(settings, options)
     assert found["training_images_per_second"] == pytest.approx(3 / found["training_step_seconds"])
     assert found["paper_training_days"] == pytest.approx(270_790 * 50 / found["training_images_per_second"] / 86400)
