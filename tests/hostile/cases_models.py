@@ -18,10 +18,11 @@ from case_files import damaged_cases, no_files, put
 from hostile_case import READ, REFUSED, Case, Make
 from mutate import DAMAGES, damaged
 
-from d2rnet.cxr.report_model.model import ReportModel
+from d2rnet.cxr.report_model.front_end import facts_of
+from d2rnet.cxr.report_model.model import D2RNet
+from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, save_model
 from d2rnet.report.text.vocabulary import count_vocabulary
-from d2rnet.settings import complete
 
 SMALL_MODEL = {
     "input_size_px": 32, "backbone_stages": 2, "patch_channels": 8, "lesion_roi_size": 2, "d_model": 16, "d_ff": 16,
@@ -129,11 +130,11 @@ def pickle_cases() -> list[Case]:
 @cache
 def model_folder() -> dict[str, bytes]:
     """The files of a small report model that fits together."""
-    settings = complete({"model": SMALL_MODEL}, "report")
+    settings = TrainReportModelSettings.read({"model": SMALL_MODEL})
     words = count_vocabulary(["heart large .", "no effusion ."], protocol="r2gen", section="findings", min_token_count=1)
-    model = ReportModel(settings["model"], num_tokens=len(words), num_categories=3)
+    model = D2RNet(settings.model, num_tokens=len(words), num_categories=3)
     with tempfile.TemporaryDirectory() as name:
-        save_model(Path(name), model.state_dict(), settings=settings, vocabulary=words, categories=("a", "b", "c"),
+        save_model(Path(name), model.state_dict(), settings=settings, vocabulary=words, facts=facts_of(("a", "b", "c")),
                    selected={"epoch": 0})  # fmt: skip
         return {file: (Path(name) / file).read_bytes() for file in (WEIGHTS, VOCABULARY, CONFIG)}
 

@@ -19,6 +19,7 @@ from d2rnet.cxr.conversion.image_conversion import ConversionJob, convert_images
 from d2rnet.cxr.detector.checkpoint import load_pretrained
 from d2rnet.cxr.detector.config import read_cfg
 from d2rnet.cxr.images.reader import read_header, read_radiograph
+from d2rnet.cxr.report_model.front_end import D2RNET
 from d2rnet.cxr.sources import mimic, openi, r2gen, vindr
 from d2rnet.cxr.sources.box_tables import read_box_table
 from d2rnet.cxr.sources.coco import read_table as read_foreign_coco
@@ -185,7 +186,7 @@ def report_model(folder: Path) -> Outcome:
     """The folder of train_report_model."""
     import torch
 
-    loaded = load_model(folder, torch.device("cpu"))
+    loaded = load_model(folder, torch.device("cpu"), D2RNET)
     return Outcome(READ, f"{len(loaded.vocabulary)} tokens")
 
 

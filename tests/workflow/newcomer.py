@@ -10,9 +10,10 @@ from typing import Any
 import torch
 import yaml
 
+from d2rnet.config import Config
 from d2rnet.files.documents import read_json, write_json
 from d2rnet.files.hashes import sha256_file
-from d2rnet.settings import default_settings, merge
+from d2rnet.settings import merge, read_overlay
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "report"))  # which pytest does only when it collects that folder
 from r2gen_reference import random_weights
@@ -34,8 +35,7 @@ def make_clone(folder: Path, repository: Path, run: Path, page: str) -> None:
     shutil.copy(repository / "Snakefile", folder)
     for name in LINKED:
         (folder / name).symlink_to(repository / name)
-    tiny = yaml.safe_load((repository / "workflow/presets/cxr/tiny.yaml").read_text(encoding="utf-8"))
-    config = merge(default_settings(), tiny)
+    config = Config.read(read_overlay(repository / "workflow/presets/cxr/tiny.yaml")).to_json()
     _write_yaml(folder / "config.yaml", config)
     _radiographs(folder)
     _other_runs(folder)
@@ -75,7 +75,7 @@ def _real_layout(config: dict[str, Any], cohort: Path) -> dict[str, Any]:
         "labelled": {"source": "vindr", "root": str(cohort / "vindr")},
         "reports": {"source": "mimic", "root": str(cohort / "mimic")},
     }
-    return merge(config, {"data": data})
+    return merge(config, {"cxr": {"data": data}})
 
 
 def _hospital(folder: Path, page: str) -> None:
