@@ -45,7 +45,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, counts: list[int]) -> Tensor:
-        ctx.start, ctx.count = sum(counts[: dist.get_rank()]), len(values)
+        ctx.start = sum(counts[: dist.get_rank()])
+        ctx.count = len(values)
         padded = values.new_zeros(max(counts), *values.shape[1:])
         padded[: len(values)] = values.detach()
         parts = [torch.empty_like(padded) for _ in counts]

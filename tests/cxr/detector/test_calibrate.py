@@ -10,7 +10,7 @@ from detection_samples import record, result
 
 from d2rnet.cxr.boxes.coco import write_coco
 from d2rnet.cxr.detector import calibrate as threshold_calibration
-from d2rnet.cxr.detector.calibrate import calibrate_thresholds, check_split, choose, class_thresholds
+from d2rnet.cxr.detector.calibrate import calibrate_classes, calibrate_thresholds, check_split, choose
 from d2rnet.cxr.detector.settings import CalibrateThresholdsSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json
@@ -52,7 +52,7 @@ def cohort() -> tuple[list[Any], list[dict[str, Any]]]:
 
 
 def test_classes_with_few_boxes_take_the_pooled_threshold() -> None:
-    chosen = class_thresholds(*cohort(), precision=0.6, min_boxes=3)
+    chosen = calibrate_classes(*cohort(), precision=0.6, min_boxes=3)
     own, rare = chosen["classes"]["Cardiomegaly"], chosen["classes"]["Nodule/Mass"]
     assert (own["threshold"], own["precision"], own["own"]) == (0.6, pytest.approx(2 / 3, abs=1e-6), True)
     assert (chosen["pooled"]["threshold"], chosen["pooled"]["val_boxes"]) == (0.9, 4)  # pooled: 1, 1/2, 1/3, 1/2
@@ -69,7 +69,7 @@ def test_classes_with_few_boxes_take_the_pooled_threshold() -> None:
 
 
 def test_classes_below_the_wanted_precision_are_listed() -> None:
-    chosen = class_thresholds(*cohort(), precision=0.9, min_boxes=1)
+    chosen = calibrate_classes(*cohort(), precision=0.9, min_boxes=1)
     assert chosen["unreached_classes"] == ["Nodule/Mass"]
     assert chosen["classes"]["Nodule/Mass"]["threshold"] == 0.7
     assert chosen["classes"]["Edema"] == {
@@ -79,7 +79,7 @@ def test_classes_below_the_wanted_precision_are_listed() -> None:
 
 def test_a_detector_that_finds_nothing() -> None:
     with pytest.raises(DatasetError, match=r"finds nothing on the validation split.*score_floor"):
-        class_thresholds(cohort()[0], [], precision=0.7, min_boxes=1)
+        calibrate_classes(cohort()[0], [], precision=0.7, min_boxes=1)
 
 
 @pytest.mark.parametrize("split", ["test", "train", ""])

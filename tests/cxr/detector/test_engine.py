@@ -130,7 +130,7 @@ def test_diverged_proposals_stop_with_the_same_advice(trainer: UnbiasedTeacherTr
 
 
 def test_unlabelled_images_without_pseudo_boxes_are_skipped(trainer: UnbiasedTeacherTrainer) -> None:
-    trainer.thresholds.values.fill_(0.9999)
+    trainer.pseudo_label_rule.thresholds.fill_(0.9999)
     for iteration in range(3):
         step(trainer, iteration)
     assert trainer.metrics["pseudo_boxes_per_image"] == 0
@@ -182,7 +182,7 @@ def test_micro_batches_give_the_losses_and_weights_of_the_batch(splits: dict[str
             figures = [dict(trainer.metrics)]
             trainer.ema_teacher.update(0.0)
             threshold = threshold or threshold_between_images(trainer, weak_views)
-            trainer.thresholds.values.fill_(threshold)
+            trainer.pseudo_label_rule.thresholds.fill_(threshold)
             step(trainer, 1)
             figures.append(dict(trainer.metrics))
         results.append((figures, snapshot(trainer.student)))
@@ -203,7 +203,7 @@ def test_share_of_unlabelled_images_without_pseudo_boxes(
 ) -> None:
     settings = settings.replaced(training={"empty_unlabelled": "background", "max_empty_unlabelled_share": share})
     trainer = make_trainer(splits, settings)
-    trainer.thresholds.values.fill_(0.9999)
+    trainer.pseudo_label_rule.thresholds.fill_(0.9999)
     with EventStorage():
         for iteration in range(3):
             step(trainer, iteration)

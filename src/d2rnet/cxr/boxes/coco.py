@@ -74,20 +74,32 @@ def load_coco(path: str | Path) -> Coco:
         sides = (image["height"], image["width"])
         if not all(type(side) is int and 0 < side <= MAX_SIDE_PX for side in sides):
             problems.add(
-                "bad_size", file=path, record=f"image {image['id']}", got=f"height, width {sides!r}"[:200],
-                expected=f"whole numbers of pixels, 1 to {MAX_SIDE_PX}", remedy="Convert the source again.",
-            )  # fmt: skip
+                "bad_size",
+                file=path,
+                record=f"image {image['id']}",
+                got=f"height, width {sides!r}"[:200],
+                expected=f"whole numbers of pixels, 1 to {MAX_SIDE_PX}",
+                remedy="Convert the source again.",
+            )
         if not is_path_below(image["file_name"]):
             problems.add(
-                "bad_path", file=path, record=f"image {image['id']}", got=f"file_name {image['file_name']!a}"[:200],
-                expected="a path below the folder of the json, without '..'", remedy="Convert the source again.",
-            )  # fmt: skip
+                "bad_path",
+                file=path,
+                record=f"image {image['id']}",
+                got=f"file_name {image['file_name']!a}"[:200],
+                expected="a path below the folder of the json, without '..'",
+                remedy="Convert the source again.",
+            )
     for annotation in document["annotations"]:
         if not is_box_xywh(annotation["bbox"]):
             problems.add(
-                "malformed_box", file=path, record=f"annotation {annotation['id']}", got=annotation["bbox"],
-                expected="bbox [x, y, width, height], finite, width and height > 0", remedy="Convert the source again.",
-            )  # fmt: skip
+                "malformed_box",
+                file=path,
+                record=f"annotation {annotation['id']}",
+                got=annotation["bbox"],
+                expected="bbox [x, y, width, height], finite, width and height > 0",
+                remedy="Convert the source again.",
+            )
     problems.raise_if_any()
     return document
 

@@ -83,7 +83,8 @@ def match_results(
     Raises:
         DatasetError: a result of an image that is not among the records.
     """
-    truth, found = truth_table(records), detection_table(records, results)
+    truth = truth_table(records)
+    found = detection_table(records, results)
     matches = match_coco(truth, found, IOU_THRESHOLDS, [AREA_RANGES[name] for name in areas])
     return Scored(len(records), truth, found, matches)
 

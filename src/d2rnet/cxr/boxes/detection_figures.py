@@ -15,7 +15,8 @@ from d2rnet.findings.classes import CATEGORY_NAMES
 LABELS = {"ema_teacher": "EMA teacher", "student": "student"}
 LINES = {"ema_teacher": "-", "student": "--"}  # colour and line differ, for print in grey
 COLOUR = dict(zip(LABELS, COLOURS, strict=False))
-PR_COLUMNS, PR_ROWS = 5, 5  # of the 22 classes
+PR_COLUMNS = 5  # of the 22 classes
+PR_ROWS = 5
 PR_PANEL = (REPORT_INCHES[0] / PR_COLUMNS, REPORT_INCHES[1] / PR_ROWS)
 CLOCK = "iterations_done"  # of metrics.jsonl
 
@@ -41,7 +42,7 @@ def draw_figures(
 
 
 def draw_precision_recall(target: Path, evaluated: Mapping[str, Evaluated]) -> None:
-    """Draw a panel a class with a truth box: precision over recall at IoU >= 0.5."""
+    """Draw a panel per class with a truth box: precision over recall at IoU >= 0.5."""
     first = next(iter(evaluated.values())).scored
     present = first.present.tolist()
     columns = min(PR_COLUMNS, len(present))
@@ -67,7 +68,7 @@ def _once(ranking: Any, images: int) -> Points:
 
 
 def draw_froc(target: Path, evaluated: Mapping[str, Evaluated], metrics: Mapping[str, Any]) -> None:
-    """Draw sensitivity over false positives an image, with 95 % intervals at the rates of the protocol."""
+    """Draw sensitivity over false positives per image, with 95 % intervals at the rates of the protocol."""
     with figure(target) as (panel,):
         for name, network in evaluated.items():
             colour = COLOUR[name]
@@ -85,7 +86,7 @@ def draw_froc(target: Path, evaluated: Mapping[str, Evaluated], metrics: Mapping
         panel.set(
             xlim=(1 / 10, 10),
             ylim=(0, 1.02),
-            xlabel="false positives an image",
+            xlabel="false positives per image",
             ylabel=f"sensitivity (boxes, IoU > {VOC_IOU})",
         )
         panel.legend(loc="lower right")
@@ -114,7 +115,7 @@ def draw_reliability(target: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def draw_pseudo_boxes(target: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Draw pseudo boxes an image beside labelled ones, and the share of unlabelled images with any, over iterations."""
+    """Draw pseudo boxes per image beside labelled ones, and the share of unlabelled images with any, over iterations."""
     with figure(target, columns=2, panel_inches=(3.8, 3.0)) as (boxes, share):
         labelled, pseudo = (series(history, CLOCK, f"{kind}_boxes_per_image") for kind in ("labelled", "pseudo"))
         if not len(pseudo):
@@ -123,7 +124,7 @@ def draw_pseudo_boxes(target: Path, history: Sequence[Mapping[str, Any]]) -> Non
             return
         boxes.plot(*labelled.T, "--", color=COLOURS[1], label="labelled (views of the student)")
         boxes.plot(*pseudo.T, "-", marker=".", color=COLOURS[0], label="pseudo boxes")
-        boxes.set(xlabel="iterations", ylabel="boxes an image")
+        boxes.set(xlabel="iterations", ylabel="boxes per image")
         share.plot(*series(history, CLOCK, "unlabelled_with_pseudo_boxes").T, "-", marker=".", color=COLOURS[0])
         share.set(xlabel="iterations", ylabel="share of images with a pseudo box", ylim=(0, 1.02))
         for panel in (boxes, share):

@@ -1,8 +1,8 @@
-"""All figures of a detector under the project's protocol (docs/explanation/protocol.md), with bootstrap intervals.
+"""All metrics of a detector under the project's protocol (docs/explanation/protocol.md), with bootstrap intervals.
 
 COCO's figures are those of :mod:`d2rnet.cxr.boxes.coco_scores`. Beside them: PASCAL VOC 2010 mean average precision at IoU
 above 0.4, the VinBigData challenge's metric; free-response ROC (Bunch et al., J Appl Photogr Eng 1978), sensitivity to
-lesions against false positives an image; area under the ROC curve of "any finding"; calibration of the scores.
+lesions against false positives per image; area under the ROC curve of "any finding"; calibration of the scores.
 Shapes: N detections, n images, C classes with a truth box, S weightings of the images (resamples).
 """
 
@@ -31,7 +31,7 @@ from d2rnet.evaluation.resampling import basic_interval
 from d2rnet.findings.classes import CATEGORY_NAMES, VINBIGDATA_NAMES
 
 VOC_IOU = 0.4
-FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)  # false positives an image
+FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)  # false positives per image
 CALIBRATION_BINS = 10
 HEADLINES = ("AP", "AP50", "AP40", "voc_mAP40_22", "voc_mAP40_14", "froc_mean", "auroc_any_finding")
 
@@ -54,7 +54,8 @@ class Evaluated:
 
     def voc_ranking(self, category: int) -> Ranking:
         """Detections of a class (0-based), best first."""
-        found, truth = self.scored.found, self.scored.truth
+        found = self.scored.found
+        truth = self.scored.truth
         places = np.flatnonzero(found.classes == category)
         places = places[np.argsort(-found.scores[places], kind="stable")]
         return Ranking(found.rows[places], self.voc_hits[None, places], truth.rows[truth.classes == category])
@@ -118,7 +119,7 @@ def froc_sensitivity(ranking: Ranking, weights: NDArray[np.float32]) -> NDArray[
         weights: (n, S).
 
     Returns:
-        (7, S) highest sensitivity with at most so many false positives an image; NaN where there is no truth.
+        (7, S) highest sensitivity with at most so many false positives per image; NaN where there is no truth.
     """
     values = []
     for (at,) in points(ranking, weights):
@@ -169,7 +170,8 @@ def calibration(scored: Scored) -> dict[str, Any]:
         np.bincount(place, weights=values, minlength=CALIBRATION_BINS) for values in (np.ones(len(scores)), scores, hits)
     )
     with np.errstate(invalid="ignore"):
-        mean_score, precision = score_sums / boxes, hit_sums / boxes
+        mean_score = score_sums / boxes
+        precision = hit_sums / boxes
     ece = np.abs(score_sums - hit_sums).sum() / boxes.sum() if len(scores) else np.nan
     bins = [
         {

@@ -83,7 +83,8 @@ def _score_sentence(
     truth: Sequence[TrueBox],
     min_iou: float,
 ) -> Row:
-    attended, listed = sentence["attended"], sentence["boxes"]
+    attended = sentence["attended"]
+    listed = sentence["boxes"]
     if any(not 0 <= place < len(boxes_xywh) for place in (*listed, *([] if attended is None else [attended]))):
         raise DatasetError(
             f"report {name}: attends to boxes {list(listed)} and {attended}; its entry has {len(boxes_xywh)}. "

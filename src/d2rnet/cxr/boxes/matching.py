@@ -137,7 +137,8 @@ class _Pairs:
 
 def _overlaps(truth: BoxTable, found: BoxTable) -> _Pairs:
     images = 1 + int(max(truth.rows.max(initial=0), found.rows.max(initial=0)))
-    truth_keys, found_keys = _group_keys(truth, images), _group_keys(found, images)
+    truth_keys = _group_keys(truth, images)
+    found_keys = _group_keys(found, images)
     first = np.searchsorted(truth_keys, found_keys)
     sizes = np.searchsorted(truth_keys, found_keys, side="right") - first
     of_found = np.repeat(np.arange(len(found)), sizes)

@@ -54,8 +54,14 @@ def load_records(json_path: Path, *, split: str | None = None) -> list[Record]:
     problems = Problems()
     for image in coco["images"]:
         if not image.get("source_id"):
-            problems.add("no_source_id", file=json_path, record=f"image {image['id']}", got=image.get("source_id"),
-                         expected="source_id, the image's name in its source", remedy="Convert again.")  # fmt: skip
+            problems.add(
+                "no_source_id",
+                file=json_path,
+                record=f"image {image['id']}",
+                got=image.get("source_id"),
+                expected="source_id, the image's name in its source",
+                remedy="Convert again.",
+            )
     crowds = 0
     boxes: dict[int, list[Mapping[str, Any]]] = {}
     sizes = {image["id"]: (image["width"], image["height"]) for image in coco["images"]}
@@ -64,10 +70,14 @@ def load_records(json_path: Path, *, split: str | None = None) -> list[Record]:
         if annotation.get("iscrowd"):
             crowds += 1
         elif _leaves_image(annotation["bbox"], width, height):
-            problems.add("box_outside_image", file=json_path, got=annotation["bbox"],
-                         record=f"annotation {annotation['id']} of image {annotation['image_id']}",
-                         expected=f"x, y, width, height inside {width} x {height} px",
-                         remedy="Run 'd2rnet verify-inputs' or drop the annotation.")  # fmt: skip
+            problems.add(
+                "box_outside_image",
+                file=json_path,
+                got=annotation["bbox"],
+                record=f"annotation {annotation['id']} of image {annotation['image_id']}",
+                expected=f"x, y, width, height inside {width} x {height} px",
+                remedy="Run 'd2rnet verify-inputs' or drop the annotation.",
+            )
         else:
             boxes.setdefault(annotation["image_id"], []).append(annotation)
     problems.raise_if_any()

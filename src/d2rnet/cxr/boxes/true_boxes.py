@@ -52,7 +52,8 @@ def _read_lines(path: Path) -> TrueBoxes:
 
 def _read_coco(path: Path) -> TrueBoxes:
     coco = load_coco(path)
-    names, images = category_names(coco), images_by_id(coco)
+    names = category_names(coco)
+    images = images_by_id(coco)
     boxes: TrueBoxes = {}
     for image_id, annotations in annotations_by_image(coco).items():
         image = images[image_id]

@@ -39,7 +39,8 @@ def resized_hw(image_hw: tuple[int, int], shortest: int, longest: int) -> tuple[
     new_height, new_width = (float(shortest), scale * width) if height < width else (scale * height, float(shortest))
     if max(new_height, new_width) > longest:
         shrink = longest / max(new_height, new_width)
-        new_height, new_width = new_height * shrink, new_width * shrink
+        new_height = new_height * shrink
+        new_width = new_width * shrink
     return int(new_height + 0.5), int(new_width + 0.5)
 
 
@@ -147,8 +148,10 @@ def erase(
     for _ in range(ERASING_ATTEMPTS):
         area = rng.uniform(least_share, greatest_share) * height * width
         aspect = math.exp(rng.uniform(math.log(flattest), math.log(steepest)))
-        rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        rows = round(math.sqrt(area * aspect))
+        columns = round(math.sqrt(area / aspect))
         if 0 < rows < height and 0 < columns < width:
-            top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+            top = int(rng.integers(height - rows + 1))
+            left = int(rng.integers(width - columns + 1))
             image[top : top + rows, left : left + columns] = rng.integers(0, 256, (rows, columns), dtype=np.uint8)
             return

@@ -54,7 +54,8 @@ class BoundaryOffsetTransform:
         """
         source_xyxy = source_xyxy.float()
         decoded = source_xyxy + deltas.float() / self.scale * _extents(source_xyxy)
-        first, second = decoded[:, :2], decoded[:, 2:]
+        first = decoded[:, :2]
+        second = decoded[:, 2:]
         return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=1)
 
 

@@ -64,7 +64,7 @@ def calibrate_thresholds(
     settings: CalibrateThresholdsSettings,
     runtime: LoaderRuntime = LoaderRuntime(),
 ) -> None:
-    """Choose a threshold a class for the EMA teacher's pseudo boxes and write ``thresholds.json``.
+    """Choose a threshold per class for the EMA teacher's pseudo boxes and write ``thresholds.json``.
 
     Args:
         labelled_val: COCO json of the validation split.
@@ -83,7 +83,7 @@ def calibrate_thresholds(
     prediction = settings.prediction
     wanted = settings.calibration
     results = predict(records, model, TEACHER_NAME, device, prediction, runtime)
-    chosen = class_thresholds(records, results, precision=wanted.wanted_precision, min_boxes=wanted.min_boxes)
+    chosen = calibrate_classes(records, results, precision=wanted.wanted_precision, min_boxes=wanted.min_boxes)
     document = {
         "split": SPLIT,
         "wanted_precision": wanted.wanted_precision,
@@ -126,7 +126,7 @@ def check_split(records: Sequence[Record], path: Path) -> None:
         raise DatasetError(f"{path}: {len(records)} images without any box; expected a labelled validation split.")
 
 
-def class_thresholds(
+def calibrate_classes(
     records: Sequence[Record], results: Sequence[Result], *, precision: float, min_boxes: int
 ) -> dict[str, Any]:
     """Choose the threshold of each class.
@@ -208,10 +208,15 @@ def at(threshold: float, scores: NDArray[np.float64], hits: NDArray[np.bool_], v
 def _log_choices(document: dict[str, Any]) -> None:
     for name, choice in [("all classes", document["pooled"]), *document["classes"].items()]:
         figures = (choice[key] for key in ("threshold", "precision", "recall", "val_boxes"))
-        log.info("%-20s threshold %.3f, precision %s, recall %s, %d boxes%s", name, *figures,
-                 "" if choice.get("own", True) else " (pooled threshold)")  # fmt: skip
+        log.info(
+            "%-20s threshold %.3f, precision %s, recall %s, %d boxes%s",
+            name,
+            *figures,
+            "" if choice.get("own", True) else " (pooled threshold)",
+        )
     if document["unreached_classes"]:
         log.warning(
             "precision %g is not reached by: %s; they keep the threshold of their highest precision",
-            document["wanted_precision"], ", ".join(document["unreached_classes"]),
-        )  # fmt: skip
+            document["wanted_precision"],
+            ", ".join(document["unreached_classes"]),
+        )

@@ -57,7 +57,8 @@ def load_weights(path: Path, model: nn.Module) -> None:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: no 'model' in it; expected a weight file of 'd2rnet train-detector'.")
     own = model.state_dict()
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(map(str, state.keys() - own.keys()))
+    missing = sorted(own.keys() - state.keys())
+    unknown = sorted(map(str, state.keys() - own.keys()))
     shapes = [
         f"{k} {_shape(state[k])}, expected {tuple(own[k].shape)}"
         for k in own
@@ -112,7 +113,9 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
     """
     found = _translated(_read_pickle(path) if path.suffix == ".pkl" else load_torch(path), path)
     own = model.state_dict()
-    loaded, used, mismatched = [], set(), []
+    loaded = []
+    used = set()
+    mismatched = []
     for name, tensor in own.items():
         source = name if name in found else name.removeprefix(BACKBONE_PREFIX)
         if source not in found:

@@ -119,7 +119,7 @@ def _set_box_head(cfg: CfgNode, model: DetectorModelSettings, prediction: Predic
     cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 2
     cfg.MODEL.ROI_BOX_HEAD.FC_DIM = model.roi_fc_dim
     cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 7
-    # 2 samples a bin: the adaptive grid (0) is slow on a CPU and takes at most 2 a bin at these sizes.
+    # 2 samples per bin: the adaptive grid (0) is slow on a CPU and takes at most 2 per bin at these sizes.
     cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO = model.roi_sampling_ratio
     cfg.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
 

@@ -24,7 +24,8 @@ View = dict[str, Any]
 OPEN_FILES = 65536
 # Longer than the iteration in flight and its checkpoint should take.
 SECONDS_AFTER_STOP = 60
-LABELLED, UNLABELLED = 0, 1  # streams, part of the seed of an image
+LABELLED = 0  # streams, part of the seed of an image
+UNLABELLED = 1
 
 
 class Batch(NamedTuple):
@@ -125,7 +126,8 @@ class IterationDataset(Dataset):
         self._labelled = labelled
         self._unlabelled = unlabelled
         self._training = training
-        self._rank, self._processes = rank, processes
+        self._rank = rank
+        self._processes = processes
         self._mapper = TwoViewMapper(store, model, training)
         seed = training.seed
         weights = labelled_weights(
@@ -163,7 +165,8 @@ class IterationDataset(Dataset):
 
     def _draws(self, iteration: int) -> tuple[list[Draw], list[Draw]]:
         """Records and geometries of the labelled and, after burn-in, unlabelled images of an iteration."""
-        training, mapper = self._training, self._mapper
+        training = self._training
+        mapper = self._mapper
         size = training.labelled_batch
         labelled = [
             mapper.draw(self._labelled[self._labelled_stream.item(iteration * size + place)], LABELLED, iteration, place)

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from d2rnet.cxr.detector.dataset_mapper import Batch, View
 from d2rnet.cxr.detector.ema import EmaTeacher
 from d2rnet.cxr.detector.meta_arch import UnbiasedTeacherRCNN
+from d2rnet.cxr.detector.pseudo_label_rule import AdaptiveRule, FixedRule
 from d2rnet.cxr.detector.pseudo_labels import attach_targets, images_to_train_on, select_pseudo_boxes, teacher_detections
-from d2rnet.cxr.detector.pseudo_thresholds import AdaptiveThresholds, FixedThresholds
 from d2rnet.cxr.detector.rpn import PSEUDO_SUFFIX
 from d2rnet.cxr.detector.schedules import learning_rate, unsupervised_weight
 from d2rnet.cxr.detector.settings import DetectorTrainingSettings
@@ -119,10 +119,10 @@ class UnbiasedTeacherTrainer(TrainerBase):
         self.model = create_ddp_model(student, device_ids=own_gpu, broadcast_buffers=False)
         self.optimizer = build_optimizer(student, training)
         self.scaler = torch.amp.GradScaler(device.type, enabled=training.amp == "fp16")
-        self.thresholds = (
-            AdaptiveThresholds(training, boxes_per_image, device)
+        self.pseudo_label_rule = (
+            AdaptiveRule(training, boxes_per_image, device)
             if training.pseudo_threshold == "adaptive"
-            else FixedThresholds(training, student.roi_heads.num_classes, device)
+            else FixedRule(training, student.roi_heads.num_classes, device)
         )
         self._statistics = [buffer for buffer in student.buffers() if buffer.is_floating_point()]
         self.metrics: dict[str, float] = {}
@@ -139,7 +139,7 @@ class UnbiasedTeacherTrainer(TrainerBase):
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "skipped_steps": self.skipped_steps,
-            "thresholds": self.thresholds.state(),
+            "thresholds": self.pseudo_label_rule.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> int:
@@ -149,7 +149,7 @@ class UnbiasedTeacherTrainer(TrainerBase):
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.skipped_steps = state["skipped_steps"]
-        self.thresholds.load_state(state["thresholds"])
+        self.pseudo_label_rule.load_state(state["thresholds"])
         return state["iterations_done"]
 
     def run_step(self) -> None:
@@ -172,7 +172,9 @@ class UnbiasedTeacherTrainer(TrainerBase):
 
     def _parts(self, batch: Batch) -> list[Part]:
         """Cut this process's share into micro-batches, with pseudo boxes on the unlabelled images after burn-in."""
-        steps, processes, rank = self.training.accumulation_steps, num_processes(), process_rank()
+        steps = self.training.accumulation_steps
+        processes = num_processes()
+        rank = process_rank()
         cut = batch.cut(steps)
         targets = self._pseudo_targets([part.unlabelled_weak for part in cut])
         labelled_classes = [view["instances"].gt_classes.tolist() for view in batch.labelled]
@@ -189,7 +191,8 @@ class UnbiasedTeacherTrainer(TrainerBase):
             self._count("pseudo", of_all)
             self.metrics["unlabelled_with_pseudo_boxes"] = sum(map(bool, of_all)) / len(of_all)
             self.metrics["unlabelled_trained_on"] = sum(kept) / len(of_all)
-        size, total = len(pseudo_classes) // steps, max(1, sum(kept))
+        size = len(pseudo_classes) // steps
+        total = max(1, sum(kept))
         parts = []
         for index, part in enumerate(cut):
             firsts = [(other * steps + index) * size for other in range(processes)]
@@ -204,9 +207,9 @@ class UnbiasedTeacherTrainer(TrainerBase):
         """Pseudo boxes by micro-batch; the thresholds learn from the detections afterwards."""
         with self._precision():
             detections = [teacher_detections(self.ema_teacher.model, views) for views in weak_views]
-        targets = [[select_pseudo_boxes(image, self.thresholds.values) for image in part] for part in detections]
+        targets = [[select_pseudo_boxes(image, self.pseudo_label_rule.thresholds) for image in part] for part in detections]
         if any(detections):
-            self.thresholds.observe([image for part in detections for image in part], self.training.unlabelled_batch)
+            self.pseudo_label_rule.observe([image for part in detections for image in part], self.training.unlabelled_batch)
         return targets
 
     def _count(self, stream: str, classes: list[list[int]]) -> None:

@@ -28,7 +28,7 @@ CLOCK = "iterations_done"  # of the history
 
 
 class ProgressHook(HookBase):
-    """Shows iterations a second and the remaining time."""
+    """Shows iterations per second and the remaining time."""
 
     def before_train(self) -> None:
         """Start the clock."""
@@ -110,8 +110,8 @@ class MetricsHook(HookBase):
             shares = {CATEGORY_NAMES[index]: count / self._images[stream] for index, count in sorted(counts.items())}
             figures[f"{stream}_boxes_per_image_by_class"] = shares
         if self.trainer.training.pseudo_threshold == "adaptive" and "pseudo" in self._boxes:
-            values = self.trainer.thresholds.values.tolist()
-            figures["pseudo_thresholds_by_class"] = dict(zip(CATEGORY_NAMES, values, strict=True))
+            thresholds = self.trainer.pseudo_label_rule.thresholds.tolist()
+            figures["pseudo_thresholds_by_class"] = dict(zip(CATEGORY_NAMES, thresholds, strict=True))
         return figures
 
     def write(self, done: int, figures: dict[str, Any]) -> None:

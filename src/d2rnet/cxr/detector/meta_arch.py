@@ -90,7 +90,8 @@ class UnbiasedTeacherRCNN(GeneralizedRCNN):
         batch = ImageList.from_tensors(normalised, self.backbone.size_divisibility)
         stride = max(self.backbone.size_divisibility, 1)
         height, width = (max(item.get("batch_hw", (0, 0))[side] for item in batched_inputs) for side in (0, 1))
-        rows, columns = -(-height // stride) * stride, -(-width // stride) * stride
+        rows = -(-height // stride) * stride
+        columns = -(-width // stride) * stride
         missing = (max(0, columns - batch.tensor.shape[3]), max(0, rows - batch.tensor.shape[2]))
         if any(missing):
             batch.tensor = F.pad(batch.tensor, (0, missing[0], 0, missing[1]))

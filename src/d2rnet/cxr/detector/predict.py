@@ -5,7 +5,8 @@ So no image is padded more than it would be alone, and boxes do not depend on wh
 contiguous run of whole batches, so n shards hold what 1 shard holds. Coordinates are rounded to 0.01 px and scores to 1e-5,
 which hides the last bits in which CPU kernels differ between batch sizes.
 
-Reads: a COCO json and a folder of train-detector. Writes: COCO results as JSON lines, boxes in the frame of the PNG, run record.
+Reads: a COCO json and a folder of train-detector. Writes: COCO results as JSON lines, in the frame of the PNG;
+run record.
 """
 
 import logging
@@ -138,7 +139,7 @@ def make_batches(records: Sequence[Record], cfg: CfgNode, batch_images: int) -> 
     Args:
         records: images.
         cfg: detectron2 configuration (input sizes).
-        batch_images: most images a batch.
+        batch_images: most images of a batch.
     """
 
     def padded_hw(record: Record) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def select_pseudo_boxes(detections: Instances, thresholds: Tensor) -> Instances:
         ``gt_boxes``, ``gt_classes``, ``gt_scores``, ``gt_sigmas`` in the same frame; possibly without any box.
     """
     sure = detections.scores > thresholds[detections.pred_classes]
-    chosen = detections[sure.nonzero()[:, 0]]  # one wait for a GPU instead of one a field
+    chosen = detections[sure.nonzero()[:, 0]]  # one wait for a GPU instead of one per field
     target = Instances(detections.image_size)
     target.gt_boxes = Boxes(chosen.pred_boxes.tensor)
     target.gt_classes = chosen.pred_classes
@@ -50,7 +50,7 @@ def images_to_train_on(box_counts: Sequence[int], empty_unlabelled: str, max_emp
             ones are, which are as random as the batch.
 
     Returns:
-        One decision an image.
+        One decision per image.
     """
     places = 0 if empty_unlabelled == "skip" else int(max_empty_share * len(box_counts) + 1e-9)  # 0.29 * 100 is 28.99...
     kept = []

@@ -29,7 +29,7 @@ _encode = json.JSONEncoder(allow_nan=False).encode  # json.dumps makes an encode
 
 
 def result_lines(results: Iterable[Result]) -> str:
-    """Lay out the results of one image, one a line; "" if there are none."""
+    """Lay out the results of one image, one per line; "" if there are none."""
     return "".join(_encode(result) + "\n" for result in results)
 
 

@@ -84,7 +84,8 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         foreground = (classes < self.num_classes).nonzero()[:, 0]
         count = max(len(classes), 1)
         classification = focal_loss(logits, classes, self.focal_gamma) / count
-        deltas, uncertainty = deltas[foreground].float(), uncertainty[foreground].float()
+        deltas = deltas[foreground].float()
+        uncertainty = uncertainty[foreground].float()
         sources = torch.cat([proposal.proposal_boxes.tensor for proposal in proposals])[foreground]
         targets = torch.cat([_boxes_of(proposal) for proposal in proposals])[foreground]
         wanted = self.box2box_transform.get_deltas(sources, targets)
@@ -143,7 +144,8 @@ def _sigmas_of(proposals: Instances) -> Tensor:
 def _drop_unusable(boxes_xyxy: Tensor, scores: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Set the scores of boxes without area inside the image, or not finite, to 0, keeping every row's index."""
     height, width = image_hw
-    x, y = boxes_xyxy[:, 0::2].clamp(0, width), boxes_xyxy[:, 1::2].clamp(0, height)
+    x = boxes_xyxy[:, 0::2].clamp(0, width)
+    y = boxes_xyxy[:, 1::2].clamp(0, height)
     usable = (x[:, 1] > x[:, 0]) & (y[:, 1] > y[:, 0]) & torch.isfinite(scores).all(dim=1)
     return torch.where(usable[:, None], boxes_xyxy, 0.0), torch.where(usable[:, None], scores.float(), 0.0)
 
@@ -166,7 +168,7 @@ class UncertaintyROIHeads(StandardROIHeads):
         sampled = []
         for proposals_of_image, target in zip(proposals, targets, strict=True):
             seed_sampling(target, PROPOSALS)
-            with EventStorage():  # detectron2 notes two figures a call; nothing reads them, and the run's storage keeps 10^6
+            with EventStorage():  # detectron2 notes two metrics per call; nothing reads them, and the run's storage keeps 10^6
                 (chosen,) = super().label_and_sample_proposals([proposals_of_image], [target])
             if is_pseudo(target) and not is_pseudo(chosen):
                 chosen.gt_scores = target.gt_boxes.tensor.new_zeros(len(chosen))

@@ -4,7 +4,7 @@ One forward pass serves labelled and pseudo-labelled images together; a target i
 pseudo-labelled images every sampled anchor, background too, is weighted by the score of its best-matching pseudo box, and
 there is no box loss (Unbiased Teacher v2, sec. 3.1).
 
-Shapes: N images, A anchors an image over all levels.
+Shapes: N images, A anchors of an image over all levels.
 """
 
 from itertools import accumulate
@@ -79,7 +79,8 @@ class ScoreWeightedRPN(RPN):
         """Losses over logits (N, A) and deltas (N, A, 4), labelled and pseudo-labelled images apart."""
         all_anchors = Boxes.cat(anchors)
         matched = [self.match_anchors(all_anchors, target) for target in targets]
-        logits_of, deltas_of = logits.unbind(), deltas.unbind()
+        logits_of = logits.unbind()
+        deltas_of = deltas.unbind()
         losses = {}
         for wants_pseudo in (False, True):
             chosen = [index for index, target in enumerate(targets) if is_pseudo(target) == wants_pseudo]

@@ -8,14 +8,15 @@ same in whichever process, micro-batch and company it is computed.
 import torch
 from detectron2.structures import Instances
 
-ANCHORS, PROPOSALS = 0, 1  # added to the seed: the two samplings of an image are independent
+ANCHORS = 0  # added to the seed: the two samplings of an image are independent
+PROPOSALS = 1
 
 
 def seeded(target: Instances, seed: int | None) -> Instances:
     """Let a target carry the seed of its image.
 
     Args:
-        target: changed in place. ``Instances`` keeps one value a box in its fields; a private attribute keeps one an image.
+        target: changed in place. ``Instances`` keeps one value per box in its fields; a private attribute keeps one per image.
         seed: in [0, 2**62); None samples from wherever torch's generator stands.
 
     Returns:
@@ -29,7 +30,7 @@ def seed_sampling(target: Instances, step: int) -> None:
     """Set torch's generator before the anchors (``ANCHORS``) or proposals (``PROPOSALS``) of a target's image are sampled.
 
     Only that of the target's device: ``torch.manual_seed`` also queues the seed, with the formatted call stack, for each kind
-    of accelerator that is not in use; that took 0.4 ms a call, twice an image.
+    of accelerator that is not in use; that took 0.4 ms per call, twice per image.
     """
     seed = getattr(target, "_sampling_seed", None)
     if seed is not None:

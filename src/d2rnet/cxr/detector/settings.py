@@ -36,7 +36,7 @@ class DetectorModelSettings(Section):
     roi_fc_dim: int = setting(256, ge=16)
     """Width of the two fully connected layers of the box head (FPN: 1024)."""
     roi_sampling_ratio: int = setting(2, ge=0)
-    """Samples a ROIAlign bin and direction; 0 adapts to the box (detectron2: 0)."""
+    """Samples per ROIAlign bin and direction; 0 adapts to the box (detectron2: 0)."""
     anchor_sizes_px: tuple[Annotated[float, Field(gt=0)], ...] = setting((24, 48, 96, 192), min_length=4, max_length=5)
     """Anchor side of each pyramid level, finest first, pixels of the network's input (FPN: 32, 64, 128, 256, 512)."""
     anchor_ratios: tuple[Annotated[float, Field(gt=0)], ...] = setting((0.5, 1.0, 2.0), min_length=1)
@@ -48,17 +48,17 @@ class DetectorModelSettings(Section):
     longest_px: int = setting(256, ge=32)
     """Limit of the longer side, pixels, over the shorter side's (detectron2: 1333)."""
     rpn_pre_nms_train: int = setting(200, ge=1)
-    """Proposals a level before non-maximum suppression in training (FPN: 2000)."""
+    """Proposals per level before non-maximum suppression in training (FPN: 2000)."""
     rpn_post_nms_train: int = setting(100, ge=1)
-    """Proposals an image after it in training (FPN: 1000)."""
+    """Proposals per image after it in training (FPN: 1000)."""
     rpn_pre_nms_test: int = setting(200, ge=1)
-    """Proposals a level before it in prediction and in drawing pseudo boxes (FPN: 1000)."""
+    """Proposals per level before it in prediction and in drawing pseudo boxes (FPN: 1000)."""
     rpn_post_nms_test: int = setting(100, ge=1)
-    """Proposals an image after it in prediction and in drawing pseudo boxes (FPN: 1000)."""
+    """Proposals per image after it in prediction and in drawing pseudo boxes (FPN: 1000)."""
     rpn_batch_per_image: int = setting(128, ge=2)
-    """Anchors an image in the objectness loss (FPN: 256)."""
+    """Anchors per image in the objectness loss (FPN: 256)."""
     roi_batch_per_image: int = setting(32, ge=2)
-    """Proposals an image in the box head's losses (FPN: 512)."""
+    """Proposals per image in the box head's losses (FPN: 512)."""
 
 
 class StrongViewSettings(Section):
@@ -99,14 +99,14 @@ class DetectorTrainingSettings(Section):
     labelled_split_seed: int = setting(1, ge=0)
     """Seed of the choice of labelled_percent."""
     labelled_batch: int = setting(8, ge=1)
-    """Labelled images an iteration (UTv2: 32; D2R-Net: 4)."""
+    """Labelled images per iteration (UTv2: 32; D2R-Net: 4)."""
     unlabelled_batch: int = setting(8, ge=1)
-    """Unlabelled images an iteration (UTv2: 32; D2R-Net: 4)."""
+    """Unlabelled images per iteration (UTv2: 32; D2R-Net: 4)."""
     accumulation_steps: int = setting(1, ge=1)
     """Micro-batches that a batch is cut into, one after the other, to save memory; the losses are the same (UTv2: 1)."""
     labelled_views: Literal["weak_and_strong", "strong"] = setting("strong")
-    """Views of a labelled image that the student sees an iteration (UTv2: weak_and_strong; strong alone costs half, our choice
-    for the demo)."""
+    """Views of a labelled image that the student sees per iteration (UTv2: weak_and_strong; strong alone costs half, our
+    choice for the demo)."""
     max_negative_share: float = setting(0.3, ge=0, le=1)
     """Greatest share of images without boxes among labelled ones drawn; 0 drops them (D2R-Net), 1 keeps all."""
     repeat_factor_threshold: float = setting(0.0, ge=0, le=1)
@@ -135,12 +135,12 @@ class DetectorTrainingSettings(Section):
     amp: Literal["off", "bf16", "fp16"] = setting("off")
     """Mixed precision: fp16 for GPUs before Ampere, bf16 from Ampere on or on CPUs with AVX512-BF16."""
     ema_keep_rate: float = setting(0.98, gt=0, lt=1)
-    """Share of the EMA teacher kept an iteration; it remembers about 1 / (1 - rate) iterations (UTv2: 0.9996)."""
+    """Share of the EMA teacher kept per iteration; it remembers about 1 / (1 - rate) iterations (UTv2: 0.9996)."""
     pseudo_score_threshold: float = setting(0.7, gt=0, lt=1)
     """Teacher's boxes with a higher score become pseudo boxes (UTv2: 0.7; D2R-Net: 0.89); adaptive thresholds start here."""
     pseudo_threshold: Literal["fixed", "adaptive"] = setting("fixed")
-    """fixed: pseudo_score_threshold for all (UTv2); adaptive: one a class, such that unlabelled images get adaptive_box_share
-    of the class's boxes per labelled image (after LabelMatch, reconstructed)."""
+    """fixed: pseudo_score_threshold for all (UTv2); adaptive: one per class, such that unlabelled images get
+    adaptive_box_share of the class's boxes per labelled image (after LabelMatch, reconstructed)."""
     adaptive_box_share: float = setting(0.5, le=2, gt=0)
     """adaptive: wanted pseudo boxes per image over boxes per labelled image, by class (LabelMatch calls the best 0.2 reliable;
     0.5 is our choice)."""
@@ -149,7 +149,7 @@ class DetectorTrainingSettings(Section):
     )
     """adaptive: least and greatest threshold, scores (our choice)."""
     adaptive_keep_rate: float = setting(0.95, gt=0, lt=1)
-    """adaptive: share of the teacher's score histograms kept an iteration; they remember about 1 / (1 - rate) iterations (our
+    """adaptive: share of the teacher's score histograms kept per iteration; they remember about 1 / (1 - rate) iterations (our
     choice)."""
     unsupervised_weight: float = setting(1.0, gt=0)
     """Weight lambda_u of objectness and class losses on pseudo boxes (UTv2: 4 at 1 % labels, 2 at 5 %; D2R-Net: 1)."""
@@ -180,13 +180,13 @@ class PredictionSettings(Section):
     place = "cxr.detector.prediction"
 
     batch_images: int = setting(8, ge=1)
-    """Images a batch."""
+    """Images of a batch."""
     score_floor: float = setting(0.05, ge=0, le=1)
     """Boxes with a lower score are not written (detectron2)."""
     nms_iou: float = setting(0.5, le=1, gt=0)
     """Of two boxes of one class that overlap by more than this IoU the weaker one is dropped (detectron2)."""
     max_boxes_per_image: int = setting(100, ge=1)
-    """Most boxes an image (COCO)."""
+    """Most boxes per image (COCO)."""
     amp: Literal["off", "bf16", "fp16"] = setting("off")
     """Mixed precision in prediction."""
 

@@ -1,4 +1,7 @@
-"""Which score makes a detection of the EMA teacher a pseudo box: one threshold, or one a class that follows the teacher.
+"""The pseudo-label rule: which score makes a detection of the EMA teacher a pseudo box, in training.
+
+One threshold for all, or one per class that follows the teacher. Not to be mixed up with the confidence filter,
+which decides what annotation.json holds, nor with the calibration of that filter on the validation split.
 
 The adaptive rule is the idea of LabelMatch's label-distribution-aware thresholds (Chen et al., CVPR 2022, arXiv 2206.06608):
 unlabelled images should get as many pseudo boxes of a class as labelled images have. Reconstructed, and differing in the
@@ -18,19 +21,19 @@ from d2rnet.cxr.detector.settings import DetectorTrainingSettings
 from d2rnet.training.collectives import sum_over_processes
 
 SCORE_BINS = 100
-ROUNDING = 1e-9  # boxes an image; averages of whole numbers are not quite whole
+ROUNDING = 1e-9  # boxes per image; averages of whole numbers are not quite whole
 
 
-class FixedThresholds:
+class FixedRule:
     """The same threshold for every class, for ever.
 
     Attributes:
-        values: (C,) float32; a detection must score higher than its class's.
+        thresholds: (C,) float32; a detection must score higher than its class's.
     """
 
     def __init__(self, training: DetectorTrainingSettings, classes: int, device: torch.device) -> None:
         """Read ``cxr.detector.training`` settings."""
-        self.values = torch.full((classes,), training.pseudo_score_threshold, device=device)
+        self.thresholds = torch.full((classes,), training.pseudo_score_threshold, device=device)
 
     def observe(self, detections: Sequence[Instances], images: int) -> None:
         """Learn nothing from the detections of an iteration."""
@@ -43,8 +46,8 @@ class FixedThresholds:
         """Nothing to restore."""
 
 
-class AdaptiveThresholds(FixedThresholds):
-    """A threshold a class, so that unlabelled images get a wanted number of its pseudo boxes."""
+class AdaptiveRule(FixedRule):
+    """A threshold per class, so that unlabelled images get a wanted number of its pseudo boxes."""
 
     def __init__(self, training: DetectorTrainingSettings, boxes_per_image: Sequence[float], device: torch.device) -> None:
         """Start at the fixed threshold.
@@ -55,7 +58,7 @@ class AdaptiveThresholds(FixedThresholds):
             device: where the detections are.
         """
         super().__init__(training, len(boxes_per_image), device)
-        self._start = self.values.double()
+        self._start = self.thresholds.double()
         self._keep_rate = training.adaptive_keep_rate
         self._range = training.adaptive_threshold_range
         wanted = torch.tensor(boxes_per_image, dtype=torch.float64) * training.adaptive_box_share
@@ -74,7 +77,7 @@ class AdaptiveThresholds(FixedThresholds):
         counts = sum_over_processes(self._counts(detections))
         self._histogram.lerp_(counts / images, 1.0 - self._keep_rate)
         self._weight.lerp_(torch.ones_like(self._weight), 1.0 - self._keep_rate)
-        self._set_values()
+        self._set_thresholds()
 
     def _counts(self, detections: Sequence[Instances]) -> Tensor:
         """(C, B) float64 detections by class and score bin."""
@@ -84,12 +87,12 @@ class AdaptiveThresholds(FixedThresholds):
         flat = torch.bincount(classes * SCORE_BINS + bins, minlength=self._histogram.numel())
         return flat.view_as(self._histogram).double()
 
-    def _set_values(self) -> None:
-        """The lowest score that leaves no more boxes an image than wanted, mixed with the start while little is known."""
+    def _set_thresholds(self) -> None:
+        """The lowest score that leaves no more boxes per image than wanted, mixed with the start while little is known."""
         boxes_above = (self._histogram / self._weight).flip(1).cumsum(1).flip(1)  # (C, B): at or above each bin's lower edge
         lowest_bin = (boxes_above > self._wanted + ROUNDING).sum(1)  # boxes_above falls with the bin
         found = (lowest_bin / SCORE_BINS).clamp(*self._range)
-        self.values = torch.lerp(self._start, found.double(), self._weight).float()
+        self.thresholds = torch.lerp(self._start, found.double(), self._weight).float()
 
     def state(self) -> dict[str, Any]:
         """What the thresholds depend on."""
@@ -100,4 +103,4 @@ class AdaptiveThresholds(FixedThresholds):
         self._histogram.copy_(state["histogram"])
         self._weight.copy_(state["weight"])
         if self._weight > 0:
-            self._set_values()
+            self._set_thresholds()
