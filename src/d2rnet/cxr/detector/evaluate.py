@@ -14,6 +14,7 @@ from d2rnet.cxr.boxes.detection_scores import (
     FROC_RATES,
     HEADLINES,
     VOC_IOU,
+    Evaluated,
     difference_of,
     evaluate_results,
     figures_of,
@@ -67,25 +68,13 @@ def evaluate_detector(
         raise DatasetError(f"{labelled_test}: {len(records)} images without any box; expected a labelled test split.")
     if not (model / HISTORY_NAME).is_file():
         raise FileNotFoundError(f"{model / HISTORY_NAME}: no such file; expected the history that train-detector writes.")
-    evaluation = settings.evaluation
-    counts = resample_counts(len(records), samples=evaluation.bootstrap_samples, seed=evaluation.bootstrap_seed)
-    evaluated = {}
-    drawn = {}
-    scores = {}
-    for name, weights in NETWORKS.items():
-        results = predict(records, model, weights, device, settings.prediction, runtime)
-        evaluated[name] = evaluate_results(records, results)
-        drawn[name] = headlines(evaluated[name], counts)
-        scores[name] = figures_of(evaluated[name], drawn[name], counts)
+    evaluated, scores = score_networks(records, model, device, settings, runtime)
     metrics: dict[str, Any] = {
         "protocol": protocol(records, settings),
         "n_images": len(records),
         "n_images_without_boxes": sum(len(record.classes) == 0 for record in records),
         "n_boxes": boxes,
         **scores,
-        "teacher_minus_student": difference_of(
-            scores["ema_teacher"], scores["student"], drawn["ema_teacher"], drawn["student"]
-        ),
     }
     write_json(output / "metrics.json", metrics)
     draw_figures(output / "figures", evaluated, metrics, list(read_jsonl(model / HISTORY_NAME)))
@@ -100,9 +89,31 @@ def evaluate_detector(
             **{name: model / weights for name, weights in NETWORKS.items()},
         },
         counts={"images": len(records), "boxes": boxes},
-        seeds={"bootstrap": evaluation.bootstrap_seed},
+        seeds={"bootstrap": settings.evaluation.bootstrap_seed},
     )
     _log_table(metrics)
+
+
+def score_networks(
+    records: Sequence[Record], model: Path, device: str, settings: EvaluateDetectorSettings, runtime: LoaderRuntime
+) -> tuple[dict[str, Evaluated], dict[str, Any]]:
+    """Run both networks on the images; the arguments are those of :func:`evaluate_detector`.
+
+    Returns:
+        Network -> its matched detections; network -> its scores, and ``teacher_minus_student``.
+    """
+    evaluation = settings.evaluation
+    counts = resample_counts(len(records), samples=evaluation.bootstrap_samples, seed=evaluation.bootstrap_seed)
+    evaluated = {}
+    drawn = {}
+    scores: dict[str, Any] = {}
+    for name, weights in NETWORKS.items():
+        results = predict(records, model, weights, device, settings.prediction, runtime)
+        evaluated[name] = evaluate_results(records, results)
+        drawn[name] = headlines(evaluated[name], counts)
+        scores[name] = figures_of(evaluated[name], drawn[name], counts)
+    difference = difference_of(scores["ema_teacher"], scores["student"], drawn["ema_teacher"], drawn["student"])
+    return evaluated, {**scores, "teacher_minus_student": difference}
 
 
 def predict(
