@@ -57,7 +57,8 @@ class Prefixes:
         """As DecoderState.keep."""
         beams = len(self.token_ids) // len(self.encoded)
         self.token_ids = self.token_ids.unflatten(0, (-1, beams))[sources].flatten(0, 1)
-        self.encoded, self.mask = self.encoded[sources], self.mask[sources]
+        self.encoded = self.encoded[sources]
+        self.mask = self.mask[sources]
 
 
 class PlainDecoder:
@@ -83,18 +84,21 @@ class EndingDecoder:
 
     def __init__(self, decoder: MemoryTransformer, lengths: Tensor) -> None:
         """Wrap a decoder."""
-        self.decoder, self.lengths = decoder, lengths
+        self.decoder = decoder
+        self.lengths = lengths
 
     def start(self, encoded: Tensor, mask: Tensor, *, beams: int, max_tokens: int) -> Any:
         """Begin, and let the state's ``keep`` narrow down the lengths, too."""
         state = self.decoder.start(encoded, mask, beams=beams, max_tokens=max_tokens)
-        lengths, keep = [self.lengths], state.keep
+        lengths = [self.lengths]
+        keep = state.keep
 
         def keep_both(sources: Tensor) -> None:
             keep(sources)
             lengths[0] = lengths[0][sources]
 
-        state.keep, state.lengths = keep_both, lengths
+        state.keep = keep_both
+        state.lengths = lengths
         return state
 
     def step(self, token_ids: Tensor, state: Any) -> Tensor:
@@ -121,7 +125,8 @@ def clock(work: Callable[[], Any], device: str) -> tuple[float, float, Any]:
     """Return wall-clock seconds, processor seconds and the result."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    processor, wall = time.process_time(), time.perf_counter()
+    processor = time.process_time()
+    wall = time.perf_counter()
     result = work()
     if device.startswith("cuda"):
         torch.cuda.synchronize()
@@ -154,11 +159,13 @@ def count_operations(options: argparse.Namespace) -> dict[str, int]:
         latest = torch.zeros(options.batch * options.beams, dtype=torch.long, device=options.device)
         for name, decoder in {"incremental": transformer, "plain": PlainDecoder(transformer)}.items():
             with FlopCounterMode(display=False) as counter:
-                state, seen = decoder.start(encoded, mask, beams=options.beams, max_tokens=options.tokens), []
+                state = decoder.start(encoded, mask, beams=options.beams, max_tokens=options.tokens)
+                seen = []
                 for _ in range(5):
                     seen.append(counter.get_total_flops())
                     decoder.step(latest, state)
-            start, steps = seen[0], [after - before for before, after in itertools.pairwise(seen)]
+            start = seen[0]
+            steps = [after - before for before, after in itertools.pairwise(seen)]
             first = [after - before for before, after in itertools.pairwise(steps)]
             second = [after - before for before, after in itertools.pairwise(first)]
             assert second[0] == second[1], "not of degree two"
@@ -177,7 +184,8 @@ def decoding(options: argparse.Namespace) -> dict[str, Any]:
     mask = torch.ones(options.batch, PATCHES, dtype=torch.bool, device=options.device)
     encoded = transformer.encode(visual, mask)
     full = SearchOptions(beam_size=options.beams, max_tokens=options.tokens, early_stop=False)
-    plain, lengths = PlainDecoder(transformer), options.tokens * torch.linspace(*LENGTHS, options.batch, device=options.device)
+    plain = PlainDecoder(transformer)
+    lengths = options.tokens * torch.linspace(*LENGTHS, options.batch, device=options.device)
     ending = EndingDecoder(transformer, lengths)
     works = {
         "incremental": lambda: beam_search(transformer, encoded, mask, full),

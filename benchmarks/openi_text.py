@@ -75,10 +75,19 @@ def write_entries(folder_of_reports: Path, folder: Path, *, protocol: str) -> Co
             counts[split] += 1
             splits[split].append(
                 {
-                    "id": name, "study_id": name, "subject_id": name, "image_path": [BLANK], "split": split, "report": text,
-                    "height": 32, "width": 32, "boxes": [], "scores": [], "labels": [],
+                    "id": name,
+                    "study_id": name,
+                    "subject_id": name,
+                    "image_path": [BLANK],
+                    "split": split,
+                    "report": text,
+                    "height": 32,
+                    "width": 32,
+                    "boxes": [],
+                    "scores": [],
+                    "labels": [],
                 }
-            )  # fmt: skip
+            )
     write_annotation(folder / "annotation.json", splits)
     cv2.imwrite(str(folder / BLANK), np.full((32, 32), 128, dtype=np.uint8))
     return counts
@@ -118,7 +127,8 @@ def trained_perplexity(folder: Path, settings: ReportSettings) -> float:
 
 def run(folder: Path, settings: ReportSettings) -> None:
     """Vocabulary, training, reports and scores in ``folder``; a stopped run goes on."""
-    annotation, model = folder / "annotation.json", folder / "model"
+    annotation = folder / "annotation.json"
+    model = folder / "model"
     build_vocabulary(annotation=annotation, output=folder, settings=settings.text)
     train_report_model(
         annotation=annotation,

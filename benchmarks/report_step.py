@@ -32,7 +32,8 @@ from d2rnet.runs.provenance import code_version, hardware
 from d2rnet.settings import parse_settings, read_overlay
 
 ROOT = Path(__file__).resolve().parents[1]
-PAPER_IMAGES, PAPER_EPOCHS = 270_790, 50
+PAPER_IMAGES = 270_790
+PAPER_EPOCHS = 50
 
 
 def make_batch(settings: ReportSettings, *, entries: int, boxes: int, tokens: int, words: int) -> ChestBatch:
@@ -147,23 +148,23 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=4000, help="of the vocabulary")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of section report")
-    parser.add_argument("--output", type=Path, help="write the figures here too")
+    parser.add_argument("--output", type=Path, help="write the metrics here too")
     options = parser.parse_args()
     overlay: dict[str, Any] = {}
     if options.preset != "demo":
         preset = read_overlay(ROOT / "workflow" / "presets" / "cxr" / f"{options.preset}.yaml")
         overlay = preset.get("cxr", {}).get("report", {})
     settings = parse_settings(ReportSettings, json.dumps(overlay), options.set)
-    figures = measure(settings, options)
-    named = {key: f"{value:.3g}" for key, value in figures.items() if value is not None}
-    print("\n".join(markdown_table(["figure", "value"], [[key.replace("_", " "), value] for key, value in named.items()])))
+    metrics = measure(settings, options)
+    named = {key: f"{value:.3g}" for key, value in metrics.items() if value is not None}
+    print("\n".join(markdown_table(["metric", "value"], [[key.replace("_", " "), value] for key, value in named.items()])))
     chosen = {
         key: getattr(options, key) for key in ("preset", "device", "precision", "batch", "boxes", "tokens", "words", "set")
     }
     facts = {**chosen, "hardware": hardware(), "commit": code_version()["commit"]}
     print(json.dumps(facts))
     if options.output:
-        options.output.write_text(json.dumps({"figures": figures, "facts": facts}, indent=1) + "\n", encoding="utf-8")
+        options.output.write_text(json.dumps({"metrics": metrics, "facts": facts}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ def test_both_decoders_write_the_same_reports(benchmark: ModuleType, options: ar
 def test_operations_of_a_search_follow_from_four_steps(benchmark: ModuleType, options: argparse.Namespace) -> None:
     """Against counting every step of a search that is run; feed-forward and scores of one row by hand."""
     transformer = benchmark.make_transformer(options).eval()
-    encoded, mask = torch.randn(2, benchmark.PATCHES, 16), torch.ones(2, benchmark.PATCHES, dtype=torch.bool)
+    encoded = torch.randn(2, benchmark.PATCHES, 16)
+    mask = torch.ones(2, benchmark.PATCHES, dtype=torch.bool)
     counted = benchmark.count_operations(options)
     for name, decoder in {"incremental": transformer, "plain": benchmark.PlainDecoder(transformer)}.items():
         with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):

@@ -12,10 +12,18 @@ from d2rnet.report.annotation_file import load_annotation, write_annotation
 
 def entry(**changes: Any) -> dict[str, Any]:
     return {
-        "id": "a", "study_id": "s1", "subject_id": "10", "image_path": ["files/a.jpg"], "split": "train",
-        "report": "Herzgröße normal \u2013 no “effusion”.", "height": 400, "width": 100,
-        "boxes": [[20.0, 40.0, 40.5, 120.0], [0, 0, 100, 400]], "scores": [0.9, 1], "labels": ["Cardiomegaly", "ILD"],
-    } | changes  # fmt: skip
+        "id": "a",
+        "study_id": "s1",
+        "subject_id": "10",
+        "image_path": ["files/a.jpg"],
+        "split": "train",
+        "report": "Herzgröße normal \u2013 no “effusion”.",
+        "height": 400,
+        "width": 100,
+        "boxes": [[20.0, 40.0, 40.5, 120.0], [0, 0, 100, 400]],
+        "scores": [0.9, 1],
+        "labels": ["Cardiomegaly", "ILD"],
+    } | changes
 
 
 def several(**changes: Any) -> dict[str, Any]:

@@ -35,8 +35,10 @@ def test_words_are_what_is_said(by_sentence: bool) -> None:
 
 
 def test_a_sentence_is_encoded_as_if_alone() -> None:
-    encoder, both = small(), encode(REPORT)
-    whole, parts = encoder(both, by_sentence=False).features[0], encoder(both, by_sentence=True).features[0]
+    encoder = small()
+    both = encode(REPORT)
+    whole = encoder(both, by_sentence=False).features[0]
+    parts = encoder(both, by_sentence=True).features[0]
     turned = encoder(encode("The heart is large. Small left effusion."), by_sentence=True).features[0]
     assert torch.allclose(parts[5:10], turned[1:6], atol=1e-5) and torch.allclose(parts[1:5], turned[6:10], atol=1e-5)
     assert not torch.allclose(whole[5:10], parts[5:10], atol=1e-2)
@@ -68,7 +70,8 @@ def test_pretrained_encoder(minilm: Path) -> None:
     encoder = make_text_encoder(settings, VOCABULARY, dropout=0.1)
     assert isinstance(encoder, PretrainedTextEncoder) and list(encoder.parameters()) == [] and encoder.state_dict() == {}
     ids = encode(REPORT, "Clear lungs.")
-    whole, parts = encoder(ids, by_sentence=False), encoder(ids, by_sentence=True)
+    whole = encoder(ids, by_sentence=False)
+    parts = encoder(ids, by_sentence=True)
     assert whole.features.shape[2] == encoder.width == 384
     assert whole.mask.sum(dim=1).tolist() == parts.mask.sum(dim=1).tolist()  # the same pieces, full stops left out
     assert torch.allclose(whole.features[1], parts.features[1], atol=1e-4)  # one sentence

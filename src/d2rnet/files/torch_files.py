@@ -94,7 +94,8 @@ def _check_uncompressed(path: Path) -> None:
 
 def _tensors(content: dict[Any, Any]) -> Iterator[Tensor]:
     """Yield the tensors of a file, however deep in dictionaries, lists and tuples."""
-    waiting, seen = [content], set()
+    waiting = [content]
+    seen = set()
     while waiting:
         item: Any = waiting.pop()
         if isinstance(item, Tensor):

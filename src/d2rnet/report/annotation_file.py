@@ -122,7 +122,8 @@ def _size_complaint(entry: Entry, several: bool) -> str | None:
             if not isinstance(entry[key], list) or len(entry[key]) != len(entry["image_path"]):
                 return f"{key} is {entry[key]!r}; expected one number for each of {len(entry['image_path'])} images"
             sizes += entry[key]
-        box_image, images = entry["box_image"], range(len(entry["image_path"]))
+        box_image = entry["box_image"]
+        images = range(len(entry["image_path"]))
         if not isinstance(box_image, list) or len(box_image) != len(entry["boxes"]):
             return f"box_image is {box_image!r}; expected one image index for each of {len(entry['boxes'])} boxes"
         if not all(type(index) is int and index in images for index in box_image):

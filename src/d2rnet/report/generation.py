@@ -37,7 +37,8 @@ LOG_PROB_DIGITS = 5
 def shard_bounds(count: int, *, batch_size: int, shard: int, shards: int) -> tuple[int, int]:
     """Return first and one past last entry of shard 1..shards: a run of whole batches."""
     batches = -(-count // batch_size)
-    first, last = batches * (shard - 1) // shards, batches * shard // shards
+    first = batches * (shard - 1) // shards
+    last = batches * shard // shards
     return min(first * batch_size, count), min(last * batch_size, count)
 
 
@@ -110,7 +111,7 @@ def _write_batch(
 
 def _decode(loaded: LoadedModel, encoded: Encoded, names: Sequence[str], settings: GenerationSettings) -> Decoded:
     """Write token ids by the configured method; ``names`` are the entries' ids."""
-    rules = {
+    rules: dict[str, Any] = {
         "max_tokens": settings.max_tokens,
         "min_tokens": settings.min_tokens,
         "no_repeat_ngram": settings.no_repeat_ngram,
@@ -129,7 +130,7 @@ def ground_sentences(
     """Say which boxes each sentence looks at.
 
     Most of a box's share is the same for all sentences, whatever they say; what tells one from another is the contrast to
-    the report's mean (docs/explanation/report-model.md has figures). A report of one sentence has no contrast.
+    the report's mean (docs/explanation/report-model.md has numbers). A report of one sentence has no contrast.
 
     Args:
         tokens: T tokens of a report.

@@ -25,7 +25,9 @@ from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.settings import Section, leaves
 
 FORMAT = "d2rnet-report-model-1"
-WEIGHTS, VOCABULARY, CONFIG = "model.safetensors", "vocabulary.json", "config.yaml"
+WEIGHTS = "model.safetensors"
+VOCABULARY = "vocabulary.json"
+CONFIG = "config.yaml"
 PARTS = ("text", "model", "training")
 
 
@@ -147,7 +149,8 @@ def _read_weights(path: Path, vocabulary: Vocabulary, expected: Mapping[str, Ten
                 "Token ids would mean other words; put back the vocabulary that was saved with the weights."
             )
         state = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118 (safe_open is no mapping)
-    missing, unused = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    missing = sorted(expected.keys() - state.keys())
+    unused = sorted(state.keys() - expected.keys())
     misshapen = sorted(name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape)
     if missing or unused or misshapen:
         raise CheckpointError(

@@ -54,7 +54,7 @@ class ReportTrainingSettings(Section):
     epochs: int = setting(14, ge=1)
     """Passes over the training split; 50 published."""
     batch_size: int = setting(16, ge=1)
-    """Entries a step; 32 published."""
+    """Entries per step; 32 published."""
     optimizer: Literal["adamw", "adam_amsgrad"] = setting("adamw")
     """adamw, or adam_amsgrad (published)."""
     learning_rate: float = setting(0.002, gt=0)

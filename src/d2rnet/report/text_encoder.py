@@ -1,4 +1,4 @@
-"""Text encoders of the alignment losses: a report to one feature vector a word. Training only; inference never needs them.
+"""Text encoders of the alignment losses: a report to one feature vector per word. Training only; inference never needs them.
 
 Source: D2R-Net (Tang et al. 2025) takes word features of BERT, once of the whole report and once of the list of its sentences.
 Differs by default: a small Transformer over the model's own tokens, trained along, so that nothing has to be downloaded. A

@@ -21,7 +21,8 @@ from d2rnet.training.collectives import process_rank, sum_over_processes
 from d2rnet.training.history import History
 
 log = logging.getLogger(__name__)
-LAST, BEST = "last.pt", "best.pt"
+LAST = "last.pt"
+BEST = "best.pt"
 LOG_EVERY_SECONDS = 10.0
 Validate = Callable[[], dict[str, float]]
 

@@ -8,7 +8,7 @@ statistics are over the entries of all processes: several of them make the step 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -200,7 +200,7 @@ class TrainingTask:
         """Mean of each loss over the epoch's finished steps (the whole epoch's at its end), and further values now."""
         steps = self.finished_steps % self.steps_per_epoch or min(self.finished_steps, self.steps_per_epoch)
         means = {f"{name}_loss": total / max(steps, 1) for name, total in self.loss_sums.items()}
-        return means | (self.further.values() if self.further is not None else {})
+        return means | (cast(FurtherLosses, self.further).values() if self.further is not None else {})
 
     def state(self) -> dict[str, Any]:
         """Return what resuming needs: weights, optimiser, loss scale of 16-bit training and the place in the run."""

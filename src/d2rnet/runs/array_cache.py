@@ -123,8 +123,14 @@ def fill(
 
     for row, (result, complaint) in zip(missing, track(results, total=len(missing), what=what), strict=True):
         if result is None:
-            problems.add("unreadable_image", file=path_of(sources[row]), record="pixels", got=complaint,
-                         expected="the radiograph of annotation.json", remedy="Run 'd2rnet verify-inputs'.")  # fmt: skip
+            problems.add(
+                "unreadable_image",
+                file=path_of(sources[row]),
+                record="pixels",
+                got=complaint,
+                expected="the radiograph of annotation.json",
+                remedy="Run 'd2rnet verify-inputs'.",
+            )
             continue
         keep(row, result)
         fresh.append(row)

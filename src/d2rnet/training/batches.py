@@ -60,7 +60,7 @@ class EpochBatches(Sampler[list[int]]):
 
         Args:
             count: number of entries.
-            batch_size: entries a batch, of all processes together.
+            batch_size: entries per batch, of all processes together.
             seed: of the run.
             epoch: from 0.
             first_batch: so many batches are left out (already trained on).

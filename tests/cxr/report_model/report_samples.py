@@ -30,12 +30,16 @@ SMALL_MODEL = {
 
 def make_entry(number: int, split: str, folder: Path, rng: np.random.Generator) -> dict[str, Any]:
     """Draw one study of 40 x 48 pixels with ``number % 3`` lesions and write its image."""
-    height, width = 40, 48
+    height = 40
+    width = 48
     pixels = rng.integers(0, 40, (height, width)).astype(np.uint8)
-    boxes, labels, sentences = [], [], []
+    boxes = []
+    labels = []
+    sentences = []
     for lesion in range(number % 3):
         label = CLASSES[(number + lesion) % len(CLASSES)]
-        x, y = (float(rng.integers(2, 30)), float(rng.integers(2, 24)))
+        x = float(rng.integers(2, 30))
+        y = float(rng.integers(2, 24))
         boxes.append([x, y, 12.0, 10.0])
         labels.append(label)
         cv2.ellipse(pixels, (round(x + 6), round(y + 5)), (6, 5), 0, 0, 360, 120 + 40 * (number % 3), -1)
@@ -96,7 +100,8 @@ def make_batch(
 ) -> ChestBatch:
     """Random batch for a 32-pixel model: ``lesions`` gives the number of boxes of each entry."""
     generator = torch.Generator().manual_seed(seed)
-    entries, most = len(lesions), max(lesions)
+    entries = len(lesions)
+    most = max(lesions)
     mask = torch.arange(most) < torch.tensor(lesions).unsqueeze(1)
     corners = torch.rand(entries, most, 2, generator=generator) * 16
     sizes = 4 + torch.rand(entries, most, 2, generator=generator) * 10

@@ -56,13 +56,16 @@ def test_masked_regions_and_words_change_nothing() -> None:
 
 def test_grid_equals_pair_by_pair() -> None:
     torch.manual_seed(0)
-    regions, words = F.normalize(torch.randn(3, 5, 4), dim=-1), F.normalize(torch.randn(2, 6, 4), dim=-1)
-    region_mask, word_mask = torch.rand(3, 5) < 0.7, torch.rand(2, 6) < 0.7
+    regions = F.normalize(torch.randn(3, 5, 4), dim=-1)
+    words = F.normalize(torch.randn(2, 6, 4), dim=-1)
+    region_mask = torch.rand(3, 5) < 0.7
+    word_mask = torch.rand(2, 6) < 0.7
     options = {"boundary": torch.tensor(0.1), "sharpness": 5.0}
     grid = word_scores(regions, region_mask, words, word_mask, **options)
     for image in range(3):
         for report in range(2):
-            some, others = regions[image][region_mask[image]][None], words[report][word_mask[report]][None]
+            some = regions[image][region_mask[image]][None]
+            others = words[report][word_mask[report]][None]
             everything = [torch.ones(part.shape[:2], dtype=torch.bool) for part in (some, others)]
             alone = word_scores(some, everything[0], others, everything[1], **options)
             assert float(alone) == pytest.approx(float(grid[image, report]), abs=1e-5)
@@ -133,8 +136,10 @@ def test_hardest_negatives_by_hand() -> None:
 
 def test_soft_targets_by_hand() -> None:
     scores = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    same, different = torch.ones(2, 2), torch.tensor([[1.0, -50.0], [-50.0, 1.0]])
-    near, far = -math.log(1 / (1 + math.exp(-2))), -math.log(1 / (1 + math.exp(2)))
+    same = torch.ones(2, 2)
+    different = torch.tensor([[1.0, -50.0], [-50.0, 1.0]])
+    near = -math.log(1 / (1 + math.exp(-2)))
+    far = -math.log(1 / (1 + math.exp(2)))
     valid = torch.tensor([True, True])
     assert float(soft_target_loss(scores, valid, different, 0.5)) == pytest.approx(near, abs=1e-6)
     assert float(soft_target_loss(scores, valid, same, 0.5)) == pytest.approx((near + far) / 2, abs=1e-6)
@@ -147,7 +152,8 @@ def test_soft_targets_by_hand() -> None:
 
 def test_soft_targets_of_unequal_ways_by_hand() -> None:
     """Temperature 1/2: logits 2, 0 and 1, 4 by image, 2, 1 and 0, 4 by report; targets from likeness 2 and 1/2."""
-    scores, likeness = torch.tensor([[1.0, 0.0], [0.5, 2.0]]), torch.tensor([[1.0, 0.25], [0.25, 1.0]])
+    scores = torch.tensor([[1.0, 0.0], [0.5, 2.0]])
+    likeness = torch.tensor([[1.0, 0.25], [0.25, 1.0]])
 
     def cost(gap: float) -> float:  # of the logit that is behind by this gap
         return math.log(1 + math.exp(gap))
@@ -180,7 +186,8 @@ def losses_of(module: Alignment, lesions: tuple[int, ...] = (2, 0, 3, 1), **chan
 @pytest.mark.parametrize("kind", ["patches", "mean"])
 def test_losses_reach_images_and_words(targets: str, local: str, blocks: list[str], kind: str) -> None:
     module = make_alignment(lab=local, gab=kind, targets=targets)
-    model, batch = make_model(d_model=16).train(), make_batch(lesions=(2, 0, 3, 1))
+    model = make_model(d_model=16).train()
+    batch = make_batch(lesions=(2, 0, 3, 1))
     losses = module(model.look(batch), batch.token_ids)
     assert list(losses) == [f"{block}_alignment" for block in blocks]
     sum(losses.values()).backward()

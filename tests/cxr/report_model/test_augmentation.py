@@ -155,7 +155,8 @@ def test_draws_are_a_function_of_seed_epoch_and_entry() -> None:
 
 def test_off_is_the_entry_as_it_is(make_dataset: Callable[..., ReportDataset]) -> None:
     dataset = make_dataset(augmentation=AugmentationSettings(), seed=1)
-    plain, off = dataset[0], dataset.of_epoch(0)
+    plain = dataset[0]
+    off = dataset.of_epoch(0)
     assert off._drawn is None and torch.equal(off[0].positions, plain.positions)
     pixels = np.zeros((4, 40), np.uint8) + np.arange(100, 140, dtype=np.uint8)
     assert plain.crops.shape == (1, 32, 32) and square_crop(pixels[:, :32], 32, equalise=False)[16].min() >= 100

@@ -133,18 +133,41 @@ def test_bad_files_are_named(root: Path) -> None:
 def test_crops_of_an_entry_follow_its_boxes(root: Path) -> None:
     """Boxes of two images in mixed order; the images' rows begin at 1."""
     entries = [
-        {"id": "x", "image_path": ["b.png"], "report": "left.", "height": 40, "width": 50,
-         "boxes": [], "scores": [], "labels": []},
-        {"id": "y", "image_path": ["a.png", "b.png"], "report": "left.", "height": 60, "width": 90, "heights": [60, 40],
-         "widths": [90, 50], "box_image": [1, 0, 1], "boxes": [[1.0, 2.0, 3.0, 3.0], [5.0, 6.0, 4.0, 4.0], [7.0, 8.0, 2, 2]],
-         "scores": [0.5] * 3, "labels": ["A"] * 3},
-    ]  # fmt: skip
+        {
+            "id": "x",
+            "image_path": ["b.png"],
+            "report": "left.",
+            "height": 40,
+            "width": 50,
+            "boxes": [],
+            "scores": [],
+            "labels": [],
+        },
+        {
+            "id": "y",
+            "image_path": ["a.png", "b.png"],
+            "report": "left.",
+            "height": 60,
+            "width": 90,
+            "heights": [60, 40],
+            "widths": [90, 50],
+            "box_image": [1, 0, 1],
+            "boxes": [[1.0, 2.0, 3.0, 3.0], [5.0, 6.0, 4.0, 4.0], [7.0, 8.0, 2, 2]],
+            "scores": [0.5] * 3,
+            "labels": ["A"] * 3,
+        },
+    ]
     settings = D2RNetModelSettings(lesion_branch="crop", crop_size_px=32)
     arguments = crop_arguments(entries, root, settings)
     dataset = ReportDataset(
-        entries, DirectImages(image_sources(entries, root), size_px=32), vocabulary=VOCABULARY, categories=("A",), size_px=32,
-        max_tokens=9, **arguments,
-    )  # fmt: skip
+        entries,
+        DirectImages(image_sources(entries, root), size_px=32),
+        vocabulary=VOCABULARY,
+        categories=("A",),
+        size_px=32,
+        max_tokens=9,
+        **arguments,
+    )
     assert dataset[0].crops.shape == (0, 32, 32)
     pixels = {name: cv2.imread(str(root / name), cv2.IMREAD_UNCHANGED) for name in ("a.png", "b.png")}
     parts = [pixels["b.png"][2:5, 1:4], pixels["a.png"][6:10, 5:9], pixels["b.png"][8:10, 7:9]]
@@ -203,7 +226,9 @@ def crop_model(**changes):
 
 @pytest.mark.parametrize("enhancement", ["none", "lera"])
 def test_crop_branch_sees_the_crops_that_are_there_and_nothing_else(enhancement: str) -> None:
-    model, batch, changed = crop_model(lesion_enhancement=enhancement), make_batch(), make_batch()
+    model = crop_model(lesion_enhancement=enhancement)
+    batch = make_batch()
+    changed = make_batch()
     padding = ~changed.lesion_mask
     changed.crops[padding] = 200
     changed.boxes_xyxy[:] = torch.tensor([0.0, 0.0, 32.0, 32.0])  # of no use to this branch
@@ -214,7 +239,8 @@ def test_crop_branch_sees_the_crops_that_are_there_and_nothing_else(enhancement:
 
 
 def test_crop_branch_computes_no_absent_box(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, seen = crop_model(), []
+    model = crop_model()
+    seen = []
     model.lesion_encoder.features.convolutions.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     model(make_batch(lesions=(2, 0, 3)))
     model(make_batch(lesions=(0, 0)))
@@ -223,11 +249,14 @@ def test_crop_branch_computes_no_absent_box(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_crop_branch_box_order_and_company_do_not_matter() -> None:
-    model, batch, turned = crop_model(), make_batch(lesions=(3,)), make_batch(lesions=(3,))
+    model = crop_model()
+    batch = make_batch(lesions=(3,))
+    turned = make_batch(lesions=(3,))
     for name in ("boxes_xyxy", "positions", "category_ids", "scores", "lesion_view", "crops"):
         setattr(turned, name, getattr(turned, name).flip(1))
     assert torch.allclose(model(batch), model(turned), atol=1e-5)
-    together, single = make_batch(lesions=(2, 3)), make_batch(lesions=(2, 3))
+    together = make_batch(lesions=(2, 3))
+    single = make_batch(lesions=(2, 3))
     for name in single.__dataclass_fields__:
         setattr(single, name, getattr(single, name)[:1])
     assert torch.allclose(model(single)[0], model(together)[0], atol=1e-5)
@@ -237,7 +266,9 @@ def test_crop_branch_box_order_and_company_do_not_matter() -> None:
     ("switch", "field"), [("lesion_class", "category_ids"), ("lesion_score", "scores"), ("lesion_position", "positions")]
 )
 def test_what_a_token_carries_can_be_switched_off(switch: str, field: str) -> None:
-    model, batch, changed = crop_model(**{switch: False}), make_batch(), make_batch()
+    model = crop_model(**{switch: False})
+    batch = make_batch()
+    changed = make_batch()
     setattr(
         changed, field, torch.where(changed.lesion_mask, 1, 0) if field == "category_ids" else getattr(changed, field) * 0.5
     )

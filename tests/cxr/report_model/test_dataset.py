@@ -76,9 +76,15 @@ def test_positions_are_shares_of_the_original_image(root: Path) -> None:
 
 def test_two_images_and_collation(root: Path) -> None:
     two = make_entry(
-        id="two", image_path=["wide.png", "tall.png"], heights=[50, 80], widths=[100, 40], box_image=[1, 0],
-        boxes=[[0.0, 40.0, 20.0, 40.0], [10.0, 20.0, 30.0, 5.0]], scores=[0.9, 0.8], labels=["A", "B"],
-    )  # fmt: skip
+        id="two",
+        image_path=["wide.png", "tall.png"],
+        heights=[50, 80],
+        widths=[100, 40],
+        box_image=[1, 0],
+        boxes=[[0.0, 40.0, 20.0, 40.0], [10.0, 20.0, 30.0, 5.0]],
+        scores=[0.9, 0.8],
+        labels=["A", "B"],
+    )
     none = make_entry(id="none", boxes=[], scores=[], labels=[], report="Left.")
     dataset = make_dataset([none, two], root)
     assert dataset[1].boxes_xyxy.tolist()[0] == pytest.approx([8.0, 16.0, 16.0, 32.0])
@@ -147,7 +153,8 @@ def test_pickled_cache_holds_no_pixels(root: Path) -> None:
 
 def test_a_killed_filling_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sources = [(root / "wide.png", (50, 100)), (root / "tall.png", (80, 40))]
-    original, decoded = image_cache.read_input, []
+    original = image_cache.read_input
+    decoded = []
 
     def killed(path: Path, *size: object) -> np.ndarray:
         if path.name == "tall.png" and not decoded:

@@ -18,7 +18,8 @@ def literal_patch(branch: PatchAttention, pixels: Tensor) -> Tensor:
 @pytest.mark.parametrize("side", [2, 4])
 def test_patch_attention_equals_the_literal_one(side: int) -> None:
     torch.manual_seed(1)
-    branch, crops = PatchAttention(3, side), torch.randn(2, 3, 8, 12)
+    branch = PatchAttention(3, side)
+    crops = torch.randn(2, 3, 8, 12)
     torch.nn.init.normal_(branch.narrow.weight)  # patches differ: some are like the pattern, others are not
     cells = torch.zeros(2, 3, 8 // side, 12 // side)
     for index in range(2):
@@ -35,7 +36,8 @@ def test_patch_attention_equals_the_literal_one(side: int) -> None:
 def test_each_convolution_of_the_chain_continues_the_one_before() -> None:
     """Everything else silenced: skip and patches are 0, both attentions are one half everywhere."""
     torch.manual_seed(0)
-    block, crops = LesionEnhancement(3, dropout=0.0).eval(), torch.rand(2, 3, 8, 8)
+    block = LesionEnhancement(3, dropout=0.0).eval()
+    crops = torch.rand(2, 3, 8, 8)
     silent = [block.skip, *(branch.exit for branch in block.patches), block.channel_attention, block.spatial_attention]
     for layer in silent:
         for parameter in layer.parameters():

@@ -15,17 +15,23 @@ from d2rnet.errors import CheckpointError, ConfigError
 
 
 def test_padded_lesions_change_nothing() -> None:
-    model, batch, changed = make_model(), make_batch(), make_batch()
+    model = make_model()
+    batch = make_batch()
+    changed = make_batch()
     padding = ~changed.lesion_mask
     assert padding.any()
     changed.boxes_xyxy[padding] = torch.tensor([1.0, 1.0, 30.0, 30.0])
-    changed.positions[padding], changed.scores[padding], changed.category_ids[padding] = 0.7, 0.9, 5
+    changed.positions[padding] = 0.7
+    changed.scores[padding] = 0.9
+    changed.category_ids[padding] = 5
     assert torch.equal(model(batch), model(changed))
 
 
 def test_an_entry_is_the_same_with_and_without_padding() -> None:
     """With one box, alone and beside an entry with three."""
-    model, padded, alone = make_model(), make_batch(lesions=(1, 3)), make_batch(lesions=(1, 3))
+    model = make_model()
+    padded = make_batch(lesions=(1, 3))
+    alone = make_batch(lesions=(1, 3))
     for name in alone.__dataclass_fields__:
         setattr(alone, name, getattr(alone, name)[:1])
     for name in ("boxes_xyxy", "positions", "lesion_view", "category_ids", "scores", "crops", "lesion_mask"):
@@ -34,7 +40,8 @@ def test_an_entry_is_the_same_with_and_without_padding() -> None:
 
 
 def test_attention_of_lesions_is_that_of_the_places_behind_the_patches() -> None:
-    model, batch = make_model(), make_batch(lesions=(2, 0, 3))
+    model = make_model()
+    batch = make_batch(lesions=(2, 0, 3))
     encoded = model.encode(batch)
     attention = model.region_attention(encoded, batch.token_ids)
     assert attention.shape == (3, batch.token_ids.shape[1] - 1, 3)
@@ -44,7 +51,8 @@ def test_attention_of_lesions_is_that_of_the_places_behind_the_patches() -> None
 
 
 def test_real_lesions_change_the_report_of_their_entry_only() -> None:
-    model, batch = make_model(), make_batch()
+    model = make_model()
+    batch = make_batch()
     for name, value in (
         ("category_ids", 22),
         ("scores", 0.0),
@@ -53,13 +61,16 @@ def test_real_lesions_change_the_report_of_their_entry_only() -> None:
     ):
         changed = make_batch()
         getattr(changed, name)[0, 0] = value
-        before, after = model(batch), model(changed)
+        before = model(batch)
+        after = model(changed)
         assert not torch.allclose(before[0], after[0], atol=1e-6), name
         assert torch.equal(before[1:], after[1:]), name
 
 
 def test_box_order_does_not_matter() -> None:
-    model, batch, turned = make_model(), make_batch(lesions=(3,)), make_batch(lesions=(3,))
+    model = make_model()
+    batch = make_batch(lesions=(3,))
+    turned = make_batch(lesions=(3,))
     for name in ("boxes_xyxy", "positions", "category_ids", "scores", "lesion_view"):
         setattr(turned, name, getattr(turned, name).flip(1))
     assert torch.allclose(model(batch), model(turned), atol=1e-5)
@@ -81,7 +92,8 @@ def test_batch_equals_single() -> None:
 
 
 def test_absent_second_view_changes_nothing() -> None:
-    model, batch = make_model(), make_batch(lesions=(2, 1))
+    model = make_model()
+    batch = make_batch(lesions=(2, 1))
     wider = make_batch(lesions=(2, 1))
     wider.pixels = torch.cat([batch.pixels, torch.full_like(batch.pixels, 200)], dim=1)
     wider.view_mask = torch.tensor([[True, False], [True, False]])
@@ -89,19 +101,23 @@ def test_absent_second_view_changes_nothing() -> None:
 
 
 def test_lesions_are_pooled_from_their_own_view() -> None:
-    model, batch = make_model(), make_batch(views=2, lesions=(1, 1))
+    model = make_model()
+    batch = make_batch(views=2, lesions=(1, 1))
     batch.view_mask[0, 1] = False
     batch.lesion_view = torch.tensor([[0], [1]])
     feature_map, _ = model.extractor(batch.pixels[batch.view_mask])
     pooled = model.lesion_encoder.features(feature_map, batch)
     row = torch.cat([torch.tensor([[2.0]]), batch.boxes_xyxy[1]], dim=1)  # third image that is there: entry 1, view 1
-    stride, size = model.extractor.stride, model.lesion_encoder.features.roi_size
+    stride = model.extractor.stride
+    size = model.lesion_encoder.features.roi_size
     expected = roi_align(feature_map, row, size, 1 / stride, sampling_ratio=2, aligned=True)
     assert torch.equal(pooled[1:], expected.flatten(1))
 
 
 def test_without_lesion_branch_boxes_are_ignored() -> None:
-    model, batch, changed = make_model(lesion_branch="none"), make_batch(), make_batch()
+    model = make_model(lesion_branch="none")
+    batch = make_batch()
+    changed = make_batch()
     changed.category_ids[:] = 1
     changed.boxes_xyxy[:] = torch.tensor([0.0, 0.0, 31.0, 31.0])
     assert torch.equal(model(batch), model(changed))

@@ -23,18 +23,34 @@ from d2rnet.report.model_files import save_model
 from d2rnet.report.text.vocabulary import count_vocabulary
 
 SMALL = {
-    "input_size_px": 32, "backbone_stages": 2, "patch_channels": 16, "d_model": 16, "d_ff": 32, "num_heads": 2,
-    "num_layers": 1, "memory_heads": 2,
-}  # fmt: skip
+    "input_size_px": 32,
+    "backbone_stages": 2,
+    "patch_channels": 16,
+    "d_model": 16,
+    "d_ff": 32,
+    "num_heads": 2,
+    "num_layers": 1,
+    "memory_heads": 2,
+}
 SETTINGS = RetrievalSettings()
 
 
 def entry(name: str, split: str, images: list[str], report: str) -> dict[str, Any]:
     sizes = {"heights": [40] * len(images), "widths": [40] * len(images), "box_image": []} if len(images) > 1 else {}
     return {
-        "id": name, "study_id": name, "subject_id": name, "split": split, "report": report, "image_path": images,
-        "height": 40, "width": 40, "boxes": [], "scores": [], "labels": [], **sizes,
-    }  # fmt: skip
+        "id": name,
+        "study_id": name,
+        "subject_id": name,
+        "split": split,
+        "report": report,
+        "image_path": images,
+        "height": 40,
+        "width": 40,
+        "boxes": [],
+        "scores": [],
+        "labels": [],
+        **sizes,
+    }
 
 
 @pytest.fixture

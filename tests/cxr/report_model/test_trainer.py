@@ -49,7 +49,8 @@ def history(model: Path) -> list[dict[str, Any]]:
 
 
 def same_weights(one: Path, other: Path) -> bool:
-    first, second = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    first = load_file(one / "model.safetensors")
+    second = load_file(other / "model.safetensors")
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -64,8 +65,13 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_outputs_and_metadata(whole_run: Path) -> None:
     model = whole_run
     assert {path.name for path in model.iterdir()} == {
-        "model.safetensors", "vocabulary.json", "config.yaml", "model_card.md", "metrics.jsonl", "run.json",
-    }  # fmt: skip
+        "model.safetensors",
+        "vocabulary.json",
+        "config.yaml",
+        "model_card.md",
+        "metrics.jsonl",
+        "run.json",
+    }
     rows = history(model)
     assert [row["epoch"] for row in rows] == [1, 2, 3] and [row["step"] for row in rows] == [3, 6, 9]
     run = json.loads((model / "run.json").read_text())

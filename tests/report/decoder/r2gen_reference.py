@@ -70,7 +70,8 @@ class Reference:
 
     def __init__(self, weights: Weights, *, heads: int, memory_heads: int) -> None:
         self.weights = {name: tensor.double() for name, tensor in weights.items()}
-        self.heads, self.memory_heads = heads, memory_heads
+        self.heads = heads
+        self.memory_heads = memory_heads
         self.width = weights["model.tgt_embed.0.lut.weight"].shape[1]
         self.layers = len({name.split(".")[3] for name in weights if name.startswith("model.decoder.layers.")})
         self.slots = weights["model.decoder.layers.0.sublayer.0.norm.mlp_gamma.0.weight"].shape[1] // self.width
@@ -93,7 +94,8 @@ class Reference:
 
     def norm(self, name: str, x: Tensor, memory: Tensor | None = None) -> Tensor:
         """Unbiased deviation, eps outside the root; ``memory`` (B, T, M D) shifts gamma and beta."""
-        gamma, beta = self.weights[f"{name}.gamma"], self.weights[f"{name}.beta"]
+        gamma = self.weights[f"{name}.gamma"]
+        beta = self.weights[f"{name}.beta"]
         if memory is not None:
             gamma = gamma + self.linear(f"{name}.mlp_gamma.2", torch.relu(self.linear(f"{name}.mlp_gamma.0", memory)))
             beta = beta + self.linear(f"{name}.mlp_beta.2", torch.relu(self.linear(f"{name}.mlp_beta.0", memory)))
@@ -132,7 +134,8 @@ class Reference:
             new = memory + self.attention("model.rm.attn", memory, source, None, self.memory_heads)
             new = new + torch.relu(self.linear("model.rm.mlp.2", torch.relu(self.linear("model.rm.mlp.0", new))))
             gates = self.linear("model.rm.W", token) + self.linear("model.rm.U", torch.tanh(memory))
-            let_in, keep = gates[..., : self.width], gates[..., self.width :]
+            let_in = gates[..., : self.width]
+            keep = gates[..., self.width :]
             memory = torch.sigmoid(let_in) * torch.tanh(new) + torch.sigmoid(keep) * memory
             after.append(memory.reshape(len(embedded), -1))
         return torch.stack(after, dim=1)

@@ -130,10 +130,12 @@ def test_no_repeated_ngrams_equals_a_literal_search(ngram: int) -> None:
 @torch.no_grad()
 def test_settled_sources_leave_and_the_others_go_on_unchanged() -> None:
     """Reports of very different lengths: the batch shrinks, every report is as it is without early stop."""
-    model, batch = make_model(seed=3), make_batch(lesions=(2, 0, 3, 1, 1))
+    model = make_model(seed=3)
+    batch = make_batch(lesions=(2, 0, 3, 1, 1))
     model.transformer.logits.weight.mul_(3)
     encoded = model.encode(batch)
-    original, rows = model.transformer.step, []
+    original = model.transformer.step
+    rows = []
     lengths = torch.tensor([2, 5, 14, 3, 9])
 
     def ending(token_ids: torch.Tensor, state) -> torch.Tensor:
@@ -161,7 +163,8 @@ def test_settled_sources_leave_and_the_others_go_on_unchanged() -> None:
 @torch.no_grad()
 def test_bfloat16_stays_close_to_float32() -> None:
     """Step by step equals whole prefixes in bfloat16 too, and both are near float32."""
-    model, batch = make_model(seed=2), make_batch(length=9)
+    model = make_model(seed=2)
+    batch = make_batch(length=9)
     encoded = model.encode(batch)
     precise = model.transformer(encoded.tokens, encoded.mask, batch.token_ids)
     model.transformer.to(torch.bfloat16)

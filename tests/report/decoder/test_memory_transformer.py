@@ -32,7 +32,8 @@ def test_positions_interleave_sine_and_cosine() -> None:
 def test_attention_weights_give_the_attention() -> None:
     torch.manual_seed(0)
     attention = MultiHeadAttention(8, 2).eval()
-    x, source = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    x = torch.randn(2, 3, 8)
+    source = torch.randn(2, 5, 8)
     mask = (torch.arange(5) < torch.tensor([[5], [2]]))[:, None, None]
     keys, values = attention.keys_values(source)
     weights = attention.weights(x, keys, mask)
@@ -59,7 +60,8 @@ def literal_memory(memory: nn.Module, tokens: torch.Tensor, state: torch.Tensor 
 
 def test_relational_memory_equals_the_literal_one() -> None:
     torch.manual_seed(1)
-    memory, tokens = RelationalMemory(8, 3, 2), torch.randn(2, 6, 8)
+    memory = RelationalMemory(8, 3, 2)
+    tokens = torch.randn(2, 6, 8)
     found = memory(tokens, memory.initial(2, like=tokens))
     assert torch.allclose(found, literal_memory(memory, tokens), atol=1e-6)
 
@@ -83,8 +85,10 @@ def test_gradients_of_the_memory_equal_those_of_the_literal_one(length: int, slo
 def test_memory_under_autocast(kind: torch.dtype) -> None:
     """Gradients arrive in float32 and close to those of float32."""
     torch.manual_seed(3)
-    memory, tokens = RelationalMemory(16, 3, 2), torch.randn(4, 8, 16)
-    start, weight = memory.initial(4, like=tokens), torch.randn(4, 8, 48)
+    memory = RelationalMemory(16, 3, 2)
+    tokens = torch.randn(4, 8, 16)
+    start = memory.initial(4, like=tokens)
+    weight = torch.randn(4, 8, 48)
     expected = torch.autograd.grad((memory(tokens, start) * weight).sum(), list(memory.parameters()))
     with torch.autocast("cpu", dtype=kind):
         states = memory(tokens, start)
@@ -96,7 +100,8 @@ def test_memory_under_autocast(kind: torch.dtype) -> None:
 
 
 def test_memory_goes_backwards_once() -> None:
-    memory, tokens = RelationalMemory(8, 3, 2), torch.randn(2, 3, 8)
+    memory = RelationalMemory(8, 3, 2)
+    tokens = torch.randn(2, 3, 8)
     total = memory(tokens, memory.initial(2, like=tokens)).sum()
     total.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="run it again"):
@@ -122,16 +127,19 @@ def test_conditioned_norms_equal_separate_networks() -> None:
 
 
 def test_future_token_cannot_change_past_logits() -> None:
-    model, batch = make_model(), make_batch()
+    model = make_model()
+    batch = make_batch()
     changed = make_batch()
     changed.token_ids[:, 4] = (changed.token_ids[:, 4] + 1) % NUM_TOKENS
-    before, after = model(batch), model(changed)
+    before = model(batch)
+    after = model(changed)
     assert torch.equal(before[:, :4], after[:, :4])
     assert not torch.allclose(before[:, 4], after[:, 4])
 
 
 def test_one_token_at_a_time_equals_whole_reports() -> None:
-    model, batch = make_model(), make_batch(length=9)
+    model = make_model()
+    batch = make_batch(length=9)
     encoded = model.encode(batch)
     whole = model.transformer(encoded.tokens, encoded.mask, batch.token_ids)
     state = model.transformer.start(encoded.tokens, encoded.mask, beams=1, max_tokens=9)
@@ -141,7 +149,8 @@ def test_one_token_at_a_time_equals_whole_reports() -> None:
 
 def test_reordered_beams_continue_their_own_prefix() -> None:
     """Memory and caches must follow the beam: after a swap, the next logits are those of the swapped prefixes."""
-    model, batch = make_model(), make_batch(lesions=(2,))
+    model = make_model()
+    batch = make_batch(lesions=(2,))
     encoded = model.encode(batch)
     prefixes = torch.tensor([[1, 5, 6], [1, 7, 8]])
     state = model.transformer.start(encoded.tokens, encoded.mask, beams=2, max_tokens=4)
@@ -162,7 +171,8 @@ def test_embedding_is_scaled_and_gets_its_position() -> None:
 
 
 def test_the_memory_changes_the_logits() -> None:
-    model, batch = make_model(), make_batch(lesions=(2,))
+    model = make_model()
+    batch = make_batch(lesions=(2,))
     encoded = model.encode(batch)
     state = model.transformer.start(encoded.tokens, encoded.mask, beams=2, max_tokens=4)
     state.memory = state.memory.clone()
@@ -172,7 +182,8 @@ def test_the_memory_changes_the_logits() -> None:
 
 
 def test_cross_attention_is_a_distribution_over_tokens_that_are_there() -> None:
-    model, batch = make_model(), make_batch(lesions=(2, 0, 3))
+    model = make_model()
+    batch = make_batch(lesions=(2, 0, 3))
     encoded = model.encode(batch)
     attention = model.transformer.cross_attention(encoded.tokens, encoded.mask, batch.token_ids)
     assert torch.allclose(attention.sum(dim=-1), torch.ones(3, 7), atol=1e-5)

@@ -152,8 +152,11 @@ def test_missing_and_unexpected_keys_are_listed() -> None:
     weights = random_weights(d_model=16, num_words=NUM_WORDS)
     del weights["model.rm.U.bias"], weights["model.decoder.layers.1.sublayer.2.norm.mlp_beta.2.weight"]
     weights["model.rm.V.bias"] = torch.zeros(3)
-    with pytest.raises(CheckpointError, match=r"Missing 2: model\.decoder\.layers\.1\.sublayer\.2\.norm\.mlp_beta\.2\.weight, "
-                                              r"model\.rm\.U\.bias; unexpected 1: model\.rm\.V\.bias"):  # fmt: skip
+    with pytest.raises(
+        CheckpointError,
+        match=r"Missing 2: model\.decoder\.layers\.1\.sublayer\.2\.norm\.mlp_beta\.2\.weight, "
+        r"model\.rm\.U\.bias; unexpected 1: model\.rm\.V\.bias",
+    ):
         load_r2gen_decoder(weights, 4, 2)
 
 

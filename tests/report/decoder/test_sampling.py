@@ -62,7 +62,8 @@ def test_draws_depend_on_seed_and_name_alone() -> None:
 
 
 def test_batch_equals_single(model: ReportModel) -> None:
-    encoded, options = model.encode(make_batch()), SamplingOptions(max_tokens=12, top_p=0.9)
+    encoded = model.encode(make_batch())
+    options = SamplingOptions(max_tokens=12, top_p=0.9)
     draws = entry_draws(["x", "y", "z"], seed=0, max_tokens=12)
     together = sample_reports(model.transformer, encoded.tokens, encoded.mask, options, draws)
     assert len({tuple(row) for row in together.token_ids.tolist()}) == 3

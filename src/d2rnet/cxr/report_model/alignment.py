@@ -10,7 +10,7 @@ The grid of all images with all reports is computed at once: about 10 tensors of
 published sizes (32 images, 32 reports, 100 words, 144 patches) that is 0.6 GB each; larger grids are cut along the images and
 computed again in the backward pass, so that no part has more than ``GRID_ELEMENTS`` numbers.
 
-Shapes: I images and B reports (one each an entry), R regions, U words, E width of the shared space.
+Shapes: I images and B reports (one each per entry), R regions, U words, E width of the shared space.
 """
 
 import math

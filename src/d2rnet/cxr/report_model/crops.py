@@ -25,7 +25,8 @@ from d2rnet.files.hashes import fingerprint
 from d2rnet.runs.array_cache import file_state, fill, open_maps
 from d2rnet.runs.workdir import hold_lock
 
-CLAHE_CLIP, CLAHE_TILES = 2.0, 8
+CLAHE_CLIP = 2.0
+CLAHE_TILES = 8
 Crops = Sequence[NDArray[np.uint8]]
 
 
@@ -103,14 +104,16 @@ def square_crop(crop: NDArray[np.uint8], size_px: int, *, equalise: bool) -> NDA
     """
     height, width = crop.shape
     scale = size_px / max(height, width)
-    inner_h, inner_w = max(1, round(height * scale)), max(1, round(width * scale))
+    inner_h = max(1, round(height * scale))
+    inner_w = max(1, round(width * scale))
     inner: NDArray[Any] = crop
     if (inner_h, inner_w) != crop.shape:
         inner = cv2.resize(crop, (inner_w, inner_h), interpolation=cv2.INTER_LINEAR)
     if equalise:
         inner = cv2.createCLAHE(CLAHE_CLIP, (CLAHE_TILES, CLAHE_TILES)).apply(inner)
     square = np.zeros((size_px, size_px), dtype=np.uint8)
-    top, left = (size_px - inner_h) // 2, (size_px - inner_w) // 2
+    top = (size_px - inner_h) // 2
+    left = (size_px - inner_w) // 2
     square[top : top + inner_h, left : left + inner_w] = inner
     return square
 
@@ -123,7 +126,7 @@ class CropCache:
 
         Args:
             folder: where caches live; each list of files and boxes and each size has its own sub-folder.
-            sources: radiographs with boxes, one a row of the image list.
+            sources: radiographs with boxes, one per row of the image list.
             size_px: longest side of a kept crop.
             workers: decoding processes; below 2 this process decodes.
 

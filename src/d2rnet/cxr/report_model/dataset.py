@@ -3,7 +3,7 @@
 Reads: annotation.json, radiographs. Writes: nothing (image_cache.py keeps decoded pixels).
 Boxes are given twice: in input pixels, for pooling features, and as position in their own original image, for lesion tokens.
 
-Shapes: B entries, V images an entry (padded), S input side, K lesions an entry (padded), c crop side, T token ids (padded).
+Shapes: B entries, V images per entry (padded), S input side, K lesions per entry (padded), c crop side, T token ids (padded).
 """
 
 import copy

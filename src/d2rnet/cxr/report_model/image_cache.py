@@ -132,7 +132,8 @@ class ImageCache:
                 what="decode radiographs",
                 workers=workers,
             )
-        self._path, self._shape = place / "pixels.u8", (len(sources), size_px, size_px)
+        self._path = place / "pixels.u8"
+        self._shape = (len(sources), size_px, size_px)
         self._pixels: NDArray[np.uint8] | None = None
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:

@@ -1,10 +1,10 @@
 """Local branch: each box becomes a lesion token that says what it looks like, what it is and where it is.
 
-Source: D2R-Net (Tang et al. 2025): full-resolution crops through LERA and five convolutions, one vector a box, absent boxes
+Source: D2R-Net (Tang et al. 2025): full-resolution crops through LERA and five convolutions, one vector per box, absent boxes
 masked. Differs: all boxes of a batch go through the network at once; the token also carries class, score and position, which
 the released model drops (each can be switched off); and features can be pooled from the backbone's map instead (RoIAlign).
 
-Shapes: B entries, V images an entry, K lesions an entry (padded), L lesions of the batch, C map channels, D model width.
+Shapes: B entries, V images per entry, K lesions per entry (padded), L lesions of the batch, C map channels, D model width.
 """
 
 import math
@@ -28,9 +28,11 @@ class RoiFeatures(nn.Module):
     """Appearance of lesions, pooled from the backbone's map."""
 
     def __init__(self, *, channels: int, stride: int, roi_size: int) -> None:
-        """Take channels and stride (input pixels per cell) of the map and RoIAlign's cells a side."""
+        """Take channels and stride (input pixels per cell) of the map and RoIAlign's cells per side."""
         super().__init__()
-        self.roi_size, self.stride, self.width = roi_size, stride, channels * roi_size**2
+        self.roi_size = roi_size
+        self.stride = stride
+        self.width = channels * roi_size**2
 
     def forward(self, feature_map: Tensor, batch: ChestBatch) -> Tensor:
         """Pool the map (N, C, h, w) inside each lesion's box: (L, C * roi_size ** 2)."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from d2rnet.cxr.report_model.dataset import image_sources
 from d2rnet.cxr.report_model.front_end import D2RNET
 from d2rnet.cxr.report_model.image_cache import DirectImages
+from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.report_pairs import read_pairs
 from d2rnet.evaluation.settings import RetrievalSettings
@@ -122,7 +124,8 @@ def _features(
     loaded: LoadedModel, entries: Sequence[Entry], image_root: Path, workers: int, what: str
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield the place of the first entry and the (n, P) unit features of runs of entries."""
-    device = next(loaded.model.parameters()).device
+    model = cast(D2RNet, loaded.model)
+    device = next(model.parameters()).device
     images = DirectImages(image_sources(entries, image_root), size_px=loaded.settings.model.input_size_px)
     ends = np.cumsum([0, *(len(entry["image_path"]) for entry in entries)]).tolist()
     starts = range(0, len(entries), BATCH_ENTRIES)
@@ -130,7 +133,7 @@ def _features(
         for start in track(starts, total=len(entries), what=what, unit="item", step=BATCH_ENTRIES):
             stop = min(start + BATCH_ENTRIES, len(entries))
             pixels = np.stack(list(pool.map(images.__getitem__, range(ends[start], ends[stop]))))
-            patches = loaded.model.extractor(torch.from_numpy(pixels).to(device))[1]  # (images, patches, P)
+            patches = model.extractor(torch.from_numpy(pixels).to(device))[1]  # (images, patches, P)
             means = patches.float().mean(dim=1).cpu()
             cuts = [end - ends[start] for end in ends[start : stop + 1]]
             of_entries = [means[first:last].mean(dim=0) for first, last in pairwise(cuts)]

@@ -28,7 +28,7 @@ class D2RNetModelSettings(DecoderSettings):
     """Source of lesion tokens: none (no tokens), roi_align (pooled from the backbone map, own choice; far cheaper than crops),
     crop (full-resolution crops through a small network, published)."""
     lesion_roi_size: int = setting(3, ge=1, le=14)
-    """RoIAlign output cells a side."""
+    """RoIAlign output cells per side."""
     crop_size_px: int = setting(64, ge=32, le=1024, multiple_of=16)
     """Branch crop: side of the square that a lesion's crop of the original image is padded and resized to, pixels. 384
     published."""

@@ -130,7 +130,8 @@ def _read_splits(annotation: Path, protocol: str) -> tuple[dict[str, list[Entry]
     counts = {}
     for split in ("train", "val"):
         splits[split] = [entry for entry in content[split] if clean_report(entry["report"], protocol)]
-        counts[split], counts[f"{split}_without_words"] = len(splits[split]), len(content[split]) - len(splits[split])
+        counts[split] = len(splits[split])
+        counts[f"{split}_without_words"] = len(content[split]) - len(splits[split])
         if not splits[split]:
             raise DatasetError(f"{annotation}: no report with words in split '{split}'; expected at least one entry.")
         if counts[f"{split}_without_words"]:

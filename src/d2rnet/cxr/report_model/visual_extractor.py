@@ -23,7 +23,8 @@ from d2rnet.files.torch_files import load_torch
 from d2rnet.training.collectives import GlobalBatchNorm
 
 # Mean over the three channels of ImageNet's mean and standard deviation, for pixels in [0, 1].
-PIXEL_MEAN, PIXEL_STD = 0.449, 0.226
+PIXEL_MEAN = 0.449
+PIXEL_STD = 0.226
 CHANNEL_REDUCTION = 4
 STRIP_LENGTHS = (7, 11, 21)
 # R2Gen's image network is a Sequential of torchvision's ResNet without its last two parts; 2 and 3 have no weights.
@@ -54,7 +55,8 @@ class ChannelPriorAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend: (N, C, h, w) -> (N, C, h, w)."""
         x = self.entry(x)
-        mean, peak = x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
+        mean = x.mean(dim=(2, 3), keepdim=True)
+        peak = x.amax(dim=(2, 3), keepdim=True)
         x = x * (self.channel_mlp(mean).sigmoid() + self.channel_mlp(peak).sigmoid())
         local = self.local(x)
         spatial = self.spatial(local + sum(strip(local) for strip in self.strips))

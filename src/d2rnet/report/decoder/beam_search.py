@@ -97,8 +97,11 @@ def beam_search(decoder: StepDecoder, encoded: Tensor, mask: Tensor, options: Se
     Returns:
         One report a source; beam size 1 is greedy decoding.
     """
-    beams, limit, ids = options.beam_size, options.max_tokens, options.ids
-    sources, device = torch.arange(len(encoded), device=encoded.device), encoded.device
+    beams = options.beam_size
+    limit = options.max_tokens
+    ids = options.ids
+    sources = torch.arange(len(encoded), device=encoded.device)
+    device = encoded.device
     state = decoder.start(encoded, mask, beams=beams, max_tokens=limit)
     latest = torch.full((len(sources), beams), ids.start, device=device)
     written = torch.empty(len(sources), beams, 0, dtype=torch.long, device=device)
@@ -129,7 +132,9 @@ def beam_search(decoder: StepDecoder, encoded: Tensor, mask: Tensor, options: Se
         if left <= COMPACT_AT * len(sources):
             going_on = undecided.nonzero().squeeze(1)
             state.keep(going_on)
-            sources, latest, written = sources[going_on], latest[going_on], written[going_on]
+            sources = sources[going_on]
+            latest = latest[going_on]
+            written = written[going_on]
             open_scores = open_scores[going_on]
     return Decoded(best.token_ids, best.log_probs)
 

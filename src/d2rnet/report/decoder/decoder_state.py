@@ -48,7 +48,8 @@ class DecoderState:
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write a token's keys and values, each (B, H, G, Dh), to a layer's cache; return all of them up to this token."""
         beams = keys.shape[2]
-        start, end = self.length * beams, (self.length + 1) * beams
+        start = self.length * beams
+        end = (self.length + 1) * beams
         self.keys[layer][:, :, start:end] = keys
         self.values[layer][:, :, start:end] = values
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
@@ -73,7 +74,8 @@ class DecoderState:
         self.keys = [keys[sources] for keys in self.keys]
         self.values = [values[sources] for values in self.values]
         self.cross = [(keys[sources], values[sources]) for keys, values in self.cross]
-        self.own, self.cross_mask = self.own[sources], self.cross_mask[sources]
+        self.own = self.own[sources]
+        self.cross_mask = self.cross_mask[sources]
 
 
 def own_places(sources: int, beams: int, max_tokens: int, like: Tensor) -> Tensor:

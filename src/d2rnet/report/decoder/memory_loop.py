@@ -64,13 +64,15 @@ def advance(memory: Tensor, token: Tensor, weights: LoopWeights, heads: int) -> 
     key, value, token_gates = token.unsqueeze(1).split([width, width, 2 * width], dim=2)
     query, keys, values = _linear(memory, weights.slots_weight, weights.slots_bias).chunk(3, dim=2)
     query = _apart(query, heads)
-    keys, values = _apart(torch.cat([keys, key], dim=1), heads), _apart(torch.cat([values, value], dim=1), heads)
+    keys = _apart(torch.cat([keys, key], dim=1), heads)
+    values = _apart(torch.cat([values, value], dim=1), heads)
     shares = (query @ keys.transpose(2, 3) / math.sqrt(keys.shape[3])).softmax(dim=3)
     mixed = _together(shares @ values)
     proposal = memory + _linear(mixed, weights.output_weight, weights.output_bias)
     first = _linear(proposal, weights.first_weight, weights.first_bias).relu_()
     second = _linear(first, weights.second_weight, weights.second_bias).relu_()
-    squashed, seen = (proposal + second).tanh_(), memory.tanh()
+    squashed = (proposal + second).tanh_()
+    seen = memory.tanh()
     gates = _linear(seen, weights.gates_weight, weights.gates_bias).add_(token_gates).sigmoid_()
     input_gate, forget_gate = gates.chunk(2, dim=2)
     new = torch.addcmul(input_gate * squashed, forget_gate, memory)
@@ -103,7 +105,8 @@ def _retreat(grad: Tensor, trace: _Trace, weights: LoopWeights, into: _Gradients
     shares = mixed @ trace.values.transpose(2, 3)
     scores = trace.shares * (shares - (shares * trace.shares).sum(dim=3, keepdim=True)) / math.sqrt(mixed.shape[3])
     query = _together(scores @ trace.keys)
-    keys, values = _together(scores.transpose(2, 3) @ trace.query), _together(trace.shares.transpose(2, 3) @ mixed)
+    keys = _together(scores.transpose(2, 3) @ trace.query)
+    values = _together(trace.shares.transpose(2, 3) @ mixed)
     torch.cat([query, keys[:, :-1], values[:, :-1]], dim=2, out=into.slots)
     torch.cat([keys[:, -1], values[:, -1], into.gates.sum(dim=1)], dim=1, out=into.token)
     return old + proposal + into.slots @ weights.slots_weight
@@ -114,19 +117,23 @@ class _MemoryLoop(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, memory: Tensor, tokens: Tensor, heads: int, *flat: Tensor) -> Tensor:
-        weights, states, traces = LoopWeights(*flat), [], []
+        weights = LoopWeights(*flat)
+        states = []
+        traces = []
         for token in tokens.unbind(1):
             memory, trace = advance(memory, token, weights, heads)
             states.append(memory)
             traces.append(trace)
-        ctx.traces, ctx.weights = traces, weights
+        ctx.traces = traces
+        ctx.weights = weights
         return torch.stack(states, dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor | None, ...]:
         # Freed here, not when the loss goes: at T 100, D 512 and 32 sequences it is 220 MB.
-        weights, traces = ctx.weights, ctx.traces
+        weights = ctx.weights
+        traces = ctx.traces
         ctx.traces = None
         if traces is None:
             raise RuntimeError("the memory's loop can be gone through backwards once; run it again for another time")

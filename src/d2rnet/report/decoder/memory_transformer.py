@@ -69,7 +69,8 @@ class MemoryTransformer(nn.Module):
     ) -> None:
         """Make both stacks; see section ``cxr.report.model`` of the configuration."""
         super().__init__()
-        self.d_model, self.num_heads = d_model, num_heads
+        self.d_model = d_model
+        self.num_heads = num_heads
         self.encoder = nn.ModuleList(EncoderLayer(d_model, d_ff, num_heads, dropout) for _ in range(num_layers))
         self.encoder_norm = LayerNorm(d_model)
         self.decoder = nn.ModuleList(DecoderLayer(d_model, d_ff, num_heads, dropout) for _ in range(num_layers))
@@ -100,7 +101,7 @@ class MemoryTransformer(nn.Module):
 
         Args:
             visual_tokens: (B, L, D).
-            mask: (B, L) bool, True where there is a token; at least one a row.
+            mask: (B, L) bool, True where there is a token; at least one per row.
 
         Returns:
             (B, L, D) encoded tokens in the type of the weights; what stands at masked places has no meaning.
@@ -148,7 +149,8 @@ class MemoryTransformer(nn.Module):
         memory = self.relational_memory.initial(len(x), like=x)
         scales, shifts = self.conditioned_norms(self.relational_memory(x, memory))
         seen = x.new_zeros(0)
-        visible, cross_mask = _causal_mask(token_mask), mask[:, None, None]
+        visible = _causal_mask(token_mask)
+        cross_mask = mask[:, None, None]
         for number, layer in enumerate(self.decoder_layers):
             first = NORMS_PER_LAYER * number
             normed = conditioned_norm(x, scales[first], shifts[first])
@@ -156,7 +158,8 @@ class MemoryTransformer(nn.Module):
             x = x + layer.dropout(layer.self_attention(normed, keys_values, visible, causal=visible is None))
             normed = conditioned_norm(x, scales[first + 1], shifts[first + 1])
             # The rows of a source are queries of one attention: (R, T, D) -> (B, G T, D).
-            queries, cross = normed.view(len(encoded), -1, self.d_model), layer.cross_attention.keys_values(encoded)
+            queries = normed.view(len(encoded), -1, self.d_model)
+            cross = layer.cross_attention.keys_values(encoded)
             if record:
                 weights = layer.cross_attention.weights(queries, cross[0], cross_mask).mean(dim=1)  # (B, G T, L)
                 seen = weights.view(*x.shape[:2], -1) / len(self.decoder_layers) + (seen if number else 0)
@@ -192,7 +195,7 @@ class MemoryTransformer(nn.Module):
 
     @torch.no_grad()
     def step(self, token_ids: Tensor, state: DecoderState) -> Tensor:
-        """Take in one more token a row and update ``state``.
+        """Take in one more token per row and update ``state``.
 
         Args:
             token_ids: (R,) the latest token of each row.

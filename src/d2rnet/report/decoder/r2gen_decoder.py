@@ -18,7 +18,8 @@ from d2rnet.report.decoder.r2gen_keys import R2GenShape, decoder_part, infer_sha
 from d2rnet.report.text.vocabulary import SpecialIds
 
 R2GEN_IDS = SpecialIds(padding=0, start=0, end=0, never_written=())
-R2GEN_DROPOUT, R2GEN_PATCH_DROPOUT = 0.1, 0.5
+R2GEN_DROPOUT = 0.1
+R2GEN_PATCH_DROPOUT = 0.5
 
 
 class R2GenDecoder(nn.Module):
@@ -37,7 +38,9 @@ class R2GenDecoder(nn.Module):
                     f"state dict: width {shape.d_model} is no multiple of {name} {heads}; expected the number of heads that "
                     "the model was trained with (8 unless it was changed)."
                 )
-        self.shape, self.num_heads, self.memory_heads = shape, num_heads, memory_heads
+        self.shape = shape
+        self.num_heads = num_heads
+        self.memory_heads = memory_heads
         self.patch_embedding = nn.Sequential(
             nn.Linear(shape.patch_width, shape.d_model), nn.ReLU(), nn.Dropout(R2GEN_PATCH_DROPOUT)
         )

@@ -17,7 +17,9 @@ from d2rnet.errors import CheckpointError
 from d2rnet.report.decoder.attention import sinusoidal_positions
 from d2rnet.report.decoder.memory_transformer import NORMS_PER_LAYER
 
-PARALLEL, DECODER, IMAGE_NETWORK = "module.", "encoder_decoder.", "visual_extractor."
+PARALLEL = "module."
+DECODER = "encoder_decoder."
+IMAGE_NETWORK = "visual_extractor."
 POSITIONS = "model.tgt_embed.1.pe"
 POSITION_TOLERANCE = 1e-3
 SHOWN_KEYS = 12
@@ -98,7 +100,8 @@ def translate(state: Mapping[str, Tensor], shape: R2GenShape, own: Mapping[str, 
     norms = [f"model.decoder.layers.{n}.sublayer.{k}.norm" for n in range(shape.num_layers) for k in range(NORMS_PER_LAYER)]
     expected = {theirs: tuple(own[ours].shape) for theirs, ours in names.items()}
     expected |= {f"{norm}.{part}": size for norm in norms for part, size in _norm_shapes(shape).items()}
-    missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys() - {POSITIONS})
+    missing = sorted(expected.keys() - state.keys())
+    unexpected = sorted(state.keys() - expected.keys() - {POSITIONS})
     misshapen = [
         f"{key} {tuple(state[key].shape)} instead of {size}"
         for key, size in expected.items()
@@ -140,13 +143,15 @@ def _plain_names(num_layers: int) -> Iterator[tuple[str, str]]:
         for part in ("gamma", "beta"):
             yield f"model.{stack}.norm.{part}", f"transformer.{stack}_norm.{part}"
     for number in range(num_layers):
-        theirs, ours = f"model.encoder.layers.{number}", f"transformer.encoder.{number}"
+        theirs = f"model.encoder.layers.{number}"
+        ours = f"transformer.encoder.{number}"
         yield from _attention(f"{theirs}.self_attn", f"{ours}.attention")
         yield from _layer(theirs, ours)
         for norm in (0, 1):
             for part in ("gamma", "beta"):
                 yield f"{theirs}.sublayer.{norm}.norm.{part}", f"{ours}.norms.{norm}.{part}"
-        theirs, ours = f"model.decoder.layers.{number}", f"transformer.decoder.{number}"
+        theirs = f"model.decoder.layers.{number}"
+        ours = f"transformer.decoder.{number}"
         yield from _attention(f"{theirs}.self_attn", f"{ours}.self_attention")
         yield from _attention(f"{theirs}.src_attn", f"{ours}.cross_attention")
         yield from _layer(theirs, ours)

@@ -25,7 +25,8 @@ class RelationalMemory(nn.Module):
     def __init__(self, d_model: int, num_slots: int, num_heads: int) -> None:
         """Make the memory; ``d_model`` is a multiple of ``num_heads``."""
         super().__init__()
-        self.d_model, self.num_slots = d_model, num_slots
+        self.d_model = d_model
+        self.num_slots = num_slots
         self.attention = MultiHeadAttention(d_model, num_heads)
         self.mlp = nn.Sequential(nn.Linear(d_model, d_model), nn.ReLU(), nn.Linear(d_model, d_model), nn.ReLU())
         self.token_gates = nn.Linear(d_model, 2 * d_model)
@@ -78,8 +79,10 @@ class MemoryConditionedNorms(nn.Module):
     def __init__(self, num_norms: int, d_model: int, num_slots: int) -> None:
         """Start as plain norms: the conditioning begins at zero."""
         super().__init__()
-        self.num_norms, self.d_model = num_norms, d_model
-        self.gamma, self.beta = nn.Parameter(torch.ones(num_norms, d_model)), nn.Parameter(torch.zeros(num_norms, d_model))
+        self.num_norms = num_norms
+        self.d_model = d_model
+        self.gamma = nn.Parameter(torch.ones(num_norms, d_model))
+        self.beta = nn.Parameter(torch.zeros(num_norms, d_model))
         # Networks in the order norm 0 gamma, norm 0 beta, norm 1 gamma, ...
         self.hidden = nn.Linear(num_slots * d_model, 2 * num_norms * d_model)
         self.weight = nn.Parameter(torch.zeros(2 * num_norms, d_model, d_model))  # (network, in, out)

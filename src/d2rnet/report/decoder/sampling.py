@@ -49,16 +49,18 @@ def sample_reports(decoder: StepDecoder, encoded: Tensor, mask: Tensor, options:
         encoded: (B, L, D) visual tokens after the encoder.
         mask: (B, L) bool, True where there is a token.
         options: lengths, temperature, top-p.
-        draws: (B, at least max_tokens) numbers in [0, 1), one a token.
+        draws: (B, at least max_tokens) numbers in [0, 1), one per token.
 
     Returns:
         One report a source; ``log_probs`` are the model's own, untouched by temperature and top-p.
     """
-    ids, device = options.ids, encoded.device
+    ids = options.ids
+    device = encoded.device
     state = decoder.start(encoded, mask, beams=1, max_tokens=options.max_tokens)
     latest = torch.full((len(encoded), 1), ids.start, device=device)
     written = torch.empty(len(encoded), 1, 0, dtype=torch.long, device=device)
-    sums, ended = torch.zeros(len(encoded), device=device), torch.zeros(len(encoded), dtype=torch.bool, device=device)
+    sums = torch.zeros(len(encoded), device=device)
+    ended = torch.zeros(len(encoded), dtype=torch.bool, device=device)
     for place in range(options.max_tokens):
         log_probs = decoder.step(latest.flatten(), state).float().log_softmax(dim=-1).unsqueeze(1)  # (B, 1, W)
         log_probs = options.restrict(log_probs, written).squeeze(1)
@@ -74,7 +76,7 @@ def sample_reports(decoder: StepDecoder, encoded: Tensor, mask: Tensor, options:
 
 
 def pick(log_probs: Tensor, draws: Tensor, *, temperature: float, top_p: float) -> Tensor:
-    """Draw a token a row by the inverse of the cumulative distribution, most probable token first.
+    """Draw a token per row by the inverse of the cumulative distribution, most probable token first.
 
     Args:
         log_probs: (B, W), -inf for tokens that may not come.

@@ -138,13 +138,14 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
 
 def _content_complaint(content: dict[str, Any]) -> str | None:
     """Say what is wrong with the values of vocabulary.json, None if nothing is."""
-    tokens, counts = content["tokens"], content["counts"]
+    tokens = content["tokens"]
+    counts = content["counts"]
     if not (isinstance(tokens, list) and all(isinstance(token, str) and token.split() == [token] for token in tokens)):
         return "tokens are no list of words"
     if tuple(tokens[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS or len(set(tokens)) != len(tokens):
         return f"expected distinct tokens that begin with {' '.join(SPECIAL_TOKENS)}"
     if not (isinstance(counts, list) and len(counts) == len(tokens) and all(type(count) is int for count in counts)):
-        return f"counts are no list of {len(tokens)} whole numbers, one a token"
+        return f"counts are no list of {len(tokens)} whole numbers, one per token"
     if content["protocol"] not in list(PROTOCOLS):
         return f"protocol {content['protocol']!r}; expected one of {', '.join(PROTOCOLS)}"
     if not isinstance(content["section"], str) or type(content["min_token_count"]) is not int:
