@@ -75,8 +75,12 @@ def test_pip_specs_are_the_pins(generate: ModuleType, rule: str) -> None:
 def test_detectron2_and_java_where_they_are_needed() -> None:
     with_detectron2 = {rule for rule in RULES if "detectron2 =0.6" in dependencies(rule)[0]}
     assert with_detectron2 == {
-        "train_detector", "evaluate_detector", "calibrate_thresholds", "predict_boxes", "predict_boxes_shard",
-    }  # fmt: skip
+        "train_detector",
+        "evaluate_detector",
+        "calibrate_thresholds",
+        "predict_boxes",
+        "predict_boxes_shard",
+    }
     assert [rule for rule in RULES if any(spec.startswith("openjdk") for spec in dependencies(rule)[0])] == [
         "ablation",
         "evaluate_reports",

@@ -93,7 +93,8 @@ class Config(Section):
             for path, value in _texts(config.to_json())
             if set("{}") & set(value)
         ]
-        read, written = config.cxr.data.reports.section, config.cxr.report.text.section
+        read = config.cxr.data.reports.section
+        written = config.cxr.report.text.section
         if read != written:
             problems.append(
                 f"cxr.report.text.section: '{written}', but cxr.data.reports.section is '{read}'; set both to the same section"

@@ -161,9 +161,15 @@ class Cluster:
         (self.root / "munge" / "key").chmod(0o600)
         control_port, *ports = _free_ports(1 + len(NODES))
         text = CONFIGURATION.format(
-            host=socket.gethostname().split(".")[0], root=self.root, control_port=control_port, ports=ports, cores=CORES,
-            memory_mb=MEMORY_MB, gpu=GPU_MODEL, delay=self.scheduling_delay,
-        )  # fmt: skip
+            host=socket.gethostname().split(".")[0],
+            root=self.root,
+            control_port=control_port,
+            ports=ports,
+            cores=CORES,
+            memory_mb=MEMORY_MB,
+            gpu=GPU_MODEL,
+            delay=self.scheduling_delay,
+        )
         (self.root / "slurm.conf").write_text(text)
         devices = []
         for node in GPU_NODES:

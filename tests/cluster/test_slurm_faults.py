@@ -117,8 +117,10 @@ def test_whole_workflow_with_eight_shards_and_two_gpus_for_training(cluster, tmp
     assert_submitted_as_configured(cluster, directory, jobs)
     counts = Counter(job.rule for job in jobs)
     assert {rule: count for rule, count in counts.items() if count > 1} == {
-        "convert_images_shard": 16, "predict_boxes_shard": 8, "generate_reports_shard": 8,
-    }  # fmt: skip
+        "convert_images_shard": 16,
+        "predict_boxes_shard": 8,
+        "generate_reports_shard": 8,
+    }
     tasks = {job.number: [task.gpus for task in cluster.tasks() if (task.job, task.step) == (job.number, "0")] for job in jobs}
     for rule in ("train_detector", "train_report_model"):
         assert [tasks[job.number] for job in jobs if job.rule == rule] == [["0,1"]], "one command, two GPUs"

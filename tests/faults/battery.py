@@ -100,9 +100,11 @@ def plan(jobs: Sequence[Job], trials: int, seed: int) -> list[Trial]:
     trainings = [place for place, job in enumerate(jobs) if job.command in TRAININGS]
     found = [Trial(0, seed, 0, "none", 0.0, 0.0, "none")]
     for number in range(1, trials + 1):
-        place = order[number - 1] if number <= len(order) else draw.choice(
-            trainings if draw.random() < TRAINING_SHARE else range(len(jobs))
-        )  # fmt: skip
+        place = (
+            order[number - 1]
+            if number <= len(order)
+            else draw.choice(trainings if draw.random() < TRAINING_SHARE else range(len(jobs)))
+        )
         kind = draw.choices(("time", "write", "between"), (3, 6, 1) if place in trainings else (6, 3, 1))[0]
         files = 6 if place in trainings else len(jobs[place].outputs)
         value = {"time": round(draw.uniform(0.02, 1.0), 3), "write": float(draw.randint(1, files)), "between": 0.0}[kind]
@@ -190,7 +192,7 @@ def kill(trial: Trial, job: Job, folder: Path, *targets: str, cores: int = 1) ->
 def new_files(folder: Path, job: Job) -> Iterator[int]:
     """Yield how many different temporary files have been seen where a job writes, now and at each later look."""
     seen: set[Path] = set()
-    stage = folder / "work" / job.command.replace("-", "_")
+    stage = folder / "work" / "cxr" / job.command.replace("-", "_")
     places = {(folder / name).parent for name in job.outputs}
     while True:
         for place in [*places, *stage.glob("*")]:
@@ -202,7 +204,7 @@ def progress(folder: Path, command: str) -> str:
     """Say what a resumed job finds of its own work."""
     state = read_run_state(folder)
     if command in TRAININGS:
-        stage = folder / "work" / command.replace("-", "_")
+        stage = folder / "work" / "cxr" / command.replace("-", "_")
         found = [work.progress for work in state.work_folders if work.path.parent == stage]
         return found[0] if found else "its beginning"
     if command == "convert-images-shard":

@@ -50,12 +50,21 @@ def fuzz(target: str, seeds: Sequence[bytes], seconds: float) -> Fuzzed:
         earlier = [path.read_bytes() for path in sorted(known.glob("*.bin"))]
         for number, seed in enumerate([*seeds, *earlier]):
             (corpus / str(number)).write_bytes(seed)
-        options = [f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_BYTES}", f"-timeout={SECONDS_AN_INPUT}",
-                   f"-artifact_prefix={artifacts}/", "-seed=1", "-print_final_stats=1"]  # fmt: skip
+        options = [
+            f"-max_total_time={max(1, round(seconds))}",
+            f"-max_len={MAX_BYTES}",
+            f"-timeout={SECONDS_AN_INPUT}",
+            f"-artifact_prefix={artifacts}/",
+            "-seed=1",
+            "-print_final_stats=1",
+        ]
         done = subprocess.run(
             [sys.executable, str(HERE / "fuzz_process.py"), target, *options, str(corpus)],
-            capture_output=True, text=True, errors="replace", cwd=name,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            errors="replace",
+            cwd=name,
+        )
         failed = []
         for artifact in sorted(artifacts.iterdir()):
             data = artifact.read_bytes()
@@ -67,8 +76,13 @@ def fuzz(target: str, seeds: Sequence[bytes], seconds: float) -> Fuzzed:
         raise RuntimeError(f"{target}: atheris ended with {done.returncode}\n{done.stderr[-3000:]}")
     if failed:
         print(done.stderr[-3000:], file=sys.stderr)
-    return Fuzzed(target, seconds, _last(r"stat::number_of_executed_units:\s+(\d+)", done.stderr),
-                  _last(r"cov: (\d+)", done.stderr), failed)  # fmt: skip
+    return Fuzzed(
+        target,
+        seconds,
+        _last(r"stat::number_of_executed_units:\s+(\d+)", done.stderr),
+        _last(r"cov: (\d+)", done.stderr),
+        failed,
+    )
 
 
 def _last(pattern: str, text: str) -> int:

@@ -159,9 +159,18 @@ def test_any_value_is_an_entry_or_has_a_complaint(value):
 )
 def test_any_change_of_an_entry_is_judged(changes):
     entry = {
-        "id": "a", "study_id": "s", "subject_id": "p", "split": "train", "report": "x", "image_path": ["a.png"],
-        "height": 9, "width": 9, "boxes": [[1, 1, 2, 2]], "scores": [0.5], "labels": ["Edema"],
-    }  # fmt: skip
+        "id": "a",
+        "study_id": "s",
+        "subject_id": "p",
+        "split": "train",
+        "report": "x",
+        "image_path": ["a.png"],
+        "height": 9,
+        "width": 9,
+        "boxes": [[1, 1, 2, 2]],
+        "scores": [0.5],
+        "labels": ["Edema"],
+    }
     assert entry_complaint(entry, "train") is None
     complaint = entry_complaint(entry | changes, "train")
     assert complaint is None or complaint

@@ -160,21 +160,34 @@ def _convert(folder: Path, settings: CxrSettings) -> tuple[Path, Path]:
         (height, width), (source_height, source_width) = radiograph.pixels.shape, radiograph.source_hw
         records.append(
             {
-                "id": number, "file_name": f"unlabelled_images/{name}.png", "height": height, "width": width,
-                "source_height": source_height, "source_width": source_width, "source_id": name, "source_path": file,
-                "study_id": study, "subject_id": f"p{study}", "view": read_header(source).view, "split": "test",
+                "id": number,
+                "file_name": f"unlabelled_images/{name}.png",
+                "height": height,
+                "width": width,
+                "source_height": source_height,
+                "source_width": source_width,
+                "source_id": name,
+                "source_path": file,
+                "study_id": study,
+                "subject_id": f"p{study}",
+                "view": read_header(source).view,
+                "split": "test",
                 "has_report": True,
             }
-        )  # fmt: skip
+        )
     write_coco(folder / "resources/cxr/unlabelled.json", records, [])
     text = "Left pleural effusion with cardiomegaly. No pneumothorax, the lungs are clear."
     reports = [
         {
-            "study_id": study, "subject_id": f"p{study}", "split": "test", "section": "findings", "report": text,
+            "study_id": study,
+            "subject_id": f"p{study}",
+            "split": "test",
+            "section": "findings",
+            "report": text,
             "images": list(names),
         }
         for study, names in STUDIES.items()
-    ]  # fmt: skip
+    ]
     write_jsonl(folder / "resources/cxr/reports.jsonl", reports)
     return folder / "resources/cxr/unlabelled.json", folder / "resources/cxr/reports.jsonl"
 
@@ -198,9 +211,18 @@ def _make_report_model(folder: Path, annotation: Path, settings: ReportSettings)
     entries = {"train": [], "val": [], "test": []}
     report = "Left pleural effusion with cardiomegaly. No pneumothorax, the lungs are clear."
     entry = {
-        "id": "w", "study_id": "w", "subject_id": "w", "split": "train", "report": report, "image_path": ["w.png"],
-        "height": 1, "width": 1, "boxes": [], "scores": [], "labels": [],
-    }  # fmt: skip
+        "id": "w",
+        "study_id": "w",
+        "subject_id": "w",
+        "split": "train",
+        "report": report,
+        "image_path": ["w.png"],
+        "height": 1,
+        "width": 1,
+        "boxes": [],
+        "scores": [],
+        "labels": [],
+    }
     write_json(words / "annotation.json", {**entries, "train": [entry]})
     build_vocabulary(annotation=words / "annotation.json", output=words, settings=settings.text)
     vocabulary = load_vocabulary(words / "vocabulary.json")

@@ -75,7 +75,7 @@ def test_many_failures_are_all_in_the_file_and_ten_on_the_terminal(
         (tmp_path / f"in{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert main(["read", *map(str, tmp_path.glob("*.png")), *arguments]) == 2
     shown = capsys.readouterr().err
-    assert shown.count("failed: ") == 10 and "12 of 12 failed; all of them, one a line" in shown
+    assert shown.count("failed: ") == 10 and "12 of 12 failed; all of them, one per line" in shown
     assert len(list(read_jsonl(tmp_path / "out/failures.jsonl"))) == 12
 
 
@@ -105,8 +105,12 @@ def test_images_are_found_once_and_pictures_of_readings_are_not_read(tmp_path: P
         (tmp_path / name).write_bytes(b"\xff\xd8\xff")
     found = find_images([tmp_path / "b.PNG", tmp_path, tmp_path / "readings/a.png"], tmp_path / "readings")
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
-        "b.PNG", "a.jpg", "no_suffix", "deep/c.dicom", "readings/a.png",
-    ]  # fmt: skip
+        "b.PNG",
+        "a.jpg",
+        "no_suffix",
+        "deep/c.dicom",
+        "readings/a.png",
+    ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="empty: no DICOM, PNG or JPG file at any depth"):
         find_images([tmp_path / "empty"], tmp_path / "readings")
@@ -151,8 +155,12 @@ def test_a_failure_leaves_no_earlier_reading(tmp_path: Path, arguments: list[str
     Image.fromarray(draw_chest((90, 80), 5)).save(image)
     assert main(["read", str(image), "--coco", *arguments]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        ".d2rnet-read", "chest.json", "chest.png", "chest.html", "coco",
-    }  # fmt: skip
+        ".d2rnet-read",
+        "chest.json",
+        "chest.png",
+        "chest.html",
+        "coco",
+    }
     image.write_bytes(image.read_bytes()[:60])
     assert main(["read", str(image), "--coco", *arguments]) == 2
     assert {path.name for path in (tmp_path / "out").iterdir()} == {".d2rnet-read", "failures.jsonl", "coco"}

@@ -78,8 +78,12 @@ def test_json_document(tmp_path: Path) -> None:
     assert document["findings"] == "The heart is enlarged. No effusion."
     assert document["images"] == [{"file": "chest.png", "height": 1000, "width": 800, "view": "PA"}]
     assert document["boxes"][1] == {
-        "image": 0, "category_id": 16, "label": "Nodule/Mass", "score": 0.55, "bbox": [100.5, 100.25, 80.0, 60.0],
-    }  # fmt: skip
+        "image": 0,
+        "category_id": 16,
+        "label": "Nodule/Mass",
+        "score": 0.55,
+        "bbox": [100.5, 100.25, 80.0, 60.0],
+    }
     assert document["sentences"][0] == {"text": "The heart is enlarged.", "boxes": [0], "attended": 0}
     assert document["models"] == ORIGIN["models"] and document["seconds"] == 0.25
     assert str(tmp_path) not in json.dumps(document), "folders are nobody's business"
@@ -124,9 +128,13 @@ def test_picture_has_each_box_in_its_colour_at_its_place(tmp_path: Path) -> None
     assert picture.shape[1] == 800 and picture.shape[0] > 1000, "the legend lies below the image"
     colours = {label: tuple(bytes.fromhex(colour[1:])) for label, colour in class_colours().items()}
     for y, x, label in (
-        (501, 400, "Cardiomegaly"), (798, 400, "Cardiomegaly"), (650, 201, "Cardiomegaly"), (650, 598, "Cardiomegaly"),
-        (101, 150, "Nodule/Mass"), (130, 101, "Nodule/Mass"),
-    ):  # fmt: skip
+        (501, 400, "Cardiomegaly"),
+        (798, 400, "Cardiomegaly"),
+        (650, 201, "Cardiomegaly"),
+        (650, 598, "Cardiomegaly"),
+        (101, 150, "Nodule/Mass"),
+        (130, 101, "Nodule/Mass"),
+    ):
         assert tuple(picture[y, x]) == colours[label], (y, x)
     assert tuple(picture[650, 400]) == (90, 90, 90) and tuple(picture[900, 50]) == (90, 90, 90)
 
@@ -206,8 +214,11 @@ def test_coco_export_is_read_by_the_tools_of_the_field(tmp_path: Path, loaded: M
     export.write()
     labels = load_coco(tmp_path / "labels.json")
     assert [image["file_name"] for image in labels["images"]] == [
-        "front.png", "scan.png", "s1/1_front.png", "s1/2_second.png",
-    ]  # fmt: skip
+        "front.png",
+        "scan.png",
+        "s1/1_front.png",
+        "s1/2_second.png",
+    ]
     for image in labels["images"]:
         assert Image.open(tmp_path / "data" / image["file_name"]).size == (image["width"], image["height"])
     truth = COCO(tmp_path / "labels.json")

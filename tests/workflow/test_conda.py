@@ -83,11 +83,20 @@ def run_rule(repository: Path, directory: Path, environment: dict[str, str]) -> 
 def write_input(directory: Path) -> None:
     entries = [
         {
-            "id": f"a{number}", "study_id": f"s{number}", "subject_id": "p", "split": "train", "report": "Lungs are clear.",
-            "image_path": ["a.jpg"], "height": 8, "width": 8, "boxes": [], "scores": [], "labels": [],
+            "id": f"a{number}",
+            "study_id": f"s{number}",
+            "subject_id": "p",
+            "split": "train",
+            "report": "Lungs are clear.",
+            "image_path": ["a.jpg"],
+            "height": 8,
+            "width": 8,
+            "boxes": [],
+            "scores": [],
+            "labels": [],
         }
         for number in range(12)
-    ]  # fmt: skip
+    ]
     write_annotation(directory / "results" / "cxr" / "build_annotation" / "annotation.json", {"train": entries})
 
 

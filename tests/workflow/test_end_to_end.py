@@ -201,7 +201,7 @@ def test_threshold_change_reuses_everything_before(repository, run, tmp_path):
     shutil.copytree(run, copy, symlinks=True)
     before = (copy / "results/cxr/predict_boxes/predictions.json").stat().st_mtime_ns
     overlay = copy / "overlay.yaml"
-    overlay.write_text("annotation: {score_threshold: 0.9}\n")
+    overlay.write_text("cxr: {annotation: {score_threshold: 0.9}}\n")
     target = "results/cxr/build_annotation/annotation.json"
     done = snakemake(repository, copy, "--cores", "1", "--configfile", str(repository / TINY), str(overlay), "--", target)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -215,7 +215,7 @@ def test_calibrated_thresholds_come_from_the_validation_split_and_reach_the_anno
     shutil.copytree(run, copy, symlinks=True)
     overlay = copy / "overlay.yaml"
     overlay.write_text(
-        "annotation: {thresholds: calibrated}\ndetector: {calibration: {wanted_precision: 0.01, min_boxes: 1}}\n"
+        "cxr:\n  annotation: {thresholds: calibrated}\n  detector: {calibration: {wanted_precision: 0.01, min_boxes: 1}}\n"
     )
     target = "results/cxr/build_annotation/annotation.json"
     done = snakemake(repository, copy, "--cores", "1", "--configfile", str(repository / TINY), str(overlay), "--", target)

@@ -21,10 +21,18 @@ from d2rnet.report.annotation_file import load_annotation
 TINY = "workflow/presets/cxr/tiny.yaml"
 FOLDER = "-rf we ird'na\"me $(touch pwned) `touch pwned`;touch pwned & é\n%s\\n"
 IMAGE = "-x $(touch pwned) 'y' \"z\" ;é&#"
-# Numbers, names of our own rules and files, or options that are made of them; everything else is quoted by Snakemake.
+# Numbers, and options whose files option() has quoted; everything else is quoted by Snakemake.
 OWN_WORDS = {
-    "threads", "params.shard", "params.shards", "resources.processes", "params.nearest", "params.thresholds", "params.truth",
-}  # fmt: skip
+    "threads",
+    "params.shard",
+    "resources.options",
+    "resources.processes",
+    "params.nearest",
+    "params.oracle",
+    "params.thresholds",
+    "params.true_boxes",
+    "params.truth",
+}
 
 
 def shell_commands(repository: Path) -> dict[str, str]:
@@ -95,10 +103,12 @@ def test_whole_workflow_among_hostile_names(repository, tmp_path):
     shutil.copytree(tmp_path / "made" / "resources" / "cxr" / "demo_cohort", cohort)
     rename_image(cohort)
     overlay = {
-        "data": {
-            "demo": {"enabled": False},
-            "labelled": {"root": f"{FOLDER}/vindr"},
-            "reports": {"root": f"{FOLDER}/mimic"},
+        "cxr": {
+            "data": {
+                "demo": {"enabled": False},
+                "labelled": {"root": f"{FOLDER}/vindr"},
+                "reports": {"root": f"{FOLDER}/mimic"},
+            }
         },
         "runtime": {"delete_after_success": ["stale", "finished", "caches", "shards"]},
     }
@@ -106,12 +116,15 @@ def test_whole_workflow_among_hostile_names(repository, tmp_path):
     done = snakemake(repository, run, *tiny, str(tmp_path / "overlay.json"))
     assert done.returncode == 0, done.stderr[-6000:]
     assert not list(tmp_path.rglob("pwned"))
-    sources = [image["source_id"] for split in ("train", "val") for image in
-               load_coco(run / "resources" / "cxr" / "labelled" / f"{split}.json")["images"]]  # fmt: skip
+    sources = [
+        image["source_id"]
+        for split in ("train", "val")
+        for image in load_coco(run / "resources" / "cxr" / "labelled" / f"{split}.json")["images"]
+    ]
     assert IMAGE in sources
     annotation = load_annotation(run / "results" / "cxr" / "build_annotation" / "annotation.json")
     generated = (run / "results" / "cxr" / "generate_reports" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(generated) == len(annotation["test"]) > 0
-    assert not list((run / "work").rglob("fingerprint.json")) and not list((run / "results").glob("*/shards"))
+    assert not list((run / "work").rglob("fingerprint.json")) and not list((run / "results").glob("*/*/shards"))
     again = snakemake(repository, run, "-n", *tiny, str(tmp_path / "overlay.json"))
     assert planned_jobs(again) == set(), "what was deleted is not made again"

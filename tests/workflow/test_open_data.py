@@ -19,9 +19,11 @@ def test_real_radiographs_go_all_the_way(repository, shared_data, tmp_path):
     overlay.write_text(
         yaml.safe_dump(
             {
-                "data": {"labelled": {"box_tables": tables}},
-                "detector": {"training": short},
-                "report": {"training": {"epochs": 2}},
+                "cxr": {
+                    "data": {"labelled": {"box_tables": tables}},
+                    "detector": {"training": short},
+                    "report": {"training": {"epochs": 2}},
+                }
             }
         )
     )

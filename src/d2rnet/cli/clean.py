@@ -26,8 +26,14 @@ from d2rnet.runs.workdir import IDENTITY, hold_lock
 
 log = logging.getLogger(__name__)
 KINDS = ("stale", "finished", "caches", "shards")
-DELETED, HELD, WOULD_GO, NOT_ASKED = "deleted", "held", "would go", "not asked"
-WORK, RESULTS, LOCK, RECORD = "work", "results", ".lock", "run.json"
+DELETED = "deleted"
+HELD = "held"
+WOULD_GO = "would go"
+NOT_ASKED = "not asked"
+WORK = "work"
+RESULTS = "results"
+LOCK = ".lock"
+RECORD = "run.json"
 CACHE_FILES = frozenset({"pixels.u8", "crops.u8", "done.u8", LOCK})
 JOINED = {"predict_boxes": "predictions.json", "generate_reports": "test.jsonl"}  # rule -> what its shards were joined to
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}")

@@ -62,7 +62,7 @@ class Finding:
 
 
 def doctor(*, run: Path | None = None, json: bool = False) -> ExitCode:
-    """Print one line a check; REFUSED if anything required is missing.
+    """Print one line per check; REFUSED if anything required is missing.
 
     Args:
         run: look at the run in this folder instead (:mod:`d2rnet.cli.run_report`).

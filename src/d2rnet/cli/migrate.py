@@ -122,7 +122,8 @@ def _plan(node: yaml.Node, path: str, text: str, edits: dict[tuple[int, int], st
         moves.append(whole)
         name = new_place(place).rpartition(".")[2]
         if whole:
-            start, end = key.start_mark.index, _end(value)
+            start = key.start_mark.index
+            end = _end(value)
             if not isinstance(value, yaml.MappingNode):
                 comment = "" if node.flow_style else text[end:].partition("\n")[0]
                 runtime.setdefault(name, f"{name}: {text[value.start_mark.index : end]}{comment}")

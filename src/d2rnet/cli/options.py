@@ -98,7 +98,7 @@ def _load(name: str) -> Any:
 
 WORKERS = Option("workers", "processes working in parallel", "int", 1)
 DEVICE = Option("device", "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one", "text", "auto")
-PROCESSES = Option("processes", "processes that share each batch; with GPUs one a GPU", "int", 1)
+PROCESSES = Option("processes", "processes that share each batch; with GPUs one per GPU", "int", 1)
 SHARD = Option("shard", "which shard to do, 1..N", "int", 1)
 SHARDS = Option("shards", "number of shards N", "int", 1)
 OUTPUT = Option("output", "folder for the results")

@@ -18,7 +18,9 @@ from d2rnet.files.atomic import leftovers
 from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.runs.workdir import IDENTITY, LockHolder, read_holder
 
-INCOMPLETE, LOCKS, LOGS = (f".snakemake/{name}" for name in ("incomplete", "locks", "log"))
+INCOMPLETE = ".snakemake/incomplete"
+LOCKS = ".snakemake/locks"
+LOGS = ".snakemake/log"
 STATE_FOLDERS = ("work", "resources", "results")
 NO_RUN = re.compile(r" (?:-n|--dry-run|--dryrun|--unlock|--touch|--report|--lint|--summary|--detailed-summary)\b")
 ALL_DONE = re.compile(r"\(100%\) done|^ *Nothing to be done", flags=re.MULTILINE)
@@ -196,12 +198,14 @@ def _work_folder(folder: Path) -> WorkFolder:
     try:
         training = read_json(folder / IDENTITY)["settings"]["training"]
         if (folder / DETECTOR_CHECKPOINT).is_file():
-            done, total = int(_load(folder / DETECTOR_CHECKPOINT)["iterations_done"]), int(training["total_iters"])
+            done = int(_load(folder / DETECTOR_CHECKPOINT)["iterations_done"])
+            total = int(training["total_iters"])
             return WorkFolder(folder, f"iteration {done} of {total}", done >= total)
         if (folder / REPORT_CHECKPOINT).is_file():
             step = _load(folder / REPORT_CHECKPOINT)["finished_steps"]
             epochs = [row["epoch"] for row in read_jsonl(folder / "metrics.jsonl") if row["step"] <= step]
-            done, total = max(epochs, default=0), int(training["epochs"])
+            done = max(epochs, default=0)
+            total = int(training["epochs"])
             return WorkFolder(folder, f"epoch {done} of {total} (step {step})", done >= total)
     except (D2RNetError, OSError, KeyError, TypeError, ValueError) as error:
         return WorkFolder(folder, f"unreadable: {error}", is_finished=False)

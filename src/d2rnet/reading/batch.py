@@ -92,7 +92,7 @@ def read_paths(
         write_jsonl(output / FAILURES, failures)
         for failure in failures[:MOST_NAMED]:
             log.error("failed: %s", failure["error"])
-        log.error("%d of %d failed; all of them, one a line: %s", len(failures), len(tasks), output / FAILURES)
+        log.error("%d of %d failed; all of them, one per line: %s", len(failures), len(tasks), output / FAILURES)
     if not json:
         _show(f"{len(tasks) - len(failures)} of {len(tasks)} read; files in {output}\n{NOTICE}")
     if not failures:

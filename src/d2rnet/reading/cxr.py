@@ -186,7 +186,8 @@ def load_models(
         CheckpointError: a folder's files do not belong together or are of another version.
         ConfigError: no such device, or a setting is wrong.
     """
-    detector, report_model = Path(detector), Path(report_model)
+    detector = Path(detector)
+    report_model = Path(report_model)
     for folder, rule, option in (
         (detector, "train-detector", "detector"),
         (report_model, "train-report-model", "report-model"),

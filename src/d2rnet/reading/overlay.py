@@ -18,7 +18,9 @@ from d2rnet.reading.content import NOTICE, Content, View
 LONGEST_PX = 2000  # of all views side by side
 LEAST_PX = 640  # smaller images are enlarged to it
 GAP_PX = 12
-BACKGROUND, INK, FAINT = "#101418", "#f2f2f2", "#a8b0b8"
+BACKGROUND = "#101418"
+INK = "#f2f2f2"
+FAINT = "#a8b0b8"
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -61,8 +63,11 @@ def _panel(view: View, longest_px: int) -> Image.Image:
 
 def _draw_boxes(panel: Image.Image, reading: Content, image: int, font: Font) -> None:
     """Draw the boxes of one image, least score first so that the surest lie on top, then their numbers."""
-    draw, colours, view = ImageDraw.Draw(panel), class_colours(), reading.images[image]
-    scale_x, scale_y = panel.width / view.width, panel.height / view.height
+    draw = ImageDraw.Draw(panel)
+    colours = class_colours()
+    view = reading.images[image]
+    scale_x = panel.width / view.width
+    scale_y = panel.height / view.height
     line = max(2, max(panel.size) // 320)
     shown = [(str(number), box) for number, box in enumerate(reading.boxes, start=1) if box.image == image]
     scales = (scale_x, scale_y, scale_x, scale_y)

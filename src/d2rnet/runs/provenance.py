@@ -18,9 +18,19 @@ from d2rnet.settings import as_json
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 RECORDED_PACKAGES = (
-    "numpy", "pandas", "pydicom", "opencv-python-headless", "torch", "torchvision", "detectron2", "sal-detectron2",
-    "pycocotools", "pycocoevalcap", "ensemble-boxes", "snakemake",
-)  # fmt: skip
+    "numpy",
+    "pandas",
+    "pydicom",
+    "opencv-python-headless",
+    "torch",
+    "torchvision",
+    "detectron2",
+    "sal-detectron2",
+    "pycocotools",
+    "pycocoevalcap",
+    "ensemble-boxes",
+    "snakemake",
+)
 PROCESS_START = time.time()
 
 
