@@ -301,37 +301,3 @@ def type_words(annotation: Any) -> str:
         return "list"
     names = {bool: "boolean", int: "integer", float: "number", str: "text", dict: "object", type(None): "null"}
     return names.get(typing.get_origin(annotation) or annotation, "object")
-
-
-# --- to be removed when every reader takes typed sections -----------------------------------------------------------------
-Settings = Any
-
-
-def _get(self: Section, key: str) -> Any:
-    return getattr(self, key)
-
-
-Section.__getitem__ = _get  # type: ignore[attr-defined]
-
-
-def section_at(path: str) -> type[Section]:
-    """Return the section at a dotted path of yesterday's config.yaml, such as "cxr.detector.training"."""
-    from d2rnet.config import Config
-
-    found: Any = Config
-    names = path.split(".") if path else []
-    if names and names[0] not in ("evaluation", "runtime", "cxr"):
-        names.insert(0, "cxr")
-    for name in names:
-        found = found.model_fields[name].annotation
-    return found
-
-
-def default_settings(path: str = "") -> Any:
-    """Return the defaults of a section."""
-    return section_at(path)()
-
-
-def complete(settings: Any, path: str = "", *, source: str = "configuration") -> Any:
-    """Lay settings over the defaults of their section."""
-    return section_at(path).read(settings.to_json() if isinstance(settings, Section) else settings, source=source)

@@ -8,7 +8,7 @@ statistics are over the entries of all processes: several of them make the step 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,20 +26,22 @@ from d2rnet.training.collectives import num_processes, process_rank, sum_over_pr
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-class FurtherLosses(Protocol):
-    """A module that adds losses to the cross entropy, such as alignment; it is trained along and lives in training only."""
+class FurtherLosses(nn.Module):
+    """Losses beside the cross entropy, such as alignment: trained along, alive in training only."""
 
-    def __call__(self, visual: Any, token_ids: Tensor) -> dict[str, Tensor]:
+    def forward(self, visual: Any, token_ids: Tensor) -> dict[str, Tensor]:
         """Return named losses of visual tokens and their reports, each times its weight."""
+        raise NotImplementedError
 
     def values(self) -> dict[str, float]:
-        """Return what else the history shows of it."""
+        """Return what else the history shows."""
+        return {}
 
 
 class Losses(nn.Module):
     """Model and further losses as one module, so that several processes can average its gradients."""
 
-    def __init__(self, model: ReportModel, further: nn.Module | None, label_smoothing: float) -> None:
+    def __init__(self, model: ReportModel, further: FurtherLosses | None, label_smoothing: float) -> None:
         """Take what is trained."""
         super().__init__()
         self.model = model
@@ -77,7 +79,7 @@ class TrainingTask:
         settings: ReportTrainingSettings,
         *,
         device: torch.device,
-        further: nn.Module | None = None,
+        further: FurtherLosses | None = None,
         rates: Mapping[str, float] | None = None,
         loader_workers: int = 0,
     ) -> None:
@@ -88,7 +90,7 @@ class TrainingTask:
             entries: the training split.
             settings: of the training.
             device: where to train.
-            further: a FurtherLosses module.
+            further: losses beside the cross entropy.
             rates: prefix of parameter names -> their own peak learning rate.
             loader_workers: processes that prepare batches.
         """
@@ -200,7 +202,7 @@ class TrainingTask:
         """Mean of each loss over the epoch's finished steps (the whole epoch's at its end), and further values now."""
         steps = self.finished_steps % self.steps_per_epoch or min(self.finished_steps, self.steps_per_epoch)
         means = {f"{name}_loss": total / max(steps, 1) for name, total in self.loss_sums.items()}
-        return means | (cast(FurtherLosses, self.further).values() if self.further is not None else {})
+        return means | (self.further.values() if self.further is not None else {})
 
     def state(self) -> dict[str, Any]:
         """Return what resuming needs: weights, optimiser, loss scale of 16-bit training and the place in the run."""

@@ -27,6 +27,7 @@ from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSetti
 from d2rnet.errors import ConfigError
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 from d2rnet.report.text_encoder import PretrainedTextEncoder, SmallTextEncoder, Words, encoder_files
+from d2rnet.report.training_task import FurtherLosses
 from d2rnet.training.collectives import first_row, gather_rows, pad_over_processes, sum_over_processes
 from d2rnet.training.contrastive import NOWHERE, hardest_negative_loss, soft_target_loss
 
@@ -147,7 +148,7 @@ class Boundary(nn.Module):
         self.value.copy_(torch.where(holds & (count > 1).all(), moved, self.value))
 
 
-class Alignment(nn.Module):
+class Alignment(FurtherLosses):
     """LAB and GAB with their text encoder, projections and boundaries."""
 
     rarity: Tensor
