@@ -70,7 +70,8 @@ def test_every_result_folder_says_how_it_was_made(run):
     ],
 )
 def test_every_key_is_documented(repository, run, file, depth):
-    page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
+    pages = [repository / "docs" / "reference" / name for name in ("formats.md", "metrics.md")]
+    page = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     documented = {word for span in re.findall(r"`([^`\n]+)`", page) for word in re.findall(r"\w+", span)}
     readers = {
         ".json": read_json,
