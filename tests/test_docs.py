@@ -21,6 +21,13 @@ from d2rnet.cli.entry import build_parser
 from d2rnet.config import Config
 from d2rnet.settings import subsection
 
+# Files of the examples that the pages "add a ..." tell to write; tests write them in a copy of the project.
+MADE_BY_THE_READER = {
+    "src/d2rnet/cxr/annotation/count_boxes.py",
+    "tests/cxr/annotation/test_count_boxes.py",
+    "src/d2rnet/evaluation/word_f1.py",
+    "tests/evaluation/test_word_f1.py",
+}
 RELEASED_CODE = {"run_csv2coco.py", "run_unlabel2coco.py", "main.py", "train_net.py"}  # named beside our counterparts
 OTHER_PROGRAMS = {"cp", "echo", "mkdir", "python3", "tensorboard", "wget", "sha256sum"}
 OWN_FOLDERS = ("src", "workflow", "envs", "profiles", "docs", "benchmarks", "tests")
@@ -123,7 +130,7 @@ def test_files_named_in_docs_exist(repository, pages):
     modules = {path.name for path in (repository / "src").rglob("*.py")} | RELEASED_CODE
     for page, text in pages.items():
         for name in re.findall(rf"`((?:{'|'.join(OWN_FOLDERS)})/[\w./-]+)`", text):
-            assert (repository / name).exists(), f"{page.name}: no {name}"
+            assert name in MADE_BY_THE_READER or (repository / name).exists(), f"{page.name}: no {name}"
         for name in re.findall(r"`(\w+\.py)`", text):
             assert name in modules, f"{page.name}: no module {name}"
 

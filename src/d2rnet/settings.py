@@ -2,7 +2,7 @@
 
 A section is a frozen model beside the code that reads it; each of its fields states default, meaning, unit, source and bounds
 once (:func:`setting`). ``config.yaml``'s JSON schema, docs/reference/config.md and ``--help`` are made from the sections, so
-that a command run without Snakemake behaves as the workflow does. An unknown key is refused by name with the closest known one.
+that a command run without Snakemake behaves as the workflow does. An unknown key is refused by name with the closest one.
 """
 
 import copy

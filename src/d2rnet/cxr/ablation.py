@@ -19,7 +19,8 @@ from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.ablation_arm import Arm
 from d2rnet.evaluation.ablation_table import make_document, write_table
 from d2rnet.evaluation.caption_scores import Scorer, open_scorer, single_spaced
-from d2rnet.evaluation.report_pairs import COMMONEST, NEAREST, answers_of, commonest_answer
+from d2rnet.evaluation.metric_names import COMMONEST, NEAREST
+from d2rnet.evaluation.report_pairs import answers_of, commonest_answer
 from d2rnet.evaluation.settings import MeteorRuntime, ScoreSettings
 from d2rnet.evaluation.systems import study_counts
 from d2rnet.files.documents import read_json, read_jsonl

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.errors import ConfigError
-from d2rnet.evaluation.report_pairs import COMMONEST, NEAREST
+from d2rnet.evaluation.metric_names import COMMONEST, NEAREST
 from d2rnet.settings import Section, merge, read_overlay
 
 

@@ -13,18 +13,9 @@ from typing import Any
 from d2rnet.evaluation.caption_scores import Scorer, Scores, open_scorer
 from d2rnet.evaluation.clinical import CONVENTIONS, HEADLINE, agreement, class_matrix, sentence_grounding, side_agreement
 from d2rnet.evaluation.degeneracy import text_statistics
-from d2rnet.evaluation.metric_names import METRICS, Group, keys_of
+from d2rnet.evaluation.metric_names import COMMONEST, METRICS, NEAREST, NO_BOX, Group, keys_of
 from d2rnet.evaluation.outside_labelers import outside_scores
-from d2rnet.evaluation.report_pairs import (
-    COMMONEST,
-    NEAREST,
-    NO_BOX,
-    ReportPairs,
-    answers_of,
-    commonest_answer,
-    derangement,
-    read_pairs,
-)
+from d2rnet.evaluation.report_pairs import ReportPairs, answers_of, commonest_answer, derangement, read_pairs
 from d2rnet.evaluation.settings import MeteorRuntime, NoBoxSettings, ScoreSettings
 from d2rnet.evaluation.systems import ScoredSystem, compare_systems, intervals, score_system, study_counts
 from d2rnet.files.documents import write_json, write_jsonl

@@ -10,6 +10,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+# baselines, by their keys in metrics.json
+COMMONEST = "most_frequent_report"
+NEAREST = "nearest_training_report"
+NO_BOX = "no_box_model"
 OfPairs = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
 
 

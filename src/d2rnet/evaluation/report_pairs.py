@@ -22,10 +22,6 @@ from d2rnet.report.annotation_file import Entry
 from d2rnet.report.text.protocols import clean_report
 
 log = logging.getLogger(__name__)
-# baselines, by their keys in metrics.json
-COMMONEST = "most_frequent_report"
-NEAREST = "nearest_training_report"
-NO_BOX = "no_box_model"
 _REMEDY = "Make the file with 'd2rnet generate-reports-shard' and 'd2rnet generate-reports'."
 
 

@@ -66,16 +66,10 @@ def generate_reports(
         raise DatasetError(f"{annotation}: split '{settings.split}' is empty; expected entries to write reports for.")
     start, end = shard_bounds(len(entries), batch_size=settings.batch_size, shard=shard, shards=shards)
     mine = entries[start:end]
+    dataset = make_dataset(loaded, mine, image_root)
     ends: Counter[str] = Counter()
-    records = write_reports(
-        loaded,
-        mine,
-        make_dataset(loaded, mine, image_root),
-        settings,
-        torch_device,
-        ends,
-        loader_workers=runtime.loader_workers,
-    )
+    workers = runtime.loader_workers
+    records = write_reports(loaded, mine, dataset, settings, torch_device, ends, loader_workers=workers)
     remove_record(output)
     count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings.split} reports", unit="report"))
     write_run_record(

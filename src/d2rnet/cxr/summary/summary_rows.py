@@ -10,8 +10,7 @@ from typing import Any
 
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.clinical import HEADLINE
-from d2rnet.evaluation.metric_names import Group, Metric, Shown, shown_in
-from d2rnet.evaluation.report_pairs import COMMONEST, NEAREST, NO_BOX
+from d2rnet.evaluation.metric_names import COMMONEST, NEAREST, NO_BOX, Group, Metric, Shown, shown_in
 
 DETECTOR_ROWS = {
     "AP50": "AP50",
