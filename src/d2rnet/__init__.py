@@ -1,6 +1,6 @@
 """D2R-Net pipeline: chest radiographs, from box annotations to written reports.
 
-Imports point one way: ``cli -> reading, evaluation, report, annotation, detector -> data``.
+Imports point down: from the command line over the wings (``cxr``) to the common ground (tests/test_style.py has the layers).
 Stages meet only in files (docs/reference/formats.md).
 """
 
