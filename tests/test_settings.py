@@ -114,3 +114,31 @@ def test_a_section_cannot_be_changed_and_its_copy_is_checked():
     assert settings.replaced(max_boxes=3).max_boxes == 3 and settings.max_boxes == 20
     with pytest.raises(ConfigError, match="max_boxes: -1"):
         settings.replaced(max_boxes=-1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("evaluation.meteor", 1, "evaluation.meteor: 1; expected auto, true or false"),
+        ("cxr.annotation", None, "cxr.annotation: None; expected keys with their values"),
+        ("cxr.annotation.max_boxes", True, "max_boxes: True; expected an integer"),
+        ("cxr.annotation.max_boxes", 3.0, "max_boxes: 3.0; expected an integer"),
+        ("cxr.annotation.score_threshold", "1e-3", "score_threshold: '1e-3' is a text; expected a number; YAML wants 1.0e-3"),
+        ("cxr.annotation.score_threshold", "high", "score_threshold: 'high' is a text; expected a number ["),
+        ("cxr.data.demo.enabled", 1, "enabled: 1; expected true or false"),
+        ("cxr.data.labelled.root", 3, "root: 3; expected a text"),
+        ("cxr.data.labelled.coco_json", 3, "1 problem(s)\n  cxr.data.labelled.coco_json: 3; expected text or object or null"),
+        ("cxr.data.extra_unlabelled", [{"source": "folder"}], "extra_unlabelled.0.root: missing"),
+        ("cxr.ablation.seeds", [1, 1], "seeds: [1, 1]; expected each item once"),
+        ("cxr.ablation.seeds", 1, "seeds: 1; expected a list"),
+        ("cxr.detector.model.anchor_sizes_px", [1, 2], "anchor_sizes_px: [1, 2]; expected at least 4 items"),
+        ("cxr.detector.model.train_shortest_px", [99, 99, 99], "train_shortest_px: [99, 99, 99]; expected at most 2 items"),
+        ("cxr.annotation.class_score_thresholds", {"Nodul": 0.5}, "class_score_thresholds.Nodul: 'Nodul'; unknown class; did"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_a_yaml_file(key, value, message):
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    with pytest.raises(ConfigError) as caught:
+        Config.read(value)
+    assert message in str(caught.value)

@@ -225,7 +225,10 @@ def _explain(section: type[Section], error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return _unknown_key(path, str(location[-1]), list(around.model_fields))
     description = " ".join(field.description.split()) if field is not None and field.description else ""
-    text = f"{path or '(top level)'}: {_found(error)}{_closest_choice(error)}"
+    found = _found(error)
+    if field is not None and typing.get_origin(field.annotation) in _UNIONS and _is_of_union(error["loc"][-1]):
+        found = f"{error['input']!r}"[:80] + f"; expected {type_words(field.annotation)}"
+    text = f"{path or '(top level)'}: {found}{_closest_choice(error)}"
     return text + (f" [{description}]" if description else "")
 
 
@@ -234,6 +237,7 @@ def _is_of_union(part: Any) -> bool:
     return isinstance(part, str) and (part in _BRANCHES or "[" in part)
 
 
+_UNIONS = (typing.Union, types.UnionType)
 _BRANCHES = frozenset({"str", "int", "float", "bool", "dict", "list", "none", "literal"})
 
 
@@ -260,7 +264,6 @@ def _item_section(annotation: Any) -> type[Section] | None:
 def _found(error: Any) -> str:
     """Say what was found and what is expected, in words that a schema would use."""
     value = error["input"]
-    limits = error.get("ctx", {})
     words = {
         "less_than_equal": "{value} is greater than the maximum of {le}",
         "greater_than_equal": "{value} is less than the minimum of {ge}",
@@ -268,12 +271,31 @@ def _found(error: Any) -> str:
         "greater_than": "{value} is not above {gt}",
         "finite_number": "{value}; expected a finite number",
         "literal_error": "{value} is not one of {expected}",
+        "int_type": "{value}; expected an integer",
+        "float_type": "{value}; expected a number",
+        "bool_type": "{value}; expected true or false",
+        "string_type": "{value}; expected a text",
+        "tuple_type": "{value}; expected a list",
+        "dict_type": "{value}; expected keys with their values",
+        "model_type": "{value}; expected keys with their values",
+        "too_short": "{value}; expected at least {min_length} items",
+        "too_long": "{value}; expected at most {max_length} items",
+        "missing": "missing",
+        "value_error": "{value}; {error}",
     }
-    pattern = words.get(error["type"])
-    if pattern is None:
-        return f"{str(value)[:80]!r}: {error['msg']}" if isinstance(value, str) else f"{str(value)[:80]}: {error['msg']}"
+    pattern = words.get(error["type"], "{value}: {message}")
+    if error["type"] == "float_type" and isinstance(value, str):
+        pattern = "{value} is a text; expected a number" + ("; YAML wants 1.0e-3, not 1e-3" if _is_number(value) else "")
     shown = repr(value)[:80] if isinstance(value, str) else str(value)[:80]
-    return pattern.format(value=shown, **limits)
+    return pattern.format(value=shown, message=error["msg"], **error.get("ctx", {}))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _closest_choice(error: Any) -> str:
@@ -295,7 +317,7 @@ def type_words(annotation: Any) -> str:
     """Name the type of a field as docs/reference/config.md shows it."""
     if typing.get_origin(annotation) is typing.Literal:
         return "one of " + ", ".join(f"`{json.dumps(value).strip(chr(34))}`" for value in typing.get_args(annotation))
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+    if typing.get_origin(annotation) in _UNIONS:
         return " or ".join(type_words(part) for part in typing.get_args(annotation))
     if typing.get_origin(annotation) is tuple:
         return "list"

@@ -1,8 +1,16 @@
 """Settings of the evaluation of reports."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from d2rnet.settings import Section, setting
+
+
+def _no_number(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):  # 1 equals true
+        raise ValueError("expected auto, true or false")
+    return value
 
 
 class RetrievalSettings(Section):
@@ -22,7 +30,7 @@ class ScoreSettings(Section):
 
     place = "evaluation"
 
-    meteor: Literal["auto", True, False] = setting("auto")
+    meteor: Annotated[Literal["auto", True, False], BeforeValidator(_no_number)] = setting("auto")
     """auto: METEOR where Java is found, else 'not run'; true: an error without Java; false: not run."""
     shuffle_seed: int = setting(0, ge=0)
     """Seed of the control that pairs hypotheses with shuffled references."""
