@@ -32,6 +32,14 @@ def test_a_killed_run_goes_on_after_its_checkpoint(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 1.0), (3, 9.0)]
 
 
+def test_rows_of_a_run_that_does_not_close_its_history_are_kept(tmp_path: Path) -> None:
+    stopped = History(tmp_path, "step")
+    stopped.cut(0)
+    stopped.write({"step": 1, "loss": 0.5})
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5)]
+
+
 def test_a_new_run_begins_afresh(tmp_path: Path) -> None:
     write(tmp_path, 0, [{"step": 1, "loss": 1.0}])
     write(tmp_path, 0, [])

@@ -50,6 +50,7 @@ class History:
         for name, value in row.items():
             if name != self._key and isinstance(value, int | float):
                 self._writer.add_scalar(name, value, row[self._key])
+        self._writer.flush()  # a run that is stopped or killed keeps what its JSON lines have
 
     def close(self) -> None:
         """Close the TensorBoard file."""
