@@ -4,8 +4,9 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from d2rnet.report.interface import FrontEnd, ReportModel, VisualTokens, make_tr
 from d2rnet.report.model_files import LoadedModel, load_model, save_model
 from d2rnet.report.settings import DecoderSettings, GenerationSettings, ReportRuntime, ReportTrainingSettings, TextSettings
 from d2rnet.report.text.vocabulary import Vocabulary, count_vocabulary
-from d2rnet.report.training_record import BEST
+from d2rnet.report.training_record import BEST, LAST
 from d2rnet.report.training_task import TrainingTask
 from d2rnet.settings import Section
 from d2rnet.training.batches import stack_padded
@@ -168,20 +169,25 @@ def test_parts_of_a_split_are_written_as_the_whole_is(trained: Path) -> None:
         assert write(loaded, settings, ENTRIES[:2]) + write(loaded, settings, ENTRIES[2:]) == write(loaded, settings)
 
 
+def stopping_after(steps: int) -> Callable[[TrainingTask, ToyBatch], None]:
+    """A step of a training that is told to stop after some of them."""
+    original = TrainingTask.train_step
+
+    def step(task: TrainingTask, batch: ToyBatch) -> None:
+        original(task, batch)
+        if task.finished_steps == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return step
+
+
 @pytest.mark.parametrize("steps", [3, 4])
 def test_a_stopped_training_goes_on_as_if_it_had_not(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     """Inside an epoch of two steps, and at its end."""
-    original = TrainingTask.train_step
-
-    def stop(task: TrainingTask, batch: ToyBatch) -> None:
-        original(task, batch)
-        if task.finished_steps == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingTask, "train_step", stop)
+        patch.setattr(TrainingTask, "train_step", stopping_after(steps))
         with pytest.raises(SystemExit) as stopped:
             train(tmp_path / "work", tmp_path / "model")
     assert stopped.value.code == 143
@@ -192,13 +198,37 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("kind", ["norm", "value"])
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_a_mixed_training_goes_on_with_its_loss_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, kind: str
+) -> None:
+    changes = {"epochs": 3, "validate_every_epochs": 1, "precision": precision, "gradient_clip_kind": kind}
+    settings = SETTINGS.replaced(training=changes | {"gradient_clip": 0.1})
+    # The scale grows at every third step, so that a resumed run without its count would have another one.
+    monkeypatch.setattr(torch.amp.GradScaler, "__init__", partialmethod(torch.amp.GradScaler.__init__, growth_interval=3))
+    train(tmp_path / "whole", tmp_path / "model", settings)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(TrainingTask, "train_step", stopping_after(4))
+        train(tmp_path / "stopped", tmp_path / "model", settings)
+    train(tmp_path / "stopped", tmp_path / "model", settings)
+    assert history(tmp_path / "stopped") == history(tmp_path / "whole")
+    scales = [load_torch(tmp_path / run / LAST)["scaler"] for run in ("stopped", "whole")]
+    assert scales[0] == scales[1]
+    assert bool(scales[0]) is (precision == "16-mixed")
+
+
 def test_the_model_folder_gives_settings_and_facts_back(trained: Path, tmp_path: Path) -> None:
     loaded = load_model(trained / "model", torch.device("cpu"), TOY)
     assert loaded.settings == SETTINGS and loaded.facts == {"width": WIDTH}
     assert not loaded.model.training
     config = yaml.safe_load((trained / "model" / "config.yaml").read_text())
-    for change, message in (({"width": 5}, "vectors of 5 numbers"), ({"model": {}}, "lacks model.d_model")):
-        folder = tmp_path / next(iter(change))
+    training = {"training": {"epochs": 3, "workers": 2}}
+    other = r"lacks training.seed, .* and has unknown training.workers; the model was trained by another version"
+    for number, (change, message) in enumerate(
+        (({"width": 5}, "vectors of 5 numbers"), ({"model": {}}, "lacks model.d_model"), (training, other))
+    ):
+        folder = tmp_path / str(number)
         folder.mkdir()
         for name in ("model.safetensors", "vocabulary.json"):
             (folder / name).write_bytes((trained / "model" / name).read_bytes())

@@ -5,7 +5,7 @@
 train_report_model, read by generate_reports.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def load_model(folder: Path, device: torch.device, front_end: FrontEnd) -> Loade
     Raises:
         FileNotFoundError: a file of the folder is missing.
         CheckpointError: not a model of this format, or weights, vocabulary and configuration do not belong together.
-        ConfigError: a setting in config.yaml is unknown or out of range.
+        ConfigError: a setting in config.yaml is out of range.
     """
     for name in (WEIGHTS, VOCABULARY, CONFIG):
         if not (folder / name).is_file():
@@ -115,20 +115,28 @@ def _read_config(path: Path, front_end: FrontEnd) -> tuple[Any, dict[str, Any]]:
     if missing:
         raise CheckpointError(f"{path}: lacks {', '.join(sorted(missing))}. Copy the model folder again.")
     given = {part: config[part] for part in PARTS}
+    known = [key for key, _ in leaves(front_end.settings)]
+    found = list(_keys_in(given, known))
+    lacking = [key for key in known if key not in found]
+    unknown = [key for key in found if key not in known]
+    differences = [f"{what} {', '.join(keys)}" for what, keys in (("lacks", lacking), ("has unknown", unknown)) if keys]
+    if differences:
+        raise CheckpointError(
+            f"{path}: {' and '.join(differences)}; the model was trained by another version. Train it again, or read it with "
+            "that version."
+        )
     settings = front_end.settings.read(given, source=str(path))
-    lacking = [key for key, _ in leaves(front_end.settings) if not _holds(given, key)]
-    if lacking:
-        raise CheckpointError(f"{path}: lacks {', '.join(lacking)}; the model was trained by another version. Train it again.")
     return settings, {key: config[key] for key in front_end.facts}
 
 
-def _holds(content: Any, key: str) -> bool:
-    """Whether nested settings hold a dotted key."""
-    for part in key.split("."):
-        if not isinstance(content, dict) or part not in content:
-            return False
-        content = content[part]
-    return True
+def _keys_in(content: Mapping[str, Any], known: Sequence[str], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of nested settings; what is below a known key is its value."""
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and key not in known:
+            yield from _keys_in(value, known, f"{key}.")
+        else:
+            yield key
 
 
 def _read_weights(path: Path, vocabulary: Vocabulary, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
