@@ -190,13 +190,10 @@ class TrainingTask:
             )
 
     def _clip(self) -> None:
-        """Clip gradients by their common norm or each by its value; 0 is off."""
-        limit = self.settings.gradient_clip
+        """Clip gradients by their common norm, or each by its value."""
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        if limit > 0 and self.settings.gradient_clip_kind == "norm":
-            nn.utils.clip_grad_norm_(parameters, limit)
-        elif limit > 0:
-            nn.utils.clip_grad_value_(parameters, limit)
+        clip = nn.utils.clip_grad_norm_ if self.settings.gradient_clip_kind == "norm" else nn.utils.clip_grad_value_
+        clip(parameters, self.settings.gradient_clip)
 
     def mean_losses(self) -> dict[str, float]:
         """Mean of each loss over the epoch's finished steps (the whole epoch's at its end), and further values now."""
