@@ -199,6 +199,14 @@ def test_misspelled_key_stops_before_anything_runs(repository, tmp_path):
     assert "did you mean 'score_threshold'?" in done.stderr + done.stdout
 
 
+def test_a_key_given_twice_in_an_overlay_is_refused(repository, tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("cxr: {annotation: {max_boxes: 3}}\ncxr: {annotation: {score_threshold: 0.4}}\n")
+    done = snakemake(repository, tmp_path, "-n", "--configfile", str(path))
+    assert done.returncode != 0
+    assert "twice.yaml: not a YAML file that can be used (the key 'cxr' occurs twice" in done.stderr + done.stdout
+
+
 def test_every_rule_is_complete(repository):
     for path in sorted((repository / "workflow" / "rules").rglob("*.smk")):
         for block in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:

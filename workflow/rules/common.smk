@@ -8,8 +8,12 @@ from d2rnet.cli.commands import COMMANDS
 from d2rnet.config import Config
 from d2rnet.files.atomic import write_text
 from d2rnet.files.hashes import fingerprint
-from d2rnet.settings import merge
+from d2rnet.settings import merge, read_overlay
 
+# Snakemake keeps the last of two equal keys; read_overlay refuses them.
+for file in map(Path, workflow.configfiles):
+    if file.is_file():
+        read_overlay(file)
 CONFIG = Config.read(config, source=" with ".join(map(str, workflow.configfiles)))
 # stage -> its number of shards and fingerprint of what decides it; of the last run
 SHARDS = Path("work/shards.json")
