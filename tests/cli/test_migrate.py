@@ -113,13 +113,13 @@ cxr:
         gab: patches
         lab_weight: 2.0
 evaluation:
-  # patience
   shuffle_seed: 3
 
 runtime:
   loader_workers: 4
   cache_images_mb: 0 # far more than fits
   checkpoint_every_iters: 1000
+  # patience
   meteor_timeout_seconds: 600
 """
 
@@ -161,6 +161,30 @@ def test_text_in_braces(old, new):
     assert yaml.safe_load(new) == migrated(yaml.safe_load(old))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"annotation": # top\n  max_boxes: 3 # few\n', 'cxr:\n  "annotation": # top\n    max_boxes: 3 # few\n'),
+        (
+            "cxr:\n  annotation:\n    max_boxes: 3 # few\n\n# old\ndetector:\n  training:\n    base_lr: 0.1\n",
+            "cxr:\n  annotation:\n    max_boxes: 3 # few\n\n  # old\n  detector:\n    training:\n      base_lr: 0.1\n",
+        ),
+        ("# mine\nreport: # x\n  training:\n    workers: 2\n", "# mine\n\nruntime:\n  loader_workers: 2\n"),
+        ("---\nannotation:\n  max_boxes: 3 # few\n", "---\ncxr:\n  annotation:\n    max_boxes: 3 # few\n"),
+    ],
+    ids=["quoted", "half in today's keys", "head of the file", "document mark"],
+)
+def test_comments_stay(old, new):
+    assert migrated_text(old) == new
+    assert yaml.safe_load(new) == migrated(yaml.safe_load(old))
+
+
+def test_a_value_that_has_no_place_any_more_is_named(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("detector: {training: {loader_workers: 2}}\nreport: {training: {workers: 5}}\n")
+    assert main(["migrate-config", str(tmp_path / "a.yaml")]) == 0
+    assert "report.training.workers: 5 is left out; runtime.loader_workers is 2" in capsys.readouterr().err
+
+
 def test_what_cannot_be_changed_place_by_place_is_written_without_comments(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text(
         "{annotation: {max_boxes: 3}, runtime: {threads: 1}, report: {training: {workers: 3}}} # x\n"
@@ -183,6 +207,9 @@ def test_one_message_lists_old_and_new_keys():
 def test_nothing_is_overwritten_and_todays_keys_stay(tmp_path, capsys):
     (tmp_path / "a.yaml").write_text("annotation: {max_boxes: 3}\n")
     assert main(["migrate-config", str(tmp_path / "a.yaml"), "--output", str(tmp_path / "a.yaml")]) == 2
+    assert "is not overwritten" in capsys.readouterr().err
+    (tmp_path / "a.new.yaml").symlink_to(tmp_path / "nowhere")
+    assert main(["migrate-config", str(tmp_path / "a.yaml")]) == 2
     assert "is not overwritten" in capsys.readouterr().err
     (tmp_path / "b.yaml").write_text(NEW_UTV2)
     assert main(["migrate-config", str(tmp_path / "b.yaml")]) == 0

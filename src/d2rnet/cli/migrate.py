@@ -21,6 +21,7 @@ from d2rnet.settings import merge, read_overlay
 log = logging.getLogger(__name__)
 WING = "cxr"
 RUNTIME = "runtime"
+_TOP_KEY = re.compile(r"[\"']?([a-z_]+)[\"']?\s*:")
 COHORT = "resources/demo_cohort/"  # where the demo cohort was drawn; it is now in resources/cxr/
 
 
@@ -40,13 +41,17 @@ def migrate_config(*, file: Path, output: Path | None = None) -> None:
         print(f"{file}: has today's keys; nothing to be written")
         return
     target = output or file.with_suffix(".new.yaml")
-    if target.exists():
+    if target.exists() or target.is_symlink():
         raise ConfigError(f"{target}: is there already and is not overwritten. Name another file with --output.")
     wanted = migrated(overlay)
     text = migrated_text(file.read_text(encoding="utf-8-sig"))
     if _content(text) != wanted:
         log.warning("%s: written in a way that cannot be changed place by place; comments are lost in %s", file, target)
         text = yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True)
+    for key, value in _leaves(overlay):
+        kept = _at(wanted, new_place(key))
+        if kept != _new_value(value):
+            log.warning("%s: %s: %s is left out; %s is %s", file, key, value, new_place(key), kept)
     write_text(target, text)
     for old, new in moved.items():
         print(f"{old} -> {new}")
@@ -74,6 +79,12 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield inner, part
 
 
+def _at(content: Any, key: str) -> Any:
+    for part in key.split("."):
+        content = content.get(part) if isinstance(content, Mapping) else None
+    return content
+
+
 def _new_value(value: Any) -> Any:
     return value.replace("/", f"/{WING}/", 1) if isinstance(value, str) and value.startswith(COHORT) else value
 
@@ -93,10 +104,12 @@ def migrated_text(text: str) -> str:
     for (start, end), replacement in sorted(edits.items(), reverse=True):
         text = text[:start] + replacement + text[end:]
     head, *blocks = _blocks(text)
-    wing = [block for block in blocks if _is_moved(block)]
+    wing = [f"  {line}" if line.strip() else line for block in blocks if _is_moved(block) for line in block]
     others = [block for block in blocks if not _is_moved(block)]
-    lines = [*head, *([f"{WING}:"] if wing else [])]
-    lines += [f"  {line}" if line.strip() else line for block in wing for line in block]
+    today = next((block for block in others if _key(block) == WING), None)  # a file that is half in today's keys
+    if today:
+        today += wing
+    lines = [*head, *([f"{WING}:", *wing] if wing and not today else [])]
     if runtime and not any(_key(block) == RUNTIME for block in others):
         others.append(["", f"{RUNTIME}:"])
     for block in others:
@@ -126,13 +139,23 @@ def _plan(node: yaml.Node, path: str, text: str, edits: dict[tuple[int, int], st
             end = _end(value)
             if not isinstance(value, yaml.MappingNode):
                 comment = "" if node.flow_style else text[end:].partition("\n")[0]
-                runtime.setdefault(name, f"{name}: {text[value.start_mark.index : end]}{comment}")
+                above = "" if node.flow_style else "".join(f"{line}\n  " for line in _comments_above(text, start))
+                runtime.setdefault(name, f"{above}{name}: {text[value.start_mark.index : end]}{comment}")
             edits[_cut(text, start, end, in_braces=bool(node.flow_style))] = ""
         else:
             edits |= found
             if name != key.value:
                 edits[key.start_mark.index, key.end_mark.index] = name
     return all(moves)
+
+
+def _comments_above(text: str, start: int) -> list[str]:
+    """Return the comments right above a key, as far in as the key itself: they are about it, or at the margin about more."""
+    *above, indent = text[:start].split("\n")
+    first = len(above)
+    while indent and first > 0 and above[first - 1].startswith(f"{indent}#"):
+        first -= 1
+    return [line.strip() for line in above[first:]]
 
 
 def _end(node: yaml.Node) -> int:
@@ -144,7 +167,9 @@ def _cut(text: str, start: int, end: int, *, in_braces: bool) -> tuple[int, int]
     """Return what goes with a key and its value: the comma in braces, else its lines from the first column on."""
     if not in_braces:
         following = text.find("\n", end)
-        return text.rfind("\n", 0, start) + 1, len(text) if following < 0 else following + 1
+        lines = text[:start].split("\n")
+        first = len(lines) - 1 - len(_comments_above(text, start))
+        return sum(len(line) + 1 for line in lines[:first]), len(text) if following < 0 else following + 1
     after = re.compile(r"\s*,\s*").match(text, end)
     if after:
         return start, after.end()
@@ -156,7 +181,7 @@ def _blocks(text: str) -> list[list[str]]:
     """Split a text into what is before the first key, and the lines of each top-level key with the comments above it."""
     blocks: list[list[str]] = [[]]
     for line in text.splitlines():
-        if re.match(r"[a-z]", line):
+        if _TOP_KEY.match(line):
             above = blocks[-1]
             first = len(above)
             while len(blocks) > 1 and first > 0 and (not above[first - 1].strip() or above[first - 1].startswith("#")):
@@ -169,7 +194,8 @@ def _blocks(text: str) -> list[list[str]]:
 
 
 def _key(block: list[str]) -> str:
-    return next((line.partition(":")[0] for line in block if re.match(r"[a-z]", line)), "")
+    found = next(filter(None, map(_TOP_KEY.match, block)), None)
+    return found[1] if found else ""
 
 
 def _is_moved(block: list[str]) -> bool:
