@@ -25,6 +25,8 @@ from d2rnet.settings import subsection
 MADE_BY_THE_READER = {
     "src/d2rnet/cxr/annotation/count_boxes.py",
     "tests/cxr/annotation/test_count_boxes.py",
+    "src/d2rnet/cxr/sources/ward.py",
+    "tests/cxr/sources/test_ward.py",
     "src/d2rnet/evaluation/word_f1.py",
     "tests/evaluation/test_word_f1.py",
 }
