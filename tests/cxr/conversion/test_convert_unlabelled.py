@@ -18,7 +18,8 @@ from d2rnet.cxr.conversion.leakage import LABELLED_IMAGE, REASONS
 from d2rnet.cxr.conversion.settings import DataSettings, ImageConversionSettings, UnlabelledConversionSettings
 from d2rnet.cxr.conversion.verify import verify_inputs
 from d2rnet.errors import DatasetError
-from d2rnet.files.documents import read_json, read_jsonl, write_jsonl
+from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
+from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.settings import merge
 
@@ -303,6 +304,9 @@ def test_size_that_differs_from_the_table_is_counted(cohort: Cohort, monkeypatch
     checked = cohort.verify(cohort.settings())
     images = checked / "unlabelled_images.jsonl"
     write_jsonl(images, [record | {"source_height": 240, "source_width": 180} for record in list(read_jsonl(images))])
+    counts = read_json(checked / "counts.json")
+    counts["unlabelled"]["sha256"]["images"] = sha256_file(images)
+    write_json(checked / "counts.json", counts)
     monkeypatch.setattr(Cohort, "verify", lambda self, settings: checked)
     output = cohort.run()
     assert counts_of(output)["images_of_another_size_than_stated"] == 7
@@ -328,6 +332,20 @@ def test_a_damaged_table_is_refused_with_its_line(tmp_path: Path, change: dict[s
 
 def test_counts_of_another_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "counts.json").write_text('{"labelled": {}, "unlabelled": 3}')
-    assert read_counts(tmp_path / "counts.json", "labelled") == {}
-    with pytest.raises(DatasetError, match=r"counts\.json: no object under 'unlabelled'"):
-        read_counts(tmp_path / "counts.json", "unlabelled")
+    for part, message in (("labelled", "no hash of 'images'"), ("unlabelled", "counts.json: no object under 'unlabelled'")):
+        with pytest.raises(DatasetError, match=message):
+            read_counts(tmp_path / "counts.json", part, images=tmp_path / "images.jsonl")
+
+
+@pytest.mark.parametrize("table", ["unlabelled_images.jsonl", "reports.jsonl"])
+def test_a_table_that_was_changed_after_its_check_is_refused(
+    cohort: Cohort, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    checked = cohort.verify(cohort.settings())
+    text = (checked / table).read_text()
+    (checked / table).write_text(text.replace('"split": "test"', '"split": "train"'))
+    monkeypatch.setattr(Cohort, "verify", lambda self, settings: checked)
+    with pytest.raises(DatasetError, match=rf"{table}: is not the table that verify-inputs checked"):
+        cohort.run()
+    (checked / table).write_text(text)
+    assert len(images_by_source(cohort.run())) == 7

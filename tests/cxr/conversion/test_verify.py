@@ -233,6 +233,15 @@ def test_box_within_a_pixel_is_clipped_and_counted(cohort: Cohort) -> None:
     assert summary["labelled"]["boxes"]["boxes_clipped"] == 1
 
 
+def test_tables_of_an_earlier_check_hold_no_longer_when_a_check_fails(cohort: Cohort) -> None:
+    cohort.verify()
+    assert (cohort.output / "counts.json").is_file()
+    missing_column(cohort)
+    with pytest.raises(DatasetError):
+        cohort.verify()
+    assert not (cohort.output / "counts.json").exists()  # no converter goes on without it
+
+
 def test_unreadable_images_are_quarantined_with_their_reason(cohort: Cohort) -> None:
     cohort.settings["conversion"] = {"max_bad_fraction": 0.3}
     (cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png").write_bytes(b"")

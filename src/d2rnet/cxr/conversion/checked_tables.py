@@ -7,7 +7,8 @@ So no later job parses a source's tables or opens a report. verify_inputs writes
 * ``labelled_boxes.jsonl``: the boxes of the readers, in the frame of the source;
 * ``reports.jsonl``: the wanted section of each study;
 
-and ``counts.json``: what was counted on the way, by part (``labelled``, ``unlabelled``).
+and, last, ``counts.json``: by part (``labelled``, ``unlabelled``) what was counted on the way and the hashes of its tables. A
+converter takes no other tables: what was edited after the check, or is left of an earlier one, has not been checked.
 """
 
 import hashlib
@@ -23,8 +24,11 @@ import pandas as pd
 from d2rnet.cxr.sources.tables import LabelledTable
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, read_jsonl, write_jsonl
+from d2rnet.files.hashes import sha256_file
 from d2rnet.files.limits import MAX_COORDINATE
 
+COUNTS = "counts.json"
+HASHES = "sha256"  # key of the hashes in each part of counts.json
 IMAGE_FOLDER = "unlabelled_images"
 Columns = Mapping[str, tuple[type, ...]]
 _TEXT = (str,)
@@ -88,17 +92,19 @@ def write_labelled(output: Path, table: LabelledTable, bad: Container[str]) -> d
         bad: absolute paths of files that cannot be read; their images are left out.
 
     Returns:
-        What to say of them in counts.json.
+        What to say of them in counts.json: hashes and counts.
     """
     images, quarantined = _without(bad, table.images.rename(columns={"path": "source"}))
-    _write(
-        output / "labelled_images.jsonl", images.assign(file_name=images["source_id"].map(labelled_file_name)), LABELLED_IMAGES
-    )
-    _write(output / "labelled_boxes.jsonl", table.boxes, LABELLED_BOXES)
-    return {"source": dict(table.counts), "images_in": len(table.images), "images_quarantined": quarantined}
+    images = images.assign(file_name=images["source_id"].map(labelled_file_name))
+    hashes = {
+        "images": _write(output / "labelled_images.jsonl", images, LABELLED_IMAGES),
+        "boxes": _write(output / "labelled_boxes.jsonl", table.boxes, LABELLED_BOXES),
+    }
+    counts = {"source": dict(table.counts), "images_in": len(table.images), "images_quarantined": quarantined}
+    return {HASHES: hashes, **counts}
 
 
-def write_unlabelled(output: Path, images: pd.DataFrame, reports: pd.DataFrame, bad: Container[str]) -> dict[str, int]:
+def write_unlabelled(output: Path, images: pd.DataFrame, reports: pd.DataFrame, bad: Container[str]) -> dict[str, Any]:
     """Write the images of the report source and of the extra folders, and the reports.
 
     Args:
@@ -108,13 +114,15 @@ def write_unlabelled(output: Path, images: pd.DataFrame, reports: pd.DataFrame, 
         bad: absolute paths of files that cannot be read; their images are left out.
 
     Returns:
-        What to say of them in counts.json.
+        What to say of them in counts.json: hashes and counts.
     """
     images, quarantined = _without(bad, images.rename(columns={"file": "source"}))
     images = images.assign(file_name=images["source_id"].map(unlabelled_file_name))
-    _write(output / "unlabelled_images.jsonl", images, UNLABELLED_IMAGES)
-    _write(output / "reports.jsonl", reports, REPORTS)
-    return {"images_quarantined": quarantined}
+    hashes = {
+        "images": _write(output / "unlabelled_images.jsonl", images, UNLABELLED_IMAGES),
+        "reports": _write(output / "reports.jsonl", reports, REPORTS),
+    }
+    return {HASHES: hashes, "images_quarantined": quarantined}
 
 
 def _without(bad: Container[str], images: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -123,9 +131,11 @@ def _without(bad: Container[str], images: pd.DataFrame) -> tuple[pd.DataFrame, i
     return images[~is_bad], int(is_bad.sum())
 
 
-def _write(target: Path, table: pd.DataFrame, columns: Columns) -> None:
+def _write(target: Path, table: pd.DataFrame, columns: Columns) -> str:
+    """Write a table; return its SHA-256."""
     rows = table[list(columns)].itertuples(index=False, name=None)
     write_jsonl(target, (dict(zip(columns, row, strict=True)) for row in rows))
+    return sha256_file(target)
 
 
 def read_table(path: Path, columns: Columns) -> pd.DataFrame:
@@ -153,14 +163,31 @@ def read_table(path: Path, columns: Columns) -> pd.DataFrame:
     )
 
 
-def read_counts(path: Path, part: str) -> dict[str, Any]:
-    """Read what verify_inputs counted in a part, ``labelled`` or ``unlabelled``.
+def read_counts(path: Path, part: str, **tables: Path) -> dict[str, Any]:
+    """Read what verify_inputs counted in a part, and prove that the tables are those that it checked.
+
+    Args:
+        path: counts.json.
+        part: ``labelled`` or ``unlabelled``.
+        tables: the part's tables by name: ``images`` and ``boxes`` or ``reports``.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DatasetError: it does not hold the part.
+        DatasetError: it does not hold the part, or a table is another one.
     """
-    counts = read_json(path)
-    if not isinstance(counts, dict) or not isinstance(counts.get(part), dict):
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get(part), dict):
         raise DatasetError(f"{path}: no object under '{part}'; expected counts.json of verify-inputs. Run it again.")
-    return dict(counts[part])
+    counts = dict(content[part])
+    hashes = counts.pop(HASHES, None)
+    for name, table in tables.items():
+        if not isinstance(hashes, dict) or name not in hashes:
+            raise DatasetError(
+                f"{path}: no hash of '{name}' under '{part}'; expected counts.json of verify-inputs. Run it again."
+            )
+        if hashes[name] != sha256_file(table):
+            raise DatasetError(
+                f"{table}: is not the table that verify-inputs checked when it wrote {path}. Change the source where "
+                "something should be otherwise, and run 'd2rnet verify-inputs' again."
+            )
+    return counts

@@ -60,13 +60,13 @@ def convert_labelled(
         settings: sections ``cxr.data.labelled`` and ``cxr.data.conversion``.
 
     Raises:
-        DatasetError: a table is damaged, a box is wrong, too many images are unreadable, a shard is missing, or a split would
-            be empty.
+        DatasetError: a table is not the one that was checked, a box is wrong, too many images are unreadable, a shard is
+            missing, or a split would be empty.
     """
     labelled = settings.labelled
     problems = Problems()
+    counted = read_counts(counts, "labelled", images=images, boxes=boxes)
     listed = read_table(images, LABELLED_IMAGES)
-    counted = read_counts(counts, "labelled")
     converted = _with_frames(listed, shards, settings.conversion.max_bad_fraction, counted, problems)
     documents, table_counts = build_coco(converted, read_table(boxes, LABELLED_BOXES), labelled, problems)
     problems.raise_if_any(details=output / "problems.jsonl")

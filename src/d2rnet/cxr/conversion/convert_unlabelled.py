@@ -68,11 +68,11 @@ def convert_unlabelled(
         settings: sections ``cxr.data.reports``, ``cxr.data.extra_unlabelled`` and ``cxr.data.conversion``.
 
     Raises:
-        DatasetError: a table is damaged, too many images are unreadable, a shard is missing, a patient is in two splits, or
-            nothing is left.
+        DatasetError: a table is not the one that was checked, too many images are unreadable, a shard is missing, a patient
+            is in two splits, or nothing is left.
     """
     folder = output / "convert_unlabelled"
-    counted = read_counts(counts, "unlabelled")
+    counted = read_counts(counts, "unlabelled", images=images, reports=reports)
     listed = read_table(images, UNLABELLED_IMAGES)
     converted = _with_frames(listed, shards, settings.conversion.max_bad_fraction, counted)
     texts = _with_images(read_table(reports, REPORTS), converted, counted)

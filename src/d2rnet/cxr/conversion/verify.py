@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from d2rnet.cxr.conversion.checked_tables import write_labelled, write_unlabelled
+from d2rnet.cxr.conversion.checked_tables import COUNTS, write_labelled, write_unlabelled
 from d2rnet.cxr.conversion.input_checks import (
     check_alike_ids,
     check_labelled,
@@ -78,6 +78,7 @@ def verify_inputs(*, output: Path, workers: int, settings: DataSettings) -> None
             ten of each kind are named; all are in ``output/problems.jsonl``.
         ConfigError: a source name is unknown or a setting that a source needs is missing.
     """
+    (output / COUNTS).unlink(missing_ok=True)  # without it no converter takes the tables of an earlier check
     problems = Problems()
     sources = list(_configured(settings))
     for source in sources:
@@ -266,7 +267,7 @@ def _write_tables(sources: list[Source], output: Path) -> None:
         "labelled": write_labelled(output, labelled, bad),
         "unlabelled": counts | write_unlabelled(output, images, reports.reports, bad),
     }
-    write_json(output / "counts.json", counted)
+    write_json(output / COUNTS, counted)
 
 
 def _join_unlabelled(reports: Source, *extras: Source) -> tuple[pd.DataFrame, dict[str, Any]]:
