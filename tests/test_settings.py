@@ -83,6 +83,14 @@ def test_bad_command_line_settings(text, assignments, message):
         parse_settings(AnnotationSettings, text, assignments)
 
 
+@pytest.mark.parametrize(
+    ("text", "source"), [(None, "--set: 1 problem"), ('{"max_boxes": 3}', "configuration with --set: 1 problem")]
+)
+def test_a_wrong_assignment_is_said_to_be_one(text, source):
+    with pytest.raises(ConfigError, match=source):
+        parse_settings(AnnotationSettings, text, ["max_boxes=-1"])
+
+
 def test_merge_does_not_touch_its_arguments():
     base = {"a": {"b": 1, "c": [1]}}
     merged = merge(base, {"a": {"c": [2]}})
@@ -125,6 +133,7 @@ def test_a_section_cannot_be_changed_and_its_copy_is_checked():
         ("cxr.annotation.max_boxes", 3.0, "max_boxes: 3.0; expected an integer"),
         ("cxr.annotation.score_threshold", "1e-3", "score_threshold: '1e-3' is a text; expected a number; YAML wants 1.0e-3"),
         ("cxr.annotation.score_threshold", "high", "score_threshold: 'high' is a text; expected a number ["),
+        ("cxr.detector.training.amp", False, "'fp16'; YAML reads off without quotes as false, write \"off\""),
         ("cxr.data.demo.enabled", 1, "enabled: 1; expected true or false"),
         ("cxr.data.labelled.root", 3, "root: 3; expected a text"),
         ("cxr.data.labelled.coco_json", 3, "1 problem(s)\n  cxr.data.labelled.coco_json: 3; expected text or object or null"),

@@ -157,6 +157,8 @@ def parse_settings(section: type[AnySection], text: str | None, assignments: lis
         raise ConfigError(f"{source}: got a {type(overlay).__name__}; expected an object with the keys of '{section.place}'.")
     for assignment in assignments:
         overlay = merge(overlay, _assigned(assignment))
+    if assignments:
+        source = f"{source} with --set" if text else "--set"
     return section.read(overlay, source=source)
 
 
@@ -300,7 +302,11 @@ def _is_number(text: str) -> bool:
 
 def _closest_choice(error: Any) -> str:
     """Return "; did you mean 'X'?" for a misspelled word out of a list, "" for anything else."""
-    if error["type"] != "literal_error" or not isinstance(error["input"], str):
+    if error["type"] != "literal_error":
+        return ""
+    if error["input"] is False and "'off'" in error["ctx"]["expected"]:
+        return '; YAML reads off without quotes as false, write "off"'
+    if not isinstance(error["input"], str):
         return ""
     choices = [choice.strip("'") for choice in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
     close = difflib.get_close_matches(error["input"], choices, n=1, cutoff=0.5)
