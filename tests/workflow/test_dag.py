@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,12 @@ def test_another_number_of_shards_counts_once_a_setting_that_decides_the_result_
     force = ("--forcerun", "predict_boxes_shard", "--configfile", str(path))
     done = snakemake(repository, finished, "-n", "--cores", "1", *force)
     assert f"results/cxr/predict_boxes/shards/{wanted}.jsonl" in done.stdout
+
+
+def test_another_number_of_shards_plans_no_job_once_the_work_folders_are_gone(repository, finished):
+    shutil.rmtree(finished / "work", ignore_errors=True)
+    shards = {"conversion_shards": 5, "prediction_shards": 5, "generation_shards": 5}
+    assert plan_with(repository, finished, {"runtime": shards}) == set()
 
 
 @pytest.mark.parametrize("rule", ["train_detector", "train_report_model"])

@@ -7,6 +7,7 @@ import shlex
 from d2rnet.cli.commands import COMMANDS
 from d2rnet.config import Config
 from d2rnet.files.atomic import write_text
+from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import fingerprint
 from d2rnet.settings import merge, read_overlay
 
@@ -15,8 +16,8 @@ for file in map(Path, workflow.configfiles):
     if file.is_file():
         read_overlay(file)
 CONFIG = Config.read(config, source=" with ".join(map(str, workflow.configfiles)))
-# stage -> its number of shards and fingerprint of what decides it; of the last run
-SHARDS = Path("work/shards.json")
+# stage -> its number of shards and fingerprint of what decides it; of the last run, whose results are beside it
+SHARDS = Path("results/shards.json")
 # ... and of this one
 SHARDS_NOW = {}
 # Rules call ``python -m d2rnet``. The Python is the one that runs Snakemake, whether or not its environment is activated; a
@@ -80,7 +81,7 @@ def shards_of(stage, joined, *settings):
         joined: result that the shards are joined to.
         settings: sections that decide it.
     """
-    last = json.loads(SHARDS.read_text()).get(stage) if SHARDS.exists() else None
+    last = read_json(SHARDS).get(stage) if SHARDS.exists() else None
     number = getattr(CONFIG.runtime, f"{stage}_shards")
     now = {
         "shards": number,
