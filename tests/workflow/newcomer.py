@@ -39,7 +39,10 @@ def make_clone(folder: Path, repository: Path, run: Path, page: str) -> None:
     _write_yaml(folder / "config.yaml", config)
     _radiographs(folder)
     _other_runs(folder)
-    torch.save({"state_dict": random_weights(d_model=16, num_words=11, patch_width=2048)}, folder / "model.pth")
+    for name in ("model.pth", "r2gen.pth"):
+        torch.save({"state_dict": random_weights(d_model=16, num_words=11, patch_width=2048)}, folder / name)
+    for name, rule in (("detector", "train_detector"), ("report_model", "train_report_model")):
+        shutil.copytree(folder / "results/cxr" / rule, folder / name)
     (folder / "SHA256SUMS.txt").write_text(f"{sha256_file(folder / 'chest.dcm')}  chest.dcm\n")
     _hospital(folder, page)
     _write_yaml(folder / "my_paths.yaml", _real_layout(config, folder / "resources/cxr/demo_cohort"))

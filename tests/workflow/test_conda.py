@@ -116,9 +116,9 @@ def test_rule_runs_in_its_own_environment(repository: Path, tmp_path: Path, cond
 def test_unsolvable_environment_names_the_package(repository: Path, tmp_path: Path, conda: dict[str, str]) -> None:
     write_input(tmp_path / "run")
     channel = tmp_path / "channel"
-    next((channel / "noarch").glob("jsonschema-*")).unlink()
+    next((channel / "noarch").glob("pydantic-*")).unlink()
     asyncio.run(index_fs(str(channel), force=True))
     done = run_rule(repository, tmp_path / "run", conda)
     assert done.returncode != 0
-    assert "jsonschema" in done.stderr
+    assert "pydantic" in done.stderr
     assert not (tmp_path / "run" / TARGET).exists()
