@@ -54,8 +54,10 @@ def test_no_box(tmp_path: Path) -> None:
     ("text", "message"),
     [
         (" \n\n", "holds 0 boxes: cut, edited or damaged"),
-        ("[]", "line 1 is a list; expected a JSON object"),
-        (json.dumps(RECORDS, indent=1), "line 1 is not JSON"),
+        ("[]", "is a JSON list; expected JSON lines, a COCO result each, such as predictions.jsonl of predict-boxes"),
+        (json.dumps(RECORDS, indent=1), "is a JSON list; expected JSON lines"),
+        (json.dumps(RECORDS[0], indent=1), "line 1 is not JSON"),
+        (lines([[17], RECORDS[0]]).replace("[", " [", 1), "line 1 is a list; expected a JSON object"),
         ('{"images": []}', "record 1 is .*expected image_id and category_id"),
         (lines(RECORDS)[:-9], "line 7 is not JSON"),
         (lines(RECORDS[:1]) + lines(RECORDS[:1])[:-1] + ",\n", "line 2 is not JSON .Extra data"),

@@ -133,6 +133,13 @@ def by_class(counts: NDArray[np.int64]) -> dict[str, int]:
 def _read_shard(path: Path, images: ImageTable, problems: Problems) -> PseudoBoxes:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the boxes of one shard. {REMEDY}")
+    with path.open("rb") as stream:
+        is_list = stream.read(1) == b"["
+    if is_list:
+        raise DatasetError(
+            f"{path}: is a JSON list; expected JSON lines, a COCO result each, such as predictions.jsonl of predict-boxes. "
+            "Give that file, or write the results of another program line by line."
+        )
     boxes, found = _to_boxes(path, read_jsonl(path), images, problems)
     check_complete(path, found)
     return boxes
