@@ -1,6 +1,7 @@
 """The report stage with a front end of a few lines: vectors in, no radiograph, no box. Train, resume, save, load, generate."""
 
 import json
+import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -24,7 +25,7 @@ from d2rnet.report.model_files import LoadedModel, load_model, save_model
 from d2rnet.report.settings import DecoderSettings, GenerationSettings, ReportRuntime, ReportTrainingSettings, TextSettings
 from d2rnet.report.text.vocabulary import Vocabulary, count_vocabulary
 from d2rnet.report.training_record import BEST, LAST
-from d2rnet.report.training_task import TrainingTask
+from d2rnet.report.training_task import TrainingTask, make_loader
 from d2rnet.settings import Section
 from d2rnet.training.batches import stack_padded
 
@@ -196,6 +197,15 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(
     assert history(tmp_path / "work") == history(trained / "work")
     one, other = (load_model(folder / "model", torch.device("cpu"), TOY).model.state_dict() for folder in (tmp_path, trained))
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_loader_processes_outlive_a_stop_signal_to_the_whole_job() -> None:
+    loader = iter(make_loader(range(40), [[number] for number in range(40)], list, workers=1))
+    first = next(loader)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        os.kill(worker.pid or 0, number)
+    assert [*first, *(entry for batch in loader for entry in batch)] == list(range(40))
 
 
 @pytest.mark.parametrize("kind", ["norm", "value"])

@@ -20,7 +20,7 @@ from d2rnet.errors import D2RNetError
 from d2rnet.report.interface import Batch, Entries, ReportModel, VisualTokens
 from d2rnet.report.settings import ReportTrainingSettings
 from d2rnet.report.validation import token_loss
-from d2rnet.training.batches import EpochBatches
+from d2rnet.training.batches import EpochBatches, start_loader_process
 from d2rnet.training.collectives import num_processes, process_rank, sum_over_processes
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -234,6 +234,7 @@ def make_loader(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=start_loader_process,
     )
 
 

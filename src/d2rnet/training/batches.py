@@ -1,5 +1,6 @@
-"""Batches of one epoch, and ragged lists in flat arrays."""
+"""Batches of one epoch, the processes that load them, and ragged lists in flat arrays."""
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -8,6 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
+
+# Longer than the step in flight and its checkpoint should take.
+SECONDS_AFTER_STOP = 60
 
 
 class Ragged:
@@ -77,3 +81,13 @@ class EpochBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return len(self._batches)
+
+
+def start_loader_process(_: int) -> None:
+    """Compute on one thread, and outlive a stop signal that a scheduler sends to all processes of a job.
+
+    The training process stops after the step in flight, for which it needs its batch, and then ends its workers.
+    """
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_AFTER_STOP))

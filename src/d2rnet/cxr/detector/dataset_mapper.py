@@ -5,7 +5,6 @@ workers, on what was computed before, on whether the run was resumed or on how a
 """
 
 import resource
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,11 +18,10 @@ from d2rnet.cxr.boxes.records import Record
 from d2rnet.cxr.detector.augmentation import Geometry, Image, sample_geometry, strong_view
 from d2rnet.cxr.detector.settings import DetectorModelSettings, DetectorTrainingSettings
 from d2rnet.cxr.detector.streams import ImageStore, Stream, labelled_weights
+from d2rnet.training.batches import start_loader_process
 
 View = dict[str, Any]
 OPEN_FILES = 65536
-# Longer than the iteration in flight and its checkpoint should take.
-SECONDS_AFTER_STOP = 60
 LABELLED = 0  # streams, part of the seed of an image
 UNLABELLED = 1
 
@@ -195,7 +193,7 @@ def batch_loader(dataset: IterationDataset, start: int, stop: int, workers: int)
         sampler=range(start, stop),
         num_workers=workers,
         collate_fn=as_is,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_loader_process,
         prefetch_factor=4 if workers else None,
     )
 
@@ -211,13 +209,3 @@ def _allow_open_files() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _start_worker(_: int) -> None:
-    """Compute on one thread, and outlive a stop signal that a scheduler sends to all processes of a job.
-
-    The training process stops after the iteration in flight, for which it needs its batch, and then ends its workers.
-    """
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_AFTER_STOP))
