@@ -1,7 +1,10 @@
 """The configuration: shipped file, sections and presets agree; mistakes are named."""
 
+import json
+
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from d2rnet.config import Config
 from d2rnet.cxr.annotation.settings import AnnotationSettings
@@ -151,3 +154,21 @@ def test_what_is_wrong_is_said_in_words_of_a_yaml_file(key, value, message):
     with pytest.raises(ConfigError) as caught:
         Config.read(value)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        {"cxr": {"ablation": {"seeds": [1, 1]}}},
+        {"cxr": {"annotation": {"class_score_thresholds": {"Nodul": 0.5}}}},
+        {"runtime": {"delete_after_success": ["stale", "stale"]}},
+        {"evaluation": {"meteor": 1}},
+        {"cxr": {"detector": {"model": {"anchor_sizes_px": [1, 2]}}}},
+    ],
+    ids=["seeds", "class", "deleted twice", "meteor", "too few"],
+)
+def test_editors_refuse_what_the_sections_refuse(repository, overlay):
+    schema = json.loads((repository / "workflow/schemas/config.schema.json").read_text())
+    assert not Draft202012Validator(schema).is_valid(overlay)
+    with pytest.raises(ConfigError):
+        Config.read(overlay)

@@ -77,7 +77,8 @@ def setting(default: Any, **bounds: Any) -> Any:
 
     Args:
         default: what ``config.yaml`` ships with.
-        bounds: ``ge``, ``gt``, ``le``, ``lt``, ``multiple_of``, ``min_length``, ``max_length`` of pydantic.
+        bounds: ``ge``, ``gt``, ``le``, ``lt``, ``multiple_of``, ``min_length``, ``max_length`` of pydantic, and
+            ``json_schema_extra``, which tells editors what a validator of our own checks.
     """
     if isinstance(default, tuple):
         bounds["strict"] = False  # YAML has lists

@@ -19,7 +19,9 @@ class AblationSettings(Section):
 
     design: str | None = setting(None)
     """YAML file of the arms and what differs in each; null: workflow/ablation.yaml."""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(each_once)] = setting((1, 2, 3), min_length=1)
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(each_once)] = setting(
+        (1, 2, 3), min_length=1, json_schema_extra={"uniqueItems": True}
+    )
     """Seeds of weights, order and dropout; every arm is trained with each of them."""
 
 

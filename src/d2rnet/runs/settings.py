@@ -39,6 +39,6 @@ class SchedulerSettings(Section):
     """CPU threads of training and prediction rules."""
     delete_after_success: Annotated[
         tuple[Literal["stale", "finished", "caches", "shards"], ...], AfterValidator(each_once)
-    ] = setting(())
+    ] = setting((), json_schema_extra={"uniqueItems": True})
     """What a workflow deletes once everything asked for is made, as d2rnet clean does: stale, finished, caches, shards. Empty
     keeps everything, so that a deleted result comes back from its work folder."""

@@ -29,7 +29,9 @@ class AnnotationSettings(Section):
     """Pseudo boxes with a lower score are dropped. No value is published for this filter (0.89 and 0.7 are training
     thresholds). Own choice 0.5: a softmax score above it means that the detector holds the class likelier than background
     and all other classes together, so that one proposal gives at most one box."""
-    class_score_thresholds: dict[ClassName, Annotated[float, Field(ge=0, le=1)]] = setting({})
+    class_score_thresholds: dict[ClassName, Annotated[float, Field(ge=0, le=1)]] = setting(
+        {}, json_schema_extra={"propertyNames": {"enum": list(CATEGORY_IDS)}}
+    )
     """Class name -> threshold, over score_threshold; for classes whose scores run lower or higher than the rest."""
     max_boxes: int = setting(20, ge=0)
     """Most boxes kept per image, best scores first. Own choice: VinBigData's readers drew 2.7 boxes each on an image with
