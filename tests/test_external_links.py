@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-FILES = ("*.md", "*.cff", "codemeta.json", "docs/**/*.md", "profiles/*.md", "workflow/schemas/*.yaml", "src/**/*.py")
+FILES = ("*.md", "*.cff", "codemeta.json", "docs/**/*.md", "profiles/*.md", "workflow/schemas/*.json", "src/**/*.py")
 # A new host is entered here by somebody who has looked at it; a typing error is not.
 HOSTS = {
     "arxiv.org",
