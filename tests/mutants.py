@@ -173,7 +173,7 @@ def pytest_process(root: Path, tests: Sequence[str], output: Path) -> None:
     # A changed file can have the size and the time stamp of the one before: compiled files would hide the change.
     sys.dont_write_bytecode = True
     os.environ |= {"PYTHONPATH": str(root / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    sys.path.insert(0, str(root / "src"))
+    sys.path[:0] = [str(root / "src"), str(root)]  # processes of the tests import a test's module by its path
     os.chdir(root)
     multiprocessing.set_start_method(None, force=True)  # of loaders in the tests; a fork of the server would start servers
     options = ["-x", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", f"--basetemp={root / 'temporary'}"]
