@@ -150,12 +150,10 @@ def parse_settings(section: type[AnySection], text: str | None, assignments: lis
     Raises:
         ConfigError: not an object, not found, or not valid.
     """
-    overlay: Any = {}
+    overlay: dict[str, Any] = {}
     source = "configuration"
     if text:
         overlay, source = _read_settings(text)
-    if not isinstance(overlay, dict):
-        raise ConfigError(f"{source}: got a {type(overlay).__name__}; expected an object with the keys of '{section.place}'.")
     for assignment in assignments:
         overlay = merge(overlay, _assigned(assignment))
     if assignments:
@@ -188,7 +186,7 @@ def read_overlay(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_settings(text: str) -> tuple[Any, str]:
+def _read_settings(text: str) -> tuple[dict[str, Any], str]:
     """Read ``--settings``; return its content and its name for messages."""
     if text.lstrip().startswith("{"):
         try:

@@ -43,7 +43,8 @@ def settings_file(command, value=None):
         value = CONFIG
         for key in section.place.split("."):
             value = getattr(value, key)
-        value = {key: value.to_json()[key] for key in section.model_fields}
+        whole = value.to_json()
+        value = {key: whole[key] for key in section.model_fields}
     path = f"logs/settings/{command}-{fingerprint(value)}.json"
     if not Path(path).exists():
         write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -60,9 +60,10 @@ def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
     """Add the options of a sub-command, those that every one has included."""
     for option in command.options:
         option.add_to(parser)
-    from d2rnet.settings import leaves, section_lines  # brings pydantic, which a list of commands can do without
-
+    # d2rnet.settings brings pydantic, which commands without settings can do without.
     if runtime := command.runtime_class():
+        from d2rnet.settings import leaves
+
         for key, field in leaves(runtime):
             parser.add_argument(
                 f"--{key.replace('_', '-')}",
@@ -72,6 +73,8 @@ def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
                 help=f"{' '.join((field.description or '').split())} (default {field.default}; changes no result)",
             )
     if section := command.settings_class():
+        from d2rnet.settings import section_lines
+
         lines = "\n".join(f"  {line}" for line in section_lines(section))
         parser.epilog = f"settings ({section.place} in config.yaml):\n{lines}"
         parser.add_argument("--settings", metavar="JSON|FILE", help="settings as a JSON object or a YAML file; rest: defaults")
@@ -90,12 +93,12 @@ def _keywords(command: Command, args: argparse.Namespace) -> dict[str, Any]:
         ConfigError: a setting, or a runtime option, is not valid.
         FileNotFoundError: a file or folder that it reads does not exist.
     """
-    from d2rnet.settings import parse_settings
-
     keywords = {option.name: getattr(args, option.name) for option in command.options}
     if runtime := command.runtime_class():
         keywords["runtime"] = runtime.read({key: getattr(args, key) for key in runtime.model_fields}, source=args.command)
     if section := command.settings_class():
+        from d2rnet.settings import parse_settings
+
         keywords["settings"] = parse_settings(section, args.settings, args.set)
     for option in command.options:
         option.check(keywords[option.name])

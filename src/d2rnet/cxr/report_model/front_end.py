@@ -26,6 +26,7 @@ def categories_of(loaded: LoadedModel) -> tuple[str, ...]:
 
 class _D2RNetFrontEnd(FrontEnd):
     def make_model(self, settings: TrainReportModelSettings, *, num_tokens: int, facts: Mapping[str, Any]) -> D2RNet:
+        """Make a D2R-Net with random weights; the only fact that decides it is its list of class names."""
         names = facts["categories"]
         if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
             raise CheckpointError("categories are no list of class names")

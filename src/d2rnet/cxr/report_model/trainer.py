@@ -64,8 +64,9 @@ def train_report_model(
         work: folder of checkpoints and decoded images; the same settings and inputs resume there.
         output: model folder to write.
         device: auto, cpu, cuda or cuda:N.
-        settings: section ``report``; its part ``generation`` is not used.
+        settings: text, model and training.
         processes: how many share each step; on GPUs each takes one.
+        runtime: loader processes, minutes between checkpoints.
 
     Raises:
         DatasetError: an empty split, unreadable images, boxes of an unknown class.
