@@ -19,6 +19,11 @@ from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import sha256_file
 
+_SYNTHETIC = (
+    "**Synthetic**: drawn by code, no patient is in it. What is learnt from it shows that the machinery works, and says "
+    "nothing about medicine."
+)
+COHORT_FILE = "cohort.json"  # of a demo cohort, beside the folders of its sources: what is there is synthetic
 ORIGIN_KEY = "origin"  # of a converter's run record: a line on the source and its terms
 
 
@@ -125,3 +130,10 @@ def _table(header: Sequence[str], rows: Iterable[tuple[str, Any]]) -> list[str]:
     cells = [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for name, value in rows]
     lines = [f"| {' | '.join(header)} |", "|---|---|"]
     return lines + [f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in cells]
+
+
+def origin_line(terms: str, name: str, root: str) -> str:
+    """Name a source of data and its terms, or say that it is synthetic: for the cards of data and models."""
+    if (Path(root).parent / COHORT_FILE).is_file():
+        return f"The demo cohort, in the layout of `{name}`. {_SYNTHETIC}"
+    return f"`{name}`. Terms: {terms}."

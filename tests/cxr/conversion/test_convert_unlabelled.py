@@ -12,14 +12,16 @@ import pytest
 from conversion_samples import convert_list
 
 from d2rnet.cxr.boxes.coco import category_names, load_coco
-from d2rnet.cxr.conversion.checked_tables import UNLABELLED_IMAGES, read_counts, read_table
-from d2rnet.cxr.conversion.convert_unlabelled import assert_patients_disjoint, convert_unlabelled
+from d2rnet.cxr.conversion.checked_tables import UNLABELLED_IMAGES
+from d2rnet.cxr.conversion.convert_unlabelled import convert_unlabelled
 from d2rnet.cxr.conversion.leakage import LABELLED_IMAGE, REASONS
 from d2rnet.cxr.conversion.settings import DataSettings, ImageConversionSettings, UnlabelledConversionSettings
 from d2rnet.cxr.conversion.verify import verify_inputs
 from d2rnet.errors import DatasetError
+from d2rnet.files.checked_tables import read_counts, read_table
 from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
 from d2rnet.files.hashes import sha256_file
+from d2rnet.files.table_checks import assert_patients_disjoint
 from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.settings import merge
 
@@ -278,9 +280,9 @@ def test_unreadable_reports_are_limited_by_their_share_of_the_studies(cohort: Co
 
 def test_patients_disjoint() -> None:
     images = pd.DataFrame({"subject_id": ["1", "1", "2"], "split": ["train", "train", "val"]})
-    assert_patients_disjoint(images, images)
+    assert_patients_disjoint(images, images, key="cxr.data.reports")
     with pytest.raises(DatasetError, match=r"1 patient\(s\) are in more than one split: 2; expected one"):
-        assert_patients_disjoint(images, pd.DataFrame({"subject_id": ["2"], "split": ["test"]}))
+        assert_patients_disjoint(images, pd.DataFrame({"subject_id": ["2"], "split": ["test"]}), key="cxr.data.reports")
 
 
 def test_full_disk_leaves_no_half_file(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:

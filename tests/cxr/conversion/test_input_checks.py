@@ -1,13 +1,10 @@
 """Checks of verify_inputs on tables made by hand, each with one thing wrong."""
 
-import unicodedata
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from d2rnet.cxr.conversion import input_checks
 from d2rnet.cxr.conversion.input_checks import check_labelled, check_reports
 from d2rnet.cxr.sources.tables import (
     BOX_COLUMNS,
@@ -96,27 +93,3 @@ def test_report_image(images: Row, kind: str) -> None:
 )
 def test_report(text: Row, kind: str) -> None:
     assert reports(texts=(text,)).counts() == {kind: 1}
-
-
-@pytest.mark.parametrize(("folds", "found"), [(True, ["image IMG", "image e\u0301"]), (False, [])])
-def test_ids_that_would_be_one_file_are_noted(tmp_path, monkeypatch, folds, found):
-    """On a Windows share or a Mac the second PNG took the place of the first: boxes on another image."""
-    monkeypatch.setattr(input_checks, "folds_names", lambda folder: folds)
-    images = pd.DataFrame({"source_id": ["img", "\u00e9", "IMG", "e\u0301", "other", "other"]})
-    problems = Problems()
-    input_checks.check_alike_ids(images, problems, file="root", folder=tmp_path)
-    assert [problem.record for problem in problems.all()] == found
-    assert {problem.kind for problem in problems.all()} <= {"alike_image_id"}
-
-
-@pytest.mark.parametrize("fold", [None, str.lower, lambda name: unicodedata.normalize("NFC", name)])
-def test_a_file_system_is_tried(tmp_path, monkeypatch, fold):
-    """``exists`` stands for a file system that folds names; this one does not."""
-    if fold is not None:
-
-        def exists(path):
-            return fold(path.name) in {fold(there.name) for there in path.parent.iterdir()}
-
-        monkeypatch.setattr(Path, "exists", exists)
-    assert input_checks.folds_names(tmp_path) is (fold is not None)
-    assert list(tmp_path.iterdir()) == []

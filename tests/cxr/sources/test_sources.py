@@ -7,8 +7,9 @@ import pytest
 
 from d2rnet.cxr.sources.registry import LabelledName, ReportName, UnlabelledName
 from d2rnet.cxr.sources.settings import LabelledSettings, ReportSourceSettings, UnlabelledSourceSettings
-from d2rnet.cxr.sources.sources import labelled_source, origin_line, report_source, unlabelled_source
+from d2rnet.cxr.sources.sources import labelled_source, report_source, unlabelled_source
 from d2rnet.errors import ConfigError
+from d2rnet.runs.cards import origin_line
 
 SOURCES = [
     (find, name)
@@ -45,6 +46,6 @@ def test_unknown_name_lists_the_known_ones(find: Callable[[str], object]) -> Non
 
 def test_origin_names_terms_or_the_demo_cohort(tmp_path: Any) -> None:
     source = labelled_source("nih")
-    assert origin_line(source, "nih", str(tmp_path / "nih")) == f"`nih`. Terms: {source.TERMS}."
+    assert origin_line(source.TERMS, "nih", str(tmp_path / "nih")) == f"`nih`. Terms: {source.TERMS}."
     (tmp_path / "cohort.json").touch()
-    assert "**Synthetic**" in origin_line(source, "nih", str(tmp_path / "nih"))
+    assert "**Synthetic**" in origin_line(source.TERMS, "nih", str(tmp_path / "nih"))

@@ -10,13 +10,13 @@ from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.cxr.sources import vindr
-from d2rnet.cxr.sources.sources import labelled_source, origin_line, report_source
+from d2rnet.cxr.sources.sources import labelled_source, report_source
 from d2rnet.cxr.summary.summary import summarize
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.metric_names import Group, keys_of
 from d2rnet.files.documents import write_json
 from d2rnet.files.hashes import sha256_file
-from d2rnet.runs.cards import ORIGIN_KEY
+from d2rnet.runs.cards import ORIGIN_KEY, origin_line
 from d2rnet.runs.provenance import write_run_record
 
 SCORES = dict.fromkeys(keys_of(Group.WORDS), 0.4) | {"bleu_4": 0.1234}
@@ -108,7 +108,7 @@ def test_report_card_has_controls_and_errors(run: dict[str, Any]) -> None:
 def test_training_data_is_named_with_its_terms(run: dict[str, Any], tmp_path: Path, synthetic: bool) -> None:
     write_json(tmp_path / "cohort" / ("cohort.json" if synthetic else "other.json"), {})
     for name, find, source in (("labelled", labelled_source, "vindr"), ("unlabelled", report_source, "mimic")):
-        line = origin_line(find(source), source, str(tmp_path / "cohort" / source))
+        line = origin_line(find(source).TERMS, source, str(tmp_path / "cohort" / source))
         write_run_record(tmp_path / name / "run.json", command=f"convert-{name}", settings={}, extra={ORIGIN_KEY: line})
     summarize(**run)
     for name in ("detector_card.md", "report_model_card.md"):

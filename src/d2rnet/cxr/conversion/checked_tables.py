@@ -13,7 +13,7 @@ converter takes no other tables: what was edited after the check, or is left of 
 
 import hashlib
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -22,51 +22,42 @@ import numpy as np
 import pandas as pd
 
 from d2rnet.cxr.sources.tables import LabelledTable
-from d2rnet.errors import DatasetError
-from d2rnet.files.documents import read_json, read_jsonl, write_jsonl
-from d2rnet.files.hashes import sha256_file
-from d2rnet.files.limits import MAX_COORDINATE
+from d2rnet.files.checked_tables import HASHES, NUMBER, TEXT, WHOLE, Columns, write_table
 
-COUNTS = "counts.json"
-HASHES = "sha256"  # key of the hashes in each part of counts.json
 IMAGE_FOLDER = "unlabelled_images"
-Columns = Mapping[str, tuple[type, ...]]
-_TEXT = (str,)
-_WHOLE = (int,)
-_NUMBER = (float, int)
 LABELLED_IMAGES: Columns = {
-    "source": _TEXT,
-    "file_name": _TEXT,
-    "source_id": _TEXT,
-    "split": _TEXT,
-    "subject_id": _TEXT,
-    "source_height": _WHOLE,
-    "source_width": _WHOLE,
-    "n_readers": _WHOLE,
+    "source": TEXT,
+    "file_name": TEXT,
+    "source_id": TEXT,
+    "split": TEXT,
+    "subject_id": TEXT,
+    "source_height": WHOLE,
+    "source_width": WHOLE,
+    "n_readers": WHOLE,
 }
 LABELLED_BOXES: Columns = {
-    "source_id": _TEXT,
-    "reader_id": _TEXT,
-    "category_id": _WHOLE,
-    "x_min": _NUMBER,
-    "y_min": _NUMBER,
-    "x_max": _NUMBER,
-    "y_max": _NUMBER,
-    "origin": _TEXT,
+    "source_id": TEXT,
+    "reader_id": TEXT,
+    "category_id": WHOLE,
+    "x_min": NUMBER,
+    "y_min": NUMBER,
+    "x_max": NUMBER,
+    "y_max": NUMBER,
+    "origin": TEXT,
 }
 UNLABELLED_IMAGES: Columns = {
-    "source": _TEXT,
-    "file_name": _TEXT,
-    "source_id": _TEXT,
+    "source": TEXT,
+    "file_name": TEXT,
+    "source_id": TEXT,
     "source_path": (str, NoneType),  # relative to the root of the reports; None for an image without a report source
-    "study_id": _TEXT,
-    "subject_id": _TEXT,
-    "view": _TEXT,
-    "split": _TEXT,
-    "source_height": _WHOLE,
-    "source_width": _WHOLE,
+    "study_id": TEXT,
+    "subject_id": TEXT,
+    "view": TEXT,
+    "split": TEXT,
+    "source_height": WHOLE,
+    "source_width": WHOLE,
 }
-REPORTS: Columns = dict.fromkeys(("study_id", "subject_id", "split", "section", "report"), _TEXT)
+REPORTS: Columns = dict.fromkeys(("study_id", "subject_id", "split", "section", "report"), TEXT)
 
 
 def labelled_file_name(source_id: str) -> str:
@@ -97,8 +88,8 @@ def write_labelled(output: Path, table: LabelledTable, bad: Container[str]) -> d
     images, quarantined = _without(bad, table.images.rename(columns={"path": "source"}))
     images = images.assign(file_name=images["source_id"].map(labelled_file_name))
     hashes = {
-        "images": _write(output / "labelled_images.jsonl", images, LABELLED_IMAGES),
-        "boxes": _write(output / "labelled_boxes.jsonl", table.boxes, LABELLED_BOXES),
+        "images": write_table(output / "labelled_images.jsonl", images, LABELLED_IMAGES),
+        "boxes": write_table(output / "labelled_boxes.jsonl", table.boxes, LABELLED_BOXES),
     }
     counts = {"source": dict(table.counts), "images_in": len(table.images), "images_quarantined": quarantined}
     return {HASHES: hashes, **counts}
@@ -119,8 +110,8 @@ def write_unlabelled(output: Path, images: pd.DataFrame, reports: pd.DataFrame, 
     images, quarantined = _without(bad, images.rename(columns={"file": "source"}))
     images = images.assign(file_name=images["source_id"].map(unlabelled_file_name))
     hashes = {
-        "images": _write(output / "unlabelled_images.jsonl", images, UNLABELLED_IMAGES),
-        "reports": _write(output / "reports.jsonl", reports, REPORTS),
+        "images": write_table(output / "unlabelled_images.jsonl", images, UNLABELLED_IMAGES),
+        "reports": write_table(output / "reports.jsonl", reports, REPORTS),
     }
     return {HASHES: hashes, "images_quarantined": quarantined}
 
@@ -129,65 +120,3 @@ def _without(bad: Container[str], images: pd.DataFrame) -> tuple[pd.DataFrame, i
     """Return the images whose file is not bad, and the number of the others."""
     is_bad = np.array([os.path.abspath(file) in bad for file in images["source"]], dtype=bool)  # noqa: PTH100 - links stay
     return images[~is_bad], int(is_bad.sum())
-
-
-def _write(target: Path, table: pd.DataFrame, columns: Columns) -> str:
-    """Write a table; return its SHA-256."""
-    rows = table[list(columns)].itertuples(index=False, name=None)
-    write_jsonl(target, (dict(zip(columns, row, strict=True)) for row in rows))
-    return sha256_file(target)
-
-
-def read_table(path: Path, columns: Columns) -> pd.DataFrame:
-    """Read a table that :func:`write_labelled` or :func:`write_unlabelled` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DatasetError: a line lacks a column or has a value of another type or beyond all bounds.
-    """
-    found: dict[str, list[object]] = {name: [] for name in columns}
-    for number, record in enumerate(read_jsonl(path), start=1):
-        for name, types in columns.items():
-            value = record.get(name, ...)
-            if type(value) not in types or (types[0] is not str and abs(value) > MAX_COORDINATE):
-                got = "nothing" if value is ... else repr(value)[:80]
-                wanted = " or ".join(kind.__name__ for kind in types)
-                raise DatasetError(
-                    f"{path}: line {number}: got {got} under '{name}'; expected {wanted}. Run 'd2rnet verify-inputs' again."
-                )
-            found[name].append(value)
-    table = pd.DataFrame(found, columns=list(columns))
-    return table.astype(
-        {name: "float64" for name, types in columns.items() if types == _NUMBER}
-        | {name: "int64" for name, types in columns.items() if types == _WHOLE}
-    )
-
-
-def read_counts(path: Path, part: str, **tables: Path) -> dict[str, Any]:
-    """Read what verify_inputs counted in a part, and prove that the tables are those that it checked.
-
-    Args:
-        path: counts.json.
-        part: ``labelled`` or ``unlabelled``.
-        tables: the part's tables by name: ``images`` and ``boxes`` or ``reports``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DatasetError: it does not hold the part, or a table is another one.
-    """
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get(part), dict):
-        raise DatasetError(f"{path}: no object under '{part}'; expected counts.json of verify-inputs. Run it again.")
-    counts = dict(content[part])
-    hashes = counts.pop(HASHES, None)
-    for name, table in tables.items():
-        if not isinstance(hashes, dict) or name not in hashes:
-            raise DatasetError(
-                f"{path}: no hash of '{name}' under '{part}'; expected counts.json of verify-inputs. Run it again."
-            )
-        if hashes[name] != sha256_file(table):
-            raise DatasetError(
-                f"{table}: is not the table that verify-inputs checked when it wrote {path}. Change the source where "
-                "something should be otherwise, and run 'd2rnet verify-inputs' again."
-            )
-    return counts

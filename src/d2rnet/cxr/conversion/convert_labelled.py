@@ -18,19 +18,20 @@ import pandas as pd
 from d2rnet.cxr.boxes.coco import Coco, assert_disjoint, write_coco
 from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
 from d2rnet.cxr.conversion.cards import LABELLED_CARD
-from d2rnet.cxr.conversion.checked_tables import LABELLED_BOXES, LABELLED_IMAGES, read_counts, read_table
+from d2rnet.cxr.conversion.checked_tables import LABELLED_BOXES, LABELLED_IMAGES
 from d2rnet.cxr.conversion.consensus import fuse_readers
 from d2rnet.cxr.conversion.image_shards import SIZES, join_shards
 from d2rnet.cxr.conversion.settings import LabelledConversionSettings
 from d2rnet.cxr.sources.box_tables import CORNERS, check_boxes
 from d2rnet.cxr.sources.settings import LabelledSettings
-from d2rnet.cxr.sources.sources import labelled_source, origin_line
+from d2rnet.cxr.sources.sources import labelled_source
 from d2rnet.errors import DatasetError
+from d2rnet.files.checked_tables import read_counts, read_table
 from d2rnet.files.documents import write_json
 from d2rnet.files.problems import Problems
 from d2rnet.files.splits import three_way_split, validation_split
 from d2rnet.findings.classes import CATEGORY_IDS
-from d2rnet.runs.cards import ORIGIN_KEY, write_card
+from d2rnet.runs.cards import ORIGIN_KEY, origin_line, write_card
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def convert_labelled(
         inputs={images.name: images, boxes.name: boxes},
         counts=counted,
         seeds={"split": labelled.split_seed},
-        extra={ORIGIN_KEY: origin_line(labelled_source(labelled.source), labelled.source, labelled.root)},
+        extra={ORIGIN_KEY: origin_line(labelled_source(labelled.source).TERMS, labelled.source, labelled.root)},
     )
     write_card(LABELLED_CARD, output)
 

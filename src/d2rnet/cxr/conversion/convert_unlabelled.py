@@ -19,14 +19,16 @@ import pandas as pd
 
 from d2rnet.cxr.boxes.coco import write_coco
 from d2rnet.cxr.conversion.cards import UNLABELLED_CARD
-from d2rnet.cxr.conversion.checked_tables import REPORTS, UNLABELLED_IMAGES, read_counts, read_table
+from d2rnet.cxr.conversion.checked_tables import REPORTS, UNLABELLED_IMAGES
 from d2rnet.cxr.conversion.image_shards import join_shards
 from d2rnet.cxr.conversion.settings import UnlabelledConversionSettings
-from d2rnet.cxr.sources.sources import origin_line, report_source
+from d2rnet.cxr.sources.sources import report_source
 from d2rnet.errors import DatasetError
+from d2rnet.files.checked_tables import read_counts, read_table
 from d2rnet.files.documents import write_json, write_jsonl
+from d2rnet.files.table_checks import assert_patients_disjoint
 from d2rnet.report.annotation_file import SPLITS
-from d2rnet.runs.cards import ORIGIN_KEY, write_card
+from d2rnet.runs.cards import ORIGIN_KEY, origin_line, write_card
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
@@ -77,7 +79,7 @@ def convert_unlabelled(
     converted = _with_frames(listed, shards, settings.conversion.max_bad_fraction, counted)
     texts = _with_images(read_table(reports, REPORTS), converted, counted)
     converted["has_report"] = converted["study_id"].isin(texts["study_id"]) & converted["source_path"].notna()
-    assert_patients_disjoint(converted, texts)
+    assert_patients_disjoint(converted, texts, key="cxr.data.reports")
     converted["id"] = range(1, len(converted) + 1)
     write_coco(output / "unlabelled.json", _image_records(converted), [])
     write_jsonl(output / "reports.jsonl", _report_records(texts))
@@ -92,28 +94,9 @@ def convert_unlabelled(
         inputs={images.name: images, reports.name: reports},
         counts=counted,
         seeds={"split": source.split_seed},
-        extra={ORIGIN_KEY: origin_line(report_source(source.source), source.source, source.root)},
+        extra={ORIGIN_KEY: origin_line(report_source(source.source).TERMS, source.source, source.root)},
     )
     write_card(UNLABELLED_CARD, folder)
-
-
-def assert_patients_disjoint(images: pd.DataFrame, reports: pd.DataFrame) -> None:
-    """Prove that no patient is in two splits.
-
-    Args:
-        images: columns ``subject_id, split``.
-        reports: columns ``subject_id, split``.
-
-    Raises:
-        DatasetError: names the first ten patients.
-    """
-    pairs = pd.concat([images[["subject_id", "split"]], reports[["subject_id", "split"]]]).drop_duplicates()
-    repeated = sorted(pairs.loc[pairs["subject_id"].duplicated(), "subject_id"].unique())
-    if repeated:
-        raise DatasetError(
-            f"cxr.data.reports: {len(repeated)} patient(s) are in more than one split: {', '.join(repeated[:10])}; expected "
-            "one. Mend the split table of the report source."
-        )
 
 
 def _with_frames(

@@ -17,23 +17,20 @@ from typing import Any
 
 import pandas as pd
 
-from d2rnet.cxr.conversion.checked_tables import COUNTS, write_labelled, write_unlabelled
-from d2rnet.cxr.conversion.input_checks import (
-    check_alike_ids,
-    check_labelled,
-    check_reports,
-    check_required_files,
-    unlike_release,
-)
+from d2rnet.cxr.conversion.checked_tables import write_labelled, write_unlabelled
+from d2rnet.cxr.conversion.input_checks import check_labelled, check_reports
 from d2rnet.cxr.conversion.leakage import check_leakage, count_reasons, overlaps
 from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.images.reader import check_headers
 from d2rnet.cxr.sources.box_tables import check_boxes
 from d2rnet.cxr.sources.sources import labelled_source, report_source, unlabelled_source
-from d2rnet.cxr.sources.tables import LabelledTable, ReportTable, RequiredFile, SourceModule
+from d2rnet.cxr.sources.tables import LabelledTable, ReportTable, SourceModule
 from d2rnet.errors import DatasetError
+from d2rnet.files.checked_tables import COUNTS
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.problems import Problems
+from d2rnet.files.required_files import RequiredFile, check_required_files, unlike_release
+from d2rnet.files.table_checks import check_alike_ids
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)

@@ -26,9 +26,10 @@ from d2rnet.cxr.demo.anatomy import sample_anatomy, sample_frame
 from d2rnet.cxr.demo.exposure import draw_lateral, expose
 from d2rnet.cxr.demo.findings import Box, Finding, Style, deal_findings
 from d2rnet.cxr.demo.lesions import render_frontal
-from d2rnet.cxr.demo.settings import COHORT_FILE, DemoSettings
+from d2rnet.cxr.demo.settings import DemoSettings
 from d2rnet.errors import D2RNetError
 from d2rnet.files.documents import write_json, write_jsonl
+from d2rnet.runs.cards import COHORT_FILE
 from d2rnet.runs.parallel import map_in_processes
 from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record

@@ -2,8 +2,6 @@
 
 from d2rnet.settings import Section, setting
 
-COHORT_FILE = "cohort.json"  # of make-demo-cohort, beside the folders of the cohort: what is there is synthetic
-
 
 class DemoSettings(Section):
     """The synthetic demo cohort."""

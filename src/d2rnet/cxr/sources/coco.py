@@ -14,11 +14,12 @@ from d2rnet.cxr.boxes.coco import Coco, category_names, read_coco_structure
 from d2rnet.cxr.sources.box_tables import BOX_DTYPES, keep_valid_corners
 from d2rnet.cxr.sources.labelled_images import keep_safe_ids
 from d2rnet.cxr.sources.settings import LabelledSettings
-from d2rnet.cxr.sources.tables import BOX_COLUMNS, LABELLED_IMAGE_COLUMNS, LabelledTable, RequiredFile
+from d2rnet.cxr.sources.tables import BOX_COLUMNS, LABELLED_IMAGE_COLUMNS, LabelledTable
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.limits import MAX_COORDINATE, MAX_SIDE_PX
 from d2rnet.files.names import is_path_below
 from d2rnet.files.problems import Problems
+from d2rnet.files.required_files import RequiredFile
 from d2rnet.findings.classes import CATEGORY_IDS, suggest_category
 
 TERMS = "as its owner says"

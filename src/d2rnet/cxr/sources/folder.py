@@ -16,9 +16,10 @@ import pandas as pd
 
 from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES, report_table
 from d2rnet.cxr.sources.settings import UnlabelledSourceSettings
-from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable, RequiredFile
+from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
+from d2rnet.files.required_files import RequiredFile
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pandas as pd
 
 from d2rnet.cxr.sources.settings import LabelledSettings
-from d2rnet.cxr.sources.tables import LABELLED_IMAGE_COLUMNS, RequiredFile
+from d2rnet.cxr.sources.tables import LABELLED_IMAGE_COLUMNS
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.names import is_safe_id
 from d2rnet.files.problems import Problems
+from d2rnet.files.required_files import RequiredFile
 
 log = logging.getLogger(__name__)
 

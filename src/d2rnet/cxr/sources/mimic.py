@@ -27,11 +27,13 @@ from d2rnet.cxr.sources.mimic_tables import (
     add_views,
     read_images,
 )
-from d2rnet.cxr.sources.report_checks import check_patients, keep_views
+from d2rnet.cxr.sources.report_checks import keep_views
 from d2rnet.cxr.sources.settings import ReportSourceSettings
-from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable, RequiredFile
+from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.problems import Problems
+from d2rnet.files.required_files import RequiredFile
+from d2rnet.files.table_checks import check_patients
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from d2rnet.cxr.sources.report_checks import DIGITS, SAFE_ID, drop_bad_ids, drop_duplicates, find_table, normalise_splits
 from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.limits import MAX_SIDE_PX
 from d2rnet.files.problems import Problems
 from d2rnet.files.splits import three_way_split
+from d2rnet.files.table_checks import DIGITS, SAFE_ID, drop_bad_ids, drop_duplicates, find_table, normalise_splits
 
 log = logging.getLogger(__name__)
 

@@ -21,10 +21,11 @@ import pandas as pd
 from d2rnet.cxr.sources.box_tables import CORNERS, BoxRows, parse_box_rows, parse_numbers, read_box_table
 from d2rnet.cxr.sources.labelled_images import find_images, image_table, read_size_table, required_size_table
 from d2rnet.cxr.sources.settings import LabelledSettings
-from d2rnet.cxr.sources.tables import LabelledTable, RequiredFile
+from d2rnet.cxr.sources.tables import LabelledTable
 from d2rnet.errors import DatasetError
 from d2rnet.files.csv_tables import csv_columns, read_table_csv
 from d2rnet.files.problems import Problems
+from d2rnet.files.required_files import RequiredFile
 from d2rnet.findings.classes import CATEGORY_IDS, NIH_TO_CATEGORY
 
 TERMS = "free use with a link to the NIH download site and a citation"

@@ -24,9 +24,10 @@ import pandas as pd
 from d2rnet.cxr.sources.openi_reports import OpeniReport, find_reports, read_reports
 from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES, keep_views, report_table
 from d2rnet.cxr.sources.settings import ReportSourceSettings
-from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable, RequiredFile
+from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
+from d2rnet.files.required_files import RequiredFile
 from d2rnet.files.splits import three_way_split
 
 log = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from d2rnet.cxr.sources.report_checks import SAFE_ID
 from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import check_regular_file
 from d2rnet.files.problems import Problems
+from d2rnet.files.table_checks import SAFE_ID
 
 log = logging.getLogger(__name__)
 

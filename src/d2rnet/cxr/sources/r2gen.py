@@ -20,13 +20,15 @@ from typing import Any
 
 import pandas as pd
 
-from d2rnet.cxr.sources.report_checks import SAFE_ID, SPLIT_NAMES, check_patients, keep_views, report_table
+from d2rnet.cxr.sources.report_checks import keep_views, report_table
 from d2rnet.cxr.sources.settings import ReportSourceSettings
-from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable, RequiredFile
+from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json
 from d2rnet.files.names import is_path_below
 from d2rnet.files.problems import Problems
+from d2rnet.files.required_files import RequiredFile
+from d2rnet.files.table_checks import SAFE_ID, SPLIT_NAMES, check_patients
 
 log = logging.getLogger(__name__)
 

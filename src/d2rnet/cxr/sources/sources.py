@@ -1,18 +1,11 @@
 """Finds the module of a source by its name in ``config.yaml``; a module is imported only when its source is asked for."""
 
 import importlib
-from pathlib import Path
 from typing import Any, cast, get_args
 
-from d2rnet.cxr.demo.settings import COHORT_FILE
 from d2rnet.cxr.sources.registry import LabelledName, ReportName, UnlabelledName
 from d2rnet.cxr.sources.tables import LabelledSource, ReportSource, UnlabelledSource
 from d2rnet.errors import ConfigError
-
-_SYNTHETIC = (
-    "**Synthetic**: drawn by code, no patient is in it. What is learnt from it shows that the machinery works, and says "
-    "nothing about medicine."
-)
 
 
 def labelled_source(name: str) -> LabelledSource:
@@ -46,10 +39,3 @@ def _load(key: str, name: str, names: Any) -> object:
     if name not in get_args(names):
         raise ConfigError(f"{key}: unknown source '{name}'; expected one of {', '.join(get_args(names))}.")
     return importlib.import_module(f"d2rnet.cxr.sources.{name}")
-
-
-def origin_line(source: LabelledSource | ReportSource, name: str, root: str) -> str:
-    """Name a source of data and its terms, or say that it is synthetic: for the cards of data and models."""
-    if (Path(root).parent / COHORT_FILE).is_file():
-        return f"The demo cohort, in the layout of `{name}`. {_SYNTHETIC}"
-    return f"`{name}`. Terms: {source.TERMS}."

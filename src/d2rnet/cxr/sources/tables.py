@@ -7,28 +7,18 @@ for; its settings are its own section of config.yaml. Images are not opened here
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pandas as pd
 
 from d2rnet.cxr.sources.settings import LabelledSettings, ReportSourceSettings, UnlabelledSourceSettings
 from d2rnet.files.problems import Problems
+from d2rnet.files.required_files import RequiredFile
 
 LABELLED_IMAGE_COLUMNS = ("source_id", "path", "split", "subject_id", "source_height", "source_width", "n_readers")
 BOX_COLUMNS = ("source_id", "reader_id", "category_id", "x_min", "y_min", "x_max", "y_max", "origin")
 REPORT_IMAGE_COLUMNS = ("source_id", "path", "subject_id", "study_id", "view", "split", "source_height", "source_width")
 REPORT_COLUMNS = ("study_id", "subject_id", "split", "section", "report")
-
-
-@dataclass(frozen=True)
-class RequiredFile:
-    """A file or folder that a source needs."""
-
-    path: Path
-    config_key: str  # dotted key that led here, such as "cxr.data.labelled.root"
-    what: str  # such as "VinDr-CXR training boxes"
-    columns: tuple[str, ...] = ()  # columns a CSV must have; () for folders and other files
 
 
 @dataclass

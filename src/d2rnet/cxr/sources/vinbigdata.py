@@ -13,9 +13,10 @@ from pathlib import Path
 from d2rnet.cxr.sources.box_tables import read_box_table
 from d2rnet.cxr.sources.labelled_images import find_images, image_table, read_size_table, required_size_table
 from d2rnet.cxr.sources.settings import LabelledSettings
-from d2rnet.cxr.sources.tables import LabelledTable, RequiredFile
+from d2rnet.cxr.sources.tables import LabelledTable
 from d2rnet.cxr.sources.vindr import warn_of_missing_sizes
 from d2rnet.files.problems import Problems
+from d2rnet.files.required_files import RequiredFile
 from d2rnet.findings.classes import CATEGORY_IDS, VINBIGDATA_NAMES
 
 TERMS = "rules of the Kaggle challenge; not for commercial use"

@@ -24,9 +24,10 @@ from d2rnet.cxr.sources.labelled_images import (
     required_size_table,
 )
 from d2rnet.cxr.sources.settings import LabelledSettings
-from d2rnet.cxr.sources.tables import LabelledTable, RequiredFile
+from d2rnet.cxr.sources.tables import LabelledTable
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.problems import Problems
+from d2rnet.files.required_files import RequiredFile
 from d2rnet.findings.classes import CATEGORY_IDS
 
 log = logging.getLogger(__name__)

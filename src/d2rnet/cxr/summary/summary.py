@@ -12,7 +12,6 @@ from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
-from d2rnet.cxr.demo.settings import COHORT_FILE
 from d2rnet.cxr.summary.scored_cards import write_scored_cards
 from d2rnet.cxr.summary.summary_rows import (
     DETECTOR_LEGEND,
@@ -29,6 +28,7 @@ from d2rnet.errors import DatasetError
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json, write_json
+from d2rnet.runs.cards import COHORT_FILE
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
