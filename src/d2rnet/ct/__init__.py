@@ -1,0 +1,1 @@
+"""Chest CT: from volumes and reports to structure-wise training data."""
