@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from d2rnet.errors import ConfigError  # noqa: E402
-from d2rnet.runs.device import resolve_device  # noqa: E402
+from d2rnet.runs.device import device_words, gpu_facts, resolve_device  # noqa: E402
 
 
 def test_auto_without_gpu_is_cpu(monkeypatch):
@@ -15,12 +15,25 @@ def test_auto_without_gpu_is_cpu(monkeypatch):
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0"])
 def test_missing_gpu_is_named_with_its_remedy(monkeypatch, name):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(ConfigError, match=r"0 GPU\(s\)\. Set runtime\.device to auto or cpu"):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigError, match=r"0 GPU\(s\): torch .*set runtime\.gpus to 0 and runtime\.device to cpu") as refused:
         resolve_device(name)
+    assert "CUDA_VISIBLE_DEVICES is ''" in str(refused.value) and "NVIDIA driver is loaded" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [(None, "built without CUDA (a CPU wheel)"), ("12.8", "built for CUDA 12.8, CUDA_VISIBLE_DEVICES is not set")],
+)
+def test_what_hides_a_gpu(monkeypatch, version, words):
+    monkeypatch.setattr(torch.version, "cuda", version)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert words in gpu_facts()
 
 
 def test_gpu_number_too_large(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(ConfigError, match=r"2 GPU\(s\)"):
@@ -30,3 +43,11 @@ def test_gpu_number_too_large(monkeypatch):
 def test_unknown_word():
     with pytest.raises(ConfigError, match="expected auto, cpu, cuda or cuda:N"):
         resolve_device("gpu")
+
+
+def test_devices_of_a_training_in_words(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"GPU {index}")
+    assert device_words(torch.device("cpu"), 2) == "cpu, 2 process(es)"
+    assert device_words(torch.device("cuda")) == "cuda:0 (GPU 0), 1 process(es)"
+    assert device_words(torch.device("cuda:1")) == "cuda:1 (GPU 1), 1 process(es)"
+    assert device_words(torch.device("cuda"), 2) == "cuda:0 (GPU 0), cuda:1 (GPU 1), 2 process(es)"

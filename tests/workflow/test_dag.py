@@ -198,6 +198,15 @@ def test_gpus_of_a_training_rule_are_shared_by_processes_of_one_command(reposito
     assert re.search(rf"d2rnet {rule.replace('_', '-')} .* --processes 2 ", done.stdout), done.stderr
 
 
+@pytest.mark.parametrize(("device", "given"), [("auto", "cuda"), ("cpu", "cpu"), ("cuda:1", "cuda:1")])
+def test_a_job_that_asks_for_a_gpu_does_not_fall_back_on_the_cpu(repository, tmp_path, device, given):
+    path = tmp_path / "overlay.yaml"
+    path.write_text(f"runtime: {{gpus: 1, device: '{device}'}}")
+    done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "--configfile", str(path))
+    commands = [line for line in done.stdout.splitlines() if " --device " in line]
+    assert len(commands) >= 7 and all(f" --device {given} " in line for line in commands), done.stdout + done.stderr
+
+
 def test_misspelled_key_stops_before_anything_runs(repository, tmp_path):
     path = tmp_path / "overlay.yaml"
     path.write_text("cxr: {annotation: {score_treshold: 0.5}}\n")

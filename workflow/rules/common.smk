@@ -16,6 +16,12 @@ for file in map(Path, workflow.configfiles):
     if file.is_file():
         read_overlay(file)
 CONFIG = Config.read(config, source=" with ".join(map(str, workflow.configfiles)))
+# A job that a GPU was asked for has one or ends with an error, not in weeks.
+DEVICE = (
+    "cuda"
+    if CONFIG.runtime.gpus and CONFIG.runtime.device == "auto"
+    else CONFIG.runtime.device
+)
 # stage -> its number of shards and fingerprint of what decides it; of the last run, whose results are beside it
 SHARDS = Path("results/shards.json")
 # ... and of this one

@@ -1,11 +1,19 @@
 """Which device torch computes on; the same words for detector and report model."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from d2rnet.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+
+
+_REMEDY = (
+    "Mend what hides the GPU ('nvidia-smi' asks the driver, 'd2rnet doctor' asks torch), or, to compute on the CPU, which "
+    "takes weeks at published sizes, set runtime.gpus to 0 and runtime.device to cpu (--device cpu)."
+)
 
 
 def resolve_device(name: str) -> "torch.device":
@@ -23,10 +31,37 @@ def resolve_device(name: str) -> "torch.device":
     kind, _, index = name.partition(":")
     if kind != "cuda" or (index and not index.isdigit()):
         raise ConfigError(f"device '{name}': expected auto, cpu, cuda or cuda:N.")
-    available = torch.cuda.device_count()
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if available == 0 or int(index or 0) >= available:
-        raise ConfigError(
-            f"device '{name}': this machine shows torch {available} GPU(s). Set runtime.device to auto or cpu, or check "
-            "the driver and CUDA_VISIBLE_DEVICES with 'd2rnet doctor'."
-        )
+        raise ConfigError(f"device '{name}': this job shows torch {available} GPU(s): {gpu_facts()}. {_REMEDY}")
     return torch.device(name)
+
+
+def gpu_facts() -> str:
+    """Say what decides whether torch sees a GPU: how it was built, CUDA_VISIBLE_DEVICES and the driver."""
+    import torch
+
+    name = "CUDA_VISIBLE_DEVICES"
+    built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA (a CPU wheel)"
+    visible = f"{name} is {os.environ[name]!r}" if name in os.environ else f"{name} is not set"
+    driver = "an" if Path("/proc/driver/nvidia/version").exists() else "no"
+    return f"torch {torch.__version__} is built {built}, {visible}, {driver} NVIDIA driver is loaded"
+
+
+def device_words(device: "torch.device", processes: int = 1) -> str:
+    """Name the devices of a training with their hardware, for the first line of its log.
+
+    Args:
+        device: of :func:`resolve_device`.
+        processes: how many train together, on GPUs one on each.
+
+    Returns:
+        For instance "cpu, 2 process(es)" or "cuda:0 (NVIDIA H100), cuda:1 (NVIDIA H100), 2 process(es)".
+    """
+    import torch
+
+    names = [str(device)]
+    if device.type == "cuda":
+        indices = range(processes) if processes > 1 else [device.index or 0]
+        names = [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in indices]
+    return f"{', '.join(names)}, {processes} process(es)"

@@ -22,7 +22,8 @@ class SchedulerSettings(Section):
     place = "runtime"
 
     device: str = setting("auto")
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda or cuda:N. auto takes a GPU if there is one; with gpus above 0 a job without is an error, as with
+    cuda."""
     gpus: int = setting(0, ge=0)
     """GPUs a training job asks the scheduler for; it runs a process on each, which share every batch. Prediction and scoring
     jobs take one at most."""

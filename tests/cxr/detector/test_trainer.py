@@ -252,8 +252,16 @@ def test_unlabelled_images_of_other_splits_are_not_trained_on(
 def test_a_gpu_where_there_is_none(splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ConfigError, match=r"device 'cuda': this machine shows torch 0 GPU"):
+    with pytest.raises(ConfigError, match=r"device 'cuda': this job shows torch 0 GPU"):
         run(splits, tmp_path, settings, device="cuda")
+
+
+def test_the_log_begins_with_the_device(
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="d2rnet"), pytest.raises(ConfigError, match="not divisible"):
+        run(splits, tmp_path, settings, processes=7)
+    assert caplog.messages[0] == "training on cpu, 7 process(es)"
 
 
 def test_normalisation_over_gpus_on_a_cpu(splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings) -> None:

@@ -309,6 +309,15 @@ def test_gpu_where_there_is_none(cohort: Path, tmp_path: Path, report_settings: 
         train(cohort, tmp_path, report_settings, device=f"cuda:{torch.cuda.device_count()}")
 
 
+def test_the_log_begins_with_the_device(
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="d2rnet"), pytest.raises(ConfigError, match=r"expected 1 to .*batch_size"):
+        train(cohort, tmp_path, report_settings, processes=99)
+    (first, *_) = (record.getMessage() for record in caplog.records if record.name.endswith(".trainer"))
+    assert first == "training on cpu, 99 process(es)"
+
+
 def test_vocabulary_of_another_protocol(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
     build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=report_settings.text)
     with pytest.raises(ConfigError, match=r"built with protocol 'r2gen', but cxr\.report\.text\.protocol is 'faithful'"):

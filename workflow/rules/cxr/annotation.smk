@@ -23,7 +23,7 @@ rule calibrate_thresholds:
         runtime=120,
         options=runtime_options("calibrate-thresholds"),
         gpu=min(1, CONFIG.runtime.gpus),
-        device=CONFIG.runtime.device,
+        device=DEVICE,
     params:
         model=subpath(input.config, parent=True),
         folder=subpath(output.thresholds, parent=True),

@@ -31,7 +31,7 @@ rule train_detector:
         # SLURM's plugin would start the command once a GPU; the command starts its own processes.
         tasks=0 if CONFIG.runtime.gpus > 1 else 1,
         processes=max(1, CONFIG.runtime.gpus),
-        device=CONFIG.runtime.device,
+        device=DEVICE,
     params:
         folder=subpath(output.config, parent=True),
         work="work/cxr/train_detector",
@@ -81,7 +81,7 @@ rule evaluate_detector:
         runtime=120,
         options=runtime_options("evaluate-detector"),
         gpu=min(1, CONFIG.runtime.gpus),
-        device=CONFIG.runtime.device,
+        device=DEVICE,
     params:
         model=subpath(input.config, parent=True),
         folder=subpath(output.metrics, parent=True),
@@ -113,7 +113,7 @@ rule predict_boxes_shard:
         runtime=1440,
         options=runtime_options("predict-boxes-shard"),
         gpu=min(1, CONFIG.runtime.gpus),
-        device=CONFIG.runtime.device,
+        device=DEVICE,
     params:
         model=subpath(input.config, parent=True),
         shard=shard_options,

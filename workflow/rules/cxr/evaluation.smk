@@ -19,7 +19,7 @@ rule retrieve_reports:
         mem_mb=growing(4000),
         runtime=240,
         gpu=min(1, CONFIG.runtime.gpus),
-        device=CONFIG.runtime.device,
+        device=DEVICE,
     params:
         model=subpath(input.config, parent=True),
         image_root=CONFIG.cxr.data.reports.root,

@@ -50,7 +50,7 @@ rule train_report_model:
         gpu=CONFIG.runtime.gpus,
         tasks=0 if CONFIG.runtime.gpus > 1 else 1,  # as in train_detector
         processes=max(1, CONFIG.runtime.gpus),
-        device=CONFIG.runtime.device,
+        device=DEVICE,
     params:
         folder=subpath(output.config, parent=True),
         work="work/cxr/train_report_model",
@@ -121,7 +121,7 @@ rule generate_reports_shard:
         runtime=720,
         options=runtime_options("generate-reports-shard"),
         gpu=min(1, CONFIG.runtime.gpus),
-        device=CONFIG.runtime.device,
+        device=DEVICE,
     params:
         model=subpath(input.config, parent=True),
         image_root=CONFIG.cxr.data.reports.root,

@@ -75,8 +75,8 @@ def predict_boxes(
     """
     if not 1 <= shard <= shards:
         raise ConfigError(f"predict-boxes: shard {shard} of {shards}: expected 1 to {shards}.")
-    records = load_records(unlabelled)
     network, cfg = load_detector(model, TEACHER_NAME, device, settings)
+    records = load_records(unlabelled)
     batches = make_batches(records, cfg, settings.batch_images)
     first, last = (len(batches) * place // shards for place in (shard - 1, shard))
     mine = batches[first:last]

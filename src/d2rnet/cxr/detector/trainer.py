@@ -46,7 +46,7 @@ from d2rnet.files.hashes import ManyFiles
 from d2rnet.files.torch_files import load_torch, resuming_from
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.runs.cards import write_card
-from d2rnet.runs.device import resolve_device
+from d2rnet.runs.device import device_words, resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import open_work_dir
 from d2rnet.training.collectives import num_processes, process_rank
@@ -143,10 +143,11 @@ def checked_cfg(settings: TrainDetectorSettings, device: torch.device, processes
     Raises:
         ConfigError: settings that do not fit each other, the device or the number of processes.
     """
+    check_processes(processes, device)
+    log.info("training on %s", device_words(device, processes))
     cfg = build_cfg(settings)
     cfg.MODEL.DEVICE = str(device)
     check_schedule(settings.training)
-    check_processes(processes, device)
     check_batches(processes, settings.training)
     if settings.model.norm == "SyncBN" and device.type == "cpu":
         raise ConfigError("cxr.detector.model.norm: SyncBN works on GPUs only; expected BN or GN on a CPU.")

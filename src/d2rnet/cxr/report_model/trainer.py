@@ -34,7 +34,7 @@ from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.report.training_record import BEST
 from d2rnet.report.training_task import TrainingTask
 from d2rnet.runs.cards import write_card
-from d2rnet.runs.device import resolve_device
+from d2rnet.runs.device import device_words, resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import open_work_dir
 from d2rnet.training.history import HISTORY_NAME
@@ -76,6 +76,7 @@ def train_report_model(
     """
     torch_device = resolve_device(device)
     check_processes(processes, torch_device)
+    log.info("training on %s", device_words(torch_device, processes))
     if processes > settings.training.batch_size:
         raise ConfigError(
             f"--processes {processes}: expected 1 to cxr.report.training.batch_size ({settings.training.batch_size})."
