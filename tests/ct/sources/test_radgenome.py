@@ -1,7 +1,7 @@
 """RadGenome's region reports on CT-RATE's tree."""
 
 import pytest
-from tests.ct.sources.test_ct_rate import TRAIN, VALID, write_tables, write_volumes
+from ct_rate_samples import TRAIN, VALID, write_tables, write_volumes
 
 from d2rnet.ct.sources.radgenome import read_table, required_files
 from d2rnet.ct.sources.settings import CtSourceSettings

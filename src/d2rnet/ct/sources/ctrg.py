@@ -1,7 +1,7 @@
 """CTRG-Chest in the form that its users pass on: a JSON file of reports, and a volume per id.
 
-Layout: ``ct.data.reports.table``, ``{"train": [{"id", "finding" or "report"}, ...], "val": ..., "test": ...}`` or a list, which
-gets a seeded 70/10/20 split; volumes ``<id>.nii.gz`` (or another format, or a folder of DICOM files) below root. The
+Layout: ``ct.data.reports.table``, ``{"train": [{"id", "finding" or "report"}, ...], "val": ..., "test": ...}`` or a list,
+which gets a seeded 70/10/20 split; volumes ``<id>.nii.gz`` (or another format, or a folder of DICOM files) below root. The
 collection's own archive holds pictures of slices, 8 bits without Hounsfield units or spacing: they are refused.
 
 No patient is told: each record counts as its own. Ids of the public samples begin with what may be a person's name: give
