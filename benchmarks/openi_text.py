@@ -150,7 +150,7 @@ def run(folder: Path, settings: ReportSettings) -> None:
         device="auto",
         settings=settings.generation,
     )
-    gather_reports(annotation=annotation, shards=[shard], output=folder / "test.jsonl")
+    gather_reports(annotation=annotation, shards=[shard], output=folder / "test.jsonl", settings=settings.generation)
     evaluate_reports(
         generated=folder / "test.jsonl",
         annotation=annotation,

@@ -46,6 +46,7 @@ from d2rnet.cxr.conversion.convert_labelled import convert_labelled
 from d2rnet.cxr.conversion.convert_unlabelled import convert_unlabelled
 from d2rnet.cxr.conversion.image_shards import SIZES
 from d2rnet.cxr.conversion.settings import DataSettings, LabelledConversionSettings, UnlabelledConversionSettings
+from d2rnet.cxr.detector.settings import PredictionSettings
 from d2rnet.cxr.images.radiograph import RadiographHeader, reduced_hw
 from d2rnet.cxr.images.reader import check_headers
 from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
@@ -154,7 +155,12 @@ def write_records(folder: Path) -> None:
             write_jsonl(path, records)
             counts = {"shard": shard + 1, "shards": SHARDS, "images": len(records)}
             hashes = {"images": {"sha256": "none"}}
-            run = {"command": "convert-images-shard", "counts": counts, "inputs": hashes, "settings": {}}
+            run = {
+                "command": "convert-images-shard",
+                "counts": counts,
+                "inputs": hashes,
+                "settings": {"max_side_px": PNG_SIDE_PX},
+            }
             write_json(record_path(path), run)
 
 
@@ -278,7 +284,12 @@ def _write_box_records(folder: Path) -> None:
     hashes = {"unlabelled": {"sha256": sha256_file(folder / "unlabelled.json")}, "weights": {"sha256": "none"}}
     for number, path in enumerate(shards, start=1):
         counts = {"shard": number, "shards": len(shards), "boxes": sum(1 for _ in read_jsonl(path))}
-        run = {"command": "predict-boxes-shard", "counts": counts, "inputs": hashes, "settings": {}}
+        run = {
+            "command": "predict-boxes-shard",
+            "counts": counts,
+            "inputs": hashes,
+            "settings": PredictionSettings().to_json(),
+        }
         write_json(record_path(path), run)
 
 
@@ -287,7 +298,8 @@ def _join_boxes(folder: Path) -> dict[str, Any]:
 
     shards = [path for path in sorted(folder.glob("shard_*.jsonl")) if record_path(path).is_file()]
     start = time.perf_counter()
-    gather_boxes(unlabelled=folder / "unlabelled.json", shards=shards, output=folder / "joined" / "predictions.jsonl")
+    output = folder / "joined" / "predictions.jsonl"
+    gather_boxes(unlabelled=folder / "unlabelled.json", shards=shards, output=output, settings=PredictionSettings())
     figures = _figures(start)
     for path in shards:
         record_path(path).unlink()  # shard_*.jsonl is what build_annotation is given

@@ -116,7 +116,7 @@ def make_run(folder: Path) -> Path:
     shard, predictions = (folder / "results/cxr/predict_boxes" / name for name in ("shards/1-of-1.jsonl", "predictions.jsonl"))
     prediction = settings.detector.prediction
     predict_boxes(unlabelled=unlabelled, model=detector, shard=1, shards=1, output=shard, device="cpu", settings=prediction)
-    gather_boxes(unlabelled=unlabelled, shards=[shard], output=predictions)
+    gather_boxes(unlabelled=unlabelled, shards=[shard], output=predictions, settings=prediction)
     for name, entry in (("build_annotation", "image"), ("build_annotation_of_studies", "study")):
         build_annotation(
             unlabelled=unlabelled,

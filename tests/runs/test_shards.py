@@ -10,6 +10,7 @@ import pytest
 
 from d2rnet.errors import DatasetError
 from d2rnet.runs.shards import check_count, read_records, record_path, remove_record
+from d2rnet.settings import Section, setting
 
 RECORD: dict[str, Any] = {
     "command": "make-shard",
@@ -17,6 +18,15 @@ RECORD: dict[str, Any] = {
     "inputs": {"table": {"sha256": "t"}, "weights": {"sha256": "w"}},
     "counts": {"shard": 1, "shards": 2, "boxes": 5},
 }
+
+
+class Depth(Section):
+    """What the shards were made with."""
+
+    place = "a.b"
+
+    depth: int = setting(3)
+    """Depth."""
 
 
 def write(folder: Path, *changes: dict[str, Any]) -> list[Path]:
@@ -40,7 +50,9 @@ def write(folder: Path, *changes: dict[str, Any]) -> list[Path]:
 
 
 def read(shards: list[Path]) -> list[dict[str, Any]]:
-    return read_records(shards, command="make-shard", files={"table": "t"}, alike=["weights"], counted="boxes")
+    return read_records(
+        shards, command="make-shard", settings=Depth(), files={"table": "t"}, alike=["weights"], counted="boxes"
+    )
 
 
 def test_shards_of_one_run_in_any_order(tmp_path: Path) -> None:
@@ -55,7 +67,9 @@ def test_shards_of_one_run_in_any_order(tmp_path: Path) -> None:
         ({"counts.shards": 3}, "got shards 1 of 2, 2 of 3"),
         ({"inputs.table.sha256": "old"}, "2-of-2.json: made from another version of the file 'table'"),
         ({"inputs.weights.sha256": "old"}, "2-of-2.json: made with other weights than"),
-        ({"settings.depth": 4}, "2-of-2.json: made with other settings than"),
+        ({"settings.depth": 4}, "2-of-2.json: made with other settings than those given here: a.b.depth 4, not 3 ("),
+        ({"settings.depth": ...}, "2-of-2.json: made with other settings than those given here: a.b.depth without a value"),
+        ({"settings.width": 5}, "a.b.width 5, not without a value"),
         ({"command": "other-shard"}, "2-of-2.run.json: not a run record of make-shard"),
         ({"settings": []}, "2-of-2.run.json: not a run record"),
         ({"counts.shard": "2"}, "2-of-2.run.json: not a run record"),
@@ -96,3 +110,9 @@ def test_a_shard_holds_what_its_record_says(tmp_path: Path) -> None:
         DatasetError, match=r"1-of-2\.json: holds 4 boxes, its run record says 5: cut, edited or of another run"
     ):
         check_count(shard, RECORD, "boxes", 4)
+
+
+def test_shards_that_agree_with_each_other_and_not_with_their_reader(tmp_path: Path) -> None:
+    """Whole resources copied from a run of another setting."""
+    with pytest.raises(DatasetError, match=r"1-of-2\.json: made with other settings .*a\.b\.depth 7, not 3 \(a shard copied"):
+        read(write(tmp_path, {"settings.depth": 7}, {"settings.depth": 7}))

@@ -119,7 +119,7 @@ CXR_COMMANDS: dict[str, Command] = {
     "predict-boxes": Command(
         "Join the shards of predict-boxes-shard; overlapping or unknown images are an error.",
         "d2rnet.cxr.detector.results:gather_boxes",
-        "",
+        "d2rnet.cxr.detector.settings:PredictionSettings",
         (
             UNLABELLED,
             Option("shards", "JSON lines of every shard", "inputs"),
@@ -183,7 +183,7 @@ CXR_COMMANDS: dict[str, Command] = {
     "generate-reports": Command(
         "Join the shards of generate-reports-shard into one file, in the order of annotation.json.",
         "d2rnet.report.generation:gather_reports",
-        "",
+        "d2rnet.report.settings:GenerationSettings",
         (
             ANNOTATION,
             Option("shards", "JSON lines file of every shard", "inputs"),

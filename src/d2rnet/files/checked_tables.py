@@ -1,7 +1,8 @@
 """Tables that one rule has checked and others read: JSON lines of stated columns, and the hashes that prove them unchanged.
 
-The checking rule writes each table and, last, ``counts.json``: by part what was counted on the way and the hashes of its
-tables. Who reads takes no other tables: what was edited after the check, or is left of an earlier one, has not been checked.
+The checking rule writes each table and, last, ``counts.json``: by part what was counted on the way, the settings of the check
+and the hashes of its tables. Who reads takes no other tables: what was edited after the check, is left of an earlier one, or
+was checked with other settings, has not been checked.
 """
 
 from collections.abc import Mapping
@@ -11,12 +12,14 @@ from typing import Any
 import pandas as pd
 
 from d2rnet.errors import DatasetError
+from d2rnet.files.comparison import differences, first_few
 from d2rnet.files.documents import read_json, read_jsonl, write_jsonl
-from d2rnet.files.hashes import sha256_file
+from d2rnet.files.hashes import HashedFile, sha256_file
 from d2rnet.files.limits import MAX_COORDINATE
 
 COUNTS = "counts.json"
-HASHES = "sha256"  # key of the hashes in each part of counts.json
+HASHES = "sha256"  # keys in each part of counts.json: of the hashes
+SETTINGS = "settings"  # and of the settings
 Columns = Mapping[str, tuple[type, ...]]
 TEXT = (str,)
 WHOLE = (int,)
@@ -60,30 +63,41 @@ def read_table(path: Path, columns: Columns, *, command: str = "verify-inputs") 
     )
 
 
-def read_counts(path: Path, part: str, *, command: str = "verify-inputs", **tables: Path) -> dict[str, Any]:
+def read_counts(
+    path: Path, part: str, *, settings: Mapping[str, Any], command: str = "verify-inputs", **tables: Path
+) -> tuple[dict[str, Any], dict[str, HashedFile]]:
     """Read what the checking rule counted in a part, and prove that the tables are those that it checked.
 
     Args:
         path: counts.json.
         part: such as ``labelled``.
+        settings: those of the part as JSON values; the check must have been made with the same.
         command: the sub-command that checks and writes them, for messages.
         tables: the part's tables by name, such as ``images`` and ``boxes``.
 
+    Returns:
+        The counts, and file name -> table with its hash, for the run record.
+
     Raises:
         FileNotFoundError: there is no such file.
-        DatasetError: it does not hold the part, or a table is another one.
+        DatasetError: it does not hold the part, was made with other settings, or a table is another one.
     """
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get(part), dict):
         raise DatasetError(f"{path}: no object under '{part}'; expected counts.json of {command}. Run it again.")
     counts = dict(content[part])
     hashes = counts.pop(HASHES, None)
+    if differing := differences(counts.pop(SETTINGS, None), dict(settings)):
+        raise DatasetError(
+            f"{path}: {part}: {command} was run with other settings than these: {first_few(differing)}. Give the same "
+            f"--settings, or run 'd2rnet {command}' again with these."
+        )
     for name, table in tables.items():
         if not isinstance(hashes, dict) or name not in hashes:
             raise DatasetError(f"{path}: no hash of '{name}' under '{part}'; expected counts.json of {command}. Run it again.")
         if hashes[name] != sha256_file(table):
             raise DatasetError(
                 f"{table}: is not the table that {command} checked when it wrote {path}. Change the source where "
-                "something should be otherwise, and run 'd2rnet {command}' again."
+                f"something should be otherwise, and run 'd2rnet {command}' again."
             )
-    return counts
+    return counts, {table.name: HashedFile(table, hashes[name]) for name, table in tables.items()}

@@ -32,6 +32,14 @@ class ManyFiles:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class HashedFile:
+    """A file whose SHA-256 is known, so that 1 GB is not read once more for it."""
+
+    path: Path
+    sha256: str
+
+
 def _size(file: Path) -> int:
     try:
         return os.stat(file).st_size  # noqa: PTH116 - called for each of 377,110 images
@@ -39,8 +47,10 @@ def _size(file: Path) -> int:
         return -1
 
 
-def sha256_of(source: "str | Path | ManyFiles") -> str:
+def sha256_of(source: "str | Path | ManyFiles | HashedFile") -> str:
     """Return the SHA-256 of an input: of a file's bytes, or of many files' sizes."""
+    if isinstance(source, HashedFile):
+        return source.sha256
     return source.sha256() if isinstance(source, ManyFiles) else sha256_file(source)
 
 

@@ -161,21 +161,23 @@ def ground_sentences(
     return grounded
 
 
-def gather_reports(*, annotation: Path, shards: list[Path], output: Path) -> None:
+def gather_reports(*, annotation: Path, shards: list[Path], output: Path, settings: GenerationSettings) -> None:
     """Join the shards of generate_reports in the order of annotation.json.
 
     Args:
         annotation: the file that the reports were written for.
         shards: JSON lines file of every shard, its run record beside it.
         output: JSON lines file to write; ``run.json`` is written beside it.
+        settings: those of the shards.
 
     Raises:
-        DatasetError: a shard is missing, there twice, cut, or of another run, model or annotation.json; an entry of the split
-            is missing, is there twice, or is not in one split of annotation.json.
+        DatasetError: a shard is missing, there twice, cut, or of another run, model, annotation.json or setting; an entry
+            of the split is missing, is there twice, or is not in one split of annotation.json.
     """
     runs = read_records(
         shards,
         command="generate-reports-shard",
+        settings=settings,
         files={"annotation": sha256_file(annotation)},
         alike=(WEIGHTS, VOCABULARY, CONFIG),
         counted="reports",
@@ -202,7 +204,7 @@ def gather_reports(*, annotation: Path, shards: list[Path], output: Path) -> Non
     write_run_record(
         output.with_name("run.json"),
         command="generate-reports",
-        settings=runs[0]["settings"],
+        settings=settings,
         inputs={"annotation": annotation, **{f"shard_{number}": path for number, path in enumerate(shards, start=1)}},
         counts={"split": split, "reports": len(order), "shards": len(shards)},
     )

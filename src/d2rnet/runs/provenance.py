@@ -13,7 +13,7 @@ from typing import Any
 
 import d2rnet
 from d2rnet.files.documents import write_json
-from d2rnet.files.hashes import ManyFiles, sha256_of
+from d2rnet.files.hashes import HashedFile, ManyFiles, sha256_of
 from d2rnet.settings import as_json
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -39,7 +39,7 @@ def write_run_record(
     *,
     command: str,
     settings: Any,
-    inputs: Mapping[str, str | Path | ManyFiles] | None = None,
+    inputs: Mapping[str, str | Path | ManyFiles | HashedFile] | None = None,
     counts: Mapping[str, Any] | None = None,
     seeds: Mapping[str, int] | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -72,9 +72,10 @@ def write_run_record(
     write_json(target, record)
 
 
-def _input(source: str | Path | ManyFiles) -> dict[str, str]:
+def _input(source: str | Path | ManyFiles | HashedFile) -> dict[str, str]:
     """Name and hash an input; of many files the folder."""
-    return {"file": str(source.folder if isinstance(source, ManyFiles) else source), "sha256": sha256_of(source)}
+    place = source.folder if isinstance(source, ManyFiles) else source.path if isinstance(source, HashedFile) else source
+    return {"file": str(place), "sha256": sha256_of(source)}
 
 
 def code_version() -> dict[str, Any]:

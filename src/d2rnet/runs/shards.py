@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import DatasetError
+from d2rnet.files.comparison import differences, first_few
 from d2rnet.files.documents import read_json
+from d2rnet.settings import Section
 
 SHA256_KEY = "sha256"
 
@@ -30,6 +32,7 @@ def read_records(
     shards: Sequence[Path],
     *,
     command: str,
+    settings: Section,
     files: Mapping[str, str],
     alike: Sequence[str],
     counted: str,
@@ -39,6 +42,7 @@ def read_records(
     Args:
         shards: every shard of the run.
         command: the sub-command that made them.
+        settings: those that it must have had, of which its records hold all.
         files: name of an input -> SHA-256 that it must have had.
         alike: names of inputs that all shards must have had the same.
         counted: the count of a record that says how many records its shard holds.
@@ -65,8 +69,11 @@ def read_records(
         for name in alike:
             if record["inputs"][name][SHA256_KEY] != records[0]["inputs"][name][SHA256_KEY]:
                 raise DatasetError(f"{path}: made with other {name} than {shards[0]}. {remedy}")
-        if record["settings"] != records[0]["settings"]:
-            raise DatasetError(f"{path}: made with other settings than {shards[0]}. {remedy}")
+        if differing := differences(record["settings"], settings.to_json(), settings.place):
+            raise DatasetError(
+                f"{path}: made with other settings than those given here: {first_few(differing)} (a shard copied or linked "
+                f"from another run keeps that run's). Give the same settings, or remove the shards and make them again."
+            )
     return records
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from d2rnet.cxr.boxes import coco
 from d2rnet.cxr.conversion.checked_tables import write_labelled
 from d2rnet.cxr.conversion.convert_labelled import convert_labelled
-from d2rnet.cxr.conversion.settings import ImageConversionSettings, LabelledConversionSettings
+from d2rnet.cxr.conversion.settings import ImageConversionSettings, LabelledConversionSettings, source_settings
 from d2rnet.cxr.sources.sources import labelled_source
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import write_json
@@ -57,7 +57,9 @@ def convert(root, tmp_path, *, quarantined=(), name="labelled", max_bad_fraction
     output = tmp_path / name
     checked = tmp_path / "checked"
     table = labelled_source(settings.labelled.source).read_table(settings.labelled, Problems())
-    write_json(checked / "counts.json", {"labelled": write_labelled(checked, table, {str(path) for path in quarantined})})
+    part = write_labelled(checked, table, {str(path) for path in quarantined})
+    part["settings"] = source_settings(settings, LabelledConversionSettings)
+    write_json(checked / "counts.json", {"labelled": part})
     images = checked / "labelled_images.jsonl"
     convert_labelled(
         images=images,

@@ -333,10 +333,10 @@ def test_a_damaged_table_is_refused_with_its_line(tmp_path: Path, change: dict[s
 
 
 def test_counts_of_another_file_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "counts.json").write_text('{"labelled": {}, "unlabelled": 3}')
+    (tmp_path / "counts.json").write_text('{"labelled": {"settings": {}}, "unlabelled": 3}')
     for part, message in (("labelled", "no hash of 'images'"), ("unlabelled", "counts.json: no object under 'unlabelled'")):
         with pytest.raises(DatasetError, match=message):
-            read_counts(tmp_path / "counts.json", part, images=tmp_path / "images.jsonl")
+            read_counts(tmp_path / "counts.json", part, settings={}, images=tmp_path / "images.jsonl")
 
 
 @pytest.mark.parametrize("table", ["unlabelled_images.jsonl", "reports.jsonl"])
@@ -351,3 +351,12 @@ def test_a_table_that_was_changed_after_its_check_is_refused(
         cohort.run()
     (checked / table).write_text(text)
     assert len(images_by_source(cohort.run())) == 7
+
+
+def test_tables_that_were_checked_with_other_settings_are_refused(cohort: Cohort, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = cohort.verify(cohort.settings())
+    monkeypatch.setattr(Cohort, "verify", lambda self, settings: checked)
+    with pytest.raises(
+        DatasetError, match=r"counts\.json: unlabelled: verify-inputs was run with other .*: reports\.split_seed"
+    ):
+        cohort.run(reports={"split_seed": 77})

@@ -13,7 +13,7 @@ from conversion_samples import convert_shards, write_list
 
 from d2rnet.cxr.conversion.checked_tables import unlabelled_file_name
 from d2rnet.cxr.conversion.image_shards import convert_images_shard, join_shards
-from d2rnet.cxr.conversion.settings import ImageConversionSettings
+from d2rnet.cxr.conversion.settings import ConversionSettings, ImageConversionSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_json, read_jsonl, write_jsonl
 
@@ -34,7 +34,7 @@ def jobs(tmp_path: Path) -> dict[str, str]:
 
 def join(records: list[Path], jobs: dict[str, str], tmp_path: Path, max_bad_fraction: float = 0.2):
     wanted = pd.DataFrame({"source": list(jobs.keys()), "file_name": list(jobs.values())})
-    return join_shards(records, wanted, max_bad_fraction=max_bad_fraction)
+    return join_shards(records, wanted, ConversionSettings(max_side_px=64, max_bad_fraction=max_bad_fraction))
 
 
 def test_a_shard_is_a_run_of_the_list(jobs: dict[str, str], tmp_path: Path) -> None:
@@ -197,3 +197,10 @@ def test_no_such_shard(jobs: dict[str, str], tmp_path: Path, shard: int) -> None
 
 def test_images_are_spread_over_folders_by_their_id() -> None:
     assert unlabelled_file_name("img-1a") == "unlabelled_images/70/img-1a.png"
+
+
+def test_pngs_of_another_size_than_the_setting_are_not_joined(jobs: dict[str, str], tmp_path: Path) -> None:
+    """Resources copied from a run with another cxr.data.conversion.max_side_px: every shard agrees with the others."""
+    records = convert_shards(jobs, tmp_path / "out", ImageConversionSettings(max_side_px=128))
+    with pytest.raises(DatasetError, match=r"1-of-2\.jsonl: made with .*: cxr\.data\.conversion\.max_side_px 128, not 64 \("):
+        join(records, jobs, tmp_path)

@@ -41,7 +41,7 @@ def test_shards_hold_what_one_shard_holds(
     ]
     assert [result for part in parts for result in read_jsonl(part)] == list(read_jsonl(whole))
     for name, paths in (("one.jsonl", [whole]), ("many.jsonl", parts[::-1])):
-        gather_boxes(unlabelled=splits["unlabelled"], shards=paths, output=tmp_path / name)
+        gather_boxes(unlabelled=splits["unlabelled"], shards=paths, output=tmp_path / name, settings=prediction)
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "many.jsonl").read_bytes()
     joined = list(read_jsonl(tmp_path / "one.jsonl"))
     assert sorted(joined, key=str) == sorted(read_jsonl(whole), key=str)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from d2rnet.cxr.detector.results import export_coco, gather_boxes, result_lines, write_results
+from d2rnet.cxr.detector.settings import PredictionSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.hashes import sha256_file
@@ -28,7 +29,7 @@ def test_lines_and_their_export_hold_every_result(tmp_path: Path, images: list[l
 def write_shard(path: Path, unlabelled: Path, image_ids: list[int], shard: int, shards: int = 2, **changes: Any) -> Path:
     record = {
         "command": "predict-boxes-shard",
-        "settings": {"score_floor": 0.05},
+        "settings": PredictionSettings().to_json(),
         "inputs": {"unlabelled": {"sha256": sha256_file(unlabelled)}, "weights": {"sha256": "a"}},
         "counts": {"shard": shard, "shards": shards, "boxes": len(image_ids)},
     }
@@ -39,7 +40,7 @@ def write_shard(path: Path, unlabelled: Path, image_ids: list[int], shard: int, 
 
 def gather(splits: dict[str, Path], shards: list[Path]) -> Path:
     output = shards[0].parent / "out" / "predictions.jsonl"
-    gather_boxes(unlabelled=splits["unlabelled"], shards=shards, output=output)
+    gather_boxes(unlabelled=splits["unlabelled"], shards=shards, output=output, settings=PredictionSettings())
     return output
 
 
@@ -62,8 +63,8 @@ def test_joined_by_image_with_a_run_record(splits: dict[str, Path], tmp_path: Pa
         ({"image_ids": [2], "shard": 1}, "got shards 1 of 2, 1 of 2; expected 1 to 2 of 2"),
         ({"image_ids": [2], "shard": 2, "shards": 3}, "got shards 1 of 2, 2 of 3"),
         (
-            {"image_ids": [], "shard": 2, "settings": {"score_floor": 0.1}},
-            "b.jsonl: made with other settings than .*a.jsonl",
+            {"image_ids": [], "shard": 2, "settings": PredictionSettings(score_floor=0.1).to_json()},
+            r"b.jsonl: made with other settings than those given here: cxr\.detector\.prediction\.score_floor 0\.1, not ",
         ),
         ({"image_ids": [], "shard": 2, "counts": {}}, "b.run.json: not a run record of predict-boxes-shard"),
     ],

@@ -79,7 +79,7 @@ def test_shards_together_equal_one_byte_for_byte(
     parts = [tmp_path / f"{shard}.jsonl" for shard in range(1, shards + 1)]
     for shard, part in enumerate(parts, start=1):
         generate(cohort, model, part, report_settings.generation, shard=shard, shards=shards)
-    gather_reports(annotation=cohort / "annotation.json", shards=parts[::-1], output=tmp_path / "gathered.jsonl")
+    gather(cohort, parts[::-1], tmp_path / "gathered.jsonl", report_settings.generation)
     assert (tmp_path / "gathered.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["counts"] == {"split": "test", "reports": 5, "shards": shards}
@@ -176,12 +176,17 @@ def test_the_only_sentence_needs_no_contrast() -> None:
     assert ground_sentences(["a", "."], attention, least_share=0.1, least_contrast=2.0)[0]["boxes"] == [0]
 
 
+def gather(cohort: Path, shards: list[Path], output: Path, settings: GenerationSettings | None = None) -> None:
+    generation = settings or GenerationSettings()
+    gather_reports(annotation=cohort / "annotation.json", shards=shards, output=output, settings=generation)
+
+
 def write_shard(path: Path, cohort: Path, ids: list[str], shard: int) -> Path:
     path.write_text("".join(json.dumps({"id": name}) + "\n" for name in ids))
     inputs = {key: {"sha256": "0"} for key in ("model.safetensors", "vocabulary.json", "config.yaml")}
     record = {
         "command": "generate-reports-shard",
-        "settings": {"beam_size": 3},
+        "settings": GenerationSettings().to_json(),
         "inputs": {**inputs, "annotation": {"sha256": sha256_file(cohort / "annotation.json")}},
         "counts": {"shard": shard, "shards": 2, "reports": len(ids)},
     }
@@ -202,7 +207,7 @@ def write_shard(path: Path, cohort: Path, ids: list[str], shard: int) -> Path:
 def test_gathering_refuses(cohort: Path, tmp_path: Path, first: list[str], second: list[str], message: str) -> None:
     shards = [write_shard(tmp_path / f"{shard}.jsonl", cohort, ids, shard) for shard, ids in ((1, first), (2, second))]
     with pytest.raises(DatasetError, match=message):
-        gather_reports(annotation=cohort / "annotation.json", shards=shards, output=tmp_path / "out.jsonl")
+        gather(cohort, shards, tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 
 
@@ -211,7 +216,7 @@ def test_a_line_without_an_id_is_named(cohort: Path, tmp_path: Path, line: str) 
     shards = [write_shard(tmp_path / f"{shard}.jsonl", cohort, [], shard) for shard in (1, 2)]
     shards[1].write_text(line + "\n")
     with pytest.raises(DatasetError, match=r"2\.jsonl: record 1: got id .*; expected a text"):
-        gather_reports(annotation=cohort / "annotation.json", shards=shards, output=tmp_path / "out.jsonl")
+        gather(cohort, shards, tmp_path / "out.jsonl")
 
 
 def test_shards_of_two_models_or_cut_ones_are_not_joined(cohort: Path, tmp_path: Path) -> None:
@@ -221,13 +226,17 @@ def test_shards_of_two_models_or_cut_ones_are_not_joined(cohort: Path, tmp_path:
     whole = record.read_text()
     for old, new, complaint in (
         ('"model.safetensors": {"sha256": "0"}', '"model.safetensors": {"sha256": "1"}', "made with other model.safetensors"),
-        ('"beam_size": 3', '"beam_size": 4', "made with other settings"),
+        (
+            '"beam_size": 3',
+            '"beam_size": 4',
+            r"made with other settings .*: cxr\.report\.generation\.beam_size 4, not 3",
+        ),
         ('"reports": 2', '"reports": 3', "holds 2 reports, its run record says 3"),
     ):
         assert old in whole
         record.write_text(whole.replace(old, new))
         with pytest.raises(DatasetError, match=rf"2\.jsonl: {complaint}"):
-            gather_reports(annotation=cohort / "annotation.json", shards=[first, second], output=tmp_path / "out.jsonl")
+            gather(cohort, [first, second], tmp_path / "out.jsonl")
 
 
 @pytest.mark.parametrize(

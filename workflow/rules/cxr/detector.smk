@@ -142,8 +142,10 @@ rule predict_boxes:
     resources:
         mem_mb=growing(4000),
         runtime=60,
+    params:
+        settings=settings_file("predict-boxes"),
     message:
         "Join the shards of pseudo boxes"
     shell:
         "python -m d2rnet predict-boxes --unlabelled {input.unlabelled:q} --shards {input.shards:q}"
-        " --output {output.predictions:q} --log {log:q}"
+        " --output {output.predictions:q} --settings {params.settings:q} --log {log:q}"

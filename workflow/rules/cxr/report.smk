@@ -151,8 +151,10 @@ rule generate_reports:
     resources:
         mem_mb=growing(4000),
         runtime=30,
+    params:
+        settings=settings_file("generate-reports"),
     message:
         "Join the shards of generated reports"
     shell:
         "python -m d2rnet generate-reports --annotation {input.annotation:q} --shards {input.shards:q}"
-        " --output {output.test:q} --log {log:q}"
+        " --output {output.test:q} --settings {params.settings:q} --log {log:q}"

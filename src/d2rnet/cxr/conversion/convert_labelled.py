@@ -21,7 +21,7 @@ from d2rnet.cxr.conversion.cards import LABELLED_CARD
 from d2rnet.cxr.conversion.checked_tables import LABELLED_BOXES, LABELLED_IMAGES
 from d2rnet.cxr.conversion.consensus import fuse_readers
 from d2rnet.cxr.conversion.image_shards import SIZES, join_shards
-from d2rnet.cxr.conversion.settings import LabelledConversionSettings
+from d2rnet.cxr.conversion.settings import ConversionSettings, LabelledConversionSettings, source_settings
 from d2rnet.cxr.sources.box_tables import CORNERS, check_boxes
 from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.cxr.sources.sources import labelled_source
@@ -61,14 +61,15 @@ def convert_labelled(
         settings: sections ``cxr.data.labelled`` and ``cxr.data.conversion``.
 
     Raises:
-        DatasetError: a table is not the one that was checked, a box is wrong, too many images are unreadable, a shard is
-            missing, or a split would be empty.
+        DatasetError: a table is not the one that was checked, or was checked with other settings; a box is wrong, too many
+            images are unreadable, a shard is missing or of another size, or a split would be empty.
     """
     labelled = settings.labelled
     problems = Problems()
-    counted = read_counts(counts, "labelled", images=images, boxes=boxes)
+    made_with = source_settings(settings, LabelledConversionSettings)
+    counted, checked = read_counts(counts, "labelled", settings=made_with, images=images, boxes=boxes)
     listed = read_table(images, LABELLED_IMAGES)
-    converted = _with_frames(listed, shards, settings.conversion.max_bad_fraction, counted, problems)
+    converted = _with_frames(listed, shards, settings.conversion, counted, problems)
     documents, table_counts = build_coco(converted, read_table(boxes, LABELLED_BOXES), labelled, problems)
     problems.raise_if_any(details=output / "problems.jsonl")
     counted |= table_counts
@@ -82,7 +83,7 @@ def convert_labelled(
         output / "run.json",
         command=STAGE,
         settings=settings,
-        inputs={images.name: images, boxes.name: boxes},
+        inputs=checked,
         counts=counted,
         seeds={"split": labelled.split_seed},
         extra={ORIGIN_KEY: origin_line(labelled_source(labelled.source).TERMS, labelled.source, labelled.root)},
@@ -93,12 +94,12 @@ def convert_labelled(
 def _with_frames(
     images: pd.DataFrame,
     shards: Sequence[Path],
-    max_bad_fraction: float,
+    conversion: ConversionSettings,
     counts: dict[str, Any],
     problems: Problems,
 ) -> pd.DataFrame:
     """Return the images that were readable with SIZES (a size the source states wins over the file's)."""
-    frames, readable = join_shards(shards, images, max_bad_fraction=max_bad_fraction)
+    frames, readable = join_shards(shards, images, conversion)
     counts["images_unreadable"] = int((~readable).sum())
     stated = (images["source_height"] > 0).to_numpy()
     _note_swapped_sizes(images[stated & readable], frames[stated & readable], problems)

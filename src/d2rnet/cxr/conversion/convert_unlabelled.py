@@ -21,7 +21,7 @@ from d2rnet.cxr.boxes.coco import write_coco
 from d2rnet.cxr.conversion.cards import UNLABELLED_CARD
 from d2rnet.cxr.conversion.checked_tables import REPORTS, UNLABELLED_IMAGES
 from d2rnet.cxr.conversion.image_shards import join_shards
-from d2rnet.cxr.conversion.settings import UnlabelledConversionSettings
+from d2rnet.cxr.conversion.settings import ConversionSettings, UnlabelledConversionSettings, source_settings
 from d2rnet.cxr.sources.sources import report_source
 from d2rnet.errors import DatasetError
 from d2rnet.files.checked_tables import read_counts, read_table
@@ -70,13 +70,14 @@ def convert_unlabelled(
         settings: sections ``cxr.data.reports``, ``cxr.data.extra_unlabelled`` and ``cxr.data.conversion``.
 
     Raises:
-        DatasetError: a table is not the one that was checked, too many images are unreadable, a shard is missing, a patient
-            is in two splits, or nothing is left.
+        DatasetError: a table is not the one that was checked, or was checked with other settings; too many images are
+            unreadable, a shard is missing or of another size, a patient is in two splits, or nothing is left.
     """
     folder = output / "convert_unlabelled"
-    counted = read_counts(counts, "unlabelled", images=images, reports=reports)
+    made_with = source_settings(settings, UnlabelledConversionSettings)
+    counted, checked = read_counts(counts, "unlabelled", settings=made_with, images=images, reports=reports)
     listed = read_table(images, UNLABELLED_IMAGES)
-    converted = _with_frames(listed, shards, settings.conversion.max_bad_fraction, counted)
+    converted = _with_frames(listed, shards, settings.conversion, counted)
     texts = _with_images(read_table(reports, REPORTS), converted, counted)
     converted["has_report"] = converted["study_id"].isin(texts["study_id"]) & converted["source_path"].notna()
     assert_patients_disjoint(converted, texts, key="cxr.data.reports")
@@ -91,7 +92,7 @@ def convert_unlabelled(
         folder / "run.json",
         command="convert-unlabelled",
         settings=settings,
-        inputs={images.name: images, reports.name: reports},
+        inputs=checked,
         counts=counted,
         seeds={"split": source.split_seed},
         extra={ORIGIN_KEY: origin_line(report_source(source.source).TERMS, source.source, source.root)},
@@ -100,10 +101,10 @@ def convert_unlabelled(
 
 
 def _with_frames(
-    images: pd.DataFrame, shards: Sequence[Path], max_bad_fraction: float, counts: dict[str, Any]
+    images: pd.DataFrame, shards: Sequence[Path], conversion: ConversionSettings, counts: dict[str, Any]
 ) -> pd.DataFrame:
     """Return the images that were readable with their sizes before and after the conversion."""
-    sizes, readable = join_shards(shards, images, max_bad_fraction=max_bad_fraction)
+    sizes, readable = join_shards(shards, images, conversion)
     source_hw = ["source_height", "source_width"]
     stated = images[source_hw].to_numpy()
     other = readable & (stated[:, 0] > 0) & (sizes[source_hw].to_numpy() != stated).any(axis=1)

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from d2rnet.cxr.conversion.image_conversion import SHOWN_BAD, ConversionJob, ConversionResult, convert_images
-from d2rnet.cxr.conversion.settings import ImageConversionSettings
+from d2rnet.cxr.conversion.settings import ConversionSettings, ImageConversionSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import check_regular_file, read_jsonl, write_jsonl
 from d2rnet.files.names import is_path_below
@@ -98,23 +98,26 @@ def _record(result: ConversionResult, folder: Path) -> dict[str, Any]:
 
 
 def join_shards(
-    shards: Sequence[Path], images: pd.DataFrame, *, max_bad_fraction: float
+    shards: Sequence[Path], images: pd.DataFrame, settings: ConversionSettings
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Return the sizes of each image from the records of all shards; their number and order do not matter.
 
     Args:
         shards: records of :func:`convert_images_shard`.
         images: columns ``source`` and ``file_name`` of what should have been converted.
-        max_bad_fraction: share of unreadable images, 0 to 1, above which this stops.
+        settings: the shards must have been made with its size; and the share of unreadable images above which this stops.
 
     Returns:
         SIZES in pixels, indexed as ``images``, and the mask of the images that were readable; the others have sizes of 0.
 
     Raises:
-        DatasetError: the shards are not all of one run, each once, and of just these images, or too many images are
-            unreadable.
+        DatasetError: the shards are not all of one run, each once, of this size and of just these images, or too many images
+            are unreadable.
     """
-    runs = read_records(shards, command="convert-images-shard", files={}, alike=("images",), counted="images")
+    made_with = ImageConversionSettings(max_side_px=settings.max_side_px)
+    runs = read_records(
+        shards, command="convert-images-shard", settings=made_with, files={}, alike=("images",), counted="images"
+    )
     records: dict[tuple[str, str], dict[str, Any]] = {}
     for path, run in zip(shards, runs, strict=True):
         before = len(records)
@@ -131,7 +134,7 @@ def join_shards(
         )
     found = pd.DataFrame([records[pair] for pair in wanted], index=images.index, columns=[*SIZES, "reason"])
     is_bad = found["reason"].notna()
-    _check_unreadable(found.loc[is_bad, "reason"].tolist(), len(wanted), max_bad_fraction)
+    _check_unreadable(found.loc[is_bad, "reason"].tolist(), len(wanted), settings.max_bad_fraction)
     for source, reason in zip(images.loc[is_bad, "source"], found.loc[is_bad, "reason"], strict=True):
         log.warning("%s: unreadable, left out: %s", source, reason)
     return found[list(SIZES)].astype("int64"), (~is_bad).to_numpy()

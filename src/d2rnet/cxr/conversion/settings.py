@@ -1,5 +1,7 @@
 """Settings of the conversion, and what each data command reads."""
 
+from typing import Any
+
 from d2rnet.cxr.sources.settings import LabelledSettings, ReportSourceSettings, UnlabelledSourceSettings
 from d2rnet.settings import Section, setting
 
@@ -42,3 +44,16 @@ class UnlabelledConversionSettings(Section):
 
 class DataSettings(UnlabelledConversionSettings, LabelledConversionSettings):
     """Sources and conversion: what verify-inputs reads."""
+
+
+def source_settings(settings: Section, part: type[Section]) -> dict[str, Any]:
+    """Return, as JSON values, the settings of the sources that a part of the data is converted from.
+
+    The tables that verify-inputs checks are made with them; those of the conversion decide the PNG files alone.
+
+    Args:
+        settings: of any data command that reads ``part``.
+        part: LabelledConversionSettings or UnlabelledConversionSettings.
+    """
+    whole = settings.to_json()
+    return {key: whole[key] for key in part.model_fields if key != "conversion"}

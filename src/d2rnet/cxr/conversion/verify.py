@@ -20,13 +20,18 @@ import pandas as pd
 from d2rnet.cxr.conversion.checked_tables import write_labelled, write_unlabelled
 from d2rnet.cxr.conversion.input_checks import check_labelled, check_reports
 from d2rnet.cxr.conversion.leakage import check_leakage, count_reasons, overlaps
-from d2rnet.cxr.conversion.settings import DataSettings
+from d2rnet.cxr.conversion.settings import (
+    DataSettings,
+    LabelledConversionSettings,
+    UnlabelledConversionSettings,
+    source_settings,
+)
 from d2rnet.cxr.images.reader import check_headers
 from d2rnet.cxr.sources.box_tables import check_boxes
 from d2rnet.cxr.sources.sources import labelled_source, report_source, unlabelled_source
 from d2rnet.cxr.sources.tables import LabelledTable, ReportTable, SourceModule
 from d2rnet.errors import DatasetError
-from d2rnet.files.checked_tables import COUNTS
+from d2rnet.files.checked_tables import COUNTS, SETTINGS
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.files.required_files import RequiredFile, check_required_files, unlike_release
@@ -92,7 +97,7 @@ def verify_inputs(*, output: Path, workers: int, settings: DataSettings) -> None
         _check_across(sources, problems)
     _write_results(sources, problems, output, settings)
     problems.raise_if_any(details=output / "problems.jsonl")
-    _write_tables(sources, output)
+    _write_tables(sources, output, settings)
     log.info(
         "verify-inputs: nothing wrong; %d sources, %d images, %d unreadable, %d extra ones that another source has",
         len(sources),
@@ -254,15 +259,16 @@ def _write_results(sources: list[Source], problems: Problems, output: Path, sett
     write_run_record(output / "run.json", command="verify-inputs", settings=settings, inputs=inputs, counts=counts)
 
 
-def _write_tables(sources: list[Source], output: Path) -> None:
+def _write_tables(sources: list[Source], output: Path, settings: DataSettings) -> None:
     """Write what the converters read; the tables are there, since nothing is wrong."""
     labelled, reports = (source.table for source in sources[:2])
     assert isinstance(labelled, LabelledTable) and isinstance(reports, ReportTable)
     bad = {os.path.abspath(record["path"]) for source in sources for record in source.quarantine}  # noqa: PTH100 - links stay
     images, counts = _join_unlabelled(*sources[1:])
+    made_with = [source_settings(settings, part) for part in (LabelledConversionSettings, UnlabelledConversionSettings)]
     counted = {
-        "labelled": write_labelled(output, labelled, bad),
-        "unlabelled": counts | write_unlabelled(output, images, reports.reports, bad),
+        "labelled": {SETTINGS: made_with[0], **write_labelled(output, labelled, bad)},
+        "unlabelled": {SETTINGS: made_with[1], **counts, **write_unlabelled(output, images, reports.reports, bad)},
     }
     write_json(output / COUNTS, counted)
 

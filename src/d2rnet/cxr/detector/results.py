@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.cxr.boxes.coco import load_coco
+from d2rnet.cxr.detector.settings import PredictionSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.atomic import atomic_path
 from d2rnet.files.collection import collection_paused
@@ -59,7 +60,7 @@ def export_coco(lines: Path, target: Path) -> None:
 
 
 @collection_paused()
-def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
+def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path, settings: PredictionSettings) -> None:
     """Join the shards of predict-boxes-shard; the result does not depend on their number or order.
 
     Args:
@@ -67,14 +68,16 @@ def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
         shards: JSON lines of every shard, its run record beside it.
         output: JSON lines to write, sorted by image; the COCO results list of the same name and ``run.json`` are written
             beside it.
+        settings: those of the shards.
 
     Raises:
-        DatasetError: a shard is missing, there twice, cut, or of another run, image list or detector; an image is not in
-            ``unlabelled``, or in two shards; a number is not finite.
+        DatasetError: a shard is missing, there twice, cut, or of another run, image list, detector or setting; an image is not
+            in ``unlabelled``, or in two shards; a number is not finite.
     """
     records = read_records(
         shards,
         command="predict-boxes-shard",
+        settings=settings,
         files={"unlabelled": sha256_file(unlabelled)},
         alike=("weights",),
         counted="boxes",
@@ -89,7 +92,7 @@ def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path) -> None:
     write_run_record(
         output.with_name("run.json"),
         command="predict-boxes",
-        settings=records[0]["settings"],
+        settings=settings,
         inputs=dict(sorted(inputs.items())),
         counts=counts,
         extra={"detector": records[0]["inputs"]["weights"]},
