@@ -10,8 +10,9 @@ from detector_samples import RUNTIME, TINY, draw_split, draw_splits
 from d2rnet.cxr.detector.settings import DetectorRuntime, PredictionSettings, TrainDetectorSettings
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Small tensors are quickest on one thread, and two runs give the same bits; from before the first shared run on."""
     torch.set_num_threads(1)
 
 
@@ -46,7 +47,7 @@ def draw() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def trained(splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(one_thread: None, splits: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output folder of a run of four iterations."""
     from d2rnet.cxr.detector.trainer import train_detector
 

@@ -9,7 +9,7 @@ from d2rnet.cxr.detector.box_regression import BoundaryOffsetTransform
 
 CODEC = BoundaryOffsetTransform()
 corner = st.floats(-500, 500, width=32)
-extent = st.floats(1, 500, width=32)
+extent = st.floats(32, 500, width=32)  # no offset beyond the limit of 62.5 extents
 
 
 def test_each_boundary_is_ten_times_its_offset_over_the_extent() -> None:
@@ -40,10 +40,17 @@ def test_no_boxes_give_no_deltas() -> None:
     assert CODEC.apply_deltas(none, none).shape == (0, 4)
 
 
-def test_crossing_boundaries_are_swapped() -> None:
+def test_crossing_boundaries_stay_crossed() -> None:
     source = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
     crossed = torch.tensor([[8.0, 0.0, -8.0, 0.0]])  # left at 8, right at 2
-    assert CODEC.apply_deltas(crossed, source).tolist() == [[2.0, 0.0, 8.0, 10.0]]
+    assert CODEC.apply_deltas(crossed, source).tolist() == [[8.0, 0.0, 2.0, 10.0]]
+
+
+def test_a_boundary_moves_by_62_and_a_half_extents_at_most() -> None:
+    """In either direction, as the authors' do; what overflowed in half precision stays finite."""
+    source = torch.tensor([[0.0, 0.0, 2.0, 4.0]])
+    wild = torch.tensor([[-1e9, float("-inf"), 626.0, float("inf")]])
+    assert CODEC.apply_deltas(wild, source).tolist() == [[-125.0, -250.0, 127.0, 254.0]]
 
 
 def test_a_source_without_area_is_refused() -> None:

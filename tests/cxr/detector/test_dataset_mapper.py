@@ -122,6 +122,39 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch(splits: dict[str, P
     )
 
 
+@pytest.mark.parametrize("padding", ["pass", "iteration"])
+def test_processes_and_micro_batches_share_the_images_of_an_iteration(
+    splits: dict[str, Path], settings: TrainDetectorSettings, padding: str
+) -> None:
+    """Whoever gets an image, its views are the same; both views of an image stay together."""
+    changes = {"labelled_batch": 4, "unlabelled_batch": 4, "accumulation_steps": 2, "padding": padding}
+    settings = settings.replaced(model={"train_shortest_px": [40, 72]}, training=changes)
+    labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
+
+    def batch(rank: int, processes: int, **changes: int) -> Batch:
+        training = settings.training.replaced(**changes)
+        store = ImageStore([], 0)
+        made = IterationDataset(labelled, unlabelled, store, settings.model, training, rank=rank, processes=processes)
+        return made[3]
+
+    whole = batch(0, 1, accumulation_steps=1)
+    shares = [batch(rank, 2) for rank in range(2)]
+    for views, *parts in zip(whole, *shares, strict=True):
+        dealt = {view["sampling_seed"]: view for part in parts for view in part}
+        assert len(dealt) == sum(map(len, parts)) == len(views)
+        for view in views:
+            assert torch.equal(dealt[view["sampling_seed"]]["image"], view["image"])
+            assert dealt[view["sampling_seed"]].get("batch_hw") == view.get("batch_hw")
+    assert ("batch_hw" in whole.labelled[0]) == (padding == "iteration")
+    for share in shares:
+        assert [view["place"] for view in share.labelled[::2]] == [view["place"] for view in share.labelled[1::2]]
+        assert [view["place"] for view in share.unlabelled_weak] == [view["place"] for view in share.unlabelled_strong]
+        small, large = share.cut(2)
+        areas = [[view["image"].numel() for view in part.unlabelled_weak] for part in (small, large)]
+        wide = [{view["image"].shape[2] > view["image"].shape[1] for view in part.unlabelled_weak} for part in (small, large)]
+        assert max(areas[0]) <= min(areas[1]) or wide[0] != wide[1]
+
+
 def test_workers_outlive_a_stop_signal_to_the_whole_job(dataset: IterationDataset) -> None:
     batches = iter(batch_loader(dataset, 0, 12, 1))  # more than a worker prepares in advance
     next(batches)

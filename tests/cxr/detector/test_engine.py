@@ -160,8 +160,9 @@ def test_mixed_precision_on_the_cpu(splits: dict[str, Path], trainer: UnbiasedTe
 def alike(settings: TrainDetectorSettings) -> TrainDetectorSettings:
     """Without batch statistics; SGD, since Adam turns rounding of tiny gradients into steps."""
     settings = settings.replaced(model={"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 72]})
-    settings = settings.replaced(training={"optimizer": "sgd", "base_lr": 0.01, "burn_in_iters": 1})
-    return settings
+    return settings.replaced(
+        training={"optimizer": "sgd", "base_lr": 0.01, "burn_in_iters": 1, "padding": "iteration", "labelled_batch": 4}
+    )
 
 
 def threshold_between_images(trainer: UnbiasedTeacherTrainer, weak_views: list[dict]) -> float:
@@ -171,8 +172,15 @@ def threshold_between_images(trainer: UnbiasedTeacherTrainer, weak_views: list[d
     return sum(best) / 2
 
 
-def test_micro_batches_give_the_losses_and_weights_of_the_batch(splits: dict[str, Path], alike: TrainDetectorSettings) -> None:
-    """Burn-in, and mutual learning with pseudo boxes in one of the two micro-batches only."""
+@pytest.mark.parametrize("proposals", [30, 6])
+def test_micro_batches_give_the_losses_and_weights_of_the_batch(
+    splits: dict[str, Path], alike: TrainDetectorSettings, proposals: int
+) -> None:
+    """Burn-in, and mutual learning with pseudo boxes in one of the two micro-batches only.
+
+    Of 30 proposals an image every one gives the 16 that are wanted; of 6, and of its boxes, the images give different numbers.
+    """
+    alike = alike.replaced(model={"rpn_post_nms_train": proposals})
     weak_views = make_dataset(splits, alike)[1].unlabelled_weak
     results, threshold = [], 0.0
     for steps in (1, 2):
@@ -185,6 +193,7 @@ def test_micro_batches_give_the_losses_and_weights_of_the_batch(splits: dict[str
             trainer.pseudo_label_rule.thresholds.fill_(threshold)
             step(trainer, 1)
             figures.append(dict(trainer.metrics))
+            assert (trainer.student.sampled_share[False] == 1) == (proposals == 30)
         results.append((figures, snapshot(trainer.student)))
     (whole, weights), (cut, cut_weights) = results
     assert whole[1]["unlabelled_trained_on"] == 0.5
@@ -195,6 +204,34 @@ def test_micro_batches_give_the_losses_and_weights_of_the_batch(splits: dict[str
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
     for name, value in weights.items():
         torch.testing.assert_close(cut_weights[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_running_statistics_move_as_far_in_many_micro_batches_as_in_one(
+    splits: dict[str, Path], settings: TrainDetectorSettings
+) -> None:
+    """Of equal micro-batches; each would move them by a tenth, four of them by a third."""
+    moved = []
+    for steps in (1, 4):
+        batch = {"accumulation_steps": steps, "labelled_batch": 4, "unlabelled_batch": 4}
+        trainer = make_trainer(splits, settings.replaced(training=batch))
+        views = next(trainer.batches).labelled[:1]
+        trainer.batches = iter([Batch(views * steps, [], [])])
+        with EventStorage():
+            step(trainer, 0)
+        moved.append(trainer.student.backbone.bottom_up.stem.conv1.norm.running_var)
+    torch.testing.assert_close(*moved)
+
+
+def test_only_statistics_that_are_trained_are_averaged_over_processes(
+    splits: dict[str, Path], settings: TrainDetectorSettings
+) -> None:
+    """Means of three equal numbers are not always that number: frozen ones, anchors and grey levels would drift."""
+    trained = make_trainer(splits, settings.replaced(model={"freeze_at": 2}))
+    names = {id(buffer): name for name, buffer in trained.student.named_buffers()}
+    found = [names[id(statistic)] for statistic in trained._statistics]
+    assert len(found) == len(set(found)) > 10
+    assert all(name.endswith(("running_mean", "running_var")) and "res2" not in name and "stem" not in name for name in found)
+    assert make_trainer(splits, settings.replaced(model={"norm": "FrozenBN"}))._statistics == []
 
 
 @pytest.mark.parametrize(("share", "trained_on"), [(1.0, 1.0), (0.5, 0.5), (0.4, 0.0)])

@@ -180,6 +180,26 @@ def test_anchors_are_moved_to_their_own_box(network: UnbiasedTeacherRCNN) -> Non
     assert not deltas.grad.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_boxes_are_pooled_where_they_are_in_mixed_precision(network: UnbiasedTeacherRCNN, dtype: torch.dtype) -> None:
+    """A bright stripe of four pixels at column 1007: bfloat16 knows 1000, 1004 and 1008 there, float16 halves of pixels."""
+    heads = network.roi_heads.eval()
+    pooled = []
+    heads.box_head.forward = lambda features: pooled.append(features) or features.new_zeros(len(features), 32)
+    stripe = torch.zeros(1, 16, 8, 168)
+    stripe[..., 126] = 1.0  # stride 8: 1008 to 1016 px
+    features = {f"p{level}": stripe if level == 3 else torch.zeros(1, 16, 1, 1) for level in range(3, 7)}
+    proposals = Instances((64, 1344))
+    proposals.proposal_boxes = Boxes(torch.tensor([[x, 5.0, x + 21.0, 33.0] for x in (993.25, 995.25, 1001.75)]))
+    with torch.no_grad():
+        heads._forward_box(features, [proposals])
+        with torch.autocast("cpu", dtype):
+            heads._forward_box({name: level.to(dtype) for name, level in features.items()}, [proposals])
+    exact, mixed = pooled
+    assert not torch.allclose(exact[0], exact[1], atol=0.1)
+    torch.testing.assert_close(mixed.float(), exact, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("anchor", [0, 2])
 def test_outputs_of_the_rpn_belong_to_their_anchors(network: UnbiasedTeacherRCNN, anchor: int) -> None:
     """One sure cell of one level, moved to the right by a quarter of its width."""
@@ -240,3 +260,26 @@ def test_full_width_has_the_parameters_of_detectron2s_own_backbone(settings: Tra
     cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.PIXEL_MEAN = ["res2", "res3", "res4", "res5"], [0.0]
     ours, theirs = build_backbone(build_cfg(settings)).state_dict(), build_backbone(cfg).state_dict()
     assert {name: tensor.shape for name, tensor in ours.items()} == {name: tensor.shape for name, tensor in theirs.items()}
+
+
+def test_a_box_whose_boundaries_cross_is_never_drawn_and_weighs_nothing(network: UnbiasedTeacherRCNN) -> None:
+    """Even where its area is minus that of the true box, and both IoU terms 0."""
+    head = network.roi_heads.box_predictor
+    head.test_score_thresh = 0.5
+    proposals = Instances((64, 64))
+    proposals.proposal_boxes = Boxes(torch.tensor([[10.0, 12.0, 30.0, 40.0]]))
+    crossed = torch.tensor([[10.0, 0.0, -10.0, 0.0]])  # left at 30, right at 10
+    logits = torch.full((1, 23), -9.0)
+    logits[0, 4] = 9.0
+    (found,), _ = head.inference((logits, crossed, torch.zeros(1, 4)), [proposals])
+    assert len(found) == 0
+    losses = head.losses((torch.zeros(2, 23), crossed.repeat(2, 1), torch.zeros(2, 4)), [sampled(target(BOX))])
+    assert losses["loss_box_nll"].item() == 0
+    proposals.gt_classes, proposals.gt_boxes = torch.tensor([3]), Boxes(torch.tensor(BOX))
+    assert head.losses((logits, crossed, torch.zeros(1, 4)), [proposals])["loss_box_nll"].item() == 0
+
+
+def test_the_uncertainty_layer_starts_as_the_authors_does(network: UnbiasedTeacherRCNN) -> None:
+    layer = build_network(build_cfg(TrainDetectorSettings().replaced(model={"roi_fc_dim": 1024}))).roi_heads.box_predictor
+    assert layer.uncertainty.weight.std().item() == pytest.approx(1e-4, rel=0.1)
+    assert layer.uncertainty.bias.abs().max() == 0

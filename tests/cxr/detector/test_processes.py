@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from detector_samples import RUNTIME
 
 from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector import trainer
@@ -14,7 +15,7 @@ from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.dataset_mapper import IterationDataset
 from d2rnet.cxr.detector.pseudo_labels import teacher_detections
 from d2rnet.cxr.detector.registration import build_network
-from d2rnet.cxr.detector.settings import DetectorRuntime, TrainDetectorSettings
+from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.detector.streams import ImageStore
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_jsonl
@@ -27,12 +28,15 @@ def settings(settings: TrainDetectorSettings) -> TrainDetectorSettings:
     """Without batch statistics, with images of many sizes; SGD, since Adam turns rounding of tiny gradients into steps."""
     settings = settings.replaced(model={"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 72]})
     settings = settings.replaced(
-        training={"optimizer": "sgd", "base_lr": 0.01, "unsupervised_weight": 2.0, "burn_in_iters": 1}
+        training={
+            "optimizer": "sgd",
+            "base_lr": 0.01,
+            "unsupervised_weight": 2.0,
+            "burn_in_iters": 1,
+            "padding": "iteration",
+        }
     )
     return settings
-
-
-RUNTIME = DetectorRuntime().replaced(checkpoint_every_iters=1, log_every_iters=1)
 
 
 def run(splits: dict[str, Path], folder: Path, settings: TrainDetectorSettings, processes: int) -> Path:

@@ -21,7 +21,7 @@ from d2rnet.cxr.detector.streams import ImageStore
 def settings(settings: TrainDetectorSettings) -> TrainDetectorSettings:
     return settings.replaced(
         model={"norm": "GN", "backbone_width": 32, "train_shortest_px": [40, 140], "longest_px": 160},
-        training={"labelled_batch": 4, "unlabelled_batch": 2},
+        training={"labelled_batch": 4, "unlabelled_batch": 2, "padding": "iteration"},
     )
 
 

@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detector_samples import RUNTIME
 
 from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector import hooks, trainer
 from d2rnet.cxr.detector.engine import DivergenceError
-from d2rnet.cxr.detector.settings import DetectorRuntime, TrainDetectorSettings
+from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.detector.trainer import check_schedule, choose_labelled, train_detector
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.files.documents import read_jsonl
@@ -27,9 +28,6 @@ from d2rnet.files.torch_files import load_torch
 
 def weights(folder: Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:
     return torch.load(folder / name, weights_only=True)["model"]
-
-
-RUNTIME = DetectorRuntime().replaced(checkpoint_every_iters=1, log_every_iters=1)
 
 
 def run(

@@ -7,10 +7,10 @@ detectron2's centre/size coding cannot be converted: the last layer means someth
 Shapes: R boxes; deltas and boxes are ordered left, top, right, bottom.
 """
 
-import torch
 from torch import Tensor
 
 DELTA_SCALE = 10.0
+GREATEST_OFFSET = 1000.0 / 16  # extents; the authors' limit, so that a wild prediction stays finite
 
 
 class BoundaryOffsetTransform:
@@ -50,13 +50,12 @@ class BoundaryOffsetTransform:
             source_xyxy: (R, 4) pixels.
 
         Returns:
-            (R, 4) float32 boxes in pixels. Boundaries that cross are swapped, so that x2 >= x1 and y2 >= y1.
+            (R, 4) float32 boxes in pixels. Boundaries may cross, as the authors' may: such a box has no area, overlaps nothing
+            and is never drawn.
         """
         source_xyxy = source_xyxy.float()
-        decoded = source_xyxy + deltas.float() / self.scale * _extents(source_xyxy)
-        first = decoded[:, :2]
-        second = decoded[:, 2:]
-        return torch.cat([torch.minimum(first, second), torch.maximum(first, second)], dim=1)
+        offsets = (deltas.float() / self.scale).clamp(-GREATEST_OFFSET, GREATEST_OFFSET)
+        return source_xyxy + offsets * _extents(source_xyxy)
 
 
 def _extents(boxes_xyxy: Tensor) -> Tensor:

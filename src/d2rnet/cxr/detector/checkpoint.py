@@ -20,6 +20,7 @@ from d2rnet.files.torch_files import load_torch, save_torch, unsound_tensors
 
 log = logging.getLogger(__name__)
 BACKBONE_PREFIX = "backbone.bottom_up."
+STEM = BACKBONE_PREFIX + "stem.conv1."
 SHOWN_KEYS = 8
 TORCHVISION_NAMES = (
     (r"^(conv1|bn1)\.", r"stem.\1."),
@@ -38,6 +39,33 @@ SAFE_PICKLE_GLOBALS = {
     ("_codecs", "encode"),
     ("collections", "OrderedDict"),
 }
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How the three channels were normalised that a pretrained stem has seen: mean and divisor of each, grey levels."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+CAFFE2_CHANNELS = Channels((103.53, 116.28, 123.675), (1.0, 1.0, 1.0))  # BGR; detectron2's default
+TORCHVISION_CHANNELS = Channels((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # RGB
+
+
+@dataclass(frozen=True)
+class PretrainedFile:
+    """What a weight file holds.
+
+    Attributes:
+        tensors: by detectron2's names.
+        names: the file's own name of each.
+        channels: what its stem has seen; None where the file does not tell.
+    """
+
+    tensors: dict[str, Tensor]
+    names: dict[str, str]
+    channels: Channels | None
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -84,7 +112,7 @@ def _shape(value: Any) -> tuple[int, ...] | str:
 
 @dataclass(frozen=True)
 class PretrainedReport:
-    """What a pretrained file gave: names of the network, and names of the file that found no use."""
+    """What a pretrained file gave: names of the network, and the file's own names that found no use."""
 
     loaded: list[str]
     not_in_file: list[str]
@@ -99,10 +127,12 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
     """Start from weights of detectron2 (.pth, .pkl), Caffe2 (.pkl) or torchvision (.pth).
 
     Backbone weights alone are enough, but then all of the backbone must be there: half a network loaded in silence is the
-    usual reason why warm starts disappoint. Kernels of a three-channel stem are summed over the channels.
+    usual reason why warm starts disappoint. A three-channel stem becomes the one-channel stem that gives the same on a grey
+    image, see :func:`one_channel_stem`.
 
     Args:
-        path: weight file. Pickles are read with everything but NumPy arrays refused.
+        path: weight file. Pickles are read with everything but NumPy arrays refused. As detectron2 does, a file of names
+            without a dot is taken for Caffe2's, whether or not it says so: ``MSRA/R-50.pkl`` is a bare dictionary.
         model: the network; changed in place.
 
     Returns:
@@ -111,7 +141,8 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
     Raises:
         CheckpointError: unreadable, nothing fits, or the backbone is covered in part only.
     """
-    found = _translated(_read_pickle(path) if path.suffix == ".pkl" else load_torch(path), path)
+    file = _translated(_read_pickle(path) if path.suffix == ".pkl" else load_torch(path), path)
+    found = _grey_stem(file, model, path)
     own = model.state_dict()
     loaded = []
     used = set()
@@ -121,8 +152,6 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
         if source not in found:
             continue
         value = found[source]
-        if name.endswith("stem.conv1.weight") and value.ndim == 4 and value.shape[1] == 3 and tensor.shape[1] == 1:
-            value = value.sum(dim=1, keepdim=True)
         if value.shape != tensor.shape:
             mismatched.append(f"{name}: {tuple(value.shape)} in the file, {tuple(tensor.shape)} here")
             continue
@@ -130,7 +159,8 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
         loaded.append(name)
         used.add(source)
     counters = {name for name in own if name.endswith("num_batches_tracked")}
-    report = PretrainedReport(loaded, sorted(own.keys() - set(loaded) - counters), sorted(found.keys() - used))
+    unused = sorted(file.names.get(name, name) for name in file.tensors.keys() - used)
+    report = PretrainedReport(loaded, sorted(own.keys() - set(loaded) - counters), unused)
     folded = _folded_statistics(model)
     incomplete = [name for name in report.not_in_file if name.startswith(BACKBONE_PREFIX) and name not in folded]
     if not loaded or incomplete:
@@ -151,6 +181,53 @@ def load_pretrained(path: Path, model: nn.Module) -> PretrainedReport:
     for line in mismatched:
         log.warning("%s: not loaded, other shape: %s", path.name, line)
     return report
+
+
+def one_channel_stem(kernels: Tensor, channels: Channels, pixel_mean: float, pixel_std: float) -> tuple[Tensor, Tensor]:
+    """Turn the first convolution of a colour network into that of a grey one.
+
+    On a grey image g the colour stem sees (g - mean_c) / std_c in channel c, ours (g - pixel_mean) / pixel_std. So it sums
+    kernel_c * pixel_std / std_c over c, and what it gives is less by kernel_c * (pixel_mean - mean_c) / std_c, summed over c
+    and the kernel. (Up to the border, where both pad with 0.)
+
+    Args:
+        kernels: (O, 3, k, k).
+        channels: what they have seen.
+        pixel_mean: ours, grey levels.
+        pixel_std: ours, grey levels.
+
+    Returns:
+        Kernels (O, 1, k, k), and (O,) what has to be added to their output.
+    """
+    std = torch.tensor(channels.std)[:, None, None]  # (3, 1, 1)
+    shift = pixel_mean - torch.tensor(channels.mean)[:, None, None]  # (3, 1, 1)
+    kernels = kernels.float() / std
+    return (kernels * pixel_std).sum(dim=1, keepdim=True), (kernels * shift).sum(dim=(1, 2, 3))
+
+
+def _grey_stem(file: PretrainedFile, model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, with a stem of one channel if the network has one and the file three.
+
+    The constant goes off the running mean of the stem's normalisation: frozen or not, batch statistics or running ones, that
+    is exact. (In the bias it would be wrong for batch statistics, which take it off by themselves.)
+    """
+    tensors = dict(file.tensors)
+    own = model.state_dict()
+    name = next((name for name in (STEM + "weight", STEM.removeprefix(BACKBONE_PREFIX) + "weight") if name in tensors), "")
+    kernels = tensors.get(name)
+    if kernels is None or kernels.ndim != 4 or kernels.shape[1] != 3 or own[STEM + "weight"].shape[1] != 1:
+        return tensors
+    pixel_mean, pixel_std = (float(model.get_buffer(name)) for name in ("pixel_mean", "pixel_std"))
+    if file.channels is None:
+        log.warning("%s: does not tell how its input was normalised; taken for grey levels normalised as here", path.name)
+    channels = file.channels or Channels((pixel_mean,) * 3, (pixel_std,) * 3)
+    tensors[name], constant = one_channel_stem(kernels, channels, pixel_mean, pixel_std)
+    mean = name.replace("conv1.weight", "conv1.norm.running_mean")
+    if STEM + "norm.running_mean" in own:
+        tensors[mean] = tensors.get(mean, torch.zeros_like(constant)) - constant
+    else:
+        log.warning("%s: the stem's normalisation keeps no mean that could take up the colour channels' means", path.name)
+    return tensors
 
 
 def _folded_statistics(model: nn.Module) -> set[str]:
@@ -185,9 +262,8 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     return content
 
 
-def _translated(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+def _translated(content: dict[str, Any], path: Path) -> PretrainedFile:
     """Flatten a file to detectron2 names -> tensors, whichever project it came from."""
-    is_caffe2 = "blobs" in content or content.get("__author__") == "Caffe2"  # the second: detectron2's model zoo
     state = next((content[key] for key in ("model", "state_dict", "blobs") if key in content), content)
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: got a {type(state).__name__} where the weights should be; expected names and arrays.")
@@ -196,15 +272,25 @@ def _translated(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
         for name, value in state.items()
         if _is_array(value) and isinstance(name, str) and not name.endswith("_momentum")
     }
-    if is_caffe2:
-        from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
-
-        tensors, _ = convert_c2_detectron_names(tensors)
-    if any(name.startswith("layer1.") for name in tensors):
-        tensors = {_from_torchvision(name): value for name, value in tensors.items()}
     if not tensors:
         raise CheckpointError(f"{path}: no tensors in it; expected weights of detectron2, Caffe2 or torchvision.")
-    return tensors
+    if not any("." in name for name in tensors):
+        from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
+
+        renamed, names = convert_c2_detectron_names(tensors)
+        return PretrainedFile(renamed, names, CAFFE2_CHANNELS)
+    if any(name.startswith("layer1.") for name in tensors):
+        names = {_from_torchvision(name): name for name in tensors}
+        return PretrainedFile({new: tensors[name] for new, name in names.items()}, names, TORCHVISION_CHANNELS)
+    return PretrainedFile(tensors, {}, _channels_of(content, tensors))
+
+
+def _channels_of(content: dict[str, Any], tensors: dict[str, Tensor]) -> Channels | None:
+    """What the stem of a file with detectron2's names has seen, if the file says so."""
+    if content.get("__author__") == "torchvision":  # detectron2's converter of torchvision's weights
+        return TORCHVISION_CHANNELS
+    mean, std = (tensors.get(name, torch.zeros(0)).flatten().tolist() for name in ("pixel_mean", "pixel_std"))
+    return Channels(tuple(mean), tuple(std)) if len(mean) == len(std) == 3 else None
 
 
 def _is_array(value: Any) -> bool:

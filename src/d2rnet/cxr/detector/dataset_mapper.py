@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from d2rnet.cxr.boxes.records import Record
 from d2rnet.cxr.detector.augmentation import Geometry, Image, sample_geometry, strong_view
+from d2rnet.cxr.detector.grouping import common_hw, deal
 from d2rnet.cxr.detector.settings import DetectorModelSettings, DetectorTrainingSettings
 from d2rnet.cxr.detector.streams import ImageStore, Stream, labelled_weights
 from d2rnet.training.batches import start_loader_process
@@ -44,9 +45,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Draw:
-    """One image of an iteration: its record, the rest of its random numbers, and the geometry drawn first."""
+    """One image of an iteration: record, place in the batch, the rest of its random numbers, the geometry drawn first."""
 
     record: Record
+    place: int
     rng: np.random.Generator
     geometry: Geometry
 
@@ -64,21 +66,22 @@ class TwoViewMapper:
         """Draw the geometry of the image at a place of an iteration's batch; reads no pixels."""
         rng = np.random.default_rng([self._training.seed, stream, iteration, place])
         geometry = sample_geometry(rng, record.image_hw, self._model, self._training.horizontal_flip)
-        return Draw(record, rng, geometry)
+        return Draw(record, place, rng, geometry)
 
     def __call__(self, draw: Draw, *, labelled: bool) -> tuple[View, View]:
         """Make both views of one image; with ``instances`` if ``labelled``.
 
         Returns:
-            Weak and strong view: ``image`` (1, H, W) uint8, ``image_id``, ``sampling_seed`` of its anchors and proposals, and
-            ``instances`` with ``gt_boxes``, ``gt_classes``.
+            Weak and strong view: ``image`` (1, H, W) uint8, ``image_id``, ``place`` in the stream's batch, ``sampling_seed``
+            of its anchors and proposals, and ``instances`` with ``gt_boxes``, ``gt_classes``.
         """
         weak = draw.geometry.apply_image(self._store.get(draw.record))
         seeds = draw.rng.integers(2**62, size=2).tolist()
         strong = strong_view(draw.rng, weak, self._training.strong)
         views = []
         for pixels, seed in zip((weak, strong), seeds, strict=True):
-            view: View = {"image": _to_tensor(pixels), "image_id": draw.record.image_id, "sampling_seed": seed}
+            view: View = {"image": _to_tensor(pixels), "image_id": draw.record.image_id, "place": draw.place}
+            view["sampling_seed"] = seed
             if labelled:
                 view["instances"] = _target(draw.record, draw.geometry)
             views.append(view)
@@ -139,8 +142,9 @@ class IterationDataset(Dataset):
     def __getitem__(self, iteration: int) -> Batch:
         """Build the batch of an iteration, counted from 0.
 
-        Every view also has ``batch_hw``: the size in pixels that holds all images of the iteration. The network pads to it, so
-        that neither anchors nor features depend on which of the images go through it together.
+        With ``padding: iteration`` every view also has ``batch_hw``: the size in pixels that holds all images of the
+        iteration. The network pads to it, so that neither anchors nor features depend on which of the images go through it
+        together.
         """
         draws = self._draws(iteration)
         labelled_draws, unlabelled_draws = map(self._share, draws)
@@ -150,16 +154,19 @@ class IterationDataset(Dataset):
             labelled += [weak, strong] if self._training.labelled_views == "weak_and_strong" else [strong]
         pairs = [self._mapper(draw, labelled=False) for draw in unlabelled_draws]
         batch = Batch(labelled, [weak for weak, _ in pairs], [strong for _, strong in pairs])
-        sizes = [draw.geometry.image_hw for stream in draws for draw in stream]
-        batch_hw = (max(height for height, _ in sizes), max(width for _, width in sizes))
-        for view in (*batch.labelled, *batch.unlabelled_weak, *batch.unlabelled_strong):
-            view["batch_hw"] = batch_hw
+        if self._training.padding == "iteration":
+            batch_hw = common_hw([draw.geometry.image_hw for stream in draws for draw in stream])
+            for view in (*batch.labelled, *batch.unlabelled_weak, *batch.unlabelled_strong):
+                view["batch_hw"] = batch_hw
         return batch
 
     def _share(self, draws: list[Draw]) -> list[Draw]:
-        """This process's images of a stream."""
-        size = len(draws) // self._processes
-        return draws[self._rank * size : (self._rank + 1) * size]
+        """This process's images of a stream, micro-batch after micro-batch."""
+        if not draws:
+            return []
+        sizes = [draw.geometry.image_hw for draw in draws]
+        dealt = deal(sizes, processes=self._processes, steps=self._training.accumulation_steps)
+        return [draws[index] for index in dealt[self._rank]]
 
     def _draws(self, iteration: int) -> tuple[list[Draw], list[Draw]]:
         """Records and geometries of the labelled and, after burn-in, unlabelled images of an iteration."""

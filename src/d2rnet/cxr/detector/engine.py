@@ -5,9 +5,9 @@ EMA teacher draws pseudo boxes on weak views of unlabelled images, the student l
 views of the same unlabelled images in one pass, and the EMA teacher follows the student.
 
 A batch may be cut over processes and, in each, over micro-batches (gradient accumulation). A loss of the whole batch is a sum
-divided by the number of its images or sampled proposals, so the means of the parts are added up with the shares that the parts
-have in these numbers. Over processes that is exact. Over micro-batches the shares of images are used for the box losses too,
-since later proposals are not known yet; that is exact as long as every image gives ``roi_batch_per_image`` proposals.
+divided by the number of anchors or proposals that its images may be sampled for, ``rpn_batch_per_image`` and
+``roi_batch_per_image`` times the images; both are known before the first part is computed, so the parts add up exactly.
+(detectron2 divides the box losses by the proposals found, the same wherever there are enough: always, at the published sizes.)
 
 All randomness of an iteration comes with its batch, from (seed, iteration, place), the learning rate from the iteration; so
 the state of a run is weights, optimiser, loss scaler, thresholds and iteration; there is no generator, scheduler or sampler to
@@ -27,6 +27,7 @@ import torch
 from detectron2.engine import TrainerBase, create_ddp_model
 from detectron2.solver.build import get_default_optimizer_params
 from detectron2.structures import Instances
+from fvcore.nn.precise_bn import get_bn_modules
 from torch import Tensor, nn
 
 from d2rnet.cxr.detector.dataset_mapper import Batch, View
@@ -42,7 +43,6 @@ from d2rnet.training.collectives import (
     average_over_processes,
     gather_objects,
     num_processes,
-    process_rank,
     sum_over_processes,
 )
 
@@ -73,13 +73,11 @@ class Part:
 
     Attributes:
         views: with targets, labelled ones first.
-        share: of the batch's images of that kind, this process's.
-        share_of_all: of the batch's images of that kind, those in the same micro-batch of all processes.
+        share: of the batch's images of that kind, those in this part.
     """
 
     views: list[View]
     share: dict[bool, float]
-    share_of_all: dict[bool, float]
 
 
 class UnbiasedTeacherTrainer(TrainerBase):
@@ -124,7 +122,10 @@ class UnbiasedTeacherTrainer(TrainerBase):
             if training.pseudo_threshold == "adaptive"
             else FixedRule(training, student.roi_heads.num_classes, device)
         )
-        self._statistics = [buffer for buffer in student.buffers() if buffer.is_floating_point()]
+        norms = get_bn_modules(student)  # those that are trained; frozen ones are of another class
+        for norm in norms:  # an iteration moves the running statistics as far as one pass over the whole batch would
+            norm.momentum = 1 - (1 - norm.momentum) ** (1 / training.accumulation_steps)
+        self._statistics = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
         self.metrics: dict[str, float] = {}
         self.box_counts: dict[str, Counter[int]] = {}
         self.image_counts: dict[str, int] = {}
@@ -173,34 +174,32 @@ class UnbiasedTeacherTrainer(TrainerBase):
     def _parts(self, batch: Batch) -> list[Part]:
         """Cut this process's share into micro-batches, with pseudo boxes on the unlabelled images after burn-in."""
         steps = self.training.accumulation_steps
-        processes = num_processes()
-        rank = process_rank()
         cut = batch.cut(steps)
         targets = self._pseudo_targets([part.unlabelled_weak for part in cut])
         labelled_classes = [view["instances"].gt_classes.tolist() for view in batch.labelled]
         pseudo_classes = _class_lists([target for part in targets for target in part])
-        everyone = gather_objects((labelled_classes, pseudo_classes))
+        places = [view["place"] for view in batch.unlabelled_weak]
+        everyone = gather_objects((labelled_classes, dict(zip(places, pseudo_classes, strict=True))))
         self._count("labelled", [classes for labelled, _ in everyone for classes in labelled])
-        of_all = [classes for _, pseudo in everyone for classes in pseudo]
+        by_place = sorted((place, classes) for _, pseudo in everyone for place, classes in pseudo.items())
+        of_all = [classes for _, classes in by_place]
         kept = images_to_train_on(
             [len(classes) for classes in of_all],
             self.training.empty_unlabelled,
             self.training.max_empty_unlabelled_share,
         )
+        keeps = {place: keep for (place, _), keep in zip(by_place, kept, strict=True)}
         if of_all:
             self._count("pseudo", of_all)
             self.metrics["unlabelled_with_pseudo_boxes"] = sum(map(bool, of_all)) / len(of_all)
             self.metrics["unlabelled_trained_on"] = sum(kept) / len(of_all)
-        size = len(pseudo_classes) // steps
         total = max(1, sum(kept))
         parts = []
-        for index, part in enumerate(cut):
-            firsts = [(other * steps + index) * size for other in range(processes)]
-            chosen = [kept[first : first + size] for first in firsts]
-            pseudo_views = attach_targets(part.unlabelled_strong, targets[index], chosen[rank])
-            share = {False: 1 / (steps * processes), True: len(pseudo_views) / total}
-            share_of_all = {False: 1 / steps, True: sum(map(sum, chosen)) / total}
-            parts.append(Part([*part.labelled, *pseudo_views], share, share_of_all))
+        for part, targets_of_part in zip(cut, targets, strict=True):
+            chosen = [keeps[view["place"]] for view in part.unlabelled_strong]
+            pseudo_views = attach_targets(part.unlabelled_strong, targets_of_part, chosen)
+            share = {False: 1 / (steps * num_processes()), True: len(pseudo_views) / total}
+            parts.append(Part([*part.labelled, *pseudo_views], share))
         return parts
 
     def _pseudo_targets(self, weak_views: list[list[View]]) -> list[list[Instances]]:
@@ -243,14 +242,11 @@ class UnbiasedTeacherTrainer(TrainerBase):
                 losses = self.model(part.views)
         except FloatingPointError as error:
             raise self.divergence(str(error)) from error
-        sampled = torch.tensor([self.student.sampled_proposals[kind] for kind in (False, True)], dtype=torch.float32)
-        of_all = sampled if num_processes() == 1 else sum_over_processes(sampled.to(self.device))
-        shares = sampled.to(of_all.device) / of_all.clamp(min=1)
         addends = {}
         for name, loss in losses.items():
             pseudo = name.endswith(PSEUDO_SUFFIX)
-            by_image = name.startswith("loss_rpn")
-            addends[name] = loss * (part.share[pseudo] if by_image else shares[int(pseudo)] * part.share_of_all[pseudo])
+            filled = 1.0 if name.startswith("loss_rpn") else self.student.sampled_share[pseudo]
+            addends[name] = loss * (part.share[pseudo] * filled)
         return addends
 
     def _weighted_sum(self, losses: dict[str, Tensor]) -> Tensor:

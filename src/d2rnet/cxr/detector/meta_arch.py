@@ -21,8 +21,9 @@ class UnbiasedTeacherRCNN(GeneralizedRCNN):
     """Faster R-CNN whose losses tell labelled from pseudo-labelled images (targets with ``gt_scores``).
 
     Attributes:
-        sampled_proposals: how many proposals of labelled (False) and of pseudo-labelled images (True) the box losses of the
-            last training pass were divided by; with it a batch that is cut over processes can be put together exactly.
+        sampled_share: of the proposals that the labelled (False) and the pseudo-labelled images (True) of the last training
+            pass may give, ``roi_batch_per_image`` each, those that they gave. Times it, a box loss is divided by a number that
+            is known before any image is looked at, so that a batch may be cut into parts.
     """
 
     @configurable
@@ -47,7 +48,7 @@ class UnbiasedTeacherRCNN(GeneralizedRCNN):
             input_format=input_format,
             vis_period=vis_period,
         )
-        self.sampled_proposals = {False: 0, True: 0}
+        self.sampled_share = {False: 0.0, True: 0.0}
         self.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -75,9 +76,9 @@ class UnbiasedTeacherRCNN(GeneralizedRCNN):
         targets = [seeded(item["instances"].to(self.device), item.get("sampling_seed")) for item in batched_inputs]
         proposals, losses = self.proposal_generator(images, features, targets)
         sampled, box_losses = self.roi_heads(images, features, proposals, targets)
-        self.sampled_proposals = {False: 0, True: 0}
-        for target, chosen in zip(targets, sampled, strict=True):
-            self.sampled_proposals[is_pseudo(target)] += len(chosen)
+        for kind in (False, True):
+            counts = [len(chosen) for target, chosen in zip(targets, sampled, strict=True) if is_pseudo(target) == kind]
+            self.sampled_share[kind] = sum(counts) / max(1, len(counts) * self.roi_heads.batch_size_per_image)
         return {**losses, **box_losses}
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:

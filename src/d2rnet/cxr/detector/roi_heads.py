@@ -24,6 +24,7 @@ from d2rnet.cxr.detector.rpn import PSEUDO_SUFFIX, is_pseudo
 from d2rnet.cxr.detector.sampling import PROPOSALS, seed_sampling
 
 Predictions = tuple[Tensor, Tensor, Tensor]
+UNCERTAINTY_INIT_STD = 0.0001  # the authors' value
 
 
 class UncertaintyOutputLayers(FastRCNNOutputLayers):
@@ -47,7 +48,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
         self.listen_margin = listen_margin
         self.listen_floor = listen_floor
         self.uncertainty = nn.Linear(self.bbox_pred.in_features, 4)
-        nn.init.normal_(self.uncertainty.weight, std=0.001)
+        nn.init.normal_(self.uncertainty.weight, std=UNCERTAINTY_INIT_STD)
         nn.init.zeros_(self.uncertainty.bias)
 
     @classmethod
@@ -97,7 +98,7 @@ class UncertaintyOutputLayers(FastRCNNOutputLayers):
                 "loss_box_reg" + PSEUDO_SUFFIX: listen2student_l1(deltas, wanted, mask) / count,
             }
         decoded = self.box2box_transform.apply_deltas(deltas.detach(), sources)
-        iou = matched_pairwise_iou(Boxes(decoded), Boxes(targets))
+        iou = matched_pairwise_iou(Boxes(decoded), Boxes(targets)).nan_to_num(nan=0.0)  # 0 / 0: an area of minus the other
         return {
             "loss_cls": classification,
             "loss_box_reg": l1_loss(deltas, wanted) / count,
@@ -176,8 +177,11 @@ class UncertaintyROIHeads(StandardROIHeads):
         return sampled
 
     def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances]) -> dict[str, Tensor] | list[Instances]:
-        """Losses of the sampled proposals in training, detections otherwise."""
-        levels = [features[name] for name in self.box_in_features]
+        """Losses of the sampled proposals in training, detections otherwise.
+
+        ROIAlign takes the boxes in the type of the features: bfloat16 would round them by up to 4 px at 1333 px.
+        """
+        levels = [features[name].float() for name in self.box_in_features]
         pooled = self.box_pooler(levels, [proposal.proposal_boxes for proposal in proposals])  # (R, C, size, size)
         predictions: Predictions = self.box_predictor(self.box_head(pooled))
         if not self.training:

@@ -104,6 +104,9 @@ class DetectorTrainingSettings(Section):
     """Unlabelled images per iteration (UTv2: 32; D2R-Net: 4)."""
     accumulation_steps: int = setting(1, ge=1)
     """Micro-batches that a batch is cut into, one after the other, to save memory; the losses are the same (UTv2: 1)."""
+    padding: Literal["pass", "iteration"] = setting("pass")
+    """Size that images are padded to: the largest that goes through the network with them (detectron2), or the largest of the
+    iteration: dearer, but the same, but for rounding, on any number of processes and micro-batches."""
     labelled_views: Literal["weak_and_strong", "strong"] = setting("strong")
     """Views of a labelled image that the student sees per iteration (UTv2: weak_and_strong; strong alone costs half, our
     choice for the demo)."""
