@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-PROFILES = ("workstation", "slurm")
+PROFILES = ("default", "workstation", "slurm")
 CHANGED_FOR_CERTAIN_RULES = "set-resources: <rule>"
 
 
@@ -55,8 +55,10 @@ def test_every_key_is_explained_with_its_value(repository: Path, profile: str) -
     assert documented((repository / "profiles" / "README.md").read_text(), profile) == entries(config)
 
 
-def test_there_are_no_other_profiles_and_none_that_snakemake_reads_unasked(repository: Path) -> None:
+def test_there_are_no_other_profiles_and_the_one_that_wins_over_all_says_nothing_of_machines(repository: Path) -> None:
     assert {path.name for path in (repository / "profiles").iterdir() if path.is_dir()} == set(PROFILES)
+    default = yaml.safe_load((repository / "profiles" / "default" / "config.yaml").read_text())
+    assert set(default) == {"nolock", "rerun-incomplete"}
 
 
 def test_the_gpu_rules_and_no_others_go_to_the_gpu_partition(repository: Path) -> None:

@@ -3,12 +3,14 @@
 import base64
 import json
 import os
+import shlex
 import subprocess
 import sys
 
 import pytest
 
 from d2rnet.cli.entry import main
+from d2rnet.cli.run_lock import called_as
 from d2rnet.cli.run_report import report_lines
 from d2rnet.cli.run_state import RunState, read_run_state
 from d2rnet.errors import D2RNetError
@@ -50,14 +52,14 @@ def test_unfinished_outputs_are_named_with_what_to_type(folder):
     state = read_run_state(folder / "results")
     assert state.folder == folder and not state.invocation.is_complete
     assert state.incomplete == ["results/cxr/predict_boxes/shards/2-of-2.json"]
-    assert advice(state) == ["in /project: snakemake --cores all --rerun-incomplete"]
+    assert advice(state) == ["cd /project && snakemake --cores all"]
     assert "last start: snakemake --cores all; not complete" in "\n".join(report_lines(state))
 
 
 @pytest.mark.parametrize("end", [DONE, "Nothing to be done (all requested files are present and up to date)."])
 def test_a_start_that_did_all_is_complete(folder, end):
     write_log(folder, "snakemake --cores all", end=end)
-    assert advice(read_run_state(folder)) == ["nothing: what was asked for last is complete"]
+    assert advice(read_run_state(folder)) == ["# nothing: what was asked for last is complete"]
 
 
 def test_json_says_the_same(folder, capsys):
@@ -70,7 +72,7 @@ def test_json_says_the_same(folder, capsys):
     document = json.loads(capsys.readouterr().out)
     held = document.pop("locks")
     assert [(item["path"], item["stale"], item["pid"]) for item in held] == [("work/cxr/.lock", False, os.getpid())]
-    assert document.pop("next")[-1] == "in /project: snakemake --cores all --rerun-incomplete"
+    assert document.pop("next")[-1] == "cd /project && snakemake --cores all"
     assert document.pop("leftovers") == document.pop("processes") == []
     assert document == {
         "folder": str(folder),
@@ -91,11 +93,10 @@ def test_looks_and_unlocking_are_no_starts(folder):
 
 def test_a_lock_that_nobody_holds_is_to_be_taken_off_first(folder):
     (folder / ".snakemake" / "locks" / "0.output.lock").write_text("x")
+    assert advice(read_run_state(folder)) == ["# give the command that you gave before"]
+    write_log(folder, "snakemake --cores all", end=DONE)
     state = read_run_state(folder)
-    assert advice(state) == [
-        f"snakemake --unlock --directory {folder}",
-        "the command that you gave before, with --rerun-incomplete",
-    ]
+    assert advice(state) == ["cd /project && snakemake --cores all --unlock", "cd /project && snakemake --cores all"]
     assert any("no Snakemake of this machine works here" in line for line in report_lines(state))
 
 
@@ -163,4 +164,28 @@ def test_doctor_asked_in_the_runs_folder_does_not_wait_for_itself(folder):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "process " not in done.stdout and "kill" not in done.stdout
-    assert done.stdout.endswith("next:\n  nothing: what was asked for last is complete\n")
+    assert done.stdout.endswith("next:\n  # nothing: what was asked for last is complete\n")
+
+
+def test_the_last_command_can_be_pasted(folder):
+    """Snakemake's log joins the words by bare spaces."""
+    words = ["/some where/snakemake", "--config", 'cxr={"a": 1}', "--directory", "/my runs/one"]
+    write_log(folder, " ".join(words))
+    (folder / ".snakemake" / "d2rnet.command.json").write_text(
+        json.dumps({"text": " ".join(words), "command": called_as(words)})
+    )
+    (line,) = advice(read_run_state(folder))
+    assert shlex.split(line) == ["cd", "/project", "&&", *words]
+    write_log(folder, "snakemake --cores 3", 2)
+    assert advice(read_run_state(folder)) == ["cd /project && snakemake --cores 3"]
+
+
+def test_a_module_that_was_run_is_called_as_one():
+    assert shlex.split(called_as(["/site-packages/snakemake/__main__.py", "-n"])) == [sys.executable, "-m", "snakemake", "-n"]
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "{", '{"text": "snakemake -c 1"}'])
+def test_a_damaged_note_of_the_command_is_passed_over(folder, text):
+    write_log(folder, "snakemake --cores 1")
+    (folder / ".snakemake" / "d2rnet.command.json").write_text(text)
+    assert advice(read_run_state(folder)) == ["cd /project && snakemake --cores 1"]

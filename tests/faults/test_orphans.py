@@ -38,11 +38,12 @@ def test_a_job_that_outlived_snakemake_is_named_by_the_next_and_by_doctor(run, t
     workflow.kill("snakemake")
     report = "\n".join(report_lines(read_run_state(folder)))
     assert f"process    {orphan.pid}: train-detector" in report
-    assert f"held, process {orphan.pid} on " in report and f"or end it: kill {orphan.pid}" in report
+    assert f"held, process {orphan.pid} on " in report and f"or end it:\n  kill {orphan.pid}\n" in report
     for arguments in documented_commands():
         done = run_snakemake(folder, *arguments, training.outputs[0], cores=CORES)
     assert done.returncode == 1
-    assert f"process {orphan.pid} on " in done.stdout and f"end it ('kill {orphan.pid}' on " in done.stdout
+    assert done.stdout.endswith("then run again.\n")
+    assert f"process {orphan.pid} (train-detector) still works here" in done.stdout and f"('kill {orphan.pid}';" in done.stdout
     orphan.send_signal(signal.SIGCONT)
     assert wait_until_alone(folder) == []
     assert resume(folder, training.outputs[0], cores=CORES) == (False, [])
@@ -52,7 +53,7 @@ def test_a_job_that_outlived_snakemake_is_named_by_the_next_and_by_doctor(run, t
 def test_a_second_snakemake_is_refused_and_harms_nothing(run, training, begun):
     workflow, job = begun
     second = run_snakemake(workflow.folder, training.outputs[0], cores=CORES)
-    assert second.returncode == 1 and "Directory cannot be locked" in second.stdout
+    assert second.returncode == 1 and "is running the workflow here" in second.stdout
     job.send_signal(signal.SIGCONT)
     assert workflow.process.wait(600) == 0, workflow.output.read_text()[-2000:]
     assert differences(run, workflow.folder, training.outputs) == []
@@ -63,18 +64,20 @@ def test_doctor_tells_where_a_killed_run_resumes_and_what_to_type(training, begu
     workflow.kill("group")
     assert wait_until_alone(workflow.folder) == []
     state = read_run_state(workflow.folder)
-    assert state.incomplete == sorted(training.outputs) and state.is_locked and state.processes == []
+    assert state.incomplete == sorted(training.outputs) and not state.is_locked and state.processes == []
     (work,) = state.work_folders
     assert work.progress in ("iteration 5 of 12", "iteration 10 of 12") and not work.is_finished
-    (lock,) = state.locks
+    whole, lock = state.locks
+    assert whole.is_stale and whole.file.name == "d2rnet.lock"
     assert lock.is_stale and lock.holder.pid == job.pid and lock.holder.command == "train-detector"
     assert state.invocation is not None and not state.invocation.is_complete
     lines = list(report_lines(state))
     assert f"checkpoint {work.path.relative_to(state.folder)}: {work.progress}; resumes here" in "\n".join(lines)
-    unlock, again = lines[lines.index("next:") + 1 :]
-    assert unlock.split() == ["snakemake", "--unlock", "--directory", str(workflow.folder)]
-    assert f"--directory {workflow.folder} --configfile" in again and again.endswith(" --rerun-incomplete")
+    (again,) = lines[lines.index("next:") + 1 :]
+    assert (
+        again.startswith("  cd ") and " -m snakemake -s " in again and f"--directory {workflow.folder} --configfile" in again
+    )
     assert resume(workflow.folder, training.outputs[0], cores=CORES) == (False, [])
     state = read_run_state(workflow.folder)
-    assert list(report_lines(state))[-1] == "  nothing: what was asked for last is complete"
+    assert list(report_lines(state))[-1] == "  # nothing: what was asked for last is complete"
     assert state.locks == [] and state.work_folders[0].is_finished

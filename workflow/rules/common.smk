@@ -1,21 +1,38 @@
 """Configuration check and the helpers that the rules share; no rules here."""
 
+import atexit
+import contextlib
 import json
 import os
 import shlex
 
 from d2rnet.cli.commands import COMMANDS
+from d2rnet.cli.run_failures import failure_lines
+from d2rnet.cli.run_lock import hold_run
 from d2rnet.config import Config
+from d2rnet.errors import D2RNetError
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import fingerprint
 from d2rnet.settings import merge, read_overlay
 
-# Snakemake keeps the last of two equal keys; read_overlay refuses them.
-for file in map(Path, workflow.configfiles):
-    if file.is_file():
-        read_overlay(file)
-CONFIG = Config.read(config, source=" with ".join(map(str, workflow.configfiles)))
+
+
+@contextlib.contextmanager
+def explained():
+    """End with the message of an error that the user can act on, not with Snakemake's places in the code below it."""
+    try:
+        yield
+    except (D2RNetError, FileNotFoundError) as error:
+        sys.exit(str(error))
+
+
+with explained():
+    # Snakemake keeps the last of two equal keys; read_overlay refuses them.
+    for file in map(Path, workflow.configfiles):
+        if file.is_file():
+            read_overlay(file)
+    CONFIG = Config.read(config, source=" with ".join(map(str, workflow.configfiles)))
 # A job that a GPU was asked for has one or ends with an error, not in weeks.
 DEVICE = (
     "cuda"
@@ -88,7 +105,8 @@ def shards_of(stage, joined, *settings):
         joined: result that the shards are joined to.
         settings: sections that decide it.
     """
-    last = read_json(SHARDS).get(stage) if SHARDS.exists() else None
+    with explained():
+        last = read_json(SHARDS).get(stage) if SHARDS.exists() else None
     number = getattr(CONFIG.runtime, f"{stage}_shards")
     now = {
         "shards": number,
@@ -133,7 +151,24 @@ def growing(mem_mb):
 
 
 onstart:
+    with explained():
+        hold_run(Path.cwd())
     write_text(SHARDS, json.dumps(SHARDS_NOW))
+
+
+onerror:
+    # What Snakemake says after this hook buries the reason, so it is told at the very end.
+    WHY = [
+        line
+        for file in ([log] if isinstance(log, str) else log)
+        for line in failure_lines(Path.cwd(), Path(file))
+    ]
+    DOCTOR = shlex.join(
+        [str(Path(sys.executable).with_name("d2rnet")), "doctor", "--run", os.getcwd()]
+    )
+    atexit.register(
+        print, "", *WHY, f"what to do: {DOCTOR}", sep="\n", file=sys.stderr, flush=True
+    )
 
 
 onsuccess:

@@ -1,11 +1,13 @@
 """``d2rnet doctor --run``: the state of a run in words or as JSON, and the commands to type next."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from d2rnet.cli.run_failures import failure_lines
 from d2rnet.cli.run_state import Process, RunState, read_run_state
 from d2rnet.exit_codes import ExitCode
 
@@ -65,6 +67,8 @@ def report_lines(state: RunState) -> Iterator[str]:
     if state.leftovers:
         yield f"leftovers: {len(state.leftovers)} temporary file(s), {size / 1e6:.1f} MB; no reader looks at them"
         yield from _some([str(path.relative_to(state.folder)) for path in state.leftovers])
+    if state.invocation is not None and not state.invocation.is_complete:
+        yield from failure_lines(state.folder, state.invocation.log)
     yield "next:"
     yield from (f"  {line}" for line in _advice(state))
 
@@ -103,23 +107,26 @@ def _snakemakes(state: RunState) -> list[Process]:
 
 
 def _advice(state: RunState) -> Iterator[str]:
-    """Yield what to do, in order."""
+    """Yield what to do, in order: lines for a shell, what is to be read by people behind "#"."""
     if running := _snakemakes(state):
-        yield f"Snakemake (process {running[0].pid}) is at work here; let it go on"
+        yield f"# Snakemake (process {running[0].pid}) is at work here; let it go on"
         return
     jobs = [process for process in state.processes or () if process.command != "snakemake"]
     for job in jobs:
-        yield f"wait for {job.command} (process {job.pid}), which goes on without Snakemake, or end it: kill {job.pid}"
+        yield f"# wait for {job.command} (process {job.pid}), which goes on without Snakemake, or end it:"
+        yield f"kill {job.pid}"
     held = [lock.holder for lock in state.locks if not lock.is_stale]
     for holder in sorted({holder for holder in held if holder.pid not in {job.pid for job in jobs}}, key=str):
         gone = "; if that machine was switched off, its lock went with it" if holder.is_elsewhere() else ""
-        yield f"wait for {holder}, or end it there{gone}"
+        yield f"# wait for {holder}, or end it there{gone}"
+    last = state.invocation
+    if last is None:
+        yield "# give the command that you gave before"
+        return
+    if last.is_complete and not (state.incomplete or state.is_locked):
+        yield "# nothing: what was asked for last is complete"
+        return
+    here = f"cd {shlex.quote(last.folder)} && " if last.folder else ""
     if state.is_locked:
-        yield f"snakemake --unlock --directory {state.folder}"
-    if state.invocation is None:
-        yield "the command that you gave before, with --rerun-incomplete"
-    elif state.invocation.is_complete and not (state.incomplete or state.is_locked):
-        yield "nothing: what was asked for last is complete"
-    else:
-        again = "" if "--rerun-incomplete" in state.invocation.command else " --rerun-incomplete"
-        yield f"in {state.invocation.folder}: {state.invocation.command}{again}"
+        yield f"{here}{last.command} --unlock"
+    yield f"{here}{last.command}"

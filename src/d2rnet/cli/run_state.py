@@ -21,6 +21,8 @@ from d2rnet.runs.workdir import IDENTITY, LockHolder, read_holder
 INCOMPLETE = ".snakemake/incomplete"
 LOCKS = ".snakemake/locks"
 LOGS = ".snakemake/log"
+RUN_LOCK = ".snakemake/d2rnet.lock"  # of d2rnet.cli.run_lock: one Snakemake at a time
+COMMAND_FILE = ".snakemake/d2rnet.command.json"  # how it was called, quoted; Snakemake's log has the bare words
 STATE_FOLDERS = ("work", "resources", "results")
 NO_RUN = re.compile(r" (?:-n|--dry-run|--dryrun|--unlock|--touch|--report|--lint|--summary|--detailed-summary)\b")
 ALL_DONE = re.compile(r"\(100%\) done|^ *Nothing to be done", flags=re.MULTILINE)
@@ -33,14 +35,16 @@ class Invocation:
     """The last time that Snakemake was started to run something.
 
     Attributes:
-        command: the command line as its log shows it.
+        command: the command line, quoted for a shell where it is known how.
         folder: where it was given.
         is_complete: it says that all was done.
+        log: Snakemake's log of it.
     """
 
     command: str
     folder: str
     is_complete: bool
+    log: Path
 
 
 @dataclass(frozen=True)
@@ -118,11 +122,11 @@ def read_run_state(folder: Path) -> RunState:
         folder=folder,
         incomplete=sorted(filter(None, map(_named, _files(folder / INCOMPLETE)))),
         is_locked=any((folder / LOCKS).glob("*")),
-        invocation=_last_invocation(folder / LOGS),
-        processes=_processes(folder),
+        invocation=_last_invocation(folder),
+        processes=work_processes(folder),
         work_folders=[_work_folder(path.parent) for path in below if path.name == IDENTITY],
         converted={path: _count_lines(path) for path in below if path.name.endswith("manifest.jsonl") and path.is_file()},
-        locks=[lock for path in below if path.name.endswith(".lock") for lock in _lock(path)],
+        locks=[lock for path in [folder / RUN_LOCK, *below] if path.name.endswith(".lock") for lock in _lock(path)],
         leftovers=[path for place in below if place.is_dir() for path in leftovers(place)],
     )
 
@@ -144,17 +148,26 @@ def _named(record: Path) -> str:
 
 
 def _last_invocation(folder: Path) -> Invocation | None:
-    for path in sorted(folder.glob("*.snakemake.log"), reverse=True):
+    for path in sorted((folder / LOGS).glob("*.snakemake.log"), reverse=True):
         text = path.read_text(encoding="utf-8", errors="replace")
         command = re.search(r"^  Command: (.*)$", text, flags=re.MULTILINE)
         if command is None or NO_RUN.search(command[1]):
             continue
         place = re.search(r"^  Run directory: (.*)$", text, flags=re.MULTILINE)
-        return Invocation(command[1], place[1] if place else "", bool(ALL_DONE.search(text)))
+        return Invocation(_quoted(folder, command[1]), place[1] if place else "", bool(ALL_DONE.search(text)), path)
     return None
 
 
-def _processes(folder: Path) -> list[Process] | None:
+def _quoted(folder: Path, command: str) -> str:
+    """Return a command of Snakemake's log, whose words are joined by bare spaces, as it was noted with quotes."""
+    try:
+        noted = read_json(folder / COMMAND_FILE)
+    except (D2RNetError, OSError):
+        return command
+    return str(noted["command"]) if isinstance(noted, dict) and noted.get("text") == command else command
+
+
+def work_processes(folder: Path) -> list[Process] | None:
     """List Snakemake and its jobs whose working directory is ``folder``, without their children and this process."""
     if not Path("/proc/self/cwd").exists():
         return None

@@ -3,7 +3,8 @@
 from d2rnet.cxr.ablation_design import cell_settings, read_design
 
 DESIGN = CONFIG.cxr.ablation.design or f"{workflow.basedir}/workflow/ablation.yaml"
-ARMS = read_design(Path(DESIGN))
+with explained():
+    ARMS = read_design(Path(DESIGN))
 CELLS = expand(
     "results/cxr/ablation/{arm}/seed_{seed}",
     seed=CONFIG.cxr.ablation.seeds,
