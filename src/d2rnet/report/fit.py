@@ -13,6 +13,7 @@ from d2rnet.report.text.vocabulary import Vocabulary
 from d2rnet.report.training_record import LAST, TrainingRecord, stop_requests
 from d2rnet.report.training_task import TrainingTask, make_loader
 from d2rnet.report.validation import validate_model
+from d2rnet.runs.code_parts import note_code
 from d2rnet.training.collectives import num_processes, process_rank
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ def fit(folder: Path, task: TrainingTask, validation: Entries, vocabulary: Vocab
                 task.resume(state)
                 record.resume(state)
             log.info("resuming at step %d of %d", task.finished_steps, task.total_steps)
+        if process_rank() == 0:
+            note_code(folder, task.finished_steps, "step")
         record.begin()
         while task.finished_steps < task.total_steps:
             for batch in task.batches():

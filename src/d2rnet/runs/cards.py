@@ -18,6 +18,7 @@ from typing import Any
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import sha256_file
+from d2rnet.runs.code_parts import PARTS_KEY, code_words
 
 _SYNTHETIC = (
     "**Synthetic**: drawn by code, no patient is in it. What is learnt from it shows that the machinery works, and says "
@@ -82,6 +83,9 @@ def _facts(record: Mapping[str, Any], packages: Sequence[str]) -> Iterator[tuple
     changed = ", with changes that are in no commit" if code["dirty"] else ""
     yield "finished (UTC)", record["finished_utc"]
     yield "code", f"d2rnet {code['d2rnet']}, commit {code['commit'] or 'unknown'}{changed}"
+    parts = record.get(PARTS_KEY, [])
+    for part, before in zip(parts[1:], parts, strict=False):
+        yield f"code until {part['unit']} {part['from']}", code_words(before, part)
     gpus = f", GPUs: {', '.join(machine['gpus'])}" if machine["gpus"] else ""
     yield "hardware", f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB{gpus}"
     for key in ("device", "processes", "iterations"):

@@ -22,8 +22,9 @@ from d2rnet.cxr.detector.engine import DivergenceError
 from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.detector.trainer import check_schedule, choose_labelled, train_detector
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
-from d2rnet.files.documents import read_jsonl
+from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.files.torch_files import load_torch
+from d2rnet.runs import code_parts
 
 
 def weights(folder: Path, name: str = "model_final.pth") -> dict[str, torch.Tensor]:
@@ -109,6 +110,22 @@ def killed_at(iteration: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         yield
 
 
+def test_a_run_that_other_code_resumed_names_both(
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after git pull: run.json and the card named the last commit for all iterations."""
+    begun = {"d2rnet": "0.0.1", "commit": "f" * 40, "dirty": False}
+    with monkeypatch.context() as patch, killed_at(3, monkeypatch):
+        patch.setattr(code_parts, "code_version", lambda: begun)
+        run(splits, tmp_path, settings)
+    output = run(splits, tmp_path, settings)
+    first, second = read_json(output / "run.json")["code_parts"]
+    assert first["code"] == begun and (first["from"], second["from"]) == (0, 3)
+    assert second["code"] == read_json(output / "run.json")["code"]
+    card = (output / "model_card.md").read_text()
+    assert f"| code until iteration 3 | d2rnet 0.0.1, commit {'f' * 40} |" in card
+
+
 @pytest.mark.parametrize("kill_at", [2, 4])
 def test_a_killed_run_resumes_to_the_same_bits(
     splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, monkeypatch: pytest.MonkeyPatch, kill_at: int
@@ -131,6 +148,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     assert_same_weights(output, whole)
     assert history(output) == history(whole)
     assert [line["iterations_done"] for line in history(output) if "total_loss" in line] == [3, 6]
+    assert [part["from"] for part in read_json(output / "run.json")["code_parts"]] == [0]
     checkpoints = [load_torch(next(folder.glob("*/checkpoint.pth"))) for folder in (tmp_path / "work", tmp_path / "whole")]
     assert_same_state(*checkpoints)
     assert checkpoints[0]["thresholds"]["weight"] > 0

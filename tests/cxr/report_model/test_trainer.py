@@ -24,6 +24,7 @@ from d2rnet.report.text.vocabulary import BOS_ID, PAD_ID, build_vocabulary
 from d2rnet.report.training_record import TrainingRecord, is_better
 from d2rnet.report.training_task import TrainingTask, learning_rate
 from d2rnet.report.validation import token_loss
+from d2rnet.runs import code_parts
 
 
 def train(cohort: Path, folder: Path, settings: ReportSettings, device: str = "cpu", processes: int = 1) -> Path:
@@ -106,6 +107,21 @@ def test_resume_after_sigterm_is_bit_identical(
     parts = train(cohort, tmp_path / "parts", report_settings)
     assert same_weights(whole_run, parts)
     assert history(whole_run) == history(parts)
+
+
+def test_a_run_that_other_code_resumed_names_both(
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = {"d2rnet": "0.0.1", "commit": "f" * 40, "dirty": False}
+    with monkeypatch.context() as patch:
+        patch.setattr(code_parts, "code_version", lambda: begun)
+        stop_after(4, patch)
+        with pytest.raises(SystemExit):
+            train(cohort, tmp_path, report_settings)
+    model = train(cohort, tmp_path, report_settings)
+    record = json.loads((model / "run.json").read_text())
+    assert [(part["from"], part["code"]) for part in record["code_parts"]] == [(0, begun), (4, record["code"])]
+    assert f"| code until step 4 | d2rnet 0.0.1, commit {'f' * 40} |" in (model / "model_card.md").read_text()
 
 
 @pytest.mark.parametrize("epoch", [1, 2])

@@ -46,6 +46,7 @@ from d2rnet.files.hashes import ManyFiles
 from d2rnet.files.torch_files import load_torch, resuming_from
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.runs.cards import write_card
+from d2rnet.runs.code_parts import PARTS_KEY, code_parts, note_code
 from d2rnet.runs.device import device_words, resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import open_work_dir
@@ -113,6 +114,7 @@ def train_detector(
         streams = (labelled, [] if training.supervised_only else unlabelled_images)
         job = Job(folder, output, streams, data["labelled_val"], cfg, settings, runtime, target)
         counts = run_processes(train_and_export, job, processes=processes, device=target)
+        parts = code_parts(folder)
     write_run_record(
         output / "run.json",
         command="train-detector",
@@ -120,7 +122,7 @@ def train_detector(
         inputs=deciding,
         counts={**counts, **{name: len(records) for name, records in data.items()}},
         seeds={"training": training.seed, "labelled_split": training.labelled_split_seed},
-        extra={"iterations": training.total_iters, "device": str(target), "processes": processes},
+        extra={"iterations": training.total_iters, "device": str(target), "processes": processes, PARTS_KEY: parts},
     )
     write_card(DETECTOR_CARD, output)
 
@@ -289,6 +291,8 @@ def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
         counts["pretrained"] = load_pretrained(Path(model_settings.weights), student).counts()
     with resuming_from(checkpoint):
         start = int(state["iterations_done"]) if state else 0
+    if process_rank() == 0:
+        note_code(job.folder, start, "iteration")
     store = ImageStore([record for records in job.streams for record in records], job.runtime.cache_images_mb)
     dataset = IterationDataset(*job.streams, store, model_settings, training, rank=process_rank(), processes=num_processes())
     loader = batch_loader(dataset, start, training.total_iters, job.runtime.loader_workers)

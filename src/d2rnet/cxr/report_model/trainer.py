@@ -34,6 +34,7 @@ from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.report.training_record import BEST
 from d2rnet.report.training_task import TrainingTask
 from d2rnet.runs.cards import write_card
+from d2rnet.runs.code_parts import PARTS_KEY, code_parts
 from d2rnet.runs.device import device_words, resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import open_work_dir
@@ -97,6 +98,7 @@ def train_report_model(
         job = (folder, datasets, tokens, settings, torch_device, runtime)
         run_processes(_fit, *job, processes=processes, device=torch_device)
         selected = _export(folder, output, tokens, settings)
+        parts = code_parts(folder)
     write_run_record(
         output / "run.json",
         command="train-report-model",
@@ -104,7 +106,7 @@ def train_report_model(
         inputs=inputs,
         counts=counts,
         seeds={"training": settings.training.seed},
-        extra={"device": str(torch_device), "processes": processes, "selected": selected},
+        extra={"device": str(torch_device), "processes": processes, "selected": selected, PARTS_KEY: parts},
     )
     write_card(REPORT_CARD, output)
 
