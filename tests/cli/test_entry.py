@@ -136,6 +136,14 @@ def test_a_command_refuses_the_keys_of_another(capsys):
     assert "cxr.detector.training: unknown key; known keys: prediction, evaluation" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("key", ["training.loader_workers", "loader_workers", "cxr.detector.training.checkpoint_every_iters"])
+def test_a_setting_that_is_an_option_says_so(capsys, key):
+    needed = "--labelled-train x --labelled-val x --labelled-test x --unlabelled x --work x --output x"
+    assert cli.main(["train-detector", *needed.split(), "--set", f"{key}=4"]) == 2
+    option = key.rpartition(".")[2].replace("_", "-")
+    assert f"--set {key}: changes no result, so it is no setting but an option: --{option} 4" in capsys.readouterr().err
+
+
 def test_misspelled_setting_exits_with_2(capsys):
     arguments = "build-annotation --unlabelled x --reports x --predictions x --output x --set score_treshold=1"
     assert cli.main(arguments.split()) == 2

@@ -64,6 +64,7 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(run, disk, command,
     assert main(arguments(command, place)) == 2
     shown = capsys.readouterr().err
     assert "Traceback" not in shown and ("No space left on device" in shown or "with free space" in shown)
+    assert str(place) in shown, "which file"
     assert [path.name for path in place.rglob("*") if path.is_file() and path.stat().st_size] == ["filler"]
 
 

@@ -35,7 +35,15 @@ def test_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
     with pytest.raises(OSError) as caught:
         atomic.write_text(tmp_path / "x.txt", "text")
     assert caught.value.errno == errno.ENOSPC
+    assert str(caught.value) == f"[Errno {errno.ENOSPC}] No space left on device: '{tmp_path / 'x.txt'}'"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("code", "named"), [(errno.EDQUOT, True), (errno.EIO, False)])
+def test_an_error_that_may_be_of_a_file_that_is_read_is_not_put_on_the_one_written(tmp_path, code, named):
+    with pytest.raises(OSError) as caught, atomic.atomic_path(tmp_path / "x.txt"):
+        raise OSError(code, "reason")
+    assert (caught.value.filename == str(tmp_path / "x.txt")) == named
 
 
 def test_file_mode_follows_the_umask(tmp_path):

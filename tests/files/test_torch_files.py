@@ -82,7 +82,7 @@ def test_a_full_disk_is_named_and_leaves_the_file_before(tmp_path: Path, save: C
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert caught.value.errno == errno.EFBIG
+    assert caught.value.errno == errno.EFBIG and caught.value.filename == str(path)
     assert load_torch(path) == {"iterations_done": 1} and list(tmp_path.iterdir()) == [path]
 
 

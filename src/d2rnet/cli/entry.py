@@ -19,7 +19,7 @@ from typing import Any
 import d2rnet
 from d2rnet.cli.commands import COMMANDS
 from d2rnet.cli.options import Command
-from d2rnet.errors import D2RNetError
+from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.exit_codes import ExitCode
 
 log = logging.getLogger("d2rnet")
@@ -99,10 +99,31 @@ def _keywords(command: Command, args: argparse.Namespace) -> dict[str, Any]:
     if section := command.settings_class():
         from d2rnet.settings import parse_settings
 
+        _check_assignments(args.set, list(runtime.model_fields) if runtime else [])
         keywords["settings"] = parse_settings(section, args.settings, args.set)
     for option in command.options:
         option.check(keywords[option.name])
     return keywords
+
+
+def _check_assignments(assignments: list[str], options: list[str]) -> None:
+    """Refuse ``--set`` of what never changes a result and is an option.
+
+    Args:
+        assignments: ``dotted.key=value`` pairs.
+        options: keys of section ``runtime`` that the sub-command takes as options.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    for assignment in assignments:
+        key, _, value = assignment.partition("=")
+        name = key.rpartition(".")[2]
+        if name in options:
+            option = name.replace("_", "-")
+            raise ConfigError(
+                f"--set {key[:80]}: changes no result, so it is no setting but an option: --{option} {value[:80]}"
+            )
 
 
 def _called(arguments: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Atomic writes: a reader never sees half a file, whatever happens to the writer."""
 
+import errno
 import logging
 import os
 import stat
@@ -13,6 +14,25 @@ from d2rnet.errors import D2RNetError
 log = logging.getLogger(__name__)
 
 PART = ".part"  # in the name of a file that is being written
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Put the file into the error of a disk that fills up while it is written, which says nothing but that.
+
+    Args:
+        path: what is being written.
+
+    Raises:
+        OSError: the same one, its ``filename`` set.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -36,9 +56,10 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        with full_disk_named(target):
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     finally:

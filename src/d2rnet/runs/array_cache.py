@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from d2rnet.errors import DatasetError
+from d2rnet.files.atomic import full_disk_named
 from d2rnet.files.problems import Problems
 from d2rnet.runs.parallel import map_in_processes
 from d2rnet.runs.progress import track
@@ -66,7 +67,7 @@ def _open_map(path: Path, shape: tuple[int, ...]) -> Map:
     """
     size = int(np.prod(shape))
     if not _has_size(path, shape):
-        with path.open("wb") as stream:
+        with full_disk_named(path), path.open("wb") as stream:
             try:
                 os.posix_fallocate(stream.fileno(), 0, size)
             except OSError:

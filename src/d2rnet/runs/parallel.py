@@ -13,6 +13,7 @@ from typing import TypeVar
 import cv2
 
 from d2rnet.errors import D2RNetError
+from d2rnet.runs.signals import start_resource_tracker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,6 +49,7 @@ def map_in_processes(
     if workers <= 1 or len(items) <= 1:
         yield from map(function, items)
         return
+    start_resource_tracker()
     # not fork: a forked copy of a process with threads (OpenCV, progress bar, torch) may deadlock
     context = multiprocessing.get_context("forkserver")
     pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=context, initializer=_start_worker)

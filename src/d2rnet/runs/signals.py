@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -31,6 +32,19 @@ def give_back_stop_signals(previous: dict[int, Any]) -> None:
     """Put back the handlers that :func:`take_stop_signals` returned."""
     for number, handler in previous.items():
         signal.signal(number, handler)
+
+
+def start_resource_tracker() -> None:
+    """Start the process in which multiprocessing keeps account, if it does not run, so that it outlives stop signals.
+
+    A scheduler sends SIGUSR1 to all processes of a job. Python's tracker ignores SIGTERM only; ended by SIGUSR1 it begins anew
+    without its account, and prints a KeyError for each entry that is then closed.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # a new process inherits the mask
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

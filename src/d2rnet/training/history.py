@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from d2rnet.files.atomic import full_disk_named
 from d2rnet.files.documents import read_jsonl_of_killed, write_jsonl
 from d2rnet.training.collectives import process_rank
 
@@ -45,12 +46,13 @@ class History:
         """Append a row; it holds the clock, numbers and, for the JSON lines alone, anything else that JSON has."""
         if self._writer is None:
             return
-        with self._path.open("a", encoding="utf-8") as stream:
+        with full_disk_named(self._path), self._path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
-        for name, value in row.items():
-            if name != self._key and isinstance(value, int | float):
-                self._writer.add_scalar(name, value, row[self._key])
-        self._writer.flush()  # a run that is stopped or killed keeps what its JSON lines have
+        with full_disk_named(self._events):
+            for name, value in row.items():
+                if name != self._key and isinstance(value, int | float):
+                    self._writer.add_scalar(name, value, row[self._key])
+            self._writer.flush()  # a run that is stopped or killed keeps what its JSON lines have
 
     def close(self) -> None:
         """Close the TensorBoard file."""

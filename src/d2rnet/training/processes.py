@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 
 from d2rnet.errors import ConfigError, D2RNetError
-from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, stop_signals_passed_on
+from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, start_resource_tracker, stop_signals_passed_on
 from d2rnet.training.collectives import gather_objects, num_processes, process_rank
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ def run_processes(function: Callable[..., Result], *arguments: Any, processes: i
         ProcessError: one of them died, was killed for instance.
         Exception: whatever one of them raised first.
     """
+    start_resource_tracker()
     if processes == 1:
         return function(*arguments)
     context = multiprocessing.get_context("spawn")

@@ -20,7 +20,7 @@ import numpy as np
 
 from d2rnet.cxr.images.reader import read_radiograph
 from d2rnet.errors import DatasetError
-from d2rnet.files.atomic import atomic_path
+from d2rnet.files.atomic import atomic_path, full_disk_named
 from d2rnet.files.documents import check_regular_file
 from d2rnet.runs.parallel import map_in_processes
 from d2rnet.runs.progress import track
@@ -129,8 +129,9 @@ def _convert_all(
                 continue
             if done != known.get(str(job.target)):
                 line = {"recipe": RECIPE, "max_side_px": max_side_px, **asdict(done)}
-                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-                stream.flush()
+                with full_disk_named(manifest):
+                    stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    stream.flush()
                 counts["new"] += 1
             results.append(ConversionResult(job, done.height, done.width, done.source_height, done.source_width))
     kept = len(jobs) - counts["new"] - counts["unreadable"]
