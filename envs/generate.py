@@ -49,7 +49,13 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 CONDA_ONLY = {"detector": "detectron2 =0.6", "evaluate_reports": "openjdk >=17", "ablation": "openjdk >=17"}
 
 # Name on the Python index -> name on conda-forge, where they differ.
-CONDA_NAMES = {"torch": "pytorch", "opencv-python-headless": "py-opencv", "matplotlib": "matplotlib-base"}
+CONDA_NAMES = {
+    "torch": "pytorch",
+    "opencv-python-headless": "py-opencv",
+    "matplotlib": "matplotlib-base",
+    "isal": "python-isal",
+    "SimpleITK": "simpleitk",
+}
 
 # Not on conda-forge.
 PIP_ONLY = frozenset({"ensemble-boxes"})

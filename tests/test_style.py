@@ -51,6 +51,8 @@ WITHOUT_TORCH = (
     "cxr.report_model.settings",
     "cxr.sources.",
     "cxr.summary.",
+    "ct.conversion.",
+    "ct.volumes.",
     "evaluation.",
     "gallery.",
     "reading.cxr_settings",

@@ -1,0 +1,146 @@
+"""The gate: whether a volume in Hounsfield units shows a chest, by measured rules.
+
+Looks at the volume in steps of about 4 mm. Lung is what has -950 to -550 HU together with its neighbours: room air is emptier,
+bowel gas and sinuses have walls. Numbers of the rules: docs/reference/ct-volumes.md.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from d2rnet.ct.volumes.settings import VolumeSettings
+from d2rnet.ct.volumes.volume import LEAVE_OUT, Millimetres, Volume, unreadable
+
+LUNG_HU = (-950, -550)
+BODY_ABOVE_HU = -300
+_STEP_MM = 4.0
+_LITTLE_LUNG = 4.0  # times min_lung_ml: below it is doubtful
+_HEAD_CM2 = 300.0  # a head has about 220 cm2, the chest of a small adult 450
+_SHORT_MM = 150.0
+_THICK_MM = 6.0
+
+
+@dataclass(frozen=True)
+class ChestProblem:
+    """One reason against a volume.
+
+    Attributes:
+        kind: few_slices, topogram, no_body, head, abdomen, little_lung, short_volume, thick_slices.
+        is_certain: the volume must not be used; else a warning.
+        got: what was found.
+        expected: what a chest has.
+    """
+
+    kind: str
+    is_certain: bool
+    got: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class ChestMeasures:
+    """What the rules look at.
+
+    Attributes:
+        lung_ml: volume of lung, millilitres.
+        body_cm2: median area of the body in an axial slice that has any, square centimetres.
+        height_mm: extent along z.
+    """
+
+    lung_ml: float
+    body_cm2: float
+    height_mm: float
+
+
+def coarse_volume(volume: Volume) -> tuple[np.ndarray, Millimetres]:
+    """Return a volume in voxels of about 4 mm, averaged in the slice so that noise does not look like lung.
+
+    Returns:
+        (Z, Y, X) float32 HU, and the size of its voxels in mm (z, y, x), which fill the volume; slices are left
+        out, not mixed.
+    """
+    depth, height, width = volume.hu.shape
+    step = max(1, round(_STEP_MM / volume.spacing_mm[0]))
+    rows, columns = (
+        max(1, round(side * mm / max(mm, _STEP_MM))) for side, mm in zip((height, width), volume.spacing_mm[1:], strict=True)
+    )
+    chosen = np.arange(step // 2 if depth > step // 2 else 0, depth, step)
+    coarse = np.empty((len(chosen), rows, columns), np.float32)
+    for index, z in enumerate(chosen):
+        coarse[index] = cv2.resize(np.ascontiguousarray(volume.hu[z]), (columns, rows), interpolation=cv2.INTER_AREA)
+    voxel_mm = (
+        depth * volume.spacing_mm[0] / len(chosen),
+        height * volume.spacing_mm[1] / rows,
+        width * volume.spacing_mm[2] / columns,
+    )
+    return coarse, voxel_mm
+
+
+def lung_mask(coarse_hu: np.ndarray) -> np.ndarray:
+    """Return (Z, Y, X) uint8, 1 where a voxel and its eight neighbours in the slice have the HU of lung.
+
+    Args:
+        coarse_hu: (Z, Y, X) HU.
+    """
+    inside = ((coarse_hu >= LUNG_HU[0]) & (coarse_hu <= LUNG_HU[1])).astype(np.uint8)
+    kernel = np.ones((3, 3), np.uint8)
+    return np.stack([cv2.erode(part, kernel, borderType=cv2.BORDER_REPLICATE) for part in inside])
+
+
+def measure_chest(volume: Volume) -> ChestMeasures:
+    """Measure what tells a chest from other parts of the body."""
+    coarse, voxel_mm = coarse_volume(volume)
+    lung_voxels = sum(int(cv2.dilate(part, np.ones((3, 3), np.uint8)).sum()) for part in lung_mask(coarse))
+    areas = (coarse > BODY_ABOVE_HU).sum(axis=(1, 2)) * voxel_mm[1] * voxel_mm[2] / 100
+    body = areas[areas > 0]
+    return ChestMeasures(
+        lung_ml=lung_voxels * float(np.prod(voxel_mm)) / 1000,
+        body_cm2=float(np.median(body)) if body.size else 0.0,
+        height_mm=volume.hu.shape[0] * volume.spacing_mm[0],
+    )
+
+
+def chest_problems(volume: Volume, settings: VolumeSettings) -> list[ChestProblem]:
+    """Return everything that speaks against a volume, certain reasons first."""
+    slices = volume.hu.shape[0]
+    measured = measure_chest(volume)
+    found = []
+    if slices < settings.min_slices:
+        kind = "topogram" if slices == 1 else "few_slices"
+        got = "one slice, a topogram or a picture" if slices == 1 else f"{slices} slices"
+        found.append(ChestProblem(kind, True, got, f"at least {settings.min_slices} slices"))
+    lung = f"{measured.lung_ml:.0f} ml of lung"
+    enough = f"at least {settings.min_lung_ml:.0f} ml of lung"
+    if measured.body_cm2 == 0:
+        found.append(ChestProblem("no_body", True, f"nothing above {BODY_ABOVE_HU} HU", "a body"))
+    elif measured.lung_ml < settings.min_lung_ml and slices >= settings.min_slices:
+        small = measured.body_cm2 < _HEAD_CM2
+        what = "a head or limb" if small else "an abdomen or another part of the body"
+        got = f"{lung}, and {measured.body_cm2:.0f} cm2 of body in a slice: {what}"
+        found.append(ChestProblem("head" if small else "abdomen", True, got, enough))
+    elif measured.lung_ml < _LITTLE_LUNG * settings.min_lung_ml:
+        found.append(ChestProblem("little_lung", False, f"{lung}: a crop, an abdomen with lung bases, or a child", "a chest"))
+    if measured.height_mm < _SHORT_MM:
+        got = f"{measured.height_mm:.0f} mm along the body"
+        found.append(ChestProblem("short_volume", False, got, f"at least {_SHORT_MM:.0f} mm"))
+    if volume.spacing_mm[0] > _THICK_MM:
+        got = f"slices {volume.spacing_mm[0]:.1f} mm apart"
+        found.append(ChestProblem("thick_slices", False, got, f"at most {_THICK_MM:.0f} mm"))
+    return found
+
+
+def check_chest(path: Path, volume: Volume, settings: VolumeSettings) -> Volume:
+    """Return the volume with the doubtful points in its notes.
+
+    Raises:
+        DatasetError: there are certain reasons against it.
+    """
+    problems = chest_problems(volume, settings)
+    certain = [problem for problem in problems if problem.is_certain]
+    if certain:
+        got = "; ".join(f"{problem.got} ({problem.kind})" for problem in certain)
+        raise unreadable(path, got=got, expected=", ".join(problem.expected for problem in certain), remedy=LEAVE_OUT)
+    notes = tuple(f"{problem.kind}: {problem.got}; expected {problem.expected}." for problem in problems)
+    return replace(volume, notes=(*volume.notes, *notes))

@@ -1,0 +1,20 @@
+"""Settings of the volume reader: which numbers are Hounsfield units, and what passes for a chest."""
+
+from d2rnet.ct.volumes.hounsfield import HounsfieldChoice
+from d2rnet.settings import Section, setting
+
+
+class VolumeSettings(Section):
+    """Reading of a CT volume and the gate that it passes."""
+
+    place = "ct.data.volumes"
+
+    hu: HounsfieldChoice = setting("auto")
+    """Whether the stored values are Hounsfield units. auto decides per volume, from values and header, and records it; raw
+    applies slope and intercept of the metadata table (CT-RATE's first release); already takes the values as they are (its
+    second). A choice that the values contradict sets the volume aside."""
+    min_slices: int = setting(16, ge=2)
+    """Fewest slices of a volume; fewer are set aside. Own choice: 250 mm of chest in slices of 15 mm."""
+    min_lung_ml: float = setting(150.0, ge=0)
+    """Least volume of lung, millilitres; less is no chest and set aside. Measured in docs/reference/ct-volumes.md. Lower it
+    for crops and for infants."""
