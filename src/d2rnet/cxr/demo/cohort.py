@@ -7,7 +7,6 @@ its own seed.
 """
 
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,15 +27,12 @@ from d2rnet.cxr.demo.findings import Box, Finding, Style, deal_findings
 from d2rnet.cxr.demo.lesions import render_frontal
 from d2rnet.cxr.demo.settings import DemoSettings
 from d2rnet.errors import D2RNetError
-from d2rnet.files.documents import write_json, write_jsonl
-from d2rnet.runs.cards import COHORT_FILE
+from d2rnet.files.documents import write_jsonl
+from d2rnet.runs.cohort_folder import make_cohort_folder
 from d2rnet.runs.parallel import map_in_processes
 from d2rnet.runs.progress import track
-from d2rnet.runs.provenance import write_run_record
-from d2rnet.runs.workdir import hold_lock
 
 log = logging.getLogger(__name__)
-MARKER = ".demo_cohort"  # tells a demo cohort from anybody else's folder, also where cohort.json was removed
 _CHUNK = 8
 _VINDR, _PATIENT, _STUDY, _PLAN = range(4)  # first word of the seed of each kind of item
 Record = dict[str, Any]
@@ -63,47 +59,14 @@ def make_demo_cohort(*, output: Path, workers: int, settings: DemoSettings) -> N
     Raises:
         D2RNetError: ``output`` holds something that is not a demo cohort, or a worker process died.
     """
-    output = Path(output)
-    _check_replaceable(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with hold_lock(output.parent / f".{output.name}.lock", what=output, doing="making this cohort"):
-        folder = output.parent / f".{output.name}.part"
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
-        try:
-            folder.mkdir()
-            (folder / MARKER).touch()
-            counts = _fill(folder, workers, settings)
-            seeds = {"cohort": settings.seed}
-            write_run_record(folder / "run.json", command="make-demo-cohort", settings=settings, counts=counts, seeds=seeds)
-            write_json(folder / COHORT_FILE, {"seed": settings.seed, "settings": settings.to_json(), "counts": counts})
-            _swap_in(folder, output)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    counts = make_cohort_folder(
+        Path(output),
+        lambda folder: _fill(folder, workers, settings),
+        command="make-demo-cohort",
+        seed=settings.seed,
+        settings=settings,
+    )
     log.info("demo cohort in %s: %s", output, counts["images"])
-
-
-def _check_replaceable(output: Path) -> None:
-    """Refuse to replace a folder that holds files and is not a demo cohort."""
-    if output.is_dir() and not (output / MARKER).is_file():
-        stranger = next((path for path in output.rglob("*") if not path.is_dir()), None)
-        if stranger is None:
-            return
-        raise D2RNetError(
-            f"{output}: got a folder with {stranger.relative_to(output)} and without {MARKER}, so it is no demo "
-            "cohort and is not replaced; expected a new or empty folder. Choose another --output, or move the folder away."
-        )
-    if output.exists() and not output.is_dir():
-        raise D2RNetError(f"{output}: got a file; expected a folder to make. Choose another --output.")
-
-
-def _swap_in(folder: Path, output: Path) -> None:
-    """Put a finished folder in place of an older one; both moves are renames."""
-    old = output.parent / f".{output.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if output.exists():
-        output.rename(old)
-    folder.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _fill(folder: Path, workers: int, settings: DemoSettings) -> Record:
