@@ -54,7 +54,6 @@ CONDA_NAMES = {
     "opencv-python-headless": "py-opencv",
     "matplotlib": "matplotlib-base",
     "isal": "python-isal",
-    "SimpleITK": "simpleitk",
 }
 
 # Not on conda-forge.

@@ -5,13 +5,11 @@ A crop round the middle of the picture cuts patients who lie off-centre, and a s
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
-from d2rnet.ct.volumes.chest import BODY_ABOVE_HU, coarse_volume, lung_mask
+from d2rnet.ct.volumes.chest import body_mask, coarse_volume, lung_mask
 from d2rnet.ct.volumes.volume import Millimetres, Volume
 
-_TABLE_MM = 12.0  # a table top is thinner than this; arms, breasts and neck are not
 _LEAST_SHARE = 0.1  # of the fullest row, column or slice: less is a cable, a blanket, noise
 
 
@@ -33,8 +31,8 @@ def body_window(
         The start, and the share of the body's voxels that lie outside.
     """
     coarse, voxel_mm = coarse_volume(volume)
-    body = _body(coarse, voxel_mm)
-    lungs = lung_mask(coarse)
+    body = body_mask(coarse, voxel_mm)
+    lungs = lung_mask(coarse, body)
     start = [0, 0, 0]
     for axis in range(3):
         profile = body.sum(axis=tuple(other for other in range(3) if other != axis))
@@ -59,14 +57,6 @@ def body_window(
 def _half_excess(volume: Volume, spacing_mm: Millimetres, grid_shape: Sequence[int], axis: int) -> float:
     """Return where the grid's edge lies behind the volume's edge, in voxels of the grid (less than half of one)."""
     return (volume.hu.shape[axis] * volume.spacing_mm[axis] / spacing_mm[axis] - grid_shape[axis]) / 2
-
-
-def _body(coarse: np.ndarray, voxel_mm: Millimetres) -> np.ndarray:
-    """Return (Z, Y, X) uint8, 1 in what is dense and thicker than a table top."""
-    height, width = (max(1, round(_TABLE_MM / side)) for side in voxel_mm[1:])
-    kernel = np.ones((height, width), np.uint8)
-    dense = (coarse > BODY_ABOVE_HU).astype(np.uint8)
-    return np.stack([cv2.morphologyEx(part, cv2.MORPH_OPEN, kernel) for part in dense])
 
 
 def _centre(profile: np.ndarray) -> float:

@@ -1,7 +1,8 @@
 """The gate: whether a volume in Hounsfield units shows a chest, by measured rules.
 
-Looks at the volume in steps of about 4 mm. Lung is what has -950 to -550 HU together with its neighbours: room air is emptier,
-bowel gas and sinuses have walls. Numbers of the rules: docs/reference/ct-volumes.md.
+Looks at the volume in steps of about 4 mm. The body is what is dense and thicker than a table top; lung is what is empty, but
+not quite as empty as gas, and has body on at least three of its four sides in the slice. The share of lung in the body
+decides: it does not depend on the patient's size. Numbers of the rules: docs/reference/ct-volumes.md.
 """
 
 from dataclasses import dataclass, replace
@@ -13,10 +14,12 @@ import numpy as np
 from d2rnet.ct.volumes.settings import VolumeSettings
 from d2rnet.ct.volumes.volume import LEAVE_OUT, Millimetres, Volume, unreadable
 
-LUNG_HU = (-950, -550)
+LUNG_HU = (-985, -500)  # gas in the bowel is emptier, also in the mean of its noise
 BODY_ABOVE_HU = -300
+TABLE_MM = 12.0  # a table top is thinner than this; arms, breasts and neck are not
 _STEP_MM = 4.0
-_LITTLE_LUNG = 4.0  # times min_lung_ml: below it is doubtful
+_SIDES = 3  # of four, on which body lies; one may be cut off by the field of view
+_LITTLE_LUNG = 3.0  # times min_lung_fraction: below it is doubtful
 _HEAD_CM2 = 300.0  # a head has about 220 cm2, the chest of a small adult 450
 _SHORT_MM = 150.0
 _THICK_MM = 6.0
@@ -44,11 +47,13 @@ class ChestMeasures:
     """What the rules look at.
 
     Attributes:
+        lung_fraction: share of the body's volume, lungs included, that is lung.
         lung_ml: volume of lung, millilitres.
         body_cm2: median area of the body in an axial slice that has any, square centimetres.
         height_mm: extent along z.
     """
 
+    lung_fraction: float
     lung_ml: float
     body_cm2: float
     height_mm: float
@@ -78,26 +83,46 @@ def coarse_volume(volume: Volume) -> tuple[np.ndarray, Millimetres]:
     return coarse, voxel_mm
 
 
-def lung_mask(coarse_hu: np.ndarray) -> np.ndarray:
-    """Return (Z, Y, X) uint8, 1 where a voxel and its eight neighbours in the slice have the HU of lung.
+def body_mask(coarse_hu: np.ndarray, voxel_mm: Millimetres) -> np.ndarray:
+    """Return (Z, Y, X) uint8, 1 in what is dense and thicker than a table top.
 
     Args:
-        coarse_hu: (Z, Y, X) HU.
+        coarse_hu: (Z, Y, X) HU of :func:`coarse_volume`.
+        voxel_mm: size of its voxels.
     """
-    inside = ((coarse_hu >= LUNG_HU[0]) & (coarse_hu <= LUNG_HU[1])).astype(np.uint8)
+    height, width = (max(1, round(TABLE_MM / side)) for side in voxel_mm[1:])
+    kernel = np.ones((height, width), np.uint8)
+    dense = (coarse_hu > BODY_ABOVE_HU).astype(np.uint8)
+    # beyond the picture's edge the body goes on: a crop is not eaten from its border
+    return np.stack([cv2.morphologyEx(part, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_REPLICATE) for part in dense])
+
+
+def lung_mask(coarse_hu: np.ndarray, body: np.ndarray) -> np.ndarray:
+    """Return (Z, Y, X) uint8, 1 in lung: patches of its HU of at least 3 x 3 voxels, within the body.
+
+    Args:
+        coarse_hu: (Z, Y, X) HU of :func:`coarse_volume`.
+        body: of :func:`body_mask`.
+    """
+    sides = np.zeros(body.shape, np.uint8)
+    for axis in (1, 2):
+        sides += np.maximum.accumulate(body, axis=axis)
+        sides += np.flip(np.maximum.accumulate(np.flip(body, axis), axis=axis), axis)
+    empty = ((coarse_hu >= LUNG_HU[0]) & (coarse_hu <= LUNG_HU[1]) & (sides >= _SIDES)).astype(np.uint8)
     kernel = np.ones((3, 3), np.uint8)
-    return np.stack([cv2.erode(part, kernel, borderType=cv2.BORDER_REPLICATE) for part in inside])
+    return np.stack([cv2.morphologyEx(part, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_REPLICATE) for part in empty])
 
 
 def measure_chest(volume: Volume) -> ChestMeasures:
     """Measure what tells a chest from other parts of the body."""
     coarse, voxel_mm = coarse_volume(volume)
-    lung_voxels = sum(int(cv2.dilate(part, np.ones((3, 3), np.uint8)).sum()) for part in lung_mask(coarse))
-    areas = (coarse > BODY_ABOVE_HU).sum(axis=(1, 2)) * voxel_mm[1] * voxel_mm[2] / 100
-    body = areas[areas > 0]
+    body = body_mask(coarse, voxel_mm)
+    lung_voxels = int(lung_mask(coarse, body).sum())
+    areas = body.sum(axis=(1, 2)) * voxel_mm[1] * voxel_mm[2] / 100
     return ChestMeasures(
+        lung_fraction=lung_voxels / max(1, lung_voxels + int(body.sum())),
         lung_ml=lung_voxels * float(np.prod(voxel_mm)) / 1000,
-        body_cm2=float(np.median(body)) if body.size else 0.0,
+        body_cm2=float(np.median(areas[areas > 0])) if areas.any() else 0.0,
         height_mm=volume.hu.shape[0] * volume.spacing_mm[0],
     )
 
@@ -111,17 +136,18 @@ def chest_problems(volume: Volume, settings: VolumeSettings) -> list[ChestProble
         kind = "topogram" if slices == 1 else "few_slices"
         got = "one slice, a topogram or a picture" if slices == 1 else f"{slices} slices"
         found.append(ChestProblem(kind, True, got, f"at least {settings.min_slices} slices"))
-    lung = f"{measured.lung_ml:.0f} ml of lung"
-    enough = f"at least {settings.min_lung_ml:.0f} ml of lung"
+    lung = f"{measured.lung_fraction:.1%} of the body is lung ({measured.lung_ml:.0f} ml)"
+    enough = f"at least {settings.min_lung_fraction:.1%} lung"
     if measured.body_cm2 == 0:
-        found.append(ChestProblem("no_body", True, f"nothing above {BODY_ABOVE_HU} HU", "a body"))
-    elif measured.lung_ml < settings.min_lung_ml and slices >= settings.min_slices:
+        found.append(ChestProblem("no_body", True, f"nothing thick above {BODY_ABOVE_HU} HU", "a body"))
+    elif measured.lung_fraction < settings.min_lung_fraction and slices >= settings.min_slices:
         small = measured.body_cm2 < _HEAD_CM2
         what = "a head or limb" if small else "an abdomen or another part of the body"
-        got = f"{lung}, and {measured.body_cm2:.0f} cm2 of body in a slice: {what}"
+        got = f"{lung}, {measured.body_cm2:.0f} cm2 of body in a slice: {what}"
         found.append(ChestProblem("head" if small else "abdomen", True, got, enough))
-    elif measured.lung_ml < _LITTLE_LUNG * settings.min_lung_ml:
-        found.append(ChestProblem("little_lung", False, f"{lung}: a crop, an abdomen with lung bases, or a child", "a chest"))
+    elif measured.lung_fraction < _LITTLE_LUNG * settings.min_lung_fraction:
+        got = f"{lung}: a whole torso, or an abdomen with lung bases"
+        found.append(ChestProblem("little_lung", False, got, f"at least {_LITTLE_LUNG * settings.min_lung_fraction:.1%}"))
     if measured.height_mm < _SHORT_MM:
         got = f"{measured.height_mm:.0f} mm along the body"
         found.append(ChestProblem("short_volume", False, got, f"at least {_SHORT_MM:.0f} mm"))

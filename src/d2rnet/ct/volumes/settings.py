@@ -15,6 +15,6 @@ class VolumeSettings(Section):
     second). A choice that the values contradict sets the volume aside."""
     min_slices: int = setting(16, ge=2)
     """Fewest slices of a volume; fewer are set aside. Own choice: 250 mm of chest in slices of 15 mm."""
-    min_lung_ml: float = setting(150.0, ge=0)
-    """Least volume of lung, millilitres; less is no chest and set aside. Measured in docs/reference/ct-volumes.md. Lower it
-    for crops and for infants."""
+    min_lung_fraction: float = setting(0.035, ge=0, lt=1)
+    """Least share of the body that is lung; less is no chest and set aside, up to three times as much is noted. Chests have
+    0.15 to 0.5, a whole torso about 0.06 (docs/reference/ct-volumes.md)."""
