@@ -153,7 +153,7 @@ def burned_in_after(settings: DetectorSettings, iterations: int) -> DetectorSett
 def two_streams(settings: DetectorSettings, coco: Path) -> IterationDataset:
     """The package's own data set, with the same images in the labelled and the unlabelled stream."""
     records = load_records(coco)
-    return IterationDataset(records, records, ImageStore(records, CACHE_MB), settings.model, settings.training)
+    return IterationDataset(records, records, ImageStore([records], CACHE_MB), settings.model, settings.training)
 
 
 def stock_cfg(cfg: CfgNode) -> CfgNode:

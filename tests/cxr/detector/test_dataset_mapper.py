@@ -17,7 +17,7 @@ from d2rnet.cxr.detector.streams import ImageStore
 def dataset(splits: dict[str, Path], settings: TrainDetectorSettings) -> IterationDataset:
     labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
     settings = settings.replaced(training={"horizontal_flip": True})
-    store = ImageStore([*labelled, *unlabelled], 10)
+    store = ImageStore([labelled, unlabelled], 10)
     return IterationDataset(labelled, unlabelled, store, settings.model, settings.training)
 
 
@@ -108,7 +108,7 @@ def test_loader_starts_anywhere_and_workers_change_nothing(dataset: IterationDat
 def test_an_image_does_not_depend_on_the_others_of_its_batch(splits: dict[str, Path], settings: TrainDetectorSettings) -> None:
     """A larger unlabelled batch leaves the labelled views as they are."""
     labelled, unlabelled = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
-    store = ImageStore([*labelled, *unlabelled], 10)
+    store = ImageStore([labelled, unlabelled], 10)
 
     def batch(size: int) -> Batch:
         training = settings.training.replaced(unlabelled_batch=size)

@@ -1,6 +1,7 @@
 """Training on two processes: the same figures as on one, and what happens when one of them ends."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,20 @@ import pytest
 import torch
 from detector_samples import RUNTIME
 
-from d2rnet.cxr.boxes.records import load_records
-from d2rnet.cxr.detector import trainer
+from d2rnet.cxr.boxes.records import Record, load_records
+from d2rnet.cxr.detector import trainer, validation
 from d2rnet.cxr.detector.checkpoint import load_weights
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.dataset_mapper import IterationDataset
+from d2rnet.cxr.detector.predict import detect
 from d2rnet.cxr.detector.pseudo_labels import teacher_detections
 from d2rnet.cxr.detector.registration import build_network
 from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.detector.streams import ImageStore
+from d2rnet.cxr.detector.training_images import TrainingImages, compact
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_jsonl
+from d2rnet.runs.settings import LoaderRuntime
 from d2rnet.training.collectives import gather_objects, process_rank
 from d2rnet.training.processes import run_processes
 
@@ -39,11 +43,37 @@ def settings(settings: TrainDetectorSettings) -> TrainDetectorSettings:
     return settings
 
 
-def run(splits: dict[str, Path], folder: Path, settings: TrainDetectorSettings, processes: int) -> Path:
+def run(splits: dict[str, Path], folder: Path, settings: TrainDetectorSettings, processes: int, **runtime: int) -> Path:
     output = folder / f"out{processes}"
     arguments = {**splits, "work": folder / "work", "output": output, "device": "cpu", "processes": processes}
-    trainer.train_detector(**arguments, settings=settings, runtime=RUNTIME)
+    trainer.train_detector(**arguments, settings=settings, runtime=RUNTIME.replaced(validate_every_iters=3, **runtime))
     return output
+
+
+def drawn_by_each_process(records: Sequence[Record], settings: TrainDetectorSettings) -> list[int]:
+    """Body of a process: score on records; return on how many images each process drew boxes."""
+    torch.manual_seed(0)
+    counts = []
+
+    def counted(*arguments: Any) -> Iterator[list[dict[str, Any]]]:
+        for results in detect(*arguments):
+            counts.append(len(results))
+            yield results
+
+    validation.detect = counted  # type: ignore[assignment]  # of this process alone
+    cfg = build_cfg(settings)
+    scores = validation.score_on(records, cfg, settings.prediction, LoaderRuntime(), build_network(cfg))
+    assert len(set(map(str, gather_objects(scores)))) == 1
+    return gather_objects(len(counts))
+
+
+def test_every_process_draws_on_its_share_of_the_validation_images(
+    splits: dict[str, Path], settings: TrainDetectorSettings
+) -> None:
+    records = compact(load_records(splits["labelled_test"]))
+    settings = settings.replaced(prediction={"batch_images": 1})
+    done = run_processes(drawn_by_each_process, records, settings, processes=2, device=torch.device("cpu"))
+    assert done == [3, 3]
 
 
 def history(folder: Path) -> list[dict]:
@@ -78,8 +108,9 @@ def test_two_processes_give_the_figures_of_one(
         }
     )
     one = run(splits, tmp_path / "one", settings, 1)
-    two = run(splits, tmp_path / "two", settings, 2)
+    two = run(splits, tmp_path / "two", settings, 2, loader_workers=1)
     figures = history(one)
+    assert any("validation_ema_teacher_AP50" in line for line in figures)
     assert next(line["unlabelled_trained_on"] for line in figures if "unlabelled_trained_on" in line) == 0.5
     for ours, theirs in zip(history(two), figures, strict=True):
         assert ours.keys() == theirs.keys()
@@ -108,8 +139,9 @@ def test_all_processes_hold_the_same_networks_and_the_error_of_one_is_the_error_
 ) -> None:
     """With batch normalisation, whose statistics are those of a process's own images."""
     settings = settings.replaced(model={"norm": "BN"})
-    streams = load_records(splits["labelled_train"]), load_records(splits["unlabelled"])
-    job = trainer.Job(tmp_path, tmp_path, streams, [], build_cfg(settings), settings, RUNTIME, torch.device("cpu"))
+    streams = (compact(load_records(splits[name])) for name in ("labelled_train", "unlabelled", "labelled_val"))
+    images = TrainingImages(*streams)
+    job = trainer.Job(tmp_path, tmp_path, images, build_cfg(settings), settings, RUNTIME, torch.device("cpu"))
     with pytest.raises(DatasetError, match=r"^2 processes, 1 different states$"):
         run_processes(train_and_compare, job, processes=2, device=torch.device("cpu"))
 

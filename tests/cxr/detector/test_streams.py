@@ -94,7 +94,7 @@ def test_image_of_another_size_than_stated(tmp_path: Path, draw: Callable[..., P
 @pytest.mark.parametrize("cache_mb", [0, 10])
 def test_store_gives_the_same_pixels_cached_or_not(splits: dict[str, Path], cache_mb: int) -> None:
     records = load_records(splits["labelled_val"])
-    store = ImageStore(records, cache_mb)
+    store = ImageStore([records], cache_mb)
     for record in records:
         assert np.array_equal(store.get(record), read_image(record))
 

@@ -20,7 +20,8 @@ from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector import hooks, trainer
 from d2rnet.cxr.detector.engine import DivergenceError
 from d2rnet.cxr.detector.settings import TrainDetectorSettings
-from d2rnet.cxr.detector.trainer import check_schedule, choose_labelled, train_detector
+from d2rnet.cxr.detector.trainer import check_schedule, train_detector
+from d2rnet.cxr.detector.training_images import choose_labelled
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.files.torch_files import load_torch
@@ -246,6 +247,50 @@ def test_validation_is_written_and_changes_nothing(
     assert "validation_ema_teacher_AP50" not in scored[0]
     assert 0 <= scored[1]["validation_ema_teacher_AP50"] <= 1
     assert_same_weights(output, trained)
+
+
+def test_settings_of_prediction_are_those_of_the_teacher_and_of_the_validation(
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one pseudo box an image, and of a validation in which no box is sure enough."""
+    seen = []
+    original = trainer.UnbiasedTeacherTrainer.run_step
+
+    def noted(self: trainer.UnbiasedTeacherTrainer) -> None:
+        original(self)
+        heads = [network.roi_heads.box_predictor for network in (self.student, self.ema_teacher.model)]
+        seen.extend((head.test_nms_thresh, head.test_topk_per_image, head.test_score_thresh) for head in heads)
+
+    monkeypatch.setattr(trainer.UnbiasedTeacherTrainer, "run_step", noted)
+    prediction = {"nms_iou": 0.3, "max_boxes_per_image": 1, "score_floor": 0.99}
+    settings = settings.replaced(prediction=prediction)
+    output = run(splits, tmp_path, settings, {"validate_every_iters": 2, "loader_workers": 1})
+    assert set(seen) == {(0.3, 1, settings.training.pseudo_score_threshold)}
+    lines = list(read_jsonl(output / "metrics.jsonl"))
+    assert max(line.get("pseudo_boxes_per_image", 0) for line in lines) == 1
+    assert [line["validation_student_AP50"] for line in lines if "validation_student_AP50" in line] == [0, 0]
+
+
+def test_settings_of_prediction_that_change_no_weight_resume_the_finished_run(
+    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snakemake plans the training for them; it must not cost GPU days."""
+    shutil.copytree(trained.parent / "work", tmp_path / "work")
+
+    class BegunError(Exception):
+        pass
+
+    def begin(*_: Any) -> None:
+        raise BegunError
+
+    monkeypatch.setattr(trainer.UnbiasedTeacherTrainer, "run_step", begin)
+    other = settings.replaced(prediction={"batch_images": 3, "score_floor": 0.2, "amp": "bf16"})
+    output = run(splits, tmp_path, other)
+    assert_same_weights(output, trained)
+    assert json.loads((output / "run.json").read_text())["settings"]["prediction"]["score_floor"] == 0.2
+    for changes in ({"nms_iou": 0.4}, {"max_boxes_per_image": 50}):
+        with pytest.raises(BegunError):
+            run(splits, tmp_path, settings.replaced(prediction=changes))
 
 
 @pytest.mark.parametrize("other", ["labelled_val", "labelled_test", "unlabelled"])

@@ -31,6 +31,7 @@ class Record:
     image_hw: tuple[int, int]
     boxes_xyxy: NDArray[np.float32]  # (N, 4) pixels
     classes: NDArray[np.int64]  # (N,) 0-based: category id - 1
+    view: str = ""  # as the report source names it, PA for instance; empty where it does not
 
 
 def load_records(json_path: Path, *, split: str | None = None) -> list[Record]:
@@ -108,6 +109,7 @@ def _record(folder: Path, image: Mapping[str, Any], annotations: Sequence[Mappin
         image_hw=image_hw,
         boxes_xyxy=clip_to_image(corners, image_hw).astype(np.float32),
         classes=np.array([annotation["category_id"] - 1 for annotation in annotations], dtype=np.int64),
+        view=str(image.get("view") or ""),
     )
 
 

@@ -45,18 +45,19 @@ def add_d2rnet_config(cfg: CfgNode) -> None:
     )
 
 
-def build_cfg(settings: TrainDetectorSettings, prediction: PredictionSettings = PredictionSettings()) -> CfgNode:
+def build_cfg(settings: TrainDetectorSettings) -> CfgNode:
     """Make the detectron2 configuration of a detector.
 
     Args:
-        settings: the network and its training.
-        prediction: how boxes are drawn; the EMA teacher's too, down to the lowest score that a pseudo box may have.
+        settings: the network, its training, and how boxes are drawn, the EMA teacher's too: these down to the lowest score
+            that a pseudo box may have.
 
     Raises:
         ConfigError: values that are valid one by one but do not fit each other.
     """
     model = settings.model
     training = settings.training
+    prediction = settings.prediction
     levels = pyramid_levels(model.finest_level)
     _check(model, levels)
     cfg = get_cfg()

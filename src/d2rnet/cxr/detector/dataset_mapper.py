@@ -23,6 +23,9 @@ from d2rnet.training.batches import start_loader_process
 
 View = dict[str, Any]
 OPEN_FILES = 65536
+# The default is spawn in a process that was itself spawned, as those that share a batch are. Spawned loader processes would
+# each import torch and detectron2 anew, and copy the images in memory.
+LOADER_START = "fork"
 LABELLED = 0  # streams, part of the seed of an image
 UNLABELLED = 1
 
@@ -201,6 +204,7 @@ def batch_loader(dataset: IterationDataset, start: int, stop: int, workers: int)
         num_workers=workers,
         collate_fn=as_is,
         worker_init_fn=start_loader_process,
+        multiprocessing_context=LOADER_START if workers else None,
         prefetch_factor=4 if workers else None,
     )
 

@@ -203,7 +203,10 @@ class StopSignalHook(HookBase):
 
 
 class ValidationHook(HookBase):
-    """Scores student and, after burn-in, EMA teacher on the validation split every ``every`` iterations; changes nothing."""
+    """Scores student and, after burn-in, EMA teacher on the validation split every ``every`` iterations; changes nothing.
+
+    All processes score together, so that each of them has this hook.
+    """
 
     def __init__(self, score: Callable[[Any], dict[str, Any]], metrics: MetricsHook, every: int) -> None:
         """Score networks with ``score`` and write through ``metrics``."""

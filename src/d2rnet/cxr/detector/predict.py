@@ -27,7 +27,7 @@ from d2rnet.cxr.boxes.records import Record, load_records, read_image
 from d2rnet.cxr.detector.augmentation import resize, resized_hw
 from d2rnet.cxr.detector.checkpoint import load_weights
 from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME, read_cfg
-from d2rnet.cxr.detector.dataset_mapper import as_is
+from d2rnet.cxr.detector.dataset_mapper import LOADER_START, as_is
 from d2rnet.cxr.detector.engine import AMP_TYPES
 from d2rnet.cxr.detector.registration import build_network
 from d2rnet.cxr.detector.results import Result, result_lines, write_results
@@ -38,6 +38,7 @@ from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.settings import LoaderRuntime
 from d2rnet.runs.shards import record_path, remove_record
+from d2rnet.training.batches import start_loader_process
 
 log = logging.getLogger(__name__)
 PADDING_STRIDE = 32
@@ -198,7 +199,12 @@ def detect(
         The COCO results of one image after the other, best score first, in the frame of its PNG.
     """
     loader: Iterable[list[dict[str, Any]]] = DataLoader(
-        _InferenceBatches(batches, cfg), batch_size=None, num_workers=runtime.loader_workers, collate_fn=as_is
+        _InferenceBatches(batches, cfg),
+        batch_size=None,
+        num_workers=runtime.loader_workers,
+        collate_fn=as_is,
+        worker_init_fn=start_loader_process,
+        multiprocessing_context=LOADER_START if runtime.loader_workers else None,
     )
     for inputs in loader:
         yield from detect_batch(network, cfg, inputs, settings)

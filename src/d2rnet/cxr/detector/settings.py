@@ -92,6 +92,9 @@ class DetectorTrainingSettings(Section):
     """Iterations in all (UTv2: 180000; D2R-Net: 320000)."""
     burn_in_iters: int = setting(350, ge=1)
     """Supervised iterations before the EMA teacher starts (UTv2: 2000; D2R-Net: 8000)."""
+    unlabelled_views: tuple[str, ...] = setting(())
+    """Views of the unlabelled images that are trained on, such as PA and AP; empty takes all, named or not. The labelled
+    sources are frontal. Prediction draws boxes on all of them in any case (D2R-Net: all)."""
     supervised_only: bool = setting(False)
     """Leave the unlabelled images out, everything else as it is: the honest comparison."""
     labelled_percent: float = setting(100, le=100, gt=0)
@@ -178,7 +181,8 @@ class DetectorTrainingSettings(Section):
 
 
 class PredictionSettings(Section):
-    """Prediction."""
+    """How boxes are drawn: in prediction and scoring, on the validation split during training, and, as to nms_iou and
+    max_boxes_per_image, by the EMA teacher on unlabelled images."""
 
     place = "cxr.detector.prediction"
 
@@ -226,6 +230,7 @@ class TrainDetectorSettings(Section):
 
     model: DetectorModelSettings = DetectorModelSettings()
     training: DetectorTrainingSettings = DetectorTrainingSettings()
+    prediction: PredictionSettings = PredictionSettings()
 
 
 class EvaluateDetectorSettings(Section):

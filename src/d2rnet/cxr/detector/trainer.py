@@ -7,44 +7,37 @@ work folder. With several processes all of them train and the first one writes.
 
 import logging
 import shutil
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
-from torch import nn
 
-from d2rnet.cxr.boxes.coco_scores import coco_scores
-from d2rnet.cxr.boxes.records import Record, assert_disjoint, load_records
 from d2rnet.cxr.detector.card import DETECTOR_CARD
 from d2rnet.cxr.detector.checkpoint import load_pretrained, save_weights
 from d2rnet.cxr.detector.config import BURN_IN_NAME, STUDENT_NAME, TEACHER_NAME, build_cfg, write_cfg
 from d2rnet.cxr.detector.dataset_mapper import Batch, IterationDataset, batch_loader
 from d2rnet.cxr.detector.engine import UnbiasedTeacherTrainer
 from d2rnet.cxr.detector.hooks import BurnInHook, CheckpointHook, MetricsHook, ProgressHook, StopSignalHook, ValidationHook
-from d2rnet.cxr.detector.predict import detect, make_batches
 from d2rnet.cxr.detector.registration import build_network
 from d2rnet.cxr.detector.settings import (
-    DetectorModelSettings,
     DetectorRuntime,
     DetectorTrainingSettings,
     PredictionSettings,
     TrainDetectorSettings,
 )
 from d2rnet.cxr.detector.streams import ImageStore
-from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.cxr.detector.training_images import TrainingImages, boxes_per_image, load_images, write_split
+from d2rnet.cxr.detector.validation import score_on
+from d2rnet.errors import ConfigError
 from d2rnet.files.atomic import atomic_path
-from d2rnet.files.documents import write_json
 from d2rnet.files.hashes import ManyFiles
 from d2rnet.files.torch_files import load_torch, resuming_from
-from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.runs.cards import write_card
 from d2rnet.runs.code_parts import PARTS_KEY, code_parts, note_code
 from d2rnet.runs.device import device_words, resolve_device
@@ -97,46 +90,42 @@ def train_detector(
     target = resolve_device(device)
     training = settings.training
     cfg = checked_cfg(settings, target, processes)
-    inputs = {
+    coco = {
         "labelled_train": labelled_train,
         "labelled_val": labelled_val,
         "labelled_test": labelled_test,
         "unlabelled": unlabelled,
     }
-    data = {name: load_records(path, split="train" if name == "unlabelled" else None) for name, path in inputs.items()}
-    assert_disjoint(data)
-    labelled, unlabelled_images = choose_labelled(data["labelled_train"], data["unlabelled"], training)
-    if not unlabelled_images and not training.supervised_only:
-        raise DatasetError(f"{unlabelled}: no image of split train; expected some, or training.supervised_only true.")
-    deciding = {**inputs, **weights_and_images(settings.model, data)}
-    with open_work_dir(work, settings=settings, inputs=deciding) as folder:
-        write_split(folder / SPLIT_NAME, labelled, training)
-        streams = (labelled, [] if training.supervised_only else unlabelled_images)
-        job = Job(folder, output, streams, data["labelled_val"], cfg, settings, runtime, target)
+    images, numbers, files = load_images(coco, training)
+    inputs: dict[str, Path | ManyFiles] = {**coco, "images": files}
+    if settings.model.weights:
+        inputs["weights"] = Path(settings.model.weights)
+    with open_work_dir(work, settings=what_decides(settings), inputs=inputs) as folder:
+        write_split(folder / SPLIT_NAME, images.labelled, training)
+        job = Job(folder, output, images, cfg, settings, runtime, target)
         counts = run_processes(train_and_export, job, processes=processes, device=target)
         parts = code_parts(folder)
     write_run_record(
         output / "run.json",
         command="train-detector",
         settings=settings,
-        inputs=deciding,
-        counts={**counts, **{name: len(records) for name, records in data.items()}},
+        inputs=inputs,
+        counts={**counts, **numbers},
         seeds={"training": training.seed, "labelled_split": training.labelled_split_seed},
         extra={"iterations": training.total_iters, "device": str(target), "processes": processes, PARTS_KEY: parts},
     )
     write_card(DETECTOR_CARD, output)
 
 
-def weights_and_images(model: DetectorModelSettings, data: Mapping[str, Sequence[Record]]) -> dict[str, Path | ManyFiles]:
-    """Return what decides a run beside the json files, which stay the same where an image is exchanged for one of its size.
+def what_decides(settings: TrainDetectorSettings) -> TrainDetectorSettings:
+    """Settings with those of prediction that change no weight set to their defaults: another of them resumes the same run.
 
-    Args:
-        model: section ``cxr.detector.model``.
-        data: records by argument of :func:`train_detector`.
+    Non-maximum suppression and the greatest number of boxes are the EMA teacher's too, when it draws pseudo boxes. A box below
+    the score floor would be no pseudo box, nor suppress one; batch and precision are those of the validation.
     """
-    trained_on = [record.path for name in ("labelled_train", "unlabelled") for record in data[name]]
-    images = ManyFiles(trained_on[0].parent if trained_on else Path(), trained_on)
-    return {"images": images} | ({"weights": Path(model.weights)} if model.weights else {})
+    plain = PredictionSettings()
+    neutral = {name: getattr(plain, name) for name in ("batch_images", "score_floor", "amp")}
+    return settings.replaced(prediction=neutral)
 
 
 def checked_cfg(settings: TrainDetectorSettings, device: torch.device, processes: int) -> CfgNode:
@@ -181,8 +170,7 @@ class Job:
     Attributes:
         folder: work folder.
         output: folder for the results.
-        streams: labelled and unlabelled records.
-        validation: records to score on.
+        images: labelled, unlabelled and validation records.
         cfg: detectron2 configuration.
         settings: the network and its training.
         runtime: how often to log, save and score, and how images are loaded.
@@ -191,8 +179,7 @@ class Job:
 
     folder: Path
     output: Path
-    streams: tuple[Sequence[Record], Sequence[Record]]
-    validation: Sequence[Record]
+    images: TrainingImages
     cfg: CfgNode
     settings: TrainDetectorSettings
     runtime: DetectorRuntime
@@ -243,33 +230,6 @@ def check_schedule(training: DetectorTrainingSettings) -> None:
         )
 
 
-def choose_labelled(
-    labelled: Sequence[Record], unlabelled: Sequence[Record], training: DetectorTrainingSettings
-) -> tuple[list[Record], list[Record]]:
-    """Keep the labels of ``labelled_percent`` of the images; the others join the unlabelled ones, without their boxes.
-
-    Returns:
-        Labelled and unlabelled records. The choice is a function of the image ids and ``labelled_split_seed``.
-    """
-    keep = max(1, round(len(labelled) * training.labelled_percent / 100))
-    order = np.random.default_rng(training.labelled_split_seed).permutation(len(labelled))
-    chosen = set(order[:keep].tolist())
-    rest = [record for index, record in enumerate(labelled) if index not in chosen]
-    return [record for index, record in enumerate(labelled) if index in chosen], [*rest, *unlabelled]
-
-
-def write_split(path: Path, labelled: Sequence[Record], training: DetectorTrainingSettings) -> None:
-    """Write which images were trained on with their boxes."""
-    write_json(
-        path,
-        {
-            "labelled_percent": training.labelled_percent,
-            "labelled_split_seed": training.labelled_split_seed,
-            "source_ids": [record.source_id for record in labelled],
-        },
-    )
-
-
 def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
     """Do all iterations that the work folder's checkpoint has not done yet.
 
@@ -284,7 +244,8 @@ def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
     cfg = job.cfg.clone()
     cfg.MODEL.DEVICE = str(device)
     student = build_network(cfg)
-    counts: dict[str, Any] = {"labelled_used": len(job.streams[0]), "unlabelled_used": len(job.streams[1])}
+    streams = (job.images.labelled, job.images.unlabelled)
+    counts: dict[str, Any] = {"labelled_used": len(streams[0]), "unlabelled_used": len(streams[1])}
     checkpoint = job.folder / CHECKPOINT_NAME
     state = load_torch(checkpoint) if checkpoint.is_file() else None
     if model_settings.weights:
@@ -293,16 +254,16 @@ def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
         start = int(state["iterations_done"]) if state else 0
     if process_rank() == 0:
         note_code(job.folder, start, "iteration")
-    store = ImageStore([record for records in job.streams for record in records], job.runtime.cache_images_mb)
-    dataset = IterationDataset(*job.streams, store, model_settings, training, rank=process_rank(), processes=num_processes())
+    store = ImageStore(streams, job.runtime.cache_images_mb)
+    dataset = IterationDataset(*streams, store, model_settings, training, rank=process_rank(), processes=num_processes())
     loader = batch_loader(dataset, start, training.total_iters, job.runtime.loader_workers)
     batches: Iterator[Batch] = iter(loader)
-    trainer = UnbiasedTeacherTrainer(student, training, batches, device, boxes_per_image(job.streams[0]))
+    trainer = UnbiasedTeacherTrainer(student, training, batches, device, boxes_per_image(streams[0]))
     if state:
         with resuming_from(checkpoint):
             trainer.load_state(state)
         log.info("resuming after %d of %d iterations", start, training.total_iters)
-    trainer.register_hooks(hooks_of(job, cfg, state) if process_rank() == 0 else [StopSignalHook(None)])
+    trainer.register_hooks(hooks_of(job, cfg, state))
     # It logs every exception with its traceback; the command line says what the user needs to know.
     logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL + 1)
     trainer.train(start, training.total_iters)
@@ -310,28 +271,17 @@ def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
 
 
 def hooks_of(job: Job, cfg: CfgNode, state: dict[str, Any] | None) -> list[HookBase]:
-    """Hooks of the process that writes, in the order in which they act; ``state`` is what the run resumes from."""
+    """Hooks of this process in the order in which they act (only the first writes); ``state``: what the run resumes from."""
     metrics = MetricsHook(job.folder, job.runtime.log_every_iters)
     if state:
         with resuming_from(job.folder / CHECKPOINT_NAME):
             metrics.load_state(state["metrics"])
     checkpoints = CheckpointHook(job.folder / CHECKPOINT_NAME, job.runtime.checkpoint_every_iters, metrics)
-    hooks = [BurnInHook(job.folder / BURN_IN_NAME), ProgressHook(), metrics, checkpoints, StopSignalHook(checkpoints)]
-    if job.runtime.validate_every_iters and job.validation:
-        score = partial(score_on, job.validation, cfg)
-        hooks.insert(3, ValidationHook(score, metrics, job.runtime.validate_every_iters))
-    return hooks
-
-
-def boxes_per_image(records: Sequence[Record]) -> list[float]:
-    """(C,) mean number of boxes of each class on an image, images without boxes included."""
-    counts = Counter(category for record in records for category in record.classes.tolist())
-    return [counts[index] / len(records) for index in range(len(CATEGORY_NAMES))]
-
-
-def score_on(records: Sequence[Record], cfg: CfgNode, network: nn.Module) -> dict[str, Any]:
-    """Score a network, put into evaluation mode, on records; see :func:`d2rnet.cxr.boxes.coco_scores.coco_scores`."""
-    network.eval()
-    prediction = PredictionSettings()
-    batches = make_batches(records, cfg, prediction.batch_images)
-    return coco_scores(records, [result for image in detect(network, cfg, batches, prediction) for result in image])
+    validation: list[HookBase] = []
+    if job.runtime.validate_every_iters and job.images.validation:
+        score = partial(score_on, job.images.validation, cfg, job.settings.prediction, job.runtime)
+        validation = [ValidationHook(score, metrics, job.runtime.validate_every_iters)]
+    if process_rank() > 0:
+        return [*validation, StopSignalHook(None)]
+    burn_in = BurnInHook(job.folder / BURN_IN_NAME)
+    return [burn_in, ProgressHook(), metrics, *validation, checkpoints, StopSignalHook(checkpoints)]
