@@ -1,76 +1,88 @@
 """What Unbiased Teacher v2 gains over supervised-only training with few labels, on a demo cohort of its own.
 
-Both arms train on the same labelled images, in the same views, batches and order, for as many iterations at the same learning
-rates, and both keep an EMA teacher; only the unlabelled stream differs. Gain: AP50 of the semi-supervised EMA teacher minus
-AP50 of the supervised-only one on the same test images. A supervised-only run with all labels stands beside them. Settings:
-benchmarks/semisupervised_gain.yaml. A stopped benchmark goes on where it was.
+All arms train on the same labelled images, in the same views, batches and order, and keep an EMA teacher; only the unlabelled
+stream differs. Each arm has a learning rate of its own, the best of the same few on another cohort, and is read at the
+iteration at which its own teacher is best on the validation images: an arm that overfits is not read past its best. The
+control sends the unlabelled images through the network, but no loss on them counts.
 
-Usage: python benchmarks/semisupervised_gain.py [--run DIR] [--seeds 1 2 3] [--cohort-seed N] [--jobs 2] [--set KEY=VALUE ...]
+Gain: AP50 on the test images of the semi-supervised EMA teacher minus that of the supervised-only one, paired by seed.
+Settings: benchmarks/semisupervised_gain.yaml. A finished cell (one training) is a small file in --results and is not trained
+again; a stopped one goes on where it was.
+
+Usage: python benchmarks/semisupervised_gain.py [--run DIR] [--results DIR] [--parts search ten others] [--report]
 """
 
 import argparse
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from numpy.typing import NDArray
-from paired_bootstrap import ap50_with_resamples
+from gain_cells import ARMS, CONTROL, LAST, SEMI, SUPERVISED, Cell, chosen, train_cell
 
-from d2rnet.cxr.boxes.records import Record, load_records
-from d2rnet.cxr.detector.config import STUDENT_NAME, TEACHER_NAME
-from d2rnet.cxr.detector.evaluate import predict
-from d2rnet.cxr.detector.settings import DetectorSettings, TrainDetectorSettings
-from d2rnet.cxr.detector.trainer import SPLIT_NAME
-from d2rnet.evaluation.resampling import basic_interval
+from d2rnet.cxr.detector.settings import DetectorSettings
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
-from d2rnet.files.documents import read_json, write_json
-from d2rnet.runs.provenance import code_version, hardware
-from d2rnet.runs.settings import LoaderRuntime
+from d2rnet.files.documents import read_json
 from d2rnet.settings import merge, parse_settings, read_overlay
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAY = Path(__file__).with_suffix(".yaml")
-LABELLED_PERCENT = 10
-RESAMPLES, RESAMPLE_SEED = 1000, 0
-ARMS = ("supervised_only", "unbiased_teacher")
-NETWORKS = {"student": STUDENT_NAME, "teacher": TEACHER_NAME}
-log = logging.getLogger("semisupervised_gain")
+RESULTS = Path(__file__).parent / "results" / Path(__file__).stem
+PARTS = ("search", "ten", "others")
+RATES = (0.0003, 0.0006, 0.0012)
+SEARCH_COHORT, SEARCH_SEED, SEARCH_ITERS = 20260, 11, 600
+COHORT, ITERS = 1, 1000
+LABELLED_PERCENT, SEEDS = 10, (1, 2, 3, 4, 5)
+OTHER_PERCENTS, OTHER_SEEDS = (5, 1, 100), (1, 2)
+TEACHER = "ema_teacher"
+T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t by degrees of freedom, 97.5 %
+Cells = dict[Cell, dict[str, Any] | None]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One training run."""
+def search_cells() -> list[Cell]:
+    """The trainings that choose a learning rate for each arm."""
+    return [
+        Cell(arm, LABELLED_PERCENT, SEARCH_SEED, SEARCH_COHORT, rate, SEARCH_ITERS)
+        for rate in sorted(RATES, key=lambda rate: abs(math.log(rate / RATES[1])))
+        for arm in (SUPERVISED, SEMI)
+    ]
 
-    arm: str
-    percent: int
-    seed: int
 
-    @property
-    def name(self) -> str:
-        """Name of its folder."""
-        return f"{self.arm}_{self.percent}_percent_seed_{self.seed}"
+def measured_cells(part: str, rates: dict[str, float]) -> list[Cell]:
+    """The trainings of a part, the most telling first; the control takes the semi-supervised arm's learning rate."""
+    by_arm = rates | {CONTROL: rates[SEMI]}
+    if part == "ten":
+        order = [(LABELLED_PERCENT, seed, arm) for seed in SEEDS for arm in (SUPERVISED, SEMI)]
+        order += [(LABELLED_PERCENT, seed, CONTROL) for seed in SEEDS]
+    else:
+        order = [(percent, seed, arm) for percent in OTHER_PERCENTS for seed in OTHER_SEEDS for arm in (SUPERVISED, SEMI)]
+    return [Cell(arm, percent, seed, COHORT, by_arm[arm], ITERS) for percent, seed, arm in order]
 
-    def settings(self, detector: DetectorSettings) -> TrainDetectorSettings:
-        """Return what train-detector reads for this cell."""
-        changed = detector.training.replaced(
-            seed=self.seed,
-            labelled_split_seed=self.seed,
-            labelled_percent=self.percent,
-            supervised_only=self.arm == "supervised_only",
-        )
-        return TrainDetectorSettings(model=detector.model, training=changed)
+
+def best_rates(searched: Cells) -> dict[str, float] | None:
+    """Arm -> learning rate with the best teacher on the validation images; None before the search is done."""
+    if not all(searched.values()):
+        return None
+    rates = {}
+    for arm in (SUPERVISED, SEMI):
+        peaks = {cell.base_lr: _peak(done) for cell, done in searched.items() if done and cell.arm == arm}
+        rates[arm] = max(sorted(peaks), key=lambda rate: peaks[rate])
+    return rates
+
+
+def _peak(done: dict[str, Any]) -> float:
+    return float(chosen(done["curve"], TEACHER)[TEACHER])
 
 
 def make_data(run: Path, cohort_seed: int) -> Path:
@@ -86,119 +98,146 @@ def make_data(run: Path, cohort_seed: int) -> Path:
     return folder
 
 
-def train(cell: Cell, data: Path, detector: DetectorSettings) -> Path:
-    """Train one cell, or what is left of it; return its folder."""
-    folder = data / "cells" / cell.name
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = folder / "settings.yaml"
-    write_text(settings, yaml.safe_dump(cell.settings(detector).to_json()))
-    labelled = data / "resources" / "cxr" / "labelled"
-    command: list[Any] = [sys.executable, "-m", "d2rnet", "train-detector", "--quiet", "--threads", "1", "--device", "cpu"]
-    for split in ("train", "val", "test"):
-        command += [f"--labelled-{split}", labelled / f"{split}.json"]
-    command += ["--unlabelled", data / "resources" / "cxr" / "unlabelled.json", "--work", data / "work", "--output", folder]
-    command += ["--settings", settings, "--log-every-iters", "100", "--log", folder / "train.log"]
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    log.info("%s: %.0f s", cell.name, time.perf_counter() - start)
-    return folder
+def finished(cells: Sequence[Cell], results: Path) -> Cells:
+    """Cell -> content of its file, None where it has not been trained."""
+    paths = {cell: results / f"{cell.name}.json" for cell in cells}
+    return {cell: read_json(path) if path.is_file() else None for cell, path in paths.items()}
 
 
-class Scores:
-    """AP50 of every network of every cell, on all test images and on the same resamples of them."""
+def gain(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], network: str = TEACHER) -> dict[str, Any]:
+    """Mean difference of AP50 over seeds, a - b, with a 95 % interval that covers seeds and test images.
 
-    def __init__(self) -> None:
-        """Begin empty."""
-        self._values: dict[tuple[Cell, str], tuple[float, NDArray[np.float64]]] = {}
+    Its half width is the root of two squares: Student's t times the standard error over the seeds, and 1.96 times the standard
+    deviation of the mean gain over resamples of the test images, which all seeds share. (Half widths are added, not variances,
+    for only the first are few: the modified large-sample method of Graybill and Wang, JASA 1980.) What images and seeds do
+    together is in both, so that the interval is rather too wide.
 
-    def add(self, cell: Cell, network: str, records: Sequence[Record], results: Sequence[dict[str, Any]]) -> None:
-        """Score one network."""
-        self._values[cell, network] = ap50_with_resamples(records, results, samples=RESAMPLES, seed=RESAMPLE_SEED)
+    Args:
+        pairs: finished cells a and b of each seed.
+        network: whose scores.
 
-    def value(self, cell: Cell, network: str) -> float:
-        """AP50 on all test images."""
-        return self._values[cell, network][0]
+    Returns:
+        ``difference``, ``interval`` (None with one seed), ``seeds`` and each seed's ``differences``.
+    """
+    values = np.asarray([a["test"][network]["ap50"] - b["test"][network]["ap50"] for a, b in pairs])
+    drawn = np.asarray([np.subtract(a["test"][network]["resamples"], b["test"][network]["resamples"]) for a, b in pairs])
+    number = len(pairs)  # drawn: (seeds, resamples)
+    interval = None
+    if number > 1:
+        of_seeds = T_975[number - 1] * float(values.std(ddof=1)) / math.sqrt(number)
+        half = math.hypot(of_seeds, 1.96 * float(drawn.mean(axis=0).std(ddof=1)))
+        interval = [float(values.mean()) - half, float(values.mean()) + half]
+    return {"difference": float(values.mean()), "interval": interval, "seeds": number, "differences": values.tolist()}
 
-    def difference(self, pairs: Sequence[tuple[tuple[Cell, str], tuple[Cell, str]]]) -> dict[str, Any]:
-        """Mean difference of pairs (a - b) and its basic bootstrap 95 % interval over the test images, as in the protocol."""
-        drawn = np.mean([self._values[a][1] - self._values[b][1] for a, b in pairs], axis=0)
-        value = float(np.mean([self._values[a][0] - self._values[b][0] for a, b in pairs]))
-        return {"difference": round(value, 6), "interval": basic_interval(value, drawn, least=-1.0)}
 
-
-def report(scores: Scores, seeds: Sequence[int], yardstick: Cell, facts: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Lay out the table; return Markdown and the same as an object."""
-    rows = []
-    cells = {seed: {arm: Cell(arm, LABELLED_PERCENT, seed) for arm in ARMS} for seed in seeds}
-    gain_pairs, teacher_pairs = [], []
-    for seed in seeds:
-        supervised, semi = (cells[seed][arm] for arm in ARMS)
-        gain_pairs.append(((semi, "teacher"), (supervised, "teacher")))
-        teacher_pairs.append(((semi, "teacher"), (semi, "student")))
-        figures = [scores.value(cell, network) for cell in (supervised, semi) for network in ("student", "teacher")]
-        rows.append((str(seed), figures, scores.difference(gain_pairs[-1:]), scores.difference(teacher_pairs[-1:])))
-    means = np.mean([figures for _, figures, _, _ in rows], axis=0).tolist()
-    gain, lead = scores.difference(gain_pairs), scores.difference(teacher_pairs)
-    rows.append(("mean", means, gain, lead))
-    header = ["seed", "supervised student", "supervised teacher", "UTv2 student", "UTv2 teacher", "gain [95 %]"]
-    cells_of = [[name, *(f"{100 * value:.1f}" for value in figures), _points(g), _points(t)] for name, figures, g, t in rows]
-    lines = [
-        *markdown_table([*header, "UTv2 teacher - student [95 %]"], cells_of),
-        "",
-        f"Supervised-only with all labels, seed {yardstick.seed}: {100 * scores.value(yardstick, 'teacher'):.1f}.",
-        "AP50 in points. " + ", ".join(f"{key} {value}" for key, value in facts.items()) + ".",
-    ]
-    document = {
-        "facts": facts,
-        "gain": gain,
-        "teacher_minus_student": lead,
-        "supervised_all_labels": scores.value(yardstick, "teacher"),
-        "seeds": {name: {"ap50": figures, "gain": g, "teacher_minus_student": t} for name, figures, g, t in rows},
+def pairs_of(cells: Cells, percent: float, a: str, b: str) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:
+    """Seed -> finished cells of two arms at a share of labels, seeds that lack one left out."""
+    by_arm = {
+        arm: {cell.seed: done for cell, done in cells.items() if (cell.arm, cell.percent) == (arm, percent)} for arm in ARMS
     }
-    return "\n".join(lines) + "\n", document
+    return {seed: (x, y) for seed, x in by_arm[a].items() if x and (y := by_arm[b].get(seed))}
+
+
+def report(searched: Cells, measured: Cells) -> str:
+    """Lay out what is there in Markdown: search, scores by seed, gains, curves."""
+    lines = ["Learning rate (teacher's best AP50 on the validation images of another cohort, at its iteration):", ""]
+    rows = []
+    for arm in (SUPERVISED, SEMI):
+        row = [arm]
+        for rate in RATES:
+            done = next((done for cell, done in searched.items() if (cell.arm, cell.base_lr) == (arm, rate)), None)
+            row.append(f"{100 * _peak(done):.1f} at {chosen(done['curve'], TEACHER)['iteration']}" if done else "-")
+        rows.append(row)
+    lines += [*markdown_table(["arm", *(f"{rate:g}" for rate in RATES)], rows), ""]
+    all_cells = searched | measured
+    lines += [f"{sum(map(bool, all_cells.values()))} of {len(all_cells)} cells are trained.", ""]
+    header = ["labels", "seed", "arm", "teacher", "at", "student", "at", "teacher at the end", "cpu minutes"]
+    rows = [
+        [f"{cell.percent:g} %", str(cell.seed), cell.arm, *_scores(done)]
+        for cell, done in sorted(measured.items(), key=lambda item: (item[0].percent, item[0].seed, ARMS.index(item[0].arm)))
+        if done
+    ]
+    lines += [*markdown_table(header, rows), ""]
+    comparisons = [(percent, SEMI, SUPERVISED) for percent in (LABELLED_PERCENT, *OTHER_PERCENTS)]
+    comparisons += [(LABELLED_PERCENT, SEMI, CONTROL), (LABELLED_PERCENT, CONTROL, SUPERVISED)]
+    rows = []
+    for percent, a, b in comparisons:
+        pairs = list(pairs_of(measured, percent, a, b).values())
+        if pairs:
+            ends = [_points(gain(pairs, network)) for network in (TEACHER, LAST)]
+            rows.append([f"{percent:g} %", f"{a} - {b}", str(len(pairs)), *ends])
+    lines += markdown_table(["labels", "difference", "seeds", "each at its own best", "both at the end"], rows)
+    return "\n".join([*lines, "", *curves(all_cells)]) + "\n"
+
+
+def _scores(done: dict[str, Any]) -> list[str]:
+    scores = done["test"]
+    shown = [text for name in (TEACHER, "student") for text in (_percent(scores[name]), str(scores[name]["iteration"]))]
+    return [*shown, _percent(scores[LAST]), f"{done['curve'][-1]['cpu_seconds'] / 60:.1f}"]
+
+
+def _percent(score: dict[str, Any]) -> str:
+    return f"{100 * score['ap50']:.1f}"
 
 
 def _points(difference: dict[str, Any]) -> str:
+    text = f"{100 * difference['difference']:+.1f}"
+    if difference["interval"] is None:
+        return text
     low, high = difference["interval"]
-    return f"{100 * difference['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{text} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def curves(cells: Cells) -> list[str]:
+    """Teacher's AP50 on the validation images along the way, a row for each finished cell."""
+    done = {cell: found["curve"] for cell, found in cells.items() if found}
+    clocks = sorted({point["iteration"] for curve in done.values() for point in curve if TEACHER in point})
+    rows = []
+    for cell, curve in done.items():
+        values = {point["iteration"]: f"{100 * point[TEACHER]:.1f}" for point in curve if TEACHER in point}
+        name = f"{cell.arm}, {cell.percent:g} %, seed {cell.seed}, {cell.base_lr:g}"
+        rows.append([name, *(values.get(clock, "") for clock in clocks)])
+    return markdown_table(["validation AP50 of the teacher", *map(str, clocks)], rows) if rows else []
 
 
 def main() -> None:
-    """Train what is missing, score, print the table."""
+    """Train what is missing, print what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("semisupervised_gain"), help="folder to work in")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of split, weights, order and augmentation")
-    parser.add_argument("--cohort-seed", type=int, default=1, help="another one draws another cohort")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the finished cells' files")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, help="what to train")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells trained at once, one thread each")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="detector setting of both arms")
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--cell", help=argparse.SUPPRESS)  # one cell as JSON: what a process of --jobs does
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    start = time.perf_counter()
-    data = make_data(args.run.resolve(), args.cohort_seed)
-    detector = parse_settings(DetectorSettings, json.dumps(read_overlay(OVERLAY)["cxr"]["detector"]), args.set)
-    yardstick = Cell(ARMS[0], 100, args.seeds[0])
-    cells = [*(Cell(arm, LABELLED_PERCENT, seed) for seed in args.seeds for arm in reversed(ARMS)), yardstick]
+    run = args.run.resolve()
+    if args.cell:
+        cell = Cell(**json.loads(args.cell))
+        torch.set_num_threads(1)
+        detector = parse_settings(DetectorSettings, json.dumps(read_overlay(OVERLAY)["cxr"]["detector"]), [])
+        train_cell(cell, run / f"cohort_{cell.cohort}", detector, args.results)
+        return
+    searched = search_cells()
+    if not args.report and "search" in args.parts:
+        train_all(searched, run, args)
+    rates = best_rates(finished(searched, args.results))
+    measured = {part: measured_cells(part, rates) for part in PARTS[1:]} if rates else {}
+    for part in [] if args.report else args.parts:
+        if cells := measured.get(part):
+            train_all(cells, run, args)
+    everything = [cell for cells in measured.values() for cell in cells]
+    print(report(finished(searched, args.results), finished(everything, args.results)))
+
+
+def train_all(cells: Sequence[Cell], run: Path, args: argparse.Namespace) -> None:
+    """Train the cells that have no file yet, each in a process of its own, ``--jobs`` at a time."""
+    missing = [cell for cell, done in finished(cells, args.results).items() if not done]
+    for cohort in sorted({cell.cohort for cell in missing}):
+        make_data(run, cohort)
+    command = [sys.executable, __file__, "--run", str(run), "--results", str(args.results), "--cell"]
     with ThreadPoolExecutor(args.jobs) as pool:
-        folders = dict(zip(cells, pool.map(lambda cell: train(cell, data, detector), cells), strict=True))
-    torch.set_num_threads(args.jobs)
-    records = load_records(data / "resources" / "cxr" / "labelled" / "test.json")
-    scores = Scores()
-    for cell, folder in folders.items():
-        for network, weights in NETWORKS.items():
-            scores.add(cell, network, records, predict(records, folder, weights, "cpu", detector.prediction, LoaderRuntime()))
-    facts = {
-        "test images": len(records),
-        "test boxes": sum(len(record.classes) for record in records),
-        "labelled images": len(read_json(folders[cells[0]] / SPLIT_NAME)["source_ids"]),
-        "iterations": detector.training.total_iters,
-        "minutes of this call": round((time.perf_counter() - start) / 60, 1),
-        "machine": hardware()["processor"],
-        "commit": code_version()["commit"],
-    }
-    text, document = report(scores, args.seeds, yardstick, facts)
-    write_json(data / "gain.json", document)
-    write_text(data / "gain.md", text)
-    print(text)
+        list(pool.map(lambda cell: subprocess.run([*command, json.dumps(asdict(cell))], check=True), missing))
 
 
 if __name__ == "__main__":

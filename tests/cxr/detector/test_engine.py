@@ -111,6 +111,23 @@ def test_total_weighs_pseudo_class_and_objectness_only(trainer: UnbiasedTeacherT
     names = ["loss_cls", "loss_box_reg", "loss_cls_pseudo", "loss_rpn_cls_pseudo", "loss_box_reg_pseudo"]
     values = dict(zip(names, map(torch.tensor, (1.0, 10.0, 100.0, 1000.0, 10000.0)), strict=True))
     assert trainer._weighted_sum(values).item() == 1 + 10 + 300 + 3000 + 10000
+    trainer.training = trainer.training.replaced(unsupervised_weight=0.0)
+    assert trainer._weighted_sum(values).item() == 1 + 10
+
+
+def test_with_weight_0_no_pseudo_box_moves_the_student(splits: dict[str, Path], settings: TrainDetectorSettings) -> None:
+    """The unlabelled images still pass through it: with batch norm that changes the student, and is what the control shows."""
+    after = []
+    for most in (100, 50):
+        changed = settings.replaced(training={"unsupervised_weight": 0.0}, prediction={"max_boxes_per_image": most})
+        trainer = make_trainer(splits, changed)
+        with EventStorage():
+            for iteration in range(3):
+                step(trainer, iteration)
+        after.append((trainer.metrics["pseudo_boxes_per_image"], snapshot(trainer.student)))
+    assert [boxes for boxes, _ in after] == [100, 50]
+    for name, tensor in after[0][1].items():
+        torch.testing.assert_close(tensor, after[1][1][name], rtol=0, atol=1e-6)
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(trainer: UnbiasedTeacherTrainer) -> None:

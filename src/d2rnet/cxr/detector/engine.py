@@ -251,8 +251,14 @@ class UnbiasedTeacherTrainer(TrainerBase):
 
     def _weighted_sum(self, losses: dict[str, Tensor]) -> Tensor:
         """Total loss."""
+        return torch.stack([loss * self._weight(name) for name, loss in losses.items()]).sum()
+
+    def _weight(self, name: str) -> float:
+        """Weight of a loss in the total; with lambda_u 0 that of the box loss on pseudo boxes is 0 too: nothing is learnt."""
         factor = unsupervised_weight(self.iter, self.training)
-        return torch.stack([loss * (factor if name in UNSUPERVISED else 1.0) for name, loss in losses.items()]).sum()
+        if name in UNSUPERVISED:
+            return factor
+        return 0.0 if name in PSEUDO_LOSSES and factor == 0 else 1.0
 
     def _descend(self, addends: Tensor) -> None:
         """Check losses and gradients, then move the weights; one wait for the device."""
@@ -270,8 +276,7 @@ class UnbiasedTeacherTrainer(TrainerBase):
     def _check(self, losses: list[float], norm: float) -> None:
         """Note the figures; stop, or with fp16 count a step that will be left out, if they are not finite."""
         figures = dict(zip(LABELLED_LOSSES + PSEUDO_LOSSES, losses, strict=True))
-        factor = unsupervised_weight(self.iter, self.training)
-        self.metrics["total_loss"] = sum(value * (factor if name in UNSUPERVISED else 1.0) for name, value in figures.items())
+        self.metrics["total_loss"] = sum(value * self._weight(name) for name, value in figures.items())
         trained = self.metrics.get("unlabelled_trained_on", 0) > 0
         self.metrics.update((name, value) for name, value in figures.items() if trained or name in LABELLED_LOSSES)
         if not math.isfinite(self.metrics["total_loss"]):

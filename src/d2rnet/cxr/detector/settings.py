@@ -157,8 +157,9 @@ class DetectorTrainingSettings(Section):
     adaptive_keep_rate: float = setting(0.95, gt=0, lt=1)
     """adaptive: share of the teacher's score histograms kept per iteration; they remember about 1 / (1 - rate) iterations (our
     choice)."""
-    unsupervised_weight: float = setting(1.0, gt=0)
-    """Weight lambda_u of objectness and class losses on pseudo boxes (UTv2: 4 at 1 % labels, 2 at 5 %; D2R-Net: 1)."""
+    unsupervised_weight: float = setting(1.0, ge=0)
+    """Weight lambda_u of objectness and class losses on pseudo boxes (UTv2: 4 at 1 % labels, 2 at 5 %; D2R-Net: 1). 0 is a
+    control: the unlabelled images go through the network as ever, but no loss on them counts, that of boxes neither."""
     unsupervised_ramp_iters: int = setting(0, ge=0)
     """Iterations after burn-in over which lambda_u rises to its value (UTv2: 0)."""
     empty_unlabelled: Literal["reference", "skip", "background"] = setting("skip")

@@ -7,7 +7,7 @@ work folder. With several processes all of them train and the first one writes.
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -230,8 +230,12 @@ def check_schedule(training: DetectorTrainingSettings) -> None:
         )
 
 
-def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
+def run(job: Job, observers: Sequence[HookBase] = ()) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
     """Do all iterations that the work folder's checkpoint has not done yet.
+
+    Args:
+        job: what to do.
+        observers: further hooks, which act before the others.
 
     Returns:
         The trainer after the last iteration, and counts for run.json.
@@ -263,7 +267,7 @@ def run(job: Job) -> tuple[UnbiasedTeacherTrainer, dict[str, Any]]:
         with resuming_from(checkpoint):
             trainer.load_state(state)
         log.info("resuming after %d of %d iterations", start, training.total_iters)
-    trainer.register_hooks(hooks_of(job, cfg, state))
+    trainer.register_hooks([*observers, *hooks_of(job, cfg, state)])
     # It logs every exception with its traceback; the command line says what the user needs to know.
     logging.getLogger("detectron2.engine.train_loop").setLevel(logging.CRITICAL + 1)
     trainer.train(start, training.total_iters)
