@@ -6,7 +6,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from d2rnet.config import Config
+from d2rnet.config import Config, check_order
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.errors import ConfigError
@@ -172,3 +172,59 @@ def test_editors_refuse_what_the_sections_refuse(repository, overlay):
     assert not Draft202012Validator(schema).is_valid(overlay)
     with pytest.raises(ConfigError):
         Config.read(overlay)
+
+
+ORDERED = {
+    "presets/whole.yaml": {"cxr": {"data": {"root": "a"}, "detector": {"iters": 1}, "report": {}}},
+    "presets/part.yaml": {"cxr": {"data": {"root": "a"}, "detector": {"iters": 2}}},
+    "mine.yaml": {"cxr": {"data": {"root": "b"}}},
+    "gpu.yaml": {"runtime": {"gpus": 1}},
+}
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("whole", "part", "mine"),
+        ("whole", "part"),
+        ("whole", "mine", "gpu"),
+        ("gpu", "whole"),
+        ("mine", "gpu"),
+        ("part", "mine"),
+        (),
+    ],
+    ids=str,
+)
+def test_orders_in_which_nothing_is_undone(order, tmp_path):
+    check_order(files_in(order, tmp_path), tmp_path / "presets")
+
+
+@pytest.mark.parametrize(
+    ("order", "complaint", "right"),
+    [
+        (("part", "whole", "mine"), r"whole\.yaml: undoes cxr\.detector\.iters of .*part\.yaml", "whole part mine"),
+        (("whole", "mine", "part"), r"part\.yaml: undoes cxr\.data\.root of .*mine\.yaml", "whole part mine"),
+        (("gpu", "mine", "whole"), r"whole\.yaml: undoes cxr\.data\.root of .*mine\.yaml", "whole gpu mine"),
+    ],
+)
+def test_a_preset_that_undoes_what_was_given_before_it_is_refused_with_the_right_order(order, complaint, right, tmp_path):
+    files = files_in(order, tmp_path)
+    with pytest.raises(ConfigError, match=complaint) as refused:
+        check_order(files, tmp_path / "presets")
+    named = str(refused.value).partition("--configfile ")[2].split()
+    assert [name.rpartition("/")[2].removesuffix(".yaml") for name in named] == right.split()
+    check_order({path: files[path] for path in map(type(tmp_path), named)}, tmp_path / "presets")
+
+
+def files_in(order, folder):
+    """Files of ORDERED by their short names."""
+    return {folder / name: content for short in order for name, content in ORDERED.items() if f"{short}.yaml" in name}
+
+
+def test_the_published_presets_have_one_order(repository):
+    presets = repository / "workflow" / "presets"
+    contents = {path: read_overlay(path) for path in sorted((presets / "cxr").glob("*.yaml"))}
+    d2rnet, utv2 = (presets / "cxr" / f"{name}.yaml" for name in ("d2rnet", "utv2"))
+    check_order({d2rnet: contents[d2rnet], utv2: contents[utv2]}, presets)
+    with pytest.raises(ConfigError, match=r"d2rnet\.yaml: undoes .* of .*utv2\.yaml"):
+        check_order({utv2: contents[utv2], d2rnet: contents[d2rnet]}, presets)

@@ -1,6 +1,7 @@
 """``config.yaml`` whole: the sections of all wings, and what no section alone can see."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from d2rnet.cxr.detector.settings import DetectorRuntime
@@ -12,6 +13,7 @@ from d2rnet.report.settings import ReportRuntime
 from d2rnet.runs.settings import SchedulerSettings
 from d2rnet.settings import Section
 
+SHOWN_KEYS = 5
 # Key of an earlier version -> today's. A section stands for all keys in it; the longest one counts.
 MOVED = {
     **{name: f"cxr.{name}" for name in ("data", "detector", "annotation", "report", "ablation")},
@@ -50,6 +52,36 @@ def _has(overlay: Any, key: str) -> bool:
             return False
         overlay = overlay[part]
     return True
+
+
+def check_order(files: Mapping[Path, Mapping[str, Any]], presets: Path) -> None:
+    """Refuse a preset that undoes what was given before it: presets come first, those of a part after those of the whole.
+
+    Args:
+        files: what ``--configfile`` names, in its order -> content.
+        presets: folder of the presets. One that sets nothing of the reports is of a part, and is laid over one of the whole.
+
+    Raises:
+        ConfigError: names the keys and the right order.
+    """
+
+    def rank(file: Path) -> int:
+        return 2 if presets not in file.parents else 1 if "report" not in files[file].get("cxr", {}) else 0
+
+    given = list(files)
+    for place, file in enumerate(given):
+        for before in given[:place]:
+            if rank(before) <= rank(file) and rank(file) > 0:
+                continue
+            values = dict(_values(files[file]))
+            undone = [key for key, value in _values(files[before]) if key in values and values[key] != value]
+            if undone:
+                right = " ".join(str(name) for name in sorted(given, key=rank))
+                more = f" and {len(undone) - SHOWN_KEYS} more" if len(undone) > SHOWN_KEYS else ""
+                raise ConfigError(
+                    f"{file}: undoes {', '.join(undone[:SHOWN_KEYS])}{more} of {before}, which is given before it. Presets come "
+                    f"first, one of the detector alone after one of the whole, your own files last: --configfile {right}"
+                )
 
 
 class EvaluationSettings(NoBoxSettings, RetrievalSettings):
@@ -111,3 +143,12 @@ def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, dict | list):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _texts(part, f"{path}.{key}" if path else str(key))
+
+
+def _values(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted path and value of everything that is no mapping."""
+    if not isinstance(value, Mapping):
+        yield path, value
+        return
+    for key, part in value.items():
+        yield from _values(part, f"{path}.{key}" if path else str(key))

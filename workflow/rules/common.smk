@@ -9,7 +9,7 @@ import shlex
 from d2rnet.cli.commands import COMMANDS
 from d2rnet.cli.run_failures import failure_lines
 from d2rnet.cli.run_lock import hold_run
-from d2rnet.config import Config
+from d2rnet.config import Config, check_order
 from d2rnet.errors import D2RNetError
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json
@@ -29,9 +29,13 @@ def explained():
 
 with explained():
     # Snakemake keeps the last of two equal keys; read_overlay refuses them.
-    for file in map(Path, workflow.configfiles):
-        if file.is_file():
-            read_overlay(file)
+    OVERLAYS = {
+        file: read_overlay(file)
+        for file in map(Path, workflow.configfiles)
+        if file.is_file()
+    }
+    OVERLAYS.pop(Path(workflow.basedir) / "config.yaml", None)
+    check_order(OVERLAYS, Path(workflow.basedir) / "workflow" / "presets")
     CONFIG = Config.read(config, source=" with ".join(map(str, workflow.configfiles)))
 # A job that a GPU was asked for has one or ends with an error, not in weeks.
 DEVICE = (
