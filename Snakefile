@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/hooks.smk"
 
 
 DETECTED_BY = (

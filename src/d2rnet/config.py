@@ -79,8 +79,8 @@ def check_order(files: Mapping[Path, Mapping[str, Any]], presets: Path) -> None:
                 right = " ".join(str(name) for name in sorted(given, key=rank))
                 more = f" and {len(undone) - SHOWN_KEYS} more" if len(undone) > SHOWN_KEYS else ""
                 raise ConfigError(
-                    f"{file}: undoes {', '.join(undone[:SHOWN_KEYS])}{more} of {before}, which is given before it. Presets come "
-                    f"first, one of the detector alone after one of the whole, your own files last: --configfile {right}"
+                    f"{file}: undoes {', '.join(undone[:SHOWN_KEYS])}{more} of {before}, which is given before it. Presets "
+                    f"come first, one of the detector alone after one of the whole, your own files last: --configfile {right}"
                 )
 
 

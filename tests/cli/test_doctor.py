@@ -145,3 +145,25 @@ def test_origin_of_detectron2(
     assert origin.startswith("detectron2 0.6; ")
     assert expected in origin
     assert "no compiled operators" in origin
+
+
+def test_a_configuration_is_tried_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor_module, "CHECKS", ())
+    good = tmp_path / "good.yaml"
+    good.write_text("runtime: {device: cpu}\n")
+    assert main(["doctor", "--configfile", str(good)]) == 0
+    assert "ok       trainings      weights, batches, cpu and limits fit" in capsys.readouterr().out
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("cxr: {detector: {model: {weights: /gone.pkl}}}\n")
+    assert main(["doctor", "--configfile", str(good), str(bad)]) == 2
+    assert "MISSING  trainings      cxr.detector.model.weights: /gone.pkl: no such weight file.\n" in capsys.readouterr().out
+
+
+def test_a_configuration_that_is_not_valid_or_in_latin_1_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Snakemake reads overlays before anything of ours can; its message names no file."""
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("cxr: {data: {labelled: {root: stra\u00dfe}}}\n".encode("latin-1"))
+    assert main(["doctor", "--configfile", str(path)]) == 2
+    assert f"{path}: byte 34 is not UTF-8; expected a UTF-8 YAML file." in capsys.readouterr().err

@@ -99,7 +99,9 @@ def arguments_of(name, gone):
     """Arguments of a sub-command in which every file that it reads is one that is not there."""
     words = [name]
     for option in COMMANDS[name].options:
-        if option.positional or (option.default is None and not option.optional and option.kind != "flag"):
+        if option.flag == "configfile":
+            words += ["--configfile", gone]
+        elif option.positional or (option.default is None and not option.optional and option.kind != "flag"):
             value = gone if option.kind in ("input", "inputs") else "1"
             words += [value] if option.positional else [f"--{option.flag}", value]
     return words

@@ -11,10 +11,10 @@ import pytest
 TINY = "workflow/presets/cxr/tiny.yaml"
 
 
-def snakemake(repository: Path, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def snakemake(repository: Path, directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run Snakemake with everything it prints in ``stdout``, in the order of the screen."""
     command = [sys.executable, "-m", "snakemake", "-s", str(repository / "Snakefile"), "-d", str(directory), *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
@@ -46,3 +46,25 @@ def test_the_reason_of_a_failure_inside_the_snakefile_too(repository, tmp_path, 
     done = snakemake(repository, tmp_path, "-n", "--configfile", str(path))
     assert done.returncode == 1
     assert reason in done.stdout.splitlines()[-1] and ' File "' not in done.stdout
+
+
+def test_what_would_end_a_training_ends_the_run_before_its_first_job(repository, tmp_path):
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text(json.dumps({"cxr": {"detector": {"model": {"weights": "/gone.pkl"}}}, "runtime": {"gpus": 64}}))
+    configuration = ("--cores", "1", "--configfile", str(repository / TINY), str(overlay))
+    done = snakemake(repository, tmp_path / "run", "verify_inputs", *configuration)
+    assert done.returncode == 1 and not (tmp_path / "run" / "resources").exists()
+    told = done.stdout.partition("problem(s) that would end a training\n")[2]
+    assert "  cxr.detector.training.labelled_batch: 4 images are not divisible by 64" in told
+    assert "  cxr.detector.model.weights: /gone.pkl: no such weight file" in told
+    assert "device 'cuda'" not in done.stdout, "no training is planned here"
+    assert snakemake(repository, tmp_path / "run", "make_demo_cohort", *configuration).returncode == 0
+
+
+def test_a_gpu_that_is_not_there_ends_a_run_that_would_train(repository, tmp_path):
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text(json.dumps({"runtime": {"gpus": 1}}))
+    environment = {"CUDA_VISIBLE_DEVICES": ""}
+    done = snakemake(repository, tmp_path, "train_detector", "--cores", "1", "--configfile", str(overlay), **environment)
+    assert done.returncode == 1 and not (tmp_path / "resources").exists()
+    assert done.stdout.splitlines()[-1].startswith("  device 'cuda': this job shows torch 0 GPU(s): torch ")

@@ -1,21 +1,17 @@
 """Configuration check and the helpers that the rules share; no rules here."""
 
-import atexit
 import contextlib
 import json
 import os
 import shlex
 
 from d2rnet.cli.commands import COMMANDS
-from d2rnet.cli.run_failures import failure_lines
-from d2rnet.cli.run_lock import hold_run
 from d2rnet.config import Config, check_order
 from d2rnet.errors import D2RNetError
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import fingerprint
 from d2rnet.settings import merge, read_overlay
-
 
 
 @contextlib.contextmanager
@@ -37,12 +33,7 @@ with explained():
     OVERLAYS.pop(Path(workflow.basedir) / "config.yaml", None)
     check_order(OVERLAYS, Path(workflow.basedir) / "workflow" / "presets")
     CONFIG = Config.read(config, source=" with ".join(map(str, workflow.configfiles)))
-# A job that a GPU was asked for has one or ends with an error, not in weeks.
-DEVICE = (
-    "cuda"
-    if CONFIG.runtime.gpus and CONFIG.runtime.device == "auto"
-    else CONFIG.runtime.device
-)
+DEVICE = CONFIG.runtime.device_of_jobs
 # stage -> its number of shards and fingerprint of what decides it; of the last run, whose results are beside it
 SHARDS = Path("results/shards.json")
 # ... and of this one
@@ -152,31 +143,3 @@ def in_report(folder, files):
 def growing(mem_mb):
     """Return the memory of a job in MB: so much at the first attempt, as much again at each further one."""
     return lambda wildcards, attempt: mem_mb * attempt
-
-
-onstart:
-    with explained():
-        hold_run(Path.cwd())
-    write_text(SHARDS, json.dumps(SHARDS_NOW))
-
-
-onerror:
-    # What Snakemake says after this hook buries the reason, so it is told at the very end.
-    WHY = [
-        line
-        for file in ([log] if isinstance(log, str) else log)
-        for line in failure_lines(Path.cwd(), Path(file))
-    ]
-    DOCTOR = shlex.join(
-        [str(Path(sys.executable).with_name("d2rnet")), "doctor", "--run", os.getcwd()]
-    )
-    atexit.register(
-        print, "", *WHY, f"what to do: {DOCTOR}", sep="\n", file=sys.stderr, flush=True
-    )
-
-
-onsuccess:
-    if CONFIG.runtime.delete_after_success:
-        shell(
-            f"python -m d2rnet clean --kinds {','.join(CONFIG.runtime.delete_after_success)} --delete"
-        )

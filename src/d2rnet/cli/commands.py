@@ -78,6 +78,7 @@ COMMANDS: dict[str, Command] = {
         "",
         (
             Option("run", "folder of a run: say what is complete, what resumes from where and what to type", optional=True),
+            Option("configfile", "configuration of a run, files in their order: try what its trainings need", "inputs", ()),
             JSON,
         ),
     ),
@@ -99,4 +100,4 @@ COMMANDS: dict[str, Command] = {
 }
 
 # What people call; every other sub-command belongs to the rule of its name.
-FOR_PEOPLE = frozenset({"clean", "compare", "completion", "doctor", "migrate-config", "read"})
+FOR_PEOPLE = frozenset({"clean", "compare", "completion", "doctor", "migrate-config", "read", "verify-training"})

@@ -27,6 +27,18 @@ CXR_COMMANDS: dict[str, Command] = {
         "d2rnet.cxr.demo.settings:DemoSettings",
         (OUTPUT, WORKERS),
     ),
+    "verify-training": Command(
+        "Try what both trainings need before anything costly runs: weights, batches, device, shared memory.",
+        "d2rnet.cxr.verify_training:verify_training",
+        "d2rnet.cxr.settings:TrainingsSettings",
+        (
+            OUTPUT,
+            DEVICE,
+            PROCESSES,
+            Option("elsewhere", "the trainings run on another machine: this one's GPUs and limits do not matter", "flag"),
+        ),
+        "d2rnet.runs.settings:LoaderRuntime",
+    ),
     "verify-inputs": Command(
         "Check every configured root, table, count and image header before anything costly runs.",
         "d2rnet.cxr.conversion.verify:verify_inputs",

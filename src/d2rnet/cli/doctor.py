@@ -9,10 +9,11 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from d2rnet.cli.run_report import report_run
 from d2rnet.errors import ToolError
@@ -58,23 +59,25 @@ class Finding:
 
     def __str__(self) -> str:
         state = "ok" if self.ok else "MISSING" if self.required else "absent"
-        return f"{state:<8} {self.name:<14} {self.found}" + ("" if self.ok else f". {self.remedy}.")
+        return f"{state:<8} {self.name:<14} {self.found}" + ("" if self.ok or not self.remedy else f". {self.remedy}.")
 
 
-def doctor(*, run: Path | None = None, json: bool = False) -> ExitCode:
+def doctor(*, run: Path | None = None, configfile: Sequence[Path] = (), json: bool = False) -> ExitCode:
     """Print one line per check; REFUSED if anything required is missing.
 
     Args:
         run: look at the run in this folder instead (:mod:`d2rnet.cli.run_report`).
+        configfile: configuration of a run; what its trainings need is tried, too.
         json: print one JSON document instead.
 
     Raises:
-        D2RNetError: no workflow ever ran in that folder.
+        D2RNetError: no workflow ever ran in that folder, or the configuration is not valid.
     """
     if run is not None:
         return report_run(run, as_json=json)
     code = code_version()
-    findings = [finding for check in CHECKS for finding in check()]
+    trainings = list(check_trainings(configfile)) if configfile else []  # a configuration that is not valid is told first
+    findings = [*(finding for check in CHECKS for finding in check()), *trainings]
     missing = [finding.name for finding in findings if finding.required and not finding.ok]
     if json:
         document = {"code": code, "checks": [asdict(finding) for finding in findings], "missing": missing}
@@ -208,6 +211,38 @@ def check_resources() -> Iterator[Finding]:
     remedy = f"The demo needs up to {WANTED_MEMORY_GB} GB"
     yield Finding("memory", f"{memory:.0f} GB", memory >= WANTED_MEMORY_GB, required=False, remedy=remedy)
     yield Finding("cores", str(len(os.sched_getaffinity(0))))
+
+
+def check_trainings(files: Sequence[Path]) -> Iterator[Finding]:
+    """Weights, batches and limits of a configuration's trainings on this machine.
+
+    Raises:
+        ConfigError: the configuration is not valid.
+    """
+    from d2rnet.config import Config, check_order
+    from d2rnet.cxr.settings import trainings_of
+    from d2rnet.runs.provenance import REPOSITORY
+    from d2rnet.settings import merge, read_overlay
+
+    overlays = {file.resolve(): read_overlay(file) for file in files}
+    check_order(overlays, REPOSITORY / "workflow" / "presets")
+    overlay: dict[str, Any] = {}
+    for content in overlays.values():
+        overlay = merge(overlay, content)
+    config = Config.read(overlay, source=" with ".join(map(str, files)))
+    try:
+        module = importlib.import_module("d2rnet.cxr.verify_training")
+    except (ImportError, OSError) as error:
+        yield Finding("trainings", f"not tried: {error}", ok=False, remedy=SET_UP)
+        return
+    runtime = config.runtime
+    processes = max(1, runtime.gpus)
+    problems = list(
+        module.training_problems(trainings_of(config.cxr), runtime, device=runtime.device_of_jobs, processes=processes)
+    )
+    yield from (Finding("trainings", problem, ok=False) for problem in problems)
+    if not problems:
+        yield Finding("trainings", f"weights, batches, {runtime.device_of_jobs} and limits fit")
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

@@ -7,8 +7,8 @@ from pydantic import AfterValidator, Field
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.demo.settings import DemoSettings
-from d2rnet.cxr.detector.settings import DetectorSettings
-from d2rnet.cxr.report_model.settings import ReportSettings
+from d2rnet.cxr.detector.settings import DetectorSettings, TrainDetectorSettings
+from d2rnet.cxr.report_model.settings import ReportSettings, TrainReportModelSettings
 from d2rnet.settings import Section, each_once, setting
 
 
@@ -31,6 +31,15 @@ class CxrDataSettings(DataSettings):
     demo: DemoSettings = DemoSettings()
 
 
+class TrainingsSettings(Section):
+    """Both networks and their trainings: what verify-training reads."""
+
+    place = "cxr"
+
+    detector: TrainDetectorSettings = TrainDetectorSettings()
+    report: TrainReportModelSettings = TrainReportModelSettings()
+
+
 class CxrSettings(Section):
     """Chest radiographs."""
 
@@ -41,3 +50,10 @@ class CxrSettings(Section):
     annotation: AnnotationSettings = AnnotationSettings()
     report: ReportSettings = ReportSettings()
     ablation: AblationSettings = AblationSettings()
+
+
+def trainings_of(settings: CxrSettings) -> TrainingsSettings:
+    """Return what verify-training reads of the whole."""
+    detector = {name: getattr(settings.detector, name) for name in TrainDetectorSettings.model_fields}
+    report = {name: getattr(settings.report, name) for name in TrainReportModelSettings.model_fields}
+    return TrainingsSettings(detector=TrainDetectorSettings(**detector), report=TrainReportModelSettings(**report))

@@ -43,3 +43,8 @@ class SchedulerSettings(Section):
     ] = setting((), json_schema_extra={"uniqueItems": True})
     """What a workflow deletes once everything asked for is made, as d2rnet clean does: stale, finished, caches, shards. Empty
     keeps everything, so that a deleted result comes back from its work folder."""
+
+    @property
+    def device_of_jobs(self) -> str:
+        """What jobs get as their device: one that a GPU was asked for has one or ends with an error, not in weeks."""
+        return "cuda" if self.gpus and self.device == "auto" else self.device

@@ -87,9 +87,8 @@ def train_detector(
         ProcessError: one of several processes died.
         SystemExit: status 143 after SIGTERM or SIGUSR1; a checkpoint has been written.
     """
-    target = resolve_device(device)
     training = settings.training
-    cfg = checked_cfg(settings, target, processes)
+    target, cfg = checked_cfg(settings, device, processes)
     coco = {
         "labelled_train": labelled_train,
         "labelled_val": labelled_val,
@@ -104,7 +103,7 @@ def train_detector(
         write_split(folder / SPLIT_NAME, images.labelled, training)
         job = Job(folder, output, images, cfg, settings, runtime, target)
         counts = run_processes(train_and_export, job, processes=processes, device=target)
-        parts = code_parts(folder)
+    facts = {"iterations": training.total_iters, "device": str(target), "processes": processes}
     write_run_record(
         output / "run.json",
         command="train-detector",
@@ -112,7 +111,7 @@ def train_detector(
         inputs=inputs,
         counts={**counts, **numbers},
         seeds={"training": training.seed, "labelled_split": training.labelled_split_seed},
-        extra={"iterations": training.total_iters, "device": str(target), "processes": processes, PARTS_KEY: parts},
+        extra=facts | {PARTS_KEY: code_parts(folder)},
     )
     write_card(DETECTOR_CARD, output)
 
@@ -128,12 +127,13 @@ def what_decides(settings: TrainDetectorSettings) -> TrainDetectorSettings:
     return settings.replaced(prediction=neutral)
 
 
-def checked_cfg(settings: TrainDetectorSettings, device: torch.device, processes: int) -> CfgNode:
-    """Make the detectron2 configuration of a run that can be done with these settings on this device.
+def checked_cfg(settings: TrainDetectorSettings, name: str, processes: int) -> tuple[torch.device, CfgNode]:
+    """Return the device of that name, and the detectron2 configuration of a run that can be done with these settings on it.
 
     Raises:
         ConfigError: settings that do not fit each other, the device or the number of processes.
     """
+    device = resolve_device(name)
     check_processes(processes, device)
     log.info("training on %s", device_words(device, processes))
     cfg = build_cfg(settings)
@@ -142,7 +142,7 @@ def checked_cfg(settings: TrainDetectorSettings, device: torch.device, processes
     check_batches(processes, settings.training)
     if settings.model.norm == "SyncBN" and device.type == "cpu":
         raise ConfigError("cxr.detector.model.norm: SyncBN works on GPUs only; expected BN or GN on a CPU.")
-    return cfg
+    return device, cfg
 
 
 def check_batches(processes: int, training: DetectorTrainingSettings) -> None:

@@ -28,7 +28,7 @@ from d2rnet.report.annotation_file import load_annotation
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
 from d2rnet.report.fit import fit
 from d2rnet.report.model_files import save_model
-from d2rnet.report.settings import ReportRuntime, TextSettings
+from d2rnet.report.settings import ReportRuntime, ReportTrainingSettings, TextSettings
 from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.report.training_record import BEST
@@ -78,10 +78,7 @@ def train_report_model(
     torch_device = resolve_device(device)
     check_processes(processes, torch_device)
     log.info("training on %s", device_words(torch_device, processes))
-    if processes > settings.training.batch_size:
-        raise ConfigError(
-            f"--processes {processes}: expected 1 to cxr.report.training.batch_size ({settings.training.batch_size})."
-        )
+    check_batch(processes, settings.training)
     tokens = load_vocabulary(vocabulary)
     check_protocol(tokens, settings.text, source=vocabulary)
     splits, counts = _read_splits(annotation, tokens.protocol)
@@ -109,6 +106,16 @@ def train_report_model(
         extra={"device": str(torch_device), "processes": processes, "selected": selected, PARTS_KEY: parts},
     )
     write_card(REPORT_CARD, output)
+
+
+def check_batch(processes: int, training: ReportTrainingSettings) -> None:
+    """Refuse more processes than a batch has entries.
+
+    Raises:
+        ConfigError: names both.
+    """
+    if processes > training.batch_size:
+        raise ConfigError(f"--processes {processes}: expected 1 to cxr.report.training.batch_size ({training.batch_size}).")
 
 
 def check_protocol(vocabulary: Vocabulary, text: TextSettings, *, source: Path) -> None:

@@ -1,0 +1,82 @@
+"""What happens before the first job, after a run that failed, and after one that did not; no rules here."""
+
+import atexit
+import importlib.util
+import subprocess
+
+from d2rnet.cli.run_failures import failure_lines
+from d2rnet.cli.run_lock import hold_run
+from d2rnet.cxr.settings import trainings_of
+
+
+def try_trainings(planned):
+    """End with what would end a training, before anything costly runs; once for each configuration.
+
+    In a process of its own, as Snakemake's needs no torch. Weights and batches are tried wherever Snakemake runs with torch, the
+    GPU and limits of this machine where a training is planned on it.
+
+    Args:
+        planned: names of the rules that have something to do.
+    """
+    trained = any(name.startswith("train_") for name in planned)
+    if not trained and "verify_inputs" not in planned:
+        return
+    if not all(map(importlib.util.find_spec, ("torch", "detectron2"))):
+        print("trainings are not tried: Snakemake runs without torch", file=sys.stderr)
+        return
+    settings = settings_file("verify-training", trainings_of(CONFIG.cxr).to_json())
+    options = ["--device", DEVICE, "--processes", str(max(1, CONFIG.runtime.gpus))]
+    options += runtime_options("verify-training").split()
+    if not trained or workflow.non_local_exec:
+        options.append("--elsewhere")
+    output = Path("logs/verify_training", fingerprint([settings, options]))
+    if (output / "run.json").exists():
+        return
+    options += ["--settings", settings, "--output", str(output), "--quiet"]
+    source = [f"{workflow.basedir}/src", *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-m", "d2rnet", "verify-training", *options],
+        env=os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(source)},
+    )
+    if done.returncode:
+        sys.exit(1)
+
+
+onstart:
+    with explained():
+        hold_run(Path.cwd())
+    try_trainings({job.rule.name for job in workflow.dag.needrun_jobs()})
+    write_text(SHARDS, json.dumps(SHARDS_NOW))
+
+
+onerror:
+    # What Snakemake says after this hook buries the reason, so it is told at the very end.
+    WHY = [
+        line
+        for file in ([log] if isinstance(log, str) else log)
+        for line in failure_lines(Path.cwd(), Path(file))
+    ]
+    DOCTOR = shlex.join(
+        [
+            str(Path(sys.executable).with_name("d2rnet")),
+            "doctor",
+            "--run",
+            os.getcwd(),
+        ]
+    )
+    atexit.register(
+        print,
+        "",
+        *WHY,
+        f"what to do: {DOCTOR}",
+        sep="\n",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+onsuccess:
+    if CONFIG.runtime.delete_after_success:
+        shell(
+            f"python -m d2rnet clean --kinds {','.join(CONFIG.runtime.delete_after_success)} --delete"
+        )
