@@ -6,6 +6,7 @@ import os
 import shlex
 
 from d2rnet.cli.commands import COMMANDS
+from d2rnet.cli.foreign_resources import check_resources, settings_of
 from d2rnet.config import Config, check_order
 from d2rnet.errors import D2RNetError
 from d2rnet.files.atomic import write_text
@@ -33,6 +34,8 @@ with explained():
     OVERLAYS.pop(Path(workflow.basedir) / "config.yaml", None)
     check_order(OVERLAYS, Path(workflow.basedir) / "workflow" / "presets")
     CONFIG = Config.read(config, source=" with ".join(map(str, workflow.configfiles)))
+    if workflow.is_main_process:
+        check_resources(Path.cwd(), CONFIG)
 DEVICE = CONFIG.runtime.device_of_jobs
 # stage -> its number of shards and fingerprint of what decides it; of the last run, whose results are beside it
 SHARDS = Path("results/shards.json")
@@ -57,12 +60,7 @@ def settings_file(command, value=None):
     where they are not those of the configuration.
     """
     if value is None:
-        section = COMMANDS[command].settings_class()
-        value = CONFIG
-        for key in section.place.split("."):
-            value = getattr(value, key)
-        whole = value.to_json()
-        value = {key: whole[key] for key in section.model_fields}
+        value = settings_of(CONFIG, command)
     path = f"logs/settings/{command}-{fingerprint(value)}.json"
     if not Path(path).exists():
         write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -20,6 +20,7 @@ from d2rnet.runs.workdir import IDENTITY, LockHolder, read_holder
 
 INCOMPLETE = ".snakemake/incomplete"
 LOCKS = ".snakemake/locks"
+METADATA = ".snakemake/metadata"
 LOGS = ".snakemake/log"
 RUN_LOCK = ".snakemake/d2rnet.lock"  # of d2rnet.cli.run_lock: one Snakemake at a time
 COMMAND_FILE = ".snakemake/d2rnet.command.json"  # how it was called, quoted; Snakemake's log has the bare words
@@ -129,6 +130,11 @@ def read_run_state(folder: Path) -> RunState:
         locks=[lock for path in [folder / RUN_LOCK, *below] if path.name.endswith(".lock") for lock in _lock(path)],
         leftovers=[path for place in below if place.is_dir() for path in leftovers(place)],
     )
+
+
+def made_here(folder: Path) -> list[Path]:
+    """Return the outputs that Snakemake has made in a working directory, as it noted them, relative to it."""
+    return [Path(name) for name in filter(None, map(_named, _files(folder / METADATA)))]
 
 
 def _files(folder: Path) -> list[Path]:
