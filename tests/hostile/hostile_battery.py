@@ -8,10 +8,17 @@ import cases_documents
 import cases_images
 import cases_models
 import cases_tables
+import cases_volumes
 from hostile_case import MEMORY_BOUND_MIB, READ, REFUSED, SECONDS, SET_ASIDE, Result, run_case
 from hostile_readers import READERS
 
-CASES = [*cases_images.cases(), *cases_tables.cases(), *cases_documents.cases(), *cases_models.cases()]
+CASES = [
+    *cases_images.cases(),
+    *cases_volumes.cases(),
+    *cases_tables.cases(),
+    *cases_documents.cases(),
+    *cases_models.cases(),
+]
 
 
 def run_all() -> list[Result]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from hostile_case import READ, SET_ASIDE, Outcome
 
+from d2rnet.ct.volumes.reader import read_volume, read_volume_header
 from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter, read_calibration
 from d2rnet.cxr.annotation.inputs import match_images, read_images
 from d2rnet.cxr.annotation.inputs import read_reports as read_report_lines
@@ -64,6 +65,16 @@ def conversion(folder: Path) -> Outcome:
     bad = [result.reason for result in results if result.reason is not None]
     assert len(results) == len(jobs) and len(list(output.glob("*.png"))) == len(jobs) - len(bad)
     return Outcome(SET_ASIDE if bad else READ, " | ".join(map(str, bad)), len(jobs) - len(bad), len(bad))
+
+
+def ct_volume(folder: Path) -> Outcome:
+    """Header and voxels of one CT volume, a file or the folder of a series."""
+    path = only_file(folder)
+    header = read_volume_header(path)
+    volume = read_volume(path)
+    assert volume.hu.dtype == np.int16 and volume.hu.ndim == 3 and volume.hu.min() >= -1250
+    said = "; ".join(volume.notes)
+    return Outcome(READ, f"{' x '.join(map(str, volume.hu.shape))} voxels, {header.file_format}. {said}")
 
 
 def csv_table(folder: Path) -> Outcome:
@@ -213,6 +224,8 @@ READERS: dict[str, Reader] = {
     "DICOM": image,
     "PNG, JPG": image,
     "image conversion": conversion,
+    "CT volume": ct_volume,
+    "CT series": ct_volume,
     "CSV table": csv_table,
     "box table": box_table,
     "MIMIC-CXR": report_source(mimic),

@@ -1,9 +1,13 @@
 """A drawn chest and ways to write it to files, for tests of the CT volumes."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from pydicom import Dataset, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 SPACING_ZYX = (5.0, 4.0, 3.5)  # mm; three different numbers, so that a swapped axis shows
 
@@ -46,3 +50,46 @@ def write_nifti(path: Path, hu: np.ndarray, *, codes: str = "LPS") -> Path:
     stored = np.transpose(hu, order)[tuple(slice(None, None, -1) if turn else slice(None) for turn in turned)]
     nib.save(nib.Nifti1Image(np.ascontiguousarray(stored), affine), path)
     return path
+
+
+def noisy_chest(seed: int = 0) -> np.ndarray:
+    """A drawn chest with the noise of a scanner, so that gzip packs it as a real one."""
+    hu = drawn_chest()
+    noise = np.random.default_rng(seed).normal(0, 15, hu.shape)
+    return np.clip(np.rint(hu + noise), -1024, 3071).astype(np.int16)  # as 12 bits of a scanner
+
+
+def ct_slice(stored: np.ndarray, number: int, *, series: str = "1.2.3.1", step_mm: float | None = None) -> Dataset:
+    """One slice of a CT series: (rows, columns) uint16 stored values, HU + 1024."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = CTImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = f"{series}.{number + 1}"
+    dataset.SeriesInstanceUID, dataset.Modality = series, "CT"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    dataset.InstanceNumber = number + 1
+    dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+    dataset.RescaleSlope, dataset.RescaleIntercept = "1", "-1024"
+    dataset.ImagePositionPatient = [-140.0, -112.0, (SPACING_ZYX[0] if step_mm is None else step_mm) * number - 100]
+    dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    dataset.PixelSpacing = [SPACING_ZYX[1], SPACING_ZYX[2]]
+    dataset.SliceThickness = "9"
+    dataset.PixelData = stored.astype("<u2").tobytes()
+    return dataset
+
+
+def chest_slices(hu: np.ndarray | None = None, **changes: object) -> list[Dataset]:
+    """The slices of a chest, feet first."""
+    hu = noisy_chest() if hu is None else hu
+    return [ct_slice(part + 1024, number, **changes) for number, part in enumerate(hu)]  # type: ignore[arg-type]
+
+
+def write_series(folder: Path, slices: Iterable[Dataset], *, prefix: str = "") -> Path:
+    """Write slices as files of a folder, named in the order given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, dataset in enumerate(slices):
+        dcmwrite(folder / f"{prefix}{number:03}.dcm", dataset, enforce_file_format=True)
+    return folder

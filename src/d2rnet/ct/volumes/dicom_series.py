@@ -16,6 +16,7 @@ import numpy as np
 
 from d2rnet.ct.volumes.dicom_slices import Plane, Slice, is_dicom, read_slice, read_slice_hu
 from d2rnet.ct.volumes.orientation import SQUARE_DEGREES, canonical_order, canonical_spacing
+from d2rnet.ct.volumes.stored_values import Counts, check_counts
 from d2rnet.ct.volumes.volume import LEAVE_OUT, StoredVolume, VolumeHeader, check_shape, check_spacing, unreadable
 
 MAX_FILES = 20_000
@@ -53,12 +54,14 @@ def read_series(folder: Path) -> StoredVolume:
     slices, notes = _chosen_series(folder)
     ordered, doubled, affine, more = _placed(folder, slices)
     hu = np.empty((len(ordered), *ordered[0].shape), np.int16)
+    counts = Counts()
     for index, described in enumerate(ordered):
-        hu[index] = read_slice_hu(described)
+        hu[index] = read_slice_hu(described, counts)
         for other in doubled.get(index, ()):
-            if not np.array_equal(read_slice_hu(other), hu[index]):
+            if not np.array_equal(read_slice_hu(other, Counts()), hu[index]):
                 got = f"two different slices in one place, the second {other.path.name}"
                 raise unreadable(folder, got=got, expected="one slice a place", remedy=_MIXED)
+    more = (*more, *check_counts(folder, counts, hu.size))
     normal = ordered[0].placed.normal
     places = np.array([described.placed.position @ normal for described in ordered])
     steps = np.diff(places)
@@ -77,7 +80,7 @@ def _chosen_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
     counts: Counter[str] = Counter()
     series: dict[str, list[Slice]] = defaultdict(list)
     for path in _files(folder):
-        if not is_dicom(path):
+        if not path.is_file() or not is_dicom(path):
             counts["other files"] += 1
             continue
         described = read_slice(path)
@@ -100,7 +103,7 @@ def _chosen_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return regular files below a folder, sorted; links to other places are not followed.
+    """Return what lies below a folder, sorted; linked folders are not entered.
 
     Raises:
         DatasetError: more than MAX_FILES.
@@ -108,7 +111,7 @@ def _files(folder: Path) -> list[Path]:
     found: list[Path] = []
     for parent, folders, names in os.walk(folder, followlinks=False):
         folders.sort()
-        found += [path for name in sorted(names) if (path := Path(parent, name)).is_file()]
+        found += [Path(parent, name) for name in sorted(names)]
         if len(found) > MAX_FILES:
             raise unreadable(folder, got=f"more than {MAX_FILES} files", expected="one CT study", remedy="Name its folder.")
     return found

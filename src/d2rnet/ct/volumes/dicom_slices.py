@@ -22,7 +22,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import JPEG2000TransferSyntaxes, RLELossless
 
-from d2rnet.ct.volumes.stored_values import to_int16
+from d2rnet.ct.volumes.stored_values import Counts, to_int16
 from d2rnet.ct.volumes.volume import FETCH_AGAIN, LEAVE_OUT, Rescale, check_shape, unreadable
 
 _PREFIX_END = 132
@@ -115,8 +115,12 @@ def read_slice(path: Path) -> Slice:
         raise _damaged(path, error) from error
 
 
-def read_slice_hu(described: Slice) -> np.ndarray:
+def read_slice_hu(described: Slice, counts: Counts) -> np.ndarray:
     """Read the pixels of one slice: (rows, columns) int16 Hounsfield units by the slice's own rescale.
+
+    Args:
+        described: header of the slice.
+        counts: what is met among the numbers is added here.
 
     Raises:
         DatasetError: pixels are missing, cut off or cannot be decoded, or ask for another size than the header.
@@ -136,7 +140,7 @@ def read_slice_hu(described: Slice) -> np.ndarray:
         got = f"pixels of shape {stored.shape}"
         raise unreadable(path, got=got, expected=f"{described.shape}, as the header says")
     rescale = described.rescale
-    return to_int16(path, stored, None if rescale is None or rescale.is_identity else rescale)
+    return to_int16(path, stored, None if rescale is None or rescale.is_identity else rescale, counts)
 
 
 def _damaged(path: Path, error: Exception) -> Exception:
@@ -159,6 +163,8 @@ def silent_pydicom() -> Iterator[None]:
 
 def _describe(path: Path, dataset: Dataset) -> Slice:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if not (syntax or dataset.get("SOPClassUID") or dataset.get("Modality") or dataset.get("Rows")):
+        raise unreadable(path, got="a DICOM prefix and no attribute of an image", expected="a DICOM file")
     left_out = _left_out(dataset)
     shape = (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
     if not left_out:
@@ -214,6 +220,8 @@ def _plane(path: Path, dataset: Dataset) -> Plane | None:
     sizes = (len(position), len(orientation), len(spacing))
     if sizes != (3, 6, 2) or not np.isfinite(np.concatenate([position, orientation, spacing])).all():
         raise unreadable(path, got="a position, orientation or spacing of odd numbers", expected="3, 6 and 2 finite numbers")
+    if (spacing <= 0).any():
+        raise unreadable(path, got="a pixel spacing that is no length", expected="two positive numbers")
     row, column = orientation[:3], orientation[3:]
     if max(abs(row @ row - 1), abs(column @ column - 1), abs(row @ column)) > 10 * _PARALLEL:
         raise unreadable(path, got="an orientation that is no right angle", expected="two unit vectors at right angles")

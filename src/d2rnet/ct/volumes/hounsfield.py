@@ -18,11 +18,13 @@ from d2rnet.ct.volumes.volume import AIR_HU, LEAVE_OUT, Rescale, unreadable
 
 HounsfieldChoice = Literal["auto", "raw", "already"]
 PADDING_BELOW_HU = -1250  # below air with its noise: values that scanners and tools write outside the field of view
+_UINT8_MAX = 255
 _AIR_HU = (PADDING_BELOW_HU, -600)
 _TISSUE_HU = (-200, 200)  # fat, muscle, blood
 _MIN_TISSUE = 0.02  # share of the voxels that are no padding
 _MIN_AIR = 0.002
 _NEVER_BELOW_HU = -200
+_MOST_LABELS = 130  # TotalSegmentator has 117; an 8-bit picture of a chest has over 200 levels
 _SAMPLED = 2_000_000  # voxels looked at; the decision rests on shares of per cents
 
 
@@ -71,6 +73,7 @@ def to_hounsfield(
     """
     sample = values.reshape(-1) if values.flags.c_contiguous else values.ravel(order="K")
     sample = sample[:: max(1, sample.size // _SAMPLED)].astype(np.float64)
+    _check_kind(path, sample)
     as_is = _reading(
         f"as the header has it, slope {header.slope:g}, intercept {header.intercept:g}" if header else "already",
         sample,
@@ -82,14 +85,32 @@ def to_hounsfield(
     chosen = _choose(path, readings, choice)
     saturated = _apply(values, chosen.rescale)
     notes = [f"{saturated} voxels beyond 16 bits were set to its ends."] if saturated else []
-    if table is not None and not table.is_identity and chosen is as_is:
+    if len(readings) > 1 and table is not None and not table.is_identity and chosen is as_is:
         notes.append(
             f"slope {table.slope:g} and intercept {table.intercept:g} of the table were not applied: the values are HU."
         )
     padded = _padding_to_air(values)
     if padded:
-        notes.append(f"{padded / values.size:.1%} of the voxels, below {PADDING_BELOW_HU} HU, are padding: set to {AIR_HU}.")
+        share = f"{padded} voxels ({padded / values.size:.2%})"
+        notes.append(f"{share} below {PADDING_BELOW_HU} HU are padding: set to {AIR_HU}.")
     return values, chosen.name, tuple(notes)
+
+
+def _check_kind(path: Path, sample: np.ndarray) -> None:
+    """Refuse a mask, a label map and a volume of one value by their names.
+
+    Raises:
+        DatasetError: one value; or few whole numbers from 0 on.
+    """
+    lowest, highest = float(sample.min()), float(sample.max())
+    if lowest == highest:
+        raise unreadable(path, got=f"the value {lowest:.0f} in every voxel looked at", expected="a body", remedy=LEAVE_OUT)
+    distinct = len(np.unique(sample)) if lowest >= 0 and highest <= _UINT8_MAX else _UINT8_MAX
+    if distinct <= _MOST_LABELS:
+        got = (
+            f"a mask, a label map or a picture of few levels ({distinct} different values from {lowest:.0f} to {highest:.0f})"
+        )
+        raise unreadable(path, got=got, expected="a CT volume", remedy="Name the CT volume that it belongs to.")
 
 
 def _reading(name: str, sample: np.ndarray, rescale: Rescale) -> _Reading:
@@ -149,7 +170,7 @@ def _accepted(path: Path, reading: _Reading, choice: str, other: _Reading | None
     if reading.lowest > _NEVER_BELOW_HU:
         got = f"values never below {reading.lowest:.0f} ({reading}{others})"
         expected = "Hounsfield units, with air near -1000"
-        remedy = "A picture of 8 bits, a mask, or raw values: give slope and intercept, or leave it out."
+        remedy = "An 8-bit picture: leave it out. Raw values: give slope and intercept of the metadata table."
         raise unreadable(path, got=got, expected=expected, remedy=remedy)
     got = f"values that are no body in Hounsfield units ({reading}{others})"
     raise unreadable(path, got=got, expected="soft tissue near 0 and air near -1000", remedy=LEAVE_OUT)

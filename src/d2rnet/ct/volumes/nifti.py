@@ -20,7 +20,7 @@ import numpy as np
 from isal import igzip, isal_zlib
 
 from d2rnet.ct.volumes.orientation import canonical_order, canonical_spacing
-from d2rnet.ct.volumes.stored_values import read_values
+from d2rnet.ct.volumes.stored_values import check_held, exact_filler, read_values
 from d2rnet.ct.volumes.volume import (
     FETCH_AGAIN,
     LEAVE_OUT,
@@ -37,7 +37,6 @@ from d2rnet.ct.volumes.volume import (
 
 GZIP_MAGIC = b"\x1f\x8b"
 GZIP_ERRORS: tuple[type[Exception], ...] = (gzip.BadGzipFile, isal_zlib.error, zlib.error, EOFError)  # type: ignore[assignment]
-_MAX_INFLATION = 1032  # deflate packs at most so many bytes into one
 _SIZES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # bytes of a header -> how it is parsed
 _COLOURS = {128: "RGB", 2304: "RGBA"}
 _NOT_REAL = {32: "complex", 1792: "complex", 2048: "complex", 1536: "128-bit float", 1: "1-bit"}
@@ -104,18 +103,7 @@ def read_nifti(path: Path, stated_spacing_mm: Millimetres | None = None) -> Stor
         parsed = _parse(path, stream, stated_spacing_mm)
         count = int(np.prod(parsed.shape))
         needed = count * parsed.dtype.itemsize
-        read = 0
-
-        def fill(view: memoryview) -> None:
-            nonlocal read
-            got = 0
-            while got < len(view) and (piece := stream.readinto(view[got:])):  # type: ignore[attr-defined]
-                got += piece
-            read += got
-            if got < len(view):
-                got_text = f"{read} bytes of voxels"
-                raise unreadable(path, got=got_text, expected=f"{needed} bytes, as its header says")
-
+        fill = exact_filler(path, stream, needed)
         values, changes = read_values(path, fill, count, parsed.dtype, parsed.scale)
         more = _rest(stream)
     if more >= parsed.shape[0] * parsed.shape[1] * parsed.dtype.itemsize:
@@ -162,7 +150,8 @@ def _parse(path: Path, stream: BinaryIO, stated_spacing_mm: Millimetres | None) 
     block = start + stream.read(size - 4)
     if len(block) < size:
         raise unreadable(path, got=f"{len(block)} bytes of a header", expected=f"{size} bytes")
-    header = _SIZES[size](block, check=False)
+    order = "<" if start == size.to_bytes(4, "little") else ">"
+    header = _SIZES[size](block, endianness=order, check=False)
     _check_magic(path, header)
     shape, notes = _shape(path, header)
     dtype = _dtype(path, header)
@@ -171,11 +160,7 @@ def _parse(path: Path, stream: BinaryIO, stated_spacing_mm: Millimetres | None) 
     if not (np.isfinite(offset) and size <= offset < 1 << 24 and offset == int(offset)):
         raise unreadable(path, got=f"voxels from byte {offset:g} on", expected=f"an integer of at least {size}")
     needed = int(np.prod([*shape], dtype=object)) * dtype.itemsize
-    held = path.stat().st_size * (1 if isinstance(stream, io.BufferedReader) else _MAX_INFLATION)
-    if needed > held:
-        shown = " x ".join(map(str, shape))
-        got = f"{shown} voxels ({needed} bytes) in the header of a file of {path.stat().st_size} bytes"
-        raise unreadable(path, got=got, expected="no more than the file can hold")
+    check_held(path, needed, path.stat().st_size, is_packed=not isinstance(stream, io.BufferedReader))
     affine, affine_notes = _affine(path, header, stated_spacing_mm)
     check_spacing(path, canonical_spacing(affine), where="the header")
     stream.seek(int(offset))
@@ -219,7 +204,7 @@ def _dtype(path: Path, header: nib.Nifti1Header) -> np.dtype:
         raise unreadable(path, got=f"{_NOT_REAL[code]} numbers", expected="8- to 64-bit real numbers", remedy=LEAVE_OUT)
     try:
         dtype = np.dtype(header.get_data_dtype())
-    except nib.spatialimages.HeaderDataError as error:
+    except (nib.spatialimages.HeaderDataError, KeyError) as error:
         raise unreadable(path, got=f"datatype {code}", expected="a type of NIfTI") from error
     if dtype.itemsize == 0 or int(header["bitpix"]) != 8 * dtype.itemsize:
         got = f"datatype {code} ({dtype.name}) with {int(header['bitpix'])} bits a voxel"

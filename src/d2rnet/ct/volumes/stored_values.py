@@ -6,19 +6,70 @@ Nothing is lost in silence: NaN and infinity are refused, what int16 cannot hold
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from d2rnet.ct.volumes.volume import LEAVE_OUT, Rescale, unreadable
 
 PIECE_VOXELS = 1 << 22
+MAX_INFLATION = 1032  # deflate packs at most so many bytes into one
+_LARGE_BYTES = 1 << 28
+_LIKELY_INFLATION = 200  # CT noise hardly packs: real volumes have 2 to 5, padded ones 20
 INT16 = np.iinfo(np.int16)
 MAX_SATURATED = 1e-3  # share of voxels beyond int16; metal and padding are rarer
 
 
+def check_held(path: Path, needed: int, size: int, *, is_packed: bool) -> None:
+    """Refuse voxels that a file cannot hold, or could only if they were made up, before memory is taken.
+
+    Args:
+        path: file of the volume, for messages.
+        needed: bytes of the voxels that the header tells.
+        size: bytes of the file that may be voxels.
+        is_packed: whether they are compressed.
+
+    Raises:
+        DatasetError: more than the file can hold; or above 256 MiB more than 200 times its size.
+    """
+    inflation = (_LIKELY_INFLATION if needed > _LARGE_BYTES else MAX_INFLATION) if is_packed else 1
+    if needed > size * inflation:
+        got = f"{needed} bytes of voxels in the header, {size} bytes of them in the file"
+        raise unreadable(path, got=got, expected="as many voxels as the file can hold")
+
+
+def exact_filler(path: Path, stream: BinaryIO, needed: int) -> Callable[[memoryview], None]:
+    """Return a function that fills a buffer from a stream and raises where the stream ends before.
+
+    Args:
+        path: file of the volume, for messages.
+        stream: stands at the first voxel.
+        needed: bytes of all voxels, for messages.
+    """
+    read = 0
+
+    def fill(view: memoryview) -> None:
+        nonlocal read
+        got = 0
+        while got < len(view) and (piece := stream.readinto(view[got:])):  # type: ignore[attr-defined]
+            got += piece
+        read += got
+        if got < len(view):
+            raise unreadable(path, got=f"{read} bytes of voxels", expected=f"{needed} bytes, as the header says")
+
+    return fill
+
+
 @dataclass
-class _Counts:
-    """What was met on the way."""
+class Counts:
+    """What was met while numbers became int16.
+
+    Attributes:
+        saturated: values beyond int16.
+        lowest: lowest value before rounding.
+        highest: highest.
+        fractions: values that are no whole numbers.
+    """
 
     saturated: int = 0
     lowest: float = np.inf
@@ -55,7 +106,7 @@ def read_values(
         if not dtype.isnative:
             values.byteswap(inplace=True)
         return values, ()
-    counts = _Counts()
+    counts = Counts()
     buffer = bytearray(min(count, PIECE_VOXELS) * dtype.itemsize)
     for start in range(0, count, PIECE_VOXELS):
         end = min(start + PIECE_VOXELS, count)
@@ -65,13 +116,18 @@ def read_values(
     return values, check_counts(path, counts, count)
 
 
-def to_int16(path: Path, stored: np.ndarray, scale: Rescale | None, counts: _Counts | None = None) -> np.ndarray:
+def to_int16(path: Path, stored: np.ndarray, scale: Rescale | None, counts: Counts) -> np.ndarray:
     """Scale and round numbers of any real type to int16.
+
+    Args:
+        path: file of the volume, for messages.
+        stored: numbers of any shape.
+        scale: scaling to apply; None for none.
+        counts: what is met is added here.
 
     Raises:
         DatasetError: NaN or infinity.
     """
-    counts = counts if counts is not None else _Counts()
     is_float = stored.dtype.kind == "f"
     if is_float and not np.isfinite(stored).all():
         bad = int((~np.isfinite(stored)).sum())
@@ -100,7 +156,7 @@ def to_int16(path: Path, stored: np.ndarray, scale: Rescale | None, counts: _Cou
     return numbers.astype(np.int16)
 
 
-def check_counts(path: Path, counts: _Counts, count: int) -> tuple[str, ...]:
+def check_counts(path: Path, counts: Counts, count: int) -> tuple[str, ...]:
     """Say what was changed.
 
     Raises:
