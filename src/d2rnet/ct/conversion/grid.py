@@ -81,13 +81,15 @@ def convert_volume(volume: Volume, settings: CtConversionSettings) -> ConvertedV
     ]
     low, high = settings.window_hu
     dtype = np.uint8 if settings.bits == 8 else np.int16
-    air = _quantised(np.array([AIR_HU], np.float32), low, high, settings.bits)[0]
-    array = np.full(settings.shape_zyx, air, dtype)
+    air = _quantised(np.full((1, 1), AIR_HU, np.float32), low, high, settings.bits)[0, 0]
+    array = np.empty(settings.shape_zyx, dtype)
+    if any(len(part.index) < side for part, side in zip(taps, settings.shape_zyx, strict=True)):
+        array.fill(air)
     first = [max(0, -offset) for offset in start]  # of the result, where the grid begins
-    for z, resampled in enumerate(_slices(volume.hu, taps), start=first[0]):
-        rows, columns = resampled.shape
-        kept = array[z, first[1] : first[1] + rows, first[2] : first[2] + columns]
-        kept[:] = _quantised(resampled, low, high, settings.bits)
+    rows = slice(first[1], first[1] + len(taps[1].index))
+    columns = slice(first[2], first[2] + len(taps[2].index))
+    for z, turned in enumerate(_slices(volume.hu, taps), start=first[0]):
+        array[z, rows, columns] = cv2.transpose(_quantised(turned, low, high, settings.bits))
     facts = {
         "file_format": volume.file_format,
         "source_shape_zyx": list(source_shape),
@@ -143,52 +145,68 @@ def _taps(source: int, old_mm: float, new_mm: float, grid: int, start: int, want
 
 
 def _slices(hu: np.ndarray, taps: list[_Taps]) -> Iterator[np.ndarray]:
-    """Yield the kept slices of the grid one by one: (rows, columns) float32 HU."""
+    """Yield the kept slices of the grid one by one: (columns, rows) float32 HU, turned; each is overwritten by the next."""
     along_z, along_y, along_x = taps
-    # rows and columns that no kept voxel needs are not touched
-    y_first, y_end = (int(along_y.index.min()), int(along_y.index.max()) + 1) if along_y.index.size else (0, 0)
-    x_first, x_end = (int(along_x.index.min()), int(along_x.index.max()) + 1) if along_x.index.size else (0, 0)
-    if 0 in (len(along_z.index), y_end, x_end):
+    if 0 in (len(along_z.index), len(along_y.index), len(along_x.index)):
         return
+    # rows and columns that no kept voxel needs are not touched
+    y_first, y_end = int(along_y.index.min()), int(along_y.index.max()) + 1
+    x_first, x_end = int(along_x.index.min()), int(along_x.index.max()) + 1
     near = hu[:, y_first:y_end, x_first:x_end]
-    rows = _Taps(along_y.index - y_first, along_y.weight)
-    columns = _Taps(along_x.index - x_first, along_x.weight)
-    floats: dict[int, np.ndarray] = {}
+    rows = _Interpolation(_Taps(along_y.index - y_first, along_y.weight), x_end - x_first)
+    columns = _Interpolation(_Taps(along_x.index - x_first, along_x.weight), len(along_y.index))
     for index, weight in zip(along_z.index, along_z.weight, strict=True):
-        needed = {int(z) for z, share in zip(index, weight, strict=True) if share > 0}
-        floats = {z: floats[z] if z in floats else near[z].astype(np.float32) for z in needed}
-        mixed = _mixed([floats[int(z)] for z, share in zip(index, weight, strict=True) if share > 0], weight[weight > 0])
-        in_rows = _along_first_axis(mixed, rows)  # (rows, source columns)
-        turned = cv2.transpose(in_rows)
-        yield cv2.transpose(_along_first_axis(turned, columns))  # (rows, columns)
+        parts = [(np.ascontiguousarray(near[z]), float(share)) for z, share in zip(index, weight, strict=True) if share > 0]
+        turned = cv2.transpose(rows(_mixed(parts)))  # (source columns, rows)
+        yield columns(turned)  # (columns, rows)
 
 
-def _mixed(parts: list[np.ndarray], weights: np.ndarray) -> np.ndarray:
-    """Return the weighted sum of slices."""
+def _mixed(parts: list[tuple[np.ndarray, float]]) -> np.ndarray:
+    """Return the weighted sum of int16 slices as float32."""
+    first, share = parts[0]
     if len(parts) == 1:
-        return parts[0]
-    total = cv2.addWeighted(parts[0], float(weights[0]), parts[1], float(weights[1]), 0.0)
-    for part, weight in zip(parts[2:], weights[2:], strict=True):
-        total = cv2.scaleAdd(part, float(weight), total)
+        return first.astype(np.float32)
+    second, other_share = parts[1]
+    total = cv2.addWeighted(first, share, second, other_share, 0.0, dtype=cv2.CV_32F)
+    for part, weight in parts[2:]:
+        total = cv2.scaleAdd(part.astype(np.float32), weight, total)
     return total
 
 
-def _along_first_axis(values: np.ndarray, taps: _Taps) -> np.ndarray:
-    """Interpolate (source, m) float32 along its first axis; (n, m)."""
-    total = np.take(values, taps.index[:, 0], axis=0)
-    total *= taps.weight[:, :1]
-    for tap in range(1, taps.index.shape[1]):
-        part = np.take(values, taps.index[:, tap], axis=0)
-        part *= taps.weight[:, tap : tap + 1]
-        total += part
-    return total
+class _Interpolation:
+    """Interpolation of slices of one shape along their first axis, in memory that is taken once."""
+
+    def __init__(self, taps: _Taps, width: int) -> None:
+        """Take the memory.
+
+        Args:
+            taps: n places.
+            width: m, length of the other axis.
+        """
+        self._taps = taps
+        self._total = np.empty((len(taps.index), width), np.float32)
+        self._part = np.empty_like(self._total)
+        self._weights = [np.ascontiguousarray(weight)[:, None] for weight in taps.weight.T]
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Interpolate (source, m) float32; (n, m), which the next call overwrites."""
+        # "clip" alone writes without a copy; no index is beyond the source
+        np.take(values, self._taps.index[:, 0], axis=0, out=self._total, mode="clip")
+        self._total *= self._weights[0]
+        for tap in range(1, len(self._weights)):
+            np.take(values, self._taps.index[:, tap], axis=0, out=self._part, mode="clip")
+            self._part *= self._weights[tap]
+            self._total += self._part
+        return self._total
 
 
 def _quantised(hu: np.ndarray, low: float, high: float, bits: int) -> np.ndarray:
-    """Clip to the window and round: levels 0 to 255 of it, or HU."""
-    clipped = np.clip(hu, low, high)
+    """Clip (rows, columns) float32 HU to the window and round: levels 0 to 255 of it, or HU.
+
+    OpenCV scales, rounds and saturates in one pass; saturation to 8 bits is the window's clip.
+    """
     if bits == 8:
-        clipped -= np.float32(low)
-        clipped *= np.float32(UINT8_LEVELS / (high - low))
-    clipped += np.float32(0.5)
-    return np.floor(clipped, out=clipped).astype(np.uint8 if bits == 8 else np.int16)
+        scale = UINT8_LEVELS / (high - low)
+        return cv2.addWeighted(hu, scale, hu, 0.0, -low * scale, dtype=cv2.CV_8U)
+    rounded = cv2.addWeighted(hu, 1.0, hu, 0.0, 0.0, dtype=cv2.CV_16S)
+    return np.clip(rounded, np.int16(np.ceil(low)), np.int16(np.floor(high)), out=rounded)

@@ -30,7 +30,8 @@ def write_array(target: Path, array: np.ndarray) -> None:
     """
     with atomic_path(target) as temporary, temporary.open("wb") as stream:
         if target.suffix == ".gz":
-            with igzip.IGzipFile(fileobj=stream, mode="wb", compresslevel=_GZIP_LEVEL, mtime=0) as packed:
+            # no name and no time in the header: the same array is the same file
+            with igzip.IGzipFile("", "wb", _GZIP_LEVEL, stream, 0) as packed:
                 np.save(packed, np.ascontiguousarray(array), allow_pickle=False)
         else:
             np.save(stream, array, allow_pickle=False)
@@ -45,6 +46,7 @@ def read_array(path: Path) -> np.ndarray:
     """
     try:
         if path.suffix == ".gz":
+            # no name and no time in the header: the same array is the same file
             with igzip.open(path, "rb") as stream:
                 array = np.load(stream, allow_pickle=False)
         else:

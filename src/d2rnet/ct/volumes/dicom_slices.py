@@ -24,6 +24,7 @@ from pydicom.uid import JPEG2000TransferSyntaxes, RLELossless
 
 from d2rnet.ct.volumes.stored_values import Counts, to_int16
 from d2rnet.ct.volumes.volume import FETCH_AGAIN, LEAVE_OUT, Rescale, check_shape, unreadable
+from d2rnet.errors import DatasetError
 
 _PREFIX_END = 132
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
@@ -107,10 +108,8 @@ def read_slice(path: Path) -> Slice:
         with silent_pydicom():
             dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER))
             return _describe(path, dataset)
-    except ValueError as error:
-        if type(error).__name__ == "DatasetError":
-            raise
-        raise _damaged(path, error) from error
+    except DatasetError:
+        raise
     except Exception as error:  # damaged files make pydicom raise almost anything; its texts may quote values
         raise _damaged(path, error) from error
 
@@ -131,8 +130,10 @@ def read_slice_hu(described: Slice, counts: Counts) -> np.ndarray:
             dataset = dcmread(path, specific_tags=list(_PIXELS))
             _check_pixels(path, dataset)
             stored = pixel_array(dataset)
-    except Exception as error:
-        if type(error).__name__ == "DatasetError":
+    except DatasetError:
+        raise
+    except BaseException as error:  # the panic of a decoder written in Rust is no Exception and would end the whole run
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         got = f"{described.syntax} pixels that cannot be decoded ({type(error).__name__})"
         raise unreadable(path, got=got, expected="whole pixel data") from error

@@ -15,6 +15,7 @@ from d2rnet.ct.volumes.volume import LEAVE_OUT, Rescale, unreadable
 PIECE_VOXELS = 1 << 22
 MAX_INFLATION = 1032  # deflate packs at most so many bytes into one
 _LARGE_BYTES = 1 << 28
+_READ_BYTES = 1 << 18  # stays in the cache: the gzip stream makes a copy of what is asked for
 _LIKELY_INFLATION = 200  # CT noise hardly packs: real volumes have 2 to 5, padded ones 20
 INT16 = np.iinfo(np.int16)
 MAX_SATURATED = 1e-3  # share of voxels beyond int16; metal and padding are rarer
@@ -51,7 +52,7 @@ def exact_filler(path: Path, stream: BinaryIO, needed: int) -> Callable[[memoryv
     def fill(view: memoryview) -> None:
         nonlocal read
         got = 0
-        while got < len(view) and (piece := stream.readinto(view[got:])):  # type: ignore[attr-defined]
+        while got < len(view) and (piece := stream.readinto(view[got : got + _READ_BYTES])):  # type: ignore[attr-defined]
             got += piece
         read += got
         if got < len(view):
