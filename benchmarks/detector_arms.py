@@ -57,7 +57,7 @@ def detector_settings(name: str, amp: str) -> DetectorSettings:
     return DetectorSettings.read(preset).replaced(
         model={"weights": None, "pixel_mean": 127.5, "pixel_std": 64.0},
         # "reference" trains on every unlabelled image, as the stock loop does.
-        training={**still, "empty_unlabelled": "reference", "amp": amp},
+        training={**still, "empty_unlabelled": "reference", "amp": amp, "accumulation_steps": 1},
         prediction={"amp": amp},
     )
 

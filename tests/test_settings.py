@@ -1,14 +1,18 @@
 """The configuration: shipped file, sections and presets agree; mistakes are named."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from d2rnet.config import Config, check_order
+from d2rnet.config import Config, RuntimeSettings, check_order
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.conversion.settings import DataSettings
+from d2rnet.cxr.detector.config import build_cfg
+from d2rnet.cxr.detector.trainer import check_batches, check_schedule
 from d2rnet.errors import ConfigError
 from d2rnet.settings import Section, leaves, merge, parse_settings, read_overlay, subsection
 
@@ -33,11 +37,47 @@ def test_every_section_says_where_it_stands_and_refuses_unknown_keys():
     walk(Config, "")
 
 
-@pytest.mark.parametrize("preset", ["d2rnet", "utv2", "open_data", "tiny"])
+def preset_overlay(repository: Path, preset: str) -> dict[str, Any]:
+    """What a preset changes; the two that are given after d2rnet.yaml laid over it."""
+    folder = repository / "workflow" / "presets" / "cxr"
+    overlay = read_overlay(folder / f"{preset}.yaml")
+    return merge(read_overlay(folder / "d2rnet.yaml"), overlay) if preset in ("utv2", "recommended") else overlay
+
+
+@pytest.mark.parametrize("preset", ["d2rnet", "utv2", "recommended", "open_data", "tiny"])
 def test_presets_are_valid_overlays(repository, preset):
-    overlay = read_overlay(repository / "workflow" / "presets" / "cxr" / f"{preset}.yaml")
+    overlay = preset_overlay(repository, preset)
     complete = Config.read(overlay).to_json()
     assert merge(complete, overlay) == complete
+
+
+def test_every_preset_is_listed_in_the_readme(repository):
+    readme = (repository / "README.md").read_text()
+    for preset in (repository / "workflow" / "presets" / "cxr").glob("*.yaml"):
+        assert f"`workflow/presets/cxr/{preset.name}`" in readme
+
+
+@pytest.mark.parametrize("preset", ["d2rnet", "utv2", "recommended", "open_data", "tiny"])
+def test_the_detector_of_a_preset_can_be_trained_on_its_gpus(repository, preset):
+    """Batches can be shared, the network built, the schedule kept; the last step of the learning rate is no surprise."""
+    config = Config.read(preset_overlay(repository, preset))
+    training = config.cxr.detector.training
+    check_batches(max(1, config.runtime.gpus), training)
+    check_schedule(training)
+    assert build_cfg(config.cxr.detector).SOLVER is not None
+    assert (training.burn_in_iters in training.lr_step_iters) == (preset == "d2rnet")
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 4, 8])
+def test_the_preset_for_eight_gpus_runs_on_fewer(repository, gpus):
+    check_batches(gpus, Config.read(preset_overlay(repository, "utv2")).cxr.detector.training)
+
+
+def test_what_the_recommended_preset_differs_in(repository):
+    training = Config.read(preset_overlay(repository, "recommended")).cxr.detector.training
+    assert training.unlabelled_views == ("PA", "AP")
+    assert 0 < training.max_negative_share < 1
+    assert training.lr_schedule == "cosine"
 
 
 def test_misspelled_key_is_named_with_the_closest_one():
@@ -228,3 +268,17 @@ def test_the_published_presets_have_one_order(repository):
     check_order({d2rnet: contents[d2rnet], utv2: contents[utv2]}, presets)
     with pytest.raises(ConfigError, match=r"d2rnet\.yaml: undoes .* of .*utv2\.yaml"):
         check_order({utv2: contents[utv2], d2rnet: contents[d2rnet]}, presets)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "cache", "expected"), [(0, 0, 0, 7000), (1, 0, 0, 7000), (4, 0, 0, 25000), (4, 8, 500, 51000)]
+)
+def test_memory_of_a_training_grows_with_its_processes(gpus, workers, cache, expected):
+    runtime = RuntimeSettings().replaced(gpus=gpus, loader_workers=workers, cache_images_mb=cache)
+    assert runtime.training_memory_mb(1000) == expected
+
+
+@pytest.mark.parametrize("rule", ["train_detector", "train_report_model"])
+def test_the_slurm_profile_leaves_memory_and_hours_of_trainings_to_the_configuration(repository, rule):
+    profile = yaml.safe_load((repository / "profiles" / "slurm" / "config.yaml").read_text())
+    assert not {"mem_mb", "runtime"} & profile["set-resources"][rule].keys()

@@ -97,6 +97,17 @@ class RuntimeSettings(SchedulerSettings, DetectorRuntime, ReportRuntime, MeteorR
 
     place = "runtime"
 
+    def training_memory_mb(self, base: int) -> int:
+        """Memory that a training job asks the scheduler for, MB.
+
+        A process with its device takes 6,000, the images that it keeps ``cache_images_mb``, each of its loader processes 750.
+
+        Args:
+            base: of the job as a whole, however many processes share it, MB.
+        """
+        each = 6000 + self.cache_images_mb + 750 * self.loader_workers
+        return base + each * max(1, self.gpus)
+
 
 class Config(Section):
     """Every setting of the workflow."""

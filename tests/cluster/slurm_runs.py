@@ -11,6 +11,9 @@ from typing import Any
 import yaml
 from slurm_cluster import ACCOUNT, GPU_MODEL, Cluster, Job
 
+from d2rnet.config import Config
+from d2rnet.settings import merge, read_overlay
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILE = REPOSITORY / "profiles" / "slurm"
 TINY = REPOSITORY / "workflow" / "presets" / "cxr" / "tiny.yaml"
@@ -67,6 +70,7 @@ def assert_submitted_as_configured(cluster: Cluster, directory: Path, jobs: list
     """Every job of a run was submitted once, with the resources that the profile or else the rule's text asks for."""
     profile = yaml.safe_load((PROFILE / "config.yaml").read_text())
     defaults = profile["default-resources"]
+    config = Config.read(merge(read_overlay(TINY), read_overlay(directory / "overlay.yaml")))
     submitted = cluster.submissions(directory)
     assert sorted(map(rule_of, submitted)) == sorted(job.rule for job in jobs)
     for words in submitted:
@@ -74,8 +78,8 @@ def assert_submitted_as_configured(cluster: Cluster, directory: Path, jobs: list
         asked = profile["set-resources"].get(rule, {})
         assert option(words, "-A") == ACCOUNT == defaults["slurm_account"]
         assert option(words, "-p") == asked.get("slurm_partition", defaults["slurm_partition"])
-        assert option(words, "--mem") == first_attempt(asked.get("mem_mb") or in_rule(rule, "mem_mb")), rule
-        assert option(words, "-t") == str(asked.get("runtime") or in_rule(rule, "runtime")), rule
+        assert option(words, "--mem") == at_first(asked.get("mem_mb") or in_rule(rule, "mem_mb"), config), rule
+        assert option(words, "-t") == at_first(asked.get("runtime") or in_rule(rule, "runtime"), config), rule
         assert any(word.startswith(f"--gpus={GPU_MODEL}:") for word in words) == ("gpu_model" in asked), rule
         assert {"--cpus-per-task=1", "--requeue", "--signal=TERM@300"} <= set(words), rule
 
@@ -90,9 +94,10 @@ def option(words: list[str], name: str) -> str:
     return words[words.index(name) + 1]
 
 
-def first_attempt(value: Any) -> str:
-    """Memory at the first attempt of ``attempt * 64000`` or ``growing(4000)``."""
-    return re.sub(r"^attempt \* |^growing\(|\)$", "", str(value))
+def at_first(value: Any, config: Config) -> str:
+    """What a resource is at the first attempt: a number, or the text of an expression of the profile or a rule."""
+    known = {"attempt": 1, "growing": int, "CONFIG": config}
+    return str(eval(str(value), known))
 
 
 def in_rule(rule: str, name: str) -> str:

@@ -225,7 +225,7 @@ def test_files_that_are_no_design(tmp_path: Path, text: str) -> None:
         read_design(tmp_path / "design.yaml")
 
 
-@pytest.mark.parametrize("preset", [None, "d2rnet", "utv2", "open_data", "tiny"])
+@pytest.mark.parametrize("preset", [None, "d2rnet", "utv2", "recommended", "open_data", "tiny"])
 def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: str | None) -> None:
     """Whatever they are laid over: the published settings have LERA, LAB and GAB on."""
     design = read_design(repository / "workflow" / "ablation.yaml")
@@ -233,7 +233,7 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     if preset:
         overlay = yaml.safe_load((repository / "workflow" / "presets" / "cxr" / f"{preset}.yaml").read_text())
         report = report.replaced(**overlay["cxr"].get("report", {}))
-        assert (report != ReportSettings()) is (preset != "utv2")
+        assert (report != ReportSettings()) is (preset not in ("utv2", "recommended"))
     cells = {name: cell_settings(report, design, arm=name, seed=7) for name in design.arms}
     branches = {name: cell.model.lesion_branch for name, cell in cells.items()}
     assert branches["base"] == "none"

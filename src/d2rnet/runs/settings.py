@@ -27,6 +27,9 @@ class SchedulerSettings(Section):
     gpus: int = setting(0, ge=0)
     """GPUs a training job asks the scheduler for; it runs a process on each, which share every batch. Prediction and scoring
     jobs take one at most."""
+    training_hours: int = setting(96, ge=1)
+    """Hours that a training job asks the scheduler for. One that is stopped at their end has saved its state and goes on at
+    the next attempt."""
     conversion_shards: int = setting(1, ge=1)
     """Shards of the conversion of a source's images; each is a job of runtime.workers processes. Another number of shards,
     here and below, counts once the joined result is gone or a setting that decides it has changed."""

@@ -24,8 +24,8 @@ rule train_detector:
         "../../../envs/train_detector.yaml"
     threads: CONFIG.runtime.threads
     resources:
-        mem_mb=growing(6000 * max(1, CONFIG.runtime.gpus)),
-        runtime=5760,
+        mem_mb=growing(CONFIG.runtime.training_memory_mb(6000)),
+        runtime=60 * CONFIG.runtime.training_hours,
         options=runtime_options("train-detector"),
         gpu=CONFIG.runtime.gpus,
         # SLURM's plugin would start the command once a GPU; the command starts its own processes.

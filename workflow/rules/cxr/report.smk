@@ -44,8 +44,8 @@ rule train_report_model:
         "../../../envs/train_report_model.yaml"
     threads: CONFIG.runtime.threads
     resources:
-        mem_mb=growing(6000 * max(1, CONFIG.runtime.gpus)),
-        runtime=5760,
+        mem_mb=growing(CONFIG.runtime.training_memory_mb(16000)),
+        runtime=60 * CONFIG.runtime.training_hours,
         options=runtime_options("train-report-model"),
         gpu=CONFIG.runtime.gpus,
         tasks=0 if CONFIG.runtime.gpus > 1 else 1,  # as in train_detector

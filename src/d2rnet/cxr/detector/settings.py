@@ -131,7 +131,7 @@ class DetectorTrainingSettings(Section):
     lr_schedule: Literal["steps", "cosine"] = setting("cosine")
     """How the learning rate falls (UTv2: steps)."""
     lr_step_iters: tuple[Annotated[int, Field(ge=1)], ...] = setting(())
-    """steps: iterations at which it is multiplied by lr_step_factor (UTv2: 179990, 179995; D2R-Net: 8000)."""
+    """steps: iterations at which it is multiplied by lr_step_factor (UTv2: never, v1: 179990, 179995; D2R-Net: 8000)."""
     lr_step_factor: float = setting(0.1, gt=0, lt=1)
     """steps: the factor."""
     final_lr_factor: float = setting(0.02, ge=0, le=1)
