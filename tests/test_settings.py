@@ -278,7 +278,7 @@ def test_memory_of_a_training_grows_with_its_processes(gpus, workers, cache, exp
     assert runtime.training_memory_mb(1000) == expected
 
 
-@pytest.mark.parametrize("rule", ["train_detector", "train_report_model"])
+@pytest.mark.parametrize("rule", ["train_detector", "train_report_model", "train_ablation_cell"])
 def test_the_slurm_profile_leaves_memory_and_hours_of_trainings_to_the_configuration(repository, rule):
     profile = yaml.safe_load((repository / "profiles" / "slurm" / "config.yaml").read_text())
     assert not {"mem_mb", "runtime"} & profile["set-resources"][rule].keys()
