@@ -245,7 +245,11 @@ _BRANCHES = frozenset({"str", "int", "float", "bool", "dict", "list", "none", "l
 def _field_at(section: type[Section], location: list[Any]) -> tuple[type[Section], FieldInfo | None]:
     """Return the innermost section that a location passes through, and the field that it ends at."""
     field = None
+    names_a_section = False
     for part in location:
+        if names_a_section:  # a key of dict[str, Section]
+            names_a_section = False
+            continue
         known = section.model_fields.get(part) if isinstance(part, str) else None
         if known is None:
             break
@@ -253,13 +257,16 @@ def _field_at(section: type[Section], location: list[Any]) -> tuple[type[Section
         inner = subsection(known.annotation) or _item_section(known.annotation)
         if inner is not None:
             section = inner
+            names_a_section = typing.get_origin(known.annotation) is dict
     return section, field
 
 
 def _item_section(annotation: Any) -> type[Section] | None:
-    """Return the section that the items of a tuple are."""
+    """Return the section that the items of a tuple are, or the values of a mapping."""
     parts = typing.get_args(annotation)
-    return subsection(parts[0]) if typing.get_origin(annotation) is tuple and parts else None
+    if not parts or typing.get_origin(annotation) not in (tuple, dict):
+        return None
+    return subsection(parts[0] if typing.get_origin(annotation) is tuple else parts[-1])
 
 
 def _found(error: Any) -> str:

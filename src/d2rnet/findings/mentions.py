@@ -6,15 +6,16 @@ docs/reference/metrics.md.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
 from d2rnet.findings.classes import CATEGORY_NAMES
-from d2rnet.findings.mention_context import State, find_scopes, state_of
+from d2rnet.findings.mention_context import State, find_scopes
 from d2rnet.findings.mention_cues import any_of
 from d2rnet.findings.mention_lexicon import BLOCKED, NORMAL, PATTERNS, SIGNS
+from d2rnet.findings.mention_search import Lexicon
 from d2rnet.findings.mention_text import normalise_sentence, split_text
 
 
@@ -40,14 +41,7 @@ class Mention:
     end: int
 
 
-def _compiled(patterns: Sequence[str]) -> re.Pattern[str]:
-    return re.compile("|".join(rf"(?<= )(?:{pattern})(?= )" for pattern in patterns))
-
-
-_PATTERNS = {name: _compiled(PATTERNS[name]) for name in CATEGORY_NAMES}
-_BLOCKED = {name: _compiled(patterns) for name, patterns in BLOCKED.items()}
-_NORMAL = {name: _compiled(patterns) for name, patterns in NORMAL.items()}
-_SIGNS = {name: _compiled(patterns) for name, patterns in SIGNS.items()}
+_LEXICON = Lexicon({name: PATTERNS[name] for name in CATEGORY_NAMES}, blocked=BLOCKED, normal=NORMAL, signs=SIGNS)
 _MIDLINE = frozenset(("Aortic enlargement", "Cardiomegaly", "Enlarged PA"))
 _EXPLANATION = any_of("""
     consistent_with compatible_with compatible reflect\\w* represent\\w* due_to related_to suggest\\w* indicates? indicating
@@ -99,35 +93,10 @@ def named_classes(text: str, *, uncertain_counts: bool = True) -> frozenset[str]
 def _sentence_mentions(sentence: str) -> tuple[Mention, ...]:
     """Mentions of one sentence, numbered 0; reports repeat sentences, so results are kept."""
     text = normalise_sentence(sentence)
-    scopes = find_scopes(text)
-    mentions = [
-        Mention(name, state_of(start, end, scopes), "", 0, start, end)
-        for name, start, end in _spans(text, _PATTERNS, _BLOCKED)
-    ]
-    named = {mention.category for mention in mentions}
-    for name, start, end in _spans(text, _SIGNS, {}):
-        if name not in named:
-            denied = state_of(start, end, scopes) is State.ABSENT
-            mentions.append(Mention(name, State.ABSENT if denied else State.UNCERTAIN, "", 0, start, end))
-    named = {mention.category for mention in mentions}
-    mentions += [Mention(name, State.ABSENT, "", 0, *span) for name, *span in _spans(text, _NORMAL, {}) if name not in named]
-    mentions.sort(key=lambda mention: (mention.start, mention.end))
+    found = _LEXICON.search(text, find_scopes(text))
+    mentions = [Mention(each.category, each.state, "", 0, each.start, each.end) for each in found]
     mentions = _doubt_alternatives(text, _without_explained(text, _joined(text, mentions)))
     return tuple(replace(mention, side=_side_of(text, mentions, place)) for place, mention in enumerate(mentions))
-
-
-def _spans(
-    text: str, patterns: dict[str, re.Pattern[str]], blocked: dict[str, re.Pattern[str]]
-) -> Iterator[tuple[str, int, int]]:
-    """Yield class, start and end of each match that is not part of a blocked one."""
-    for name, pattern in patterns.items():
-        matches = list(pattern.finditer(text))
-        if not matches:
-            continue
-        taken = [found.span() for found in blocked[name].finditer(text)] if name in blocked else []
-        for found in matches:
-            if not any(start < found.end() and found.start() < end for start, end in taken):
-                yield name, found.start(), found.end()
 
 
 def _joined(text: str, mentions: list[Mention]) -> list[Mention]:

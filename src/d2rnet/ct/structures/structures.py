@@ -1,0 +1,223 @@
+"""A report to structures: what it says of each, whether that is abnormal, and which of the 18 abnormalities it holds.
+
+Every sentence goes to at least one structure: to those that it names, to those of the sentence before where it has no subject
+of its own ("It measures 8 mm."), else to the table's rest. A structure of which the report says nothing is absent: its text is
+"" and its ``abnormal`` None, never silently normal.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from d2rnet.ct.structures.sentences import split_sentences
+from d2rnet.ct.structures.table import IGNORED, StructureTable
+from d2rnet.findings.ct_classes import CT_ABNORMALITIES
+from d2rnet.findings.ct_mentions import OTHER, sentence_findings
+from d2rnet.findings.mention_context import State
+from d2rnet.findings.mention_cues import any_of
+from d2rnet.findings.mention_search import Found
+from d2rnet.findings.phrases import PhraseMatch
+
+# Openings of a sentence that speaks of what the one before it spoke of.
+_GOES_ON = re.compile(
+    r"^ (?:and |also |however |in addition (?:, )?|but |again )?"
+    + any_of("""
+        it its it_is they their these this those with which one_of some_of others? another most_of the_other
+        the_(?:largest|biggest|smallest|larger|smaller|sizes?|lesions?|described|appearances?|same|dimensions?|diameter)
+        the_(?:mass|nodules?|thickness|short|long|depth|boundaries|borders|contours?|views?|image|difference|number|parenchyma)
+        the_findings_(?:are|were|is|described) in_the_(?:differential|current|previous|old|this|present)
+        in_(?:current|previous|this|between|places) compared when_(?:compared|it) according_to
+        (?:there_(?:was|is|were|are)_)?no_(?:significant_)?(?:change|difference|progression|increase|interval)
+        stable unchanged measured measuring evaluated considered suspicious boundaries inside within_it around_it parenchyma
+        contours? sizes? dimensions similar similarly among_these accompanying biopsy located left right bilateral mean_hu
+        on_the_(?:left|right) gland_(?:dimensions?|size|parenchyma)
+    """)
+    + r"(?= )"
+)
+# Between two names of structures: both are spoken of at once.
+_TOGETHER = re.compile(
+    r"^ (?:(?:and|or|nor|as well as|,|both|the|a|of|in|at|right|left|bilateral|bilaterally|each|its|with|also|upper|lower|"
+    r"other|regions?|levels?|areas?|walls?|main|major|minor) ){1,6}$"
+)
+_CLAUSE = re.compile(r" (?:;|but|while|whereas|there|and (?:there|the|no|a|an|minimal|mild)) ")
+_CLAUSE_COST = 60  # characters: a cue beyond the end of a clause is that much farther away
+_COMMA_COST = 15
+
+
+@dataclass(frozen=True)
+class ReportSentence:
+    """One sentence of a report.
+
+    Attributes:
+        text: with the white space that follows it.
+        structures: those that it is dealt out to, in the order of the table; at least one.
+        abnormal: those of them that it calls abnormal.
+        labels: the abnormalities that it says are there, in the order of CT_ABNORMALITIES.
+    """
+
+    text: str
+    structures: tuple[str, ...]
+    abnormal: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StructuredReport:
+    """A report dealt out to structures.
+
+    Attributes:
+        structures: name -> ``text`` (its sentences, "" if absent), ``abnormal`` (None if absent), ``labels`` (names).
+        sentences: in the order of the report; their texts joined are the report.
+        labels: the abnormalities of the report, in the order of CT_ABNORMALITIES.
+    """
+
+    structures: dict[str, dict[str, Any]]
+    sentences: tuple[ReportSentence, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A sentence by groups of anatomy: named ones, abnormal ones, and each abnormality with its groups."""
+
+    groups: tuple[str, ...]
+    abnormal: frozenset[str]
+    labels: tuple[tuple[str, frozenset[str]], ...]
+
+
+def structures_of(report: str, table: StructureTable, *, uncertain_counts: bool = True) -> StructuredReport:
+    """Deal a report out to the structures of a table.
+
+    Args:
+        report: text of the findings (and impression).
+        table: from :func:`d2rnet.ct.structures.table.load_table`.
+        uncertain_counts: whether a doubted finding counts as there.
+    """
+    sentences = []
+    before: tuple[str, ...] = ()
+    labels_of: dict[str, set[str]] = {name: set() for name in table.structures}
+    for text in split_sentences(report):
+        reading = _read_sentence(text.strip(), before, table, uncertain_counts)
+        before = _subject(reading)
+        structures = table.structures_for(reading.groups) or (table.rest,)
+        abnormal = table.structures_for(reading.abnormal)
+        for label, groups in reading.labels:
+            for name in table.structures_for(groups) or structures:
+                labels_of[name].add(label)
+        named = {label for label, _ in reading.labels}
+        sentences.append(ReportSentence(text, structures, abnormal, _ordered(named)))
+    found = {name: _structure(name, sentences, labels_of[name]) for name in table.structures}
+    labels = {label for sentence in sentences for label in sentence.labels}
+    return StructuredReport(found, tuple(sentences), _ordered(labels))
+
+
+def _structure(name: str, sentences: Sequence[ReportSentence], labels: set[str]) -> dict[str, Any]:
+    own = [sentence for sentence in sentences if name in sentence.structures]
+    if not own:
+        return {"text": "", "abnormal": None, "labels": []}
+    return {
+        "text": " ".join(sentence.text.strip() for sentence in own),
+        "abnormal": any(name in sentence.abnormal for sentence in own),
+        "labels": list(_ordered(labels)),
+    }
+
+
+def _ordered(labels: set[str]) -> tuple[str, ...]:
+    return tuple(label for label in CT_ABNORMALITIES if label in labels)
+
+
+def _subject(reading: _Reading) -> tuple[str, ...]:
+    """Return what a sentence without a subject after this one speaks of: what is abnormal here, else all that is named."""
+    return tuple(group for group in reading.groups if group in reading.abnormal) or reading.groups
+
+
+@lru_cache(maxsize=1 << 17)
+def _read_sentence(sentence: str, before: tuple[str, ...], table: StructureTable, uncertain_counts: bool) -> _Reading:
+    """Read one sentence; reports repeat sentences, so results are kept.
+
+    Args:
+        sentence: without white space around it.
+        before: groups that the sentence before it spoke of.
+        table: its words.
+        uncertain_counts: as in :func:`structures_of`.
+    """
+    findings = sentence_findings(sentence)
+    text = findings.text
+    cues = [match for match in table.cues.find(text) if IGNORED not in match.meanings]
+    inherited = () if cues else _without_cue(text, before, table)
+    counted = {State.PRESENT, State.UNCERTAIN} if uncertain_counts else {State.PRESENT}
+    named = dict.fromkeys(group for cue in cues for group in cue.meanings)
+    named |= dict.fromkeys(inherited)
+    abnormal: set[str] = set()
+    labels: list[tuple[str, frozenset[str]]] = []
+    for mention in findings.mentions:
+        if mention.state not in counted:
+            continue
+        groups = _groups_of(mention, text, cues, inherited, findings.mentions, table)
+        home = groups if mention.category == OTHER else groups & set(table.groups_of_label[mention.category])
+        if mention.category != OTHER and home:
+            labels.append((mention.category, frozenset(home)))
+            named |= dict.fromkeys(sorted(home))
+        abnormal |= home or groups
+    return _Reading(tuple(named), frozenset(abnormal), tuple(labels))
+
+
+def _without_cue(text: str, before: tuple[str, ...], table: StructureTable) -> tuple[str, ...]:
+    """Return the groups that a sentence without a cue speaks of: those before it, those of its findings, or none."""
+    if before and _GOES_ON.match(text):
+        return before
+    found = table.findings.find(text)
+    candidates = dict.fromkeys(group for match in found for group in match.meanings)
+    shared = tuple(group for group in before if group in candidates)
+    return shared or tuple(candidates)[:1]
+
+
+def _groups_of(
+    mention: Found,
+    text: str,
+    cues: Sequence[PhraseMatch],
+    inherited: tuple[str, ...],
+    mentions: Sequence[Found],
+    table: StructureTable,
+) -> set[str]:
+    """Return the groups of anatomy that a mention lies in.
+
+    An abnormality lies in the nearest group that may hold it, unless a nearer one holds findings of the same words: a nodule
+    of the thyroid is none of the lung. Other illness lies in the nearest group.
+    """
+    homes = table.groups_of_label.get(mention.category, ())
+    if homes:
+        words = table.findings.find(text[mention.start - 1 : mention.end + 1])
+        rivals = {group for match in words for group in match.meanings}
+        fitting = [cue for cue in cues if not {*homes, *rivals}.isdisjoint(cue.meanings)]
+        if not fitting:
+            if rivals.isdisjoint(inherited) or not set(homes).isdisjoint(inherited):
+                return set(homes).intersection(inherited) or {homes[0]}
+            return set(inherited)
+    else:
+        fitting = list(cues)
+        if not fitting:
+            return set(inherited)
+    nearest = min(range(len(fitting)), key=lambda place: _distance(text, mention, fitting[place]))
+    groups = set(fitting[nearest].meanings)
+    spans = [(other.start, other.end) for other in mentions]
+    for step in (1, -1):  # "in the mediastinum and both axillae": names that stand together share it
+        place = nearest
+        while 0 <= place + step < len(fitting):
+            first, second = sorted((fitting[place], fitting[place + step]), key=lambda cue: cue.start)
+            far = fitting[place + step]
+            if not _TOGETHER.match(text[first.end : second.start]) or any(s < far.end and far.start < e for s, e in spans):
+                break
+            groups |= set(far.meanings)
+            place += step
+    return groups
+
+
+def _distance(text: str, mention: Found, cue: PhraseMatch) -> int:
+    """Return how far a cue is from a mention, in characters; the end of a clause between them counts for many."""
+    first, second = (cue.end, mention.start) if cue.start < mention.start else (mention.end, cue.start)
+    between = text[first - 1 : second + 1] if first < second else ""
+    commas = between.count(" , ")
+    return len(between) + _COMMA_COST * commas + _CLAUSE_COST * len(_CLAUSE.findall(between))
