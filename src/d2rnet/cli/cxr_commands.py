@@ -43,7 +43,13 @@ CXR_COMMANDS: dict[str, Command] = {
         "Check every configured root, table, count and image header before anything costly runs.",
         "d2rnet.cxr.conversion.verify:verify_inputs",
         "d2rnet.cxr.conversion.settings:DataSettings",
-        (OUTPUT, WORKERS),
+        (
+            OUTPUT,
+            WORKERS,
+            Option(
+                "kept-side", "side of the square that a later training keeps of each image, px; for the free disk", "int", 0
+            ),
+        ),
     ),
     "convert-images-shard": Command(
         "Convert one shard of a list of radiographs to 8-bit PNG; goes on where it was interrupted.",

@@ -47,6 +47,7 @@ rule verify_inputs:
     resources:
         mem_mb=growing(4000),
         runtime=240,
+        kept_side=CONFIG.cxr.report.model.input_size_px,
     params:
         folder=subpath(output.summary, parent=True),
         settings=settings_file("verify-inputs"),
@@ -54,7 +55,7 @@ rule verify_inputs:
         "Check every configured root, table, count and image header"
     shell:
         "python -m d2rnet verify-inputs --output {params.folder:q} --settings {params.settings:q}"
-        " --workers {threads} --log {log:q}"
+        " --workers {threads} --kept-side {resources.kept_side} --log {log:q}"
 
 
 rule convert_images_shard:

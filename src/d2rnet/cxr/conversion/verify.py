@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from d2rnet.cxr.conversion.checked_tables import write_labelled, write_unlabelled
+from d2rnet.cxr.conversion.disk_space import check_space
 from d2rnet.cxr.conversion.input_checks import check_labelled, check_reports
 from d2rnet.cxr.conversion.leakage import check_leakage, count_reasons, overlaps
 from d2rnet.cxr.conversion.settings import (
@@ -67,17 +68,18 @@ class Source:
     counts: dict[str, Any] = field(default_factory=dict)
 
 
-def verify_inputs(*, output: Path, workers: int, settings: DataSettings) -> None:
+def verify_inputs(*, output: Path, workers: int, settings: DataSettings, kept_side: int = 0) -> None:
     """Check all sources of the configuration.
 
     Args:
         output: folder for the results.
         workers: processes that read image headers.
         settings: the section ``data``.
+        kept_side: side of the square that a later training keeps of each image, pixels, for the estimate of free disk.
 
     Raises:
-        DatasetError: anything is wrong with the tables, the splits or the boxes, or too many images are unreadable. The first
-            ten of each kind are named; all are in ``output/problems.jsonl``.
+        DatasetError: anything is wrong with the tables, the splits or the boxes, too many images are unreadable, or the disk
+            is too small. The first ten of each kind are named; all are in ``output/problems.jsonl``.
         ConfigError: a source name is unknown or a setting that a source needs is missing.
     """
     (output / COUNTS).unlink(missing_ok=True)  # without it no converter takes the tables of an earlier check
@@ -93,13 +95,14 @@ def verify_inputs(*, output: Path, workers: int, settings: DataSettings) -> None
             if source.table is not None:
                 check_alike_ids(source.table.images, problems, file=source.settings.root, folder=output)
         _check_images(sources, workers)
+        _check_space(sources, problems, output, settings.conversion.max_side_px, kept_side)
         _check_unreadable(sources, settings.conversion.max_bad_fraction, problems)
         _check_across(sources, problems)
     _write_results(sources, problems, output, settings)
     problems.raise_if_any(details=output / "problems.jsonl")
     _write_tables(sources, output, settings)
     log.info(
-        "verify-inputs: nothing wrong; %d sources, %d images, %d unreadable, %d extra ones that another source has",
+        "verify-inputs: nothing wrong with the data: %d sources, %d images, %d unreadable, %d extra that other sources have",
         len(sources),
         sum(len(source.images) for source in sources),
         sum(len(source.quarantine) for source in sources),
@@ -177,6 +180,13 @@ def _check_images(sources: list[Source], workers: int) -> None:
         ]
         source.counts["unreadable_images"] = len(source.quarantine)
         _count_other_sizes(source)
+
+
+def _check_space(sources: list[Source], problems: Problems, output: Path, max_side_px: int, kept_side: int) -> None:
+    """Compare the free disk with the images that can be read."""
+    images = pd.concat([source.images for source in sources if source.table is not None])
+    heights, widths = (images[key].to_numpy(dtype="int64") for key in ("file_height", "file_width"))
+    check_space(heights, widths, problems, folder=output, max_side_px=max_side_px, kept_side_px=kept_side)
 
 
 def _count_other_sizes(source: Source) -> None:
