@@ -1,7 +1,7 @@
 """D2R-Net pipeline: chest images, from annotations to written reports.
 
 A bare ``snakemake --cores all`` makes the target ``cxr`` (chest radiographs) of the synthetic demo cohort; ``--configfile
-workflow/presets/cxr/<name>.yaml`` lays real data over it. One rule = one ``d2rnet`` sub-command of the same name. Data rules
+workflow/presets/cxr/<name>.yaml`` lays real data over it; ``snakemake --cores all ct`` makes the target ``ct`` (chest CT). One rule = one ``d2rnet`` sub-command of the same name. Data rules
 write to resources/<wing>/, all others to results/<wing>/<rule>/.
 """
 
@@ -34,6 +34,11 @@ WRITTEN_BY = (*DETECTED_BY, CONFIG.cxr.annotation, CONFIG.cxr.report)
 
 scattergather:
     convert=shards_of("conversion", "resources/cxr/unlabelled.json", CONFIG.cxr.data),
+    convert_ct=shards_of(
+        "ct_conversion",
+        "resources/ct/convert_ct/volumes.jsonl",
+        CONFIG.ct.data,
+    ),
     predict=shards_of("prediction", "results/cxr/predict_boxes/run.json", *DETECTED_BY),
     generate=shards_of(
         "generation", "results/cxr/generate_reports/run.json", *WRITTEN_BY
@@ -46,6 +51,7 @@ include: "workflow/rules/cxr/annotation.smk"
 include: "workflow/rules/cxr/report.smk"
 include: "workflow/rules/cxr/evaluation.smk"
 include: "workflow/rules/cxr/ablation.smk"
+include: "workflow/rules/ct/data.smk"
 
 
 report: "workflow/report/workflow.rst"
@@ -63,3 +69,9 @@ rule cxr:
         rules.evaluate_reports.output.metrics,
         rules.render_gallery.output.page,
         rules.draw_figures.output.summary,
+
+
+rule ct:
+    input:
+        rules.convert_ct.output.volumes,
+        rules.build_ct_annotation.output.annotation,

@@ -43,6 +43,11 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "draw_figures": ("data", "evaluation"),
     "oracle_annotation": (),
     "ablation": ("evaluation",),
+    "make_ct_demo_cohort": ("data", "ct"),
+    "verify_ct_inputs": ("data", "ct"),
+    "convert_ct_shard": ("data", "ct"),
+    "convert_ct": ("data", "ct"),
+    "build_ct_annotation": ("data", "ct"),
 }
 
 # Not Python packages, or not on the Python index: conda specs by extra or by rule.

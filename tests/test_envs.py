@@ -19,7 +19,13 @@ RULES = sorted(name.replace("-", "_") for name in COMMANDS.keys() - FOR_PEOPLE)
 # Extras that set-up leaves to the user.
 NOT_SET_UP = {"text-encoder", "fuzz"}
 # Import name -> name on the Python index, where they differ.
-DISTRIBUTIONS = {"yaml": "pyyaml", "cv2": "opencv-python-headless", "PIL": "pillow", "ensemble_boxes": "ensemble-boxes"}
+DISTRIBUTIONS = {
+    "SimpleITK": "simpleitk",
+    "yaml": "pyyaml",
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "ensemble_boxes": "ensemble-boxes",
+}
 # pylibjpeg and its plug-ins are loaded by pydicom; these come with a package that is listed.
 BROUGHT_ALONG = {"openjpeg": "pylibjpeg-openjpeg", "libjpeg": "pylibjpeg-libjpeg"}
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from d2rnet.ct.settings import CtSettings
 from d2rnet.cxr.detector.settings import DetectorRuntime
 from d2rnet.cxr.settings import CxrSettings
 from d2rnet.errors import ConfigError
@@ -113,6 +114,7 @@ class Config(Section):
     """Every setting of the workflow."""
 
     cxr: CxrSettings = CxrSettings()
+    ct: CtSettings = CtSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     runtime: RuntimeSettings = RuntimeSettings()
 

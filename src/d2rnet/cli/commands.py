@@ -6,11 +6,13 @@ is quick and the data stage runs without torch.
 
 from pathlib import Path
 
+from d2rnet.cli.ct_commands import CT_COMMANDS
 from d2rnet.cli.cxr_commands import CXR_COMMANDS
 from d2rnet.cli.options import ANNOTATION, IMAGE_ROOT, JSON, OUTPUT, WORKERS, Command, Option
 
 COMMANDS: dict[str, Command] = {
     **CXR_COMMANDS,
+    **CT_COMMANDS,
     "build-vocabulary": Command(
         "Build the vocabulary from the training reports.",
         "d2rnet.report.text.vocabulary:build_vocabulary",

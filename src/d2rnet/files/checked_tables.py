@@ -49,7 +49,8 @@ def read_table(path: Path, columns: Columns, *, command: str = "verify-inputs") 
     for number, record in enumerate(read_jsonl(path), start=1):
         for name, types in columns.items():
             value = record.get(name, ...)
-            if type(value) not in types or (types[0] is not str and abs(value) > MAX_COORDINATE):
+            is_beyond = isinstance(value, int | float) and abs(value) > MAX_COORDINATE
+            if type(value) not in types or is_beyond:
                 got = "nothing" if value is ... else repr(value)[:80]
                 wanted = " or ".join(kind.__name__ for kind in types)
                 raise DatasetError(
@@ -64,14 +65,15 @@ def read_table(path: Path, columns: Columns, *, command: str = "verify-inputs") 
 
 
 def read_counts(
-    path: Path, part: str, *, settings: Mapping[str, Any], command: str = "verify-inputs", **tables: Path
+    path: Path, part: str, *, settings: Mapping[str, Any] | None = None, command: str = "verify-inputs", **tables: Path
 ) -> tuple[dict[str, Any], dict[str, HashedFile]]:
     """Read what the checking rule counted in a part, and prove that the tables are those that it checked.
 
     Args:
         path: counts.json.
         part: such as ``labelled``.
-        settings: those of the part as JSON values; the check must have been made with the same.
+        settings: those of the part as JSON values, which the check must have been made with; None for a command that has none
+            of them.
         command: the sub-command that checks and writes them, for messages.
         tables: the part's tables by name, such as ``images`` and ``boxes``.
 
@@ -87,7 +89,8 @@ def read_counts(
         raise DatasetError(f"{path}: no object under '{part}'; expected counts.json of {command}. Run it again.")
     counts = dict(content[part])
     hashes = counts.pop(HASHES, None)
-    if differing := differences(counts.pop(SETTINGS, None), dict(settings)):
+    checked_with = counts.pop(SETTINGS, None)
+    if settings is not None and (differing := differences(checked_with, dict(settings))):
         raise DatasetError(
             f"{path}: {part}: {command} was run with other settings than these: {first_few(differing)}. Give the same "
             f"--settings, or run 'd2rnet {command}' again with these."

@@ -22,10 +22,13 @@ def test_presets_are_the_published_settings(repository, name):
     assert not settings.antialias
 
 
-def test_default_has_the_field_of_view_of_the_released_code():
-    settings = CtConversionSettings()
-    extents = [side * mm for side, mm in zip(settings.shape_zyx, settings.spacing_mm, strict=True)]
-    assert extents == [360.0, 360.0, 360.0]
+def test_own_grids_have_the_field_of_view_of_the_released_code(repository):
+    own = yaml.safe_load((repository / "workflow/presets/ct/ct_rate.yaml").read_text(encoding="utf-8"))["ct"]["data"][
+        "conversion"
+    ]
+    for settings in (CtConversionSettings(), CtConversionSettings.read(own)):
+        extents = [side * mm for side, mm in zip(settings.shape_zyx, settings.spacing_mm, strict=True)]
+        assert extents == [360.0, 360.0, 360.0]
 
 
 @pytest.mark.parametrize(

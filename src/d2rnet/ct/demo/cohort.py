@@ -108,7 +108,7 @@ def _fill(folder: Path, *, workers: int, settings: CtDemoSettings) -> Record:
     items = list(_plan(settings))
     draw = partial(_draw_study, folder=folder, settings=settings)
     drawn = map_in_processes(draw, items, workers=workers, what="draw chest CTs")
-    records = list(track(drawn, total=len(items), what="draw chest CTs"))
+    records = list(track(drawn, total=len(items), what="draw chest CTs", unit="scan"))
     bad = _write_unusable(folder, settings)
     rows = [row for record in records for row in record.pop("rows")] + bad
     for part in _WORDS:

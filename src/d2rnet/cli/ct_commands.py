@@ -1,0 +1,58 @@
+"""The sub-commands of the chest CT wing, one per rule of its workflow."""
+
+from d2rnet.cli.options import OUTPUT, SHARD, SHARDS, WORKERS, Command, Option
+
+_VOLUMES = Option("volumes", "volumes.jsonl of verify-ct-inputs", "input")
+_COUNTS = Option("counts", "counts.json of verify-ct-inputs", "input")
+
+CT_COMMANDS: dict[str, Command] = {
+    "make-ct-demo-cohort": Command(
+        "Draw the synthetic chest CT cohort: CT-RATE layout, reports, labels, true masks.",
+        "d2rnet.ct.demo.cohort:make_ct_demo_cohort",
+        "d2rnet.ct.demo.settings:CtDemoSettings",
+        (OUTPUT, WORKERS),
+    ),
+    "verify-ct-inputs": Command(
+        "Check the configured CT source, its tables, counts and volume headers before anything costly runs.",
+        "d2rnet.ct.conversion.verify:verify_ct_inputs",
+        "d2rnet.ct.conversion.data_settings:CtSourceDataSettings",
+        (OUTPUT, WORKERS),
+    ),
+    "convert-ct-shard": Command(
+        "Convert one shard of a list of CT volumes to arrays on one grid; goes on where it was interrupted.",
+        "d2rnet.ct.conversion.volume_shards:convert_ct_shard",
+        "d2rnet.ct.conversion.data_settings:CtVolumeConversionSettings",
+        (
+            _VOLUMES,
+            Option("folder", "folder that file_name in the list is relative to"),
+            SHARD,
+            SHARDS,
+            Option("output", "JSON lines file to write, with what came of each volume"),
+            WORKERS,
+        ),
+    ),
+    "convert-ct": Command(
+        "Join the shards of convert-ct-shard: table of volumes, counts, card, and a picture to look at.",
+        "d2rnet.ct.conversion.convert_ct:convert_ct",
+        "d2rnet.ct.conversion.data_settings:CtSourceDataSettings",
+        (
+            _VOLUMES,
+            _COUNTS,
+            Option("shards", "JSON lines file of every shard of convert-ct-shard", "inputs"),
+            OUTPUT,
+        ),
+    ),
+    "build-ct-annotation": Command(
+        "Cut reports into structures and join them with volumes and labels into ct_annotation.json.",
+        "d2rnet.ct.annotation.build:build_ct_annotation",
+        "d2rnet.ct.structures.settings:StructureSettings",
+        (
+            Option("volumes", "volumes.jsonl of convert-ct", "input"),
+            Option("reports", "reports.jsonl of verify-ct-inputs", "input"),
+            Option("labels", "labels.jsonl of verify-ct-inputs", "input"),
+            Option("regions", "regions.jsonl of verify-ct-inputs", "input"),
+            _COUNTS,
+            OUTPUT,
+        ),
+    ),
+}

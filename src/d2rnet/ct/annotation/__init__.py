@@ -1,0 +1,1 @@
+"""ct_annotation.json: converted volumes with their reports, cut into structures, and labels."""

@@ -1,0 +1,21 @@
+"""The sections of the chest CT wing."""
+
+from d2rnet.ct.conversion.data_settings import CtSourceDataSettings
+from d2rnet.ct.demo.settings import CtDemoSettings
+from d2rnet.ct.structures.settings import StructureSettings
+from d2rnet.settings import Section
+
+
+class CtDataSettings(CtSourceDataSettings):
+    """Source, reading and conversion, and the demo cohort."""
+
+    demo: CtDemoSettings = CtDemoSettings()
+
+
+class CtSettings(Section):
+    """Chest CT."""
+
+    place = "ct"
+
+    data: CtDataSettings = CtDataSettings()
+    structures: StructureSettings = StructureSettings()
