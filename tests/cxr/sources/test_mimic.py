@@ -98,7 +98,7 @@ def test_jpg_release(release: Release) -> None:
     expected = {
         "images_in_table": 6, "studies_in_table": 5, "images_dropped_view_LATERAL": 1, "images_dropped_view_unknown": 1,
         "images_kept": 4, "studies_without_wanted_view": 1, "reports_read": 4, "reports_unreadable": 0,
-        "studies_without_findings": 0, "studies_with_report": 4, "metadata_rows_without_image": 0,
+        "studies_without_findings": 0, "studies_with_report": 4, "reports_without_header": 0, "metadata_rows_without_image": 0,
     }  # fmt: skip
     assert table.counts == expected
 
@@ -379,3 +379,21 @@ def test_inputs_are_not_written_to(release: Release) -> None:
     before = {path: path.stat().st_mtime_ns for path in release.root.rglob("*")}
     release.read()
     assert {path: path.stat().st_mtime_ns for path in release.root.rglob("*")} == before
+
+
+@pytest.mark.parametrize(("section", "says"), [("findings", "their whole text is taken as the findings"), ("impression", "they give no impression")])
+def test_texts_without_any_header_are_counted_and_warned_of(
+    release: Release, section: str, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    release.write_jpg()
+    assert release.read(section=section)[0].counts["reports_without_header"] == 0
+    assert caplog.text == ""
+    headless = "files/p10/p10000001/s50000001.txt"
+    release.reports[headless] = b"Chest film.  The lungs are clear."
+    release.write_jpg()
+    table, problems = release.read(section=section)
+    assert not len(problems)
+    assert table.counts["reports_without_header"] == 1
+    assert table.counts["studies_with_report"] == (4 if section == "findings" else 3)
+    assert "1 of 4 reports have no header that is known" in caplog.text
+    assert says in caplog.text and headless in caplog.text

@@ -112,6 +112,73 @@ def test_report(name: str) -> None:
     assert extract_section(report, "impression") == impression
 
 
+# Headers as other hospitals, exports and dictation systems write them: all say the same two sections.
+OTHER_HEADERS: dict[str, str] = {
+    "CR line ends": f"{TITLE[:-1]}\r EXAM:  CHEST\r\r FINDINGS: {CLEAR}\r\r IMPRESSION: {NORMAL}\r",
+    "CR and lower case": f"indication: cough\rfindings: {CLEAR}\rimpression: {NORMAL}\r",
+    "form feeds": f"INDICATION: cough\x0cFINDINGS: {CLEAR}\x0cIMPRESSION: {NORMAL}\x0c",
+    "line separators": f"INDICATION: cough\u2028FINDINGS: {CLEAR}\x85IMPRESSION: {NORMAL}",
+    "byte-order marks": f"\ufeffINDICATION: cough\n\ufeffFINDINGS: {CLEAR}\nIMPRESSION: {NORMAL}\n",
+    "no-break spaces": f"\xa0FINDINGS\xa0:\xa0{CLEAR}\n\xa0IMPRESSION:\xa0{NORMAL}\n",
+    "full-width colon": f"FINDINGS\uff1a{CLEAR}\nImpression\uff1a{NORMAL}\n",
+    "lower case": f" final report\n indication:  cough\n\n findings:\n\n {CLEAR}\n\n impression:\n\n {NORMAL}\n",
+    "lower case below a title": f" CHEST, TWO VIEWS:\n findings: {CLEAR}\n conclusion: {NORMAL}\n",
+    "deep indent": f"        EXAM: CHEST\n\n        FINDINGS:\n\n        {CLEAR}\n        IMPRESSION: {NORMAL}\n",
+    "deep indent, mixed case": f"\t\tFindings: {CLEAR}\n\t\tImpression: {NORMAL}\n",
+    "bold": f" INDICATION: cough\n **FINDINGS:**\n {CLEAR}\n\n **IMPRESSION:**\n {NORMAL}\n",
+    "bold, colon outside": f"**Findings**: {CLEAR}\n\n**Impression**: {NORMAL}\n",
+    "bold, no colon": f"**Findings**\n{CLEAR}\n\n**Impression**\n{NORMAL}\n",
+    "bold on one line": f"**FINDINGS:** {CLEAR} **IMPRESSION:** {NORMAL}",
+    "bold paragraphs": f"**Findings: {CLEAR}**\n\n**Impression: {NORMAL}**\n",
+    "underscores": f"__Findings__\n{CLEAR}\n__Impression__\n{NORMAL}\n",
+    "headings": f"# Chest\n\n## Indication\nCough.\n\n## Findings\n{CLEAR}\n\n## Impression\n{NORMAL}\n",
+    "bold headings": f"## **Findings**\n{CLEAR}\n\n### **Impression:**\n{NORMAL}\n",
+    "heading beside plain headers": f" INDICATION: cough\n## Findings:\n {CLEAR}\n IMPRESSION: {NORMAL}\n",
+    "underlined headings": f"Findings\n--------\n{CLEAR}\n\nIMPRESSION\n==========\n{NORMAL}\n",
+    "HTML": f"<b>FINDINGS:</b> {CLEAR}\n<h2>Impression</h2>\n{NORMAL}\n",
+    "brackets": f"[FINDINGS]\n{CLEAR}\n[IMPRESSION]\n{NORMAL}\n",
+    "dash": f"Indication - cough\nFindings - {CLEAR}\nImpression - {NORMAL}\n",
+    "en dash": f"FINDINGS \u2013 {CLEAR}\nIMPRESSION \u2013 {NORMAL}\n",
+    "numbered": f"1. Indication: cough\n2. Findings: {CLEAR}\n3. Impression: {NORMAL}\n",
+    "numbered capitals": f"1. INDICATION: cough\n2. FINDINGS: {CLEAR}\n3. IMPRESSION: {NORMAL}\n",
+    "Roman numbers": f"I. Findings\n{CLEAR}\nII. Impression\n{NORMAL}\n",
+    "items": f"- Findings: {CLEAR}\n- Impression: {NORMAL}\n",
+    "quoted": f"> FINDINGS: {CLEAR}\n> IMPRESSION: {NORMAL}\n",
+    "alone": f"Indication\nCough\n\nFindings\n{CLEAR}\n\nImpression\n{NORMAL}\n",
+    "alone, lower case": f"indication\ncough\n\nfindings\n{CLEAR}\n\nimpression\n{NORMAL}\n",
+    "line ends lost": f"EXAM: CHEST INDICATION: cough FINDINGS: {CLEAR} IMPRESSION: {NORMAL}",
+    "line ends lost, lower case": f"exam: chest. indication: cough. findings: {CLEAR} impression: {NORMAL}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_HEADERS)
+def test_headers_that_mimic_does_not_have(name: str) -> None:
+    report = OTHER_HEADERS[name]
+    assert extract_section(report, "findings") == CLEAR
+    assert extract_section(report, "impression") == NORMAL
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        f"Portable film shows\nfindings\nof edema. {CLEAR}",  # a word on its own line
+        f"Chest film. INDICATION: cough. {CLEAR}",  # neither findings nor impression is named: nothing is cut off
+        f"Findings are unchanged. {CLEAR}",
+        f"___ Findings ___ {CLEAR}",  # ___ is where a name was taken out, no mark
+    ],
+)
+def test_words_that_are_no_headers(report: str) -> None:
+    assert [section.name for section in split_sections(report)] == ["full report"]
+    assert extract_section(report, "findings") == " ".join(report.split())
+
+
+def test_informal_findings_are_not_looked_for_beside_formal_ones() -> None:
+    report = f" IMPRESSION: CT shows these\n findings: nodule.\n - Findings - stable. {NORMAL}\n"
+    assert extract_section(report, "findings") is None
+    assert extract_section(report, "impression") == f"CT shows these findings: nodule. - Findings - stable. {NORMAL}"
+    assert extract_section(f" FINDINGS AND IMPRESSION: {NORMAL}\n findings: x", "findings") is None
+
+
 def test_enough_reports() -> None:
     assert len(REPORTS) >= 40
 

@@ -3,6 +3,7 @@
 Part of the report source ``mimic``; the section rules are in :mod:`d2rnet.cxr.sources.report_sections`.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,23 +15,27 @@ import pandas as pd
 from d2rnet.cxr.sources.mimic_exceptions import Exceptions
 from d2rnet.cxr.sources.mimic_tables import FILES_FOLDER
 from d2rnet.cxr.sources.report_checks import report_table
-from d2rnet.cxr.sources.report_sections import extract_section
+from d2rnet.cxr.sources.report_sections import FULL_REPORT, extract_section, split_sections
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import check_regular_file
 from d2rnet.runs.progress import track
 
+log = logging.getLogger(__name__)
+
 # Reading waits for the file system (0.1 ms on a local disk, several on a network share), so more threads than cores pay.
 _THREADS = 16
 _CHUNK = 256
+MAX_WITHOUT_HEADER = 0.02  # share of the reports read; a warning above it
 _MAX_BYTES = 1_000_000  # the longest report of MIMIC-CXR has about 10,000
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a report file gave: the section's text, nothing, or the reason why it could not be read."""
+    """What a report file gave: the section's text, nothing, or the reason why it could not be read; whether it has headers."""
 
     text: str | None = None
     reason: str | None = None
+    has_header: bool = True
 
 
 def read_reports(
@@ -43,7 +48,8 @@ def read_reports(
         report_root: folder that holds ``files/p10/p10000032/s50414267.txt``.
         section: ``findings`` or ``impression``.
         exceptions: hand-made section rules by study id.
-        counts: grows by ``reports_read``, ``studies_without_<section>``, ``studies_with_report``, ``reports_unreadable``.
+        counts: grows by ``reports_read``, ``reports_without_header``, ``studies_without_<section>``, ``studies_with_report``,
+            ``reports_unreadable``.
 
     Returns:
         The reports table, and the report files that are missing, empty, no text in UTF-8, too large or no files at all
@@ -54,6 +60,7 @@ def read_reports(
     """
     rows: list[tuple[str, str, str, str, str]] = []
     unreadable = []
+    headless = []
     keys = list(studies[["subject_id", "study_id", "split"]].itertuples(index=False, name=None))
     for (subject_id, study_id, split), outcome in zip(keys, _outcomes(keys, report_root, section, exceptions), strict=True):
         if outcome.reason is not None:
@@ -61,6 +68,8 @@ def read_reports(
             unreadable.append({"path": str(path), "study_id": study_id, "reason": outcome.reason})
         elif outcome.text is not None:
             rows.append((study_id, subject_id, split, section, outcome.text))
+        if not outcome.has_header:
+            headless.append(_report_path(subject_id, study_id))
     if keys and all(record["reason"] == "missing" for record in unreadable) and len(unreadable) == len(keys):
         raise DatasetError(
             f"{unreadable[0]['path']}: no such report, and none of the other {len(keys) - 1}; expected the report texts of "
@@ -69,9 +78,26 @@ def read_reports(
         )
     counts["reports_read"] = len(keys) - len(unreadable)
     counts["reports_unreadable"] = len(unreadable)
+    counts["reports_without_header"] = len(headless)
+    _warn_of_headless(headless, report_root, counts["reports_read"], section)
     counts[f"studies_without_{section}"] = counts["reports_read"] - len(rows)
     counts["studies_with_report"] = len(rows)
     return report_table(rows), unreadable
+
+
+def _warn_of_headless(headless: list[str], report_root: Path, read: int, section: str) -> None:
+    """Warn where more texts lack a header than a release of MIMIC-CXR would have."""
+    if len(headless) <= MAX_WITHOUT_HEADER * read:
+        return
+    log.warning(
+        "%s: %d of %d reports have no header that is known, such as 'FINDINGS:' at the start of a line; %s. Look at %s: indication "
+        "and impression may be in it",
+        report_root,
+        len(headless),
+        read,
+        "their whole text is taken as the findings" if section == "findings" else f"they give no {section}",
+        headless[0],
+    )
 
 
 def _report_path(subject_id: str, study_id: str) -> str:
@@ -114,4 +140,6 @@ def _read_one(path: str, section: str, study_id: str, exceptions: Exceptions) ->
         return _Outcome(reason=f"byte {error.start} is not UTF-8")
     if not text.strip():
         return _Outcome(reason="empty")
-    return _Outcome(text=extract_section(text, section, study_id, exceptions=exceptions))
+    sections = split_sections(text)
+    found = extract_section(text, section, study_id, exceptions=exceptions, sections=sections)
+    return _Outcome(text=found, has_header=sections[0].name != FULL_REPORT)
