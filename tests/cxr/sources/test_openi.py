@@ -112,6 +112,27 @@ def test_names_of_the_dicom_collection(collection: Collection) -> None:
     assert images["path"].tolist()[:3] == ["1/1_IM-0001-3001.dcm", "1/1_IM-0001-4001.dcm", "2/2_IM-0002-1001.dcm"]
 
 
+def test_names_of_the_copy_on_kaggle(collection: Collection) -> None:
+    collection.reports["1.xml"] = xml(1, "CXR1_1_IM-0001-3001", "CXR1_1_IM-0001-4001")
+    names = ["1_IM-0001-3001.dcm.png", "1_IM-0001-4001.DCM.PNG", *(f"{n}_IM-000{n}-1001.dcm.png" for n in range(2, 6))]
+    collection.images = [f"images_normalized/{name}" for name in names]
+    collection.write()
+    table, problems = collection.read()
+    assert not len(problems)
+    assert table.counts["images_absent"] == table.counts["images_without_report"] == 0
+    assert dict(zip(table.images["source_id"], table.images["path"], strict=True)) == {
+        "CXR1_1_IM-0001-3001": collection.images[0],
+        "CXR1_1_IM-0001-4001": collection.images[1],
+        **{f"CXR{n}_IM-000{n}-1001": f"images_normalized/{n}_IM-000{n}-1001.dcm.png" for n in range(2, 6)},
+    }
+
+
+def test_an_image_under_both_names_is_a_repeated_one(collection: Collection) -> None:
+    collection.images.append("kaggle/3_IM-0003-1001.dcm.png")
+    collection.write()
+    assert collection.read()[1].counts() == {"duplicate_id": 1}
+
+
 def test_absent_images_and_studies_are_counted(collection: Collection) -> None:
     collection.reports["6.xml"] = xml(6)
     collection.reports["5.xml"] = xml(5, "CXR5_IM-0005-1001", "CXR5_IM-0005-2001")

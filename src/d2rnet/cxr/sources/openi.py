@@ -3,7 +3,7 @@
 Layout: ``ecgen-radiology/N.xml`` (3,955 reports), in a folder or still packed as ``NLMCXR_reports.tgz``, at
 ``cxr.data.reports.report_root``, else in or beside ``cxr.data.reports.root``; PNG, JPG or DICOM images anywhere below root.
 An image belongs to the report that lists it as ``parentImage``; ``CXR54_IM-2145-1001`` is also found under the name that the
-DICOM collection gives it, ``54_IM-2145-1001.dcm``. Reports whose images are absent are left out and counted, so that a part
+DICOM collection gives it, ``54_IM-2145-1001.dcm``, and that of Kaggle's copy, ``54_IM-2145-1001.dcm.png``. Reports whose images are absent are left out and counted, so that a part
 of the collection works too.
 
 Neither patient nor view is told: each study counts as its own patient, and ``cxr.data.reports.views`` must be ``[]``. Studies
@@ -83,6 +83,14 @@ def _image_key(name: str) -> ImageKey | None:
     return (match[1], match[2]) if match else None
 
 
+def _without_suffixes(path: str) -> str:
+    """Return a file's name without its suffixes: ``54_IM-2145-1001.dcm.png`` is ``54_IM-2145-1001``."""
+    name = Path(path).name
+    while name.lower().endswith(IMAGE_SUFFIXES):
+        name = name.rpartition(".")[0]
+    return name
+
+
 def _image_files(root: Path, problems: Problems) -> dict[ImageKey, str]:
     """Return the image files below root that are named as Open-i names them, as paths relative to it."""
     found: dict[ImageKey, str] = {}
@@ -93,7 +101,7 @@ def _image_files(root: Path, problems: Problems) -> dict[ImageKey, str]:
         if name.lower().endswith(IMAGE_SUFFIXES)
     )
     for path in sorted(names):
-        key = _image_key(Path(path).stem)
+        key = _image_key(_without_suffixes(path))
         if key in found:
             problems.add(
                 "duplicate_id",
@@ -142,6 +150,6 @@ def _match(
     if not rows:
         raise DatasetError(
             f"{root}: none of the {counts['images_absent']} images that the reports list is below this folder; expected files "
-            "named like CXR54_IM-2145-1001.png or 54_IM-2145-1001.dcm. Set cxr.data.reports.root."
+            "named like CXR54_IM-2145-1001.png, 54_IM-2145-1001.dcm or 54_IM-2145-1001.dcm.png. Set cxr.data.reports.root."
         )
     return pd.DataFrame(rows, columns=["source_id", "path", "subject_id", "study_id"], dtype=str)
