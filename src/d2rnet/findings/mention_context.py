@@ -44,6 +44,7 @@ _OPENING = re.compile(rf" (?:and )?{cues.OPENS} ")
 # A verb that says something new, unlike "is seen".
 _PREDICATE = re.compile(rf"(?<= ){cues.FINITE} (?!(?:[a-z]+ly |also |otherwise |now |again )?(?:{cues.SEEN}|not |no ))")
 _SUBJECT = re.compile(rf"(?<= ){cues.SUBJECTS}(?= )")
+_ITEM_END = re.compile(rf"(?<= , )(?:{cues.ATTRIBUTE} )+(?=, )")  # "effusion , small , "
 _ANY_VERB = re.compile(rf"(?<= )(?:{cues.FINITE}|seen|noted|resolved|had)(?= )")
 
 
@@ -90,8 +91,11 @@ def _start_backward(sentence: str, end: int) -> int:
     """Return how far back a cue that begins at ``end`` reaches: its clause, which another verb closes."""
     # A break right before the cue ("a fold, which is not seen") belongs to the finding before it.
     stops = [found.end() for found in _BREAK.finditer(sentence, 0, end) if found.end() + 1 < end]
-    start = stops[-1] if stops else 0
-    for mark in re.finditer(r"(?<= )(?:,|and|with|without|no)(?= )", sentence[:end]):
+    stops += [found.end() for found in _ITEM_END.finditer(sentence, 0, end) if found.end() + 2 < end]
+    start = max(stops, default=0)
+    # In "effusion, seen before, is gone" and "effusion: resolved" the comma before the cue parts it from its own subject.
+    own = sentence.endswith(" , ", 0, end) and not sentence.startswith("no", end)
+    for mark in re.finditer(r"(?<= )(?:,|and|with|without|no)(?= )", sentence[: end - 2] if own else sentence[:end]):
         if mark.start() > start and (mark[0] in ("without", "no") or _ANY_VERB.search(sentence, start, mark.start())):
             start = mark.end()
     return start

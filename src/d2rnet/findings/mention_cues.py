@@ -22,6 +22,8 @@ _QUALIFIED = any_of("""
     gross relevant obvious convincing apparent
 """)
 _CANNOT = any_of("can_?not could_not not never")
+_SHOW = any_of("show reveal demonstrate contain have see identify detect find appear_to_(?:be|have|show)")
+_GOES_ON = r"(?= (?:$|[,;] ))"  # the sentence ends here, or its next item begins
 
 # "No change in the effusion" denies nothing; neither does "not well seen".
 IGNORED = (
@@ -39,6 +41,9 @@ IGNORED = (
     r"no (?:doubt|question)",
 )
 DOUBT_AFTER = (
+    rf"(?<= , )(?:possible|probable|suspected|questionable|questioned|equivocal|likely|unlikely|(?:{_CANNOT}|unable to) exclude)"
+    r"(?= (?:$|[,;] |(?:at|in|on|within|over|along|bilaterally) ))",
+    r"(?<= , )if (?:any|present)",
     rf"{_CANNOT}(?: be)?(?: {_SURELY})? (?:excluded|ruled out)",
     rf"(?:difficult|hard) to (?:{_SURELY} )?exclude",
     rf"{_BE} (?:also |again |therefore )?"
@@ -57,13 +62,20 @@ DENIED_AFTER = (
     rf"(?:has|have|had) (?:{_DEGREE} )?(?:resolved|cleared|disappeared)",
     rf"(?:has|have) (?:{_DEGREE} )?been (?:removed|drained|evacuated|excluded|ruled out)",
     r"(?:is|are|now) (?:completely |entirely |fully )?resolved",
-    r"(?:resolved|none|negative)(?= $)",
+    rf"{_BE} (?:looked for|searched for|sought) (?:and|but) not {SEEN}",
+    rf"(?:is|are|was|were|has been|have been) (?:{_DEGREE} )?gone",
+    r"(?:has|have|did) not (?:recurred?|reaccumulated?|developed?|returned?|reappeared?)",
+    rf"(?:{_BE} )?(?:none|nil)(?: {SEEN})?{_GOES_ON}",
+    rf"(?<= , )(?:no|no evidence|no signs?|absent|negative|resolved|gone){_GOES_ON}",
+    r"(?:absent|negative|resolved)(?= $)",
 )
 DENIED_BEFORE = (
+    rf"(?:(?:do|does|did) not|dont|doesnt|didnt) (?:yet )?{_SHOW}",
+    rf"(?:can ?not|cant|could not|couldnt|unable to) (?:see|identify|detect|find|appreciate|make out)",
     r"(?:complete |interval )*(?:resolution|clearing|disappearance|removal) of",
     any_of("""
         no_longer resolved negative_for free_of free_from free clear_of absence_of lack_of devoid_of rather_than without nor
-        neither no not denies never nothing none_of (?:is|are|does)nt unremarkable_for fails?_to
+        neither no not denies never nothing none_of (?:is|are|was|were|does)nt unremarkable_for fails?_to nil zero
     """),
 )
 DOUBT_BEFORE = (
@@ -73,7 +85,7 @@ DOUBT_BEFORE = (
         questioning questionable equivocal borderline presumed presumably perhaps potential potentially suggest suggests
         suggesting suggestive suggested suggestion differential favor favors
         favored favoring thought_to believed_to felt_to consider consideration unlikely conceivably seemingly alternatively
-        raises? evaluate_for if_there_is would_be_compatible_with
+        raises? evaluate_for if_there_is would_be_compatible_with query doubt doubtful
     """),
 )
 
@@ -82,6 +94,12 @@ BREAK = any_of("""
     ; but however although though yet except aside_from apart_from other_than with_the_exception_of save_for besides whereas
     while otherwise there_(?:is|are|remains?|has|have|was|were) which this_is this_may these followed_by in_the_setting_of
     in_this status_post superimposed_on within_(?:the|this|a)
+    heart(?=_(?:size_)?(?:mildly_|moderately_|markedly_)?(?:enlarged|normal|large)_)
+""")
+# Items of a form or a list that state a finding in a word or two: "small", "none", "normal in size".
+ATTRIBUTE = any_of("""
+    none nil no yes present absent negative positive resolved normal clear unremarkable small tiny trace minimal mild moderate
+    large severe marked stable unchanged improved worse increased decreased new old left right bilateral
 """)
 OPENS = any_of("""
     a an the there this these small tiny trace mild mildly moderate moderately large severe severely minimal minimally stable

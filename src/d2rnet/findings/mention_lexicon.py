@@ -46,10 +46,13 @@ _BONE_GAP = rf"(?: (?!(?:{_BONE_STOP})\b)(?:[a-z0-9]+|,)){{0,12}}"
 _ANGLE = r"(?:costo ?phrenic|cp) (?:angles?|sulc(?:us|i)|recess(?:es)?|xxxx)"
 _DEVICE = r"(?:pace ?makers?|pacer|aicd|icd|defibrillators?|(?:device|pulse) generator|implanted device)"
 
+_START = r"(?<![a-z0-9,;] )"  # of the sentence, as in "Heart: normal."
+
 PATTERNS: Mapping[str, tuple[str, ...]] = {
     "Aortic enlargement": (
         rf"{_AORTA}{_gap(6)} {_AORTIC}{_NOT_OTHER}",
         rf"{_AORTIC}(?: (?:,|and(?: or)?) [a-z]+)?{_gap(6)} {_AORTA}",
+        rf"{_START}{_AORTA} ,(?: [a-z]+ly)? {_AORTIC}",
     ),
     "Atelectasis": (
         r"atelec\w+",
@@ -160,18 +163,21 @@ _FINE = r"(?:normal|unremarkable|within (?:the )?(?:upper )?(?:normal )?limits|u
 NORMAL: Mapping[str, tuple[str, ...]] = {
     "Cardiomegaly": (
         rf"{_HEART}(?: (?!enlarg|but|{_FINE})[a-z]+){{0,7}} {_FINE}(?! to)",
+        rf"{_START}{_HEART} , {_FINE}",
         rf"{_FINE}(?: (?:appearing|sized?|cardiac|in|of|the)){{0,3}} {_HEART}",
     ),
     "Aortic enlargement": (
         rf"{_AORTA}(?: (?!but)[a-z]+){{0,5}} {_FINE}",
+        rf"{_START}{_AORTA} , {_FINE}",
         rf"{_FINE}(?: (?:thoracic|caliber|of|the)){{0,3}} {_AORTA}",
     ),
     "Enlarged PA": (rf"{_PULMONARY_ARTERY}(?: (?!but)[a-z]+){{0,4}} {_FINE}",),
     "Mediastinal shift": (
         r"trachea(?: (?:and|mediastinum|is|are|remains|appears|in)){0,5} (?:midline|central)", r"midline trachea",
+        rf"{_START}(?:trachea|mediastinum) , (?:midline|central)",
         r"mediastinum(?: (?:is|remains|appears)){0,2} (?:midline|central)",
     ),
-    "Pleural effusion": (rf"{_ANGLE}(?: [a-z]+){{0,3}} (?:sharp|clear|preserved|well defined)", rf"(?:sharp|clear) {_ANGLE}"),
+    "Pleural effusion": (rf"{_ANGLE}(?: [a-z]+){{0,3}} (?:sharp|clear|preserved|well defined)", rf"{_START}{_ANGLE} , (?:sharp|clear)", rf"(?:sharp|clear) {_ANGLE}"),
 }  # fmt: skip
 
 # Signs that stand for a class with doubt, where the sentence does not name the class itself.

@@ -9,9 +9,19 @@ from functools import lru_cache
 
 from d2rnet.findings.mention_lexicon import GLUED, NOT_SLIPS, SPELLINGS
 
-_ABBREVIATION = re.compile(r"\b(vs|approx|dr|st|no|i\.e|e\.g|cf)\.(?=\s+[a-z0-9])", flags=re.IGNORECASE)
+_ABBREVIATION = re.compile(r"\b(?:(vs|approx|dr|st|i\.e|e\.g|cf)\.(?=\s+[a-z0-9])|(no)\.(?=\s+[0-9]))", flags=re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[!;])\s+|(?<=[.?])(?:\s+|(?=[A-Z][a-z]))|\n\s*\n")
 _QUESTION = re.compile(r"\?\s*(?=[a-z])")  # before a small letter: "? infiltrate"
+_ANSWER = re.compile(r"\s*\?\s+(?=(?:none|no|nil|negative|absent|yes|possible)\b)", flags=re.IGNORECASE)  # "Effusion? None."
+_LISTED = re.compile(
+    r"(?:\b(?:no|of|for|without|absent|negative|excluded|resolved|seen|present))\s*:[^.:]*", flags=re.IGNORECASE
+)
+# "The following are absent: ..."
+_DENIED_LIST = re.compile(
+    r"^\W*(?:(?:the|these|all|following|findings?|are|is|were|now)\s+)*"
+    r"(?:absent|negative|excluded|resolved|ruled out|not (?:seen|present|identified|found))\s*:"
+)
+_CHECK_BOX = re.compile(r"\[\s*x?\s*\]")
 _WORD = re.compile(r"[a-z0-9]+(?:\.[0-9]+)?|[,;]")
 _SLIP_LENGTH = 7  # letters; shorter words are one slip away from too many others
 _SHORTEST_GLUED = 3  # letters
@@ -21,9 +31,11 @@ _BRITISH = (("oedema", "edema"), ("haemo", "hemo"), ("tumour", "tumor"), ("grey"
 def split_text(text: str) -> list[str]:
     """Cut report text into sentences at full stops, semicolons and empty lines; decimals and "vs." stay whole.
 
-    A question mark before a word ("? infiltrate") becomes "questionable".
+    A question mark before a word ("? infiltrate") becomes "questionable", one before an answer ("Effusion? None.") a colon. The
+    items of a list after a colon ("Negative for: effusion; edema.") stay together.
     """
-    text = _QUESTION.sub("questionable ", _ABBREVIATION.sub(r"\1", text))
+    text = _ANSWER.sub(": ", _LISTED.sub(lambda part: part[0].replace(";", ","), text))
+    text = _QUESTION.sub("questionable ", _ABBREVIATION.sub(r"\1\2", text))
     return [part for part in (piece.strip() for piece in _SENTENCE_END.split(text)) if re.search(r"\w", part)]
 
 
@@ -36,6 +48,7 @@ def normalise_sentence(sentence: str) -> str:
     text = sentence.lower().replace("\u2019", "").replace("'", "")
     for british, american in _BRITISH:
         text = text.replace(british, american)
+    text = _DENIED_LIST.sub("no ", _CHECK_BOX.sub(" ", text))
     text = re.sub(r"\s-+\s|[:\u2013\u2014]", " , ", re.sub(r"[()\[\]]", " ; ", text))
     words = (_mended(word) for word in _WORD.findall(text))
     return f" {' '.join(words)} "

@@ -54,6 +54,8 @@ _SIDE = re.compile(
     r"(?<= )(?:(?P<left>left\w*|lingula\w*)|(?P<right>right\w*|middle lobe)|"
     r"(?P<both>bilateral\w*|both|bibasilar\w*|bibasal\w*|biapical\w*|bases|lung bases|apices))(?= )"
 )
+_HEAD_SIDE = re.compile(r"^ (?:left|right)(?: (?:lung|base|side|hemithorax))? , ")  # "Left lung: no nodule."
+_NONE_THERE = re.compile(r"(?<= , )(?:none|nothing) ")  # "effusion on the right, none on the left"
 _CONJUNCTION = re.compile(r"(?<= )(?:[,;]|and|as well as|with|or|but|without|no|versus|vs)(?= )")
 _SHARED_SIDE = re.compile(
     r"^ (?:(?:and|with|or|versus|vs)(?: (?:adjacent|associated|underlying|overlying|subjacent|some))? )?$"
@@ -154,11 +156,15 @@ def _side_of(text: str, mentions: Sequence[Mention], place: int) -> str:
     phrase = max((mark.end() for mark in _CONJUNCTION.finditer(text, previous_end, mention.start)), default=previous_end)
     marks_after = [mark.start() for mark in _CONJUNCTION.finditer(text, mention.end, next_start)]
     after = marks_after[-1] if marks_after and next_start < len(text) else next_start
+    none_there = _NONE_THERE.search(text, mention.end, after)
+    after = none_there.start() if none_there else after
     own = _sides(text, mention.start, mention.end)
     side = own or _sides(text, phrase, mention.start) or _sides(text, mention.end, after)
     if not side and mention.state is not State.ABSENT:
         side = _sides(text, previous_end, mention.start)
-    return side or _shared_side(text, mentions, place)
+    side = side or _shared_side(text, mentions, place)
+    head = _HEAD_SIDE.match(text)
+    return side or (_sides(text, 0, head.end()) if head else "")
 
 
 def _shared_side(text: str, mentions: Sequence[Mention], place: int) -> str:

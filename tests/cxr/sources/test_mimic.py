@@ -381,7 +381,9 @@ def test_inputs_are_not_written_to(release: Release) -> None:
     assert {path: path.stat().st_mtime_ns for path in release.root.rglob("*")} == before
 
 
-@pytest.mark.parametrize(("section", "says"), [("findings", "their whole text is taken as the findings"), ("impression", "they give no impression")])
+@pytest.mark.parametrize(
+    ("section", "says"), [("findings", "their whole text is taken as the findings"), ("impression", "they give no impression")]
+)
 def test_texts_without_any_header_are_counted_and_warned_of(
     release: Release, section: str, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,8 +3,8 @@
 Layout: ``ecgen-radiology/N.xml`` (3,955 reports), in a folder or still packed as ``NLMCXR_reports.tgz``, at
 ``cxr.data.reports.report_root``, else in or beside ``cxr.data.reports.root``; PNG, JPG or DICOM images anywhere below root.
 An image belongs to the report that lists it as ``parentImage``; ``CXR54_IM-2145-1001`` is also found under the name that the
-DICOM collection gives it, ``54_IM-2145-1001.dcm``, and that of Kaggle's copy, ``54_IM-2145-1001.dcm.png``. Reports whose images are absent are left out and counted, so that a part
-of the collection works too.
+DICOM collection gives it, ``54_IM-2145-1001.dcm``, and under that of Kaggle's copy, ``54_IM-2145-1001.dcm.png``. Reports whose
+images are absent are left out and counted, so that a part of the collection works too.
 
 Neither patient nor view is told: each study counts as its own patient, and ``cxr.data.reports.views`` must be ``[]``. Studies
 that have the wanted section get a seeded 70/10/20 split; the others, of use to the detector alone, are ``train``. The
