@@ -41,7 +41,8 @@ IGNORED = (
     r"no (?:doubt|question)",
 )
 DOUBT_AFTER = (
-    rf"(?<= , )(?:possible|probable|suspected|questionable|questioned|equivocal|likely|unlikely|(?:{_CANNOT}|unable to) exclude)"
+    r"(?<= , )(?:possible|probable|suspected|questionable|questioned|equivocal|likely|unlikely|"
+    rf"(?:{_CANNOT}|unable to) exclude)"
     r"(?= (?:$|[,;] |(?:at|in|on|within|over|along|bilaterally) ))",
     r"(?<= , )if (?:any|present)",
     rf"{_CANNOT}(?: be)?(?: {_SURELY})? (?:excluded|ruled out)",
@@ -70,8 +71,8 @@ DENIED_AFTER = (
     r"(?:absent|negative|resolved)(?= $)",
 )
 DENIED_BEFORE = (
-    rf"(?:(?:do|does|did) not|dont|doesnt|didnt) (?:yet )?{_SHOW}",
-    rf"(?:can ?not|cant|could not|couldnt|unable to) (?:see|identify|detect|find|appreciate|make out)",
+    rf"(?:do|does|did)(?: not|nt) (?:yet )?{_SHOW}",
+    r"(?:can ?not|(?:can)t|could(?: not|nt)|unable to) (?:see|identify|detect|find|appreciate|make out)",
     r"(?:complete |interval )*(?:resolution|clearing|disappearance|removal) of",
     any_of("""
         no_longer resolved negative_for free_of free_from free clear_of absence_of lack_of devoid_of rather_than without nor

@@ -177,7 +177,10 @@ NORMAL: Mapping[str, tuple[str, ...]] = {
         rf"{_START}(?:trachea|mediastinum) , (?:midline|central)",
         r"mediastinum(?: (?:is|remains|appears)){0,2} (?:midline|central)",
     ),
-    "Pleural effusion": (rf"{_ANGLE}(?: [a-z]+){{0,3}} (?:sharp|clear|preserved|well defined)", rf"{_START}{_ANGLE} , (?:sharp|clear)", rf"(?:sharp|clear) {_ANGLE}"),
+    "Pleural effusion": (
+        rf"{_ANGLE}(?: [a-z]+){{0,3}} (?:sharp|clear|preserved|well defined)", rf"(?:sharp|clear) {_ANGLE}",
+        rf"{_START}{_ANGLE} , (?:sharp|clear)",
+    ),
 }  # fmt: skip
 
 # Signs that stand for a class with doubt, where the sentence does not name the class itself.

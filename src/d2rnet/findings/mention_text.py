@@ -31,8 +31,8 @@ _BRITISH = (("oedema", "edema"), ("haemo", "hemo"), ("tumour", "tumor"), ("grey"
 def split_text(text: str) -> list[str]:
     """Cut report text into sentences at full stops, semicolons and empty lines; decimals and "vs." stay whole.
 
-    A question mark before a word ("? infiltrate") becomes "questionable", one before an answer ("Effusion? None.") a colon. The
-    items of a list after a colon ("Negative for: effusion; edema.") stay together.
+    A question mark before a word ("? infiltrate") becomes "questionable", one before an answer ("Effusion? None.") a colon.
+    The items of a list after a colon ("Negative for: effusion; edema.") stay together.
     """
     text = _ANSWER.sub(": ", _LISTED.sub(lambda part: part[0].replace(";", ","), text))
     text = _QUESTION.sub("questionable ", _ABBREVIATION.sub(r"\1\2", text))

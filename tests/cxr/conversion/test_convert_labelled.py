@@ -187,13 +187,6 @@ def test_resized_copies_with_a_size_table(root, tmp_path):
     assert image["annotations"][0]["bbox"] == [0, 0, 25.125, 50]
 
 
-def test_size_table_with_height_and_width_exchanged(root, tmp_path):
-    names = [f"t{number}" for number in range(6)] + ["e0", "e1"]
-    (root / "sizes.csv").write_text("image_id,height,width\n" + "".join(f"{name},200,400\n" for name in names))
-    with pytest.raises(DatasetError, match="swapped_size: 8"):
-        convert(root, tmp_path, size_table="sizes.csv")
-
-
 def test_no_image_left_for_test(root, tmp_path):
     with pytest.raises(DatasetError, match="no readable image in split test of 6"):
         convert(root, tmp_path, quarantined=[root / "test" / "e0.png", root / "test" / "e1.png"])

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.conversion.verify import verify_inputs
@@ -231,6 +232,37 @@ def test_box_within_a_pixel_is_clipped_and_counted(cohort: Cohort) -> None:
     cohort.add_row(f"{TRAIN_IDS[0]},R1,Edema,-0.5,10,{WIDTH + 0.75},20")
     summary, _ = cohort.verify()
     assert summary["labelled"]["boxes"]["boxes_clipped"] == 1
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_boxed_image_that_viewers_turn(cohort: Cohort, orientation: int, name: str) -> None:
+    turn(cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png", orientation, Path(name).suffix)
+    with pytest.raises(DatasetError, match=f"turned_image: 1\n.*{TRAIN_IDS[0]}.*EXIF orientation {orientation}.*auto-orient"):
+        cohort.verify()
+
+
+def test_image_without_a_box_may_be_turned(cohort: Cohort) -> None:
+    turn(cohort.vindr / "test" / f"{TEST_IDS[1]}.png", 6, ".jpg")
+    assert cohort.verify()[0]["problems"] == {}
+
+
+def turn(path: Path, orientation: int, suffix: str) -> None:
+    """Write an image anew with an EXIF orientation, as stored."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as image:
+        image.load()
+    path.unlink()
+    image.save(path.with_suffix(suffix), exif=exif)
+
+
+def test_size_table_with_height_and_width_exchanged(cohort: Cohort) -> None:
+    rows = "".join(f"{name},{WIDTH},{HEIGHT}\n" for name in [*TRAIN_IDS, *TEST_IDS])
+    (cohort.vindr / "sizes.csv").write_text("image_id,height,width\n" + rows)
+    cohort.settings["labelled"]["size_table"] = "sizes.csv"
+    with pytest.raises(DatasetError, match=r"swapped_size: 6\n.*48 x 40 for a file of 40 x 48.*Draw the boxes"):
+        cohort.verify()
 
 
 def test_tables_of_an_earlier_check_hold_no_longer_when_a_check_fails(cohort: Cohort) -> None:

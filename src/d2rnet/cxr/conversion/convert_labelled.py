@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 
 STAGE = "convert-labelled"
 SPLITS = ("train", "val", "test")
-SAME_ASPECT = 0.02  # relative difference of height / width that rounding can make
 
 
 def convert_labelled(
@@ -69,7 +68,7 @@ def convert_labelled(
     made_with = source_settings(settings, LabelledConversionSettings)
     counted, checked = read_counts(counts, "labelled", settings=made_with, images=images, boxes=boxes)
     listed = read_table(images, LABELLED_IMAGES)
-    converted = _with_frames(listed, shards, settings.conversion, counted, problems)
+    converted = _with_frames(listed, shards, settings.conversion, counted)
     documents, table_counts = build_coco(converted, read_table(boxes, LABELLED_BOXES), labelled, problems)
     problems.raise_if_any(details=output / "problems.jsonl")
     counted |= table_counts
@@ -96,34 +95,15 @@ def _with_frames(
     shards: Sequence[Path],
     conversion: ConversionSettings,
     counts: dict[str, Any],
-    problems: Problems,
 ) -> pd.DataFrame:
     """Return the images that were readable with SIZES (a size the source states wins over the file's)."""
     frames, readable = join_shards(shards, images, conversion)
     counts["images_unreadable"] = int((~readable).sum())
     stated = (images["source_height"] > 0).to_numpy()
-    _note_swapped_sizes(images[stated & readable], frames[stated & readable], problems)
     for name in ("source_height", "source_width"):
         frames[name] = np.where(stated, images[name], frames[name])
     converted = images.drop(columns=["source_height", "source_width"]).join(frames)
     return converted[readable].reset_index(drop=True)
-
-
-def _note_swapped_sizes(images: pd.DataFrame, frames: pd.DataFrame, problems: Problems) -> None:
-    """Note each image whose stated height / width is its file's width / height: the size table's columns changed places."""
-    stated = (images["source_height"] / images["source_width"]).to_numpy()
-    file = (frames["source_height"] / frames["source_width"]).to_numpy()
-    swapped = (np.abs(stated * file - 1.0) < SAME_ASPECT) & (np.abs(stated / file - 1.0) > SAME_ASPECT)
-    for row, frame in zip(images[swapped].itertuples(), frames[swapped].itertuples(), strict=True):
-        shape = f"{frame.source_width} x {frame.source_height}"
-        problems.add(
-            "swapped_size",
-            file=row.source,
-            record=f"image {row.source_id}",
-            got=f"a stated size of {row.source_width} x {row.source_height} for a file of {shape}",
-            expected="width x height of the same shape",
-            remedy="Exchange height and width in the size table or json.",
-        )
 
 
 def build_coco(

@@ -19,6 +19,7 @@ import pandas as pd
 
 from d2rnet.cxr.conversion.checked_tables import write_labelled, write_unlabelled
 from d2rnet.cxr.conversion.disk_space import check_space
+from d2rnet.cxr.conversion.frames import UPRIGHT, check_frames
 from d2rnet.cxr.conversion.input_checks import check_labelled, check_reports
 from d2rnet.cxr.conversion.leakage import check_leakage, count_reasons, overlaps
 from d2rnet.cxr.conversion.settings import (
@@ -173,6 +174,7 @@ def _check_images(sources: list[Source], workers: int) -> None:
         headers = [header for _, header, _ in results]
         source.images["file_height"] = [header.height if header else 0 for header in headers]
         source.images["file_width"] = [header.width if header else 0 for header in headers]
+        source.images["exif_orientation"] = [header.exif_orientation if header else UPRIGHT for header in headers]
         source.quarantine = [
             {"path": str(path), "source": source.name, "source_id": source_id, "reason": reason or ""}
             for source_id, (path, header, reason) in zip(source.images["source_id"], results, strict=True)
@@ -218,6 +220,8 @@ def _check_across(sources: list[Source], problems: Problems) -> None:
     labelled = sources[0]
     if not isinstance(labelled.table, LabelledTable):
         return
+    boxed = labelled.images["source_id"].isin(labelled.table.boxes["source_id"])
+    check_frames(labelled.images, boxed, problems)
     images = labelled.images[labelled.images["file_height"] > 0]
     from_table = images["source_height"] > 0
     heights = images["source_height"].where(from_table, images["file_height"])

@@ -90,8 +90,8 @@ def _warn_of_headless(headless: list[str], report_root: Path, read: int, section
     if len(headless) <= MAX_WITHOUT_HEADER * read:
         return
     log.warning(
-        "%s: %d of %d reports have no header that is known, such as 'FINDINGS:' at the start of a line; %s. Look at %s: indication "
-        "and impression may be in it",
+        "%s: %d of %d reports have no header that is known, such as 'FINDINGS:' at the start of a line; %s. Look at %s: "
+        "indication and impression may be in it",
         report_root,
         len(headless),
         read,
