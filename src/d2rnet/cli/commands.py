@@ -80,7 +80,12 @@ COMMANDS: dict[str, Command] = {
         "",
         (
             Option("run", "folder of a run: say what is complete, what resumes from where and what to type", optional=True),
-            Option("configfile", "configuration of a run, files in their order: try what its trainings need", "inputs", ()),
+            Option(
+                "configfile",
+                "configuration of a run, files in their order: try what its trainings need, paths as seen from here",
+                "inputs",
+                (),
+            ),
             JSON,
         ),
     ),
