@@ -283,3 +283,10 @@ def test_the_uncertainty_layer_starts_as_the_authors_does(network: UnbiasedTeach
     layer = build_network(build_cfg(TrainDetectorSettings().replaced(model={"roi_fc_dim": 1024}))).roi_heads.box_predictor
     assert layer.uncertainty.weight.std().item() == pytest.approx(1e-4, rel=0.1)
     assert layer.uncertainty.bias.abs().max() == 0
+
+
+def test_at_most_a_quarter_of_the_sampled_anchors_is_positive(network: UnbiasedTeacherRCNN) -> None:
+    """The authors' share; detectron2's own is a half."""
+    anchors = Boxes(torch.tensor([[10.0, 12.0, 30.0, 40.0]] * 60 + [[40.0, 40.0, 60.0, 60.0]] * 60))
+    labels, _, _ = network.proposal_generator.match_anchors(anchors, target(BOX))
+    assert (int((labels == 1).sum()), int((labels == 0).sum())) == (8, 24)

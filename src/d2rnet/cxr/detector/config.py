@@ -26,6 +26,7 @@ CONFIG_NAME = "config.yaml"
 TEACHER_NAME = "model_final.pth"
 STUDENT_NAME = "student_final.pth"
 BURN_IN_NAME = "burn_in.pth"
+RPN_POSITIVE_FRACTION = 0.25  # the authors' configuration; detectron2: 0.5
 EMPTY_PSEUDO_WEIGHTS = {"reference": 0.0, "skip": 0.0, "background": 1.0}
 
 
@@ -107,6 +108,7 @@ def _set_proposals(cfg: CfgNode, model: DetectorModelSettings, levels: list[str]
     cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = model.rpn_pre_nms_test
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = model.rpn_post_nms_test
     cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE = model.rpn_batch_per_image
+    cfg.MODEL.RPN.POSITIVE_FRACTION = RPN_POSITIVE_FRACTION
 
 
 def _set_box_head(cfg: CfgNode, model: DetectorModelSettings, prediction: PredictionSettings, levels: list[str]) -> None:
