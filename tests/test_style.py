@@ -41,6 +41,7 @@ PINNED = ("d2rnet.cli:main", "d2rnet:load_models", "d2rnet.report:load_r2gen_dec
 WITHOUT_TORCH = (
     "cli",
     "config",
+    "ct.structures.",
     "cxr.ablation",
     "cxr.annotation.",
     "cxr.conversion.",

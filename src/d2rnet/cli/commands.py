@@ -63,6 +63,25 @@ COMMANDS: dict[str, Command] = {
         ),
         "d2rnet.evaluation.settings:MeteorRuntime",
     ),
+    "score-ct-labels": Command(
+        "Score the 18 abnormalities read from chest CT reports against hand-labelled reports, per label and macro F1.",
+        "d2rnet.ct.structures.label_check:score_ct_labels",
+        "d2rnet.ct.structures.settings:StructureSettings",
+        (
+            Option("tables", "CSV files with columns report_text and the 18 abnormalities, such as CT-CLIP's", "inputs"),
+            OUTPUT,
+        ),
+    ),
+    "score-ct-regions": Command(
+        "Compare the structures that chest CT reports are cut into with the regions of RadGenome-ChestCT.",
+        "d2rnet.ct.structures.region_check:score_ct_regions",
+        "d2rnet.ct.structures.settings:StructureSettings",
+        (
+            Option("regions", "region_report.csv files of RadGenome-ChestCT", "inputs"),
+            Option("reports", "report tables of CT-RATE, to compare whole reports too", "inputs", ()),
+            OUTPUT,
+        ),
+    ),
     "clean": Command(
         "List what a run may lose (work folders, caches, joined shards), or delete it; nothing that is in use or unknown.",
         "d2rnet.cli.clean:clean",
@@ -107,4 +126,7 @@ COMMANDS: dict[str, Command] = {
 }
 
 # What people call; every other sub-command belongs to the rule of its name.
-FOR_PEOPLE = frozenset({"clean", "compare", "completion", "doctor", "migrate-config", "read", "verify-training"})
+FOR_PEOPLE = frozenset(
+    {"clean", "compare", "completion", "doctor", "migrate-config", "read", "score-ct-labels", "score-ct-regions"}
+    | {"verify-training"}
+)

@@ -36,23 +36,23 @@ ABNORMAL: tuple[str, ...] = phrases("""
     progress* prominen* prosthe* protrusion* ptosis recession* reduced_bone_density replacement resect* reticul*
     retract* rotat* ruptur* sarcoid* scar scarring schmorl* sclero* scolio* screw* secret* segmentectom* sequel*
     sequest* sharpening shift* shrink* shrunk* small_size* smaller_than_normal soft_tissue_density soiled
-    space_occupying* spiculat* splenectom* splenomegal* spondyl* spondylosis spur spurs steatos* stenos* stenot* stent*
-    sternotom* stone stones stranding subluxat* suture* swelling swollen syndesmoph* tamponade tapering thicken*
-    thickened thicker_than_normal thickness_increase* thinning thromb* thyroidectom* torsion tortuos* tortuous traction*
-    transplant* tree_in_bud tube tumor* tumoral tumorous ulcer* vacuum_phenomen* variant* varic* volume_loss wedg* wide
-    widen* wider wider_than_normal wire wires
+    space_occupying* spiculat* splenectom* splenomegal* spondyl* spondylosis spur spurs steatos* steatot* lymphangit*
+    spread stenos* stenot* stent* sternotom* stone stones stranding subluxat* suture* swelling swollen syndesmoph*
+    tamponade tapering thicken* thickened thicker_than_normal thickness_increase* thinning thromb* thyroidectom* torsion
+    tortuos* tortuous traction* transplant* tree_in_bud tube tumor* tumoral tumorous ulcer* vacuum_phenomen* variant*
+    varic* volume_loss wedg* wide widen* wider wider_than_normal wire wires
 """)
 
 # Wording that holds such a word and says nothing of the kind.
 HARMLESS: tuple[str, ...] = phrases("""
-    body_mass bone_window cancer_screening clinical_progress consolidated_view contrast_material contrast_medium
-    decrease_in_number decrease_in_size decrease_in_the_size decreased_compared decreased_in_size decreased_minimally
-    density_and evaluated_in_terms_of expand_normally expansion_of_both fatty_hila fatty_hilum fatty_hilus
-    fluid_density_value follow_up for_infection foreign_body_sensation free_of hilar_fat in_terms_of_infection
-    increased_detail increased_from infection_parameters lesion_detection lung_cancer lung_expansion lung_window
-    mass_effect mass_or_infiltrative metal_artifact* metallic_artifact* metastasis_screening mm_in_size motion_artifact*
-    no_increase no_mass nodal_station* non_mass normal_nodes normal_variant* not_patholog* occluded_by operated_on
-    operating plaque_like respiratory_artifact* section_thickness significantly_decreased size_decreased sizes_decreased
-    slice_thickness slightly_decreased space_of thickness_images tube_current tube_voltage variant_of_normal wide_angle
-    widths window_widening
+    fibroglandular* fibrofatty body_mass bone_window cancer_screening clinical_progress consolidated_view
+    contrast_material contrast_medium decrease_in_number decrease_in_size decrease_in_the_size decreased_compared
+    decreased_in_size decreased_minimally density_and evaluated_in_terms_of expand_normally expansion_of_both fatty_hila
+    fatty_hilum fatty_hilus fluid_density_value follow_up for_infection foreign_body_sensation free_of hilar_fat
+    in_terms_of_infection increased_detail increased_from infection_parameters lesion_detection lung_cancer
+    lung_expansion lung_window mass_effect mass_or_infiltrative metal_artifact* metallic_artifact* metastasis_screening
+    mm_in_size motion_artifact* no_increase no_mass nodal_station* non_mass normal_nodes normal_variant* not_patholog*
+    occluded_by operated_on operating plaque_like respiratory_artifact* section_thickness significantly_decreased
+    size_decreased sizes_decreased slice_thickness slightly_decreased space_of thickness_images tube_current
+    tube_voltage variant_of_normal wide_angle widths window_widening
 """)

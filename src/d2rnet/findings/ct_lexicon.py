@@ -24,8 +24,8 @@ def _gap(most: int, *, stop: str = _STOP) -> str:
 
 _CALCIFIED = r"(?:calcif\w+|calcareous|calcium|athero\w+|plaques?)"
 _ARTERY = (
-    r"(?:aort(?:a|as|ic)(?! (?:pulmonary|valve|annul|annulus|window))|aortoiliac|supra ?aortic|(?<!coronary "
-    r")(?<!pulmonary )arter(?:y|ies|ial)|"
+    r"(?:aort(?:a|as|ic)(?! (?:pulmonary|valve|annul|annulus|window))|aortoiliac|supra ?aortic|(?<!coronary )"
+    r"(?<!pulmonary )(?<!circumflex )(?<!descending )arter(?:y|ies|ial)|"
     r"iliacs?|carotids?|subclavian|brachiocephalic|celiac|mesenteric|vascular(?: structures?| walls?)?|vessels?|arch)"
 )
 _CORONARY = r"(?:coronary|coronaries|lad|rca|circumflex|left anterior descending|lmca|cx)"
@@ -136,6 +136,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         r"architectural distortion", r"cicatri\w+", r"fibrous bands?", r"fibrotic\w*", r"reticul\w+ (?:fibro\w+)",
     ),
     "Pleural effusion": (
+        r"pleural(?= (?:and|or|nor|,) pericardial (?:effusions?|fluid) )",
         r"(?:pleural|parapneumonic|hydro ?pneumothorax)(?: (?:[a-z]+|,)){0,2} (?:effusions?|fluid)",
         r"pleural (?:space )?(?:free )?(?:fluid|liquid)",
         r"effusions?(?! (?:in|around|surrounding|of) (?:the )?(?:pericard\w+|heart|perihepatic|abdom\w+|joint|both "
@@ -225,6 +226,7 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
         r"mediastin)\w*(?: [a-z]+){0,2}",
         r"(?:hu|hounsfield) (?:unit )?densit\w+",
         r"densit\w+ (?:value|measure)\w*",
+        r"mosaic densit\w+",
         r"(?:parenchymal?|gland|vertebral|vertebra|corpus) densit\w+",
     ),
     "Pulmonary fibrotic sequela": (

@@ -38,13 +38,18 @@ _ASIDE = re.compile(
     flags=re.IGNORECASE,
 )
 _RELATIVE = re.compile(rf" , (?:which|that) (?:was|were|is|are|had|has)\b[^,;]*\b{_EARLIER} {_STUDY}[^,;]* , ")
-_PAST = (
-    re.compile(rf"(?<= )(?:in|on|at) (?:the |his |her |a |an )?(?:patients )?{_EARLIER} (?:[a-z]+ )?{_STUDY}(?= )"),
-    re.compile(r"(?<= )(?:history|anamnesis) of(?= )"),
-)
+_PAST = re.compile(rf"(?<= )(?:in|on|at) (?:the |his |her |a |an )?(?:patients )?{_EARLIER} (?:[a-z]+ )?{_STUDY}(?= )")
+_HISTORY = re.compile(r"(?<= )(?:history|anamnesis) of [^,;]*")
 _NOW = re.compile(
     r"(?<= )(?:(?:in|on|at) (?:the |this |todays )?(?:current|present|new|this)|currently|but|however|now|still|also|stable)"
     r"(?= )"
+)
+# "Free" here denies nothing.
+_FREE_FLUID = re.compile(r"free(?: [a-z]+){0,2} (?:fluid|air|effusion|liquid|gas) ")
+# An organ that was taken out: "the gallbladder was not observed".
+_MISSING = re.compile(
+    r"^ (?:the )?(?:(?:left|right) )?(?:gall ?bladder|spleen|kidney|breast|thyroid)(?: (?:gland|lobe))? "
+    r"(?P<missing>(?:was|were|is|are|could) not (?:be )?(?:observed|seen|visuali[sz]ed|available))(?= )"
 )
 
 
@@ -65,7 +70,7 @@ class SentenceFindings:
 def sentence_findings(sentence: str) -> SentenceFindings:
     """Read one sentence; reports repeat sentences, so results are kept."""
     text = ct_normalised(sentence)
-    scopes = [*find_scopes(text), *_past_scopes(text)]
+    scopes = [scope for scope in find_scopes(text) if not _FREE_FLUID.match(text, scope.start)] + list(_past_scopes(text))
     labels = _LEXICON.search(text, scopes)
     taken = [(mention.start, mention.end) for mention in labels]
     others = []
@@ -73,6 +78,9 @@ def sentence_findings(sentence: str) -> SentenceFindings:
         inside = any(start < match.end and match.start < end for start, end in taken)
         if match.meanings == (OTHER,) and not inside:
             others.append(Found(OTHER, state_of(match.start, match.end, scopes), match.start, match.end))
+    missing = _MISSING.match(text)
+    if missing:
+        others.append(Found(OTHER, State.PRESENT, *missing.span("missing")))
     mentions = sorted([*labels, *others], key=lambda mention: (mention.start, mention.end))
     return SentenceFindings(text, tuple(mentions))
 
@@ -85,10 +93,11 @@ def ct_normalised(sentence: str) -> str:
 
 def _past_scopes(text: str) -> Iterator[Scope]:
     """Yield what the sentence retells of earlier examinations, as denied."""
-    for pattern in _PAST:
-        for found in pattern.finditer(text):
-            now = _NOW.search(text)
-            if now is None:
-                yield Scope(State.ABSENT, found.start(), len(text))
-            elif now.start() > found.end():
-                yield Scope(State.ABSENT, found.start(), now.start())
+    for history in _HISTORY.finditer(text):
+        yield Scope(State.ABSENT, history.start(), history.end())
+    for found in _PAST.finditer(text):
+        now = _NOW.search(text)
+        if now is None:
+            yield Scope(State.ABSENT, found.start(), len(text))
+        elif now.start() > found.end():
+            yield Scope(State.ABSENT, found.start(), now.start())

@@ -55,20 +55,24 @@ class PhraseIndex:
         self._plain = frozenset(word for word in words if "*" not in word)
         self._starred = [(word, re.compile(word.replace("*", "[a-z0-9]*")), word.strip("*")) for word in words if "*" in word]
         self._patterns_of = lru_cache(maxsize=1 << 16)(self._find_patterns)
+        self._kept = lru_cache(maxsize=1 << 16)(self._search)
 
-    def find(self, sentence: str) -> list[PhraseMatch]:
-        """Find phrases in a sentence that mention_text.normalise_sentence returned, from left to right."""
+    def find(self, sentence: str) -> tuple[PhraseMatch, ...]:
+        """Find phrases in a sentence that mention_text.normalise_sentence returned, from left to right; results are kept."""
+        return self._kept(sentence)
+
+    def _search(self, sentence: str) -> tuple[PhraseMatch, ...]:
         words = sentence.split()
         patterns = [self._patterns_of(word) for word in words]
         starts = _starts(words)
         found = []
         place = 0
         while place < len(words):
-            end, meanings = self._longest(patterns, place)
+            end, meanings = self._longest(patterns, place) if patterns[place] else (place, ())
             if meanings:
                 found.append(PhraseMatch(starts[place], starts[end - 1] + len(words[end - 1]), meanings))
             place = max(end, place + 1)
-        return found
+        return tuple(found)
 
     def _find_patterns(self, word: str) -> tuple[str, ...]:
         """Return the words of phrases that fit a word of a sentence."""

@@ -41,6 +41,13 @@ _TOGETHER = re.compile(
     r"^ (?:(?:and|or|nor|as well as|,|both|the|a|of|in|at|right|left|bilateral|bilaterally|each|its|with|also|upper|lower|"
     r"other|regions?|levels?|areas?|walls?|main|major|minor) ){1,6}$"
 )
+# Between a mention and the place that it lies in.
+_PLACED = re.compile(r"^(?: (?!(?:and|or|with|without|no|to)\b)[a-z]+){0,4} (?:in|of)(?: [a-z]+){0,4} $")
+_TRANSITIVE = re.compile(r"invad|destr|obliterat|compress")
+_RELATION = re.compile(
+    r" (?:invad\w+|adjacent|abutting|contact\w*|extending|reaching|extends|reaches|neighbou?r\w*|near|next) "
+)
+_RELATION_COST = 30
 _CLAUSE = re.compile(r" (?:;|but|while|whereas|there|and (?:there|the|no|a|an|minimal|mild)) ")
 _CLAUSE_COST = 60  # characters: a cue beyond the end of a clause is that much farther away
 _COMMA_COST = 15
@@ -153,14 +160,14 @@ def _read_sentence(sentence: str, before: tuple[str, ...], table: StructureTable
     abnormal: set[str] = set()
     labels: list[tuple[str, frozenset[str]]] = []
     for mention in findings.mentions:
-        if mention.state not in counted:
-            continue
         groups = _groups_of(mention, text, cues, inherited, findings.mentions, table)
         home = groups if mention.category == OTHER else groups & set(table.groups_of_label[mention.category])
-        if mention.category != OTHER and home:
-            labels.append((mention.category, frozenset(home)))
+        if mention.category != OTHER:
             named |= dict.fromkeys(sorted(home))
-        abnormal |= home or groups
+        if mention.state in counted:
+            abnormal |= home or groups
+            if mention.category != OTHER and home:
+                labels.append((mention.category, frozenset(home)))
     return _Reading(tuple(named), frozenset(abnormal), tuple(labels))
 
 
@@ -200,8 +207,12 @@ def _groups_of(
         fitting = list(cues)
         if not fitting:
             return set(inherited)
+    if _TRANSITIVE.match(text, mention.start):  # "invades the ribs": what follows it
+        fitting = [cue for cue in fitting if cue.start > mention.end] or fitting
     nearest = min(range(len(fitting)), key=lambda place: _distance(text, mention, fitting[place]))
     groups = set(fitting[nearest].meanings)
+    if nearest + 1 < len(fitting) and _PLACED.match(text[max(mention.end, fitting[nearest].end) : fitting[nearest + 1].start]):
+        groups |= set(fitting[nearest + 1].meanings)  # "thickening of the bronchial walls in the lower lobes"
     spans = [(other.start, other.end) for other in mentions]
     for step in (1, -1):  # "in the mediastinum and both axillae": names that stand together share it
         place = nearest
@@ -220,4 +231,5 @@ def _distance(text: str, mention: Found, cue: PhraseMatch) -> int:
     first, second = (cue.end, mention.start) if cue.start < mention.start else (mention.end, cue.start)
     between = text[first - 1 : second + 1] if first < second else ""
     commas = between.count(" , ")
-    return len(between) + _COMMA_COST * commas + _CLAUSE_COST * len(_CLAUSE.findall(between))
+    related = len(_RELATION.findall(between))
+    return len(between) + _COMMA_COST * commas + _RELATION_COST * related + _CLAUSE_COST * len(_CLAUSE.findall(between))
