@@ -12,8 +12,8 @@ import numpy as np
 from case_files import damaged_cases, no_files, put
 from hostile_case import READ, REFUSED, Case, Make
 from pydicom import Dataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.uid import JPEG2000Lossless, RLELossless
 from volume_samples import SPACING_ZYX, affine_of, chest_slices, ct_slice, noisy_chest, write_series
 
 PLAIN, PACKED = "chest.nii", "chest.nii.gz"
@@ -265,12 +265,17 @@ def removed(*keywords: str) -> Make:
 def codestream(slices: list[Dataset], *, height: int, width: int) -> None:
     """Give the eighth slice a JPEG 2000 codestream that promises any size."""
     slices[7].compress(JPEG2000Lossless, generate_instance_uid=False)
-    from pydicom.encaps import get_frame
-
     frame = bytearray(get_frame(slices[7].PixelData, 0, number_of_frames=1))
     start = frame.index(b"\xff\x51")
     frame[start + 6 : start + 14] = struct.pack(">2I", width, height)
     slices[7].PixelData = encapsulate([bytes(frame)])
+
+
+def cut_run_lengths(slices: list[Dataset]) -> None:
+    """Give the eighth slice run lengths that end early."""
+    slices[7].compress(RLELossless, generate_instance_uid=False)
+    frame = get_frame(slices[7].PixelData, 0, number_of_frames=1)
+    slices[7].PixelData = encapsulate([frame[: len(frame) // 2]])
 
 
 def doubled(slices: list[Dataset]) -> list[Dataset]:
@@ -337,6 +342,7 @@ def series_cases() -> dict[str, Make]:
         "scouts alone": every(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]),
         "secondary captures alone": every(SOPClassUID="1.2.840.10008.5.1.4.1.1.7"),
         "a JPEG 2000 codestream of 10^9 pixels": series(partial(codestream, height=32000, width=32000)),
+        "run lengths that end early": series(cut_run_lengths),
         "another rescale than the values have": every(RescaleIntercept="0"),
     }
 

@@ -79,6 +79,7 @@ def test_long_volume_is_cropped_round_the_lungs():
     assert result.facts["start_in_grid_zyx"][0] >= 72
     assert (result.array == -820).sum() > 0.95 * (hu == -820).sum()
     assert result.facts["body_outside_fraction"] > 0.5
+    assert result.facts["lung_outside_fraction"] < 0.05
 
 
 def test_source_in_any_memory_order_gives_the_same():

@@ -15,7 +15,7 @@ _LEAST_SHARE = 0.1  # of the fullest row, column or slice: less is a cable, a bl
 
 def body_window(
     volume: Volume, spacing_mm: Millimetres, grid_shape: Sequence[int], wanted_shape: Sequence[int]
-) -> tuple[tuple[int, int, int], float]:
+) -> tuple[tuple[int, int, int], float, float]:
     """Return the first voxel of the grid that is kept, along z, y, x (negative: padding before it), and what is lost.
 
     Along y and x the result is centred on the body. Along z it is centred on the lungs where the body is longer than the
@@ -28,7 +28,7 @@ def body_window(
         wanted_shape: voxels of the result.
 
     Returns:
-        The start, and the share of the body's voxels that lie outside.
+        The start, and the shares of the body's and of the lungs' voxels that lie outside.
     """
     coarse, voxel_mm = coarse_volume(volume)
     body = body_mask(coarse, voxel_mm)
@@ -43,15 +43,20 @@ def body_window(
         spare = grid_shape[axis] - wanted_shape[axis]
         first = round(grid_centre - wanted_shape[axis] / 2)
         start[axis] = spare // 2 if spare <= 0 else int(np.clip(first, 0, spare))
-    kept = body
+    kept = []
     for axis in range(3):
         excess = _half_excess(volume, spacing_mm, grid_shape, axis)
         edges = (np.array([start[axis], start[axis] + wanted_shape[axis]]) + excess) * spacing_mm[axis] / voxel_mm[axis]
         low, high = np.clip(np.rint(edges).astype(int), 0, body.shape[axis])
-        kept = np.take(kept, np.arange(low, high), axis=axis)
-    total = int(body.sum())
-    outside = 1 - int(kept.sum()) / total if total else 0.0
-    return (start[0], start[1], start[2]), outside
+        kept.append(slice(low, high))
+    inside = (kept[0], kept[1], kept[2])
+    return (start[0], start[1], start[2]), _outside(body, inside), _outside(lungs, inside)
+
+
+def _outside(mask: np.ndarray, inside: tuple[slice, slice, slice]) -> float:
+    """Return the share of a mask's voxels beyond a box; 0 for an empty one."""
+    total = int(mask.sum())
+    return 1 - int(mask[inside].sum()) / total if total else 0.0
 
 
 def _half_excess(volume: Volume, spacing_mm: Millimetres, grid_shape: Sequence[int], axis: int) -> float:

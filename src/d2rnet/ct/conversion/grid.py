@@ -20,6 +20,7 @@ from d2rnet.ct.conversion.settings import CtConversionSettings
 from d2rnet.ct.volumes.volume import AIR_HU, Millimetres, Volume
 
 UINT8_LEVELS = 255
+_BLOCK = 16  # voxels; of 16, 32 and 64 the fastest on 512 x 512
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ def convert_volume(volume: Volume, settings: CtConversionSettings) -> ConvertedV
 
     Returns:
         The converted volume; its facts say source shape and spacing, where the window of the new grid lies, and how much of
-        the body is outside.
+        body and lungs is outside.
     """
     source_shape = volume.hu.shape
     grid_shape = tuple(
         max(1, round(side * old / new))
         for side, old, new in zip(source_shape, volume.spacing_mm, settings.spacing_mm, strict=True)
     )
-    start, outside = body_window(volume, settings.spacing_mm, grid_shape, settings.shape_zyx)
+    start, body_outside, lung_outside = body_window(volume, settings.spacing_mm, grid_shape, settings.shape_zyx)
     taps = [
         _taps(
             source_shape[axis],
@@ -88,8 +89,8 @@ def convert_volume(volume: Volume, settings: CtConversionSettings) -> ConvertedV
     first = [max(0, -offset) for offset in start]  # of the result, where the grid begins
     rows = slice(first[1], first[1] + len(taps[1].index))
     columns = slice(first[2], first[2] + len(taps[2].index))
-    for z, turned in enumerate(_slices(volume.hu, taps), start=first[0]):
-        array[z, rows, columns] = cv2.transpose(_quantised(turned, low, high, settings.bits))
+    for z, resampled in enumerate(_slices(volume.hu, taps), start=first[0]):
+        array[z, rows, columns] = _quantised(resampled, low, high, settings.bits)
     facts = {
         "file_format": volume.file_format,
         "source_shape_zyx": list(source_shape),
@@ -102,7 +103,8 @@ def convert_volume(volume: Volume, settings: CtConversionSettings) -> ConvertedV
         "bits": settings.bits,
         "start_in_grid_zyx": list(start),
         "grid_shape_zyx": list(grid_shape),
-        "body_outside_fraction": round(outside, 4),
+        "body_outside_fraction": round(body_outside, 4),
+        "lung_outside_fraction": round(lung_outside, 4),
     }
     return ConvertedVolume(array, settings.spacing_mm, facts)
 
@@ -145,7 +147,7 @@ def _taps(source: int, old_mm: float, new_mm: float, grid: int, start: int, want
 
 
 def _slices(hu: np.ndarray, taps: list[_Taps]) -> Iterator[np.ndarray]:
-    """Yield the kept slices of the grid one by one: (columns, rows) float32 HU, turned; each is overwritten by the next."""
+    """Yield the kept slices of the grid one by one: (rows, columns) float32 HU; each is overwritten by the next."""
     along_z, along_y, along_x = taps
     if 0 in (len(along_z.index), len(along_y.index), len(along_x.index)):
         return
@@ -153,12 +155,18 @@ def _slices(hu: np.ndarray, taps: list[_Taps]) -> Iterator[np.ndarray]:
     y_first, y_end = int(along_y.index.min()), int(along_y.index.max()) + 1
     x_first, x_end = int(along_x.index.min()), int(along_x.index.max()) + 1
     near = hu[:, y_first:y_end, x_first:x_end]
-    rows = _Interpolation(_Taps(along_y.index - y_first, along_y.weight), x_end - x_first)
-    columns = _Interpolation(_Taps(along_x.index - x_first, along_x.weight), len(along_y.index))
+    rows = _blocks(_Taps(along_y.index - y_first, along_y.weight))
+    columns = _blocks(_Taps(along_x.index - x_first, along_x.weight))
+    in_rows = np.empty((len(along_y.index), x_end - x_first), np.float32)
+    result = np.empty((len(along_y.index), len(along_x.index)), np.float32)
     for index, weight in zip(along_z.index, along_z.weight, strict=True):
         parts = [(np.ascontiguousarray(near[z]), float(share)) for z, share in zip(index, weight, strict=True) if share > 0]
-        turned = cv2.transpose(rows(_mixed(parts)))  # (source columns, rows)
-        yield columns(turned)  # (columns, rows)
+        mixed = _mixed(parts)  # (source rows, source columns)
+        for block in rows:
+            np.matmul(block.matrix, mixed[block.source], out=in_rows[block.result])
+        for block in columns:
+            result[:, block.result] = in_rows[:, block.source] @ block.matrix.T
+        yield result
 
 
 def _mixed(parts: list[tuple[np.ndarray, float]]) -> np.ndarray:
@@ -173,31 +181,31 @@ def _mixed(parts: list[tuple[np.ndarray, float]]) -> np.ndarray:
     return total
 
 
-class _Interpolation:
-    """Interpolation of slices of one shape along their first axis, in memory that is taken once."""
+@dataclass(frozen=True)
+class _Block:
+    """Interpolation of neighbouring voxels of the result as a small matrix product, which is faster than tap by tap.
 
-    def __init__(self, taps: _Taps, width: int) -> None:
-        """Take the memory.
+    Attributes:
+        result: n places of the result.
+        source: m places of the source that they need.
+        matrix: (n, m) float32 weights.
+    """
 
-        Args:
-            taps: n places.
-            width: m, length of the other axis.
-        """
-        self._taps = taps
-        self._total = np.empty((len(taps.index), width), np.float32)
-        self._part = np.empty_like(self._total)
-        self._weights = [np.ascontiguousarray(weight)[:, None] for weight in taps.weight.T]
+    result: slice
+    source: slice
+    matrix: np.ndarray
 
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """Interpolate (source, m) float32; (n, m), which the next call overwrites."""
-        # "clip" alone writes without a copy; no index is beyond the source
-        np.take(values, self._taps.index[:, 0], axis=0, out=self._total, mode="clip")
-        self._total *= self._weights[0]
-        for tap in range(1, len(self._weights)):
-            np.take(values, self._taps.index[:, tap], axis=0, out=self._part, mode="clip")
-            self._part *= self._weights[tap]
-            self._total += self._part
-        return self._total
+
+def _blocks(taps: _Taps) -> list[_Block]:
+    """Cut the interpolation along one axis into blocks of neighbours."""
+    blocks = []
+    for start in range(0, len(taps.index), _BLOCK):
+        index, weight = taps.index[start : start + _BLOCK], taps.weight[start : start + _BLOCK]
+        first, end = int(index.min()), int(index.max()) + 1
+        matrix = np.zeros((len(index), end - first), np.float32)
+        np.add.at(matrix, (np.arange(len(index))[:, None], index - first), weight)  # at the border two taps meet
+        blocks.append(_Block(slice(start, start + len(index)), slice(first, end), matrix))
+    return blocks
 
 
 def _quantised(hu: np.ndarray, low: float, high: float, bits: int) -> np.ndarray:

@@ -32,8 +32,8 @@ class CtConversionSettings(Section):
     """Widen the trilinear kernel to the new voxel where the grid becomes coarser (as torch's interpolate with antialias), so
     that noise is averaged and small nodules stay. false: plain trilinear, as the released codes."""
     compress: bool = setting(False)
-    """Store gzip of the array (.npy.gz) where the disk is short: about 0.5 of the size; without, readers map the file and take
-    patches of it (docs/reference/ct-volumes.md has the table)."""
+    """Store gzip of the array (.npy.gz) where the disk is short: 0.3 to 0.85 of the size; without, readers map the file and
+    take patches of it (docs/reference/ct-volumes.md has the table)."""
 
     @model_validator(mode="after")
     def _window_rises(self) -> Self:
