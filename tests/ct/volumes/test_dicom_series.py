@@ -119,6 +119,20 @@ def test_missing_slices_are_counted(tmp_path, hu):
             read(folder)
 
 
+def test_a_file_that_cannot_be_opened_is_named(tmp_path, hu, monkeypatch):
+    folder = write_series(tmp_path / "series", chest_slices(hu))
+    opened = type(folder).open
+
+    def refuse(path, *arguments, **options):
+        if path.name == "007.dcm":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(type(folder), "open", refuse)
+    with pytest.raises(DatasetError, match=r"007\.dcm: got 'Permission denied'"):
+        read_volume(folder)
+
+
 def test_no_value_of_a_header_is_repeated(tmp_path, hu):
     slices = chest_slices(hu)
     slices[4].add_new("PatientName", "PN", "DOE^JOHN")

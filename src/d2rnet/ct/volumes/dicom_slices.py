@@ -93,9 +93,17 @@ class Slice:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has the DICOM prefix."""
-    with path.open("rb") as stream:
-        return stream.read(_PREFIX_END)[128:] == b"DICM"
+    """Whether a file has the DICOM prefix.
+
+    Raises:
+        DatasetError: it cannot be opened.
+    """
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_PREFIX_END)[128:] == b"DICM"
+    except OSError as error:
+        remedy = "Check the permissions and that the download is complete."
+        raise unreadable(path, got=f"'{error.strerror}'", expected="a DICOM file", remedy=remedy) from error
 
 
 def read_slice(path: Path) -> Slice:
