@@ -227,6 +227,9 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
         r"(?:hu|hounsfield) (?:unit )?densit\w+",
         r"densit\w+ (?:value|measure)\w*",
         r"mosaic densit\w+",
+        r"(?:areas? of (?:increased )?)?densit\w+(?: (?!ground|glass|with|and)[a-z]+){0,8} "
+        r"(?:in favor of|compatible with|consistent with|secondary to|due to) (?:[a-z]+ ){0,3}"
+        r"(?:sequel\w*|atelec\w+|fibro\w+)",
         r"(?:parenchymal?|gland|vertebral|vertebra|corpus) densit\w+",
     ),
     "Pulmonary fibrotic sequela": (
