@@ -51,6 +51,24 @@ def test_folder_with_bad_files(
     assert not (tmp_path / "out/failures.jsonl").exists(), "of an earlier call"
 
 
+def test_strict_refuses_what_is_doubtful_and_reads_the_rest(
+    tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(draw_chest((90, 80), 5)).save(folder / "good.png")
+    Image.fromarray(draw_chest((20, 20), 5)).save(folder / "icon.png")
+    assert main(["read", str(folder), *arguments]) == 0
+    shown = capsys.readouterr().out
+    warning = "icon.png: 20 x 20 px; expected at least 48 px a side"
+    assert f"  Warning: {warning}" in shown.splitlines() and warning in (tmp_path / "out/icon.html").read_text()
+    assert read_json(tmp_path / "out/icon.json")["warnings"][0] == warning
+    assert main(["read", str(folder), *arguments, "--strict"]) == 3
+    (failure,) = read_jsonl(tmp_path / "out/failures.jsonl")
+    assert "icon.png: 20 x 20 px" in failure["error"] and not (tmp_path / "out/icon.json").exists()
+    assert main(["read", str(folder / "icon.png"), *arguments, "--strict"]) == 2
+
+
 def test_name_that_is_not_utf_8_is_a_failure_of_that_file_alone(tmp_path: Path, arguments: list[str]) -> None:
     odd = tmp_path / "in" / os.fsdecode(b"chest\xff.png")
     odd.parent.mkdir()

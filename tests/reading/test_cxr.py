@@ -98,6 +98,19 @@ def test_unknown_view_and_exif_orientation_are_said(loaded: Models, tmp_path: Pa
     assert (reading.images[0].height, reading.images[0].width) == (120, 100)
 
 
+def test_what_is_no_chest_radiograph_is_said_or_refused(loaded: Models, tmp_path: Path) -> None:
+    file = write_dicom(tmp_path / "hand.dcm", draw_chest((120, 100), 1), Modality="CR", BodyPartExamined="HAND")
+    reading = loaded.read(file)
+    assert reading.warnings[0] == "hand.dcm: body part HAND; expected CHEST" and reading.sentences
+    with pytest.raises(DatasetError, match=r"hand\.dcm: body part HAND; expected CHEST\. .*without --strict"):
+        loaded.read(file, strict=True)
+    black = tmp_path / "black.png"
+    Image.fromarray(np.zeros((120, 100), np.uint8)).save(black)
+    assert loaded.read(black).warnings[0] == "black.png: all pixels have one grey level"
+    sound = write_dicom(tmp_path / "sound.dcm", draw_chest((120, 100), 1), Modality="CR", BodyPartExamined="CHEST")
+    assert not any("sound.dcm" in warning for warning in loaded.read(sound, strict=True).warnings)
+
+
 def test_findings_that_were_cut_are_said(finished_run: Path, loaded: Models) -> None:
     reading = loaded.read(finished_run / "images" / FILES["front"])
     assert ("the findings were cut at 12 tokens" in reading.warnings) == (len(reading.hypothesis.split()) == 12)

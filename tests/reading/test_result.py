@@ -99,6 +99,7 @@ def test_text_shows_findings_boxes_and_warnings(tmp_path: Path) -> None:
         "  Warning: odd view",
     ):
         assert line in text.splitlines()
+    assert text.index("Warning: odd view") < text.index("Findings:")
     empty = make_reading(tmp_path / "chest.png", boxes=(), sentences=())
     assert "  Boxes: none" in empty.to_text() and "(none written)" in empty.to_text()
 

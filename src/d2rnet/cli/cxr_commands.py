@@ -295,6 +295,7 @@ CXR_COMMANDS: dict[str, Command] = {
             Option("study", "all images are views of one study: boxes in each, findings of all together", "flag"),
             Option("coco", "write a COCO data set too: coco/data/, labels.json, results.json", "flag"),
             Option("json", "show JSON lines instead of text", "flag"),
+            Option("strict", "a file that is doubtful as a frontal chest radiograph fails, in place of a warning", "flag"),
         ),
     ),
 }

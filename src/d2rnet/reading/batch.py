@@ -53,6 +53,7 @@ def read_paths(
     study: bool,
     coco: bool,
     json: bool,
+    strict: bool = False,
 ) -> int:
     """Read radiographs and write a JSON document, a picture and a page for each; show the findings.
 
@@ -66,6 +67,7 @@ def read_paths(
         study: all images are views of one study.
         coco: write a COCO data set of all readings as well.
         json: show JSON lines instead of text.
+        strict: a file that is doubtful as a frontal chest radiograph fails.
 
     Returns:
         Exit code: 0 if all was read, 3 if some files failed, 2 if all did.
@@ -84,7 +86,7 @@ def read_paths(
     if coco:
         shutil.rmtree(output / "coco", ignore_errors=True)  # pictures of an earlier call would count as part of this one
     export = CocoExport(output / "coco") if coco else None
-    failures = _read_all(models, tasks, output, export, as_json=json)
+    failures = _read_all(models, tasks, output, export, as_json=json, strict=strict)
     if export is not None:
         export.write()
     (output / FAILURES).unlink(missing_ok=True)
@@ -134,13 +136,13 @@ def _tasks(paths: Sequence[Path], files: Sequence[Path], *, study: bool) -> list
 
 
 def _read_all(
-    models: Models, tasks: Sequence[Task], output: Path, export: CocoExport | None, *, as_json: bool
+    models: Models, tasks: Sequence[Task], output: Path, export: CocoExport | None, *, as_json: bool, strict: bool
 ) -> list[dict[str, str]]:
     """Make, write and show each reading; return the failures."""
     failures = []
     for task in track(tasks, total=len(tasks), what="read", unit="study" if len(tasks[0].files) > 1 else "image"):
         try:
-            reading = models.read_study(task.files, name=task.name)
+            reading = models.read_study(task.files, name=task.name, strict=strict)
             reading.save(output)
             if export is not None:
                 export.add(reading)

@@ -8,8 +8,8 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from d2rnet.cxr.annotation.inputs import ImageTable
 from d2rnet.cxr.annotation.predictions import confident_boxes
 from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.predict import detect_batch, load_detector, network_input
+from d2rnet.cxr.images.gate import find_doubts
 from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader
-from d2rnet.cxr.images.reader import read_radiograph_at
+from d2rnet.cxr.images.reader import look_at, read_radiograph_at
 from d2rnet.cxr.report_model.front_end import D2RNET
 from d2rnet.cxr.report_model.generate import make_dataset
 from d2rnet.errors import DatasetError
@@ -65,27 +66,29 @@ class Models:
     origin: dict[str, Any]
     warnings: tuple[str, ...]
 
-    def read(self, path: str | Path, *, name: str = "") -> Reading:
+    def read(self, path: str | Path, *, name: str = "", strict: bool = False) -> Reading:
         """Read one radiograph.
 
         Args:
             path: DICOM, PNG or JPG file of any name.
             name: of the reading; the file's name without its suffix if empty.
+            strict: refuse a file that is doubtful as a frontal chest radiograph, in place of a warning.
 
         Raises:
-            DatasetError: the file is not a radiograph that can be read.
+            DatasetError: the file is not a radiograph that can be read, or doubtful while ``strict``.
         """
-        return self.read_study([path], name=name)
+        return self.read_study([path], name=name, strict=strict)
 
-    def read_study(self, paths: Sequence[str | Path], *, name: str = "") -> Reading:
+    def read_study(self, paths: Sequence[str | Path], *, name: str = "", strict: bool = False) -> Reading:
         """Read the views of one study: boxes in each, findings of all together.
 
         Args:
             paths: DICOM, PNG or JPG files.
             name: of the reading; the first file's name without its suffix if empty.
+            strict: refuse files that are doubtful as frontal chest radiographs, in place of a warning.
 
         Raises:
-            DatasetError: a file is not a radiograph that can be read, or there is none.
+            DatasetError: a file is not a radiograph that can be read, or doubtful while ``strict``, or there is none.
         """
         if not paths:
             raise DatasetError("read: got a study without any image; expected one or more.")
@@ -99,9 +102,14 @@ class Models:
             if (printed := printable(file)) != str(file):
                 raise DatasetError(f"{printed}: got a file name that is not UTF-8; expected a UTF-8 name. Rename the file.")
             header, radiographs = read_radiograph_at(file, sides_px)
+            doubts = self._doubts(file, header, radiographs[-1])
+            if doubts and strict:
+                raise DatasetError(f"{file}: {'; '.join(doubts)}. Leave it out, or read it without --strict.")
             decoded |= {(file, side): radiograph for side, radiograph in zip(sides_px, radiographs, strict=True)}
             views.append(View(file, header.view, decoded[file, None].pixels))
-            warnings += self._doubts(file, header)
+            warnings += [f"{file.name}: {doubt}" for doubt in doubts]
+            if header.exif_orientation != 1:
+                warnings.append(f"{file.name}: carries EXIF orientation {header.exif_orientation}; pixels are taken as stored")
         root = Path(os.path.commonpath([file.parent for file in files]))
         entry = self._entry(views, [decoded[file, self.settings.max_side_px] for file in files], root)
         ends: Counter[str] = Counter()
@@ -128,12 +136,12 @@ class Models:
             seconds=round(time.perf_counter() - start, 3),
         )
 
-    def _doubts(self, path: Path, header: RadiographHeader) -> Iterator[str]:
-        """Yield what is doubtful about a file."""
-        if header.view and self.settings.views and header.view not in self.settings.views:
-            yield f"{path.name}: view {header.view}; the models were trained on {', '.join(self.settings.views)}"
-        if header.exif_orientation != 1:
-            yield f"{path.name}: carries EXIF orientation {header.exif_orientation}; pixels are taken as stored"
+    def _doubts(self, path: Path, header: RadiographHeader, radiograph: Radiograph) -> list[str]:
+        """Return why a file is doubtful as a frontal chest radiograph."""
+        pixels = radiograph.pixels
+        looked_at = replace(look_at(path, header), one_grey_level=bool((pixels == pixels[0, 0]).all()))
+        doubts = find_doubts(looked_at, views=self.settings.views, max_side_px=self.settings.max_side_px)
+        return [doubt.text for doubt in doubts]
 
     def _entry(self, views: Sequence[View], radiographs: Sequence[Radiograph], root: Path) -> Entry:
         """Return the entry that build_annotation would make, without a report."""

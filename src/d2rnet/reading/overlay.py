@@ -21,6 +21,7 @@ GAP_PX = 12
 BACKGROUND = "#101418"
 INK = "#f2f2f2"
 FAINT = "#a8b0b8"
+WARNING = "#ffd060"
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -88,7 +89,8 @@ def _height(font: Font) -> float:
 def _lines(reading: Content, width: int, font: Font) -> list[tuple[str, str, str]]:
     """Lay out the text below the picture: (text, colour, colour of the chip before it or "")."""
     room = width - 2 * GAP_PX
-    lines: list[tuple[str, str, str]] = []
+    warned = (part for warning in reading.warnings for part in wrap(f"Warning: {warning}", room, font))
+    lines: list[tuple[str, str, str]] = [(part, WARNING, "") for part in warned]
     for number, box in enumerate(reading.boxes, start=1):
         lines.append((f"{number}  {box.label}  {box.score:.2f}", INK, class_colours()[box.label]))
     if not reading.boxes:
@@ -96,8 +98,7 @@ def _lines(reading: Content, width: int, font: Font) -> list[tuple[str, str, str
     for sentence in reading.sentences:
         numbers = f" [{', '.join(str(box + 1) for box in sentence.boxes)}]" if sentence.boxes else ""
         lines += [(text, INK, "") for text in wrap(sentence.text + numbers, room, font)]
-    for text in (*(f"Warning: {warning}" for warning in reading.warnings), NOTICE):
-        lines += [(part, FAINT, "") for part in wrap(text, room, font)]
+    lines += [(part, FAINT, "") for part in wrap(NOTICE, room, font)]
     return lines
 
 

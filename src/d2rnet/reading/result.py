@@ -59,11 +59,12 @@ class Reading(Content):
         }
 
     def to_text(self) -> str:
-        """Return what a terminal shows: sizes, findings with the numbers of their boxes, boxes, warnings."""
+        """Return what a terminal shows: sizes, warnings, findings with the numbers of their boxes, boxes."""
         lines = [f"{self.name}"]
         lines += [
             f"  {view.path.name}: {view.width} x {view.height} px{view.view and f', {view.view}'}" for view in self.images
         ]
+        lines += [f"  Warning: {warning}" for warning in self.warnings]
         lines += ["  Findings:"]
         lines += [f"    {sentence.text}{_numbers(sentence.boxes)}" for sentence in self.sentences] or ["    (none written)"]
         lines += ["  Boxes (x, y, width, height in original pixels):" if self.boxes else "  Boxes: none"]
@@ -71,7 +72,6 @@ class Reading(Content):
             place = ", ".join(f"{value:.0f}" for value in box.xywh)
             image = f" in image {box.image + 1}" if len(self.images) > 1 else ""
             lines.append(f"    {number:2d} {box.label:20s} {box.score:.2f}  {place}{image}")
-        lines += [f"  Warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
     def save(self, folder: str | Path) -> dict[str, Path]:

@@ -289,6 +289,28 @@ def test_unreadable_images_are_quarantined_with_their_reason(cohort: Cohort) -> 
     assert summary["labelled"]["boxes"]["boxes_of_left_out_images"] == 3
 
 
+def test_what_is_no_chest_radiograph_is_quarantined_and_the_doubtful_is_counted(cohort: Cohort, tmp_path: Path) -> None:
+    cohort.settings["conversion"] = {"max_bad_fraction": 0.7, "max_side_px": 64}
+    extra = tmp_path / "extra"
+    write_image(extra / "sound.png")
+    assert cv2.imwrite(str(extra / "black.png"), np.zeros((HEIGHT, WIDTH), np.uint8))
+    assert cv2.imwrite(str(extra / "icon.png"), np.arange(64, dtype=np.uint8).reshape(8, 8))
+    assert cv2.imwrite(str(extra / "strip.png"), np.arange(100 * 40, dtype=np.uint16).reshape(100, 40).astype(np.uint8))
+    cohort.settings["extra_unlabelled"] = [{"source": "folder", "root": str(extra)}]
+    summary, quarantine = cohort.verify()
+    counts = summary["extra_unlabelled[0]"]
+    assert counts["no_chest_radiographs"] == {"one_grey_level": 1, "side": 1} and counts["unreadable_images"] == 0
+    assert counts["doubtful_images"] == {"aspect": 1}
+    assert summary["reports"]["no_chest_radiographs"] == summary["reports"]["doubtful_images"] == {}
+    reasons = {record["source_id"]: record["reason"] for record in quarantine}
+    assert reasons == {
+        "black": f"{extra}/black.png: no chest radiograph: all pixels have one grey level. Leave it out.",
+        "icon": f"{extra}/icon.png: no chest radiograph: 8 x 8 px; expected at least 32 px a side. Leave it out.",
+    }
+    names = [Path(record["file_name"]).stem for record in read_jsonl(cohort.output / "unlabelled_images.jsonl")]
+    assert [name for name in names if name.startswith("extra")] == ["extra1_sound", "extra1_strip"]
+
+
 def test_images_to_convert_are_listed_without_those_left_out(cohort: Cohort, tmp_path: Path) -> None:
     cohort.settings["conversion"] = {"max_bad_fraction": 0.3}
     (cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png").write_bytes(b"")
@@ -329,11 +351,12 @@ def test_reports_that_are_not_utf8_are_listed_and_limited(cohort: Cohort) -> Non
 
 
 def test_image_of_another_size_than_its_table_says_is_counted(cohort: Cohort, caplog: pytest.LogCaptureFixture) -> None:
-    assert cv2.imwrite(str(mimic_image(cohort.mimic, "50000004", "c1-01")), np.zeros((24, 20), np.uint8))
+    pixels = np.arange(36 * 34, dtype=np.uint16).reshape(36, 34).astype(np.uint8)
+    assert cv2.imwrite(str(mimic_image(cohort.mimic, "50000004", "c1-01")), pixels)
     with caplog.at_level("WARNING", logger="d2rnet"):
         summary, _ = cohort.verify()
     assert summary["reports"]["images_of_another_size_than_stated"] == 1
-    assert "48 x 40 stated, 24 x 20 in the file" in caplog.text
+    assert "48 x 40 stated, 36 x 34 in the file" in caplog.text
 
 
 def test_extra_images_of_another_source_are_counted(cohort: Cohort, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ more than ``cxr.data.conversion.max_bad_fraction`` of a source.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from d2rnet.cxr.conversion.settings import (
     UnlabelledConversionSettings,
     source_settings,
 )
+from d2rnet.cxr.images.gate import find_doubts, no_chest_radiograph
+from d2rnet.cxr.images.radiograph import RadiographHeader
 from d2rnet.cxr.images.reader import check_headers
 from d2rnet.cxr.sources.box_tables import check_boxes
 from d2rnet.cxr.sources.sources import labelled_source, report_source, unlabelled_source
@@ -55,7 +58,7 @@ class Source:
         files: what it needs.
         images: the table's images with ``file``, the path to open, as text, and ``left_out``, why another source's copy is
             taken in its place, "" for an image to convert.
-        quarantine: one record an unreadable image.
+        quarantine: one record an image that is unreadable or no chest radiograph.
         counts: what goes into summary.json.
     """
 
@@ -79,7 +82,7 @@ def verify_inputs(*, output: Path, workers: int, settings: DataSettings, kept_si
         kept_side: side of the square that a later training keeps of each image, pixels, for the estimate of free disk.
 
     Raises:
-        DatasetError: anything is wrong with the tables, the splits or the boxes, too many images are unreadable, or the disk
+        DatasetError: anything is wrong with the tables, the splits or the boxes, too many images are left out, or the disk
             is too small. The first ten of each kind are named; all are in ``output/problems.jsonl``.
         ConfigError: a source name is unknown or a setting that a source needs is missing.
     """
@@ -95,7 +98,7 @@ def verify_inputs(*, output: Path, workers: int, settings: DataSettings, kept_si
         for source in sources:
             if source.table is not None:
                 check_alike_ids(source.table.images, problems, file=source.settings.root, folder=output)
-        _check_images(sources, workers)
+        _check_images(sources, workers, settings)
         _check_space(sources, problems, output, settings.conversion.max_side_px, kept_side)
         _check_unreadable(sources, settings.conversion.max_bad_fraction, problems)
         _check_across(sources, problems)
@@ -165,8 +168,8 @@ def _read(source: Source, problems: Problems) -> None:
         log.info("cxr.data.%s: not the full release (a subset, or another version): %s", source.name, differing)
 
 
-def _check_images(sources: list[Source], workers: int) -> None:
-    """Read the header of every image file; put unreadable ones into quarantine and note the sizes of the others."""
+def _check_images(sources: list[Source], workers: int, settings: DataSettings) -> None:
+    """Look at every image file; put what is unreadable or no chest radiograph into quarantine, note sizes of the others."""
     for source in sources:
         if source.table is None:
             continue
@@ -175,12 +178,7 @@ def _check_images(sources: list[Source], workers: int) -> None:
         source.images["file_height"] = [header.height if header else 0 for header in headers]
         source.images["file_width"] = [header.width if header else 0 for header in headers]
         source.images["exif_orientation"] = [header.exif_orientation if header else UPRIGHT for header in headers]
-        source.quarantine = [
-            {"path": str(path), "source": source.name, "source_id": source_id, "reason": reason or ""}
-            for source_id, (path, header, reason) in zip(source.images["source_id"], results, strict=True)
-            if header is None
-        ]
-        source.counts["unreadable_images"] = len(source.quarantine)
+        _note_doubts(source, results, settings)
         _count_other_sizes(source)
 
 
@@ -189,6 +187,30 @@ def _check_space(sources: list[Source], problems: Problems, output: Path, max_si
     images = pd.concat([source.images for source in sources if source.table is not None])
     heights, widths = (images[key].to_numpy(dtype="int64") for key in ("file_height", "file_width"))
     check_space(heights, widths, problems, folder=output, max_side_px=max_side_px, kept_side_px=kept_side)
+
+
+def _note_doubts(
+    source: Source, results: Iterable[tuple[Path, RadiographHeader | None, str | None]], settings: DataSettings
+) -> None:
+    """Put what is unreadable or no chest radiograph into quarantine; count the kinds of that, and of what is doubtful."""
+    unreadable = 0
+    refused: Counter[str] = Counter()
+    doubtful: Counter[str] = Counter()
+    views = settings.reports.views
+    for source_id, (path, header, error) in zip(source.images["source_id"], results, strict=True):
+        doubts = find_doubts(header, views=views, max_side_px=settings.conversion.max_side_px) if header else []
+        if reason := error or no_chest_radiograph(doubts, path):
+            source.quarantine.append({"path": str(path), "source": source.name, "source_id": source_id, "reason": reason})
+            unreadable += header is None
+            refused.update({doubt.kind for doubt in doubts if doubt.is_certain})
+        else:
+            doubtful.update(doubt.kind for doubt in doubts)
+    source.counts["unreadable_images"] = unreadable
+    source.counts["no_chest_radiographs"] = dict(sorted(refused.items()))
+    source.counts["doubtful_images"] = dict(sorted(doubtful.items()))
+    if doubtful:
+        counts = source.counts["doubtful_images"]
+        log.warning("cxr.data.%s: doubtful as frontal chest radiographs, yet taken: %s", source.name, counts)
 
 
 def _count_other_sizes(source: Source) -> None:
@@ -320,7 +342,8 @@ def _limit(
     source: Source, bad: list[dict[str, str]], total: int, what: str, max_bad_fraction: float, problems: Problems
 ) -> None:
     if bad:
-        log.warning("cxr.data.%s: %d of %d %s are unreadable and left out", source.name, len(bad), total, what)
+        also = " or no chest radiographs" if what == "images" else ""
+        log.warning("cxr.data.%s: %d of %d %s are unreadable%s and left out", source.name, len(bad), total, what, also)
     if len(bad) <= max_bad_fraction * total:
         return
     for record in bad:

@@ -27,6 +27,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGBaseline8Bit, RLELossless
 
 from d2rnet.cxr.images.codestreams import check_codestream, check_deflated
+from d2rnet.cxr.images.gate import stated_body_part, stated_modality, stated_orientation, stated_view
 from d2rnet.cxr.images.grayscale import read_grayscale
 from d2rnet.cxr.images.jpeg2000 import decode_reduced, levels_to_skip, parse_codestream
 from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader, check_pixel_count, reduced_hw, resize_area, unreadable
@@ -39,7 +40,10 @@ _OTHER_PHOTOMETRICS = ("PALETTE COLOR", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_422"
 _REQUIRED = (
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
 )  # fmt: skip
-_HEADER_ATTRIBUTES = (*_REQUIRED, "NumberOfFrames", "ViewPosition", "ViewCodeSequence")
+_HEADER_ATTRIBUTES = (
+    *_REQUIRED, "NumberOfFrames", "ViewPosition", "ViewCodeSequence", "SOPClassUID", "Modality", "BodyPartExamined",
+    "PatientOrientation",
+)  # fmt: skip
 _PIXEL_ATTRIBUTES = (
     *_REQUIRED, "NumberOfFrames", "HighBit", "PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit",
     "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "VOILUTFunction", "WindowCenter",
@@ -148,13 +152,19 @@ def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
     if int(dataset.SamplesPerPixel) not in (1, 3):
         got = f"{int(dataset.SamplesPerPixel)} samples a pixel"
         raise unreadable(path, got=got, expected="1 (grey) or 3 (colour)", remedy=_NOT_A_RADIOGRAPH)
+    view = _view(dataset)
     return RadiographHeader(
         height=int(dataset.Rows),
         width=int(dataset.Columns),
-        view=_view(dataset),
+        view=view,
         photometric=str(dataset.PhotometricInterpretation),
         transfer_syntax=syntax.name,
         bits_stored=int(dataset.BitsStored),
+        modality=stated_modality(dataset),
+        body_part=stated_body_part(dataset),
+        other_view="" if view else stated_view(dataset),
+        orientation=stated_orientation(dataset),
+        is_coloured=int(dataset.SamplesPerPixel) == 3,
     )
 
 

@@ -26,6 +26,9 @@ from d2rnet.cxr.images.radiograph import (
 _REMEDY = "Fetch the file again."
 _BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 16}
 _TAIL_BYTES = 64
+_GLANCE_PX = 64
+_LEAST_CHROMA = 16  # between the largest and the least of red, green and blue, of 255
+_LEAST_COLOURED = 0.01
 _SEARCHED_AT_ONCE = 1 << 20
 
 
@@ -79,6 +82,24 @@ def _has_end(path: Path, image_format: str) -> bool:
                 return True
             end = part[-len(marker) :]
     return False
+
+
+def is_coloured(path: Path, image_format: str) -> bool:
+    """Say whether a PNG or JPG has colours; greys that are stored as colour are none.
+
+    Looks at the picture reduced to some 64 px: one pixel in a hundred that is not grey makes it coloured, so that a coloured
+    marker on a radiograph does not.
+
+    Raises:
+        DatasetError: the pixel data are damaged.
+    """
+    try:
+        with Image.open(path, formats=[image_format]) as image:
+            image.draft("RGB", (4 * _GLANCE_PX, 4 * _GLANCE_PX))
+            pixels = np.asarray(image.convert("RGB").resize((_GLANCE_PX, _GLANCE_PX), Image.Resampling.BOX))
+    except Exception as error:  # Pillow raises its own, OSError, SyntaxError, ValueError, zlib.error
+        raise unreadable(path, got=f"undecodable data ({error})", expected="a whole, valid file", remedy=_REMEDY) from error
+    return bool((np.ptp(pixels.astype(np.int16), axis=2) > _LEAST_CHROMA).mean() > _LEAST_COLOURED)
 
 
 def read_image_pixels(path: Path, header: RadiographHeader, sides_px: Sequence[int | None]) -> list[Radiograph]:

@@ -20,7 +20,7 @@ OVERSAMPLING = 2.0
 
 @dataclass(frozen=True)
 class RadiographHeader:
-    """Geometry and view of an image file: all of a header that ever leaves the reader.
+    """Geometry, view and kind of an image file: all of a header that ever leaves the reader.
 
     Attributes:
         height: rows, pixels.
@@ -31,6 +31,12 @@ class RadiographHeader:
         bits_stored: bits a sample.
         exif_orientation: EXIF orientation tag, 1 where there is none. Pixels are never turned: boxes and tables of sizes refer
             to the pixels as stored.
+        modality: DICOM modality; "" where none is stated, "?" for no term of the standard.
+        body_part: "CHEST", another term, "" or "?" likewise.
+        other_view: what is stated in place of a known view, "" or "?" likewise.
+        orientation: DICOM PatientOrientation, such as ``L\\F``, or "".
+        is_coloured: the pixels are not all grey (:func:`d2rnet.cxr.images.reader.look_at`).
+        one_grey_level: all pixels are alike (likewise).
     """
 
     height: int
@@ -40,6 +46,12 @@ class RadiographHeader:
     transfer_syntax: str
     bits_stored: int
     exif_orientation: int = 1
+    modality: str = ""
+    body_part: str = ""
+    other_view: str = ""
+    orientation: str = ""
+    is_coloured: bool = False
+    one_grey_level: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ geometry and view leaves the reader. Reads: image files. Writes: nothing.
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from d2rnet.cxr.images.dicom_file import read_dicom_header, read_dicom_pixels
-from d2rnet.cxr.images.image_files import read_image_header, read_image_pixels
+from d2rnet.cxr.images.image_files import is_coloured, read_image_header, read_image_pixels
 from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader, unreadable
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import check_regular_file
@@ -21,6 +22,13 @@ log = logging.getLogger(__name__)
 Reader = Callable[..., Radiograph]  # called as read_radiograph is
 _DICOM_PREFIX_END = 132
 _HEADERS_A_CHUNK = 32
+_COLOUR_MODES = ("RGB", "RGBA", "CMYK", "YCbCr", "P", "PA", "LAB", "HSV")
+# A picture of one grey level takes at most this many bytes a pixel. JPG: 6 bits a block and 4 for each colour; in DICOM, JPEG
+# Lossless has one bit a pixel.
+_BYTES_OF_ONE_LEVEL = {"PNG": 0.03, "JPEG": 0.03}
+_BYTES_OF_ONE_LEVEL_IN_DICOM = 0.15
+_BYTES_OF_HEADERS = 8192
+_SAMPLED_BYTES = 1 << 14
 
 
 def read_header(path: str | Path) -> RadiographHeader:
@@ -100,6 +108,35 @@ def file_format(path: Path) -> str:
     raise unreadable(path, got=got, expected="DICOM, PNG or JPG", remedy="Fetch the file again.")
 
 
+def look_at(path: Path, header: RadiographHeader) -> RadiographHeader:
+    """Return the header with what only pixels tell: whether there are colours, and whether all pixels are alike.
+
+    All pixels are decoded only where they may be alike: the file has few bytes a pixel, or its middle is of one value.
+
+    Raises:
+        DatasetError: pixels were to be decoded, and cannot be.
+    """
+    coloured = header.is_coloured
+    if header.photometric in _COLOUR_MODES and header.transfer_syntax in ("PNG", "JPEG"):
+        coloured = is_coloured(path, header.transfer_syntax)
+    alike = False
+    if _may_be_of_one_level(path, header):
+        pixels = read_radiograph(path).pixels
+        alike = bool((pixels == pixels[0, 0]).all())
+    return replace(header, is_coloured=coloured, one_grey_level=alike)
+
+
+def _may_be_of_one_level(path: Path, header: RadiographHeader) -> bool:
+    size = path.stat().st_size
+    a_pixel = _BYTES_OF_ONE_LEVEL.get(header.transfer_syntax, _BYTES_OF_ONE_LEVEL_IN_DICOM)
+    if size < _BYTES_OF_HEADERS + a_pixel * header.height * header.width:
+        return True
+    with path.open("rb") as stream:
+        stream.seek(size // 2)
+        part = stream.read(min(_SAMPLED_BYTES, size // 4) & ~3)
+    return len(set(part[::2])) == 1 and len(set(part[1::2])) == 1
+
+
 def check_headers(paths: Sequence[Path], workers: int) -> list[tuple[Path, RadiographHeader | None, str | None]]:
     """Read many headers in parallel, with progress.
 
@@ -108,7 +145,8 @@ def check_headers(paths: Sequence[Path], workers: int) -> list[tuple[Path, Radio
         workers: processes.
 
     Returns:
-        For each path, in order: the path, its header or None, and None or the reason why it cannot be read.
+        For each path, in order: the path, its header with what :func:`look_at` adds or None, and None or the reason why it
+        cannot be read.
     """
     checks = map_in_processes(_check_header, paths, workers=workers, what="check headers", chunk_size=_HEADERS_A_CHUNK)
     checked = list(track(checks, total=len(paths), what="check image headers"))
@@ -120,6 +158,6 @@ def check_headers(paths: Sequence[Path], workers: int) -> list[tuple[Path, Radio
 
 def _check_header(path: Path) -> tuple[Path, RadiographHeader | None, str | None]:
     try:
-        return path, read_header(path), None
+        return path, look_at(path, read_header(path)), None
     except DatasetError as error:
         return path, None, str(error)
