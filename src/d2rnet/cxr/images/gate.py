@@ -25,7 +25,7 @@ def _words(text: str) -> frozenset[str]:
 UNKNOWN = "?"  # something is stated that is no term of the standard
 LEAST_SIDE_PX = 200  # of a radiograph in which a person could still find a nodule of 10 mm (6 px of a chest 35 cm wide)
 LEAST_POSSIBLE_SIDE_PX = 32  # an icon
-MOST_ELONGATED = 2.0  # longer side by shorter; the real ones in docs/reference/robustness.md have at most 1.3
+MOST_ELONGATED = 2.0  # longer side by shorter; the real ones in docs/reference/robustness.md have at most 1.42
 MOST_POSSIBLE_ELONGATED = 5.0  # whole-spine and whole-leg pictures have 3 to 4
 RADIOGRAPHY = frozenset({"CR", "DX", "DR", "RG", "RF"})
 # Secondary captures, scanned films and exports, which may well be of a chest.
