@@ -30,6 +30,8 @@ def draw(path: Path, *, height: int = 120, width: int = 90) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.tile(np.arange(width, dtype=np.uint8), (height, 1))
     assert cv2.imwrite(str(path), pixels)
+    with path.open("ab") as stream:  # behind the end of the picture: no image is a copy of another
+        stream.write(str(path).encode())
 
 
 class Cohort:
@@ -217,7 +219,7 @@ def test_wrong_tables_stop_before_any_image(cohort: Cohort) -> None:
 def test_labelled_test_image_among_the_reports_is_refused(cohort: Cohort) -> None:
     cohort.labelled["test"].append("v.png")
     (cohort.root / "labelled" / "v.png").symlink_to(cohort.root / "report_images" / "s2" / "a.png")
-    with pytest.raises(DatasetError, match=r"img-2a: got split train, the same file as .*labelled/v\.png"):
+    with pytest.raises(DatasetError, match=r"img-2a: got split train, the same content as .*labelled/v\.png"):
         cohort.run()
 
 

@@ -5,14 +5,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from d2rnet.cxr.conversion.copies import identify
 from d2rnet.cxr.conversion.leakage import (
     LABELLED_IMAGE,
     LABELLED_PATIENT,
     REPEATED_IMAGE,
     REPORT_IMAGE,
     check_leakage,
+    check_own_copies,
     count_reasons,
-    file_identity,
     overlaps,
 )
 from d2rnet.files.problems import Problems
@@ -28,8 +29,14 @@ LABELLED = pd.DataFrame(
 REPORTS = pd.DataFrame({"name": ["r"], "file": ["/none/r.png"]})
 
 
+def known(images: pd.DataFrame) -> pd.DataFrame:
+    """Add what each file holds."""
+    identities = identify(images["file"], 1)
+    return images.assign(identity=pd.Series([identities[file] for file in images["file"]], index=images.index, dtype=object))
+
+
 def extra(*rows: tuple[str, str, str]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["name", "patient", "file"], index=range(7, 7 + len(rows)))
+    return known(pd.DataFrame(rows, columns=["name", "patient", "file"], index=range(7, 7 + len(rows))))
 
 
 @pytest.mark.parametrize(
@@ -45,29 +52,56 @@ def extra(*rows: tuple[str, str, str]) -> pd.DataFrame:
     ],
 )
 def test_reason(row: tuple[str, str, str], reason: str) -> None:
-    assert overlaps(extra(row), LABELLED, REPORTS).to_dict() == {7: reason}
+    assert overlaps(extra(row), known(LABELLED), known(REPORTS)).to_dict() == {7: reason}
 
 
 def test_patient_of_labelled_training_images_stays() -> None:
-    found = overlaps(extra(("c", "p1", "/x/c.png")), LABELLED.assign(split="train"), REPORTS)
+    found = overlaps(extra(("c", "p1", "/x/c.png")), known(LABELLED.assign(split="train")), known(REPORTS))
     assert found.tolist() == [""]
 
 
-def test_files_are_compared_through_links(tmp_path: Path) -> None:
+def test_files_are_compared_through_links_and_by_content(tmp_path: Path) -> None:
     for name in ("a", "r", "x"):
-        (tmp_path / f"{name}.png").write_bytes(b"")
+        (tmp_path / f"{name}.png").write_bytes(f"content of {name}".encode())
     (tmp_path / "soft.png").symlink_to(tmp_path / "a.png")
     (tmp_path / "hard.png").hardlink_to(tmp_path / "r.png")
     (tmp_path / "again.png").hardlink_to(tmp_path / "x.png")
-    assert file_identity(str(tmp_path / "soft.png")) == file_identity(str(tmp_path / "a.png")) is not None
-    assert file_identity(str(tmp_path / "gone.png")) is None
-    names = ("soft", "hard", "x", "again", "gone", "gone2")  # two missing files are not one file
-    images = extra(*((f"e_{name}", "", str(tmp_path / f"{name}.png")) for name in names))
-    found = overlaps(
-        images, LABELLED.assign(file=[str(tmp_path / "a.png"), "/none", "/none"]), REPORTS.assign(file=str(tmp_path / "r.png"))
+    (tmp_path / "renamed.dcm").write_bytes(b"content of a")
+    (tmp_path / "other.png").write_bytes(b"content of b")  # of the same size
+    for name in ("empty1", "empty2"):  # no image has no content: not copies of each other
+        (tmp_path / f"{name}.png").write_bytes(b"")
+    files = (
+        "soft.png",
+        "hard.png",
+        "x.png",
+        "again.png",
+        "gone.png",
+        "gone2.png",
+        "renamed.dcm",
+        "other.png",
+        "empty1.png",
+        "empty2.png",
     )
-    assert found.tolist() == [LABELLED_IMAGE, REPORT_IMAGE, "", REPEATED_IMAGE, "", ""]
-    assert list(count_reasons(found).values()) == [1, 0, 1, 1]
+    images = extra(*((f"e_{name}", "", str(tmp_path / name)) for name in files))
+    labelled = LABELLED.assign(file=[str(tmp_path / "a.png"), "/none", "/none"])
+    together = known(pd.concat([images, labelled, REPORTS.assign(file=str(tmp_path / "r.png"))], ignore_index=True))
+    parts = [together[: len(images)], together[len(images) : -1], together[-1:]]
+    found = overlaps(*parts)
+    assert found.tolist() == [LABELLED_IMAGE, REPORT_IMAGE, "", REPEATED_IMAGE, "", "", LABELLED_IMAGE, "", "", ""]
+    assert list(count_reasons(found).values()) == [2, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("splits", "problems"), [(("train", "test"), 1), (("train", "train"), 0), (("", ""), 1), (("test", "test"), 1)]
+)
+def test_labelled_copies_of_a_test_image(tmp_path: Path, splits: tuple[str, str], problems: int) -> None:
+    files = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"]
+    for file, content in zip(files, ("one", "one", "two"), strict=True):
+        file.write_text(content)
+    images = known(pd.DataFrame({"source_id": ["a", "b", "c"], "file": map(str, files), "split": [*splits, "test"]}))
+    noted = Problems()
+    check_own_copies(images, noted)
+    assert noted.counts() == ({"copy_of_labelled_image": problems} if problems else {})
 
 
 def test_no_extra_images() -> None:
@@ -82,6 +116,6 @@ def test_labelled_test_image_is_not_trained_on(labelled_split: str, report_split
     test = pd.DataFrame({"source_id": ["a"], "file": ["/none/a.png"], "split": labelled_split})
     own = pd.DataFrame({"name": ["a", "b"], "file": ["/none/x", "/none/y"], "split": report_split})
     problems = Problems()
-    check_leakage(test, own, problems, file="root", remedy="Leave it out.")
+    check_leakage(known(test), known(own), problems, file="root", remedy="Leave it out.")
     shown = f"root: image a: got split {report_split}, an id of the labelled test split"
     assert [str(problem).startswith(shown) for problem in problems.all()] == [True] * leaks

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,8 @@ def write_mimic(root: Path) -> None:
 
 def write_vindr(root: Path) -> None:
     for split, ids in (("train", TRAIN_IDS), ("test", TEST_IDS)):
-        for source_id in ids:
-            write_image(root / split / f"{source_id}.png")
+        for number, source_id in enumerate(ids):
+            write_image(root / split / f"{source_id}.png", 100 + number + 10 * (split == "test"))
     readers = [f"{source_id},R{reader},Cardiomegaly,5,10,15,20" for source_id in TRAIN_IDS for reader in (1, 2, 3)]
     train = ["image_id,rad_id,class_name,x_min,y_min,x_max,y_max", *readers]
     test = ["image_id,class_name,x_min,y_min,x_max,y_max", f"{TEST_IDS[0]},Edema,5,10,15,20", f"{TEST_IDS[1]},No finding,,,,"]
@@ -316,7 +317,7 @@ def test_images_to_convert_are_listed_without_those_left_out(cohort: Cohort, tmp
     (cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png").write_bytes(b"")
     mimic_image(cohort.mimic, "50000001", "a1-02").unlink()
     extra = tmp_path / "extra"
-    write_image(extra / "new.png")
+    write_image(extra / "new.png", 3)
     write_image(extra / f"{TRAIN_IDS[2]}.png")
     cohort.settings["extra_unlabelled"] = [{"source": "folder", "root": str(extra)}]
     cohort.verify()
@@ -361,7 +362,7 @@ def test_image_of_another_size_than_its_table_says_is_counted(cohort: Cohort, ca
 
 def test_extra_images_of_another_source_are_counted(cohort: Cohort, tmp_path: Path) -> None:
     extra = tmp_path / "extra"
-    write_image(extra / "new.png")
+    write_image(extra / "new.png", 3)
     cohort.settings["extra_unlabelled"] = [{"source": "folder", "root": str(extra)}]
     summary, _ = cohort.verify()
     assert summary["extra_unlabelled[0]"]["images"] == 1
@@ -378,6 +379,30 @@ def test_extra_images_of_another_source_are_counted(cohort: Cohort, tmp_path: Pa
         "repeated_images": 0,
     }  # fmt: skip
     assert second == first | {"repeated_images": 1}
+
+
+def test_copies_under_another_name_are_found(cohort: Cohort, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(cohort.vindr.rglob("*.png")) + sorted(cohort.mimic.rglob("*.jpg"))):
+        write_image(path, 20 + 9 * number)  # each of its own content
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    test_image = cohort.vindr / "test" / f"{TEST_IDS[1]}.png"
+    shutil.copy(test_image, extra / "renamed_copy.dcm")
+    write_image(extra / "new.png", 3)
+    shutil.copy(extra / "new.png", extra / "again.png")
+    cohort.settings["extra_unlabelled"] = [{"source": "folder", "root": str(extra)}]
+    summary, _ = cohort.verify()
+    left_out = summary["extra_unlabelled[0]"]["left_out"]
+    assert (left_out["images_of_the_labelled_source"], left_out["repeated_images"]) == (1, 1)
+    shutil.copy(test_image, mimic_image(cohort.mimic, "50000002", "a2-01"))
+    with pytest.raises(
+        DatasetError, match=rf"labelled_test_image_in_training: 1\n.*a2-01.*the same content as .*{TEST_IDS[1]}"
+    ):
+        cohort.verify()
+    write_image(mimic_image(cohort.mimic, "50000002", "a2-01"))
+    shutil.copy(test_image, cohort.vindr / "train" / f"{TRAIN_IDS[3]}.png")
+    with pytest.raises(DatasetError, match=rf"copy_of_labelled_image: 1\n.*{TEST_IDS[1]}"):
+        cohort.verify()
 
 
 def test_labelled_source_without_its_json_is_a_configuration_error(cohort: Cohort) -> None:
@@ -414,3 +439,30 @@ def test_real_open_data(tmp_path: Path, shared_data: Path) -> None:
     assert [summary[name]["images"] for name in ("labelled", "reports", "extra_unlabelled[0]")] == [84, 8, 12]
     assert summary["reports"]["reports"] == 5
     assert list(read_jsonl(tmp_path / "out" / "quarantine.jsonl")) == []
+
+
+def test_a_part_of_the_data_sets_is_taken_as_it_is(cohort: Cohort) -> None:
+    mimic_image(cohort.mimic, "50000001", "a1-02").unlink()
+    shutil.rmtree(cohort.mimic / "files" / "p10" / "p10000001" / "s50000002")
+    (cohort.mimic / "files" / "p10" / "p10000001" / "s50000002.txt").unlink()
+    (cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png").unlink()
+    with pytest.raises(DatasetError, match=r"too_many_unreadable_images: 3\n.*require_all"):
+        cohort.verify()
+    for part in ("labelled", "reports"):
+        cohort.settings[part]["require_all"] = False
+    summary, quarantine = cohort.verify()
+    assert quarantine == [] and summary["problems"] == {}
+    assert (summary["labelled"]["images"], summary["labelled"]["images_not_there"]) == (5, 1)
+    assert summary["labelled"]["boxes_of_images_not_there"] == 3
+    reports = summary["reports"]
+    assert (reports["images"], reports["images_not_there"], reports["reports_not_there"]) == (3, 2, 1)
+    assert reports["images_not_there_below_files/p10/p10000001/s50000001"] == 1
+    assert reports["images_not_there_below_files/p10/p10000001/s50000002"] == 1
+
+
+def test_nothing_there_is_an_error_all_the_same(cohort: Cohort) -> None:
+    cohort.settings["labelled"]["require_all"] = False
+    for path in cohort.vindr.rglob("*.png"):
+        path.unlink()
+    with pytest.raises(DatasetError, match="none of the other 5"):
+        cohort.verify()

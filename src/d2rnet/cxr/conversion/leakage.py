@@ -5,8 +5,8 @@ change the published report split. A folder of extra images loses such images in
 be the whole collection that the labelled images come from. Used by verify_inputs; nothing is written.
 """
 
-import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,17 +18,6 @@ REPORT_IMAGE = "images_of_the_report_source"
 REPEATED_IMAGE = "repeated_images"
 REASONS = (LABELLED_IMAGE, LABELLED_PATIENT, REPORT_IMAGE, REPEATED_IMAGE)
 
-FileIdentity = tuple[int, int]
-
-
-def file_identity(path: str) -> FileIdentity | None:
-    """Return what names a file's content on disk (device, inode): equal through symbolic and hard links; None if missing."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - 377,110 files: Path.stat adds nothing but time
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
 
 def may_become_test(labelled: pd.DataFrame) -> pd.DataFrame:
     """Return the labelled images outside the source's own training split; without an official split any may be tested on."""
@@ -39,22 +28,23 @@ def check_leakage(labelled: pd.DataFrame, other: pd.DataFrame, problems: Problem
     """Note images of the labelled test split that another source would train on.
 
     Args:
-        labelled: columns ``source_id``, ``split`` and ``file`` (path as text) of the labelled source.
-        other: columns ``name`` (the image's id in its own source), ``file`` and ``split`` of another source; only ``train``
-            and ``val`` are looked at.
-        problems: grows by one for each image, found by id or as the same file on disk.
+        labelled: columns ``source_id``, ``split``, ``file`` (path as text) and ``identity`` (its content, see
+            :mod:`d2rnet.cxr.conversion.copies`) of the labelled source.
+        other: columns ``name`` (the image's id in its own source), ``identity`` and ``split`` of another source; only
+            ``train`` and ``val`` are looked at.
+        problems: grows by one for each image, found by id or by content.
         file: root of the other source, named in problems.
         remedy: what to do about it.
     """
     test = may_become_test(labelled)
     used = other[other["split"].isin(["train", "val"])]
     test_ids = set(test["source_id"])
-    test_files = {file_identity(path): path for path in test["file"]}
+    test_files = dict(zip(test["identity"], test["file"], strict=True))
     test_files.pop(None, None)
     for row in used.itertuples():
-        same_file = test_files.get(file_identity(row.file)) if test_files else None
+        same_file = test_files.get(row.identity)
         if row.name in test_ids or same_file is not None:
-            why = f"the same file as {same_file}" if same_file else "an id of the labelled test split"
+            why = f"the same content as {same_file}" if same_file else "an id of the labelled test split"
             problems.add(
                 "labelled_test_image_in_training",
                 file=file,
@@ -65,17 +55,40 @@ def check_leakage(labelled: pd.DataFrame, other: pd.DataFrame, problems: Problem
             )
 
 
+def check_own_copies(labelled: pd.DataFrame, problems: Problems) -> None:
+    """Note labelled images of equal content of which one may be tested on: the other would be trained on.
+
+    Args:
+        labelled: columns ``source_id``, ``split``, ``file`` and ``identity`` of the labelled source.
+        problems: grows by one for each image but the first of each content (kind ``copy_of_labelled_image``).
+    """
+    known = labelled[labelled["identity"].notna()]
+    for _, copies in known[known["identity"].duplicated(keep=False)].groupby("identity", sort=False):
+        if (copies["split"] == "train").all():
+            continue
+        first = copies.iloc[0]
+        for row in copies.iloc[1:].itertuples():
+            problems.add(
+                "copy_of_labelled_image",
+                file=row.file,
+                record=f"image {row.source_id}",
+                got=f"the same content as {first['file']} (image {first['source_id']})",
+                expected="each test image once, under one id",
+                remedy="Take one of the two and its rows out of the tables, or give both to the training split.",
+            )
+
+
 def overlaps(extra: pd.DataFrame, labelled: pd.DataFrame, reports: pd.DataFrame) -> "pd.Series[str]":
     """Say why an extra unlabelled image is to be left out, if it is.
 
-    Images are compared by name and as files on disk, through links: a copy under the same name is found, one under another
-    name is not. Patients are compared where the folder's file names tell them (ChestX-ray14's).
+    Images are compared by name and by content, so that copies under another name are found; one that was written anew under
+    another name is not. Patients are compared where the folder's file names tell them (ChestX-ray14's).
 
     Args:
-        extra: columns ``name``, ``patient`` and ``file`` of all extra folders, in the order of the configuration; names and
-            patients are the folder's own.
-        labelled: columns ``source_id``, ``subject_id``, ``split`` and ``file``.
-        reports: columns ``name`` and ``file`` of the report source.
+        extra: columns ``name``, ``patient``, ``file`` and ``identity`` of all extra folders, in the order of the
+            configuration; names and patients are the folder's own.
+        labelled: columns ``source_id``, ``subject_id``, ``split`` and ``identity``.
+        reports: columns ``name`` and ``identity`` of the report source.
 
     Returns:
         One of REASONS, the first that holds, or "" for an image to keep; indexed as ``extra``.
@@ -83,18 +96,18 @@ def overlaps(extra: pd.DataFrame, labelled: pd.DataFrame, reports: pd.DataFrame)
     reasons = pd.Series("", index=extra.index, dtype=object)
     if extra.empty:
         return reasons
-    identities = pd.Series([file_identity(file) for file in extra["file"]], index=extra.index, dtype=object)
+    identities = extra["identity"]
     stems = extra["file"].map(lambda file: Path(file).stem)
 
-    def also_in(names: "pd.Series[str]", files: "pd.Series[str]") -> "pd.Series[bool]":
-        known = {file_identity(file) for file in files} - {None}
-        return identities.isin(known) | extra["name"].isin(names) | stems.isin(names)
+    def also_in(names: "pd.Series[str]", contents: "pd.Series[Any]") -> "pd.Series[bool]":
+        known = set(contents) - {None}
+        return identities.map(lambda identity: identity in known) | extra["name"].isin(names) | stems.isin(names)
 
     patients = set(may_become_test(labelled)["subject_id"]) - {""}
     holds = {
-        LABELLED_IMAGE: also_in(labelled["source_id"], labelled["file"]),
+        LABELLED_IMAGE: also_in(labelled["source_id"], labelled["identity"]),
         LABELLED_PATIENT: extra["patient"].isin(patients),
-        REPORT_IMAGE: also_in(reports["name"], reports["file"]),
+        REPORT_IMAGE: also_in(reports["name"], reports["identity"]),
         REPEATED_IMAGE: identities.notna() & identities.duplicated(),
     }
     for reason in reversed(REASONS):

@@ -18,11 +18,13 @@ from typing import Any
 
 import pandas as pd
 
+from d2rnet.cxr.conversion.absent import SHOWN_FOLDERS, absent_folders, take_present
 from d2rnet.cxr.conversion.checked_tables import write_labelled, write_unlabelled
+from d2rnet.cxr.conversion.copies import identify
 from d2rnet.cxr.conversion.disk_space import check_space
 from d2rnet.cxr.conversion.frames import UPRIGHT, check_frames
 from d2rnet.cxr.conversion.input_checks import check_labelled, check_reports
-from d2rnet.cxr.conversion.leakage import check_leakage, count_reasons, overlaps
+from d2rnet.cxr.conversion.leakage import check_leakage, check_own_copies, count_reasons, overlaps
 from d2rnet.cxr.conversion.settings import (
     DataSettings,
     LabelledConversionSettings,
@@ -101,6 +103,7 @@ def verify_inputs(*, output: Path, workers: int, settings: DataSettings, kept_si
         _check_images(sources, workers, settings)
         _check_space(sources, problems, output, settings.conversion.max_side_px, kept_side)
         _check_unreadable(sources, settings.conversion.max_bad_fraction, problems)
+        _identify(sources, workers)
         _check_across(sources, problems)
     _write_results(sources, problems, output, settings)
     problems.raise_if_any(details=output / "problems.jsonl")
@@ -148,6 +151,8 @@ def _read(source: Source, problems: Problems) -> None:
     log.info("cxr.data.%s: reading source %s from %s", source.name, source.settings.source, root)
     try:
         table = source.reader.read_table(source.settings, problems)
+        if not getattr(source.settings, "require_all", True):
+            table = take_present(table, root)
     except (DatasetError, FileNotFoundError) as error:
         _note_unreadable(source, error, problems)
         return
@@ -237,6 +242,17 @@ def _count_other_sizes(source: Source) -> None:
         )
 
 
+def _identify(sources: list[Source], workers: int) -> None:
+    """Add ``identity``, what an image file holds, to the images of every source."""
+    read = [source for source in sources if source.table is not None]
+    identities = identify((file for source in read for file in source.images["file"]), workers)
+    for source in read:
+        found = [identities[file] for file in source.images["file"]]
+        source.images["identity"] = pd.Series(found, index=source.images.index, dtype=object)
+        contents = source.images["identity"].dropna()
+        source.counts["images_of_equal_content"] = len(contents) - contents.nunique()
+
+
 def _check_across(sources: list[Source], problems: Problems) -> None:
     """Compare boxes with image sizes, and the labelled test split with what is trained on without labels."""
     labelled = sources[0]
@@ -253,6 +269,7 @@ def _check_across(sources: list[Source], problems: Problems) -> None:
     labelled.counts["boxes"] = dict(sorted(counts.items()))
     reports = sources[1]
     extras = sources[2:]
+    check_own_copies(labelled.images, problems)
     if reports.table is not None:
         remedy = "Leave it out of cxr.data.reports, or take another labelled test split."
         check_leakage(labelled.images, _by_own_ids(reports), problems, file=reports.settings.root, remedy=remedy)
@@ -274,8 +291,8 @@ def _mark_overlaps(labelled: Source, reports: Source, extras: list[Source]) -> N
 
 
 def _by_own_ids(source: Source) -> pd.DataFrame:
-    """Return ``name, patient, file, split`` of a source's images; no row where its tables could not be read."""
-    columns = {"source_id": "name", "subject_id": "patient", "file": "file", "split": "split"}
+    """Return ``name, patient, file, identity, split`` of a source's images; no row where its tables could not be read."""
+    columns = {"source_id": "name", "subject_id": "patient", "file": "file", "identity": "identity", "split": "split"}
     return source.images.reindex(columns=list(columns)).rename(columns=columns)
 
 
@@ -344,14 +361,22 @@ def _limit(
     if bad:
         also = " or no chest radiographs" if what == "images" else ""
         log.warning("cxr.data.%s: %d of %d %s are unreadable%s and left out", source.name, len(bad), total, what, also)
-    if len(bad) <= max_bad_fraction * total:
+    found = len(bad)
+    if found <= max_bad_fraction * total:
         return
+    gone = [record["path"] for record in bad if not Path(record["path"]).exists()]
+    root = getattr(source.settings, "report_root", None) if what == "reports" else None
+    if len(gone) > SHOWN_FOLDERS:  # a folder that was not fetched is one thing, however many files it would hold
+        folders = absent_folders(gone, root or source.settings.root).items()
+        bad = [record for record in bad if Path(record["path"]).exists()]
+        bad += [{"path": folder, "reason": f"{number} {what} that are not there"} for folder, number in folders]
     for record in bad:
         problems.add(
             f"too_many_unreadable_{what}",
             file=record["path"],
             record=f"cxr.data.{source.name}",
             got=record["reason"],
-            expected=f"at most {max_bad_fraction:.2%} of {total} {what} unreadable, not {len(bad)}",
-            remedy="Mend or remove them, or raise cxr.data.conversion.max_bad_fraction.",
+            expected=f"at most {max_bad_fraction:.2%} of {total} {what} unreadable, not {found}",
+            remedy=f"Mend or remove them, or raise cxr.data.conversion.max_bad_fraction; cxr.data.{source.name}.require_all: "
+            "false takes a part of a data set as it is.",
         )

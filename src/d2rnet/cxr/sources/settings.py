@@ -15,6 +15,8 @@ class LabelledSettings(Section):
     """Which labelled source."""
     root: str = setting("resources/cxr/demo_cohort/vindr")
     """Folder of the labelled source; never written to."""
+    require_all: bool = setting(True)
+    """Whether an image that the tables list must be there; false takes what is there and counts the rest by folder."""
     box_tables: tuple[str, ...] = setting(())
     """nih: box tables relative to root (BBox_List layout or VinDr-style CSV); empty: BBox_List_2017.csv."""
     size_table: str | None = setting(None)
@@ -43,6 +45,8 @@ class ReportSourceSettings(Section):
     """Which report source."""
     root: str = setting("resources/cxr/demo_cohort/mimic")
     """Folder of the report source; image_path in annotation.json is relative to it; never written to."""
+    require_all: bool = setting(True)
+    """Whether an image that the tables list must be there; false takes what is there and counts the rest by folder."""
     report_root: str | None = setting(None)
     """Folder of the report texts if not under root; openi: folder or .tgz of the XML files; r2gen: annotation.json."""
     format: Literal["jpg", "dicom"] = setting("jpg")
