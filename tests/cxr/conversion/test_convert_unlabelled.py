@@ -226,6 +226,7 @@ def test_labelled_test_image_among_the_reports_is_refused(cohort: Cohort) -> Non
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_extra_image_with_labels_is_left_out_and_counted(cohort: Cohort, split: str) -> None:
     cohort.labelled[split].append("v.png")
+    draw(cohort.root / "more" / "x.png")  # of the size that the json states
     (cohort.root / "labelled" / "v.png").symlink_to(cohort.root / "more" / "x.png")
     output = cohort.run()
     assert set(images_by_source(output)) & {"extra1_x", "extra1_deep_y"} == {"extra1_deep_y"}
