@@ -2,17 +2,16 @@
 
 import io
 import logging
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from dicom_samples import WINDOW, chest, data_set, write
 from PIL import Image
-from pydicom import Dataset, Sequence, dcmread, dcmwrite
+from pydicom import Dataset, Sequence, dcmread
 from pydicom.data import get_testdata_file
-from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import pixel_array
 from pydicom.uid import (
@@ -24,57 +23,13 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     RLELossless,
-    generate_uid,
 )
 
 from d2rnet.cxr.images.jpeg2000 import decode_reduced, levels_to_skip, parse_codestream
 from d2rnet.cxr.images.reader import RadiographHeader, check_headers, read_header, read_radiograph
 from d2rnet.errors import DatasetError
 
-COMPUTED_RADIOGRAPHY = "1.2.840.10008.5.1.4.1.1.1"
 MPEG2 = UID("1.2.840.10008.1.2.4.100")
-
-
-def data_set(pixels: np.ndarray, syntax: UID = ExplicitVRLittleEndian, **attributes: object) -> Dataset:
-    """A radiograph with the given stored values; 12 of 16 bits unless they are 8-bit."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax in (RLELossless, JPEG2000Lossless) else syntax
-    dataset.SOPClassUID, dataset.SOPInstanceUID = COMPUTED_RADIOGRAPHY, generate_uid()
-    dataset.PatientName = "Do^Not^Tell"
-    dataset.Rows, dataset.Columns = pixels.shape[:2]
-    dataset.SamplesPerPixel = 1 if pixels.ndim == 2 else pixels.shape[2]
-    if pixels.ndim == 3:
-        dataset.PlanarConfiguration = 0
-    dataset.PhotometricInterpretation = "MONOCHROME2" if pixels.ndim == 2 else "RGB"
-    dataset.BitsAllocated = 8 * pixels.dtype.itemsize
-    dataset.BitsStored = 8 if pixels.dtype.itemsize == 1 else 12
-    dataset.HighBit = dataset.BitsStored - 1
-    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
-    order = ">" if syntax == ExplicitVRBigEndian else "<"
-    dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
-    dataset["PixelData"].VR = "OW"
-    for name, value in attributes.items():
-        setattr(dataset, name, value)
-    if syntax in (RLELossless, JPEG2000Lossless):
-        dataset.compress(syntax, generate_instance_uid=False)
-    return dataset
-
-
-def write(path: Path, dataset: Dataset) -> Path:
-    dcmwrite(path, dataset, enforce_file_format=True)
-    return path
-
-
-def chest(height: int = 60, width: int = 50, bits: int = 12) -> np.ndarray:
-    """A smooth picture with a bright disc, using the whole range of its bits."""
-    y, x = np.mgrid[:height, :width] / max(height, width)
-    values = 0.5 + 0.3 * np.sin(5 * x) * np.cos(4 * y) + 0.2 * ((x - 0.4) ** 2 + (y - 0.5) ** 2 < 0.02)
-    values = (values - values.min()) / np.ptp(values)
-    return np.round(values * (2**bits - 1)).astype(np.uint16 if bits > 8 else np.uint8)
-
-
-WINDOW: dict[str, object] = {"WindowCenter": 2048, "WindowWidth": 4096}
 
 
 def windowed(stored: np.ndarray) -> np.ndarray:
@@ -471,12 +426,6 @@ def broken_file(kind: str, folder: Path) -> Path:
         elif kind == "short":
             dataset.Rows = 61
         write(path, dataset)
-    if kind == "no_syntax":
-        data = path.read_bytes()
-        start = data.index(b"\x02\x00\x10\x00UI")
-        length = struct.unpack_from("<H", data, start + 6)[0]
-        group_length = struct.unpack_from("<I", data, 140)[0] - 8 - length
-        path.write_bytes(data[:140] + struct.pack("<I", group_length) + data[144:start] + data[start + 8 + length :])
     return path
 
 
@@ -485,7 +434,7 @@ def broken_file(kind: str, folder: Path) -> Path:
     [
         ("missing", "got 'No such file or directory'; expected an image file"),
         ("zero_byte.png", r"got an empty file \(0 bytes\); expected DICOM, PNG or JPG"),
-        ("text", "got a file that starts with 3c 68 74 6d"),
+        ("text", "got a text file; expected DICOM, PNG or JPG"),
         ("cut.png", r"got a truncated PNG \(\d+ bytes, no end marker\); expected a whole file"),
         ("cut.jpg", r"got a truncated JPEG \(\d+ bytes, no end marker\)"),
         ("png_header", "got an unreadable header"),
@@ -497,7 +446,6 @@ def broken_file(kind: str, folder: Path) -> Path:
         ("no_pixels", "got no pixel data"),
         ("empty_pixels", "got no pixel data"),
         ("no_rows", "got no Rows; expected the attributes of an image"),
-        ("no_syntax", "got no transfer syntax"),
         ("syntax", r"got transfer syntax 1.2.840.10008.1.2.4.100 \(MPEG2.*which no installed decoder reads"),
         ("frames", "got 2 frames; expected a single radiograph"),
         ("palette", "got photometric interpretation PALETTE COLOR; expected one of MONOCHROME1"),

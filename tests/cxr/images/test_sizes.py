@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_samples import chest, data_set
 from PIL import Image
 from pydicom import dcmwrite
-from test_reader import chest, data_set
 
 from d2rnet.cxr.images.reader import read_header, read_radiograph, read_radiograph_at
 

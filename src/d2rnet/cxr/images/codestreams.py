@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -21,6 +22,8 @@ MAX_COMPONENTS = 4
 MAX_INFLATED_BYTES = 4 * MAX_PIXELS
 _REMEDY = "Leave the file out; it asks for far more memory than a radiograph needs."
 _UNPACKED_AT_ONCE = 1 << 20
+_META_BYTES = 1024  # more than the file meta information of any file
+_DEFLATED = DeflatedExplicitVRLittleEndian.encode()
 _PREAMBLE_BYTES = 132 + 12  # preamble, "DICM", and the element that tells the length of the file meta information
 _NO_FRAME_HEADER = frozenset({0xC4, 0xC8, 0xCC})  # within C0..CF: tables and an extension
 _JPEG_LS_FRAME = 0xF7
@@ -80,7 +83,14 @@ def check_deflated(stream: BinaryIO, path: Path) -> None:
     Raises:
         DatasetError: more than MAX_INFLATED_BYTES, or no length of the file meta information to find the data by.
     """
-    meta = read_file_meta_info(path)
+    try:
+        meta = read_file_meta_info(path)
+    except InvalidDicomError:  # no preamble
+        if _DEFLATED in stream.read(_META_BYTES):
+            got = "deflated data without preamble"
+            raise unreadable(path, got=got, expected="a whole DICOM file", remedy=_REMEDY) from None
+        stream.seek(0)
+        return
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return
     length = meta.get("FileMetaInformationGroupLength")

@@ -8,12 +8,11 @@ Source: DICOM PS3.5 (transfer syntaxes, A.4 encapsulation), PS3.3 C.7.6.3 (image
 
 import io
 import logging
-import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,9 +23,19 @@ from pydicom.encaps import get_frame
 from pydicom.filereader import read_partial
 from pydicom.pixels import get_decoder, pixel_array
 from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, JPEG2000TransferSyntaxes, JPEGBaseline8Bit, RLELossless
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
 
 from d2rnet.cxr.images.codestreams import check_codestream, check_deflated
+from d2rnet.cxr.images.dicom_values import whole_number, without_padding
+from d2rnet.cxr.images.fragments import read_items, whole_items
 from d2rnet.cxr.images.gate import stated_body_part, stated_modality, stated_orientation, stated_view
 from d2rnet.cxr.images.grayscale import read_grayscale
 from d2rnet.cxr.images.jpeg2000 import decode_reduced, levels_to_skip, parse_codestream
@@ -40,22 +49,25 @@ _OTHER_PHOTOMETRICS = ("PALETTE COLOR", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_422"
 _REQUIRED = (
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
 )  # fmt: skip
+_GRAYSCALE_ATTRIBUTES = (
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "VOILUTFunction", "WindowCenter",
+    "WindowWidth",
+)  # fmt: skip
 _HEADER_ATTRIBUTES = (
     *_REQUIRED, "NumberOfFrames", "ViewPosition", "ViewCodeSequence", "SOPClassUID", "Modality", "BodyPartExamined",
-    "PatientOrientation",
+    "PatientOrientation", *_GRAYSCALE_ATTRIBUTES,
 )  # fmt: skip
 _PIXEL_ATTRIBUTES = (
     *_REQUIRED, "NumberOfFrames", "HighBit", "PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "VOILUTSequence", "VOILUTFunction", "WindowCenter",
-    "WindowWidth", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
+    *_GRAYSCALE_ATTRIBUTES, "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 )  # fmt: skip
 _VIEWS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LAT": "LATERAL", "LATERAL": "LATERAL"}
 _VIEW_MEANINGS = {"postero-anterior": "PA", "antero-posterior": "AP", "lateral": "LATERAL"}
 _FASTEST_DECODER = {RLELossless: "pylibjpeg", JPEGBaseline8Bit: "pillow"}  # where pydicom tries another one first
 _PIXEL_DATA = Tag("PixelData")
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_DATA_KINDS = (_PIXEL_DATA, Tag("FloatPixelData"), Tag("DoubleFloatPixelData"))
-_ITEM = (0xFFFE, 0xE000)
-_SEQUENCE_DELIMITER = (0xFFFE, 0xE0DD)
+_CONVERT = "Convert the file, for instance with gdcmconv --raw or dcmdjpeg; if they refuse it too, leave the image out."
 _REMEDY = "Fetch the file again; if the original is the same, leave the image out."
 _NOT_A_RADIOGRAPH = "This is not a plain radiograph; leave it out."
 
@@ -92,10 +104,13 @@ def read_dicom_header(path: Path) -> RadiographHeader:
                 check_deflated(stream, path)
                 dataset = read_partial(
                     stream,
+                    force=True,  # the caller has looked at the first bytes
                     stop_when=lambda tag, vr, length: element.stop(tag, length, stream),
                     specific_tags=[Tag(name) for name in _HEADER_ATTRIBUTES],
                 )
+                _complete(dataset)
                 header = _describe(dataset, path)
+                read_grayscale(dataset, path)
         except DatasetError:
             raise
         except Exception as error:  # damaged files make pydicom raise almost anything; its texts may quote values
@@ -119,6 +134,44 @@ def _silent_pydicom() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _complete(dataset: FileDataset) -> None:
+    """Give a data set without file meta information the transfer syntax that it was found to be written in.
+
+    And whole numbers in place of the attributes that decoding depends on, whatever they are written as; blank ones that have a
+    usual value get that.
+    """
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        is_implicit, is_little = dataset.original_encoding
+        if is_little:
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else ExplicitVRLittleEndian
+        elif is_implicit is False:
+            dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    for name in _REQUIRED:
+        if name != "PhotometricInterpretation" and (value := whole_number(dataset, name)) is not None:
+            setattr(dataset, name, value)
+    if "NumberOfFrames" in dataset:
+        dataset.NumberOfFrames = whole_number(dataset, "NumberOfFrames") or 1
+    if "PlanarConfiguration" in dataset:
+        dataset.PlanarConfiguration = whole_number(dataset, "PlanarConfiguration") or 0
+
+
+def _read_with_pixels(path: Path) -> FileDataset:
+    """Read what decoding needs; compressed pixel data that pydicom drops for want of a delimiter are read item by item."""
+    tags: list[BaseTag | int] = [Tag(name) for name in _PIXEL_ATTRIBUTES]
+    dataset = dcmread(path, force=True, specific_tags=tags)
+    if _PIXEL_DATA not in dataset:
+        element = _PixelElement()
+        with path.open("rb") as stream:
+            stop = partial(element.stop, stream=stream)
+            dataset = read_partial(stream, force=True, stop_when=lambda tag, vr, length: stop(tag, length), specific_tags=tags)
+            end = whole_items(stream, element.offset, stream.seek(0, io.SEEK_END))
+            if end is not None:
+                dataset.add_new(_PIXEL_DATA, "OB", read_items(stream, element.offset, end))
+                dataset[_PIXEL_DATA].is_undefined_length = True
+    _complete(dataset)
+    return dataset
+
+
 def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
     """Check the attributes that decoding depends on and return those that may leave the reader."""
     syntax = dataset.file_meta.get("TransferSyntaxUID")
@@ -133,12 +186,14 @@ def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
         )
     missing = [name for name in _REQUIRED if dataset.get(name) in (None, "")]
     if missing:
-        got = f"no {', '.join(missing)}"
-        raise unreadable(path, got=got, expected="the attributes of an image", remedy=_REMEDY)
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise unreadable(
-            path, got=f"{int(dataset.NumberOfFrames)} frames", expected="a single radiograph", remedy=_NOT_A_RADIOGRAPH
-        )
+        kind = dataset.get("SOPClassUID")
+        is_known = isinstance(kind, UID) and kind.name != str(kind) and "Image" not in kind.name
+        got = f"a {kind.name} without an image" if is_known else f"no {', '.join(missing)}"
+        remedy = _NOT_A_RADIOGRAPH if is_known else _REMEDY
+        raise unreadable(path, got=got, expected="the attributes of an image", remedy=remedy)
+    frames = whole_number(dataset, "NumberOfFrames") or 1
+    if frames > 1:
+        raise unreadable(path, got=f"{frames} frames", expected="a single radiograph", remedy=_NOT_A_RADIOGRAPH)
     if dataset.PhotometricInterpretation not in PHOTOMETRICS:
         known = dataset.PhotometricInterpretation in _OTHER_PHOTOMETRICS
         named = str(dataset.PhotometricInterpretation) if known else "unknown to the standard"
@@ -148,6 +203,9 @@ def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
     if dataset.BitsAllocated not in (8, 16) or not 1 <= dataset.BitsStored <= dataset.BitsAllocated:
         got = f"{int(dataset.BitsStored)} bits stored in {int(dataset.BitsAllocated)}"
         raise unreadable(path, got=got, expected="1 to 16 bits stored in 8 or 16", remedy=_NOT_A_RADIOGRAPH)
+    if dataset.PixelRepresentation not in (0, 1):
+        got = f"pixel representation {int(dataset.PixelRepresentation)}"
+        raise unreadable(path, got=got, expected="0 (unsigned) or 1 (signed)", remedy=_REMEDY)
     check_pixel_count(path, int(dataset.Rows), int(dataset.Columns), where="the header")
     if int(dataset.SamplesPerPixel) not in (1, 3):
         got = f"{int(dataset.SamplesPerPixel)} samples a pixel"
@@ -197,36 +255,18 @@ def _check_pixel_data(dataset: FileDataset, element: _PixelElement, stream: Bina
         raise unreadable(path, got=got, expected="a radiograph with integer pixel data", remedy=_REMEDY)
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
-        if not _fragments_are_whole(stream, element.offset, size):
+        if whole_items(stream, element.offset, size) is None:
             got = f"compressed pixel data cut off ({size} bytes in all)"
             raise unreadable(path, got=got, expected="all fragments and their delimiter", remedy=_REMEDY)
         return
+    if element.length == _UNDEFINED_LENGTH:
+        got = f"compressed pixel data in {_name_of(syntax)}"
+        raise unreadable(path, got=got, expected="the transfer syntax that they are in", remedy=_CONVERT)
     samples = 2 if dataset.PhotometricInterpretation == "YBR_FULL_422" else int(dataset.SamplesPerPixel)
     needed = int(dataset.Rows) * int(dataset.Columns) * samples * int(dataset.BitsAllocated) // 8
     present = element.length if syntax.is_deflated else min(element.length, size - element.offset)
     if present < needed:
         raise unreadable(path, got=f"pixel data cut off at {present} bytes", expected=f"{needed} bytes", remedy=_REMEDY)
-
-
-def _fragments_are_whole(stream: BinaryIO, offset: int, size: int) -> bool:
-    """Walk the items of encapsulated pixel data; a missing delimiter after a whole last fragment is forgiven."""
-    position = offset
-    compressed_bytes = 0
-    is_offset_table = True
-    while position < size:
-        stream.seek(position)
-        head = stream.read(8)
-        if len(head) < 8:
-            return False
-        group, number, length = struct.unpack("<HHI", head)
-        if (group, number) == _SEQUENCE_DELIMITER:
-            break
-        if (group, number) != _ITEM or position + 8 + length > size:
-            return False
-        compressed_bytes += 0 if is_offset_table else length
-        is_offset_table = False
-        position += 8 + length
-    return compressed_bytes > 0
 
 
 def read_dicom_pixels(path: Path, header: RadiographHeader, sides_px: Sequence[int | None]) -> list[Radiograph]:
@@ -246,11 +286,11 @@ def read_dicom_pixels(path: Path, header: RadiographHeader, sides_px: Sequence[i
     source_hw = (header.height, header.width)
     try:
         with _silent_pydicom():
-            dataset = dcmread(path, specific_tags=list(_PIXEL_ATTRIBUTES))
+            dataset = _read_with_pixels(path)
             grayscale = read_grayscale(dataset, path)
             if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
                 check_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1), path)
-            full = cache(lambda: _without_padding(_decode(dataset), dataset, is_inverted=grayscale.is_inverted))
+            full = cache(lambda: without_padding(_decode(dataset), dataset, is_inverted=grayscale.is_inverted))
             coarse = [_decode_coarse(dataset, side) for side in sides_px]
             stored = [full() if values is None else values for values in coarse]
     except (DatasetError, MemoryError):
@@ -259,7 +299,7 @@ def read_dicom_pixels(path: Path, header: RadiographHeader, sides_px: Sequence[i
         # a RuntimeError is a decoder's and tells of the codestream; other texts may quote values of the header
         reason = ": " + " ".join(str(error).split())[:300] if isinstance(error, RuntimeError) else ""
         got = f"{header.transfer_syntax} data that cannot be decoded ({type(error).__name__}{reason})"
-        raise unreadable(path, got=got, expected="valid pixel data", remedy=_REMEDY) from error
+        raise unreadable(path, got=got, expected="valid pixel data", remedy=_CONVERT) from error
     reduced = [
         grayscale.to_8_bit(resize_area(values, reduced_hw(*source_hw, side)), values)
         for side, values in zip(sides_px, stored, strict=True)
@@ -276,7 +316,8 @@ def _decode(dataset: FileDataset) -> np.ndarray:
         dataset.BitsStored = dataset.BitsAllocated  # pydicom would mask the low bits, wherever HighBit says they are
     pixels = _pixel_array(dataset, syntax)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)  # big-endian syntaxes come as they are
-    high_bit = int(dataset.get("HighBit", bits_stored - 1)) if is_in_cells else bits_stored - 1
+    stated = whole_number(dataset, "HighBit") if is_in_cells else None
+    high_bit = bits_stored - 1 if stated is None or stated >= dataset.BitsAllocated else stated
     pixels = _meaningful_bits(pixels, bits_stored, high_bit)
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
 
@@ -344,16 +385,3 @@ def _meaningful_bits(pixels: np.ndarray, bits_stored: int, high_bit: int) -> np.
     if pixels.dtype.kind == "u":
         return cells
     return (cells << unused).view(pixels.dtype) >> unused
-
-
-def _without_padding(stored: np.ndarray, dataset: Dataset, *, is_inverted: bool) -> np.ndarray:
-    """Replace padding (outside the collimator) by the value shown darkest, before any averaging mixes it in."""
-    padding = dataset.get("PixelPaddingValue")
-    if padding is None:
-        return stored
-    ends = sorted((int(padding), int(dataset.get("PixelPaddingRangeLimit", padding))))
-    is_padding = (stored >= ends[0]) & (stored <= ends[1])
-    if not is_padding.any() or is_padding.all():
-        return stored
-    image = stored[~is_padding]
-    return np.where(is_padding, image.max() if is_inverted else image.min(), stored)

@@ -7,16 +7,20 @@ Source: DICOM PS3.3 C.11.1 (modality LUT), C.11.2 (VOI LUT; window functions in 
 """
 
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.uid import ExplicitVRBigEndian
 
+from d2rnet.cxr.images.dicom_values import number
 from d2rnet.cxr.images.radiograph import data_range, unreadable
 
 log = logging.getLogger(__name__)
+_MOST_LUT_BITS = 16
 WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _ASK_THE_SOURCE = "Fetch the file again; if the original is the same, leave the image out."
 
@@ -131,12 +135,12 @@ def read_grayscale(dataset: Dataset, path: Path) -> GrayscaleTransform:
     read: for MONOCHROME1 it must be INVERSE and says the same a second time.
 
     Raises:
-        DatasetError: a LUT is shorter than its descriptor says, or the rescale slope is zero or not a number.
+        DatasetError: a LUT is shorter than its descriptor says, or the rescale slope is zero.
     """
     is_signed = bool(dataset.PixelRepresentation)
-    slope = _first_number(dataset.get("RescaleSlope"))
-    intercept = _first_number(dataset.get("RescaleIntercept"))
-    if slope is not None and (slope == 0.0 or not math.isfinite(slope)):
+    slope = number(dataset, "RescaleSlope")
+    intercept = number(dataset, "RescaleIntercept")
+    if slope == 0.0:
         raise unreadable(path, got=f"rescale slope {slope}", expected="a number other than 0", remedy=_ASK_THE_SOURCE)
     return GrayscaleTransform(
         path=path,
@@ -151,19 +155,9 @@ def read_grayscale(dataset: Dataset, path: Path) -> GrayscaleTransform:
     )
 
 
-def _first_number(value: object) -> float | None:
-    """Return a DS value as a number, the first of several; None where it is absent or empty."""
-    if value is None or value == "":
-        return None
-    if isinstance(value, (str, int, float)):
-        return float(value)
-    items = list(value)  # type: ignore[call-overload]
-    return _first_number(items[0]) if items else None
-
-
 def _first_window(dataset: Dataset, path: Path) -> Window | None:
-    center = _first_number(dataset.get("WindowCenter"))
-    width = _first_number(dataset.get("WindowWidth"))
+    center = number(dataset, "WindowCenter")
+    width = number(dataset, "WindowWidth")
     if center is None or width is None:
         return None
     function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
@@ -171,28 +165,77 @@ def _first_window(dataset: Dataset, path: Path) -> Window | None:
         expected = f"one of {', '.join(WINDOW_FUNCTIONS)}"
         raise unreadable(path, got="an unknown VOI LUT function", expected=expected, remedy=_ASK_THE_SOURCE)
     is_usable = width >= 1.0 if function == "LINEAR" else width > 0.0
-    if not is_usable or not math.isfinite(center + width):
+    if not is_usable:
         log.warning("%s: window width %s is not usable; the range of the data is shown instead", path, width)
         return None
     return Window(center, width, function)
 
 
 def _first_table(dataset: Dataset, keyword: str, path: Path) -> LookupTable | None:
-    sequence = dataset.get(keyword)
-    if not sequence:
+    """Return the first LUT of a sequence that is one; an item without descriptor or entries is none.
+
+    Raises:
+        DatasetError: a LUT has fewer entries than its descriptor says.
+    """
+    for item in _items(dataset, keyword):
+        descriptor = _descriptor(item)
+        words = _lut_words(item, is_little=_is_little(dataset))
+        if descriptor is not None and words is not None:
+            return _table(descriptor, words, dataset, keyword, path)
+    return None
+
+
+def _is_little(dataset: Dataset) -> bool:
+    meta = getattr(dataset, "file_meta", None)
+    return meta is None or meta.get("TransferSyntaxUID") != ExplicitVRBigEndian
+
+
+def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    try:
+        return list(dataset.get(keyword) or [])
+    except Exception:  # an element of that name that is no sequence
+        return []
+
+
+def _descriptor(item: Dataset) -> tuple[int, int, int] | None:
+    """Return number of entries, first input and bits of a LUT; None where they are blank or no numbers."""
+    try:
+        entries, first, bits = (int(part) for part in item.LUTDescriptor)
+    except Exception:  # absent, blank, of another length, or of a type that pydicom cannot convert
         return None
-    entries, first, bits = (int(number) for number in sequence[0].LUTDescriptor)
-    entries = entries or 65536  # PS3.3 C.11.1.1: 0 stands for 2**16
-    data = sequence[0].LUTData
-    words = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.atleast_1d(np.asarray(data, np.uint16))
+    return entries % 2**16 or 2**16, first, bits  # PS3.3 C.11.1.1: 0 stands for 2**16
+
+
+def _lut_words(item: Dataset, *, is_little: bool) -> NDArray[np.uint16] | None:
+    """Return the entries of a LUT as they stand, None where there are none."""
+    try:
+        data = item.LUTData
+    except Exception:
+        return None
+    if data is None or (isinstance(data, bytes | str) and not data):
+        return None
+    if isinstance(data, bytes):
+        return np.frombuffer(data[: len(data) // 2 * 2], "<u2" if is_little else ">u2").astype(np.uint16)
+    try:
+        words = np.atleast_1d(np.asarray(data)).astype(np.int64) % 2**16  # some files write them as signed
+    except (TypeError, ValueError):
+        return None
+    return words.astype(np.uint16)
+
+
+def _table(
+    descriptor: tuple[int, int, int], words: NDArray[np.uint16], dataset: Dataset, keyword: str, path: Path
+) -> LookupTable:
+    entries, first, bits = descriptor
+    values: NDArray[Any] = words
     if bits <= 8 and words.size < entries:
-        words = words.astype("<u2").view(np.uint8)  # two 8-bit entries a word
-    if words.size < entries:
+        values = words.astype("<u2").view(np.uint8)  # two 8-bit entries a word, the first in its low byte
+    if values.size < entries:
         expected = f"the {entries} of its descriptor"
-        raise unreadable(path, got=f"a {keyword} of {words.size} entries", expected=expected, remedy=_ASK_THE_SOURCE)
-    outputs = words[:entries].astype(np.float64)
+        raise unreadable(path, got=f"a {keyword} of {values.size} entries", expected=expected, remedy=_ASK_THE_SOURCE)
+    outputs = values[:entries].astype(np.float64)
     # Some files state 8 bits beside 16-bit entries; full scale must not lie below the largest entry.
-    bits = max(bits, int(outputs.max()).bit_length())
+    bits = max(bits if bits <= _MOST_LUT_BITS else 0, int(outputs.max()).bit_length(), 1)
     if dataset.PixelRepresentation and first >= 2**15:
         first -= 2**16
     return LookupTable(first, outputs, bits)

@@ -5,6 +5,7 @@ geometry and view leaves the reader. Reads: image files. Writes: nothing.
 """
 
 import logging
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ _BYTES_OF_ONE_LEVEL = {"PNG": 0.03, "JPEG": 0.03}
 _BYTES_OF_ONE_LEVEL_IN_DICOM = 0.15
 _BYTES_OF_HEADERS = 8192
 _SAMPLED_BYTES = 1 << 14
+_EARLY_REPRESENTATIONS = (b"UI", b"UL", b"CS", b"DA", b"TM", b"OB", b"LO", b"SH", b"DT")
+_LONGEST_EARLY_VALUE = 128  # bytes
 
 
 def read_header(path: str | Path) -> RadiographHeader:
@@ -102,10 +105,37 @@ def file_format(path: Path) -> str:
         return "PNG"
     if start.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if start[128:] == b"DICM":
+    if start[128:] == b"DICM" or _is_bare_dicom(start):
         return "DICOM"
-    got = f"a file that starts with {start[:8].hex(' ')}" if start else "an empty file (0 bytes)"
-    raise unreadable(path, got=got, expected="DICOM, PNG or JPG", remedy="Fetch the file again.")
+    raise unreadable(path, got=_described(start), expected="DICOM, PNG or JPG", remedy="Fetch the file again.")
+
+
+def _is_bare_dicom(start: bytes) -> bool:
+    """Say whether a file without preamble begins as a DICOM data set does: an early element of plausible length.
+
+    Group 2 (file meta information) or 8 (identification), an even length, and, where a value representation is written, one
+    that such elements have. DICOM PS3.5 7.1.
+    """
+    if len(start) < _DICOM_PREFIX_END:
+        return False
+    group, element = struct.unpack("<HH", start[:4])
+    if group not in (2, 8) or element > 0x100:
+        return False
+    if start[4:6] in _EARLY_REPRESENTATIONS:
+        return int.from_bytes(start[6:8], "little") <= _LONGEST_EARLY_VALUE
+    length = int.from_bytes(start[4:8], "little")
+    return group == 8 and 0 < length <= _LONGEST_EARLY_VALUE and length % 2 == 0
+
+
+def _described(start: bytes) -> str:
+    """Say what a file that is no image begins with; its text is not repeated, which may be anybody's."""
+    if not start:
+        return "an empty file (0 bytes)"
+    try:
+        is_text = start[: _DICOM_PREFIX_END - 4].decode("utf-8").isprintable() or b"\n" in start
+    except UnicodeDecodeError:
+        is_text = False
+    return "a text file" if is_text and b"\0" not in start else f"a file that starts with {start[:8].hex(' ')}"
 
 
 def look_at(path: Path, header: RadiographHeader) -> RadiographHeader:
