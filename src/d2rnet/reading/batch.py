@@ -16,8 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from d2rnet.cxr.images.reader import file_format
-from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES
+from d2rnet.cxr.sources.folder import is_image_file
 from d2rnet.errors import ConfigError, D2RNetError, DatasetError
 from d2rnet.exit_codes import ExitCode
 from d2rnet.files.atomic import write_text
@@ -202,7 +201,7 @@ def _images_below(folder: Path, output: Path) -> list[Path]:
         folders[:] = kept
         for name in sorted(names):
             file = Path(parent, name)
-            if name.startswith(".") or not _is_image(file):
+            if not is_image_file(file):
                 counts["other files"] += 1
             else:
                 images.append(file)
@@ -211,16 +210,6 @@ def _images_below(folder: Path, output: Path) -> list[Path]:
     if not images:
         raise DatasetError(f"{folder}: no DICOM, PNG or JPG file at any depth ({left_out or 'empty'}).")
     return images
-
-
-def _is_image(file: Path) -> bool:
-    if file.suffix.lower() in IMAGE_SUFFIXES:
-        return True
-    try:
-        file_format(file)
-    except DatasetError:
-        return False
-    return True
 
 
 def reading_names(files: Iterable[Path]) -> list[str]:

@@ -10,6 +10,7 @@ from d2rnet.cxr.sources.settings import UnlabelledSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_COLUMNS, REPORT_IMAGE_COLUMNS
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
+from d2rnet.reading.batch import find_images
 
 
 def make(root: Path, *names: str) -> UnlabelledSourceSettings:
@@ -34,6 +35,31 @@ def test_every_image_at_any_depth(tmp_path: Path) -> None:
     assert tuple(table.reports.columns) == REPORT_COLUMNS
     assert len(table.reports) == 0
     assert table.counts == {"images_kept": 3, "files_of_other_types": 2, "linked_folders_not_followed": 0}
+
+
+def test_first_bytes_decide_where_the_name_does_not(tmp_path: Path) -> None:
+    settings = make(tmp_path, "notes", "S1/.hidden", "broken.png")
+    dicom = bytes(128) + b"DICM" + bytes(8)
+    starts = {
+        "S1/IM0001": dicom,
+        "S1/.hidden_too": dicom,
+        "1.2.840.1": dicom,
+        "1.2.840.2": dicom,
+        "scan.PNG.bak": b"\x89PNG\r\n\x1a\n",
+        "photo": b"\xff\xd8\xff\xe0",
+        "DICOMDIR.txt": b"DICM",
+    }
+    for name, start in starts.items():
+        (tmp_path / name).write_bytes(start)
+    os.mkfifo(tmp_path / "pipe")
+    problems = Problems()
+    table = folder.read_table(settings, problems)
+    assert not len(problems)
+    assert table.images["path"].tolist() == ["1.2.840.1", "1.2.840.2", "S1/IM0001", "broken.png", "photo", "scan.PNG.bak"]
+    assert table.images["source_id"].tolist() == ["1_2_840_1", "1_2_840_2", "S1_IM0001", "broken", "photo", "scan_PNG_bak"]
+    assert table.counts["files_of_other_types"] == 5
+    listed = find_images([tmp_path], tmp_path / "readings")
+    assert sorted(str(file.relative_to(tmp_path)) for file in listed) == table.images["path"].tolist()
 
 
 def test_names_that_give_one_id(tmp_path: Path) -> None:
@@ -65,7 +91,7 @@ def test_linked_folders_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def test_no_image_and_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"no \.dcm, .* file at any depth; set cxr\.data\.extra_unlabelled"):
+    with pytest.raises(DatasetError, match=r"no DICOM, PNG or JPG file at any depth; set cxr\.data\.extra_unlabelled"):
         folder.read_table(make(tmp_path, "list.csv"), Problems())
     with pytest.raises(FileNotFoundError, match=r"no such folder; set cxr\.data\.extra_unlabelled"):
         folder.read_table(UnlabelledSourceSettings(root=str(tmp_path / "absent")), Problems())

@@ -1,8 +1,8 @@
 """A folder of radiographs without reports: further unlabelled images for the detector, nothing else.
 
-Reads: every DICOM, PNG and JPG file at any depth below ``root`` (an item of ``cxr.data.extra_unlabelled``). All of them are
-``train``; ``path`` is relative to that root. Each image counts as its own study, and as its own patient unless it is named as
-in ChestX-ray14, ``00000013_005.png``: patient 00000013.
+Reads: every DICOM, PNG and JPG file at any depth below ``root`` (an item of ``cxr.data.extra_unlabelled``), whatever its name
+(:func:`is_image_file`). All of them are ``train``; ``path`` is relative to that root. Each image counts as its own study, and
+as its own patient unless it is named as in ChestX-ray14, ``00000013_005.png``: patient 00000013.
 """
 
 import logging
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from d2rnet.cxr.images.reader import file_format
 from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES, report_table
 from d2rnet.cxr.sources.settings import UnlabelledSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable
@@ -74,7 +75,7 @@ def read_table(settings: UnlabelledSourceSettings, problems: Problems) -> Report
             continue
         paths[source_id] = path
     if not paths:
-        raise DatasetError(f"{root}: no {', '.join(IMAGE_SUFFIXES)} file at any depth; set {CONFIG_KEY}.")
+        raise DatasetError(f"{root}: no DICOM, PNG or JPG file at any depth; set {CONFIG_KEY}.")
     counts["images_kept"] = len(paths)
     log.info("%s: %d images, %d other files", root, len(paths), counts["files_of_other_types"])
     images = pd.DataFrame({"source_id": list(paths), "path": list(paths.values())})
@@ -95,7 +96,7 @@ def _image_files(root: Path, counts: Counter[str]) -> list[str]:
     for parent, folders, files in os.walk(root):
         counts["linked_folders_not_followed"] += sum(os.path.islink(f"{parent}/{name}") for name in folders)  # noqa: PTH114
         for name in files:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+            if is_image_file(Path(parent, name)):
                 found.append(os.path.relpath(f"{parent}/{name}", root))
             else:
                 counts["files_of_other_types"] += 1
@@ -108,6 +109,23 @@ def _image_files(root: Path, counts: Counter[str]) -> list[str]:
     return sorted(found)
 
 
+def is_image_file(file: Path) -> bool:
+    """Say whether a file found in a folder counts as an image: by an image's suffix or first bytes; a hidden file is none.
+
+    PACS exports are often named by UID, without suffix. A file with an image's suffix and other bytes counts, so that the
+    check of the headers refuses it by name instead of leaving it out.
+    """
+    if file.name.startswith("."):
+        return False
+    if file.name.lower().endswith(IMAGE_SUFFIXES):
+        return True
+    try:
+        file_format(file)
+    except DatasetError:
+        return False
+    return True
+
+
 def _is_utf8(path: str) -> bool:
     """Say whether a path from the file system was UTF-8 (Python holds other bytes as lone surrogates)."""
     try:
@@ -118,8 +136,11 @@ def _is_utf8(path: str) -> bool:
 
 
 def _source_id(path: str) -> str:
-    """Turn a relative path into an id that can be a file name: ``images/00000013_005.png`` is ``images_00000013_005``."""
-    stem = path.rpartition(".")[0]
+    """Turn a relative path into an id that can be a file name: ``images/00000013_005.png`` is ``images_00000013_005``.
+
+    Only an image's suffix is dropped: ``1.2.840.113`` of a DICOM file without suffix stays whole.
+    """
+    stem = path.rpartition(".")[0] if path.lower().endswith(IMAGE_SUFFIXES) else path
     return re.sub(r"[^A-Za-z0-9-]+", "_", stem).strip("_") or "image"
 
 
