@@ -293,7 +293,7 @@ def test_unreadable_images_are_quarantined_with_their_reason(cohort: Cohort) -> 
 def test_what_is_no_chest_radiograph_is_quarantined_and_the_doubtful_is_counted(cohort: Cohort, tmp_path: Path) -> None:
     cohort.settings["conversion"] = {"max_bad_fraction": 0.7, "max_side_px": 64}
     extra = tmp_path / "extra"
-    write_image(extra / "sound.png")
+    write_image(extra / "sound.png", shade=3)
     assert cv2.imwrite(str(extra / "black.png"), np.zeros((HEIGHT, WIDTH), np.uint8))
     assert cv2.imwrite(str(extra / "icon.png"), np.arange(64, dtype=np.uint8).reshape(8, 8))
     assert cv2.imwrite(str(extra / "strip.png"), np.arange(100 * 40, dtype=np.uint16).reshape(100, 40).astype(np.uint8))

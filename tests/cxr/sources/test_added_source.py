@@ -72,7 +72,9 @@ def write_sources(folder: Path) -> dict[str, Any]:
 
 def draw(path: Path, shade: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), np.full((128, 100), shade, np.uint8))
+    pixels = np.full((128, 100), shade, np.uint8)
+    pixels[30:60, 20:50] += 20  # one grey level is no radiograph
+    assert cv2.imwrite(str(path), pixels)
 
 
 def test_an_added_source_is_verified_and_converted(grown: Path, tmp_path: Path) -> None:
