@@ -1,4 +1,4 @@
-"""How often do bootstrap 95 % intervals of the detector's figures hold the true value? Percentile against basic interval.
+"""How often do bootstrap 95 % intervals of the detector's figures hold the true value? Percentile, basic, logit.
 
 The 991 images of the report source of a finished demo run, with what was drawn and the pseudo boxes, are taken for the whole
 population, whose figures are then known. Test sets are drawn from it with replacement, the intervals of each computed, and
@@ -18,7 +18,7 @@ from pseudo_boxes import drawn_records
 
 from d2rnet.cxr.boxes.coco_scores import unweighted
 from d2rnet.cxr.boxes.detection_scores import HEADLINES, Evaluated, evaluate_results, headlines
-from d2rnet.evaluation.resampling import basic_interval, percentile_interval, resample_counts
+from d2rnet.evaluation.resampling import basic_interval, logit_interval, percentile_interval, resample_counts
 from d2rnet.files.documents import read_json
 
 RESAMPLES = 400
@@ -41,15 +41,19 @@ def figures(networks: list[Evaluated], weights: NDArray[np.float32]) -> dict[str
 def coverage(networks: list[Evaluated], population: int, images: int, test_sets: int) -> dict[str, dict[str, float]]:
     """Figure -> population's value, mean of the test sets, share of their intervals that hold the population's value."""
     truth = {name: float(values[0]) for name, values in figures(networks, unweighted(population)).items()}
-    sums = {name: {"mean": 0.0, "percentile": 0.0, "basic": 0.0} for name in truth}
+    sums = {name: {"mean": 0.0, "percentile": 0.0, "basic": 0.0, "logit": 0.0} for name in truth}
     for seed in range(test_sets):
         rows = np.random.default_rng(seed).integers(population, size=images)
         weights = np.zeros((population, 1 + RESAMPLES), dtype=np.float32)
         np.add.at(weights, rows, np.hstack([np.ones((images, 1)), resample_counts(images, samples=RESAMPLES, seed=seed)]))
         for name, values in figures(networks, weights).items():
             value, drawn = float(values[0]), values[1:]
-            least = -1.0 if "difference" in name else 0.0
-            intervals = {"percentile": percentile_interval(drawn), "basic": basic_interval(value, drawn, least=least)}
+            difference = "difference" in name
+            intervals = {
+                "percentile": percentile_interval(drawn),
+                "basic": basic_interval(value, drawn, least=-1.0 if difference else 0.0),
+                "logit": None if difference else logit_interval(value, drawn, cases=images),
+            }
             sums[name]["mean"] += value
             for kind, ends in intervals.items():
                 sums[name][kind] += ends is not None and ends[0] <= truth[name] <= ends[1]
@@ -71,10 +75,12 @@ def main() -> None:
     results = [result for result in predictions if result["image_id"] in ids]
     rng = np.random.default_rng(0)
     networks = [evaluate_results(records, found) for found in (results, worse(results, rng))]
+    print("Share of the intervals that hold the population's value; no logit interval of a difference.")
     print(f"{len(records)} images, {arguments.test_sets} test sets of {arguments.images}, {RESAMPLES} resamples each.\n")
-    print("| figure | population | mean of the test sets | percentile holds it | basic holds it |\n|---|---|---|---|---|")
+    print("| figure | population | mean of the test sets | percentile | basic | logit |\n|---|---|---|---|---|---|")
     for name, row in coverage(networks, len(records), arguments.images, arguments.test_sets).items():
-        print(f"| {name} | {row['population']:.3f} | {row['mean']:.3f} | {row['percentile']:.2f} | {row['basic']:.2f} |")
+        shares = " | ".join(f"{row[kind]:.2f}" for kind in ("percentile", "basic", "logit"))
+        print(f"| {name} | {row['population']:.3f} | {row['mean']:.3f} | {shares} |")
 
 
 if __name__ == "__main__":

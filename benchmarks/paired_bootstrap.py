@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from d2rnet.cxr.boxes.coco_scores import REPORTED, as_figure, match_results, mean_over_classes, unweighted
 from d2rnet.cxr.boxes.records import Record
-from d2rnet.evaluation.resampling import basic_interval, resample_counts
+from d2rnet.evaluation.resampling import basic_interval, logit_interval, resample_counts
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,13 @@ def bootstrap_ap50(
     (a, drawn_a), (b, drawn_b) = (
         ap50_with_resamples(records, results, samples=samples, seed=seed) for results in (results_a, results_b)
     )
+    cases = sum(len(record.classes) > 0 for record in records)
     return PairedAP50(
         ap50_a=as_figure(a),
         ap50_b=as_figure(b),
         difference=as_figure(a - b),
-        interval_a=basic_interval(a, drawn_a),
-        interval_b=basic_interval(b, drawn_b),
+        interval_a=logit_interval(a, drawn_a, cases=cases),
+        interval_b=logit_interval(b, drawn_b, cases=cases),
         interval_difference=basic_interval(a - b, drawn_a - drawn_b, least=-1.0),
         images=len(records),
         samples=samples,

@@ -98,6 +98,13 @@ def test_objectness_is_weighted_and_ignores() -> None:
     assert weighted_objectness(logits, labels, weights).item() == pytest.approx(1.4 * LN2)
 
 
+def test_objectness_is_the_formula() -> None:
+    """0.9 * 0.126928 + 0.75 * 0.313262 + 0.9 * 0.974077 + 0.75 * 0.201413, worked out in plain arithmetic."""
+    logits, labels = torch.tensor([2.0, -1.0, 0.5, -3.0, 1.5]), torch.tensor([1, 0, 0, -1, 1])
+    weights = torch.tensor([0.9, 0.75, 0.9, 0.8, 0.75])
+    assert weighted_objectness(logits, labels, weights).item() == pytest.approx(1.3769107, rel=1e-6)
+
+
 def test_nothing_costs_nothing() -> None:
     none, no_weights = torch.zeros(0, 4), torch.zeros(0)
     assert focal_loss(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64), 1.5).item() == 0

@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
+from d2rnet.cxr.detector.box_regression import BoundaryOffsetTransform
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.meta_arch import UnbiasedTeacherRCNN
 from d2rnet.cxr.detector.registration import build_network
+from d2rnet.cxr.detector.roi_heads import UncertaintyOutputLayers
 from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.errors import ConfigError
 
@@ -290,3 +293,50 @@ def test_at_most_a_quarter_of_the_sampled_anchors_is_positive(network: UnbiasedT
     anchors = Boxes(torch.tensor([[10.0, 12.0, 30.0, 40.0]] * 60 + [[40.0, 40.0, 60.0, 60.0]] * 60))
     labels, _, _ = network.proposal_generator.match_anchors(anchors, target(BOX))
     assert (int((labels == 1).sum()), int((labels == 0).sum())) == (8, 24)
+
+
+# Four proposals, the last one background, three classes. Every number below was worked out from the formulas of Unbiased
+# Teacher v2 (sec. 3.2-3.3) and its published constants in plain arithmetic, not by this package.
+LOGITS = [[2.0, 0.5, -1.0, 0.0], [0.0, 0.0, 1.0, 3.0], [-0.5, 1.5, 0.5, 0.25], [1.0, -2.0, 0.0, 4.0]]
+SOURCES = [[10.0, 20, 50, 100], [30, 30, 60, 50], [0, 0, 20, 40], [5, 5, 25, 25]]
+BOXES = [[14.0, 16, 54, 108], [27, 32, 63, 48], [2, 0, 18, 44], [5, 5, 25, 25]]
+DELTAS = [[0.5, -1.0, 1.5, 0.0], [-0.5, 1.5, 0.4, -1.2], [1.0, 0.5, -1.5, 0.8], [9.0, 9, 9, 9]]
+UNCERTAINTY = [[0.0, -1.0, 1.0, -2.0], [0.5, 0.5, -0.5, -0.5], [-3.0, 2.0, 0.0, 1.0], [7.0, 7, 7, 7]]
+TEACHER_SIGMAS = [[0.2, 0.1, 0.55, 0.45], [0.3, 0.6, 0.2, 0.4], [0.05, 0.3, 0.35, 0.6], [0.1, 0.1, 0.1, 0.1]]
+
+
+def head_losses(**fields: torch.Tensor) -> dict[str, float]:
+    """Losses of the box head on the four proposals, cut over two images."""
+    head = UncertaintyOutputLayers(
+        ShapeSpec(channels=2),
+        box2box_transform=BoundaryOffsetTransform(),
+        num_classes=3,
+        cls_agnostic_bbox_reg=True,
+        focal_gamma=1.5,
+        nll_weight=0.05,
+        listen_margin=0.1,
+        listen_floor=0.5,
+    )
+    proposals = []
+    for rows in (slice(0, 1), slice(1, 4)):
+        made = Instances((128, 128), proposal_boxes=Boxes(torch.tensor(SOURCES)[rows]))
+        made.gt_classes = torch.tensor([0, 2, 1, 3])[rows]
+        made.gt_boxes = Boxes(torch.tensor(BOXES)[rows])
+        for name, values in fields.items():
+            made.set(name, values[rows])
+        proposals.append(made)
+    found = head.losses((torch.tensor(LOGITS), torch.tensor(DELTAS), torch.tensor(UNCERTAINTY)), proposals)
+    return {name: loss.item() for name, loss in found.items()}
+
+
+def test_losses_of_labelled_boxes_are_the_formulas() -> None:
+    """Focal loss of each proposal 0.053437, 1.857686, 0.170608, 0.001155; |deltas - targets| 2.5 + 1.8 + 1.2; negative
+    log likelihoods 36.879376, 2.827826, 0.192375 times IoU 0.801527, 0.828854, 0.877841. All are divided by four proposals.
+    """
+    assert head_losses() == pytest.approx({"loss_cls": 0.5207214, "loss_box_reg": 1.375, "loss_box_nll": 0.4009067}, rel=1e-5)
+
+
+def test_losses_of_pseudo_boxes_are_the_formulas() -> None:
+    """The student listens at six of twelve boundaries: 0.5 + 0.5, 0.5 + 0.6, 0.5 + 0.5, over four proposals."""
+    found = head_losses(gt_scores=torch.full((4,), 0.9), gt_sigmas=torch.tensor(TEACHER_SIGMAS))
+    assert found == pytest.approx({"loss_cls_pseudo": 0.5207214, "loss_box_reg_pseudo": 0.775}, rel=1e-5)

@@ -27,7 +27,7 @@ from d2rnet.cxr.boxes.coco_scores import (
 )
 from d2rnet.cxr.boxes.matching import match_voc
 from d2rnet.cxr.boxes.records import Record
-from d2rnet.evaluation.resampling import basic_interval
+from d2rnet.evaluation.resampling import basic_interval, logit_interval
 from d2rnet.findings.classes import CATEGORY_NAMES, VINBIGDATA_NAMES
 
 VOC_IOU = 0.4
@@ -200,6 +200,9 @@ def figures_of(evaluated: Evaluated, drawn: Mapping[str, NDArray[np.float64]], c
     sensitivity = froc_sensitivity(ranking, once)[:, 0]
     names = [CATEGORY_NAMES[category] for category in evaluated.scored.present]
     per_class = per_class_voc(evaluated, once)[:, 0]
+    abnormal = int(evaluated.abnormal.sum())
+    cases = dict.fromkeys(HEADLINES, abnormal) | {"auroc_any_finding": min(abnormal, evaluated.scored.images - abnormal)}
+    drawn_sensitivity = froc_sensitivity(ranking, counts)
     return {
         **scores_of(evaluated.scored),
         **{name: as_figure(figures[name][0]) for name in HEADLINES[3:]},
@@ -207,10 +210,10 @@ def figures_of(evaluated: Evaluated, drawn: Mapping[str, NDArray[np.float64]], c
         "froc": {
             "false_positives_per_image": list(FROC_RATES),
             "sensitivity": [as_figure(value) for value in sensitivity],
-            "intervals": [basic_interval(*pair) for pair in zip(sensitivity, froc_sensitivity(ranking, counts), strict=True)],
+            "intervals": [logit_interval(*pair, cases=abnormal) for pair in zip(sensitivity, drawn_sensitivity, strict=True)],
         },
         "calibration": calibration(evaluated.scored),
-        "intervals": {name: basic_interval(figures[name][0], drawn[name]) for name in HEADLINES},
+        "intervals": {name: logit_interval(figures[name][0], drawn[name], cases=cases[name]) for name in HEADLINES},
     }
 
 

@@ -156,7 +156,7 @@ def protocol(records: Sequence[Record], settings: EvaluateDetectorSettings) -> d
         "max_boxes_per_image_and_class": MAX_DETECTIONS,
         "score_floor": prediction.score_floor,
         "normal_images_included": True,
-        "interval": f"{LEVEL:.0%} basic bootstrap over images",
+        "interval": f"{LEVEL:.0%} bootstrap over images: normal on the logit scale, less bias; of differences the basic one",
         "bootstrap_samples": evaluation.bootstrap_samples,
         "bootstrap_seed": evaluation.bootstrap_seed,
     }
