@@ -90,15 +90,15 @@ def _write_batch(
     written = decoded.token_ids[:, : int((decoded.token_ids != PAD_ID).sum(dim=1).max())]
     start = torch.full_like(written[:, :1], BOS_ID)
     attention = loaded.model.region_attention(encoded, torch.cat([start, written], dim=1)).cpu()  # (B, T, R)
-    for row, entry in enumerate(entries):
-        ids = written[row].tolist()
+    log_probs = decoded.log_probs.tolist()
+    for row, (ids, entry) in enumerate(zip(written.tolist(), entries, strict=True)):
         tokens = loaded.vocabulary.decode(ids)
         ends["own" if EOS_ID in ids else "cut"] += 1
         yield {
             "id": entry["id"],
             "reference": clean_report(entry["report"], loaded.vocabulary.protocol),
             "hypothesis": " ".join(tokens),
-            "log_prob": round(float(decoded.log_probs[row]), LOG_PROB_DIGITS),
+            "log_prob": round(log_probs[row], LOG_PROB_DIGITS),
             "sentences": ground_sentences(
                 tokens,
                 attention[row, :, : len(entry.get("boxes", ()))],

@@ -17,7 +17,7 @@ import torch
 from d2rnet.files.torch_files import save_torch
 from d2rnet.report.training_task import TrainingTask
 from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, give_back_stop_signals, take_stop_signals
-from d2rnet.training.collectives import process_rank, sum_over_processes
+from d2rnet.training.collectives import num_processes, process_rank, sum_over_processes
 from d2rnet.training.history import History
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,8 @@ class TrainingRecord:
 
     def _told_to_stop(self) -> bool:
         """Whether any process was; all of them have to stop after the same step."""
+        if num_processes() == 1:
+            return self.stop.received  # asking the device would wait for the step that it has begun
         return bool(sum_over_processes(torch.tensor(int(self.stop.received), device=self.task.device)))
 
     def finish_epoch(self) -> None:

@@ -26,6 +26,13 @@ SMALL_MODEL = {
     "num_layers": 2,
     "memory_heads": 2,
 }
+EVERYTHING = {
+    "model": {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"},
+    "training": {
+        "alignment": {"lab": "lesions", "gab": "patches", "embed_dim": 8, "text_heads": 2},
+        "augmentation": {"max_shift": 0.1, "max_scale": 0.1, "max_intensity": 0.1, "horizontal_flip": True},
+    },
+}
 
 
 def make_entry(number: int, split: str, folder: Path, rng: np.random.Generator) -> dict[str, Any]:

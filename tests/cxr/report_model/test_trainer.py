@@ -10,10 +10,12 @@ from typing import Any
 import cv2
 import pytest
 import torch
+from pretend_gpu import GPU, pretend_gpu
 from r2gen_reference import random_weights
-from report_samples import small_settings, training_settings, write_cohort
+from report_samples import EVERYTHING, small_settings, training_settings, write_cohort
 from safetensors.torch import load_file
 
+from d2rnet.cxr.report_model import generate, trainer
 from d2rnet.cxr.report_model.front_end import D2RNET, categories_of
 from d2rnet.cxr.report_model.generate import generate_reports
 from d2rnet.cxr.report_model.settings import ReportSettings
@@ -144,15 +146,6 @@ def test_resume_after_a_kill_before_the_checkpoint_is_bit_identical(
     assert same_weights(whole_run, parts) and history(whole_run) == history(parts)
 
 
-EVERYTHING = {
-    "model": {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"},
-    "training": {
-        "alignment": {"lab": "lesions", "gab": "patches", "embed_dim": 8, "text_heads": 2},
-        "augmentation": {"max_shift": 0.1, "max_scale": 0.1, "max_intensity": 0.1, "horizontal_flip": True},
-    },
-}
-
-
 def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
     """Let SIGTERM arrive in a training step."""
     original = TrainingTask.train_step
@@ -181,9 +174,19 @@ def test_resume_with_every_module_on_is_bit_identical(
     assert not any("text_encoder" in name or "alignment" in name for name in kept)
     reports = write_reports(cohort, whole, tmp_path / "test.jsonl")
     assert [record["id"] for record in reports] == [f"test{number}" for number in range(5)]
+    for module in (trainer, generate):
+        monkeypatch.setattr(module, "resolve_device", lambda name: GPU if name == "cuda" else torch.device(name))
+    with pretend_gpu():  # nothing is left behind on the CPU: what is on the GPU and what is not may not meet
+        with monkeypatch.context() as patch:
+            stop_after(5, patch)
+            with pytest.raises(SystemExit):
+                train(cohort, tmp_path / "gpu", settings, device="cuda")
+        on_gpu = train(cohort, tmp_path / "gpu", settings, device="cuda")
+        assert write_reports(cohort, on_gpu, tmp_path / "gpu.jsonl", device="cuda") == reports
+    assert same_weights(whole, on_gpu) and history(whole) == history(on_gpu)
 
 
-def write_reports(cohort: Path, model: Path, output: Path) -> list[dict[str, Any]]:
+def write_reports(cohort: Path, model: Path, output: Path, device: str = "cpu") -> list[dict[str, Any]]:
     """Write the reports of the test split."""
     generate_reports(
         annotation=cohort / "annotation.json",
@@ -192,7 +195,7 @@ def write_reports(cohort: Path, model: Path, output: Path) -> list[dict[str, Any
         shard=1,
         shards=1,
         output=output,
-        device="cpu",
+        device=device,
         settings=small_settings().generation,
     )
     return [json.loads(line) for line in output.read_text().splitlines()]
