@@ -74,7 +74,7 @@ rule convert_ct_shard:
         mem_mb=lambda wildcards, threads, attempt: 4000 * threads * attempt,
         runtime=2880,
     params:
-        folder="resources/ct/convert_ct",
+        folder=subpath(output[0], ancestor=2),
         shard=shard_options,
         settings=settings_file("convert-ct-shard"),
     message:
