@@ -41,3 +41,19 @@ def test_all_rows_of_a_region_are_kept(root):
     assert table.counts["region_rows_of_other_volumes"] == 2
     assert table.counts["studies_without_regions"] == len(table.reports) - 2
     assert list(table.masks) == ["valid_1_a_1"]
+
+
+def test_names_without_the_underscore_are_the_same_volumes(root):
+    rows = ROWS.replace("{part}_1_a_1.nii.gz,lung,", "{part}_1a_1.nii.gz,lung,")
+    assert rows != ROWS
+    for part, word in (("train", "train"), ("valid", "validation")):
+        (root / "radgenome_files" / f"{word}_region_report.csv").write_text(rows.format(part=part))
+    (root / "train_region_mask" / "seg_train_1a_1").mkdir(parents=True)
+    (root / "valid_region_mask" / "seg_valid_1a_1").mkdir()
+    table = read_table(CtSourceSettings(source="radgenome", root=str(root)), Problems())
+    regions = {(row.study_id, row.region): row.text for row in table.regions.itertuples()}
+    assert regions["train_1_a", "lung"] == "First of the lung. Second of the lung."
+    assert regions["train_1_a", "heart"] == "The heart."
+    assert table.counts["region_rows_of_other_volumes"] == 2
+    assert table.masks["train_1_a_1"].endswith("train_region_mask/seg_train_1a_1")
+    assert table.masks["valid_1_a_1"].endswith("seg_valid_1_a_1")

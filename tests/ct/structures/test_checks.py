@@ -5,7 +5,6 @@ import json
 import pytest
 
 from d2rnet.cli import main
-from d2rnet.ct.structures.region_check import volume_key
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
 
 
@@ -99,16 +98,3 @@ def test_reports_are_optional_and_a_table_of_other_regions_is_none(tmp_path, cap
     regions.write_text("Volumename,Anatomy,Sentence\ntrain_1a_1,brain,Normal.\n")
     assert main(["score-ct-regions", "--regions", str(regions), "--output", str(tmp_path / "out")]) == 2
     assert "none of 1 rows is of a region of the table 'ten'; its anatomies begin with brain" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [
-        ("train_1a_1", "train_1_a_1"),
-        ("train_1_a_1.nii.gz", "train_1_a_1"),
-        ("dataset/train_1/valid_10_ab_12.nii.gz", "valid_10_ab_12"),
-        ("other", "other"),
-    ],
-)
-def test_one_name_for_a_volume(name, key):
-    assert volume_key(name) == key

@@ -4,7 +4,8 @@ Volumes, reports, labels and splits are CT-RATE's (:mod:`d2rnet.ct.sources.ct_ra
 ``train_region_report.csv`` and ``validation_region_report.csv`` (columns ``Volumename, Anatomy, Sentence``) in
 ``region_root``, or in ``radgenome_files`` below root. ``Anatomy`` is a region or a path of regions, of which the first counts;
 empty stands for the whole scan. All rows of a region are kept, in file order. Region masks are folders
-``{train,valid}_region_mask/seg_<volume>`` below ``region_mask_root``; they serve evaluation alone.
+``{train,valid}_region_mask/seg_<volume>`` below ``region_mask_root``; they serve evaluation alone. Volumes are named as in
+CT-RATE (``train_1_a_1``) or without the underscore before the scan's letter (``train_1a_1``).
 Licence of the data: as CT-RATE's. Source: Zhang et al., arXiv 2404.16754.
 """
 
@@ -17,6 +18,7 @@ import pandas as pd
 from d2rnet.ct.sources import ct_rate
 from d2rnet.ct.sources.settings import CtSourceSettings
 from d2rnet.ct.sources.tables import REGION_COLUMNS, CtTable
+from d2rnet.ct.sources.volume_names import volume_key
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.problems import Problems
 from d2rnet.files.required_files import RequiredFile
@@ -64,7 +66,7 @@ def read_table(settings: CtSourceSettings, problems: Problems) -> CtTable:
 
 def _regions(rows: pd.DataFrame, study_of: dict[str, str], counts: Counter[str]) -> pd.DataFrame:
     """Join the sentences of each study and region; columns REGION_COLUMNS."""
-    volume_ids = rows["Volumename"].str.replace(r"\.nii(\.gz)?$", "", regex=True)
+    volume_ids = rows["Volumename"].map(volume_key)
     regions = rows["Anatomy"].str.partition("/")[0].str.strip().str.lower().replace("", WHOLE_SCAN)
     texts = rows["Sentence"].str.split().str.join(" ")
     table = pd.DataFrame({"study_id": volume_ids.map(study_of), "region": regions, "text": texts})
@@ -80,10 +82,10 @@ def _regions(rows: pd.DataFrame, study_of: dict[str, str], counts: Counter[str])
 def _masks(settings: CtSourceSettings, volumes: pd.DataFrame, counts: Counter[str]) -> dict[str, str]:
     """Return the mask folder of each volume that has one."""
     root = Path(settings.region_mask_root) if settings.region_mask_root else ct_rate.dataset_folder(settings.root)
-    folders = {
-        volume_id: root / f"{volume_id.partition('_')[0]}_region_mask" / f"seg_{volume_id}"
-        for volume_id in volumes["volume_id"]
-    }
-    found = {volume_id: str(folder) for volume_id, folder in folders.items() if folder.is_dir()}
+    there: dict[str, str] = {}
+    for part in ct_rate.PARTS:
+        for folder in sorted(root.glob(f"{part}_region_mask/seg_*/")):  # of two spellings CT-RATE's own comes first
+            there.setdefault(volume_key(folder.name.removeprefix("seg_")), str(folder))
+    found = {volume_id: there[volume_id] for volume_id in volumes["volume_id"] if volume_id in there}
     counts["volumes_with_region_masks"] = len(found)
     return found

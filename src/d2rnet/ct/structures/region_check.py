@@ -5,7 +5,6 @@ Reads ``{train,validation}_region_report.csv`` (columns ``Volumename, Anatomy, S
 up by a language model and only in part checked by people: a difference is no proof of a fault on either side.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from d2rnet.ct.sources.volume_names import volume_key
 from d2rnet.ct.structures.rates import rate_lines, rates
 from d2rnet.ct.structures.settings import StructureSettings
 from d2rnet.ct.structures.structures import structures_of
@@ -25,8 +25,6 @@ from d2rnet.runs.provenance import write_run_record
 
 REGION_COLUMNS = ("Volumename", "Anatomy", "Sentence")
 REPORT_COLUMNS = ("VolumeName", "Findings_EN")
-# CT-RATE writes train_1_a_1, RadGenome in places train_1a_1: one volume.
-_NAME = re.compile(r"(train|valid)_?(\d+)_?([a-z]+)_?(\d+)")
 
 
 def score_ct_regions(*, regions: Sequence[Path], reports: Sequence[Path], output: Path, settings: StructureSettings) -> None:
@@ -56,13 +54,6 @@ def score_ct_regions(*, regions: Sequence[Path], reports: Sequence[Path], output
     inputs = {f"table_{number}": path for number, path in enumerate([*regions, *reports], start=1)}
     write_run_record(output / "run.json", command="score-ct-regions", settings=settings, inputs=inputs, counts=counts)
     print("\n".join(lines))
-
-
-def volume_key(name: str) -> str:
-    """Return one spelling of a volume's name: train_1a_1, train_1_a_1 and train_1_a_1.nii.gz are the same."""
-    plain = re.sub(r"\.nii(\.gz)?$", "", name.rpartition("/")[2])
-    parts = _NAME.fullmatch(plain)
-    return "_".join(parts.groups()) if parts else plain
 
 
 def _region_rows(paths: Sequence[Path], table: StructureTable) -> tuple[pd.DataFrame, dict[str, int]]:
