@@ -114,7 +114,7 @@ def test_readme_shows_the_two_commands_and_the_notice(repository):
 
 
 def test_settings_named_in_docs_exist(pages):
-    pattern = re.compile(r"`((?:cxr|evaluation|runtime)(?:\.(?!(?:py|json)`)[a-z0-9_]+)+)`")
+    pattern = re.compile(r"`((?:ct|cxr|evaluation|runtime)(?:\.(?!(?:py|json)`)[a-z0-9_]+)+)`")
     unknown = []
     for page, text in pages.items():
         for dotted in pattern.findall(text):

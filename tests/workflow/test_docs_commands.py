@@ -44,6 +44,8 @@ PLANNED = {
     ".venv/bin/snakemake --profile profiles/slurm": "needs a cluster; tests/cluster has one",
     ".venv/bin/snakemake --profile profiles/workstation --configfile": "needs a GPU and open data",
     ".venv/bin/snakemake --profile profiles/workstation --directory runs/hospital": "GPU days, at the published settings",
+    ".venv/bin/snakemake --cores all ct": "minutes; tests/ct converts a smaller cohort",
+    ".venv/bin/snakemake --cores all verify_ct_inputs": "needs CT-RATE; tests/ct checks drawn copies",
 }
 # Whole runs of the workflow, a minute each and more: planned, and run by the slow tests.
 SLOW = (

@@ -5,7 +5,7 @@ which gets a seeded 70/10/20 split; volumes ``<id>.nii.gz`` (or another format, 
 collection's own archive holds pictures of slices, 8 bits without Hounsfield units or spacing: they are refused.
 
 No patient is told: each record counts as its own. Ids of the public samples begin with what may be a person's name: give
-``ct.data.reports.id_map`` where yours do, and only its aliases are written.
+``ct.data.reports.id_map`` where yours do: volumes and studies go by its aliases, and only paths of files tell the ids.
 No licence is stated. Source: Tang et al., Medical Image Analysis 2024, "Work like a doctor".
 """
 
