@@ -29,8 +29,8 @@ class CtSourceSettings(Section):
     """folder: CSV relative to root with columns path and report, if known subject_id, study_id, split, impression. ctrg: JSON
     relative to root."""
     id_map: str | None = setting(None)
-    """ctrg, folder: CSV id,alias relative to root. Study ids that may name a person are replaced by their alias; what still tells
-    them are the paths of the files (source, path in the tables below resources) and messages about a record."""
+    """ctrg, folder: CSV id,alias relative to root. Study ids that may name a person are replaced by their alias; only paths of
+    the source's files, in the tables below resources, and messages about a record still tell them."""
     section: Literal["findings", "impression"] = setting("findings")
     """Which report section is the target."""
     val_fraction: float = setting(0.05, gt=0, lt=0.5)
