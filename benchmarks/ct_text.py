@@ -42,8 +42,8 @@ def accuracy(file_name: str) -> list[str]:
     return lines
 
 
-def speed(number: int) -> str:
-    """Cut drawn reports into structures; say how long it took."""
+def drawn_reports(number: int) -> list[str]:
+    """Draw reports of SENTENCES sentences each."""
     rng = random.Random(1)
     texts = [sentence.text for name in FILES.values() for report in read_reports(name) for sentence in report]
     reports = []
@@ -56,6 +56,12 @@ def speed(number: int) -> str:
             for place, text in enumerate(drawn)
         ]
         reports.append(" ".join(changed))
+    return reports
+
+
+def speed(number: int) -> str:
+    """Cut drawn reports into structures; say how long it took."""
+    reports = drawn_reports(number)
     table = load_table("ten")
     start = time.process_time()
     for report in reports:
