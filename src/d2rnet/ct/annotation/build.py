@@ -15,7 +15,6 @@ A structure that a report does not mention is absent (``text`` "", ``abnormal`` 
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +168,7 @@ def structures_of_regions(of_region: dict[str, str], table: StructureTable) -> S
 
 def _sentence_lines(read: dict[str, StructuredReport]) -> Iterator[dict[str, Any]]:
     for study_id, report in read.items():
-        yield {"study_id": study_id, "sentences": [asdict(sentence) for sentence in report.sentences]}
+        yield {"study_id": study_id, "sentences": [vars(sentence) for sentence in report.sentences]}
 
 
 def _counts(entries: dict[str, list[dict[str, Any]]], table: StructureTable) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def medical_material(body: Body) -> None:
         "valve": ("", "heart_mediastinum_vessels", _ring(body, (x - 2, y + 2, z + 22), 13.0)),
         "central line": (
             "right",
-            "others",
+            "heart_mediastinum_vessels",
             canvas.path([(-34.0, -20.0, 152.0), (-24.0, -22.0, 104.0), (-23.0, -16.0, 34.0)], 2.6),
         ),
     }[kind]

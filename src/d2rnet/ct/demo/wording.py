@@ -7,7 +7,7 @@ Every sentence is written here and nowhere else. Reads and writes: nothing. In a
 NORMAL: dict[str, tuple[tuple[str, ...], ...]] = {
     "trachea_bronchi": (
         (
-            "Trachea and both main bronchi are open.",
+            "The trachea is open, as are the main bronchi.",
             "The trachea lies in the midline and the main bronchi are patent.",
             "Trachea and main bronchi have normal calibre, without an occlusive lesion.",
             "No obstruction is seen in the lumen of the trachea or the main bronchi.",
@@ -27,12 +27,12 @@ NORMAL: dict[str, tuple[tuple[str, ...], ...]] = {
         (
             "No enlarged lymph node is seen in the mediastinum or at the hila.",
             "There are no mediastinal lymph nodes of pathological size.",
-            "No pathological LAP was detected in the mediastinum.",
+            "The mediastinum is free of pathological LAP.",
         ),
         (
             "There is no pericardial effusion or thickening.",
             "No pericardial fluid is present.",
-            "Pericardial effusion was not observed.",
+            "Pericardial effusion is absent.",
         ),
     ),
     "lung": (
@@ -47,7 +47,7 @@ NORMAL: dict[str, tuple[tuple[str, ...], ...]] = {
         (
             "The oesophagus shows no pathological wall thickening.",
             "The thoracic oesophagus has a normal course and calibre.",
-            "No tumoral wall thickening is seen in the oesophagus.",
+            "The wall of the oesophagus is not thickened by a tumour.",
         ),
     ),
     "pleura": (
@@ -59,10 +59,10 @@ NORMAL: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "bone": (
         (
-            "No lytic or destructive lesion is seen in the bones within the field of view.",
+            "The bones within the field of view show no lytic or destructive lesion.",
             "Vertebral bodies keep their height and alignment.",
-            "The bony structures of the thorax are intact.",
-            "Degenerative osteophytes are seen at the edges of the vertebral bodies.",
+            "No fracture line is seen in the ribs.",
+            "Ribs and thoracic spine are of normal appearance.",
         ),
     ),
     "thyroid": (
@@ -90,7 +90,7 @@ NORMAL: dict[str, tuple[tuple[str, ...], ...]] = {
 FILLER = (
     "Thin-section images were obtained without contrast medium.",
     "The examination was compared with no earlier study.",
-    "Assessment of vascular structures is limited without contrast.",
+    "Without contrast medium the assessment is limited.",
 )
 ABNORMAL: dict[str, tuple[str, ...]] = {
     "nodule": (
