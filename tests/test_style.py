@@ -41,7 +41,7 @@ PINNED = ("d2rnet.cli:main", "d2rnet:load_models", "d2rnet.report:load_r2gen_dec
 WITHOUT_TORCH = (
     "cli",
     "config",
-    "ct.structures.",
+    "ct.",
     "cxr.ablation",
     "cxr.annotation.",
     "cxr.conversion.",

@@ -46,7 +46,6 @@ def read_array(path: Path) -> np.ndarray:
     """
     try:
         if path.suffix == ".gz":
-            # no name and no time in the header: the same array is the same file
             with igzip.open(path, "rb") as stream:
                 array = np.load(stream, allow_pickle=False)
         else:
