@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import cases_ct_tables
 import cases_documents
 import cases_images
 import cases_models
@@ -16,6 +17,7 @@ CASES = [
     *cases_images.cases(),
     *cases_volumes.cases(),
     *cases_tables.cases(),
+    *cases_ct_tables.cases(),
     *cases_documents.cases(),
     *cases_models.cases(),
 ]

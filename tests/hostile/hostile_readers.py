@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 from hostile_case import READ, SET_ASIDE, Outcome
 
+from d2rnet.ct.conversion.verify import check_table
+from d2rnet.ct.sources.settings import CtSourceSettings
+from d2rnet.ct.sources.tables import ct_source
 from d2rnet.ct.volumes.reader import read_volume, read_volume_header
 from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter, read_calibration
 from d2rnet.cxr.annotation.inputs import match_images, read_images
@@ -75,6 +78,21 @@ def ct_volume(folder: Path) -> Outcome:
     assert volume.hu.dtype == np.int16 and volume.hu.ndim == 3 and volume.hu.min() >= -1250
     said = "; ".join(volume.notes)
     return Outcome(READ, f"{' x '.join(map(str, volume.hu.shape))} voxels, {header.file_format}. {said}")
+
+
+def ct_tables(source: str, table: str = "studies.csv") -> Reader:
+    """The tables of a chest CT source, as verify_ct_inputs reads and checks them, without the volumes' headers."""
+
+    def read(folder: Path) -> Outcome:
+        problems, output = Problems(), folder.parent / "output"
+        output.mkdir()
+        settings = CtSourceSettings.read({"source": source, "root": str(folder), "table": table, "val_fraction": 0.3})
+        found = ct_source(source).read_table(settings, problems)
+        check_table(found, settings.root, output, problems)
+        problems.raise_if_any()
+        return Outcome(READ, f"{len(found.volumes)} volumes, {len(found.reports)} reports", len(found.volumes))
+
+    return read
 
 
 def csv_table(folder: Path) -> Outcome:
@@ -226,6 +244,10 @@ READERS: dict[str, Reader] = {
     "image conversion": conversion,
     "CT volume": ct_volume,
     "CT series": ct_volume,
+    "CT-RATE": ct_tables("ct_rate"),
+    "RadGenome": ct_tables("radgenome"),
+    "CTRG": ct_tables("ctrg", "reports.json"),
+    "CT folder": ct_tables("folder"),
     "CSV table": csv_table,
     "box table": box_table,
     "MIMIC-CXR": report_source(mimic),

@@ -64,7 +64,7 @@ def verify_ct_inputs(*, output: Path, workers: int, settings: CtSourceDataSettin
         table = _read(settings, problems)
     if table is not None:
         output.mkdir(parents=True, exist_ok=True)
-        _check_table(table, source.root, output, problems)
+        check_table(table, source.root, output, problems)
         quarantine = _check_headers(table, workers, settings.volumes.min_slices)
         note_too_many(quarantine, len(table.volumes), settings.max_bad_fraction, problems)
         counts = {"source": source.source, **dict(sorted(table.counts.items())), "unreadable_volumes": len(quarantine)}
@@ -122,8 +122,15 @@ def _read(settings: CtSourceDataSettings, problems: Problems) -> CtTable | None:
     return table
 
 
-def _check_table(table: CtTable, root: str, output: Path, problems: Problems) -> None:
-    """Check ids, repeats, and that no patient is in two splits and no split is empty."""
+def check_table(table: CtTable, root: str, output: Path, problems: Problems) -> None:
+    """Check ids, repeats, and that no patient is in two splits and no split is empty.
+
+    Args:
+        table: what the source's module read.
+        root: of the source, for messages.
+        output: folder in which ids that differ in capitals alone would be one file.
+        problems: grows by what is wrong.
+    """
     volumes = table.volumes
     for column in ("volume_id", "study_id", "subject_id"):
         for value in [value for value in volumes[column].unique() if not is_safe_id(value)]:

@@ -167,16 +167,32 @@ def _paths(listed: pd.DataFrame, base: Path, ending: str) -> list[str]:
 
 
 def read_no_chest(base: Path) -> set[str]:
-    """Return the volumes that the lists ``no_chest_train.txt`` and ``no_chest_valid.txt`` name, without folder and suffix."""
+    """Return the volumes that the lists ``no_chest_train.txt`` and ``no_chest_valid.txt`` name, without folder and suffix.
+
+    Raises:
+        DatasetError: a list is no text.
+    """
     named: set[str] = set()
     for folder in (base / "metadata", base):
         for words in PARTS.values():
             for path in (folder / f"no_chest_{word}.txt" for word in words):
                 if path.exists():
                     check_regular_file(path)
-                    lines = path.read_text(encoding="utf-8", errors="replace").split()
-                    named |= {_SUFFIX.sub("", line.rpartition("/")[2]) for line in lines}
+                    named |= {_SUFFIX.sub("", line.rpartition("/")[2]) for line in _read_list(path)}
     return named
+
+
+def _read_list(path: Path) -> list[str]:
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path}: not UTF-8 at byte {error.start}; expected names of volumes. Take the original list."
+        ) from error
+    if "\0" in text:
+        raise DatasetError(f"{path}: a NUL character; expected names of volumes. Take the original list.")
+    return text.split()
 
 
 def _choose(
@@ -232,7 +248,9 @@ def _with_metadata(volumes: pd.DataFrame, base: Path, counts: Counter[str]) -> p
     for part in PARTS:
         path = find_part_table([base / "metadata", base], part, "_metadata.csv")
         if path.exists():
-            tables.append(read_table_csv(path, ["VolumeName"], optional=columns).reindex(columns=["VolumeName", *columns]))
+            tables.append(
+                read_table_csv(path, ["VolumeName"], optional=columns).reindex(columns=["VolumeName", *columns], fill_value="")
+            )
         else:
             log.warning("%s: no such table; what it says of rescaling and spacing is not known", path)
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["VolumeName", *columns], dtype=str)
@@ -248,6 +266,17 @@ def _with_metadata(volumes: pd.DataFrame, base: Path, counts: Counter[str]) -> p
         }
     )
     stated = cells.apply(pd.to_numeric, errors="coerce").astype("float64").replace([np.inf, -np.inf], np.nan)
+    written = table[list(columns)].fillna("") != ""
+    understood = (
+        stated[["slope", "intercept", "spacing_z_mm"]]
+        .notna()
+        .assign(xy=stated[["spacing_y_mm", "spacing_x_mm"]].notna().all(axis=1))
+    )
+    order = ["RescaleSlope", "RescaleIntercept", "ZSpacing", "XYSpacing"]
+    unread = int((written[order].to_numpy() & ~understood.to_numpy()).sum())
+    counts["metadata_cells_not_understood"] = unread
+    if unread:
+        log.warning("%s: %d cells of the metadata are no numbers and count as blank", base, unread)
     stated = stated.set_index(table["volume_id"])
     stated = stated[~stated.index.duplicated()]
     joined = volumes.join(stated[list(STATED)], on="volume_id")
