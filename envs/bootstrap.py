@@ -30,12 +30,12 @@ STAMP = VENV / ".ready"
 STATE = ROOT / ".setup"  # lock and the mark of an unfinished set-up
 CONSTRAINTS = "envs/constraints.txt"  # relative to ROOT: pip splits these settings at spaces
 DETECTRON2_WHEEL = "envs/detectron2.txt"
-EXTRAS = ("data", "detector", "report", "evaluation", "workflow", "slurm", "test")
+EXTRAS = ("data", "ct", "detector", "report", "evaluation", "workflow", "slurm", "test")
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
 NEEDED_GB = 12
 NEEDED_TEMPORARY_GB = 4
 HEARTBEAT_SECONDS = 15
-CHECK = "import torch, torchvision, detectron2, cv2, pydicom, pandas, pycocoevalcap, snakemake, d2rnet.cli"
+CHECK = "import torch, torchvision, detectron2, cv2, pydicom, nibabel, SimpleITK, pandas, pycocoevalcap, snakemake, d2rnet.cli"
 
 
 def main() -> int:

@@ -104,6 +104,13 @@ def test_pins_fit_the_bounds_of_the_project(generate: ModuleType) -> None:
         assert requirement.specifier.contains(pins[requirement.name]), f"{text}: constraints.txt has {pins[requirement.name]}"
 
 
+def test_set_up_installs_every_extra_but_those_left_to_the_user() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    tree = ast.parse((ROOT / "envs" / "bootstrap.py").read_text(encoding="utf-8"))
+    assigned = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
+    assert set(ast.literal_eval(assigned["EXTRAS"])) == set(project["optional-dependencies"]) - NOT_SET_UP
+
+
 def test_pins_name_no_folder_and_no_address() -> None:
     lines = (ROOT / "envs" / "constraints.txt").read_text().splitlines()
     pinned = [line for line in lines if not line.startswith("#")]
