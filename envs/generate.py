@@ -33,7 +33,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "build_annotation": (),
     "build_vocabulary": (),
     "train_report_model": ("data", "report"),
-    "describe_reading": (),
+    "describe_reading": ("data",),
     "generate_reports_shard": ("data", "report"),
     "generate_reports": ("data", "report"),
     "retrieve_reports": ("data", "report", "evaluation"),

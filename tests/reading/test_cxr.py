@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from reading_samples import FILES, SECRET, STUDIES, draw_chest, write_dicom
 
 import d2rnet
 from d2rnet.cxr.images import dicom_file
+from d2rnet.cxr.images.grey_levels import describe_grey_levels, reduce
 from d2rnet.cxr.images.reader import read_radiograph
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.files.documents import read_jsonl
@@ -109,6 +111,21 @@ def test_what_is_no_chest_radiograph_is_said_or_refused(loaded: Models, tmp_path
     assert loaded.read(black).warnings[0] == "black.png: all pixels have one grey level"
     sound = write_dicom(tmp_path / "sound.dcm", draw_chest((120, 100), 1), Modality="CR", BodyPartExamined="CHEST")
     assert not any("sound.dcm" in warning for warning in loaded.read(sound, strict=True).warnings)
+
+
+def test_unlike_grey_levels_are_said_and_never_refused(loaded: Models, tmp_path: Path) -> None:
+    pixels = draw_chest((120, 100), 1)
+    like = write_dicom(tmp_path / "like.dcm", pixels)
+    unlike = write_dicom(tmp_path / "unlike.dcm", 255 - pixels)
+    small = reduce(read_radiograph(like, max_side_px=96).pixels)
+    noise = np.random.default_rng(0)
+    levels = describe_grey_levels([small, *(small + noise.normal(0, 3, small.shape) for _ in range(20))])
+    models = replace(loaded, settings=loaded.settings.replaced(grey_levels=levels.to_json()))
+    said = "unlike.dcm: grey levels unlike the images this model was trained on: likeness -"
+    for strict in (False, True):
+        warnings = models.read_study([like, unlike], strict=strict).warnings
+        assert [warning.startswith(said) for warning in warnings if "grey levels" in warning] == [True]
+    assert not any("grey levels" in warning for warning in loaded.read(unlike).warnings)
 
 
 def test_findings_that_were_cut_are_said(finished_run: Path, loaded: Models) -> None:

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reading_samples import OVERLAY, write_yaml
+from PIL import Image
+from reading_samples import OVERLAY, draw_chest, write_yaml
 
-from d2rnet.errors import ConfigError, D2RNetError
+from d2rnet.cxr.images.grey_levels import describe_grey_levels, reduce
+from d2rnet.errors import ConfigError, D2RNetError, DatasetError
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.reading import cxr_settings
 from d2rnet.reading.cxr_settings import FILE, ReadingSettings, describe_reading, read_reading_settings
+from d2rnet.report.annotation_file import write_annotation
 
 
 @pytest.fixture
@@ -106,3 +110,51 @@ def test_bad_configuration_file_is_refused(tmp_path: Path, weights: Path, text: 
     with pytest.raises(FileNotFoundError, match=r"gone\.yaml"):
         described(tmp_path, weights, tmp_path / "gone.yaml")
     assert not (tmp_path / FILE).exists()
+
+
+def training_images(folder: Path, count: int) -> Path:
+    """Write drawn images and their annotation.json."""
+    entries = []
+    for number in range(count):
+        Image.fromarray(draw_chest((60, 50), number)).save(folder / f"{number}.png")
+        names = {"id": str(number), "study_id": "s", "subject_id": "p", "split": "train", "report": "clear"}
+        entries.append(
+            {**names, "image_path": [f"{number}.png"], "height": 60, "width": 50, "boxes": [], "scores": [], "labels": []}
+        )
+    write_annotation(folder / "annotation.json", {"train": entries})
+    return folder / "annotation.json"
+
+
+def test_grey_levels_are_those_of_the_training_images(tmp_path: Path, weights: Path) -> None:
+    annotation = training_images(tmp_path, 25)
+    describe_reading(weights=weights, report_model=tmp_path, annotation=annotation, image_root=tmp_path)
+    levels = read_reading_settings(tmp_path).grey_levels
+    assert levels is not None and levels == describe_grey_levels([reduce(draw_chest((60, 50), seed)) for seed in range(25)])
+    (tmp_path / "7.png").unlink()
+    with pytest.raises(DatasetError, match=r"7\.png"):
+        describe_reading(weights=weights, report_model=tmp_path, annotation=annotation, image_root=tmp_path)
+    with pytest.raises(ConfigError, match="one of --annotation and --image-root"):
+        describe_reading(weights=weights, report_model=tmp_path, annotation=annotation)
+
+
+def test_most_images_are_evenly_spaced(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    annotation = training_images(tmp_path, 50)
+    monkeypatch.setattr(cxr_settings, "MOST_IMAGES", 25)
+    describe_reading(weights=weights, report_model=tmp_path, annotation=annotation, image_root=tmp_path)
+    expected = describe_grey_levels([reduce(draw_chest((60, 50), seed)) for seed in range(0, 50, 2)])
+    assert read_reading_settings(tmp_path).grey_levels == expected
+
+
+def test_few_training_images_are_said(tmp_path: Path, weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    annotation = training_images(tmp_path, 3)
+    describe_reading(weights=weights, report_model=tmp_path, annotation=annotation, image_root=tmp_path)
+    assert read_reading_settings(tmp_path).grey_levels is None
+    assert "3 training images; below 20, readings do not look at grey levels" in caplog.text
+
+
+def test_file_of_an_older_model_has_no_grey_levels(tmp_path: Path, weights: Path) -> None:
+    described(tmp_path, weights)
+    content = json.loads((tmp_path / FILE).read_text())
+    del content["grey_levels"]
+    (tmp_path / FILE).write_text(json.dumps(content))
+    assert read_reading_settings(tmp_path).grey_levels is None

@@ -279,6 +279,10 @@ CXR_COMMANDS: dict[str, Command] = {
             Option("report-model", "folder of train-report-model", "input"),
             Option("configfile", "configuration of the run: files laid over config.yaml in this order", "inputs", ()),
             Option("thresholds", "thresholds.json of calibrate-thresholds, if they are calibrated", "input", optional=True),
+            Option(
+                "annotation", "annotation.json of the training, to learn the grey levels of its images", "input", optional=True
+            ),
+            Option("image-root", "folder that its image paths are relative to", "input", optional=True),
         ),
     ),
     "read": Command(

@@ -107,7 +107,7 @@ class Models:
                 raise DatasetError(f"{file}: {'; '.join(doubts)}. Leave it out, or read it without --strict.")
             decoded |= {(file, side): radiograph for side, radiograph in zip(sides_px, radiographs, strict=True)}
             views.append(View(file, header.view, decoded[file, None].pixels))
-            warnings += [f"{file.name}: {doubt}" for doubt in doubts]
+            warnings += [f"{file.name}: {doubt}" for doubt in [*doubts, *self._unlike(radiographs[0])]]
             if header.exif_orientation != 1:
                 warnings.append(f"{file.name}: carries EXIF orientation {header.exif_orientation}; pixels are taken as stored")
         root = Path(os.path.commonpath([file.parent for file in files]))
@@ -142,6 +142,12 @@ class Models:
         looked_at = replace(look_at(path, header), one_grey_level=bool((pixels == pixels[0, 0]).all()))
         doubts = find_doubts(looked_at, views=self.settings.views, max_side_px=self.settings.max_side_px)
         return [doubt.text for doubt in doubts]
+
+    def _unlike(self, radiograph: Radiograph) -> list[str]:
+        """Return how grey levels differ from those of the training images: a sign, and no reason to refuse a file."""
+        levels = self.settings.grey_levels
+        found = levels.unlike(radiograph.pixels) if levels else []
+        return [f"grey levels unlike the images this model was trained on: {'; '.join(found)}"] if found else []
 
     def _entry(self, views: Sequence[View], radiographs: Sequence[Radiograph], root: Path) -> Entry:
         """Return the entry that build_annotation would make, without a report."""
@@ -220,7 +226,8 @@ def load_models(
     if settings.detector_sha256 != hashes["detector"][TEACHER_NAME]:
         warnings.append("the report model was trained on boxes of another detector")
         log.warning("%s and %s: %s", detector, report_model, warnings[0])
-    origin = {"models": hashes, "settings": settings.to_json(), "code": code_version(), "device": _device_name(target)}
+    used = settings.model_dump(mode="json", exclude={"grey_levels"})
+    origin = {"models": hashes, "settings": used, "code": code_version(), "device": _device_name(target)}
     log.info("models loaded in %.1f s on %s", time.perf_counter() - start, target)
     return Models(network, cfg, report, settings, target, origin, tuple(warnings))
 

@@ -4,6 +4,7 @@ The rule describe_reading writes it from the configuration of the run, so that t
 reading needs, wherever they are copied to.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,14 +15,19 @@ from d2rnet.config import Config
 from d2rnet.cxr.annotation.confidence_filter import confidence_filter
 from d2rnet.cxr.annotation.settings import ClassName
 from d2rnet.cxr.detector.settings import PredictionSettings
+from d2rnet.cxr.images.grey_levels import LEAST_IMAGES, GreyLevels, describe_grey_levels, reduce
+from d2rnet.cxr.images.reader import read_radiograph
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_json, write_json
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_IDS
+from d2rnet.report.annotation_file import load_annotation
 from d2rnet.report.settings import GenerationSettings
 from d2rnet.settings import Section, merge, read_overlay
 
 FILE = "reading.json"
+MOST_IMAGES = 200  # looked at; the 0.5th percentile of 200 is their second value
+log = logging.getLogger(__name__)
 Score = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -36,6 +42,7 @@ class ReadingSettings(Section):
         max_boxes: most boxes kept per image.
         generation: section ``cxr.report.generation``.
         detector_sha256: weights of the detector whose boxes the report model was trained on.
+        grey_levels: what the grey levels of the report model's training images are like; None: not known, nothing is checked.
     """
 
     max_side_px: int
@@ -45,6 +52,7 @@ class ReadingSettings(Section):
     max_boxes: int
     generation: GenerationSettings
     detector_sha256: str
+    grey_levels: GreyLevels | None = None
 
     def with_score_threshold(self, threshold: float) -> "ReadingSettings":
         """Return the same settings with one threshold for all classes.
@@ -58,7 +66,13 @@ class ReadingSettings(Section):
 
 
 def describe_reading(
-    *, weights: Path, report_model: Path, configfile: Sequence[Path] = (), thresholds: Path | None = None
+    *,
+    weights: Path,
+    report_model: Path,
+    configfile: Sequence[Path] = (),
+    thresholds: Path | None = None,
+    annotation: Path | None = None,
+    image_root: Path | None = None,
 ) -> None:
     """Write ``reading.json`` into the folder of a report model.
 
@@ -67,25 +81,46 @@ def describe_reading(
         report_model: folder of train-report-model.
         configfile: YAML or JSON files, laid over ``config.yaml`` one after the other, as with Snakemake.
         thresholds: thresholds.json of calibrate-thresholds, where the configuration asks for calibrated ones.
+        annotation: annotation.json that the report model was trained on; of its training images, up to 200 evenly spaced ones
+            are read for ``grey_levels``.
+        image_root: folder that ``image_path`` in it is relative to.
 
     Raises:
-        ConfigError: a setting is unknown or out of range, or calibrated thresholds are missing or not asked for.
-        DatasetError: the file of thresholds is not one of calibrate-thresholds.
+        ConfigError: a setting is unknown or out of range, calibrated thresholds are missing or not asked for, or one of
+            ``annotation`` and ``image_root`` is given without the other.
+        DatasetError: the file of thresholds is not one of calibrate-thresholds, annotation.json is of another schema, or a
+            training image cannot be read.
     """
+    if (annotation is None) != (image_root is None):
+        raise ConfigError("describe-reading: got one of --annotation and --image-root; expected both or neither.")
     overlay: dict[str, object] = {}
     for path in configfile:
         overlay = merge(overlay, read_overlay(path))
     settings = Config.read(overlay, source=" with ".join(map(str, configfile)) or "configuration").cxr
+    max_side_px = settings.data.conversion.max_side_px
     reading = ReadingSettings(
-        max_side_px=settings.data.conversion.max_side_px,
+        max_side_px=max_side_px,
         views=settings.data.reports.views,
         prediction=settings.detector.prediction,
         thresholds=confidence_filter(settings.annotation, thresholds).by_class(),
         max_boxes=settings.annotation.max_boxes,
         generation=settings.report.generation,
         detector_sha256=sha256_file(weights),
+        grey_levels=_training_grey_levels(annotation, image_root, max_side_px) if annotation and image_root else None,
     )
     write_json(report_model / FILE, reading.to_json())
+
+
+def _training_grey_levels(annotation: Path, image_root: Path, max_side_px: int) -> GreyLevels | None:
+    """Look at the first image of up to 200 training entries."""
+    entries = load_annotation(annotation)["train"]
+    count = min(len(entries), MOST_IMAGES)
+    chosen = [entries[number * len(entries) // count] for number in range(count)]
+    paths = [image_root / entry["image_path"][0] for entry in chosen]
+    levels = describe_grey_levels([reduce(read_radiograph(path, max_side_px=max_side_px).pixels) for path in paths])
+    if levels is None:
+        log.warning("%s: %d training images; below %d, readings do not look at grey levels", annotation, count, LEAST_IMAGES)
+    return levels
 
 
 def read_reading_settings(report_model: Path) -> ReadingSettings:

@@ -67,6 +67,7 @@ rule train_report_model:
 
 rule describe_reading:
     input:
+        annotation=rules.build_annotation.output.annotation,
         ema_teacher=rules.train_detector.output.ema_teacher,
         weights=rules.train_report_model.output.weights,
         thresholds=CALIBRATED,
@@ -74,14 +75,14 @@ rule describe_reading:
         "results/cxr/train_report_model/reading.json",
     log:
         "logs/cxr/describe_reading.log",
-    localrule: True
     conda:
         "../../../envs/describe_reading.yaml"
     threads: 1
     resources:
-        mem_mb=growing(1000),
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=30,
     params:
+        image_root=CONFIG.cxr.data.reports.root,
         model=subpath(input.weights, parent=True),
         thresholds=option("thresholds", CALIBRATED),
         settings=settings_file(
@@ -98,7 +99,7 @@ rule describe_reading:
         "Note beside the report model what a reading needs"
     shell:
         "python -m d2rnet describe-reading --weights {input.ema_teacher:q} --report-model {params.model:q}"
-        " {params.thresholds} --configfile {params.settings:q} --log {log:q}"
+        " --annotation {input.annotation:q} --image-root={params.image_root:q} {params.thresholds} --configfile {params.settings:q} --log {log:q}"
 
 
 rule generate_reports_shard:
