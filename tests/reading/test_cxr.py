@@ -119,7 +119,8 @@ def test_unlike_grey_levels_are_said_and_never_refused(loaded: Models, tmp_path:
     unlike = write_dicom(tmp_path / "unlike.dcm", 255 - pixels)
     small = reduce(read_radiograph(like, max_side_px=96).pixels)
     noise = np.random.default_rng(0)
-    levels = describe_grey_levels([small, *(small + noise.normal(0, 3, small.shape) for _ in range(20))])
+    varied = [np.clip(small + noise.normal(0, 3, small.shape), 0, 255) for _ in range(20)]
+    levels = describe_grey_levels([small, *varied])
     models = replace(loaded, settings=loaded.settings.replaced(grey_levels=levels.to_json()))
     said = "unlike.dcm: grey levels unlike the images this model was trained on: likeness -"
     for strict in (False, True):
