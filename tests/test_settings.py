@@ -230,7 +230,8 @@ ORDERED = {
         ("whole", "mine", "gpu"),
         ("gpu", "whole"),
         ("mine", "gpu"),
-        ("part", "mine"),
+        ("gpu",),
+        ("mine",),
         (),
     ],
     ids=str,
@@ -256,6 +257,18 @@ def test_a_preset_that_undoes_what_was_given_before_it_is_refused_with_the_right
     check_order({path: files[path] for path in map(type(tmp_path), named)}, tmp_path / "presets")
 
 
+@pytest.mark.parametrize("order", [("part",), ("mine", "part"), ("part", "gpu")], ids=str)
+def test_a_preset_of_the_detector_alone_is_refused_where_the_rest_would_be_the_demo(order, tmp_path):
+    files = files_in(order, tmp_path)
+    with pytest.raises(ConfigError, match=r"part\.yaml: sets the detector alone, .* of the demo") as refused:
+        check_order(files, tmp_path / "presets")
+    named = str(refused.value).partition("--configfile ")[2].split()
+    own = [name for name in order if name != "part"]
+    assert [Path(name).stem for name in named] == ["d2rnet", "part", *own]
+    whole = {tmp_path / "presets/cxr/d2rnet.yaml": ORDERED["presets/whole.yaml"]}
+    check_order({Path(name): (files | whole)[Path(name)] for name in named}, tmp_path / "presets")
+
+
 def files_in(order, folder):
     """Files of ORDERED by their short names."""
     return {folder / name: content for short in order for name, content in ORDERED.items() if f"{short}.yaml" in name}
@@ -268,6 +281,11 @@ def test_the_published_presets_have_one_order(repository):
     check_order({d2rnet: contents[d2rnet], utv2: contents[utv2]}, presets)
     with pytest.raises(ConfigError, match=r"d2rnet\.yaml: undoes .* of .*utv2\.yaml"):
         check_order({utv2: contents[utv2], d2rnet: contents[d2rnet]}, presets)
+    for name in ("utv2", "recommended"):
+        part = presets / "cxr" / f"{name}.yaml"
+        check_order({d2rnet: contents[d2rnet], part: contents[part]}, presets)
+        with pytest.raises(ConfigError, match=rf"{name}\.yaml: sets the detector alone, .* {d2rnet} {part}$"):
+            check_order({part: contents[part]}, presets)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from d2rnet.runs.settings import SchedulerSettings
 from d2rnet.settings import Section
 
 SHOWN_KEYS = 5
+# A preset of the whole, which messages name
+WHOLE_PRESET = "cxr/d2rnet.yaml"
 # Key of an earlier version -> today's. A section stands for all keys in it; the longest one counts.
 MOVED = {
     **{name: f"cxr.{name}" for name in ("data", "detector", "annotation", "report", "ablation")},
@@ -63,13 +65,22 @@ def check_order(files: Mapping[Path, Mapping[str, Any]], presets: Path) -> None:
         presets: folder of the presets. One that sets nothing of the reports is of a part, and is laid over one of the whole.
 
     Raises:
-        ConfigError: names the keys and the right order.
+        ConfigError: names the keys and the right order. So does a preset of the detector alone where no file sets anything of
+            the reports: the rest would be that of the demo.
     """
 
     def rank(file: Path) -> int:
         return 2 if presets not in file.parents else 1 if "report" not in files[file].get("cxr", {}) else 0
 
     given = list(files)
+    if not any("report" in content.get("cxr", {}) for content in files.values()):
+        for file in given:
+            if presets in file.parents and "detector" in files[file].get("cxr", {}):
+                right = " ".join(str(name) for name in [presets / WHOLE_PRESET, *sorted(given, key=rank)])
+                raise ConfigError(
+                    f"{file}: sets the detector alone, and no file given sets section cxr.report: all else would be that of "
+                    f"the demo. A preset of the whole comes before it: --configfile {right}"
+                )
     for place, file in enumerate(given):
         for before in given[:place]:
             if rank(before) <= rank(file) and rank(file) > 0:
