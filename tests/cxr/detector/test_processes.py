@@ -50,8 +50,8 @@ def run(splits: dict[str, Path], folder: Path, settings: TrainDetectorSettings, 
     return output
 
 
-def drawn_by_each_process(records: Sequence[Record], settings: TrainDetectorSettings) -> list[int]:
-    """Body of a process: score on records; return on how many images each process drew boxes."""
+def drawn_by_each_process(records: Sequence[Record], settings: TrainDetectorSettings) -> list[tuple[int, list[int]]]:
+    """Body of a process: score on records; return on how many images each process drew boxes, and of which it scored any."""
     torch.manual_seed(0)
     counts = []
 
@@ -60,20 +60,24 @@ def drawn_by_each_process(records: Sequence[Record], settings: TrainDetectorSett
             counts.append(len(results))
             yield results
 
+    def scored(_: Sequence[Record], boxes: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"images": sorted({box["image_id"] for box in boxes})}
+
     validation.detect = counted  # type: ignore[assignment]  # of this process alone
+    validation.coco_scores = scored  # type: ignore[assignment]
     cfg = build_cfg(settings)
     scores = validation.score_on(records, cfg, settings.prediction, LoaderRuntime(), build_network(cfg))
-    assert len(set(map(str, gather_objects(scores)))) == 1
-    return gather_objects(len(counts))
+    return gather_objects((len(counts), scores["images"]))
 
 
 def test_every_process_draws_on_its_share_of_the_validation_images(
     splits: dict[str, Path], settings: TrainDetectorSettings
 ) -> None:
     records = compact(load_records(splits["labelled_test"]))
-    settings = settings.replaced(prediction={"batch_images": 1})
+    settings = settings.replaced(prediction={"batch_images": 1, "score_floor": 0.001})
     done = run_processes(drawn_by_each_process, records, settings, processes=2, device=torch.device("cpu"))
-    assert done == [3, 3]
+    images = [record.image_id for record in records]
+    assert done == [(3, images), (3, images)]
 
 
 def history(folder: Path) -> list[dict]:
