@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from process_samples import fail, save_when_told, talk, wait_for_ever
+from process_samples import fail, note_frozen_objects, save_when_told, talk, wait_for_ever
 from report_samples import NUM_TOKENS, SMALL_MODEL, make_batch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -163,13 +163,21 @@ def test_a_signal_reaches_all_and_the_last_one_may_save(tmp_path: Path, number: 
     assert signal.getsignal(number) == before
 
 
-def test_a_signal_to_processes_that_do_not_listen_yet_is_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_to_processes_that_do_not_listen_yet_is_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(processes_module, "GRACE_SECONDS", 0.1)
     stop_when_ready(tmp_path, signal.SIGUSR1)
     with pytest.raises(SystemExit) as stopped:
         run_processes(wait_for_ever, tmp_path, processes=2, device=CPU)
     assert stopped.value.code == 143
+    assert "SIGUSR1: stopping; give the same command again to go on" in caplog.messages
     assert not multiprocessing.active_children()
+
+
+def test_processes_do_not_collect_all_objects_of_the_libraries_as_they_leave(tmp_path: Path) -> None:
+    run_processes(note_frozen_objects, tmp_path, processes=2, device=CPU)
+    assert all(int((tmp_path / rank).read_text()) > 1000 for rank in "01")
 
 
 def test_processes_wait_for_a_long_validation_on_gpus_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ Exit codes: :mod:`d2rnet.exit_codes`.
 """
 
 import argparse
+import atexit
 import errno
+import gc
 import importlib
 import logging
 import os
@@ -133,6 +135,7 @@ def _called(arguments: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one sub-command; return the exit code."""
+    atexit.register(gc.freeze)  # or Python goes over every object of the libraries once more, seconds with torch
     words = sys.argv[1:] if arguments is None else arguments
     args = build_parser(_called(words)).parse_args(words)
     command = COMMANDS[args.command]

@@ -3,6 +3,7 @@
 A run that stopped because of one ends with status 143: a status other than 0 makes schedulers and Snakemake try again.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -11,10 +12,11 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from d2rnet.exit_codes import ExitCode
 
+log = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_AFTER_SIGNAL = ExitCode.STOPPED
 
@@ -32,6 +34,26 @@ def give_back_stop_signals(previous: dict[int, Any]) -> None:
     """Put back the handlers that :func:`take_stop_signals` returned."""
     for number, handler in previous.items():
         signal.signal(number, handler)
+
+
+def leave(number: int, _: FrameType | None = None) -> NoReturn:
+    """End the process because of a stop signal, with a word; a handler where there is no state to save.
+
+    Raises:
+        SystemExit: status 143.
+    """
+    log.warning("%s: stopping; give the same command again to go on", signal.Signals(number).name)
+    raise SystemExit(EXIT_AFTER_SIGNAL)
+
+
+@contextmanager
+def leaving_at_stop_signals() -> Iterator[None]:
+    """Let stop signals end what is done meanwhile by :func:`leave`, so that half-written files are removed."""
+    previous = take_stop_signals(leave)
+    try:
+        yield
+    finally:
+        give_back_stop_signals(previous)
 
 
 def start_resource_tracker() -> None:

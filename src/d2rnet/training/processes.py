@@ -6,6 +6,7 @@ alone writes files and shows progress.
 """
 
 import ctypes
+import gc
 import logging
 import multiprocessing
 import os
@@ -25,7 +26,7 @@ import torch
 import torch.distributed as dist
 
 from d2rnet.errors import ConfigError, D2RNetError
-from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, start_resource_tracker, stop_signals_passed_on
+from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, leave, start_resource_tracker, stop_signals_passed_on
 from d2rnet.training.collectives import gather_objects, num_processes, process_rank
 
 log = logging.getLogger(__name__)
@@ -156,7 +157,9 @@ def _await(workers: list[SpawnProcess], pipes: list[Connection], stopped: list[i
                 exits.append(ending)
             elif isinstance(ending, BaseException):
                 # A process that is told to stop while it starts dies of it, and the others fail for want of it.
-                raise SystemExit(EXIT_AFTER_SIGNAL) if stopped else ending
+                if stopped:
+                    leave(stopped[0])
+                raise ending
             elif rank == 0:
                 result = ending
     if exits:
@@ -197,6 +200,7 @@ def _work(rank: int, job: _Job, sender: Connection) -> None:
         time.sleep(LAST_WORDS_SECONDS)
         ending = error
     sender.send(_sendable(ending))
+    gc.freeze()  # or Python goes over every object of the libraries before it leaves, for seconds
 
 
 def _join_group(rank: int, job: _Job) -> None:

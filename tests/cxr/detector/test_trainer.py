@@ -228,6 +228,32 @@ def test_a_signal_saves_and_exits_143(
     assert_same_weights(run(splits, tmp_path, settings), trained)
 
 
+@pytest.mark.parametrize("place", ["load_images", "export", "write_run_record"])
+def test_a_signal_before_or_after_the_iterations_is_told_too(
+    splits: dict[str, Path],
+    tmp_path: Path,
+    settings: TrainDetectorSettings,
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+) -> None:
+    """It ended without a word, and left what was half written."""
+    before = signal.getsignal(signal.SIGTERM)
+    shutil.copytree(trained.parent / "work", tmp_path / "work")
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(trainer, place, interrupted)
+        run(splits, tmp_path, settings)
+    assert stopped.value.code == 143
+    assert caplog.messages[-1] == "SIGTERM: stopping; give the same command again to go on"
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert_same_weights(run(splits, tmp_path, settings), trained)
+
+
 def test_supervised_only_never_looks_at_unlabelled_images(
     splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings
 ) -> None:

@@ -42,6 +42,7 @@ from d2rnet.runs.cards import write_card
 from d2rnet.runs.code_parts import PARTS_KEY, code_parts, note_code
 from d2rnet.runs.device import device_words, resolve_device
 from d2rnet.runs.provenance import write_run_record
+from d2rnet.runs.signals import leaving_at_stop_signals
 from d2rnet.runs.workdir import open_work_dir
 from d2rnet.training.collectives import num_processes, process_rank
 from d2rnet.training.history import HISTORY_NAME
@@ -52,6 +53,7 @@ CHECKPOINT_NAME = "checkpoint.pth"
 SPLIT_NAME = "labelled_split.json"
 
 
+@leaving_at_stop_signals()
 def train_detector(
     *,
     labelled_train: Path,
@@ -85,7 +87,7 @@ def train_detector(
         CheckpointError: pretrained weights that do not fit.
         DivergenceError: a loss is no longer finite.
         ProcessError: one of several processes died.
-        SystemExit: status 143 after SIGTERM or SIGUSR1; a checkpoint has been written.
+        SystemExit: status 143 after SIGTERM or SIGUSR1; a checkpoint of the iterations done has been written.
     """
     training = settings.training
     target, cfg = checked_cfg(settings, device, processes)
