@@ -187,3 +187,17 @@ def test_a_label_that_is_no_label(root):
 def test_nothing_there(root):
     with pytest.raises(DatasetError, match=r"none of .* is there"):
         read(root, release="v1")
+
+
+def test_cells_of_the_metadata_that_are_no_numbers_are_counted(root):
+    path = root / "dataset/metadata/train_metadata.csv"
+    text = path.read_text()
+    for old, new in ((f"{TRAIN[0]}.nii.gz,X,", '"[0.34; 0.35]",-1024,inf,'), (f"{TRAIN[1]}.nii.gz,X,", ",,,")):
+        row = next(line for line in text.splitlines() if line.startswith(old))
+        text = text.replace(row, f"{old}{new}1.5")
+    path.write_text(text)
+    table, problems = read(root)
+    assert table.counts["metadata_cells_not_understood"] == 2  # an empty cell says nothing
+    stated = table.volumes.set_index("volume_id").loc[TRAIN[0]]
+    assert stated[["slope", "spacing_y_mm", "spacing_x_mm"]].isna().all() and stated["spacing_z_mm"] == 1.5
+    assert problems.counts() == {}
