@@ -68,8 +68,8 @@ def main() -> int:
 
 
 def key() -> str:
-    """Name the files that the environment is made from."""
-    digest = hashlib.sha256()
+    """Name the files and extras that the environment is made from."""
+    digest = hashlib.sha256(",".join(EXTRAS).encode())
     for name in ("pyproject.toml", CONSTRAINTS, DETECTRON2_WHEEL):
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
