@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from finished_run import Job, differences, documented_commands, jobs_of, rewind
-from killing import WAYS, Killed, NotReachedError, Workflow, end_all, run_snakemake, wait_until_alone
+from killing import EVERYTHING, WAYS, Killed, NotReachedError, Workflow, end_all, run_snakemake, wait_until_alone
 
 from d2rnet.cli.run_state import read_run_state
 from d2rnet.files.atomic import leftovers
@@ -124,12 +124,12 @@ def run_trial(trial: Trial, jobs: Sequence[Job], reference: Path, folder: Path) 
         folder.mkdir(parents=True)
         hit, problems, resumed, refused = Killed("", 0.0), _undisturbed(folder), "", False
     else:
-        hit, problems = kill(trial, job, rewind(reference, job, folder))
+        hit, problems = kill(trial, job, rewind(reference, job, folder), *EVERYTHING)
         existing = [name for each in jobs for name in each.outputs if (folder / name).exists()]
         if trial.way != "snakemake" or not hit.command:
             problems += [f"after the kill: {text}" for text in differences(reference, folder, tuple(existing))]
         resumed = progress(folder, hit.command)
-        refused, failures = resume(folder)
+        refused, failures = resume(folder, *EVERYTHING)
         problems += failures
     problems += [f"still running: {text}" for text in wait_until_alone(folder)]
     end_all(folder)
@@ -163,7 +163,7 @@ def _moment(trial: Trial, job: Job) -> str:
 
 
 def _undisturbed(folder: Path) -> list[str]:
-    done = run_snakemake(folder)
+    done = run_snakemake(folder, *EVERYTHING)
     return [] if done.returncode == 0 else [f"exit status {done.returncode}: {done.stdout[-2000:]}"]
 
 
@@ -207,6 +207,8 @@ def progress(folder: Path, command: str) -> str:
         stage = folder / "work" / "cxr" / command.replace("-", "_")
         found = [work.progress for work in state.work_folders if work.path.parent == stage]
         return found[0] if found else "its beginning"
+    if command == "convert-ct-shard":
+        return f"{len(list(folder.rglob('*.npy.json')))} volumes converted"
     if command == "convert-images-shard":
         return f"{sum(state.converted.values())} images converted"
     return "its beginning" if command else "the next job"

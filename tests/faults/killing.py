@@ -17,7 +17,9 @@ from pathlib import Path
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TINY = REPOSITORY / "workflow" / "presets" / "cxr" / "tiny.yaml"
+PRESETS = REPOSITORY / "workflow" / "presets"
+TINY = (PRESETS / "cxr" / "tiny.yaml", PRESETS / "ct" / "tiny.yaml")
+EVERYTHING = ("cxr", "ct")
 WAYS = ("job", "snakemake", "group")
 CORES = 2  # those of the shared run: the number of threads decides how sums are rounded
 POLL_SECONDS = 0.002
@@ -38,9 +40,9 @@ class Killed:
 
 
 def command_line(folder: Path, *arguments: str, cores: int = 1) -> list[str]:
-    """Snakemake on the tiny cohort in ``folder``."""
+    """Snakemake on the tiny cohorts in ``folder``."""
     base = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile"), "--directory", str(folder)]
-    return [*base, "--configfile", str(TINY), "--cores", str(cores), *arguments]  # words behind --configfile are files
+    return [*base, "--configfile", *map(str, TINY), "--cores", str(cores), *arguments]  # words behind --configfile are files
 
 
 def environment() -> dict[str, str]:

@@ -7,7 +7,7 @@ import battery
 import pytest
 from battery import Trial, kill, plan, resume, run_battery
 from finished_run import differences, jobs_of, rewind
-from killing import CORES, WAYS, end_all, wait_until_alone
+from killing import CORES, WAYS, end_all, run_snakemake, wait_until_alone
 
 ATTEMPTS, EARLIER = 4, 0.6
 
@@ -15,6 +15,27 @@ ATTEMPTS, EARLIER = 4, 0.6
 @pytest.fixture(scope="module")
 def jobs(run):
     return jobs_of(run)
+
+
+@pytest.fixture(scope="module")
+def ct_run(tmp_path_factory):
+    """An undisturbed run of the chest CT wing."""
+    folder = tmp_path_factory.mktemp("ct run")
+    done = run_snakemake(folder, "ct")
+    assert done.returncode == 0, done.stdout[-3000:]
+    return folder
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("command", "kind", "value", "way"),
+    [
+        ("make-ct-demo-cohort", "time", 0.6, "group"),
+        ("convert-ct-shard", "time", 0.7, "job"),
+    ],
+)
+def test_a_killed_run_of_chest_ct_resumes_to_the_same_results(ct_run, tmp_path, command, kind, value, way):
+    die_and_resume(ct_run, tmp_path, command, kind, value, way, cores=1)
 
 
 @pytest.mark.e2e
@@ -29,7 +50,13 @@ def jobs(run):
         ("predict-boxes", "time", 0.5, "snakemake"),
     ],
 )
-def test_a_killed_run_resumes_to_the_same_results(run, jobs, tmp_path, command, kind, value, way):
+def test_a_killed_run_resumes_to_the_same_results(run, tmp_path, command, kind, value, way):
+    die_and_resume(run, tmp_path, command, kind, value, way, cores=CORES)
+
+
+def die_and_resume(run, tmp_path, command, kind, value, way, *, cores):
+    """Kill a copy of a run in one of its jobs, resume it, and compare."""
+    jobs = jobs_of(run)
     place = next(place for place, job in enumerate(jobs) if job.command == command)
     job, folder = jobs[place], tmp_path / "killed run"
     try:
@@ -37,7 +64,7 @@ def test_a_killed_run_resumes_to_the_same_results(run, jobs, tmp_path, command, 
             shutil.rmtree(folder, ignore_errors=True)
             rewind(run, job, folder)
             trial = Trial(1, 0, place, kind, value * EARLIER**earlier if kind == "time" else value, 0.0, way)
-            hit, problems = kill(trial, job, folder, job.outputs[0], cores=CORES)
+            hit, problems = kill(trial, job, folder, job.outputs[0], cores=cores)
             assert problems == []
             if hit.command == ("" if kind == "between" else command):
                 break
@@ -45,7 +72,7 @@ def test_a_killed_run_resumes_to_the_same_results(run, jobs, tmp_path, command, 
             pytest.fail(f"{ATTEMPTS} kills came too late")
         whole = tuple(name for name in job.outputs if (folder / name).exists())
         assert differences(run, folder, whole) == [], "half-written outputs"
-        assert resume(folder, job.outputs[0], cores=CORES)[1] == []
+        assert resume(folder, job.outputs[0], cores=cores)[1] == []
         assert wait_until_alone(folder) == []
     finally:
         end_all(folder)
