@@ -5,7 +5,7 @@ resumes it to the end and compares every declared output. Trial 0 kills nothing:
 Results go to ``trials.jsonl`` in the folder, one line a trial; a battery that is started again goes on behind the last one.
 The code must not change meanwhile: run it in a clone if somebody works in the checkout.
 
-Usage: python tests/faults/battery.py --folder FOLDER [--trials 50] [--seed 1] [--jobs 2] [--write]
+Usage: python tests/faults/battery.py --folder FOLDER [--trials 50] [--seed 1] [--jobs 2] [--targets cxr ct] [--write]
 Exit status 1 if a trial's result differs or a process stays behind; ``--write`` puts the table into the documentation.
 """
 
@@ -103,7 +103,7 @@ def plan(jobs: Sequence[Job], trials: int, seed: int) -> list[Trial]:
         place = (
             order[number - 1]
             if number <= len(order)
-            else draw.choice(trainings if draw.random() < TRAINING_SHARE else range(len(jobs)))
+            else draw.choice(trainings if draw.random() < TRAINING_SHARE and trainings else range(len(jobs)))
         )
         kind = draw.choices(("time", "write", "between"), (3, 6, 1) if place in trainings else (6, 3, 1))[0]
         files = 6 if place in trainings else len(jobs[place].outputs)
@@ -115,21 +115,21 @@ def plan(jobs: Sequence[Job], trials: int, seed: int) -> list[Trial]:
     return found
 
 
-def run_trial(trial: Trial, jobs: Sequence[Job], reference: Path, folder: Path) -> Outcome:
-    """Do a trial in ``folder``, which is removed if nothing is wrong."""
+def run_trial(trial: Trial, jobs: Sequence[Job], reference: Path, folder: Path, targets: Sequence[str]) -> Outcome:
+    """Do a trial in ``folder``, which is removed if nothing is wrong; targets are what the workflow makes."""
     start = time.monotonic()
     job = jobs[trial.job]
     shutil.rmtree(folder, ignore_errors=True)
     if trial.way == "none":
         folder.mkdir(parents=True)
-        hit, problems, resumed, refused = Killed("", 0.0), _undisturbed(folder), "", False
+        hit, problems, resumed, refused = Killed("", 0.0), _undisturbed(folder, targets), "", False
     else:
-        hit, problems = kill(trial, job, rewind(reference, job, folder), *EVERYTHING)
+        hit, problems = kill(trial, job, rewind(reference, job, folder), *targets)
         existing = [name for each in jobs for name in each.outputs if (folder / name).exists()]
         if trial.way != "snakemake" or not hit.command:
             problems += [f"after the kill: {text}" for text in differences(reference, folder, tuple(existing))]
         resumed = progress(folder, hit.command)
-        refused, failures = resume(folder, *EVERYTHING)
+        refused, failures = resume(folder, *targets)
         problems += failures
     problems += [f"still running: {text}" for text in wait_until_alone(folder)]
     end_all(folder)
@@ -162,8 +162,8 @@ def _moment(trial: Trial, job: Job) -> str:
     return f"{job.command} {text[trial.kind]}"
 
 
-def _undisturbed(folder: Path) -> list[str]:
-    done = run_snakemake(folder, *EVERYTHING)
+def _undisturbed(folder: Path, targets: Sequence[str]) -> list[str]:
+    done = run_snakemake(folder, *targets)
     return [] if done.returncode == 0 else [f"exit status {done.returncode}: {done.stdout[-2000:]}"]
 
 
@@ -238,7 +238,7 @@ def resume(folder: Path, *targets: str, cores: int = 1) -> tuple[bool, list[str]
     return True, [f"not resumed: {output[-3000:]}"]
 
 
-def run_battery(folder: Path, *, trials: int, seed: int, jobs: int) -> list[Outcome]:
+def run_battery(folder: Path, *, trials: int, seed: int, jobs: int, targets: Sequence[str] = EVERYTHING) -> list[Outcome]:
     """Do the trials of a plan that have not been done yet; return the outcomes of all.
 
     Args:
@@ -246,12 +246,13 @@ def run_battery(folder: Path, *, trials: int, seed: int, jobs: int) -> list[Outc
         trials: number of kills.
         seed: of the plan.
         jobs: trials at a time, one core each.
+        targets: what the workflow makes.
     """
     reference = folder / "undisturbed"
     if not (reference / ".finished").is_file():
         shutil.rmtree(reference, ignore_errors=True)
         reference.mkdir(parents=True)
-        failed = _undisturbed(reference)
+        failed = _undisturbed(reference, targets)
         if failed:
             raise RuntimeError(failed[0])
         (reference / ".finished").touch()
@@ -261,7 +262,7 @@ def run_battery(folder: Path, *, trials: int, seed: int, jobs: int) -> list[Outc
     done = {record["trial"] for record in read_jsonl_of_killed(results) if record["seed"] == seed}
 
     def work(trial: Trial) -> None:
-        outcome = run_trial(trial, known, reference, folder / f"trial_{trial.number:03d}")
+        outcome = run_trial(trial, known, reference, folder / f"trial_{trial.number:03d}", targets)
         with _append, results.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(asdict(outcome)) + "\n")
         print(row(outcome), flush=True)
@@ -307,9 +308,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="trials at a time; default all cores"
     )
+    parser.add_argument("--targets", nargs="+", default=EVERYTHING, metavar="NAME", help="what to make; default both wings")
     parser.add_argument("--write", action="store_true", help="write docs/reference/robustness.md")
     options = parser.parse_args(arguments)
-    outcomes = run_battery(options.folder.resolve(), trials=options.trials, seed=options.seed, jobs=options.jobs)
+    folder = options.folder.resolve()
+    outcomes = run_battery(folder, trials=options.trials, seed=options.seed, jobs=options.jobs, targets=options.targets)
     print(section(outcomes).splitlines()[0])
     if options.write:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
