@@ -23,8 +23,11 @@ NEEDED_GROUPS = (0x0000, 0x0002, 0x0028)  # not of a file; how the file and its 
 KEPT = {Tag("ViewPosition"), Tag("SOPClassUID")}
 
 
-def planted() -> Dataset:
-    """A radiograph with a name or a date in every text element that the standard knows, and in private ones."""
+def planted(copy: int = 0) -> Dataset:
+    """A radiograph with a name or a date in every text element that the standard knows, and in private ones.
+
+    ``copy`` makes it another file: copies of one radiograph in two splits are refused.
+    """
     dataset = dcmread(io.BytesIO(good.dicom(ViewPosition="PA")))
     for number, (vr, multiplicity, *_) in DicomDictionary.items():
         tag = Tag(number)
@@ -32,6 +35,7 @@ def planted() -> Dataset:
             dataset.add_new(tag, vr, PLANTED[vr])
     private = dataset.private_block(0x0029, NAME, create=True)
     private.add_new(0x01, "LO", NAME)
+    dataset.InstanceNumber = copy
     dataset.RequestAttributesSequence = [Dataset()]
     dataset.RequestAttributesSequence[0].RequestedProcedureDescription = NAME
     dataset.file_meta.SourceApplicationEntityTitle = NAME
@@ -80,9 +84,10 @@ def broken_files() -> dict[str, bytes]:
 def cohort(tmp_path_factory):
     """VinDr-CXR and an R2Gen source whose images are such files; settings of section ``data``."""
     root = tmp_path_factory.mktemp("cohort")
-    whole, broken = written(planted()), broken_files()
-    train = {f"good{number}": whole for number in range(6)} | broken
-    for split, files in (("train", train), ("test", {"test0": whole, "test1": whole})):
+    broken = broken_files()
+    train = {f"good{number}": written(planted(number)) for number in range(6)} | broken
+    test = {f"test{number}": written(planted(10 + number)) for number in range(2)}
+    for split, files in (("train", train), ("test", test)):
         (root / "vindr" / split).mkdir(parents=True)
         for name, data in files.items():
             (root / "vindr" / split / f"{name}.dicom").write_bytes(data)
@@ -96,8 +101,8 @@ def cohort(tmp_path_factory):
         split: [{"id": f"r-{name}", "report": "Clear.", "image_path": [f"{name}.dcm"], "split": split} for name in names]
         for split, names in entries.items()
     }
-    for name in ("a", "b", "c"):
-        (root / "reports" / f"{name}.dcm").write_bytes(whole)
+    for number, name in enumerate(("a", "b", "c"), start=20):
+        (root / "reports" / f"{name}.dcm").write_bytes(written(planted(number)))
     for name, data in broken.items():
         (root / "reports" / f"{name}.dcm").write_bytes(data)
     (root / "reports/annotation.json").write_bytes(good.as_json(content))
@@ -146,9 +151,9 @@ def leaks(output) -> list[str]:
 def test_header_stays_in_the_file(cohort, tmp_path, capfd):
     assert run_commands(tmp_path, cohort) == [0, 0, 0, 0, 0]
     quarantined = {record["source_id"] for record in read_jsonl(tmp_path / "verify" / "quarantine.jsonl")}
-    assert {"cut", "head", "nosize", "photometric", "bits", "frames", "syntax"} <= quarantined
+    assert {"cut", "head", "nosize", "photometric", "bits", "frames", "syntax", "function"} <= quarantined
     unreadable = [record for record in read_jsonl(tmp_path / "labelled.shard.jsonl") if record.get("reason")]
-    assert len(unreadable) >= 2, "window and JPEG data fail in decoding only"
+    assert len(unreadable) >= 1, "JPEG data fail in decoding only"
     assert len(list(tmp_path.rglob("*.png"))) >= 11
     assert leaks(tmp_path) == []
     shown = "".join(capfd.readouterr()).lower().encode()
