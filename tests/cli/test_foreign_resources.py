@@ -71,3 +71,12 @@ def test_a_record_that_cannot_be_compared_is_left_to_who_reads_what_lies_beside_
     path.parent.mkdir(parents=True)
     path.write_text(text)
     check_resources(tmp_path, configuration(96))
+
+
+def test_a_demo_cohort_that_nothing_reads_now_is_no_matter(tmp_path: Path) -> None:
+    path = tmp_path / "resources" / "cxr" / "demo_cohort" / "run.json"
+    settings = settings_of(configuration(128), "make-demo-cohort")
+    write_json(path, {"command": "make-demo-cohort", "settings": settings | {"seed": settings["seed"] + 1}})
+    with pytest.raises(ConfigError, match=r"cxr\.data\.demo\.seed"):
+        check_resources(tmp_path, Config.read({"cxr": {"data": {"demo": {"enabled": True}}}}))
+    check_resources(tmp_path, Config.read({"cxr": {"data": {"demo": {"enabled": False}}}}))

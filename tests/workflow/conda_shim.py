@@ -45,3 +45,5 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # threads of py-rattler may crash an interpreter that is being taken down

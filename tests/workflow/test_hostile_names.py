@@ -25,6 +25,7 @@ IMAGE = "-x $(touch pwned) 'y' \"z\" ;é&#"
 OWN_WORDS = {
     "threads",
     "params.shard",
+    "resources.kept_side",
     "resources.options",
     "resources.processes",
     "params.nearest",

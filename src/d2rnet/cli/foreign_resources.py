@@ -59,6 +59,8 @@ def _check_record(path: Path, config: Config) -> None:
         now = settings_of(config, command) if COMMANDS[command].section else {}
     except (D2RNetError, OSError, KeyError, TypeError):
         return
+    if now.get("enabled") is False:  # a demo cohort that nothing reads now
+        return
     place = getattr(COMMANDS[command].settings_class(), "place", "")
     differing = [line for line in differences(made, now, place) if not _is_elsewhere(line)]
     if differing:
