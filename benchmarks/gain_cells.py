@@ -20,6 +20,7 @@ from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector.checkpoint import save_weights
 from d2rnet.cxr.detector.config import STUDENT_NAME, TEACHER_NAME, write_cfg
 from d2rnet.cxr.detector.evaluate import predict
+from d2rnet.cxr.detector.hooks import networks_to_score
 from d2rnet.cxr.detector.meta_arch import UnbiasedTeacherRCNN
 from d2rnet.cxr.detector.settings import DetectorRuntime, DetectorSettings, PredictionSettings, TrainDetectorSettings
 from d2rnet.cxr.detector.trainer import Job, checked_cfg, run
@@ -111,11 +112,9 @@ class ScoringHook(HookBase):
         """Score if it is time."""
         trainer = self.trainer
         done = trainer.iter + 1
-        if done % self._every and done != trainer.max_iter:
+        networks = networks_to_score(trainer, self._every)
+        if not networks:
             return
-        networks = {"student": trainer.student}
-        if done > trainer.training.burn_in_iters:
-            networks["ema_teacher"] = trainer.ema_teacher.model
         scores = {name: self._score(network) for name, network in networks.items()}
         trainer.student.train()
         for name, value in scores.items():

@@ -69,12 +69,15 @@ def agreement(truth: Named, claimed: Named) -> dict[str, Any]:
 
 
 def _rates(hits: int, true: int, claimed: int) -> dict[str, Any]:
+    return {**precision_recall_f1(hits, true, claimed), "true": true, "claimed": claimed}
+
+
+def precision_recall_f1(hits: int, true: int, claimed: int) -> dict[str, float | None]:
+    """Return precision, recall and F1 of counts; a share of nothing is None."""
     return {
         "precision": hits / claimed if claimed else None,
         "recall": hits / true if true else None,
         "f1": 2 * hits / (true + claimed) if true or claimed else None,
-        "true": true,
-        "claimed": claimed,
     }
 
 

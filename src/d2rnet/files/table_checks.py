@@ -125,6 +125,30 @@ def check_patients(rows: pd.DataFrame, *, file: str | Path, problems: Problems) 
             )
 
 
+def check_repeats(rows: pd.DataFrame, *, what: str, id_column: str, file: str | Path, problems: Problems) -> None:
+    """Report ids and paths that stand in more than one row.
+
+    Args:
+        rows: columns ``id_column`` and ``path``.
+        what: what a row is, such as "image".
+        id_column: column of its id.
+        file: named in problems.
+        problems: grows by kinds ``duplicate_<what>_id`` and ``duplicate_<what>_path``, unless it has that kind already.
+    """
+    for column, kind in ((id_column, f"duplicate_{what}_id"), ("path", f"duplicate_{what}_path")):
+        if kind in problems.counts():
+            continue
+        for value in rows.loc[rows[column].duplicated(), column].unique():
+            problems.add(
+                kind,
+                file=file,
+                record=f"{what} {value}",
+                got=f"{column} more than once",
+                expected=f"each {what} once",
+                remedy="Remove the repeated rows.",
+            )
+
+
 def assert_patients_disjoint(images: pd.DataFrame, reports: pd.DataFrame, *, key: str) -> None:
     """Prove that no patient is in two splits.
 

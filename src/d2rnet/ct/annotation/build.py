@@ -34,7 +34,6 @@ from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
 
-WHOLE_SCAN = "whole scan"
 Structures = dict[str, dict[str, Any]]
 
 

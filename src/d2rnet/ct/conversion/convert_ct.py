@@ -68,7 +68,8 @@ def convert_ct(*, volumes: Path, counts: Path, shards: Sequence[Path], output: P
     problems = Problems()
     note_too_many(bad, len(records), settings.max_bad_fraction, problems)
     problems.raise_if_any(details=output / "problems.jsonl")
-    good = [_line(row, record) for row, record in _pairs(listed, records) if record["reason"] is None]
+    rows = listed.to_dict("records")
+    good = [_line(row, record) for row, record in zip(rows, records, strict=True) if record["reason"] is None]
     if not good:
         raise DatasetError("ct.data.reports: no readable volume is left. Check ct.data.reports.root.")
     table = pd.DataFrame(good)[["subject_id", "split"]]
@@ -94,10 +95,6 @@ def convert_ct(*, volumes: Path, counts: Path, shards: Sequence[Path], output: P
 
 def _set_aside(record: dict[str, Any]) -> dict[str, str]:
     return {"path": record["source"], "volume_id": record["volume_id"], "reason": record["reason"]}
-
-
-def _pairs(listed: pd.DataFrame, records: list[dict[str, Any]]) -> "zip[tuple[dict[Any, Any], dict[str, Any]]]":
-    return zip(listed.to_dict("records"), records, strict=True)
 
 
 def _line(row: dict[Any, Any], record: dict[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.names import is_safe_id
 from d2rnet.files.problems import Problems
 from d2rnet.files.required_files import check_required_files, unlike_release
-from d2rnet.files.table_checks import check_alike_ids, check_patients
+from d2rnet.files.table_checks import check_alike_ids, check_patients, check_repeats
 from d2rnet.report.annotation_file import SPLITS
 from d2rnet.runs.parallel import map_in_processes
 from d2rnet.runs.progress import track
@@ -142,16 +142,7 @@ def check_table(table: CtTable, root: str, output: Path, problems: Problems) -> 
                 expected="printable characters without '/', '\\' and '..', at most 200 bytes",
                 remedy="Give ct.data.reports.id_map, or mend the table.",
             )
-    for column, kind in (("volume_id", "duplicate_volume_id"), ("path", "duplicate_volume_path")):
-        for value in volumes.loc[volumes[column].duplicated(), column].unique():
-            problems.add(
-                kind,
-                file=root,
-                record=f"volume {value}",
-                got=f"{column} more than once",
-                expected="each volume once",
-                remedy="Remove the repeated rows.",
-            )
+    check_repeats(volumes, what="volume", id_column="volume_id", file=root, problems=problems)
     check_alike_ids(volumes.rename(columns={"volume_id": "source_id"}), problems, file=root, folder=output)
     keys = ["subject_id", "study_id", "split"]
     check_patients(pd.concat([volumes[keys], table.reports[keys]]), file=root, problems=problems)

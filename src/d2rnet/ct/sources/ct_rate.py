@@ -24,6 +24,7 @@ import pandas as pd
 
 from d2rnet.ct.sources.settings import CtSourceSettings
 from d2rnet.ct.sources.tables import STATED, CtTable, report_table, volume_table
+from d2rnet.ct.sources.volume_names import SUFFIX
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.documents import check_regular_file
@@ -42,7 +43,6 @@ SECTIONS = {"findings": "Findings_EN", "impression": "Impressions_EN"}
 FILLERS = frozenset({"not given", "not given."})
 TREES = {"v1": "", "v2": "_fixed"}
 NAME = re.compile(r"(?P<subject_id>(?P<part>train|valid)_[1-9]\d{0,8})_(?P<scan>[a-z]{1,3})_(?P<number>[1-9]\d{0,5})")
-_SUFFIX = re.compile(r"\.nii(\.gz)?$")
 _SHOWN = 3
 
 
@@ -122,7 +122,7 @@ def _read_names(settings: CtSourceSettings, part: str, problems: Problems) -> pd
     path = reports_path(settings, part)
     column = SECTIONS[settings.section]
     table = read_table_csv(path, ["VolumeName", column]).rename(columns={"VolumeName": "volume_id", column: "report"})
-    table["volume_id"] = table["volume_id"].str.replace(_SUFFIX, "", regex=True)
+    table["volume_id"] = table["volume_id"].str.replace(SUFFIX, "", regex=True)
     expected = f"a name such as {part}_53_a_1.nii.gz"
     form = re.compile(NAME.pattern.replace("train|valid", part))
     table = drop_bad_ids(table, "volume_id", form, expected, file=path, problems=problems)
@@ -178,7 +178,7 @@ def read_no_chest(base: Path) -> set[str]:
             for path in (folder / f"no_chest_{word}.txt" for word in words):
                 if path.exists():
                     check_regular_file(path)
-                    named |= {_SUFFIX.sub("", line.rpartition("/")[2]) for line in _read_list(path)}
+                    named |= {SUFFIX.sub("", line.rpartition("/")[2]) for line in _read_list(path)}
     return named
 
 
@@ -254,7 +254,7 @@ def _with_metadata(volumes: pd.DataFrame, base: Path, counts: Counter[str]) -> p
         else:
             log.warning("%s: no such table; what it says of rescaling and spacing is not known", path)
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["VolumeName", *columns], dtype=str)
-    table["volume_id"] = table["VolumeName"].str.replace(_SUFFIX, "", regex=True)
+    table["volume_id"] = table["VolumeName"].str.replace(SUFFIX, "", regex=True)
     in_plane = table["XYSpacing"].str.extract(r"^\[?\s*([^,\s]+)\s*,\s*([^\]\s]+)\s*\]?$")  # "[0.34, 0.34]": row, then column
     cells = pd.DataFrame(
         {
@@ -294,11 +294,7 @@ def _reports(volumes: pd.DataFrame, section: str, counts: Counter[str]) -> pd.Da
     if differing.any():
         log.warning("%d studies have other texts for other reconstructions; the first one's is taken", differing.sum())
     studies = studies[~studies["study_id"].duplicated()]
-    with_text = studies[studies["report"] != ""]
-    counts["studies_with_report"] = len(with_text)
-    counts[f"studies_without_{section}"] = len(studies) - len(with_text)
-    columns = (with_text[name] for name in ("study_id", "subject_id", "split", "report"))
-    return report_table([(study, subject, split, section, text) for study, subject, split, text in zip(*columns, strict=True)])
+    return report_table(studies, section, counts)
 
 
 def _labels(volumes: pd.DataFrame, base: Path, counts: Counter[str], problems: Problems) -> pd.DataFrame:
@@ -310,7 +306,7 @@ def _labels(volumes: pd.DataFrame, base: Path, counts: Counter[str], problems: P
             log.warning("%s: no such table; studies of this part have no labels", path)
             continue
         table = read_table_csv(path, ["VolumeName", *CT_ABNORMALITIES])
-        volume_ids = table["VolumeName"].str.replace(_SUFFIX, "", regex=True)
+        volume_ids = table["VolumeName"].str.replace(SUFFIX, "", regex=True)
         found.append(_label_cells(table[list(CT_ABNORMALITIES)], path, problems).set_index(volume_ids))
     if not found:
         return pd.DataFrame(columns=list(CT_ABNORMALITIES), dtype="float64")

@@ -86,13 +86,10 @@ def read_table(settings: CtSourceSettings, problems: Problems) -> CtTable:
         counts["ids_with_words"] = named
         log.warning("%s: %d ids contain words, perhaps names; ct.data.reports.id_map replaces them by aliases", file, named)
     studies = with_splits(pd.DataFrame(rows), settings)
-    with_text = studies[studies["report"] != ""]
-    counts[f"studies_without_{settings.section}"] = len(studies) - len(with_text)
-    counts["studies_with_report"] = len(with_text)
-    counts["volumes_kept"] = len(with_text)
-    columns = (with_text[name] for name in ("study_id", "subject_id", "split", "report"))
-    texts = [(study, subject, split, settings.section, text) for study, subject, split, text in zip(*columns, strict=True)]
-    return CtTable(volume_table(with_text), report_table(texts), counts=counts)
+    texts = report_table(studies, settings.section, counts)
+    volumes = studies[studies["study_id"].isin(texts["study_id"])]
+    counts["volumes_kept"] = len(volumes)
+    return CtTable(volume_table(volumes), texts, counts=counts)
 
 
 def _read_records(file: Path, problems: Problems) -> list[tuple[str, str, str, str]]:

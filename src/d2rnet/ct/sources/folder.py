@@ -137,9 +137,4 @@ def _reports(table: pd.DataFrame, file: Path, section: str, counts: Counter[str]
             expected="one report per study",
             remedy="Give all rows of the study its report, or other study_ids.",
         )
-    texts = texts[~texts["study_id"].duplicated()]
-    with_text = texts[texts["report"] != ""]
-    counts["studies_with_report"] = len(with_text)
-    counts[f"studies_without_{section}"] = len(texts) - len(with_text)
-    columns = (with_text[name] for name in ("study_id", "subject_id", "split", "report"))
-    return report_table([(study, subject, split, section, text) for study, subject, split, text in zip(*columns, strict=True)])
+    return report_table(texts[~texts["study_id"].duplicated()], section, counts)

@@ -6,7 +6,7 @@ for.
 
 import importlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, cast, get_args
 
@@ -86,6 +86,15 @@ def volume_table(rows: list[dict[str, object]] | pd.DataFrame) -> pd.DataFrame:
     return table.astype(dict.fromkeys(text, str) | dict.fromkeys(STATED, "float64")).reset_index(drop=True)
 
 
-def report_table(rows: Sequence[tuple[str, ...]]) -> pd.DataFrame:
-    """Build the table of reports from rows in the order of REPORT_COLUMNS; string columns even where there is no row."""
-    return pd.DataFrame(rows, columns=list(REPORT_COLUMNS), dtype=str)
+def report_table(studies: pd.DataFrame, section: str, counts: Counter[str]) -> pd.DataFrame:
+    """Build the table of reports; studies without text are left out and counted.
+
+    Args:
+        studies: one row per study, columns ``study_id, subject_id, split, report``.
+        section: which section the texts are.
+        counts: grows by ``studies_with_report`` and ``studies_without_<section>``.
+    """
+    with_text = studies[studies["report"] != ""]
+    counts["studies_with_report"] = len(with_text)
+    counts[f"studies_without_{section}"] = len(studies) - len(with_text)
+    return with_text.assign(section=section)[list(REPORT_COLUMNS)].astype(str).reset_index(drop=True)

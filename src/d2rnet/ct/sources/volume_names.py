@@ -4,7 +4,7 @@ import re
 
 # CT-RATE writes train_1_a_1, RadGenome in places train_1a_1: one volume.
 _NAME = re.compile(r"(train|valid)_?(\d+)_?([a-z]+)_?(\d+)")
-_SUFFIX = re.compile(r"\.nii(\.gz)?$")
+SUFFIX = re.compile(r"\.nii(\.gz)?$")
 
 
 def volume_key(name: str) -> str:
@@ -13,6 +13,6 @@ def volume_key(name: str) -> str:
     Args:
         name: with or without folder and suffix; one of another form is returned without both.
     """
-    plain = _SUFFIX.sub("", name.rpartition("/")[2])
+    plain = SUFFIX.sub("", name.rpartition("/")[2])
     parts = _NAME.fullmatch(plain)
     return "_".join(parts.groups()) if parts else plain

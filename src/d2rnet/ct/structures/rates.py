@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.evaluation.clinical import precision_recall_f1
 from d2rnet.figures.tables import markdown_table
 
 Matrix = NDArray[np.bool_]
@@ -38,14 +39,8 @@ def rates(truth: Matrix, said: Matrix, names: Sequence[str]) -> dict[str, Any]:
 
 
 def one_rate(hits: int, true: int, said: int) -> dict[str, Any]:
-    """Return precision, recall and F1 of counts; a share of nothing is None."""
-    return {
-        "precision": hits / said if said else None,
-        "recall": hits / true if true else None,
-        "f1": 2 * hits / (true + said) if true or said else None,
-        "true": true,
-        "said": said,
-    }
+    """Return precision, recall and F1 of counts beside the counts; a share of nothing is None."""
+    return {**precision_recall_f1(hits, true, said), "true": true, "said": said}
 
 
 def rate_lines(per_class: dict[str, dict[str, Any]], header: str) -> list[str]:

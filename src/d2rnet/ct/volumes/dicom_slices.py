@@ -6,10 +6,6 @@ text: in a damaged file it may be anybody's name.
 Source: DICOM PS3.3 C.7.6.2 (image plane), C.8.2.1 (CT image), C.7.6.1.1.2 (image type), PS3.5 A.4 (encapsulation).
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +15,13 @@ import numpy as np
 import openjpeg
 from pydicom import Dataset, dcmread
 from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder, pixel_array
+from pydicom.pixels import pixel_array
 from pydicom.uid import JPEG2000TransferSyntaxes, RLELossless
 
 from d2rnet.ct.volumes.stored_values import Counts, to_int16
 from d2rnet.ct.volumes.volume import FETCH_AGAIN, LEAVE_OUT, Rescale, check_shape, unreadable
 from d2rnet.errors import DatasetError
+from d2rnet.files.dicom import has_decoder, silent_pydicom
 
 _PREFIX_END = 132
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
@@ -156,20 +153,6 @@ def _damaged(path: Path, error: Exception) -> Exception:
     return unreadable(path, got=f"a damaged DICOM header ({type(error).__name__})", expected="a DICOM file")
 
 
-@contextmanager
-def silent_pydicom() -> Iterator[None]:
-    """Keep pydicom's warnings and log lines to itself: they quote values, whoever's they are."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
 def _describe(path: Path, dataset: Dataset) -> Slice:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if not (syntax or dataset.get("SOPClassUID") or dataset.get("Modality") or dataset.get("Rows")):
@@ -270,11 +253,7 @@ def _check_pixels(path: Path, dataset: Dataset) -> None:
         if len(data) < needed:
             raise unreadable(path, got=f"pixel data cut off at {len(data)} bytes", expected=f"{needed} bytes")
         return
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        available = False
-    if not available:
+    if not has_decoder(syntax):
         remedy = "Check 'd2rnet doctor' for missing decoders, or decompress the series, for instance with gdcmconv --raw."
         raise unreadable(path, got="a transfer syntax that no installed decoder reads", expected="DICOM's", remedy=remedy)
     declared = _declared_size(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from d2rnet.cxr.sources.tables import LabelledTable, ReportTable
 from d2rnet.files.problems import Problems
-from d2rnet.files.table_checks import check_patients
+from d2rnet.files.table_checks import check_patients, check_repeats
 from d2rnet.report.annotation_file import SPLITS
 
 
@@ -15,7 +15,7 @@ def check_labelled(table: LabelledTable, problems: Problems, *, file: str) -> No
     """Note repeated images, patients in two splits, boxes of unlisted images, and a source without boxes or a split."""
     images = table.images
     boxes = table.boxes
-    _check_repeats(images, problems, file=file)
+    check_repeats(images, what="image", id_column="source_id", file=file, problems=problems)
     unlisted = boxes[~boxes["source_id"].isin(images["source_id"])]
     for row in unlisted.itertuples():
         problems.add(
@@ -44,7 +44,7 @@ def check_reports(table: ReportTable, problems: Problems, *, file: str, with_tex
         file: root of the source, named in problems.
         with_text: whether reports are expected (a folder of images has none).
     """
-    _check_repeats(table.images, problems, file=file)
+    check_repeats(table.images, what="image", id_column="source_id", file=file, problems=problems)
     if not with_text:
         if not len(table.images):
             _note_empty(problems, file=file, split="train", what="image")
@@ -63,21 +63,6 @@ def check_reports(table: ReportTable, problems: Problems, *, file: str, with_tex
     with_report = table.images[table.images["study_id"].isin(table.reports["study_id"])]
     for split in sorted(set(SPLITS) - set(with_report["split"])):
         _note_empty(problems, file=file, split=split, what="image with a report")
-
-
-def _check_repeats(images: pd.DataFrame, problems: Problems, *, file: str) -> None:
-    for column, kind in (("source_id", "duplicate_image_id"), ("path", "duplicate_image_path")):
-        if kind in problems.counts():
-            continue
-        for value in images.loc[images[column].duplicated(), column].unique():
-            problems.add(
-                kind,
-                file=file,
-                record=f"image {value}",
-                got=f"{column} more than once",
-                expected="each image once",
-                remedy="Remove the repeated rows.",
-            )
 
 
 def _note_empty(problems: Problems, *, file: str, split: str, what: str) -> None:

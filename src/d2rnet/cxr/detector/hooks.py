@@ -202,6 +202,22 @@ class StopSignalHook(HookBase):
         give_back_stop_signals(self._previous)
 
 
+def networks_to_score(trainer: Any, every: int) -> dict[str, Any]:
+    """Return the student and, after burn-in, the EMA teacher where this iteration is to be scored, else nothing.
+
+    Args:
+        trainer: the trainer of a hook, after a step.
+        every: iterations between two scorings; the last iteration is always scored.
+    """
+    done = trainer.iter + 1
+    if done % every and done != trainer.max_iter:
+        return {}
+    networks = {"student": trainer.student}
+    if done > trainer.training.burn_in_iters:
+        networks["ema_teacher"] = trainer.ema_teacher.model
+    return networks
+
+
 class ValidationHook(HookBase):
     """Scores student and, after burn-in, EMA teacher on the validation split every ``every`` iterations; changes nothing.
 
@@ -218,11 +234,9 @@ class ValidationHook(HookBase):
         """Score if it is time."""
         trainer = self.trainer
         done = trainer.iter + 1
-        if done % self._every and done != trainer.max_iter:
+        networks = networks_to_score(trainer, self._every)
+        if not networks:
             return
-        networks = {"student": trainer.student}
-        if done > trainer.training.burn_in_iters:
-            networks["ema_teacher"] = trainer.ema_teacher.model
         figures: dict[str, Any] = {}
         for name, network in networks.items():
             scores = self._score(network)

@@ -8,7 +8,6 @@ Source: DICOM PS3.5 (transfer syntaxes, A.4 encapsulation), PS3.3 C.7.6.3 (image
 
 import io
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from d2rnet.cxr.images.grayscale import read_grayscale
 from d2rnet.cxr.images.jpeg2000 import decode_reduced, levels_to_skip, parse_codestream
 from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader, check_pixel_count, reduced_hw, resize_area, unreadable
 from d2rnet.errors import DatasetError
+from d2rnet.files.dicom import has_decoder, silent_pydicom
 
 log = logging.getLogger(__name__)
 LARGEST_OVERSHOOT = 1.25  # of a low-pass image over the largest value: 5/3 and 9/7 wavelets stay below
@@ -100,7 +100,7 @@ def read_dicom_header(path: Path) -> RadiographHeader:
     element = _PixelElement()
     with path.open("rb") as stream:
         try:
-            with _silent_pydicom():
+            with silent_pydicom():
                 check_deflated(stream, path)
                 dataset = read_partial(
                     stream,
@@ -118,20 +118,6 @@ def read_dicom_header(path: Path) -> RadiographHeader:
             raise unreadable(path, got=got, expected="a DICOM file", remedy=_REMEDY) from error
         _check_pixel_data(dataset, element, stream, path)
     return header
-
-
-@contextmanager
-def _silent_pydicom() -> Iterator[None]:
-    """Keep pydicom's warnings and log lines to itself: they quote the offending values, whoever's they are."""
-    logger = logging.getLogger("pydicom")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _complete(dataset: FileDataset) -> None:
@@ -177,7 +163,7 @@ def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if not syntax:
         raise unreadable(path, got="no transfer syntax", expected="(0002,0010) in the header", remedy=_REMEDY)
-    if not _has_decoder(syntax):
+    if not has_decoder(syntax):
         raise unreadable(
             path,
             got=f"{_name_of(syntax)}, which no installed decoder reads",
@@ -230,13 +216,6 @@ def _name_of(syntax: UID) -> str:
     return f"transfer syntax {syntax} ({syntax.name})" if syntax.is_transfer_syntax else "an unknown transfer syntax"
 
 
-def _has_decoder(syntax: UID) -> bool:
-    try:
-        return get_decoder(syntax).is_available
-    except NotImplementedError:
-        return False
-
-
 def _view(dataset: Dataset) -> str:
     """Return PA, AP or LATERAL from ViewPosition, else from the view code's meaning; "" for any other and for none."""
     position = str(dataset.get("ViewPosition") or "").strip().upper()
@@ -285,7 +264,7 @@ def read_dicom_pixels(path: Path, header: RadiographHeader, sides_px: Sequence[i
     """
     source_hw = (header.height, header.width)
     try:
-        with _silent_pydicom():
+        with silent_pydicom():
             dataset = _read_with_pixels(path)
             grayscale = read_grayscale(dataset, path)
             if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
