@@ -158,7 +158,7 @@ def train_cell(cell: Cell, data: Path, detector: DetectorSettings, kept: Path) -
     coco = {f"labelled_{split}": labelled / f"{split}.json" for split in ("train", "val", "test")}
     coco["unlabelled"] = data / "resources" / "cxr" / "unlabelled.json"
     images, numbers, _ = load_images(coco, settings.training)
-    cfg = checked_cfg(settings, CPU, 1)
+    _, cfg = checked_cfg(settings, CPU.type, 1)
     runtime = DetectorRuntime(log_every_iters=EVERY, checkpoint_every_iters=EVERY)
 
     def score(network: UnbiasedTeacherRCNN) -> float:
