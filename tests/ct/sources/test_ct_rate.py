@@ -201,3 +201,17 @@ def test_cells_of_the_metadata_that_are_no_numbers_are_counted(root):
     stated = table.volumes.set_index("volume_id").loc[TRAIN[0]]
     assert stated[["slope", "spacing_y_mm", "spacing_x_mm"]].isna().all() and stated["spacing_z_mm"] == 1.5
     assert problems.counts() == {}
+
+
+def test_text_is_of_the_study_whichever_reconstruction_is_there(root):
+    """Texts of reconstructions may differ: the first one that has text counts, also where its volume is not there."""
+    path = root / "dataset/radiology_text_reports/validation_reports.csv"
+    rows = path.read_text().splitlines(keepends=True)
+    texts = {"valid_1_a_1": "Not given.", "valid_1_a_2": "Of the second.", "valid_1_a_10": "Of the tenth."}
+    path.write_text(rows[0] + "".join(f"{name}.nii.gz,,,{text},\n" for name, text in texts.items()) + "".join(rows[4:]))
+    next(root.rglob("valid_1_a_1.nii.gz")).unlink()
+    next(root.rglob("valid_1_a_2.nii.gz")).unlink()
+    table, _ = read(root, require_all=False)
+    assert "valid_1_a_10" in set(table.volumes["volume_id"])
+    assert table.reports.set_index("study_id")["report"]["valid_1_a"] == "Of the second."
+    assert table.counts["studies_with_differing_reports"] == 1

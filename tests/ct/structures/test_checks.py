@@ -71,7 +71,7 @@ def test_structures_against_regions(tmp_path):
     reports = tmp_path / "train_reports.csv"
     reports.write_text(
         "VolumeName,Findings_EN\n"
-        "train_1_a_1.nii.gz,Trachea is open. A nodule in the lung. Liver is normal.\n"
+        "train_1_a_2.nii.gz,Trachea is open. A nodule in the lung. Liver is normal.\n"
         "train_2_a_1.nii.gz,Heart size is normal. Thyroid is normal.\n"
         "train_3_a_1.nii.gz,Heart size is normal.\n"
     )

@@ -24,7 +24,7 @@ import pandas as pd
 
 from d2rnet.ct.sources.settings import CtSourceSettings
 from d2rnet.ct.sources.tables import STATED, CtTable, report_table, volume_table
-from d2rnet.ct.sources.volume_names import SUFFIX
+from d2rnet.ct.sources.volume_names import SUFFIX, study_key
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.documents import check_regular_file
@@ -110,7 +110,7 @@ def read_table(settings: CtSourceSettings, problems: Problems) -> CtTable:
     listed["path"] = _paths(listed, base, _tree(base, settings.release))
     chosen = _choose(listed, base, settings, counts, problems)
     chosen = _with_metadata(chosen, base, counts)
-    texts = _reports(chosen, settings.section, counts)
+    texts = _reports(chosen, listed, settings.section, counts)
     volumes = chosen[chosen["study_id"].isin(texts["study_id"])]
     counts["volumes_without_report"] = len(chosen) - len(volumes)
     counts["volumes_kept"] = len(volumes)
@@ -284,21 +284,26 @@ def _with_metadata(volumes: pd.DataFrame, base: Path, counts: Counter[str]) -> p
     return joined
 
 
-def _reports(volumes: pd.DataFrame, section: str, counts: Counter[str]) -> pd.DataFrame:
-    """Return the text of each study, of its first volume; count studies without text and with differing ones."""
-    texts = volumes["report"].str.split().str.join(" ")
-    texts = texts.mask(texts.str.lower().isin(FILLERS), "")
-    studies = volumes.assign(report=texts)
-    differing = studies.groupby("study_id")["report"].nunique() > 1
-    counts["studies_with_differing_reports"] = int(differing.sum())
-    if differing.any():
-        log.warning("%d studies have other texts for other reconstructions; the first one's is taken", differing.sum())
-    studies = studies[~studies["study_id"].duplicated()]
+def _reports(volumes: pd.DataFrame, listed: pd.DataFrame, section: str, counts: Counter[str]) -> pd.DataFrame:
+    """Return the text of each study of ``volumes``; count studies without text and with differing ones.
+
+    It is that of the first reconstruction that has one, there or not, so that a download that grows changes no text.
+    """
+    rows = listed[listed["study_id"].isin(volumes["study_id"])].sort_values("number", kind="stable")
+    texts = rows["report"].str.split().str.join(" ")
+    texts = texts[(texts != "") & ~texts.str.lower().isin(FILLERS)]
+    by_study = texts.groupby(rows["study_id"])
+    differing = int((by_study.nunique() > 1).sum())
+    counts["studies_with_differing_reports"] = differing
+    if differing:
+        log.warning("%d studies have other texts for other reconstructions; the first one's is taken", differing)
+    studies = volumes[~volumes["study_id"].duplicated()]
+    studies = studies.assign(report=studies["study_id"].map(by_study.first()).fillna(""))
     return report_table(studies, section, counts)
 
 
 def _labels(volumes: pd.DataFrame, base: Path, counts: Counter[str], problems: Problems) -> pd.DataFrame:
-    """Return the 18 labels of each study that the tables have, NaN for blank cells."""
+    """Return the 18 labels of each study that the tables have, of its first reconstruction there; NaN for blank cells."""
     found = []
     for part in PARTS:
         path = find_part_table([base / "multi_abnormality_labels", base], part, "_predicted_labels.csv")
@@ -306,16 +311,16 @@ def _labels(volumes: pd.DataFrame, base: Path, counts: Counter[str], problems: P
             log.warning("%s: no such table; studies of this part have no labels", path)
             continue
         table = read_table_csv(path, ["VolumeName", *CT_ABNORMALITIES])
-        volume_ids = table["VolumeName"].str.replace(SUFFIX, "", regex=True)
-        found.append(_label_cells(table[list(CT_ABNORMALITIES)], path, problems).set_index(volume_ids))
+        names = pd.DataFrame(map(study_key, table["VolumeName"]), columns=["study_id", "number"])
+        cells = _label_cells(table[list(CT_ABNORMALITIES)], path, problems)
+        found.append(pd.concat([names, cells.reset_index(drop=True)], axis=1))
     if not found:
         return pd.DataFrame(columns=list(CT_ABNORMALITIES), dtype="float64")
-    labels = pd.concat(found)
-    labels = labels[~labels.index.duplicated()]
-    first = volumes[~volumes["study_id"].duplicated()]
-    first = first[first["volume_id"].isin(labels.index)]
-    counts["studies_without_labels"] = volumes["study_id"].nunique() - len(first)
-    of_study = labels.loc[first["volume_id"]].set_index(pd.Index(first["study_id"], name="study_id"))
+    labels = pd.concat(found).sort_values("number", kind="stable")
+    labels = labels[~labels["study_id"].duplicated()].set_index("study_id")[list(CT_ABNORMALITIES)]
+    studies = volumes["study_id"].drop_duplicates()
+    of_study = labels.loc[studies[studies.isin(labels.index)]]
+    counts["studies_without_labels"] = len(studies) - len(of_study)
     counts["labels_blank"] = int(of_study.isna().to_numpy().sum())
     return of_study
 

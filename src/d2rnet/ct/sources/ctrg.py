@@ -61,7 +61,9 @@ def read_table(settings: CtSourceSettings, problems: Problems) -> CtTable:
     counts["studies_in_table"] = len(records)
     absent: list[str] = []
     rows: list[dict[str, object]] = []
-    for place, split, source_id, text in records:
+    splits = _splits([(own_name(source_id, aliases, file), split) for _, split, source_id, _ in records], settings)
+    for place, _, source_id, text in records:
+        name = own_name(source_id, aliases, file)
         try:
             path = find_volume(root, source_id)
         except DatasetError as error:
@@ -75,21 +77,28 @@ def read_table(settings: CtSourceSettings, problems: Problems) -> CtTable:
             )
             continue
         if path is None:
-            absent.append(own_name(source_id, aliases, file))
+            absent.append(name)
             continue
-        name = own_name(source_id, aliases, file)
-        rows.append({"volume_id": name, "study_id": name, "subject_id": name, "split": split, "path": path, "report": text})
+        rows.append({"volume_id": name, "study_id": name, "subject_id": name, "path": path, "report": text})
     note_absent(absent, len(records), settings, counts, problems)
     if not rows:
         raise DatasetError(f"{root}: none of the volumes of {settings.table} is below this folder. Set ct.data.reports.root.")
     if not aliases and (named := sum(bool(_WORDS.search(str(row["volume_id"]))) for row in rows)):
         counts["ids_with_words"] = named
         log.warning("%s: %d ids contain words, perhaps names; ct.data.reports.id_map replaces them by aliases", file, named)
-    studies = with_splits(pd.DataFrame(rows), settings)
+    studies = pd.DataFrame(rows)
+    studies = studies.assign(split=studies["study_id"].map(splits))
     texts = report_table(studies, settings.section, counts)
     volumes = studies[studies["study_id"].isin(texts["study_id"])]
     counts["volumes_kept"] = len(volumes)
     return CtTable(volume_table(volumes), texts, counts=counts)
+
+
+def _splits(records: list[tuple[str, str]], settings: CtSourceSettings) -> dict[str, str]:
+    """Return name -> split of all records (name, split or ""), there or not."""
+    listed = pd.DataFrame(records, columns=["subject_id", "split"])
+    listed = with_splits(listed, settings)
+    return dict(zip(listed["subject_id"], listed["split"], strict=True))
 
 
 def _read_records(file: Path, problems: Problems) -> list[tuple[str, str, str, str]]:

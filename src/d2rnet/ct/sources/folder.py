@@ -52,13 +52,13 @@ def read_table(settings: CtSourceSettings, problems: Problems) -> CtTable:
     counts: Counter[str] = Counter()
     table = _read_rows(file, settings, problems)
     counts["volumes_in_table"] = len(table)
+    if (table["split"] != "").any():
+        table = normalise_splits(table, file=file, problems=problems)
+    table = with_splits(table, settings)
     paths = _find(table, root, file, settings, counts, problems)
     table = table.assign(path=paths)[[path is not None for path in paths]]
     if table.empty:
         raise DatasetError(f"{root}: none of the volumes of {settings.table} is below this folder. Set ct.data.reports.root.")
-    if (table["split"] != "").any():
-        table = normalise_splits(table, file=file, problems=problems)
-    table = with_splits(table, settings)
     texts = _reports(table, file, settings.section, counts, problems)
     volumes = table[table["study_id"].isin(texts["study_id"])]
     counts["volumes_kept"] = len(volumes)

@@ -3,7 +3,7 @@
 Volumes, reports, labels and splits are CT-RATE's (:mod:`d2rnet.ct.sources.ct_rate`), at ``ct.data.reports.root``. Beside them:
 ``train_region_report.csv`` and ``validation_region_report.csv`` (columns ``Volumename, Anatomy, Sentence``) in
 ``region_root``, or in ``radgenome_files`` below root. ``Anatomy`` is a region or a path of regions, of which the first counts;
-empty stands for the whole scan. All rows of a region are kept, in file order. Region masks are folders
+empty stands for the whole scan. All sentences of a region are kept, in file order. Region masks are folders
 ``{train,valid}_region_mask/seg_<volume>`` below ``region_mask_root``; they serve evaluation alone. Volumes are named as in
 CT-RATE (``train_1_a_1``) or without the underscore before the scan's letter (``train_1a_1``).
 Licence of the data: as CT-RATE's. Source: Zhang et al., arXiv 2404.16754.
@@ -18,7 +18,7 @@ import pandas as pd
 from d2rnet.ct.sources import ct_rate
 from d2rnet.ct.sources.settings import CtSourceSettings
 from d2rnet.ct.sources.tables import REGION_COLUMNS, CtTable
-from d2rnet.ct.sources.volume_names import volume_key
+from d2rnet.ct.sources.volume_names import study_key, volume_key
 from d2rnet.files.csv_tables import read_table_csv
 from d2rnet.files.problems import Problems
 from d2rnet.files.required_files import RequiredFile
@@ -57,24 +57,32 @@ def read_table(settings: CtSourceSettings, problems: Problems) -> CtTable:
         FileNotFoundError, DatasetError, ConfigError: as there.
     """
     table = ct_rate.read_table(settings, problems)
-    study_of = dict(zip(table.volumes["volume_id"], table.volumes["study_id"], strict=True))
     tables = [read_table_csv(path, COLUMNS) for path in _region_tables(settings).values()]
-    table.regions = _regions(pd.concat(tables, ignore_index=True), study_of, table.counts)
+    table.regions = _regions(pd.concat(tables, ignore_index=True), set(table.reports["study_id"]), table.counts)
     table.masks = _masks(settings, table.volumes, table.counts)
     return table
 
 
-def _regions(rows: pd.DataFrame, study_of: dict[str, str], counts: Counter[str]) -> pd.DataFrame:
-    """Join the sentences of each study and region; columns REGION_COLUMNS."""
-    volume_ids = rows["Volumename"].map(volume_key)
-    regions = rows["Anatomy"].str.partition("/")[0].str.strip().str.lower().replace("", WHOLE_SCAN)
-    texts = rows["Sentence"].str.split().str.join(" ")
-    table = pd.DataFrame({"study_id": volume_ids.map(study_of), "region": regions, "text": texts})
+def _regions(rows: pd.DataFrame, studies: set[str], counts: Counter[str]) -> pd.DataFrame:
+    """Join the sentences of each study and region; columns REGION_COLUMNS.
+
+    Texts are of a study, whichever of its reconstructions the table names and whichever are converted: those of its lowest
+    number count. A sentence said of two parts of a region is there once.
+    """
+    table = pd.DataFrame(map(study_key, rows["Volumename"]), columns=["study_id", "number"])
+    table["region"] = rows["Anatomy"].str.partition("/")[0].str.strip().str.lower().replace("", WHOLE_SCAN)
+    table["text"] = rows["Sentence"].str.split().str.join(" ")
     counts["region_rows_in_table"] = len(table)
-    counts["region_rows_of_other_volumes"] = int(table["study_id"].isna().sum())
-    counts["region_rows_without_text"] = int((table["study_id"].notna() & (table["text"] == "")).sum())
-    table = table[table["study_id"].notna() & (table["text"] != "")]
-    counts["studies_without_regions"] = len(set(study_of.values()) - set(table["study_id"]))
+    for reason, kept in (
+        ("of_other_studies", lambda left: left["study_id"].isin(studies)),
+        ("without_text", lambda left: left["text"] != ""),
+        ("of_other_reconstructions", lambda left: left["number"] == left.groupby("study_id")["number"].transform("min")),
+        ("repeated", lambda left: ~left.duplicated(["study_id", "region", "text"])),
+    ):
+        is_kept = kept(table)
+        counts[f"region_rows_{reason}"] = int((~is_kept).sum())
+        table = table[is_kept]
+    counts["studies_without_regions"] = len(studies - set(table["study_id"]))
     joined = table.groupby(["study_id", "region"], sort=False)["text"].agg(" ".join).reset_index()
     return joined[list(REGION_COLUMNS)]
 

@@ -95,8 +95,10 @@ def own_name(source_id: str, aliases: dict[str, str], file: Path) -> str:
 def with_splits(studies: pd.DataFrame, settings: CtSourceSettings) -> pd.DataFrame:
     """Give studies their split: the source's own, else a seeded one by patient; val out of train where only val is missing.
 
+    All that the source lists takes part, there or not, so that a download that grows moves nobody.
+
     Args:
-        studies: columns ``subject_id`` and ``split``, "" where the source has none.
+        studies: columns ``subject_id`` and ``split``, "" where the source has none; all rows of the source's table.
         settings: ``val_fraction`` and ``split_seed``.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d2rnet.ct.sources.volume_names import volume_key
+from d2rnet.ct.sources.volume_names import study_key
 from d2rnet.ct.structures.rates import rate_lines, rates
 from d2rnet.ct.structures.settings import StructureSettings
 from d2rnet.ct.structures.structures import structures_of
@@ -38,7 +38,7 @@ def score_ct_regions(*, regions: Sequence[Path], reports: Sequence[Path], output
 
     Raises:
         FileNotFoundError: a table is missing.
-        DatasetError: a column is missing, no region of the tables is known, or no volume is in both.
+        DatasetError: a column is missing, no region of the tables is known, or no study is in both.
     """
     table = load_table(settings.table)
     rows, counts = _region_rows(regions, table)
@@ -57,12 +57,16 @@ def score_ct_regions(*, regions: Sequence[Path], reports: Sequence[Path], output
 
 
 def _region_rows(paths: Sequence[Path], table: StructureTable) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Return rows with columns volume, structure, text; count those of no region of the table, and those without text."""
+    """Return rows with columns study, structure, text; count those of no region of the table, and those without text."""
     structure_of = {region: name for name, entry in table.structures.items() for region in entry.radgenome}
     read = pd.concat([read_table_csv(path, REGION_COLUMNS) for path in paths], ignore_index=True)
     head = read["Anatomy"].str.partition("/")[0].str.strip().str.lower()
     rows = pd.DataFrame(
-        {"volume": read["Volumename"].map(volume_key), "structure": head.map(structure_of), "text": read["Sentence"]}
+        {
+            "study": [study_key(name)[0] for name in read["Volumename"]],
+            "structure": head.map(structure_of),
+            "text": read["Sentence"],
+        }
     )
     counts = {
         "rows": len(rows),
@@ -82,8 +86,8 @@ def _region_rows(paths: Sequence[Path], table: StructureTable) -> tuple[pd.DataF
 def _sentence_agreement(rows: pd.DataFrame, table: StructureTable) -> dict[str, Any]:
     """Compare each row's region with the structures that its text is dealt out to, without what stood around it."""
     names = list(table.structures)
-    pairs = rows[["volume", "text", "structure"]].drop_duplicates()
-    grouped = pairs.groupby(["volume", "text"], sort=False)["structure"].agg(set)
+    pairs = rows[["study", "text", "structure"]].drop_duplicates()
+    grouped = pairs.groupby(["study", "text"], sort=False)["structure"].agg(set)
     truth = np.zeros((len(grouped), len(names)), dtype=bool)
     said = np.zeros_like(truth)
     for row, ((_, text), structures) in enumerate(grouped.items()):  # a sentence that two regions share is one record
@@ -97,17 +101,19 @@ def _report_agreement(rows: pd.DataFrame, paths: Sequence[Path], table: Structur
     """Compare which structures a report mentions."""
     names = list(table.structures)
     read = pd.concat([read_table_csv(path, REPORT_COLUMNS) for path in paths], ignore_index=True)
-    texts: Mapping[str, str] = dict(zip(read["VolumeName"].map(volume_key), read["Findings_EN"], strict=True))
-    regions = rows.groupby("volume")["structure"].agg(set)
-    volumes = [volume for volume in regions.index if volume in texts]
-    if not volumes:
+    texts: dict[str, str] = {}
+    for volume, text in zip(read["VolumeName"], read["Findings_EN"], strict=True):
+        texts.setdefault(study_key(volume)[0], text)
+    regions = rows.groupby("study")["structure"].agg(set)
+    studies = [study for study in regions.index if study in texts]
+    if not studies:
         raise DatasetError(
-            f"{paths[0]}: none of its {len(texts)} volumes is in the region tables, which begin with {regions.index[0]}; "
-            "expected the reports of the same volumes."
+            f"{paths[0]}: none of its {len(texts)} studies is in the region tables, which begin with {regions.index[0]}; "
+            "expected the reports of the same studies."
         )
-    truth = np.array([[name in regions[volume] for name in names] for volume in volumes])
-    said = np.array([_mentioned(texts[volume], table) for volume in volumes])
-    return {"reports": len(volumes), **rates(truth, said, names)}
+    truth = np.array([[name in regions[study] for name in names] for study in studies])
+    said = np.array([_mentioned(texts[study], table) for study in studies])
+    return {"reports": len(studies), **rates(truth, said, names)}
 
 
 def _mentioned(text: str, table: StructureTable) -> list[bool]:
