@@ -10,13 +10,16 @@ from property_settings import QUICK
 
 from d2rnet.cxr.boxes.coco import is_box_xywh
 from d2rnet.cxr.boxes.geometry import xywh_to_xyxy, xyxy_to_xywh
+from d2rnet.cxr.conversion.box_limits import check_boxes
 from d2rnet.cxr.images.radiograph import reduced_hw
 from d2rnet.cxr.report_model.image_cache import letterbox_of
-from d2rnet.cxr.sources.box_tables import CORNERS, check_boxes, keep_valid_corners
+from d2rnet.cxr.sources.box_tables import CORNERS, keep_valid_corners
+from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.cxr.sources.tables import BOX_COLUMNS
 from d2rnet.files.problems import Problems
 
 side, wild = st.integers(1, 4000), st.floats(-1e4, 1e4) | st.sampled_from([float("nan"), float("inf"), -1.0, 0.0])
+action = st.sampled_from(["stop", "clip", "list"])
 boxes = st.lists(st.tuples(wild, wild, wild, wild), max_size=6)
 
 
@@ -33,18 +36,21 @@ def test_every_corner_is_kept_or_named(corners):
     kept = keep_valid_corners(box_rows(corners), file="t.csv", problems=problems)
     assert len(kept) + len(problems) == len(corners)
     values = kept[CORNERS].to_numpy()
-    assert np.isfinite(values).all() and (values[:, 2:] > values[:, :2]).all() and (values >= -1).all()
+    assert np.isfinite(values).all() and (values[:, 2:] > values[:, :2]).all()
 
 
 @QUICK
-@given(boxes, side, side)
-def test_checked_boxes_lie_in_their_image_and_all_are_counted(corners, height, width):
+@given(boxes, side, side, action, action, st.floats(0, 50))
+def test_checked_boxes_lie_in_their_image_and_all_are_counted(corners, height, width, within, beyond, tolerance):
     problems = Problems()
     valid = keep_valid_corners(box_rows(corners), file="t.csv", problems=Problems())
-    kept, counts = check_boxes(valid, {"a": (height, width)}, problems)
-    values = kept[CORNERS].to_numpy()
-    assert counts["boxes_kept"] + len(problems) == counts["boxes_in"] == len(valid)
-    assert isinstance(counts, Counter) and (values >= 0).all() and (values <= [width, height, width, height]).all()
+    settings = LabelledSettings(box_tolerance_px=tolerance, boxes_within_tolerance=within, boxes_beyond_tolerance=beyond)
+    checked = check_boxes(valid, {"a": (height, width)}, settings, problems)
+    values = checked.boxes[CORNERS].to_numpy()
+    counts = checked.counts
+    assert counts["boxes_kept"] + len(checked.listed) + len(problems) == counts["boxes_in"] == len(valid)
+    assert isinstance(counts, Counter)
+    assert (values[:, 2:] > values[:, :2]).all() and (values >= 0).all() and (values <= [width, height, width, height]).all()
 
 
 @QUICK

@@ -107,7 +107,7 @@ def test_boxes_are_scaled_to_the_png_and_keep_their_readers(root, tmp_path):
     (consensus,) = by_source["e0"]
     assert consensus["bbox"] == [0, 0, 50, 100]  # half a pixel outside: clipped
     assert "readers" not in consensus
-    assert counts(tmp_path)["boxes"]["boxes_clipped"] == 1
+    assert counts(tmp_path)["boxes"]["boxes_clipped_within_tolerance"] == 1
 
 
 def test_counts_and_run_record(root, tmp_path):
@@ -174,6 +174,17 @@ def test_box_outside_its_image_names_the_row(root, tmp_path):
     details = tmp_path / "labelled" / "problems.jsonl"
     assert str(details) in str(error.value)
     assert json.loads(details.read_text())["kind"] == "box_outside_image"
+
+
+def test_box_outside_its_image_is_clipped_or_left_out_where_wanted(root, tmp_path):
+    table = root / "annotations" / "annotations_test.csv"
+    table.write_text(table.read_text().replace("100.5", "150"))
+    sets = convert(root, tmp_path, name="clipped", boxes_beyond_tolerance="clip")
+    assert [record["bbox"] for record in sets["test"]["annotations"]] == [[0, 0, 50, 100]]
+    sets = convert(root, tmp_path, name="listed", boxes_beyond_tolerance="list")
+    assert sets["test"]["annotations"] == []
+    card = (tmp_path / "listed" / "data_card.md").read_text()
+    assert "| boxes.boxes_listed_beyond_tolerance | 1 |" in card
 
 
 def test_resized_copies_with_a_size_table(root, tmp_path):

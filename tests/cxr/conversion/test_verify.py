@@ -232,7 +232,20 @@ def test_boxes_of_copies_are_compared_with_the_stated_size(cohort: Cohort) -> No
 def test_box_within_a_pixel_is_clipped_and_counted(cohort: Cohort) -> None:
     cohort.add_row(f"{TRAIN_IDS[0]},R1,Edema,-0.5,10,{WIDTH + 0.75},20")
     summary, _ = cohort.verify()
-    assert summary["labelled"]["boxes"]["boxes_clipped"] == 1
+    assert summary["labelled"]["boxes"]["boxes_clipped_within_tolerance"] == 1
+
+
+def test_box_further_outside_is_listed_and_left_out_of_the_conversion_where_wanted(cohort: Cohort) -> None:
+    cohort.settings["labelled"]["boxes_beyond_tolerance"] = "list"
+    cohort.settings["conversion"] = {"max_bad_fraction": 0.1}
+    cohort.add_row(f"{TRAIN_IDS[0]},R1,Edema,-50,10,20,20")
+    summary, _ = cohort.verify()
+    assert summary["labelled"]["boxes"]["boxes_listed_beyond_tolerance"] == 1
+    (listed,) = read_jsonl(cohort.output / "listed_boxes.jsonl")
+    assert (listed["source_id"], listed["origin"], listed["outside_px"]) == (TRAIN_IDS[0], "annotations_train.csv:row 13", 50)
+    cohort.settings["conversion"]["max_bad_fraction"] = 0.01
+    with pytest.raises(DatasetError, match="too_many_listed_boxes: 1\n"):
+        cohort.verify()
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
@@ -240,6 +253,19 @@ def test_box_within_a_pixel_is_clipped_and_counted(cohort: Cohort) -> None:
 def test_boxed_image_that_viewers_turn(cohort: Cohort, orientation: int, name: str) -> None:
     turn(cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png", orientation, Path(name).suffix)
     with pytest.raises(DatasetError, match=f"turned_image: 1\n.*{TRAIN_IDS[0]}.*EXIF orientation {orientation}.*auto-orient"):
+        cohort.verify()
+
+
+@pytest.mark.parametrize("action", ["clip", "list"])
+def test_tolerance_takes_no_boxed_image_that_viewers_turn(cohort: Cohort, action: str) -> None:
+    turn(cohort.vindr / "train" / f"{TRAIN_IDS[0]}.png", 6, ".jpg")
+    cohort.settings["labelled"] |= {
+        "box_tolerance_px": 1000,
+        "boxes_beyond_tolerance": action,
+        "boxes_within_tolerance": action,
+    }
+    cohort.settings["conversion"] = {"max_bad_fraction": 1}
+    with pytest.raises(DatasetError, match="turned_image: 1\n"):
         cohort.verify()
 
 

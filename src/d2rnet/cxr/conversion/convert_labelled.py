@@ -17,12 +17,13 @@ import pandas as pd
 
 from d2rnet.cxr.boxes.coco import Coco, assert_disjoint, write_coco
 from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
+from d2rnet.cxr.conversion.box_limits import check_boxes
 from d2rnet.cxr.conversion.cards import LABELLED_CARD
 from d2rnet.cxr.conversion.checked_tables import LABELLED_BOXES, LABELLED_IMAGES
 from d2rnet.cxr.conversion.consensus import fuse_readers
 from d2rnet.cxr.conversion.image_shards import SIZES, join_shards
 from d2rnet.cxr.conversion.settings import ConversionSettings, LabelledConversionSettings, source_settings
-from d2rnet.cxr.sources.box_tables import CORNERS, check_boxes
+from d2rnet.cxr.sources.box_tables import CORNERS
 from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.cxr.sources.sources import labelled_source
 from d2rnet.errors import DatasetError
@@ -124,9 +125,9 @@ def build_coco(
         DatasetError: a split would be empty, or two splits share an image or a patient.
     """
     sizes = dict(zip(images["source_id"], zip(images["source_height"], images["source_width"], strict=True), strict=True))
-    boxes, box_counts = check_boxes(boxes, sizes, problems)
+    checked = check_boxes(boxes, sizes, labelled, problems)
     fused, consensus_counts = fuse_readers(
-        boxes, images, method=labelled.consensus, iou=labelled.consensus_iou, min_readers=labelled.min_readers
+        checked.boxes, images, method=labelled.consensus, iou=labelled.consensus_iou, min_readers=labelled.min_readers
     )
     images = images.assign(split=assign_splits(images, labelled))
     images["split"] = pd.Categorical(images["split"], categories=list(SPLITS), ordered=True)
@@ -140,7 +141,7 @@ def build_coco(
         ids = set(chosen["id"])
         documents[split] = {"images": records, "annotations": [record for record in annotations if record["image_id"] in ids]}
     assert_disjoint(documents["train"], documents["val"], documents["test"])
-    counts = {"boxes": dict(box_counts), "consensus": dict(consensus_counts), "splits": _split_counts(documents)}
+    counts = {"boxes": dict(checked.counts), "consensus": dict(consensus_counts), "splits": _split_counts(documents)}
     return documents, counts
 
 

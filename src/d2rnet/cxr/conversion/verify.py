@@ -1,9 +1,9 @@
 """verify_inputs: check every configured root, table, count and image header before anything costly runs.
 
 Reads: the sources of ``cxr.data``; nothing is written to them. Writes, into the output folder: summary.json (counts),
-quarantine.jsonl (images to leave out: ``path, source, source_id, reason``), run.json, unreadable_reports.jsonl, always
-problems.jsonl (empty if all is well) and, where all is well, the tables that the converters read
-(:mod:`d2rnet.cxr.conversion.checked_tables`).
+quarantine.jsonl (images to leave out: ``path, source, source_id, reason``), listed_boxes.jsonl (boxes to leave out),
+run.json, unreadable_reports.jsonl, always problems.jsonl (empty if all is well) and, where all is well, the tables that the
+converters read (:mod:`d2rnet.cxr.conversion.checked_tables`).
 Problems are collected over all sources and end the run together; an unreadable image alone does not end it, unless they are
 more than ``cxr.data.conversion.max_bad_fraction`` of a source.
 """
@@ -18,7 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from d2rnet.cxr.conversion.absent import SHOWN_FOLDERS, absent_folders, take_present
+from d2rnet.cxr.conversion.absent import take_present
+from d2rnet.cxr.conversion.bad_fraction import limit_bad, limit_listed
+from d2rnet.cxr.conversion.box_limits import check_boxes
 from d2rnet.cxr.conversion.checked_tables import write_labelled, write_unlabelled
 from d2rnet.cxr.conversion.copies import identify
 from d2rnet.cxr.conversion.disk_space import check_space
@@ -34,7 +36,6 @@ from d2rnet.cxr.conversion.settings import (
 from d2rnet.cxr.images.gate import find_doubts, no_chest_radiograph
 from d2rnet.cxr.images.radiograph import RadiographHeader
 from d2rnet.cxr.images.reader import check_headers
-from d2rnet.cxr.sources.box_tables import check_boxes
 from d2rnet.cxr.sources.sources import labelled_source, report_source, unlabelled_source
 from d2rnet.cxr.sources.tables import LabelledTable, ReportTable, SourceModule
 from d2rnet.errors import DatasetError
@@ -61,6 +62,7 @@ class Source:
         images: the table's images with ``file``, the path to open, as text, and ``left_out``, why another source's copy is
             taken in its place, "" for an image to convert.
         quarantine: one record an image that is unreadable or no chest radiograph.
+        listed_boxes: one record a box outside its image that is left out.
         counts: what goes into summary.json.
     """
 
@@ -71,6 +73,7 @@ class Source:
     table: LabelledTable | ReportTable | None = None
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     quarantine: list[dict[str, str]] = field(default_factory=list)
+    listed_boxes: list[dict[str, Any]] = field(default_factory=list)
     counts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,7 +107,7 @@ def verify_inputs(*, output: Path, workers: int, settings: DataSettings, kept_si
         _check_space(sources, problems, output, settings.conversion.max_side_px, kept_side)
         _check_unreadable(sources, settings.conversion.max_bad_fraction, problems)
         _identify(sources, workers)
-        _check_across(sources, problems)
+        _check_across(sources, settings.conversion.max_bad_fraction, problems)
     _write_results(sources, problems, output, settings)
     problems.raise_if_any(details=output / "problems.jsonl")
     _write_tables(sources, output, settings)
@@ -253,7 +256,7 @@ def _identify(sources: list[Source], workers: int) -> None:
         source.counts["images_of_equal_content"] = len(contents) - contents.nunique()
 
 
-def _check_across(sources: list[Source], problems: Problems) -> None:
+def _check_across(sources: list[Source], max_bad_fraction: float, problems: Problems) -> None:
     """Compare boxes with image sizes, and the labelled test split with what is trained on without labels."""
     labelled = sources[0]
     if not isinstance(labelled.table, LabelledTable):
@@ -265,8 +268,10 @@ def _check_across(sources: list[Source], problems: Problems) -> None:
     heights = images["source_height"].where(from_table, images["file_height"])
     widths = images["source_width"].where(from_table, images["file_width"])
     sizes = dict(zip(images["source_id"], zip(heights, widths, strict=True), strict=True))
-    _, counts = check_boxes(labelled.table.boxes, sizes, problems)
-    labelled.counts["boxes"] = dict(sorted(counts.items()))
+    checked = check_boxes(labelled.table.boxes, sizes, labelled.settings, problems)
+    labelled.counts["boxes"] = dict(sorted(checked.counts.items()))
+    labelled.listed_boxes = checked.listed
+    limit_listed(checked, problems, root=labelled.settings.root, most=max_bad_fraction)
     reports = sources[1]
     extras = sources[2:]
     check_own_copies(labelled.images, problems)
@@ -300,6 +305,7 @@ def _write_results(sources: list[Source], problems: Problems, output: Path, sett
     counts = {source.name: source.counts for source in sources} | {"problems": problems.counts()}
     write_jsonl(output / "problems.jsonl", (asdict(problem) for problem in problems.all()))
     write_jsonl(output / "quarantine.jsonl", (record for source in sources for record in source.quarantine))
+    write_jsonl(output / "listed_boxes.jsonl", (record for source in sources for record in source.listed_boxes))
     unreadable = (
         record for source in sources if isinstance(source.table, ReportTable) for record in source.table.unreadable_reports
     )
@@ -347,36 +353,26 @@ def _join_unlabelled(reports: Source, *extras: Source) -> tuple[pd.DataFrame, di
 def _check_unreadable(sources: list[Source], max_bad_fraction: float, problems: Problems) -> None:
     """Make problems of the unreadable images, and of the unreadable reports, of a source that has too many of them."""
     for source in sources:
-        _limit(source, source.quarantine, len(source.images), "images", max_bad_fraction, problems)
+        limit_bad(
+            source.quarantine,
+            len(source.images),
+            what="images",
+            name=source.name,
+            root=source.settings.root,
+            most=max_bad_fraction,
+            problems=problems,
+        )
         if isinstance(source.table, ReportTable) and source.table.unreadable_reports:
             table = source.table
             without_section = table.counts[f"studies_without_{source.settings.section}"]
             studies = len(table.reports) + len(table.unreadable_reports) + without_section
-            _limit(source, table.unreadable_reports, studies, "reports", max_bad_fraction, problems)
-
-
-def _limit(
-    source: Source, bad: list[dict[str, str]], total: int, what: str, max_bad_fraction: float, problems: Problems
-) -> None:
-    if bad:
-        also = " or no chest radiographs" if what == "images" else ""
-        log.warning("cxr.data.%s: %d of %d %s are unreadable%s and left out", source.name, len(bad), total, what, also)
-    found = len(bad)
-    if found <= max_bad_fraction * total:
-        return
-    gone = [record["path"] for record in bad if not Path(record["path"]).exists()]
-    root = getattr(source.settings, "report_root", None) if what == "reports" else None
-    if len(gone) > SHOWN_FOLDERS:  # a folder that was not fetched is one thing, however many files it would hold
-        folders = absent_folders(gone, root or source.settings.root).items()
-        bad = [record for record in bad if Path(record["path"]).exists()]
-        bad += [{"path": folder, "reason": f"{number} {what} that are not there"} for folder, number in folders]
-    for record in bad:
-        problems.add(
-            f"too_many_unreadable_{what}",
-            file=record["path"],
-            record=f"cxr.data.{source.name}",
-            got=record["reason"],
-            expected=f"at most {max_bad_fraction:.2%} of {total} {what} unreadable, not {found}",
-            remedy=f"Mend or remove them, or raise cxr.data.conversion.max_bad_fraction; cxr.data.{source.name}.require_all: "
-            "false takes a part of a data set as it is.",
-        )
+            root = getattr(source.settings, "report_root", None) or source.settings.root
+            limit_bad(
+                table.unreadable_reports,
+                studies,
+                what="reports",
+                name=source.name,
+                root=root,
+                most=max_bad_fraction,
+                problems=problems,
+            )

@@ -1,4 +1,4 @@
-"""Box tables in the VinDr-CXR layout, and the checks every source's boxes pass.
+"""Box tables in the VinDr-CXR layout, and the checks of corners that every source's boxes pass.
 
 Row layout: ``image_id,[rad_id,]class_name,x_min,y_min,x_max,y_max``, corners in pixels of the original radiograph; a row
 without coordinates says that a reader looked at the image (class "No finding", or a label of the whole image).
@@ -21,7 +21,6 @@ from d2rnet.findings.classes import suggest_category
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 BOX_DTYPES = {"category_id": "int64", **dict.fromkeys(CORNERS, "float64")}
-TOLERANCE_PX = 1.0  # a box may leave its image by so much and is clipped; beyond it the row is wrong
 NO_FINDING = "No finding"
 MEND_ROW = "Mend or remove the row."
 
@@ -91,7 +90,7 @@ def parse_box_rows(
         problems.add(
             "unknown_class",
             file=path,
-            record=_record(row),
+            record=record_name(row),
             got=repr(row.class_name),
             expected="a class of this source",
             remedy=suggest_category(str(row.class_name), tuple(categories)),
@@ -111,10 +110,10 @@ def parse_box_rows(
 def _note(rows: pd.DataFrame, kind: str, path: Path, problems: Problems, *, column: str, expected: str) -> None:
     for row in rows.itertuples():
         got = repr(getattr(row, column))
-        problems.add(kind, file=path, record=_record(row), got=got, expected=expected, remedy=MEND_ROW)
+        problems.add(kind, file=path, record=record_name(row), got=got, expected=expected, remedy=MEND_ROW)
 
 
-def _record(row: Any) -> str:
+def record_name(row: Any) -> str:
     """Name a box's row or annotation and its image: "row 17 (image abc)"."""
     return f"{row.origin.partition(':')[2]} (image {row.source_id})"
 
@@ -127,9 +126,9 @@ def parse_numbers(cells: pd.DataFrame) -> pd.DataFrame:
 def keep_valid_corners(
     boxes: pd.DataFrame, *, file: str | Path, problems: Problems, written: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Return the boxes whose corners are finite, in order, apart and not negative; note a problem for each other.
+    """Return the boxes whose corners are finite, in order and apart; note a problem for each other.
 
-    Coordinates down to -1 px pass: :func:`check_boxes` clips and counts them once the image's size is known.
+    Whether they lie in their image is the matter of :mod:`d2rnet.cxr.conversion.box_limits`, which knows its size.
 
     Args:
         boxes: columns BOX_COLUMNS.
@@ -141,12 +140,10 @@ def keep_valid_corners(
     finite = np.isfinite(boxes[CORNERS].to_numpy()).all(axis=1)
     swapped = finite & ((x_max < x_min) | (y_max < y_min))
     flat = finite & ~swapped & ((x_max == x_min) | (y_max == y_min))
-    negative = finite & ~swapped & ~flat & ((x_min < -TOLERANCE_PX) | (y_min < -TOLERANCE_PX))
     expected = {
         "not_a_number": (~finite, "four finite numbers"),
         "swapped_corners": (swapped, "x_min < x_max and y_min < y_max"),
         "zero_area": (flat, "a box with an area"),
-        "negative_coordinate": (negative, "x_min and y_min >= 0"),
     }
     for kind, (wrong, wish) in expected.items():
         shown = (boxes if written is None else written)[wrong]
@@ -155,46 +152,5 @@ def keep_valid_corners(
             got = ", ".join(
                 f"{name} {'(empty)' if value == '' else value}" for name, value in zip(CORNERS, values, strict=True)
             )
-            problems.add(kind, file=file, record=_record(row), got=got, expected=wish, remedy=MEND_ROW)
-    return boxes[finite & ~swapped & ~flat & ~negative].reset_index(drop=True)
-
-
-def check_boxes(
-    boxes: pd.DataFrame, sizes: Mapping[str, tuple[int, int]], problems: Problems
-) -> tuple[pd.DataFrame, Counter[str]]:
-    """Compare boxes with the size of their image: clip what is at most 1 px outside, note what is further out.
-
-    Args:
-        boxes: columns BOX_COLUMNS, corners in the frame of ``sizes``.
-        sizes: source_id -> (height, width) in pixels; boxes of other images are left out and counted.
-        problems: grows by one for each box more than 1 px outside its image or without an area after clipping.
-
-    Returns:
-        The boxes inside their images, and counts: ``boxes_in``, ``boxes_clipped``, ``boxes_of_left_out_images``,
-        ``boxes_kept``.
-    """
-    known = boxes["source_id"].isin(list(sizes))
-    counts = Counter({"boxes_in": len(boxes), "boxes_of_left_out_images": int((~known).sum())})
-    boxes = boxes[known].reset_index(drop=True)
-    image_hw = np.array([sizes[source_id] for source_id in boxes["source_id"]], dtype=np.float64).reshape(-1, 2)
-    upper = image_hw[:, [1, 0, 1, 0]]  # (N, 4): width, height, width, height
-    corners = boxes[CORNERS].to_numpy(dtype=np.float64)
-    clipped = np.clip(corners, 0.0, upper)
-    outside = np.abs(corners - clipped).max(axis=1, initial=0.0) > TOLERANCE_PX
-    flat = ~outside & ((clipped[:, 2:] - clipped[:, :2]) <= 0).any(axis=1)
-    for kind, wrong, wish in (("box_outside_image", outside, "at most 1 px outside"), ("zero_area", flat, "an area")):
-        for row in boxes[wrong].itertuples():
-            height, width = sizes[row.source_id]
-            problems.add(
-                kind,
-                file=row.origin.partition(":")[0],
-                record=_record(row),
-                got=f"{', '.join(f'{name} {getattr(row, name):g}' for name in CORNERS)} in {width} x {height} (w x h) px",
-                expected=f"a box with {wish}",
-                remedy="Mend or remove the row; if the image is a resized copy, give cxr.data.labelled.size_table.",
-            )
-    kept = ~outside & ~flat
-    counts["boxes_clipped"] = int((kept & (clipped != corners).any(axis=1)).sum())
-    counts["boxes_kept"] = int(kept.sum())
-    boxes[CORNERS] = clipped
-    return boxes[kept].reset_index(drop=True), counts
+            problems.add(kind, file=file, record=record_name(row), got=got, expected=wish, remedy=MEND_ROW)
+    return boxes[finite & ~swapped & ~flat].reset_index(drop=True)

@@ -5,6 +5,8 @@ from typing import Literal
 from d2rnet.cxr.sources.registry import LabelledName, ReportName, UnlabelledName
 from d2rnet.settings import Section, setting
 
+OutsideAction = Literal["stop", "clip", "list"]
+
 
 class LabelledSettings(Section):
     """The source of box annotations."""
@@ -30,6 +32,13 @@ class LabelledSettings(Section):
     """IoU above which boxes of two readers are one lesion (VinBigData's own IoU of 0.4)."""
     min_readers: int = setting(1, ge=1)
     """Fused boxes seen by fewer readers are dropped."""
+    box_tolerance_px: float = setting(1.0, ge=0)
+    """How far a box may lie outside its image and still count as a slip of rounding, pixels of the original radiograph."""
+    boxes_within_tolerance: OutsideAction = setting("clip")
+    """What to do with a box that lies outside by no more than the tolerance: stop the run, clip it to the image, or list it
+    (left out, counted; more than max_bad_fraction of a source's boxes stop the run)."""
+    boxes_beyond_tolerance: OutsideAction = setting("stop")
+    """The same for a box that lies further outside."""
     val_fraction: float = setting(0.1, gt=0, lt=0.5)
     """Share of the training images set aside for validation."""
     split_seed: int = setting(1, ge=0)
