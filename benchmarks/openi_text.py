@@ -43,10 +43,10 @@ from d2rnet.report.generation import gather_reports
 from d2rnet.report.model_files import load_model
 from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import UNK_ID, Vocabulary, build_vocabulary, load_vocabulary
-from d2rnet.report.training_task import make_loader
 from d2rnet.report.validation import validate_model
 from d2rnet.runs.provenance import code_version, hardware
 from d2rnet.settings import merge, parse_settings
+from d2rnet.training.task import make_loader
 
 BLANK = "blank.png"
 OVERLAY: dict[str, Any] = {

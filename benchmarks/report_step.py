@@ -27,9 +27,10 @@ from d2rnet.figures.tables import markdown_table
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.decoder.beam_search import SearchOptions
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, SPECIAL_TOKENS, Vocabulary
-from d2rnet.report.training_task import TrainingTask
+from d2rnet.report.training_task import report_task
 from d2rnet.runs.provenance import code_version, hardware
 from d2rnet.settings import parse_settings, read_overlay
+from d2rnet.training.task import TrainingTask
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER_IMAGES = 270_790
@@ -65,7 +66,7 @@ def make_task(settings: ReportSettings, options: argparse.Namespace) -> Training
     vocabulary = Vocabulary(tokens, (1,) * options.words, "r2gen", "findings", 1)
     training = settings.training.replaced(precision=options.precision)
     aligned = not training.alignment.lab == training.alignment.gab == "none"
-    return TrainingTask(
+    return report_task(
         D2RNet(settings.model, num_tokens=options.words, num_categories=len(CATEGORY_NAMES)),
         # The task asks its data set for nothing but its length here.
         cast(ReportDataset, range(options.batch)),

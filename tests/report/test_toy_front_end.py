@@ -18,16 +18,17 @@ from torch import Tensor, nn
 
 from d2rnet.errors import CheckpointError
 from d2rnet.files.torch_files import load_torch
-from d2rnet.report.fit import fit
+from d2rnet.report.fit import fit_reports
 from d2rnet.report.generation import load_for_generation, write_reports
 from d2rnet.report.interface import FrontEnd, ReportModel, VisualTokens, make_transformer
 from d2rnet.report.model_files import LoadedModel, load_model, save_model
 from d2rnet.report.settings import DecoderSettings, GenerationSettings, ReportRuntime, ReportTrainingSettings, TextSettings
 from d2rnet.report.text.vocabulary import Vocabulary, count_vocabulary
-from d2rnet.report.training_record import BEST, LAST
-from d2rnet.report.training_task import TrainingTask, make_loader
+from d2rnet.report.training_task import report_task
 from d2rnet.settings import Section
 from d2rnet.training.batches import stack_padded
+from d2rnet.training.record import BEST, LAST
+from d2rnet.training.task import TrainingTask, make_loader
 
 WIDTH = 4
 
@@ -119,8 +120,8 @@ def train(work: Path, output: Path, settings: ToySettings = SETTINGS) -> Path:
     entries = ToyEntries(ENTRIES, VOCABULARY)
     torch.manual_seed(settings.training.seed)
     model = ToyModel(settings.model, len(VOCABULARY))
-    task = TrainingTask(model, entries, settings.training, device=torch.device("cpu"))
-    fit(work, task, entries, VOCABULARY, ReportRuntime())
+    task = report_task(model, entries, settings.training, device=torch.device("cpu"))
+    fit_reports(work, task, entries, VOCABULARY, ReportRuntime())
     best = load_torch(work / BEST)
     save_model(
         output, best["model"], settings=settings, vocabulary=VOCABULARY, facts={"width": WIDTH}, selected=best["selected"]

@@ -24,7 +24,7 @@ from d2rnet.cxr.report_model.settings import D2RNetModelSettings, D2RNetTraining
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
-from d2rnet.report.training_task import TrainingTask
+from d2rnet.report.training_task import report_task
 from d2rnet.training import processes as processes_module
 from d2rnet.training.batches import EpochBatches
 from d2rnet.training.collectives import GlobalBatchNorm, first_row, gather_rows, num_processes, process_rank
@@ -57,7 +57,7 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
     network = D2RNet(settings, num_tokens=NUM_TOKENS, num_categories=len(CATEGORY_NAMES))
     training = D2RNetTrainingSettings().replaced(alignment={"embed_dim": 8, "text_heads": 2} | aligned)
     alignment = Alignment(training.alignment, settings, VOCABULARY) if aligned else None
-    task = TrainingTask(network, Entries(), training, device=CPU, further=alignment)
+    task = report_task(network, Entries(), training, device=CPU, further=alignment)
     task.loss(part_of(make_batch(lesions=lesions))).backward()
     own = task.losses.module if isinstance(task.losses, DistributedDataParallel) else task.losses
     found = {f"buffer {name}": value.float() for name, value in own.named_buffers()}

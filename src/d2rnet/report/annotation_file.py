@@ -5,7 +5,7 @@ Written by build_annotation; read by the report model and the evaluation. The ke
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,27 +61,48 @@ def load_annotation(path: str | Path) -> dict[str, list[Entry]]:
         FileNotFoundError: there is no such file.
         DatasetError: not JSON, or of another schema; the message names file, split and entry.
     """
+    return read_splits(path, entry_complaint, command="build-annotation", remedy=_REMEDY)
+
+
+def read_splits(
+    path: str | Path, complaint_of: Callable[[Any, str], str | None], *, command: str, remedy: str
+) -> dict[str, list[Entry]]:
+    """Read a file of splits, whatever its entries look at.
+
+    Args:
+        path: the file.
+        complaint_of: says what is wrong with an entry of a split, None if nothing is; a sound entry has a text ``id``.
+        command: sub-command that makes the file.
+        remedy: what to do about a bad file.
+
+    Returns:
+        ``train``, ``val`` and ``test`` -> entries; a split that the file lacks is empty.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DatasetError: not JSON, or of another schema; the message names file, split and entry.
+    """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; it is made by 'd2rnet build-annotation'.")
+        raise FileNotFoundError(f"{path}: no such file; it is made by 'd2rnet {command}'.")
     content = read_json(path)
     if not isinstance(content, dict) or not set(content) & set(SPLITS):
         found = f"keys {', '.join(map(repr, content))}" if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise DatasetError(f"{path}: got {found}; expected an object with the keys train, val, test. {_REMEDY}")
+        raise DatasetError(f"{path}: got {found}; expected an object with the keys train, val, test. {remedy}")
     unknown = set(content) - set(SPLITS)
     if unknown:
-        raise DatasetError(f"{path}: unknown split {', '.join(sorted(unknown))}; expected train, val, test. {_REMEDY}")
+        raise DatasetError(f"{path}: unknown split {', '.join(sorted(unknown))}; expected train, val, test. {remedy}")
     seen: set[str] = set()
     for split, entries in content.items():
         if not isinstance(entries, list):
-            raise DatasetError(f"{path}: {split}: got a {type(entries).__name__}; expected a list of entries. {_REMEDY}")
+            raise DatasetError(f"{path}: {split}: got a {type(entries).__name__}; expected a list of entries. {remedy}")
         for number, entry in enumerate(entries):
-            complaint = entry_complaint(entry, split)
+            complaint = complaint_of(entry, split)
             if complaint:
                 name = str(entry.get("id", "without id"))[:80] if isinstance(entry, dict) else "not an object"
-                raise DatasetError(f"{path}: {split}[{number}] ({name}): {complaint[:1000]}. {_REMEDY}")
+                raise DatasetError(f"{path}: {split}[{number}] ({name}): {complaint[:1000]}. {remedy}")
             if entry["id"] in seen:
-                raise DatasetError(f"{path}: {split}[{number}]: id '{entry['id']}' occurs twice. {_REMEDY}")
+                raise DatasetError(f"{path}: {split}[{number}]: id '{entry['id']}' occurs twice. {remedy}")
             seen.add(entry["id"])
     return {split: content.get(split, []) for split in SPLITS}
 

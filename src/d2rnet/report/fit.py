@@ -1,25 +1,18 @@
-"""The training loop: from the beginning, or from the last checkpoint, to the end.
+"""The training loop of a report model, validated by loss or by written reports."""
 
-Reads and writes: the work folder (see :mod:`d2rnet.report.training_record`).
-"""
-
-import logging
 from pathlib import Path
+from typing import cast
 
-from d2rnet.files.torch_files import load_torch, resuming_from
-from d2rnet.report.interface import Entries
-from d2rnet.report.settings import ReportRuntime
+from d2rnet.report.interface import ReportModel
+from d2rnet.report.settings import ReportRuntime, ReportTrainingSettings
 from d2rnet.report.text.vocabulary import Vocabulary
-from d2rnet.report.training_record import LAST, TrainingRecord, stop_requests
-from d2rnet.report.training_task import TrainingTask, make_loader
-from d2rnet.report.validation import validate_model
-from d2rnet.runs.code_parts import note_code
+from d2rnet.report.validation import is_better, validate_model
 from d2rnet.training.collectives import num_processes, process_rank
+from d2rnet.training.fit import fit
+from d2rnet.training.task import Entries, TrainingTask, make_loader
 
-log = logging.getLogger(__name__)
 
-
-def fit(folder: Path, task: TrainingTask, validation: Entries, vocabulary: Vocabulary, runtime: ReportRuntime) -> None:
+def fit_reports(folder: Path, task: TrainingTask, validation: Entries, vocabulary: Vocabulary, runtime: ReportRuntime) -> None:
     """Train in this process, which may be one of several.
 
     Args:
@@ -34,7 +27,8 @@ def fit(folder: Path, task: TrainingTask, validation: Entries, vocabulary: Vocab
         CheckpointError: a damaged checkpoint, or one of another version.
         SystemExit: 143 after SIGTERM or SIGUSR1, once the state is saved.
     """
-    settings = task.settings
+    settings = cast(ReportTrainingSettings, task.settings)
+    model = cast(ReportModel, task.model)
     order = list(range(len(validation)))
     batches = [order[start : start + settings.batch_size] for start in order[:: settings.batch_size]]
 
@@ -42,28 +36,14 @@ def fit(folder: Path, task: TrainingTask, validation: Entries, vocabulary: Vocab
         own = batches[process_rank() :: num_processes()]
         loader = make_loader(validation, own, validation.collate, workers=runtime.loader_workers)
         return validate_model(
-            task.model,
+            model,
             (batch.to(task.device) for batch in loader),
             vocabulary=vocabulary,
             max_tokens=settings.max_report_tokens,
             write_reports=settings.selection == "bleu_4",
         )
 
-    with stop_requests() as stop:
-        record = TrainingRecord(folder, task, validate=validate, stop=stop, checkpoint_minutes=runtime.checkpoint_minutes)
-        if (folder / LAST).is_file():
-            state = load_torch(folder / LAST)
-            with resuming_from(folder / LAST):
-                task.resume(state)
-                record.resume(state)
-            log.info("resuming at step %d of %d", task.finished_steps, task.total_steps)
-        if process_rank() == 0:
-            note_code(folder, task.finished_steps, "step")
-        record.begin()
-        while task.finished_steps < task.total_steps:
-            for batch in task.batches():
-                task.train_step(batch)
-                record.after_step()
-            record.finish_epoch()
-            record.save()
-        record.history.close()
+    def better(row: dict[str, float], best: dict[str, float]) -> bool:
+        return is_better(row, best, selection=settings.selection)
+
+    fit(folder, task, validate=validate, is_better=better, checkpoint_minutes=runtime.checkpoint_minutes)

@@ -21,14 +21,14 @@ from d2rnet.files.hashes import sha256_file
 from d2rnet.report.annotation_file import Entry, load_annotation
 from d2rnet.report.decoder.beam_search import Decoded, SearchOptions
 from d2rnet.report.decoder.sampling import SamplingOptions, entry_draws, sample_reports
-from d2rnet.report.interface import Batch, Encoded, Entries, FrontEnd
+from d2rnet.report.interface import Batch, Encoded, FrontEnd
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel, load_model
 from d2rnet.report.settings import GenerationSettings
 from d2rnet.report.text.protocols import SENTENCE_END, clean_report, split_sentences
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID
-from d2rnet.report.training_task import make_loader
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.shards import check_count, read_records
+from d2rnet.training.task import Entries, make_loader
 
 log = logging.getLogger(__name__)
 LOG_PROB_DIGITS = 5

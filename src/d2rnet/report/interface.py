@@ -7,13 +7,12 @@ folders know nothing else of it.
 Shapes: B entries, L visual tokens (padded), R regions among them, D width, T token ids (padded), W words of the vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from d2rnet.errors import ConfigError
 from d2rnet.report.decoder.beam_search import Decoded, SearchOptions, beam_search
@@ -36,19 +35,6 @@ class Batch(Protocol):
 
     def __len__(self) -> int:
         """Return the number of entries; 0 where several processes share fewer entries than there are processes."""
-
-
-class Entries(Protocol):
-    """Entries of a split, in order."""
-
-    def __len__(self) -> int:
-        """Return the number of entries."""
-
-    def of_epoch(self, epoch: int) -> Dataset[Any]:
-        """Return the entries as an epoch sees them: augmented, a function of the epoch alone."""
-
-    def collate(self, samples: Sequence[Any]) -> Any:
-        """Pad samples to a batch; there may be none."""
 
 
 @dataclass

@@ -1,29 +1,16 @@
-"""One step of a training: losses, optimiser, learning rate, and what a checkpoint must hold.
+"""Teacher-forced training of a report model: the cross entropy of its tokens, and losses beside it."""
 
-Everything random in a step (dropout) is drawn from a generator seeded with (seed, step) and the order of entries from (seed,
-epoch), so a run that resumes at any step goes on exactly as if it had never stopped. Losses, alignment grids and batch
-statistics are over the entries of all processes: several of them make the step that one would make on the whole batch.
-"""
-
-import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
-from d2rnet.errors import D2RNetError
-from d2rnet.report.interface import Batch, Entries, ReportModel, VisualTokens
+from d2rnet.report.interface import Batch, ReportModel, VisualTokens
 from d2rnet.report.settings import ReportTrainingSettings
 from d2rnet.report.validation import token_loss
-from d2rnet.training.batches import EpochBatches, start_loader_process
-from d2rnet.training.collectives import num_processes, process_rank, sum_over_processes
-
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+from d2rnet.training.collectives import num_processes, sum_over_processes
+from d2rnet.training.task import Entries, Objective, TrainingTask
 
 
 class FurtherLosses(nn.Module):
@@ -38,7 +25,7 @@ class FurtherLosses(nn.Module):
         return {}
 
 
-class Losses(nn.Module):
+class Losses(Objective):
     """Model and further losses as one module, so that several processes can average its gradients."""
 
     def __init__(self, model: ReportModel, further: FurtherLosses | None, label_smoothing: float) -> None:
@@ -63,220 +50,35 @@ class Losses(nn.Module):
             losses |= self.further(visual, batch.token_ids)
         return losses
 
+    def parts(self) -> dict[str, nn.Module | None]:
+        """Model and further losses."""
+        return {"model": self.model, "further": self.further}
 
-class TrainingTask:
-    """Teacher-forced training of a report model.
-
-    Attributes:
-        finished_steps: optimiser steps done since the beginning of the run, resumed parts included.
-        loss_sums: by name, sum of the losses of this epoch's finished steps.
-    """
-
-    def __init__(
-        self,
-        model: ReportModel,
-        entries: Entries,
-        settings: ReportTrainingSettings,
-        *,
-        device: torch.device,
-        further: FurtherLosses | None = None,
-        rates: Mapping[str, float] | None = None,
-        loader_workers: int = 0,
-    ) -> None:
-        """Make the optimiser; the model is at the beginning of its training.
-
-        Args:
-            model: to be trained.
-            entries: the training split.
-            settings: of the training.
-            device: where to train.
-            further: losses beside the cross entropy.
-            rates: prefix of parameter names -> their own peak learning rate.
-            loader_workers: processes that prepare batches.
-        """
-        self.model = model
-        self.further = further
-        self.entries = entries
-        self.settings = settings
-        self.device = device
-        self.loader_workers = loader_workers
-        self.steps_per_epoch = math.ceil(len(entries) / settings.batch_size)
-        self.total_steps = self.steps_per_epoch * settings.epochs
-        self.finished_steps = 0
-        self.loss_sums: defaultdict[str, float] = defaultdict(float)
-        own = Losses(model, further, settings.label_smoothing).to(device)
-        self.optimizer = make_optimizer([part for part in (model, further) if part is not None], settings, rates or {})
-        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "16-mixed")
-        # A batch without a box leaves the lesion branch without a gradient.
-        self.losses = DistributedDataParallel(own, find_unused_parameters=True) if num_processes() > 1 else own
-
-    @property
-    def finished_epochs(self) -> int:
-        """Whole epochs done."""
-        return self.finished_steps // self.steps_per_epoch
-
-    @property
-    def is_between_epochs(self) -> bool:
-        """Whether the last step was the last of its epoch."""
-        return self.finished_steps % self.steps_per_epoch == 0
-
-    def batches(self) -> Iterator[Batch]:
-        """Yield what is left of the current epoch, on the device."""
-        epoch, first_batch = divmod(self.finished_steps, self.steps_per_epoch)
-        order = EpochBatches(
-            len(self.entries),
-            batch_size=self.settings.batch_size,
-            seed=self.settings.seed,
-            epoch=epoch,
-            first_batch=first_batch,
-            rank=process_rank(),
-            processes=num_processes(),
-        )
-        for batch in make_loader(self.entries.of_epoch(epoch), order, self.entries.collate, workers=self.loader_workers):
-            yield batch.to(self.device)
-
-    def train_step(self, batch: Batch) -> None:
-        """Make one step: seed, learning rate, losses, gradients, clipping, optimiser.
-
-        Raises:
-            D2RNetError: the loss is not finite.
-        """
-        self._seed()
-        self._set_learning_rates()
-        loss = self.loss(batch)
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        self._clip()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.finished_steps += 1
-
-    def loss(self, batch: Batch) -> Tensor:
-        """Return the sum of the losses of a batch, and add each to ``loss_sums``.
-
-        Raises:
-            D2RNetError: it is not finite.
-        """
-        dtype = AUTOCAST.get(self.settings.precision)
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
-            losses = self.losses(batch)
-            total = torch.stack(list(losses.values()))
-        values = (sum_over_processes(total.detach()) / num_processes()).tolist()
-        if not all(map(math.isfinite, values)):
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in zip(losses, values, strict=True))
-            raise D2RNetError(
-                f"step {self.finished_steps}: the loss is {sum(values)} ({shown}); mean loss of this epoch so far "
-                f"{self.mean_losses().get('train_loss', math.nan):.3f}. "
-                f"Lower {self.settings.place}.learning_rate or gradient_clip, or use precision 32-true or bf16-mixed."
-            )
-        for name, value in zip(losses, values, strict=True):
-            self.loss_sums[name] += value
-        return total.sum()
-
-    def _seed(self) -> None:
-        """Seed what this step draws: the same whatever was drawn before it."""
-        place = [self.settings.seed, self.finished_steps, *filter(None, [process_rank()])]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
-
-    def _set_learning_rates(self) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                self.finished_steps,
-                total_steps=self.total_steps,
-                warmup_fraction=self.settings.warmup_fraction,
-                peak=group["peak_learning_rate"],
-                final=min(self.settings.final_learning_rate, group["peak_learning_rate"]),
-            )
-
-    def _clip(self) -> None:
-        """Clip gradients by their common norm, or each by its value."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        clip = nn.utils.clip_grad_norm_ if self.settings.gradient_clip_kind == "norm" else nn.utils.clip_grad_value_
-        clip(parameters, self.settings.gradient_clip)
-
-    def mean_losses(self) -> dict[str, float]:
-        """Mean of each loss over the epoch's finished steps (the whole epoch's at its end), and further values now."""
-        steps = self.finished_steps % self.steps_per_epoch or min(self.finished_steps, self.steps_per_epoch)
-        means = {f"{name}_loss": total / max(steps, 1) for name, total in self.loss_sums.items()}
-        return means | (self.further.values() if self.further is not None else {})
-
-    def state(self) -> dict[str, Any]:
-        """Return what resuming needs: weights, optimiser, loss scale of 16-bit training and the place in the run."""
-        return {
-            "finished_steps": self.finished_steps,
-            "loss_sums": dict(self.loss_sums),
-            "model": self.model.state_dict(),
-            "further": {} if self.further is None else self.further.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
-
-    def resume(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`."""
-        self.finished_steps = state["finished_steps"]
-        self.loss_sums = defaultdict(float, state["loss_sums"])
-        self.model.load_state_dict(state["model"], strict=True)
-        if self.further is not None:
-            self.further.load_state_dict(state["further"], strict=True)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+    def values(self) -> dict[str, float]:
+        """Those of the further losses."""
+        return {} if self.further is None else self.further.values()
 
 
-def make_loader(
-    dataset: Any, batches: Iterable[list[int]], collate: Callable[[Any], Batch], *, workers: int
-) -> DataLoader[Any]:
-    """Load batches of indices; ``workers`` processes, 0 for this one."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=start_loader_process,
-    )
-
-
-def make_optimizer(
-    modules: list[nn.Module], settings: ReportTrainingSettings, rates: Mapping[str, float]
-) -> torch.optim.Optimizer:
-    """Make the optimiser: norms, biases and embeddings do not decay.
+def report_task(
+    model: ReportModel,
+    entries: Entries,
+    settings: ReportTrainingSettings,
+    *,
+    device: torch.device,
+    further: FurtherLosses | None = None,
+    rates: Mapping[str, float] | None = None,
+    loader_workers: int = 0,
+) -> TrainingTask:
+    """Return the training of a report model, at its beginning.
 
     Args:
-        modules: the report model, and what else is trained with it.
-        settings: optimiser, learning rate, weight decay.
+        model: to be trained.
+        entries: the training split.
+        settings: of the training.
+        device: where to train.
+        further: losses beside the cross entropy.
         rates: prefix of parameter names -> their own peak learning rate.
+        loader_workers: processes that prepare batches.
     """
-    kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    options = {"amsgrad": True} if settings.optimizer == "adam_amsgrad" else {}
-    undecayed = {
-        id(parameter)
-        for trained in modules
-        for module in trained.modules()
-        for parameter in module.parameters(recurse=False)
-        if parameter.ndim < 2 or isinstance(module, nn.Embedding)
-    }
-    named = [(name, parameter) for trained in modules for name, parameter in trained.named_parameters()]
-    groups = []
-    for prefix in (*rates, ""):
-        peak = rates.get(prefix, settings.learning_rate)
-        mine = [parameter for name, parameter in named if _prefix_of(name, rates) == prefix]
-        for decays in (True, False):
-            chosen = [parameter for parameter in mine if (id(parameter) not in undecayed) is decays]
-            decay = settings.weight_decay if decays else 0.0
-            groups.append({"params": chosen, "lr": peak, "peak_learning_rate": peak, "weight_decay": decay})
-    return kind(groups, **options)
-
-
-def _prefix_of(name: str, rates: Mapping[str, float]) -> str:
-    return next((prefix for prefix in rates if name.startswith(prefix)), "")
-
-
-def learning_rate(step: int, *, total_steps: int, warmup_fraction: float, peak: float, final: float) -> float:
-    """Return the learning rate of a step: linear up to ``peak``, then half a cosine down to ``final`` at the last step."""
-    warmup = round(total_steps * warmup_fraction)
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
-    share = (step - warmup) / max(1, total_steps - 1 - warmup)
-    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * share))
+    objective = Losses(model, further, settings.label_smoothing)
+    return TrainingTask(objective, entries, settings, device=device, rates=rates, loader_workers=loader_workers)

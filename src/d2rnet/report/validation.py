@@ -71,3 +71,12 @@ def validate_model(
             scorer += (written, [reference])
         scores["val_bleu_4"] = scorer.compute_score(option="closest")[0][3]
     return scores
+
+
+def is_better(row: dict[str, float], best: dict[str, float], *, selection: str) -> bool:
+    """Compare validation scores: higher BLEU-4, or lower loss; the loss decides between equal BLEU-4."""
+    if not best:
+        return True
+    if selection == "loss" or row["val_bleu_4"] == best["val_bleu_4"]:
+        return row["val_loss"] < best["val_loss"]
+    return row["val_bleu_4"] > best["val_bleu_4"]

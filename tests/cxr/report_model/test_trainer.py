@@ -23,10 +23,10 @@ from d2rnet.cxr.report_model.trainer import train_report_model
 from d2rnet.errors import CheckpointError, ConfigError, D2RNetError, DatasetError
 from d2rnet.report.model_files import load_model
 from d2rnet.report.text.vocabulary import BOS_ID, PAD_ID, build_vocabulary
-from d2rnet.report.training_record import TrainingRecord, is_better
-from d2rnet.report.training_task import TrainingTask, learning_rate
-from d2rnet.report.validation import token_loss
+from d2rnet.report.validation import is_better, token_loss
 from d2rnet.runs import code_parts
+from d2rnet.training.record import TrainingRecord
+from d2rnet.training.task import TrainingTask, learning_rate
 
 
 def train(cohort: Path, folder: Path, settings: ReportSettings, device: str = "cpu", processes: int = 1) -> Path:

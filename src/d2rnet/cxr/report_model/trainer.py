@@ -2,7 +2,7 @@
 
 Reads: annotation.json (training and validation split; the test split is never looked at), vocabulary.json, radiographs.
 Writes: model folder (report/model_files.py), metrics.jsonl, run.json; checkpoints in the work folder
-(report/training_record.py).
+(training/record.py).
 """
 
 import logging
@@ -26,13 +26,12 @@ from d2rnet.files.torch_files import load_torch
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.annotation_file import load_annotation
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
-from d2rnet.report.fit import fit
+from d2rnet.report.fit import fit_reports
 from d2rnet.report.model_files import save_model
 from d2rnet.report.settings import ReportRuntime, ReportTrainingSettings, TextSettings
 from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
-from d2rnet.report.training_record import BEST
-from d2rnet.report.training_task import TrainingTask
+from d2rnet.report.training_task import report_task
 from d2rnet.runs.cards import write_card
 from d2rnet.runs.code_parts import PARTS_KEY, code_parts
 from d2rnet.runs.device import device_words, resolve_device
@@ -40,6 +39,7 @@ from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import open_work_dir
 from d2rnet.training.history import HISTORY_NAME
 from d2rnet.training.processes import check_processes, device_of_process, run_processes
+from d2rnet.training.record import BEST
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def _fit(
     if settings.model.weights:
         start_from_r2gen(model.transformer, Path(settings.model.weights), settings.model)
     aligned = not training.alignment.lab == training.alignment.gab == "none"
-    task = TrainingTask(
+    task = report_task(
         model,
         datasets["train"],
         training,
@@ -208,7 +208,7 @@ def _fit(
         rates={"extractor.backbone.": training.backbone_learning_rate},
         loader_workers=runtime.loader_workers,
     )
-    fit(folder, task, datasets["val"], vocabulary, runtime)
+    fit_reports(folder, task, datasets["val"], vocabulary, runtime)
 
 
 def _export(folder: Path, output: Path, vocabulary: Vocabulary, settings: TrainReportModelSettings) -> dict[str, Any]:

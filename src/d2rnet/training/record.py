@@ -15,16 +15,18 @@ from typing import Any
 import torch
 
 from d2rnet.files.torch_files import save_torch
-from d2rnet.report.training_task import TrainingTask
 from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, give_back_stop_signals, take_stop_signals
 from d2rnet.training.collectives import num_processes, process_rank, sum_over_processes
 from d2rnet.training.history import History
+from d2rnet.training.task import TrainingTask
 
 log = logging.getLogger(__name__)
 LAST = "last.pt"
 BEST = "best.pt"
 LOG_EVERY_SECONDS = 10.0
-Validate = Callable[[], dict[str, float]]
+Row = dict[str, float]
+Validate = Callable[[], Row]
+IsBetter = Callable[[Row, Row], bool]
 
 
 class StopRequest:
@@ -54,13 +56,30 @@ class TrainingRecord:
     """Writes checkpoints and history, validates, keeps the best weights, reports progress and stops on request."""
 
     def __init__(
-        self, folder: Path, task: TrainingTask, *, validate: Validate, stop: StopRequest, checkpoint_minutes: float
+        self,
+        folder: Path,
+        task: TrainingTask,
+        *,
+        validate: Validate,
+        is_better: IsBetter,
+        stop: StopRequest,
+        checkpoint_minutes: float,
     ) -> None:
-        """Take the work folder, the task, its validation, the request to stop, and minutes between checkpoints."""
+        """Take the parts.
+
+        Args:
+            folder: work folder.
+            task: what is trained.
+            validate: scores of the validation split.
+            is_better: whether a row of the history is better than the best one so far (an empty one at first).
+            stop: the request to stop.
+            checkpoint_minutes: minutes between checkpoints.
+        """
         self.folder = folder
         self.task = task
         self.settings = task.settings
         self.validate = validate
+        self.is_better = is_better
         self.stop = stop
         self.checkpoint_minutes = checkpoint_minutes
         self.history = History(folder, "step")
@@ -126,7 +145,7 @@ class TrainingRecord:
         self._epoch_started = time.monotonic()
 
     def _keep_if_best(self, row: dict[str, float]) -> None:
-        if is_better(row, self.best, selection=self.settings.selection):
+        if self.is_better(row, self.best):
             self.best = dict(row)
             if process_rank() == 0:
                 save_torch(self.folder / BEST, {"model": self.task.model.state_dict(), "selected": self.best})
@@ -145,12 +164,3 @@ class TrainingRecord:
             rate * self.settings.batch_size,
             (task.total_steps - task.finished_steps) / rate / 60,
         )
-
-
-def is_better(row: dict[str, float], best: dict[str, float], *, selection: str) -> bool:
-    """Compare validation scores: higher BLEU-4, or lower loss; the loss decides between equal BLEU-4."""
-    if not best:
-        return True
-    if selection == "loss" or row["val_bleu_4"] == best["val_bleu_4"]:
-        return row["val_loss"] < best["val_loss"]
-    return row["val_bleu_4"] > best["val_bleu_4"]
