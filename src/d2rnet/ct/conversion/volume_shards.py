@@ -8,7 +8,6 @@ A shard is a contiguous run of the list, and a volume is converted by itself, so
 """
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from d2rnet.ct.conversion.data_settings import CtVolumeConversionSettings
 from d2rnet.ct.conversion.grid import convert_volume
 from d2rnet.ct.conversion.store import write_array
 from d2rnet.ct.conversion.verify import stated_spacing
-from d2rnet.ct.volumes.reader import Rescale, read_chest_volume
+from d2rnet.ct.volumes.reader import Rescale, read_chest_volume, volume_files
 from d2rnet.errors import ConfigError, D2RNetError, DatasetError
 from d2rnet.files.checked_tables import read_table
 from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
@@ -35,7 +34,7 @@ from d2rnet.runs.shards import advice, check_count, read_records, record_path, r
 log = logging.getLogger(__name__)
 
 SHARD_COMMAND = "convert-ct-shard"
-RECIPE = 1  # raise it when the same volume and settings would give another array than before
+RECIPE = 2  # raise it when the same volume and settings would give another array than before
 Record = dict[str, Any]
 
 
@@ -97,7 +96,7 @@ def _convert(row: Record, *, folder: Path, settings: CtVolumeConversionSettings)
         made_from = {
             "recipe": RECIPE,
             "settings": fingerprint(settings.to_json()),
-            "source": _identity(Path(row["source"])),
+            "source": _identity(row["source"]),
             "stated": [None if value is None else float(value) for value in (row["slope"], row["intercept"], *(stated or ()))],
         }
         if (facts := _facts_of(side_file, target, made_from)) is not None:
@@ -116,13 +115,10 @@ def _convert(row: Record, *, folder: Path, settings: CtVolumeConversionSettings)
     return {**line, "reason": None, **facts, "kept": False}
 
 
-def _identity(source: Path) -> list[int]:
-    """Return what tells that a source has not changed: number, sizes and last change of its files."""
-    files = [source]
-    if source.is_dir():
-        files = [Path(entry.path) for entry in os.scandir(source) if entry.is_file()]
-    status = [file.stat() for file in files]
-    return [len(files), sum(one.st_size for one in status), max((one.st_mtime_ns for one in status), default=0)]
+def _identity(source: str) -> str:
+    """Return what tells that a source has not changed: its path, and name, size and last change of each of its files."""
+    files = [(path, path.stat()) for path in volume_files(source)]
+    return fingerprint([source, *([str(path), status.st_size, status.st_mtime_ns] for path, status in files)])
 
 
 def _facts_of(side_file: Path, target: Path, made_from: Record) -> Record | None:

@@ -75,11 +75,26 @@ def read_series(folder: Path) -> StoredVolume:
     return StoredVolume(hu, affine, scale, "DICOM series", (*notes, *more))
 
 
+def series_files(folder: Path) -> list[Path]:
+    """Return what lies below a folder, sorted; linked folders are not entered.
+
+    Raises:
+        DatasetError: more than MAX_FILES.
+    """
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, followlinks=False):
+        folders.sort()
+        found += [Path(parent, name) for name in sorted(names)]
+        if len(found) > MAX_FILES:
+            raise unreadable(folder, got=f"more than {MAX_FILES} files", expected="one CT study", remedy="Name its folder.")
+    return found
+
+
 def _chosen_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
     """Return the slices of the folder's largest CT series, and what was left out."""
     counts: Counter[str] = Counter()
     series: dict[str, list[Slice]] = defaultdict(list)
-    for path in _files(folder):
+    for path in series_files(folder):
         if not path.is_file() or not is_dicom(path):
             counts["other files"] += 1
             continue
@@ -100,21 +115,6 @@ def _chosen_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
         others = ", ".join(str(number) for number in sorted((len(slices) for slices in series.values()), reverse=True)[1:])
         notes.append(f"{len(series)} series: the one of {len(series[largest])} slices is taken; the others have {others}.")
     return series[largest], tuple(notes)
-
-
-def _files(folder: Path) -> list[Path]:
-    """Return what lies below a folder, sorted; linked folders are not entered.
-
-    Raises:
-        DatasetError: more than MAX_FILES.
-    """
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder, followlinks=False):
-        folders.sort()
-        found += [Path(parent, name) for name in sorted(names)]
-        if len(found) > MAX_FILES:
-            raise unreadable(folder, got=f"more than {MAX_FILES} files", expected="one CT study", remedy="Name its folder.")
-    return found
 
 
 def _placed(folder: Path, slices: Sequence[Slice]) -> tuple[list[Slice], dict[int, list[Slice]], np.ndarray, tuple[str, ...]]:

@@ -64,6 +64,16 @@ def is_nrrd(start: bytes) -> bool:
     return start.startswith(b"NRRD000")
 
 
+def other_files(path: Path, file_format: str) -> list[Path]:
+    """Return the file, and the file of its voxels where that is another.
+
+    Raises:
+        DatasetError: a header that does not tell, voxels in several files, in another folder, or not there.
+    """
+    voxels = _voxels(path, file_format).path
+    return [path] if voxels == path else [path, voxels]
+
+
 def read_other_header(path: Path, file_format: str) -> VolumeHeader:
     """Read and check the header of a MetaImage or NRRD file.
 
@@ -143,8 +153,7 @@ def _checked(path: Path, file_format: str) -> _Header:
     """Read and check everything but the voxels."""
     import SimpleITK
 
-    text = _header_text(path, file_format)
-    voxels = _meta_voxels(path, text) if file_format == "MetaImage" else _nrrd_voxels(path, text)
+    voxels = _voxels(path, file_format)
     SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # its complaints would go to the screen besides our error
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(_READERS[file_format])
@@ -194,6 +203,12 @@ def _dtype(path: Path, reader: Any) -> np.dtype:
         got = f"voxels of type {reader.GetPixelIDTypeAsString()!r}"
         raise unreadable(path, got=got, expected="real numbers", remedy=LEAVE_OUT)
     return np.dtype(kind)
+
+
+def _voxels(path: Path, file_format: str) -> _Voxels:
+    """Find the voxels by the header's text."""
+    text = _header_text(path, file_format)
+    return _meta_voxels(path, text) if file_format == "MetaImage" else _nrrd_voxels(path, text)
 
 
 def _header_text(path: Path, file_format: str) -> str:

@@ -9,16 +9,16 @@ from pathlib import Path
 from isal import igzip
 
 from d2rnet.ct.volumes.chest import check_chest
-from d2rnet.ct.volumes.dicom_series import read_series, read_series_header
+from d2rnet.ct.volumes.dicom_series import read_series, read_series_header, series_files
 from d2rnet.ct.volumes.hounsfield import HounsfieldChoice, to_hounsfield
 from d2rnet.ct.volumes.nifti import GZIP_ERRORS, GZIP_MAGIC, is_nifti, read_nifti, read_nifti_header
 from d2rnet.ct.volumes.orientation import to_canonical
-from d2rnet.ct.volumes.other_formats import is_meta_image, is_nrrd, read_other, read_other_header
+from d2rnet.ct.volumes.other_formats import is_meta_image, is_nrrd, other_files, read_other, read_other_header
 from d2rnet.ct.volumes.settings import VolumeSettings
 from d2rnet.ct.volumes.volume import Millimetres, Rescale, StoredVolume, Volume, VolumeHeader, unreadable
 from d2rnet.files.documents import check_regular_file
 
-__all__ = ["Rescale", "Volume", "VolumeHeader", "read_chest_volume", "read_volume", "read_volume_header"]
+__all__ = ["Rescale", "Volume", "VolumeHeader", "read_chest_volume", "read_volume", "read_volume_header", "volume_files"]
 _START_BYTES = 348
 
 
@@ -85,6 +85,25 @@ def read_volume_header(path: str | Path, *, stated_spacing_mm: Millimetres | Non
     if kind == "NIfTI":
         return read_nifti_header(path, stated_spacing_mm)
     return read_other_header(path, kind)
+
+
+def volume_files(path: str | Path) -> list[Path]:
+    """Return the files that a volume is made of: while none of them changes, it reads the same.
+
+    Args:
+        path: as for :func:`read_volume`.
+
+    Returns:
+        The file; header and file of voxels of a MetaImage or NRRD; all files below the folder of a series, sorted.
+
+    Raises:
+        DatasetError: no volume by its first bytes, or its voxels are not there.
+    """
+    path = Path(path)
+    kind = file_format(path)
+    if kind == "DICOM series":
+        return [file for file in series_files(path) if file.is_file()]
+    return [path] if kind == "NIfTI" else other_files(path, kind)
 
 
 def file_format(path: Path) -> str:
