@@ -104,3 +104,15 @@ def read_counts(
                 f"something should be otherwise, and run 'd2rnet {command}' again."
             )
     return counts, {table.name: HashedFile(table, hashes[name]) for name, table in tables.items()}
+
+
+def count_of(counts: Mapping[str, Any], name: str, *, command: str = "verify-inputs") -> int:
+    """Return one number of what :func:`read_counts` returned.
+
+    Raises:
+        DatasetError: it is not there, or no number of records.
+    """
+    value = counts.get(name)
+    if type(value) is not int or value < 0:
+        raise DatasetError(f"counts.json: got {value!r:.80} under '{name}'; expected a number. Run 'd2rnet {command}' again.")
+    return value

@@ -5,7 +5,8 @@ Works on whole columns, so that 377,110 rows take seconds; only offending rows a
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -166,6 +167,27 @@ def assert_patients_disjoint(images: pd.DataFrame, reports: pd.DataFrame, *, key
         raise DatasetError(
             f"{key}: {len(repeated)} patient(s) are in more than one split: {', '.join(repeated[:10])}; expected "
             "one. Mend the split table of the report source."
+        )
+
+
+def assert_splits_filled(before: Iterable[str], left: Iterable[str], splits: Iterable[str], *, key: str, what: str) -> None:
+    """Prove that no split has lost everything to what could not be read.
+
+    Args:
+        before: the split of each record that was listed.
+        left: the split of each record that is left.
+        splits: those that must have a record.
+        key: the source's section of the configuration, for the message.
+        what: what a record is, for the message.
+
+    Raises:
+        DatasetError: names the first split without a record.
+    """
+    listed = Counter(before)
+    for split in sorted(set(splits) - set(left)):
+        raise DatasetError(
+            f"{key}: no {what} of split {split} is left of {listed[split]}; expected at least one. See quarantine.jsonl of "
+            "the check and of the conversion for what could not be read, and mend or fetch it."
         )
 
 

@@ -157,11 +157,46 @@ def test_too_many_unreadable_volumes_stop_the_run(cohort, copy):
 
 
 def test_the_joined_limit_counts_what_the_headers_did_not_show(cohort, copy):
-    settings = data_settings(cohort, max_bad_fraction=0.06)  # one of 17 passes the check of headers, one of 16 does not
+    """One budget: the volume that the check set aside and the one that the conversion could not read are two of 17."""
+    settings = data_settings(cohort, max_bad_fraction=0.1)
     verify_ct_inputs(output=copy / "verify", workers=1, settings=settings)
     convert_shards(copy, settings, 1)
-    with pytest.raises(DatasetError, match="cut off"):
+    with pytest.raises(
+        DatasetError, match=r"cut off.*at most 10.00% of 17 volumes unreadable, not 2 \(1 of them by headers\)"
+    ):
         join(copy, settings, 1)
+    settings = data_settings(cohort, max_bad_fraction=2 / 17)
+    verify_ct_inputs(output=copy / "verify", workers=1, settings=settings)
+    join(copy, settings, 1)
+
+
+def of_split(run: Path, split: str) -> list[dict[str, object]]:
+    return [line for line in read_jsonl(run / "verify/volumes.jsonl") if line["split"] == split]
+
+
+def test_a_split_whose_headers_are_all_unreadable_is_empty(cohort, run, tmp_path):
+    shutil.copytree(cohort, tmp_path / "cohort")
+    for line in of_split(run, "test"):
+        path = tmp_path / "cohort" / Path(str(line["source"])).relative_to(cohort)
+        path.write_bytes(b"no volume")
+    settings = data_settings(tmp_path / "cohort", max_bad_fraction=0.9)
+    with pytest.raises(DatasetError, match=r"empty_split: 1\n.*test: got no readable volume with a report"):
+        verify_ct_inputs(output=tmp_path / "verify", workers=1, settings=settings)
+
+
+def test_a_split_whose_voxels_are_all_unreadable_is_empty(cohort, run, tmp_path):
+    shutil.copytree(cohort, tmp_path / "cohort")
+    for line in of_split(run, "val"):
+        path = tmp_path / "cohort" / Path(str(line["source"])).relative_to(cohort)
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])  # its header can still be read
+    settings = data_settings(tmp_path / "cohort", max_bad_fraction=0.9)
+    verify_ct_inputs(output=tmp_path / "verify", workers=1, settings=settings)
+    convert_shards(tmp_path, settings, 1)
+    with pytest.raises(DatasetError, match=r"ct.data.reports: no volume of split val is left of \d; expected at least one"):
+        join(tmp_path, settings, 1)
+    assert list(read_jsonl(tmp_path / "convert/quarantine.jsonl"))  # which, and why
+    assert not (tmp_path / "convert/volumes.jsonl").exists()
 
 
 def test_every_problem_of_a_source_is_named_at_once(cohort, tmp_path):

@@ -151,7 +151,9 @@ def test_sources_are_not_written_to(root, tmp_path):
 
 def test_quarantined_and_unreadable_images_are_left_out_and_counted(root, tmp_path):
     (root / "train" / "t4.png").write_bytes(b"")
-    sets = convert(root, tmp_path, quarantined=[root / "train" / "t5.png"], max_bad_fraction=0.2)
+    with pytest.raises(DatasetError, match="2 of 8 images are unreadable"):
+        convert(root, tmp_path, quarantined=[root / "train" / "t5.png"], max_bad_fraction=0.2)
+    sets = convert(root, tmp_path, quarantined=[root / "train" / "t5.png"], max_bad_fraction=0.25)
     names = {image["source_id"] for content in sets.values() for image in content["images"]}
     assert names == {"t0", "t1", "t2", "t3", "e0", "e1"}
     found = counts(tmp_path)

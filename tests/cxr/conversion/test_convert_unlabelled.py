@@ -208,6 +208,12 @@ def test_unreadable_image_is_left_out_and_too_many_stop(cohort: Cohort) -> None:
         cohort.run(max_bad_fraction=0.1)
 
 
+def test_a_split_of_reports_without_readable_image_is_empty(cohort: Cohort) -> None:
+    cohort.damaged = [cohort.root / "report_images" / "s3" / "a.png"]
+    with pytest.raises(DatasetError, match=r"cxr.data.reports: no report of split val is left of 1; expected at least one"):
+        cohort.run(max_bad_fraction=0.9)
+
+
 def test_wrong_tables_stop_before_any_image(cohort: Cohort) -> None:
     cohort.entries["test"][0]["subject_id"] = 11
     with pytest.raises(DatasetError, match="patient_in_two_splits: 1"):

@@ -32,9 +32,10 @@ def jobs(tmp_path: Path) -> dict[str, str]:
     return made
 
 
-def join(records: list[Path], jobs: dict[str, str], tmp_path: Path, max_bad_fraction: float = 0.2):
+def join(records: list[Path], jobs: dict[str, str], tmp_path: Path, max_bad_fraction: float = 0.2, quarantined: int = 0):
     wanted = pd.DataFrame({"source": list(jobs.keys()), "file_name": list(jobs.values())})
-    return join_shards(records, wanted, ConversionSettings(max_side_px=64, max_bad_fraction=max_bad_fraction))
+    settings = ConversionSettings(max_side_px=64, max_bad_fraction=max_bad_fraction)
+    return join_shards(records, wanted, settings, quarantined=quarantined)
 
 
 def test_a_shard_is_a_run_of_the_list(jobs: dict[str, str], tmp_path: Path) -> None:
@@ -106,6 +107,14 @@ def test_unreadable_images_are_limited_over_the_whole_list(jobs: dict[str, str],
         join(records, jobs, tmp_path)
     assert str(caught.value).count("got an empty file") == 3
     assert (tmp_path / "out" / "images" / "9.png").exists()
+
+
+def test_what_the_check_set_aside_is_of_the_same_budget(jobs: dict[str, str], tmp_path: Path) -> None:
+    Path(next(iter(jobs))).write_bytes(b"")
+    records = convert_shards(jobs, tmp_path / "out", CONVERSION)
+    assert join(records, jobs, tmp_path, max_bad_fraction=2 / 11, quarantined=1)[1].sum() == 9
+    with pytest.raises(DatasetError, match=r"2 of 11 images are unreadable \(1 of them by the check\); expected at most 15\."):
+        join(records, jobs, tmp_path, max_bad_fraction=0.15, quarantined=1)
 
 
 def test_the_first_ten_unreadable_images_are_listed(tmp_path: Path) -> None:

@@ -25,11 +25,10 @@ from d2rnet.ct.conversion.store import read_array
 from d2rnet.ct.conversion.verify import note_too_many
 from d2rnet.ct.conversion.volume_shards import join_shards
 from d2rnet.ct.sources.tables import ct_source
-from d2rnet.errors import DatasetError
-from d2rnet.files.checked_tables import read_counts, read_table
+from d2rnet.files.checked_tables import count_of, read_counts, read_table
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.problems import Problems
-from d2rnet.files.table_checks import assert_patients_disjoint
+from d2rnet.files.table_checks import assert_patients_disjoint, assert_splits_filled
 from d2rnet.report.annotation_file import SPLITS
 from d2rnet.runs.cards import ORIGIN_KEY, Card, origin_line, write_card
 from d2rnet.runs.provenance import write_run_record
@@ -58,7 +57,7 @@ def convert_ct(*, volumes: Path, counts: Path, shards: Sequence[Path], output: P
 
     Raises:
         DatasetError: the list is not the one that was checked, a shard is missing or was made with other settings, too many
-            volumes are unreadable, a patient is in two splits, or nothing is left.
+            volumes are unreadable, a patient is in two splits, or no volume of a split is left.
     """
     counted, inputs = read_counts(counts, PART, settings=settings.to_json(), command=COMMAND, volumes=volumes)
     listed = read_table(volumes, VOLUMES, command=COMMAND)
@@ -66,16 +65,17 @@ def convert_ct(*, volumes: Path, counts: Path, shards: Sequence[Path], output: P
     records = join_shards(shards, listed, conversion)
     bad = [_set_aside(record) for record in records if record["reason"] is not None]
     problems = Problems()
-    note_too_many(bad, len(records), settings.max_bad_fraction, problems)
+    by_headers = count_of(counted, "volumes_set_aside", command=COMMAND)
+    note_too_many(bad, len(records), settings.max_bad_fraction, problems, by_headers=by_headers)
     problems.raise_if_any(details=output / "problems.jsonl")
     rows = listed.to_dict("records")
     good = [_line(row, record) for row, record in zip(rows, records, strict=True) if record["reason"] is None]
-    if not good:
-        raise DatasetError("ct.data.reports: no readable volume is left. Check ct.data.reports.root.")
+    write_jsonl(output / "quarantine.jsonl", bad)
+    left = [line["split"] for line in good]
+    assert_splits_filled(listed["split"], left, SPLITS, key="ct.data.reports", what="volume")
     table = pd.DataFrame(good)[["subject_id", "split"]]
     assert_patients_disjoint(table, table, key="ct.data.reports")
     write_jsonl(output / "volumes.jsonl", good)
-    write_jsonl(output / "quarantine.jsonl", bad)
     _draw(good, output, settings.conversion.window_hu)
     counted |= _counts(good, bad)
     log.info("convert-ct: %d volumes of %d studies; %d set aside", len(good), counted["studies"], len(bad))

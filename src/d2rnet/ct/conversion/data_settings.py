@@ -20,4 +20,5 @@ class CtSourceDataSettings(CtVolumeConversionSettings):
 
     reports: CtSourceSettings = CtSourceSettings()
     max_bad_fraction: float = setting(0.01, ge=0, le=1)
-    """Share of the volumes that may be unreadable or no chest; more stops the run."""
+    """Share of the volumes that may be unreadable or no chest, those set aside by the check and by the conversion together;
+    more stops the run."""

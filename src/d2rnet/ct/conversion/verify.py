@@ -8,7 +8,7 @@ are three axes, enough slices and a plausible spacing.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -64,8 +64,8 @@ def verify_ct_inputs(*, output: Path, workers: int, settings: CtSourceDataSettin
         table = _read(settings, problems)
     if table is not None:
         output.mkdir(parents=True, exist_ok=True)
-        check_table(table, source.root, output, problems)
         quarantine = _check_headers(table, workers, settings.volumes.min_slices)
+        check_table(table, source.root, output, problems, unreadable={bad["volume_id"] for bad in quarantine})
         note_too_many(quarantine, len(table.volumes), settings.max_bad_fraction, problems)
         counts = {"source": source.source, **dict(sorted(table.counts.items())), "unreadable_volumes": len(quarantine)}
         if differing := unlike_release(module.RELEASE_COUNTS, table.counts):
@@ -122,7 +122,9 @@ def _read(settings: CtSourceDataSettings, problems: Problems) -> CtTable | None:
     return table
 
 
-def check_table(table: CtTable, root: str, output: Path, problems: Problems) -> None:
+def check_table(
+    table: CtTable, root: str, output: Path, problems: Problems, *, unreadable: Collection[str] = frozenset()
+) -> None:
     """Check ids, repeats, and that no patient is in two splits and no split is empty.
 
     Args:
@@ -130,6 +132,7 @@ def check_table(table: CtTable, root: str, output: Path, problems: Problems) -> 
         root: of the source, for messages.
         output: folder in which ids that differ in capitals alone would be one file.
         problems: grows by what is wrong.
+        unreadable: ids of volumes that fill no split.
     """
     volumes = table.volumes
     for column in ("volume_id", "study_id", "subject_id"):
@@ -146,14 +149,14 @@ def check_table(table: CtTable, root: str, output: Path, problems: Problems) -> 
     check_alike_ids(volumes.rename(columns={"volume_id": "source_id"}), problems, file=root, folder=output)
     keys = ["subject_id", "study_id", "split"]
     check_patients(pd.concat([volumes[keys], table.reports[keys]]), file=root, problems=problems)
-    for split in sorted(set(SPLITS) - set(volumes["split"])):
+    for split in sorted(set(SPLITS) - set(volumes.loc[~volumes["volume_id"].isin(unreadable), "split"])):
         problems.add(
             "empty_split",
             file=root,
             record=split,
-            got="no volume with a report",
+            got="no readable volume with a report",
             expected="at least one",
-            remedy="Check root and section, and for a part of a source ct.data.reports.val_fraction.",
+            remedy="Check root, section and quarantine.jsonl, and for a part of a source ct.data.reports.val_fraction.",
         )
 
 
@@ -191,20 +194,32 @@ def _reason_against(item: tuple[str, Spacing | None], min_slices: int) -> str:
     return ""
 
 
-def note_too_many(bad: Sequence[dict[str, str]], total: int, max_bad_fraction: float, problems: Problems) -> None:
-    """Make a problem of unreadable volumes that are more than a share of all; warn where they are fewer."""
+def note_too_many(
+    bad: Sequence[dict[str, str]], total: int, max_bad_fraction: float, problems: Problems, *, by_headers: int = 0
+) -> None:
+    """Make a problem of unreadable volumes that are more than a share of all; warn where they are fewer.
+
+    Args:
+        bad: those found now.
+        total: number of volumes that were looked at now.
+        max_bad_fraction: share of all volumes that may be unreadable, whoever found them so.
+        problems: grows.
+        by_headers: volumes that the check of headers set aside before, which are not among ``total``.
+    """
     if bad:
         log.warning("ct.data.reports: %d of %d volumes cannot be used and are left out", len(bad), total)
         for record in bad[:SHOWN_BAD]:
             log.warning("left out: %s", record["reason"])
-    if len(bad) <= max_bad_fraction * total:
+    found = len(bad) + by_headers
+    if not bad or found <= max_bad_fraction * (total + by_headers):
         return
+    earlier = f" ({by_headers} of them by headers)" if by_headers else ""
     for record in bad:
         problems.add(
             "too_many_unreadable_volumes",
             file=record["path"],
             record=f"volume {record['volume_id']}",
             got=record["reason"],
-            expected=f"at most {max_bad_fraction:.2%} of {total} volumes unreadable, not {len(bad)}",
+            expected=f"at most {max_bad_fraction:.2%} of {total + by_headers} volumes unreadable, not {found}{earlier}",
             remedy="Mend or remove them, or raise ct.data.max_bad_fraction.",
         )

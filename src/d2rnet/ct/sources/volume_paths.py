@@ -104,14 +104,19 @@ def with_splits(studies: pd.DataFrame, settings: CtSourceSettings) -> pd.DataFra
     Raises:
         DatasetError: some studies have a split and some do not, or there are too few patients.
     """
+    try:
+        return _dealt(studies, settings)
+    except DatasetError as error:
+        raise DatasetError(f"{Path(settings.root, settings.table)}: {error}") from error
+
+
+def _dealt(studies: pd.DataFrame, settings: CtSourceSettings) -> pd.DataFrame:
     without = studies["split"] == ""
     if without.all():
         assigned = three_way_split(studies["subject_id"], seed=settings.split_seed)
         return studies.assign(split=studies["subject_id"].map(assigned))
     if without.any():
-        raise DatasetError(
-            f"ct.data.reports: {without.sum()} of {len(studies)} studies have no split; expected one for all or for none."
-        )
+        raise DatasetError(f"{without.sum()} of {len(studies)} studies have no split; expected one for all or for none.")
     if "val" not in set(studies["split"]):
         training = studies.loc[studies["split"] == "train", "subject_id"]
         assigned = validation_split(training, val_fraction=settings.val_fraction, seed=settings.split_seed)

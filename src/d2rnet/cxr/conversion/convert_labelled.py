@@ -27,7 +27,7 @@ from d2rnet.cxr.sources.box_tables import CORNERS
 from d2rnet.cxr.sources.settings import LabelledSettings
 from d2rnet.cxr.sources.sources import labelled_source
 from d2rnet.errors import DatasetError
-from d2rnet.files.checked_tables import read_counts, read_table
+from d2rnet.files.checked_tables import count_of, read_counts, read_table
 from d2rnet.files.documents import write_json
 from d2rnet.files.problems import Problems
 from d2rnet.files.splits import three_way_split, validation_split
@@ -98,7 +98,7 @@ def _with_frames(
     counts: dict[str, Any],
 ) -> pd.DataFrame:
     """Return the images that were readable with SIZES (a size the source states wins over the file's)."""
-    frames, readable = join_shards(shards, images, conversion)
+    frames, readable = join_shards(shards, images, conversion, quarantined=count_of(counts, "images_quarantined"))
     counts["images_unreadable"] = int((~readable).sum())
     stated = (images["source_height"] > 0).to_numpy()
     for name in ("source_height", "source_width"):

@@ -24,9 +24,9 @@ from d2rnet.cxr.conversion.image_shards import join_shards
 from d2rnet.cxr.conversion.settings import ConversionSettings, UnlabelledConversionSettings, source_settings
 from d2rnet.cxr.sources.sources import report_source
 from d2rnet.errors import DatasetError
-from d2rnet.files.checked_tables import read_counts, read_table
+from d2rnet.files.checked_tables import count_of, read_counts, read_table
 from d2rnet.files.documents import write_json, write_jsonl
-from d2rnet.files.table_checks import assert_patients_disjoint
+from d2rnet.files.table_checks import assert_patients_disjoint, assert_splits_filled
 from d2rnet.report.annotation_file import SPLITS
 from d2rnet.runs.cards import ORIGIN_KEY, origin_line, write_card
 from d2rnet.runs.provenance import write_run_record
@@ -71,16 +71,18 @@ def convert_unlabelled(
 
     Raises:
         DatasetError: a table is not the one that was checked, or was checked with other settings; too many images are
-            unreadable, a shard is missing or of another size, a patient is in two splits, or nothing is left.
+            unreadable, a shard is missing or of another size, a patient is in two splits, or nothing is left of a split.
     """
     folder = output / "convert_unlabelled"
     made_with = source_settings(settings, UnlabelledConversionSettings)
     counted, checked = read_counts(counts, "unlabelled", settings=made_with, images=images, reports=reports)
     listed = read_table(images, UNLABELLED_IMAGES)
     converted = _with_frames(listed, shards, settings.conversion, counted)
-    texts = _with_images(read_table(reports, REPORTS), converted, counted)
+    checked_texts = read_table(reports, REPORTS)
+    texts = _with_images(checked_texts, converted, counted)
     converted["has_report"] = converted["study_id"].isin(texts["study_id"]) & converted["source_path"].notna()
     assert_patients_disjoint(converted, texts, key="cxr.data.reports")
+    assert_splits_filled(checked_texts["split"], texts["split"], SPLITS, key="cxr.data.reports", what="report")
     converted["id"] = range(1, len(converted) + 1)
     write_coco(output / "unlabelled.json", _image_records(converted), [])
     write_jsonl(output / "reports.jsonl", _report_records(texts))
@@ -104,7 +106,7 @@ def _with_frames(
     images: pd.DataFrame, shards: Sequence[Path], conversion: ConversionSettings, counts: dict[str, Any]
 ) -> pd.DataFrame:
     """Return the images that were readable with their sizes before and after the conversion."""
-    sizes, readable = join_shards(shards, images, conversion)
+    sizes, readable = join_shards(shards, images, conversion, quarantined=count_of(counts, "images_quarantined"))
     source_hw = ["source_height", "source_width"]
     stated = images[source_hw].to_numpy()
     other = readable & (stated[:, 0] > 0) & (sizes[source_hw].to_numpy() != stated).any(axis=1)

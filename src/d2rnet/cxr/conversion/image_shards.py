@@ -98,7 +98,7 @@ def _record(result: ConversionResult, folder: Path) -> dict[str, Any]:
 
 
 def join_shards(
-    shards: Sequence[Path], images: pd.DataFrame, settings: ConversionSettings
+    shards: Sequence[Path], images: pd.DataFrame, settings: ConversionSettings, *, quarantined: int
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     """Return the sizes of each image from the records of all shards; their number and order do not matter.
 
@@ -106,6 +106,7 @@ def join_shards(
         shards: records of :func:`convert_images_shard`.
         images: columns ``source`` and ``file_name`` of what should have been converted.
         settings: the shards must have been made with its size; and the share of unreadable images above which this stops.
+        quarantined: images that verify_inputs set aside, which ``images`` lacks; they are of the same share.
 
     Returns:
         SIZES in pixels, indexed as ``images``, and the mask of the images that were readable; the others have sizes of 0.
@@ -134,17 +135,20 @@ def join_shards(
         )
     found = pd.DataFrame([records[pair] for pair in wanted], index=images.index, columns=[*SIZES, "reason"])
     is_bad = found["reason"].notna()
-    _check_unreadable(found.loc[is_bad, "reason"].tolist(), len(wanted), settings.max_bad_fraction)
+    _check_unreadable(found.loc[is_bad, "reason"].tolist(), len(wanted), quarantined, settings.max_bad_fraction)
     for source, reason in zip(images.loc[is_bad, "source"], found.loc[is_bad, "reason"], strict=True):
         log.warning("%s: unreadable, left out: %s", source, reason)
     return found[list(SIZES)].astype("int64"), (~is_bad).to_numpy()
 
 
-def _check_unreadable(reasons: Sequence[str], total: int, max_bad_fraction: float) -> None:
-    """Raise if too many of all images are unreadable; the first ten are named."""
-    if len(reasons) > max_bad_fraction * total:
+def _check_unreadable(reasons: Sequence[str], converted: int, quarantined: int, max_bad_fraction: float) -> None:
+    """Raise if too many of all images, those that the check set aside among them, are unreadable; the first ten are named."""
+    total = converted + quarantined
+    found = len(reasons) + quarantined
+    if reasons and found > max_bad_fraction * total:
+        earlier = f" ({quarantined} of them by the check)" if quarantined else ""
         raise DatasetError(
-            f"convert images: {len(reasons)} of {total} images are unreadable; expected at most {max_bad_fraction:.2%} "
+            f"convert images: {found} of {total} images are unreadable{earlier}; expected at most {max_bad_fraction:.2%} "
             "(cxr.data.conversion.max_bad_fraction). Mend or remove them and convert their shards again "
             "(--forcerun convert_images_shard), or raise that setting. The first:\n  " + "\n  ".join(reasons[:SHOWN_BAD])
         )

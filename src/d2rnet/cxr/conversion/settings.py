@@ -19,7 +19,7 @@ class ConversionSettings(ImageConversionSettings):
     """Conversion of all radiographs of a source to 8-bit PNG."""
 
     max_bad_fraction: float = setting(0.01, ge=0, le=1)
-    """Share of unreadable images, and of listed boxes, above which the run stops."""
+    """Share of unreadable images (found by the check or the conversion), and of listed boxes, above which the run stops."""
 
 
 class LabelledConversionSettings(Section):
