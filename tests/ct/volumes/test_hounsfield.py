@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from volume_samples import noisy_chest, write_nifti
 
+from d2rnet.ct.volumes.hounsfield import sample_of, to_hounsfield
 from d2rnet.ct.volumes.reader import Rescale, read_volume
 from d2rnet.errors import DatasetError
 
@@ -109,3 +110,25 @@ def test_fractions_are_rounded(tmp_path, hu):
     image = nib.Nifti1Image(np.ascontiguousarray(hu.T) + np.float32(0.4), affine_of("LPS", hu.shape)[0])
     (tmp_path / "chest.nii").write_bytes(image.to_bytes())
     assert np.array_equal(read_volume(tmp_path / "chest.nii").hu, hu)
+
+
+@pytest.mark.parametrize("layout", ["columns", "rows", "slices"])
+def test_the_sample_is_of_the_whole_volume(tmp_path, layout):
+    """Only a stripe in the middle shows a body; its share in the sample is that in the volume."""
+    shape = (61, 160, 160)
+    rng = np.random.default_rng(1)
+    values = np.full(shape, -1024, np.int16)
+    axis = {"slices": 0, "rows": 1, "columns": 2}[layout]
+    stripe = [slice(None)] * 3
+    stripe[axis] = slice(shape[axis] // 2, shape[axis] // 2 + max(3, shape[axis] // 12))
+    values[tuple(stripe)] = rng.integers(-100, 100, values[tuple(stripe)].shape)
+    assert to_hounsfield(tmp_path, values, choice="auto", table=None, header=None)[1] == "already"
+    sample = sample_of(values)
+    share = float((values >= -200).mean())
+    assert float((sample >= -200).mean()) == pytest.approx(share, abs=0.005)
+
+
+def test_a_volume_of_as_many_voxels_as_sampled_times_a_row_is_not_one_column():
+    """As 512 x 512 x 977, of which every 512th voxel is one column of air beside the patient; here smaller."""
+    stripes = np.ascontiguousarray(np.broadcast_to(np.arange(64, dtype=np.int16), (7820, 64, 64)))
+    assert len(np.unique(sample_of(stripes))) == 64

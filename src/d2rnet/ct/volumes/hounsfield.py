@@ -71,8 +71,7 @@ def to_hounsfield(
         DatasetError: no reading, or two different ones, show a body; the choice contradicts the values; raw without a table;
             a table whose slope is no number or zero.
     """
-    sample = values.reshape(-1) if values.flags.c_contiguous else values.ravel(order="K")
-    sample = sample[:: max(1, sample.size // _SAMPLED)].astype(np.float64)
+    sample = sample_of(values)
     _check_kind(path, sample)
     as_is = _reading(
         f"as the header has it, slope {header.slope:g}, intercept {header.intercept:g}" if header else "already",
@@ -94,6 +93,20 @@ def to_hounsfield(
         share = f"{padded} voxels ({padded / values.size:.2%})"
         notes.append(f"{share} below {PADDING_BELOW_HU} HU are padding: set to {AIR_HU}.")
     return values, chosen.name, tuple(notes)
+
+
+def sample_of(values: np.ndarray) -> np.ndarray:
+    """Return float64 values from places all over a volume, the same ones each time; all of a small volume.
+
+    Places are drawn, not every n-th: n can be the length of a row, and then one column would speak for the volume.
+
+    Args:
+        values: of any shape.
+    """
+    if values.size <= _SAMPLED:
+        return values.ravel().astype(np.float64)
+    places = np.random.default_rng(0).integers(0, values.size, _SAMPLED)
+    return values.reshape(-1)[places].astype(np.float64)  # a view: the readers' arrays are contiguous
 
 
 def _check_kind(path: Path, sample: np.ndarray) -> None:
