@@ -34,6 +34,7 @@ def test_big_endian_meta_image(tmp_path):
     hu = noisy_chest()
     text = (
         "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = True\nElementSpacing = 3.5 4 5\n"
+        "TransformMatrix = 1 0 0 0 1 0 0 0 1\n"
         "DimSize = 80 56 40\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
     )
     (tmp_path / "chest.mha").write_bytes(text.encode() + hu.astype(">i2").tobytes())

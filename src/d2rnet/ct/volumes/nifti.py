@@ -19,10 +19,11 @@ import nibabel as nib
 import numpy as np
 from isal import igzip, isal_zlib
 
-from d2rnet.ct.volumes.orientation import canonical_order, canonical_spacing
+from d2rnet.ct.volumes.orientation import along_axes, canonical_order, canonical_spacing
 from d2rnet.ct.volumes.stored_values import check_held, exact_filler, read_values
 from d2rnet.ct.volumes.volume import (
     FETCH_AGAIN,
+    FROM_TABLE,
     LEAVE_OUT,
     MAX_SPACING_MM,
     MIN_SPACING_MM,
@@ -233,16 +234,18 @@ def _affine(path: Path, header: nib.Nifti1Header, stated_spacing_mm: Millimetres
         notes.append(f"pixel sizes {shown} in the header are no lengths.")
         pixdim = np.abs(np.nan_to_num(pixdim, posinf=0, neginf=0))
     sform = _usable(header.get_sform()) if int(header["sform_code"]) > 0 else None
-    qform = _qform(header, pixdim, stated_spacing_mm, notes) if int(header["qform_code"]) > 0 else None
+    qform = _unit_qform(header, notes) if int(header["qform_code"]) > 0 else None
+    if sform is not None and qform is not None:
+        _compare_forms(path, sform, qform)
+    affine = sform
+    if sform is None and qform is not None:
+        affine = _scaled(qform, pixdim, stated_spacing_mm, _MM_PER_UNIT.get(_unit(header), 1.0), notes)
     if int(header["sform_code"]) > 0 and sform is None:
         notes.append("the s-form is no geometry (zeros or no numbers): the q-form is taken.")
-    affine = sform if sform is not None else qform
     if affine is None:
         got = "neither a usable s-form nor a q-form with pixel sizes"
         expected = "one of them: without, nobody can tell left from right"
         raise unreadable(path, got=got, expected=expected, remedy="Convert the volume from DICOM again, or write the s-form.")
-    if sform is not None and qform is not None:
-        _compare_forms(path, sform, qform)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if sform is not None and not np.allclose(lengths, pixdim, rtol=_SAME):
         shown = " x ".join(f"{side:g}" for side in pixdim)
@@ -267,24 +270,34 @@ def _usable(affine: np.ndarray) -> np.ndarray | None:
     return affine
 
 
-def _qform(
-    header: nib.Nifti1Header, pixdim: np.ndarray, stated_spacing_mm: Millimetres | None, notes: list[str]
-) -> np.ndarray | None:
-    """Return the q-form; its lengths come from the pixel sizes, or from a table where these are zero."""
+def _unit_qform(header: nib.Nifti1Header, notes: list[str]) -> np.ndarray | None:
+    """Return the q-form with columns of length one; None where it is no rotation."""
     copy = header.copy()
-    if (pixdim == 0).any():
-        if stated_spacing_mm is None or int(header["sform_code"]) > 0:
-            return None
-        pixdim = np.array(stated_spacing_mm[::-1])
-        notes.append("the header has no spacing: it is taken from the metadata table.")
-    copy["pixdim"][1:4] = pixdim
+    copy["pixdim"][1:4] = 1
     if copy["pixdim"][0] not in (-1, 1):
         copy["pixdim"][0] = 1  # nifti1.h: any other value means 1
     try:
-        return _usable(copy.get_qform())
+        qform = _usable(copy.get_qform())
     except (nib.spatialimages.HeaderDataError, ValueError):
+        qform = None
+    if qform is None:
         notes.append("the q-form is no rotation.")
-        return None
+    return qform
+
+
+def _scaled(
+    unit_qform: np.ndarray, pixdim: np.ndarray, stated_spacing_mm: Millimetres | None, mm_per_unit: float, notes: list[str]
+) -> np.ndarray | None:
+    """Return the q-form with its lengths, which are the pixel sizes, or a table's where these are zero; None without."""
+    if (pixdim == 0).any():
+        if stated_spacing_mm is None:
+            return None
+        stated = along_axes(unit_qform[:3, :3], stated_spacing_mm) / mm_per_unit
+        pixdim = np.where(pixdim == 0, stated, pixdim)
+        notes.append(FROM_TABLE)
+    affine = unit_qform.copy()
+    affine[:3, :3] *= pixdim  # columns i, j, k
+    return affine
 
 
 def _compare_forms(path: Path, sform: np.ndarray, qform: np.ndarray) -> None:
@@ -308,13 +321,17 @@ def _check_right_angles(path: Path, affine: np.ndarray) -> None:
         raise unreadable(path, got=got, expected="axes at right angles", remedy=remedy)
 
 
+def _unit(header: nib.Nifti1Header) -> int:
+    return int(header["xyzt_units"]) & 7
+
+
 def _unit_mm(path: Path, header: nib.Nifti1Header, lengths: np.ndarray, notes: list[str]) -> float:
     """Return the millimetres of the header's unit.
 
     Raises:
         DatasetError: metres or micrometres that are a CT's spacing in millimetres alone.
     """
-    unit = int(header["xyzt_units"]) & 7
+    unit = _unit(header)
     if unit not in _MM_PER_UNIT:
         raise unreadable(path, got=f"unit {unit} of space", expected="millimetres", remedy=FETCH_AGAIN)
     factor = _MM_PER_UNIT[unit]

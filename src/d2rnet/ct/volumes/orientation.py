@@ -41,6 +41,22 @@ def canonical_spacing(affine_lps: np.ndarray) -> Millimetres:
     return float(norms[order[0]]), float(norms[order[1]]), float(norms[order[2]])
 
 
+def along_axes(directions: np.ndarray, spacing_mm: Millimetres) -> np.ndarray:
+    """Return (3,) the spacing of the patient's axes along the axes of an array.
+
+    Args:
+        directions: (3, 3), its columns the directions of the array's axes (left or right, front or back, up or down), of any
+            length.
+        spacing_mm: (z, y, x) of the patient.
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = directions
+    order, _, _ = canonical_order(affine)
+    lengths = np.empty(3)
+    lengths[list(order)] = spacing_mm  # order says for z, y, x which axis of the array it is
+    return lengths
+
+
 def to_canonical(path: Path, hu: np.ndarray, affine_lps: np.ndarray) -> tuple[np.ndarray, Millimetres, tuple[str, ...]]:
     """Bring a volume to the canonical orientation.
 

@@ -4,8 +4,10 @@ The format is told by the content, not by the name. Axes of every result: (z, y,
 Reads: NIfTI, DICOM series, MetaImage, NRRD. Writes: nothing.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from isal import igzip
 
 from d2rnet.ct.volumes.chest import check_chest
@@ -13,13 +15,15 @@ from d2rnet.ct.volumes.dicom_series import read_series, read_series_header, seri
 from d2rnet.ct.volumes.hounsfield import HounsfieldChoice, to_hounsfield
 from d2rnet.ct.volumes.nifti import GZIP_ERRORS, GZIP_MAGIC, is_nifti, read_nifti, read_nifti_header
 from d2rnet.ct.volumes.orientation import to_canonical
-from d2rnet.ct.volumes.other_formats import is_meta_image, is_nrrd, other_files, read_other, read_other_header
+from d2rnet.ct.volumes.other_formats import other_files, read_other, read_other_header
+from d2rnet.ct.volumes.other_headers import is_meta_image, is_nrrd
 from d2rnet.ct.volumes.settings import VolumeSettings
 from d2rnet.ct.volumes.volume import Millimetres, Rescale, StoredVolume, Volume, VolumeHeader, unreadable
 from d2rnet.files.documents import check_regular_file
 
 __all__ = ["Rescale", "Volume", "VolumeHeader", "read_chest_volume", "read_volume", "read_volume_header", "volume_files"]
 _START_BYTES = 348
+_SAME_SPACING = 0.01  # relative: tables round
 
 
 def read_volume(
@@ -35,7 +39,8 @@ def read_volume(
         path: NIfTI, MetaImage or NRRD file, or the folder of a DICOM series.
         hu: whether the values are Hounsfield units; auto decides from values and header and refuses a contradiction.
         rescale: slope and intercept of a metadata table, for values as stored; NaN where the table says nothing.
-        stated_spacing_mm: (z, y, x) of a metadata table, used only where a NIfTI header has no spacing.
+        stated_spacing_mm: (z, y, x) of a metadata table, used only where a header has no spacing; where it has
+            another one, that is noted.
 
     Returns:
         The volume, with what was decided and mended in its notes. Nothing is said about what it shows: see
@@ -48,7 +53,8 @@ def read_volume(
     stored = _read_stored(path, stated_spacing_mm)
     values, source, notes = to_hounsfield(path, stored.values, choice=hu, table=rescale, header=stored.header_scale)
     canonical, spacing, moved = to_canonical(path, values, stored.affine_lps)
-    return Volume(canonical, spacing, stored.file_format, source, (*stored.notes, *notes, *moved))
+    said = _contradiction(spacing, stated_spacing_mm)
+    return Volume(canonical, spacing, stored.file_format, source, (*stored.notes, *said, *notes, *moved))
 
 
 def read_chest_volume(
@@ -81,10 +87,12 @@ def read_volume_header(path: str | Path, *, stated_spacing_mm: Millimetres | Non
     path = Path(path)
     kind = file_format(path)
     if kind == "DICOM series":
-        return read_series_header(path)
-    if kind == "NIfTI":
-        return read_nifti_header(path, stated_spacing_mm)
-    return read_other_header(path, kind)
+        header = read_series_header(path)
+    elif kind == "NIfTI":
+        header = read_nifti_header(path, stated_spacing_mm)
+    else:
+        header = read_other_header(path, kind, stated_spacing_mm)
+    return replace(header, notes=(*header.notes, *_contradiction(header.spacing_mm, stated_spacing_mm)))
 
 
 def volume_files(path: str | Path) -> list[Path]:
@@ -144,10 +152,18 @@ def _inflated_start(path: Path) -> bytes:
         raise unreadable(path, got="damaged gzip data", expected="a whole gzip file") from error
 
 
+def _contradiction(spacing_mm: Millimetres, stated_mm: Millimetres | None) -> tuple[str, ...]:
+    """Say that a table has another spacing than the header, which is taken."""
+    if stated_mm is None or np.allclose(spacing_mm, stated_mm, rtol=_SAME_SPACING, atol=0):
+        return ()
+    table, header = (" x ".join(f"{side:.4g}" for side in sides) for sides in (stated_mm, spacing_mm))
+    return (f"spacing of the metadata table is not the header's: {table} mm against {header} mm, which is taken.",)
+
+
 def _read_stored(path: Path, stated_spacing_mm: Millimetres | None) -> StoredVolume:
     kind = file_format(path)
     if kind == "DICOM series":
         return read_series(path)
     if kind == "NIfTI":
         return read_nifti(path, stated_spacing_mm)
-    return read_other(path, kind)
+    return read_other(path, kind, stated_spacing_mm)

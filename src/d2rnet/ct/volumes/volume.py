@@ -20,6 +20,7 @@ MIN_SPACING_MM = 0.1
 MAX_SPACING_MM = 30.0
 AIR_HU = -1024  # what scanners write outside their field of view
 FETCH_AGAIN = "Fetch the file again; if the original is the same, leave the volume out."
+FROM_TABLE = "the header has no spacing: it is taken from the metadata table."
 LEAVE_OUT = "This is no chest CT volume; leave it out."
 
 
