@@ -14,7 +14,7 @@ from ct_samples import convert, convert_shards, data_settings, join, make_cohort
 from d2rnet.ct.conversion import volume_shards
 from d2rnet.ct.conversion.verify import stated_spacing, verify_ct_inputs
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.files.documents import read_json, read_jsonl
+from d2rnet.files.documents import read_json, read_jsonl, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,20 @@ def test_a_whole_conversion(run):
     assert counts["volumes_set_aside"] == 1
     assert sum(part["volumes"] for part in counts["splits"].values()) == 15
     assert min(part["volumes"] for part in counts["splits"].values()) >= 2
+
+
+def test_notes_are_counted_by_kind_whatever_their_numbers(run, copy, cohort):
+    """A table whose spacing contradicts the headers, each volume by other numbers, is one line of the counts."""
+    path = copy / "convert/shards/1-of-1.jsonl"
+    lines = list(read_jsonl(path))
+    for number, line in enumerate(lines):
+        if line["reason"] is None:
+            said = "spacing of the metadata table is not the header's"
+            line["notes"] = [f"{said}: {number} x 1 x 1 mm against 5 x 4 x 3.5 mm, which is taken.", f"{number}.5 slices odd."]
+    write_jsonl(path, lines)
+    join(copy, data_settings(cohort), 1)
+    notes = read_json(copy / "convert/counts.json")["notes"]
+    assert notes == {"spacing of the metadata table is not the header's": 15, ".. slices odd.": 15}
 
 
 def test_no_patient_is_in_two_splits(run):

@@ -10,6 +10,7 @@ drawn. Writes, into the output folder:
 """
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ CARD = Card(
     sections=("reports", "volumes", "conversion"),
 )
 SHOWN_VOLUMES = 12
+_NUMBER = re.compile(r"-?\d[\d.,]*(e[-+]?\d+)?%?")
 _KEYS = ("volume_id", "study_id", "subject_id", "split", "mask_folder")
 
 
@@ -119,8 +121,13 @@ def _split_counts(lines: list[dict[str, Any]]) -> dict[str, int]:
     return {name: len({line[key] for line in lines}) for name, key in keys.items()}
 
 
+def _kind(note: str) -> str:
+    """Return what notes of one kind have in common: the part before the colon, numbers left open."""
+    return _NUMBER.sub("..", note.partition(":")[0])
+
+
 def _counts(good: list[dict[str, Any]], bad: list[dict[str, str]]) -> dict[str, Any]:
-    notes = Counter(note.partition(":")[0] for line in good for note in line["notes"])
+    notes = Counter(_kind(note) for line in good for note in line["notes"])
     return {
         "volumes": len(good),
         "studies": len({line["study_id"] for line in good}),
@@ -129,5 +136,5 @@ def _counts(good: list[dict[str, Any]], bad: list[dict[str, str]]) -> dict[str, 
         "splits": {split: _split_counts([line for line in good if line["split"] == split]) for split in SPLITS},
         "hu": dict(Counter(line["hu_source"].partition(":")[0] for line in good)),
         "body_cut_off": sum(line["body_outside_fraction"] > 0.01 for line in good),
-        "notes": dict(notes.most_common(20)),
+        "notes": dict(notes.most_common()),
     }

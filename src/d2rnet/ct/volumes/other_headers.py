@@ -129,7 +129,7 @@ def checked_header(path: Path, file_format: str, stated_spacing_mm: Millimetres 
     directions = np.array(reader.GetDirection()).reshape(3, 3)
     if not np.isfinite(directions).all() or np.abs(directions.T @ directions - np.eye(3)).max() > 0.01:
         raise unreadable(path, got="directions that are not at right angles", expected="a rotation")
-    notes = ()
+    notes: tuple[str, ...] = ()
     if not spacing.all():
         if stated_spacing_mm is None:
             raise unreadable(
@@ -140,7 +140,7 @@ def checked_header(path: Path, file_format: str, stated_spacing_mm: Millimetres 
             )
         spacing = np.where(spacing == 0, along_axes(directions, stated_spacing_mm), spacing)
         notes = (FROM_TABLE,)
-    check_spacing(path, spacing[::-1], where="the header")
+    check_spacing(path, spacing[::-1].tolist(), where="the header")
     affine = np.eye(4)
     affine[:3, :3] = (directions * spacing)[:, ::-1]  # columns i, j, k to k, j, i
     affine[:3, 3] = reader.GetOrigin()
