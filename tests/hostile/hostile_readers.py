@@ -19,6 +19,7 @@ from d2rnet.cxr.annotation.inputs import read_reports as read_report_lines
 from d2rnet.cxr.annotation.predictions import read_predictions
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.coco import load_coco
+from d2rnet.cxr.conversion.box_limits import check_boxes
 from d2rnet.cxr.conversion.image_conversion import ConversionJob, convert_images
 from d2rnet.cxr.detector.checkpoint import load_pretrained
 from d2rnet.cxr.detector.config import read_cfg
@@ -102,11 +103,12 @@ def csv_table(folder: Path) -> Outcome:
 
 
 def box_table(folder: Path) -> Outcome:
-    """VinDr-CXR's box table; every problem is an error."""
+    """VinDr-CXR's box table, of images of 60 x 50 pixels; every problem is an error."""
     problems = Problems()
     rows = read_box_table(
         only_file(folder), categories=CATEGORY_IDS, image_labels=vindr.IMAGE_LABELS, has_readers=True, problems=problems
     )
+    check_boxes(rows.boxes, dict.fromkeys(rows.boxes["source_id"], (60, 50)), LabelledSettings(), problems)
     problems.raise_if_any()
     kept = rows.counts["boxes_kept"] + rows.counts["rows_without_box"] + rows.counts["exact_duplicate_rows"]
     return Outcome(READ, f"{dict(rows.counts)}", kept)

@@ -26,7 +26,7 @@ KEPT = {Tag("ViewPosition"), Tag("SOPClassUID")}
 def planted(copy: int = 0) -> Dataset:
     """A radiograph with a name or a date in every text element that the standard knows, and in private ones.
 
-    ``copy`` makes it another file: copies of one radiograph in two splits are refused.
+    ``copy`` makes it another file and instance: copies of one radiograph in two splits are refused.
     """
     dataset = dcmread(io.BytesIO(good.dicom(ViewPosition="PA")))
     for number, (vr, multiplicity, *_) in DicomDictionary.items():
@@ -36,6 +36,7 @@ def planted(copy: int = 0) -> Dataset:
     private = dataset.private_block(0x0029, NAME, create=True)
     private.add_new(0x01, "LO", NAME)
     dataset.InstanceNumber = copy
+    dataset.SOPInstanceUID = f"2.25.{DATE}{TIME}{copy}"
     dataset.RequestAttributesSequence = [Dataset()]
     dataset.RequestAttributesSequence[0].RequestedProcedureDescription = NAME
     dataset.file_meta.SourceApplicationEntityTitle = NAME

@@ -200,11 +200,10 @@ def _images_below(folder: Path, output: Path) -> list[Path]:
         counts["output folder"] += len(folders) - len(kept)
         folders[:] = kept
         for name in sorted(names):
-            file = Path(parent, name)
-            if not is_image_file(file):
-                counts["other files"] += 1
+            if is_image_file(parent, name):
+                images.append(Path(parent, name))
             else:
-                images.append(file)
+                counts["other files"] += 1
     left_out = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     log.info("%s: %d images%s", folder, len(images), f"; left out: {left_out}" if left_out else "")
     if not images:

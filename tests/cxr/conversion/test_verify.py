@@ -11,7 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from dicom_samples import chest, data_set, write
 from PIL import Image
+from pydicom.uid import JPEG2000Lossless
 
 from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.conversion.verify import verify_inputs
@@ -422,11 +424,47 @@ def test_copies_under_another_name_are_found(cohort: Cohort, tmp_path: Path) -> 
     assert (left_out["images_of_the_labelled_source"], left_out["repeated_images"]) == (1, 1)
     shutil.copy(test_image, mimic_image(cohort.mimic, "50000002", "a2-01"))
     with pytest.raises(
-        DatasetError, match=rf"labelled_test_image_in_training: 1\n.*a2-01.*the same content as .*{TEST_IDS[1]}"
+        DatasetError, match=rf"labelled_test_image_in_training: 1\n.*a2-01.*the same content or UID as .*{TEST_IDS[1]}"
     ):
         cohort.verify()
     write_image(mimic_image(cohort.mimic, "50000002", "a2-01"))
     shutil.copy(test_image, cohort.vindr / "train" / f"{TRAIN_IDS[3]}.png")
+    with pytest.raises(DatasetError, match=rf"copy_of_labelled_image: 1\n.*{TEST_IDS[1]}"):
+        cohort.verify()
+
+
+def test_copies_of_other_bytes_are_found_by_their_uid(cohort: Cohort, tmp_path: Path) -> None:
+    """A re-encoded test image never gets into a training stream; a UID that other pictures have makes no copy."""
+    uid = "1.2.826.0.1.3680043.8.498.1"
+    picture = chest(HEIGHT, WIDTH)
+    labelled = cohort.vindr / "test" / f"{TEST_IDS[1]}.dicom"
+    labelled.with_suffix(".png").unlink()
+    write(labelled, data_set(picture, SOPInstanceUID=uid))
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    write(extra / "packed.dcm", data_set(picture, JPEG2000Lossless, SOPInstanceUID=uid, PatientName="x"))
+    write(extra / "other_picture.dcm", data_set(picture[::-1].copy(), SOPInstanceUID=uid))
+    write(extra / "own_uid.dcm", data_set(picture))
+    nameless = data_set(picture[:, ::-1].copy())
+    del nameless.SOPInstanceUID
+    nameless.save_as(extra / "no_uid.dcm", enforce_file_format=False)
+    cohort.settings["extra_unlabelled"] = [{"source": "folder", "root": str(extra)}]
+    summary, _ = cohort.verify()
+    counts = summary["extra_unlabelled[0]"]
+    assert counts["left_out"]["images_of_the_labelled_source"] == counts["copies_by_uid"] == 1
+    assert (counts["images_of_a_shared_uid"], counts["dicom_images_without_uid"]) == (2, 1)
+    listed = [row["source_id"] for row in read_jsonl(cohort.output / "unlabelled_images.jsonl")]
+    assert {name for name in listed if name.startswith("extra1")} == {
+        "extra1_other_picture",
+        "extra1_own_uid",
+        "extra1_no_uid",
+    }
+    shutil.copy(extra / "packed.dcm", mimic_image(cohort.mimic, "50000002", "a2-01"))
+    with pytest.raises(DatasetError, match=rf"labelled_test_image_in_training: 1\n.*a2-01.*content or UID as .*{TEST_IDS[1]}"):
+        cohort.verify()
+    write_image(mimic_image(cohort.mimic, "50000002", "a2-01"))
+    (cohort.vindr / "train" / f"{TRAIN_IDS[3]}.png").unlink()
+    shutil.copy(extra / "packed.dcm", cohort.vindr / "train" / f"{TRAIN_IDS[3]}.dicom")
     with pytest.raises(DatasetError, match=rf"copy_of_labelled_image: 1\n.*{TEST_IDS[1]}"):
         cohort.verify()
 

@@ -1,7 +1,8 @@
 """Images of equal content under any name: what a file holds, told without reading most files.
 
 Sizes are compared first; of files of one size a few kilobytes, and only where those agree the whole. Links to one file are one
-file. A copy that was decoded and written anew, or whose header was changed, has another content and is not found here.
+file. A copy that was decoded and written anew, or whose header was changed, has another content and is not found here
+(:mod:`d2rnet.cxr.conversion.instances` finds those that kept their UID).
 """
 
 import hashlib

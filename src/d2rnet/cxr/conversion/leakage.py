@@ -44,7 +44,7 @@ def check_leakage(labelled: pd.DataFrame, other: pd.DataFrame, problems: Problem
     for row in used.itertuples():
         same_file = test_files.get(row.identity)
         if row.name in test_ids or same_file is not None:
-            why = f"the same content as {same_file}" if same_file else "an id of the labelled test split"
+            why = f"the same content or UID as {same_file}" if same_file else "an id of the labelled test split"
             problems.add(
                 "labelled_test_image_in_training",
                 file=file,
@@ -72,7 +72,7 @@ def check_own_copies(labelled: pd.DataFrame, problems: Problems) -> None:
                 "copy_of_labelled_image",
                 file=row.file,
                 record=f"image {row.source_id}",
-                got=f"the same content as {first['file']} (image {first['source_id']})",
+                got=f"the same content or UID as {first['file']} (image {first['source_id']})",
                 expected="each test image once, under one id",
                 remedy="Take one of the two and its rows out of the tables, or give both to the training split.",
             )
@@ -81,8 +81,9 @@ def check_own_copies(labelled: pd.DataFrame, problems: Problems) -> None:
 def overlaps(extra: pd.DataFrame, labelled: pd.DataFrame, reports: pd.DataFrame) -> "pd.Series[str]":
     """Say why an extra unlabelled image is to be left out, if it is.
 
-    Images are compared by name and by content, so that copies under another name are found; one that was written anew under
-    another name is not. Patients are compared where the folder's file names tell them (ChestX-ray14's).
+    Images are compared by name, by content and by the UID of DICOM files, so that copies under another name are found; one
+    that was written anew as PNG or JPG under another name is not. Patients are compared where the folder's file names tell
+    them (ChestX-ray14's).
 
     Args:
         extra: columns ``name``, ``patient``, ``file`` and ``identity`` of all extra folders, in the order of the

@@ -26,6 +26,7 @@ from d2rnet.cxr.conversion.copies import identify
 from d2rnet.cxr.conversion.disk_space import check_space
 from d2rnet.cxr.conversion.frames import UPRIGHT, check_frames
 from d2rnet.cxr.conversion.input_checks import check_labelled, check_reports
+from d2rnet.cxr.conversion.instances import join_instances
 from d2rnet.cxr.conversion.leakage import check_leakage, check_own_copies, count_reasons, overlaps
 from d2rnet.cxr.conversion.settings import (
     DataSettings,
@@ -185,6 +186,7 @@ def _check_images(sources: list[Source], workers: int, settings: DataSettings) -
         headers = [header for _, header, _ in results]
         source.images["file_height"] = [header.height if header else 0 for header in headers]
         source.images["file_width"] = [header.width if header else 0 for header in headers]
+        source.images["uid_hash"] = pd.Series([header.uid_hash if header else None for header in headers], dtype=object)
         source.images["exif_orientation"] = [header.exif_orientation if header else UPRIGHT for header in headers]
         _note_doubts(source, results, settings)
         _count_other_sizes(source)
@@ -248,12 +250,22 @@ def _count_other_sizes(source: Source) -> None:
 def _identify(sources: list[Source], workers: int) -> None:
     """Add ``identity``, what an image file holds, to the images of every source."""
     read = [source for source in sources if source.table is not None]
-    identities = identify((file for source in read for file in source.images["file"]), workers)
+    uids = {file: uid for source in read for file, uid in zip(source.images["file"], source.images["uid_hash"], strict=True)}
+    found = join_instances(identify(uids, workers), uids, workers)
     for source in read:
-        found = [identities[file] for file in source.images["file"]]
-        source.images["identity"] = pd.Series(found, index=source.images.index, dtype=object)
+        files = source.images["file"]
+        source.images["identity"] = pd.Series([found.identities[file] for file in files], index=files.index, dtype=object)
         contents = source.images["identity"].dropna()
         source.counts["images_of_equal_content"] = len(contents) - contents.nunique()
+        source.counts["copies_by_uid"] = int(files.isin(list(found.copies)).sum())
+        source.counts["images_of_a_shared_uid"] = int(files.isin(list(found.of_shared_uids)).sum())
+        source.counts["dicom_images_without_uid"] = int((source.images["uid_hash"] == "").sum())
+        if source.counts["images_of_a_shared_uid"]:
+            log.warning(
+                "cxr.data.%s: %d images share their SOPInstanceUID with other pictures; by it alone none of them is a copy",
+                source.name,
+                source.counts["images_of_a_shared_uid"],
+            )
 
 
 def _check_across(sources: list[Source], max_bad_fraction: float, problems: Problems) -> None:

@@ -6,6 +6,7 @@ repeats an attribute's text only where it is a term that the standard defines: i
 Source: DICOM PS3.5 (transfer syntaxes, A.4 encapsulation), PS3.3 C.7.6.3 (image pixel), C.7.5.1.1.2 (padding).
 """
 
+import hashlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
@@ -54,8 +55,8 @@ _GRAYSCALE_ATTRIBUTES = (
     "WindowWidth",
 )  # fmt: skip
 _HEADER_ATTRIBUTES = (
-    *_REQUIRED, "NumberOfFrames", "ViewPosition", "ViewCodeSequence", "SOPClassUID", "Modality", "BodyPartExamined",
-    "PatientOrientation", *_GRAYSCALE_ATTRIBUTES,
+    *_REQUIRED, "NumberOfFrames", "ViewPosition", "ViewCodeSequence", "SOPClassUID", "SOPInstanceUID", "Modality",
+    "BodyPartExamined", "PatientOrientation", *_GRAYSCALE_ATTRIBUTES,
 )  # fmt: skip
 _PIXEL_ATTRIBUTES = (
     *_REQUIRED, "NumberOfFrames", "HighBit", "PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit",
@@ -208,8 +209,18 @@ def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
         body_part=stated_body_part(dataset),
         other_view="" if view else stated_view(dataset),
         orientation=stated_orientation(dataset),
+        uid_hash=_uid_hash(dataset),
         is_coloured=int(dataset.SamplesPerPixel) == 3,
     )
+
+
+def _uid_hash(dataset: FileDataset) -> str:
+    """Return 16 hex digits for the SOPInstanceUID, or for that of the file meta information; "" for neither."""
+    stated = (
+        part.get(name) for part, name in ((dataset, "SOPInstanceUID"), (dataset.file_meta, "MediaStorageSOPInstanceUID"))
+    )
+    uid = next((text for value in stated if (text := str(value or "").strip(" \0"))), "")
+    return hashlib.sha256(uid.encode()).hexdigest()[:16] if uid else ""
 
 
 def _name_of(syntax: UID) -> str:

@@ -76,17 +76,17 @@ def statistics(small: np.ndarray, mean_image: np.ndarray) -> dict[Statistic, flo
     contrast = float(small.std())
     steps = (np.abs(np.diff(small, axis=0)).mean() + np.abs(np.diff(small, axis=1)).mean()) / 2
     return {
-        "likeness": _correlation(small, mean_image),
+        "likeness": correlation(small, mean_image),
         "mean_grey": float(small.mean()),
         "contrast": contrast,
         "dark_share": float((small < _DARK).mean()),
         "bright_share": float((small >= _BRIGHT).mean()),
-        "symmetry": _correlation(small, small[:, ::-1]),
+        "symmetry": correlation(small, small[:, ::-1]),
         "roughness": float(steps / contrast) if contrast else 0.0,
     }
 
 
-def _correlation(first: np.ndarray, second: np.ndarray) -> float:
+def correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Return Pearson's correlation; 0 where a picture is of one grey level."""
     spread = first.std() * second.std()
     return float(((first - first.mean()) * (second - second.mean())).mean() / spread) if spread else 0.0

@@ -7,6 +7,7 @@ the stored pixels); an alpha channel is dropped, because about 1 NIH PNG in 160 
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -44,16 +45,18 @@ def read_image_header(path: Path, image_format: str) -> RadiographHeader:
             marker.
     """
     try:
-        with Image.open(path, formats=[image_format]) as image:
-            width, height = image.size
-            mode = image.mode
-            # a PNG without EXIF before its pixels would be decoded by getexif() in search of one behind them
-            has_exif = image_format == "JPEG" or "exif" in image.info
-            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1)) if has_exif else 1
+        with path.open("rb") as stream:
+            with Image.open(stream, formats=[image_format]) as image:
+                width, height = image.size
+                mode = image.mode
+                # a PNG without EXIF before its pixels would be decoded by getexif() in search of one behind them
+                has_exif = image_format == "JPEG" or "exif" in image.info
+                orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1)) if has_exif else 1
+            has_end = _has_end(stream, image_format)
     except Exception as error:  # Pillow raises its own, OSError, SyntaxError, ValueError, struct.error
         raise unreadable(path, got=f"an unreadable header ({error})", expected=image_format, remedy=_REMEDY) from error
     check_pixel_count(path, height, width, where="the header")
-    if not _has_end(path, image_format):
+    if not has_end:
         got = f"a truncated {image_format} ({path.stat().st_size} bytes, no end marker)"
         raise unreadable(path, got=got, expected="a whole file", remedy=_REMEDY)
     return RadiographHeader(
@@ -67,20 +70,19 @@ def read_image_header(path: Path, image_format: str) -> RadiographHeader:
     )
 
 
-def _has_end(path: Path, image_format: str) -> bool:
+def _has_end(stream: BinaryIO, image_format: str) -> bool:
     marker = b"IEND" if image_format == "PNG" else b"\xff\xd9"
-    with path.open("rb") as stream:
-        size = stream.seek(0, io.SEEK_END)
-        stream.seek(max(0, size - _TAIL_BYTES))
-        if marker in stream.read():
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, size - _TAIL_BYTES))
+    if marker in stream.read():
+        return True
+    # anything may follow the end marker; such files are rare enough to be searched whole
+    stream.seek(0)
+    end = b""
+    while part := stream.read(_SEARCHED_AT_ONCE):
+        if marker in end + part:
             return True
-        # anything may follow the end marker; such files are rare enough to be searched whole
-        stream.seek(0)
-        end = b""
-        while part := stream.read(_SEARCHED_AT_ONCE):
-            if marker in end + part:
-                return True
-            end = part[-len(marker) :]
+        end = part[-len(marker) :]
     return False
 
 

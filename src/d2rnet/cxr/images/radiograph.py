@@ -34,6 +34,8 @@ class RadiographHeader:
         modality: DICOM modality; "" where none is stated, "?" for no term of the standard.
         body_part: "CHEST", another term, "" or "?" likewise.
         other_view: what is stated in place of a known view, "" or "?" likewise.
+        uid_hash: of the SOPInstanceUID, which itself is never kept: it leads back to the archive. "" where a DICOM file states
+            none, None for PNG and JPG.
         orientation: DICOM PatientOrientation, such as ``L\\F``, or "".
         is_coloured: the pixels are not all grey (:func:`d2rnet.cxr.images.reader.look_at`).
         one_grey_level: all pixels are alike (likewise).
@@ -50,6 +52,7 @@ class RadiographHeader:
     body_part: str = ""
     other_view: str = ""
     orientation: str = ""
+    uid_hash: str | None = None
     is_coloured: bool = False
     one_grey_level: bool = False
 
