@@ -22,6 +22,7 @@ from d2rnet.report.fit import fit_reports
 from d2rnet.report.generation import load_for_generation, write_reports
 from d2rnet.report.interface import FrontEnd, ReportModel, VisualTokens, make_transformer
 from d2rnet.report.model_files import LoadedModel, load_model, save_model
+from d2rnet.report.region_grounding import RegionGrounding
 from d2rnet.report.settings import DecoderSettings, GenerationSettings, ReportRuntime, ReportTrainingSettings, TextSettings
 from d2rnet.report.text.vocabulary import Vocabulary, count_vocabulary
 from d2rnet.report.training_task import report_task
@@ -147,7 +148,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(loaded: LoadedModel, settings: GenerationSettings, entries: list[dict[str, Any]] = ENTRIES) -> list[dict[str, Any]]:
     """Reports of entries."""
     dataset = ToyEntries(entries, VOCABULARY)
-    return list(write_reports(loaded, entries, dataset, settings, torch.device("cpu"), Counter()))
+    return list(
+        write_reports(loaded, entries, dataset, settings, torch.device("cpu"), Counter(), ground=RegionGrounding(0.05, 1.2))
+    )
 
 
 def test_it_learns_to_write_what_the_vectors_say(trained: Path) -> None:

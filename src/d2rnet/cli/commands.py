@@ -16,7 +16,7 @@ COMMANDS: dict[str, Command] = {
     "build-vocabulary": Command(
         "Build the vocabulary from the training reports.",
         "d2rnet.report.text.vocabulary:build_vocabulary",
-        "d2rnet.report.settings:TextSettings",
+        "d2rnet.cxr.report_model.settings:D2RNetTextSettings",
         (ANNOTATION, OUTPUT),
     ),
     "evaluate-reports": Command(

@@ -186,7 +186,7 @@ CXR_COMMANDS: dict[str, Command] = {
     "generate-reports-shard": Command(
         "Write the findings of one shard of the test split by beam search.",
         "d2rnet.cxr.report_model.generate:generate_reports",
-        "d2rnet.report.settings:GenerationSettings",
+        "d2rnet.cxr.report_model.settings:D2RNetGenerationSettings",
         (
             ANNOTATION,
             IMAGE_ROOT,
@@ -201,7 +201,7 @@ CXR_COMMANDS: dict[str, Command] = {
     "generate-reports": Command(
         "Join the shards of generate-reports-shard into one file, in the order of annotation.json.",
         "d2rnet.report.generation:gather_reports",
-        "d2rnet.report.settings:GenerationSettings",
+        "d2rnet.cxr.report_model.settings:D2RNetGenerationSettings",
         (
             ANNOTATION,
             Option("shards", "JSON lines file of every shard", "inputs"),

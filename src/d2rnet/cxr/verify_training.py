@@ -21,11 +21,11 @@ from d2rnet.cxr.detector.trainer import check_batches, check_schedule
 from d2rnet.cxr.report_model.alignment import pretrained_files
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
-from d2rnet.cxr.report_model.trainer import check_batch
 from d2rnet.cxr.settings import TrainingsSettings
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
+from d2rnet.report.training_files import check_batch
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.settings import LoaderRuntime

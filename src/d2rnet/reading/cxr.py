@@ -28,7 +28,7 @@ from d2rnet.cxr.images.gate import find_doubts
 from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader
 from d2rnet.cxr.images.reader import look_at, read_radiograph_at
 from d2rnet.cxr.report_model.front_end import D2RNET
-from d2rnet.cxr.report_model.generate import make_dataset
+from d2rnet.cxr.report_model.generate import box_grounding, make_dataset
 from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import sha256_file
 from d2rnet.reading.content import Box, Sentence, View
@@ -115,7 +115,9 @@ class Models:
         ends: Counter[str] = Counter()
         generation = self.settings.generation.replaced(batch_size=1)
         dataset = make_dataset(self.report, [entry], root, lambda path, max_side_px=None: decoded[path, max_side_px])
-        (written,) = write_reports(self.report, [entry], dataset, generation, self.device, ends)
+        (written,) = write_reports(
+            self.report, [entry], dataset, generation, self.device, ends, ground=box_grounding(generation)
+        )
         if ends["cut"]:
             warnings.append(f"the findings were cut at {generation.max_tokens} tokens")
         views_of_boxes = entry.get("box_image", [0] * len(entry["boxes"]))

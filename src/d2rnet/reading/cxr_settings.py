@@ -17,12 +17,12 @@ from d2rnet.cxr.annotation.settings import ClassName
 from d2rnet.cxr.detector.settings import PredictionSettings
 from d2rnet.cxr.images.grey_levels import LEAST_IMAGES, GreyLevels, describe_grey_levels, reduce
 from d2rnet.cxr.images.reader import read_radiograph
+from d2rnet.cxr.report_model.settings import D2RNetGenerationSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_json, write_json
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.report.annotation_file import load_annotation
-from d2rnet.report.settings import GenerationSettings
 from d2rnet.settings import Section, merge, read_overlay
 
 FILE = "reading.json"
@@ -50,7 +50,7 @@ class ReadingSettings(Section):
     prediction: PredictionSettings
     thresholds: Annotated[dict[ClassName, Score], Field(min_length=len(CATEGORY_IDS))]
     max_boxes: int
-    generation: GenerationSettings
+    generation: D2RNetGenerationSettings
     detector_sha256: str
     grey_levels: GreyLevels | None = None
 

@@ -17,6 +17,7 @@ from d2rnet.files.names import is_path_below
 from d2rnet.findings.classes import CATEGORY_IDS, suggest_category
 
 Entry = dict[str, Any]
+Reader = Callable[[Path], dict[str, list[Entry]]]  # such as load_annotation
 SPLITS = ("train", "val", "test")
 TEXT_KEYS = ("id", "study_id", "subject_id", "split", "report")
 LIST_KEYS = ("image_path", "boxes", "scores", "labels")

@@ -1,16 +1,16 @@
 """Writing reports: encoded visual tokens to test.jsonl, in shards, and joined again; of any front end.
 
-Writes one JSON line per entry: ``id, reference, hypothesis, log_prob, sentences[{text, boxes[], attended}]``; ``boxes`` are
-places among the entry's regions, most attended first, ``attended`` is the one that stands out most, listed or not. A split
-falls into fixed whole batches and a shard is a run of them, so that the numbers of an entry do not depend on how many shards
-there are.
+Writes one JSON line per entry: ``id, reference, hypothesis, log_prob, sentences[{text, ...}]``; what a sentence says beside
+its text is its front end's: see :class:`Grounding`. A split falls into fixed whole batches and a shard is a run of them, so
+that the numbers of an entry do not depend on how many shards there are.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -18,13 +18,13 @@ from torch import Tensor
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_jsonl, write_jsonl
 from d2rnet.files.hashes import sha256_file
-from d2rnet.report.annotation_file import Entry, load_annotation
+from d2rnet.report.annotation_file import Entry, Reader, load_annotation
 from d2rnet.report.decoder.beam_search import Decoded, SearchOptions
 from d2rnet.report.decoder.sampling import SamplingOptions, entry_draws, sample_reports
 from d2rnet.report.interface import Batch, Encoded, FrontEnd
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel, load_model
 from d2rnet.report.settings import GenerationSettings
-from d2rnet.report.text.protocols import SENTENCE_END, clean_report, split_sentences
+from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.shards import check_count, read_records
@@ -32,6 +32,38 @@ from d2rnet.training.task import Entries, make_loader
 
 log = logging.getLogger(__name__)
 LOG_PROB_DIGITS = 5
+
+
+@dataclass(frozen=True)
+class Written:
+    """A report as it was written.
+
+    Attributes:
+        entry: of the annotation.
+        tokens: of the report.
+        cut: it stopped at the length limit.
+    """
+
+    entry: Entry
+    tokens: list[str]
+    cut: bool
+
+
+class Grounding(Protocol):
+    """Cuts reports into sentences and says what each stands on."""
+
+    def __call__(
+        self, loaded: LoadedModel, batch: Any, encoded: Encoded, token_ids: Tensor, written: Sequence[Written]
+    ) -> list[list[dict[str, Any]]]:
+        """Return the sentences of each report; their ``text`` joined by spaces is the report.
+
+        Args:
+            loaded: the model.
+            batch: what it looked at, B entries.
+            encoded: what it saw.
+            token_ids: (B, T) from ``<bos>`` on.
+            written: the B reports.
+        """
 
 
 def shard_bounds(count: int, *, batch_size: int, shard: int, shards: int) -> tuple[int, int]:
@@ -58,6 +90,7 @@ def write_reports(
     device: torch.device,
     ends: Counter[str],
     *,
+    ground: Grounding,
     loader_workers: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """Write the reports of entries.
@@ -69,6 +102,7 @@ def write_reports(
         settings: how reports are written.
         device: where the model is.
         ends: grows by reports that end by themselves (``own``) and at ``max_tokens`` (``cut``).
+        ground: says what each sentence stands on.
         loader_workers: processes that prepare batches.
 
     Yields:
@@ -78,34 +112,35 @@ def write_reports(
     batches = [list(places[first : first + settings.batch_size]) for first in places[:: settings.batch_size]]
     loader = make_loader(dataset, batches, dataset.collate, workers=loader_workers)
     for chosen, batch in zip(batches, loader, strict=True):
-        yield from _write_batch(loaded, [entries[place] for place in chosen], batch.to(device), settings, ends)
+        yield from _write_batch(loaded, [entries[place] for place in chosen], batch.to(device), settings, ends, ground)
 
 
 @torch.no_grad()
 def _write_batch(
-    loaded: LoadedModel, entries: Sequence[Entry], batch: Batch, settings: GenerationSettings, ends: Counter[str]
+    loaded: LoadedModel,
+    entries: Sequence[Entry],
+    batch: Batch,
+    settings: GenerationSettings,
+    ends: Counter[str],
+    ground: Grounding,
 ) -> Iterator[dict[str, Any]]:
     encoded = loaded.model.encode(batch)
     decoded = _decode(loaded, encoded, [entry["id"] for entry in entries], settings)
-    written = decoded.token_ids[:, : int((decoded.token_ids != PAD_ID).sum(dim=1).max())]
-    start = torch.full_like(written[:, :1], BOS_ID)
-    attention = loaded.model.region_attention(encoded, torch.cat([start, written], dim=1)).cpu()  # (B, T, R)
-    log_probs = decoded.log_probs.tolist()
-    for row, (ids, entry) in enumerate(zip(written.tolist(), entries, strict=True)):
-        tokens = loaded.vocabulary.decode(ids)
-        ends["own" if EOS_ID in ids else "cut"] += 1
+    ids = decoded.token_ids[:, : int((decoded.token_ids != PAD_ID).sum(dim=1).max())]  # (B, T)
+    written = [
+        Written(entry, loaded.vocabulary.decode(row), cut=EOS_ID not in row)
+        for entry, row in zip(entries, ids.tolist(), strict=True)
+    ]
+    ends.update("cut" if report.cut else "own" for report in written)
+    start = torch.full_like(ids[:, :1], BOS_ID)
+    sentences = ground(loaded, batch, encoded, torch.cat([start, ids], dim=1), written)
+    for report, log_prob, grounded in zip(written, decoded.log_probs.tolist(), sentences, strict=True):
         yield {
-            "id": entry["id"],
-            "reference": clean_report(entry["report"], loaded.vocabulary.protocol),
-            "hypothesis": " ".join(tokens),
-            "log_prob": round(log_probs[row], LOG_PROB_DIGITS),
-            "sentences": ground_sentences(
-                tokens,
-                attention[row, :, : len(entry.get("boxes", ()))],
-                least_share=settings.grounding_share,
-                least_contrast=settings.grounding_contrast,
-                cut=EOS_ID not in ids,
-            ),
+            "id": report.entry["id"],
+            "reference": clean_report(report.entry["report"], loaded.vocabulary.protocol),
+            "hypothesis": " ".join(report.tokens),
+            "log_prob": round(log_prob, LOG_PROB_DIGITS),
+            "sentences": grounded,
         }
 
 
@@ -124,44 +159,15 @@ def _decode(loaded: LoadedModel, encoded: Encoded, names: Sequence[str], setting
     return sample_reports(loaded.model.transformer, encoded.tokens, encoded.mask, sampling, draws)
 
 
-def ground_sentences(
-    tokens: list[str], attention: Tensor, *, least_share: float, least_contrast: float, cut: bool = False
-) -> list[dict[str, Any]]:
-    """Say which boxes each sentence looks at.
-
-    Most of a box's share is the same for all sentences, whatever they say; what tells one from another is the contrast to
-    the report's mean (docs/explanation/report-model.md has numbers). A report of one sentence has no contrast.
-
-    Args:
-        tokens: T tokens of a report.
-        attention: (at least T, K) share of cross-attention that each of K lesions gets while a token is written.
-        least_share: a box is listed if its mean share over the sentence's tokens is at least this ...
-        least_contrast: ... and at least so many times its mean share over the report's tokens.
-        cut: the report stopped at the length limit; a last sentence without its end gets no box, for it says nothing yet.
-
-    Returns:
-        ``text``, ``boxes`` (by falling share) and ``attended`` (the box whose share grows most over its mean of the report,
-        listed or not; None where there is no box) of each sentence. The texts joined by spaces are the report.
-    """
-    sentences = split_sentences(tokens)
-    has_contrast = len(sentences) > 1
-    usual = attention[: len(tokens)].mean(dim=0).clamp(min=torch.finfo(attention.dtype).tiny)  # (K,)
-    needed = (usual * least_contrast * has_contrast).clamp(min=least_share)
-    grounded = []
-    start = 0
-    for sentence in sentences:
-        shares = attention[start : start + len(sentence)].mean(dim=0)  # (K,)
-        order = torch.argsort(shares, descending=True, stable=True).tolist()
-        unfinished = cut and start + len(sentence) == len(tokens) and sentence[-1] != SENTENCE_END
-        boxes = [] if unfinished else [box for box in order if shares[box] >= needed[box]]
-        standing_out = shares / usual if has_contrast else shares
-        attended = int(standing_out.argmax()) if order and not unfinished else None
-        grounded.append({"text": " ".join(sentence), "boxes": boxes, "attended": attended})
-        start += len(sentence)
-    return grounded
-
-
-def gather_reports(*, annotation: Path, shards: list[Path], output: Path, settings: GenerationSettings) -> None:
+def gather_reports(
+    *,
+    annotation: Path,
+    shards: list[Path],
+    output: Path,
+    settings: GenerationSettings,
+    command: str = "generate-reports",
+    read: Reader = load_annotation,
+) -> None:
     """Join the shards of generate_reports in the order of annotation.json.
 
     Args:
@@ -169,6 +175,8 @@ def gather_reports(*, annotation: Path, shards: list[Path], output: Path, settin
         shards: JSON lines file of every shard, its run record beside it.
         output: JSON lines file to write; ``run.json`` is written beside it.
         settings: those of the shards.
+        command: the sub-command that does it; the shards are those of ``<command>-shard``.
+        read: reads the annotation.
 
     Raises:
         DatasetError: a shard is missing, there twice, cut, or of another run, model, annotation.json or setting; an entry
@@ -176,7 +184,7 @@ def gather_reports(*, annotation: Path, shards: list[Path], output: Path, settin
     """
     runs = read_records(
         shards,
-        command="generate-reports-shard",
+        command=f"{command}-shard",
         settings=settings,
         files={"annotation": sha256_file(annotation)},
         alike=(WEIGHTS, VOCABULARY, CONFIG),
@@ -193,7 +201,7 @@ def gather_reports(*, annotation: Path, shards: list[Path], output: Path, settin
                 raise DatasetError(f"{path}: entry {name} is in the shards twice. Generate the shards again.")
             records[name] = record
         check_count(path, run, "reports", len(records) - before)
-    split, order = _split_of(records, annotation)
+    split, order = _split_of(records, annotation, read)
     missing = [name for name in order if name not in records]
     if missing:
         raise DatasetError(
@@ -203,7 +211,7 @@ def gather_reports(*, annotation: Path, shards: list[Path], output: Path, settin
     write_jsonl(output, (records[name] for name in order))
     write_run_record(
         output.with_name("run.json"),
-        command="generate-reports",
+        command=command,
         settings=settings,
         inputs={"annotation": annotation, **{f"shard_{number}": path for number, path in enumerate(shards, start=1)}},
         counts={"split": split, "reports": len(order), "shards": len(shards)},
@@ -211,11 +219,11 @@ def gather_reports(*, annotation: Path, shards: list[Path], output: Path, settin
     log.info("%d %s reports from %d shards: %s", len(order), split, len(shards), output)
 
 
-def _split_of(records: dict[str, Any], annotation: Path) -> tuple[str, list[str]]:
+def _split_of(records: dict[str, Any], annotation: Path, read: Reader) -> tuple[str, list[str]]:
     """Return the split that generated entries belong to, with all of its ids in order."""
     if not records:
         raise DatasetError(f"{annotation}: the shards hold no report. Generate them again.")
-    ids = {split: [entry["id"] for entry in entries] for split, entries in load_annotation(annotation).items()}
+    ids = {split: [entry["id"] for entry in entries] for split, entries in read(annotation).items()}
     for split, order in ids.items():
         if next(iter(records)) in set(order):
             strangers = sorted(set(records) - set(order))

@@ -1,4 +1,7 @@
-"""Settings of reports that do not depend on what is looked at."""
+"""Settings of reports that do not depend on what is looked at.
+
+A wing makes its own sections of these, which say where in ``config.yaml`` they stand: its defaults, and ``place``.
+"""
 
 from typing import Literal
 
@@ -9,13 +12,13 @@ from d2rnet.settings import Section, setting
 class TextSettings(Section):
     """Text of reports."""
 
-    place = "cxr.report.text"
+    place = "report.text"
 
     protocol: Literal["r2gen", "faithful"] = setting("r2gen")
     """r2gen: lower case, no punctuation inside sentences (the cleaning of R2Gen, on which published scores are computed);
     faithful: decimals, case and punctuation kept."""
     section: Literal["findings", "impression"] = setting("findings")
-    """Report section that the texts are; must equal cxr.data.reports.section, printed with every score."""
+    """Report section that the texts are; must equal data.reports.section of the same wing, printed with every score."""
     min_token_count: int = setting(3, ge=1)
     """Training tokens seen less often become <unk>; published: 10 for MIMIC-CXR, 3 for Indiana University."""
 
@@ -23,7 +26,7 @@ class TextSettings(Section):
 class DecoderSettings(Section):
     """The memory-driven Transformer."""
 
-    place = "cxr.report.model"
+    place = "report.model"
 
     d_model: int = setting(96, ge=8)
     """Width of the Transformer; 512 published; a multiple of num_heads and memory_heads."""
@@ -47,7 +50,7 @@ class DecoderSettings(Section):
 class ReportTrainingSettings(Section):
     """Training of a report model."""
 
-    place = "cxr.report.training"
+    place = "report.training"
 
     seed: int = setting(1, ge=0)
     """Seed of weights, order and dropout."""
@@ -85,7 +88,7 @@ class ReportTrainingSettings(Section):
 class GenerationSettings(Section):
     """Writing of reports."""
 
-    place = "cxr.report.generation"
+    place = "report.generation"
 
     split: Literal["train", "val", "test"] = setting("test")
     """Which split to write reports for."""
@@ -114,11 +117,6 @@ class GenerationSettings(Section):
     precision: Literal["32-true", "bf16-true"] = setting("32-true")
     """Weights of the Transformer while writing: 32-true, or bf16-true (half the memory, faster where the processor computes in
     bfloat16; reports can differ where words are nearly tied)."""
-    grounding_share: float = setting(0.05, ge=0, le=1)
-    """A lesion box is listed with a sentence when its token gets at least this share of the sentence's mean cross-attention
-    and passes grounding_contrast (own choice)."""
-    grounding_contrast: float = setting(1.2, ge=0)
-    """... and at least so many times its mean share over the whole report; 0 is off (own choice)."""
 
 
 class ReportRuntime(LoaderRuntime):

@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.generate import generate_reports
 from d2rnet.cxr.report_model.model import D2RNet
-from d2rnet.cxr.report_model.settings import ReportSettings
+from d2rnet.cxr.report_model.settings import D2RNetGenerationSettings, ReportSettings
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_NAMES
-from d2rnet.report.generation import gather_reports, ground_sentences, shard_bounds
+from d2rnet.report.generation import gather_reports, shard_bounds
 from d2rnet.report.model_files import save_model
-from d2rnet.report.settings import GenerationSettings
+from d2rnet.report.region_grounding import ground_sentences
 from d2rnet.report.text.vocabulary import build_vocabulary, load_vocabulary
 
 
@@ -42,7 +42,9 @@ def model(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> Path
     return tmp_path / "model"
 
 
-def generate(cohort: Path, model: Path, output: Path, settings: GenerationSettings, **changes: Any) -> list[dict[str, Any]]:
+def generate(
+    cohort: Path, model: Path, output: Path, settings: D2RNetGenerationSettings, **changes: Any
+) -> list[dict[str, Any]]:
     options = {"shard": 1, "shards": 1, "device": "cpu"} | changes
     generate_reports(
         annotation=cohort / "annotation.json", image_root=cohort, model=model, output=output, settings=settings, **options
@@ -176,8 +178,8 @@ def test_the_only_sentence_needs_no_contrast() -> None:
     assert ground_sentences(["a", "."], attention, least_share=0.1, least_contrast=2.0)[0]["boxes"] == [0]
 
 
-def gather(cohort: Path, shards: list[Path], output: Path, settings: GenerationSettings | None = None) -> None:
-    generation = settings or GenerationSettings()
+def gather(cohort: Path, shards: list[Path], output: Path, settings: D2RNetGenerationSettings | None = None) -> None:
+    generation = settings or D2RNetGenerationSettings()
     gather_reports(annotation=cohort / "annotation.json", shards=shards, output=output, settings=generation)
 
 
@@ -186,7 +188,7 @@ def write_shard(path: Path, cohort: Path, ids: list[str], shard: int) -> Path:
     inputs = {key: {"sha256": "0"} for key in ("model.safetensors", "vocabulary.json", "config.yaml")}
     record = {
         "command": "generate-reports-shard",
-        "settings": GenerationSettings().to_json(),
+        "settings": D2RNetGenerationSettings().to_json(),
         "inputs": {**inputs, "annotation": {"sha256": sha256_file(cohort / "annotation.json")}},
         "counts": {"shard": shard, "shards": 2, "reports": len(ids)},
     }

@@ -91,7 +91,7 @@ def test_other_files_are_refused(tmp_path: Path, content: dict[str, Any], messag
 def test_sizes_that_do_not_fit_are_named_with_their_keys(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "model.pth")
     wide = SETTINGS.replaced(d_model=32, num_layers=3)
-    with pytest.raises(CheckpointError, match=r"fit cxr\.report\.model: d_model 32 instead of 16, num_layers 3 instead of 2"):
+    with pytest.raises(CheckpointError, match=r"fit report\.model: d_model 32 instead of 16, num_layers 3 instead of 2"):
         started(path, wide)
     with pytest.raises(CheckpointError, match=r"model\.pth: state dict: width 16 is no multiple of num_heads 5"):
         started(path, SETTINGS.replaced(d_model=40, num_heads=5))

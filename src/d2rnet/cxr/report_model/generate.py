@@ -12,12 +12,13 @@ from d2rnet.cxr.images.reader import Reader, read_radiograph
 from d2rnet.cxr.report_model.dataset import ReportDataset, crop_arguments, image_sources
 from d2rnet.cxr.report_model.front_end import D2RNET, categories_of
 from d2rnet.cxr.report_model.image_cache import DirectImages
+from d2rnet.cxr.report_model.settings import D2RNetGenerationSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import write_jsonl
 from d2rnet.report.annotation_file import Entry, load_annotation
 from d2rnet.report.generation import load_for_generation, shard_bounds, write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
-from d2rnet.report.settings import GenerationSettings
+from d2rnet.report.region_grounding import RegionGrounding
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record
@@ -36,7 +37,7 @@ def generate_reports(
     shards: int,
     output: Path,
     device: str,
-    settings: GenerationSettings,
+    settings: D2RNetGenerationSettings,
     runtime: LoaderRuntime = LoaderRuntime(),
 ) -> None:
     """Write the reports of one shard of a split, by beam search or sampling.
@@ -69,7 +70,8 @@ def generate_reports(
     dataset = make_dataset(loaded, mine, image_root)
     ends: Counter[str] = Counter()
     workers = runtime.loader_workers
-    records = write_reports(loaded, mine, dataset, settings, torch_device, ends, loader_workers=workers)
+    ground = box_grounding(settings)
+    records = write_reports(loaded, mine, dataset, settings, torch_device, ends, ground=ground, loader_workers=workers)
     remove_record(output)
     count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings.split} reports", unit="report"))
     write_run_record(
@@ -87,6 +89,11 @@ def generate_reports(
         seeds={"sampling": settings.seed} if settings.method == "sample" else {},
     )
     log.info("%d of %d %s reports, %d cut at max_tokens: %s", count, len(entries), settings.split, ends["cut"], output)
+
+
+def box_grounding(settings: D2RNetGenerationSettings) -> RegionGrounding:
+    """Return what says which lesion boxes a sentence looks at."""
+    return RegionGrounding(settings.grounding_share, settings.grounding_contrast)
 
 
 def make_dataset(

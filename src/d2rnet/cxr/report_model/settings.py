@@ -6,6 +6,12 @@ from d2rnet.report.settings import DecoderSettings, GenerationSettings, ReportTr
 from d2rnet.settings import Section, setting
 
 
+class D2RNetTextSettings(TextSettings):
+    """Text of reports."""
+
+    place = "cxr.report.text"
+
+
 class D2RNetModelSettings(DecoderSettings):
     """D2R-Net's branches and the Transformer behind them."""
 
@@ -115,12 +121,24 @@ class D2RNetTrainingSettings(ReportTrainingSettings):
     alignment: AlignmentSettings = AlignmentSettings()
 
 
+class D2RNetGenerationSettings(GenerationSettings):
+    """Writing of reports."""
+
+    place = "cxr.report.generation"
+
+    grounding_share: float = setting(0.05, ge=0, le=1)
+    """A lesion box is listed with a sentence when its token gets at least this share of the sentence's mean cross-attention
+    and passes grounding_contrast (own choice)."""
+    grounding_contrast: float = setting(1.2, ge=0)
+    """... and at least so many times its mean share over the whole report; 0 is off (own choice)."""
+
+
 class TrainReportModelSettings(Section):
     """What train-report-model reads."""
 
     place = "cxr.report"
 
-    text: TextSettings = TextSettings()
+    text: D2RNetTextSettings = D2RNetTextSettings()
     model: D2RNetModelSettings = D2RNetModelSettings()
     training: D2RNetTrainingSettings = D2RNetTrainingSettings()
 
@@ -128,4 +146,4 @@ class TrainReportModelSettings(Section):
 class ReportSettings(TrainReportModelSettings):
     """The report model, its training, and the reports that it writes."""
 
-    generation: GenerationSettings = GenerationSettings()
+    generation: D2RNetGenerationSettings = D2RNetGenerationSettings()

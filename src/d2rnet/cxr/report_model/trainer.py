@@ -6,9 +6,8 @@ Writes: model folder (report/model_files.py), metrics.jsonl, run.json; checkpoin
 """
 
 import logging
-import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,27 +18,21 @@ from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.image_cache import ImageCache
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
-from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.files.atomic import atomic_path
 from d2rnet.files.hashes import ManyFiles
-from d2rnet.files.torch_files import load_torch
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.annotation_file import load_annotation
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
 from d2rnet.report.fit import fit_reports
-from d2rnet.report.model_files import save_model
-from d2rnet.report.settings import ReportRuntime, ReportTrainingSettings, TextSettings
-from d2rnet.report.text.protocols import clean_report
+from d2rnet.report.settings import ReportRuntime
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
+from d2rnet.report.training_files import check_batch, check_protocol, export_model, splits_with_words
 from d2rnet.report.training_task import report_task
 from d2rnet.runs.cards import write_card
 from d2rnet.runs.code_parts import PARTS_KEY, code_parts
 from d2rnet.runs.device import device_words, resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import open_work_dir
-from d2rnet.training.history import HISTORY_NAME
 from d2rnet.training.processes import check_processes, device_of_process, run_processes
-from d2rnet.training.record import BEST
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +74,7 @@ def train_report_model(
     check_batch(processes, settings.training)
     tokens = load_vocabulary(vocabulary)
     check_protocol(tokens, settings.text, source=vocabulary)
-    splits, counts = _read_splits(annotation, tokens.protocol)
+    splits, counts = splits_with_words(load_annotation(annotation), annotation, protocol=tokens.protocol)
     # annotation.json stays the same where a radiograph, or the root of all, is exchanged.
     sources = [source for entries in splits.values() for source in image_sources(entries, image_root)]
     images = ManyFiles(image_root, [path for path, _ in sources])
@@ -94,7 +87,7 @@ def train_report_model(
         del splits  # the datasets hold what training needs of them, in a fifth of the memory
         job = (folder, datasets, tokens, settings, torch_device, runtime)
         run_processes(_fit, *job, processes=processes, device=torch_device)
-        selected = _export(folder, output, tokens, settings)
+        selected = export_model(folder, output, tokens, settings=settings, facts=facts_of(CATEGORY_NAMES))
         parts = code_parts(folder)
     write_run_record(
         output / "run.json",
@@ -108,50 +101,8 @@ def train_report_model(
     write_card(REPORT_CARD, output)
 
 
-def check_batch(processes: int, training: ReportTrainingSettings) -> None:
-    """Refuse more processes than a batch has entries.
-
-    Raises:
-        ConfigError: names both.
-    """
-    if processes > training.batch_size:
-        raise ConfigError(f"--processes {processes}: expected 1 to cxr.report.training.batch_size ({training.batch_size}).")
-
-
-def check_protocol(vocabulary: Vocabulary, text: TextSettings, *, source: Path) -> None:
-    """Compare a vocabulary with the settings of the text.
-
-    Raises:
-        ConfigError: they differ in protocol, section or least count.
-    """
-    for key in ("protocol", "section", "min_token_count"):
-        built = getattr(vocabulary, key)
-        wanted = getattr(text, key)
-        if built != wanted:
-            raise ConfigError(
-                f"{source}: built with {key} {built!r}, but cxr.report.text.{key} is {wanted!r}. "
-                "Build the vocabulary again, or set cxr.report.text as it was."
-            )
-
-
-def _read_splits(annotation: Path, protocol: str) -> tuple[dict[str, list[Entry]], dict[str, int]]:
-    """Read training and validation split without reports that hold no word; count those."""
-    content = load_annotation(annotation)
-    splits: dict[str, list[Entry]] = {}
-    counts = {}
-    for split in ("train", "val"):
-        splits[split] = [entry for entry in content[split] if clean_report(entry["report"], protocol)]
-        counts[split] = len(splits[split])
-        counts[f"{split}_without_words"] = len(content[split]) - len(splits[split])
-        if not splits[split]:
-            raise DatasetError(f"{annotation}: no report with words in split '{split}'; expected at least one entry.")
-        if counts[f"{split}_without_words"]:
-            log.warning("%d %s reports hold no word and are left out", counts[f"{split}_without_words"], split)
-    return splits, counts
-
-
 def _make_datasets(
-    splits: dict[str, list[Entry]],
+    splits: Mapping[str, Sequence[Entry]],
     image_root: Path,
     cache: Path,
     vocabulary: Vocabulary,
@@ -209,22 +160,3 @@ def _fit(
         loader_workers=runtime.loader_workers,
     )
     fit_reports(folder, task, datasets["val"], vocabulary, runtime)
-
-
-def _export(folder: Path, output: Path, vocabulary: Vocabulary, settings: TrainReportModelSettings) -> dict[str, Any]:
-    """Write the results; return the line of the history whose weights they are."""
-    best = load_torch(folder / BEST)
-    selected = dict(best["selected"])
-    save_model(
-        output,
-        best["model"],
-        settings=settings,
-        vocabulary=vocabulary,
-        facts=facts_of(CATEGORY_NAMES),
-        selected=selected,
-    )
-    with atomic_path(output / HISTORY_NAME) as temporary:
-        shutil.copyfile(folder / HISTORY_NAME, temporary)
-    chosen = [f"{key} {value:.4g}" for key, value in selected.items() if key.startswith("val")]
-    log.info("selected epoch %d (%s): %s", selected["epoch"], ", ".join(chosen), output)
-    return selected

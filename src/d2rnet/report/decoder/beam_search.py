@@ -31,7 +31,7 @@ class StepDecoder(Protocol):
 
 @dataclass(frozen=True)
 class SearchOptions(TokenRules):
-    """Settings of a search; see section ``cxr.report.generation`` of the configuration.
+    """Settings of a search; see sections ``report.generation`` of the wings.
 
     Attributes:
         beam_size: beams; 1 is greedy decoding.

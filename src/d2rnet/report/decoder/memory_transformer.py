@@ -67,7 +67,7 @@ class MemoryTransformer(nn.Module):
         memory_slots: int,
         memory_heads: int,
     ) -> None:
-        """Make both stacks; see section ``cxr.report.model`` of the configuration."""
+        """Make both stacks; see sections ``report.model`` of the wings."""
         super().__init__()
         self.d_model = d_model
         self.num_heads = num_heads

@@ -20,7 +20,7 @@ from d2rnet.report.decoder.token_rules import TokenRules
 
 @dataclass(frozen=True)
 class SamplingOptions(TokenRules):
-    """Settings of sampling; see section ``cxr.report.generation`` of the configuration.
+    """Settings of sampling; see sections ``report.generation`` of the wings.
 
     Attributes:
         temperature: log-probabilities are divided by it before drawing; below 1 sharper, above 1 flatter.

@@ -15,7 +15,7 @@ NEVER = float("-inf")
 
 @dataclass(frozen=True)
 class TokenRules:
-    """Rules of a decoder; see section ``cxr.report.generation`` of the configuration.
+    """Rules of a decoder; see sections ``report.generation`` of the wings.
 
     Attributes:
         max_tokens: tokens of a report, end token counted.

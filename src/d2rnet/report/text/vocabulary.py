@@ -15,7 +15,7 @@ from typing import Any
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, write_json
 from d2rnet.files.hashes import fingerprint
-from d2rnet.report.annotation_file import load_annotation
+from d2rnet.report.annotation_file import Reader, load_annotation
 from d2rnet.report.settings import TextSettings
 from d2rnet.report.text.protocols import PROTOCOLS, clean_report
 from d2rnet.runs.provenance import write_run_record
@@ -162,18 +162,27 @@ def count_vocabulary(reports: Iterable[str], *, protocol: str, section: str, min
     return Vocabulary((*SPECIAL_TOKENS, *kept), counts, protocol, section, min_token_count)
 
 
-def build_vocabulary(*, annotation: Path, output: Path, settings: TextSettings) -> None:
+def build_vocabulary(
+    *,
+    annotation: Path,
+    output: Path,
+    settings: TextSettings,
+    command: str = "build-vocabulary",
+    read: Reader = load_annotation,
+) -> None:
     """Build vocabulary.json from the training reports.
 
     Args:
         annotation: annotation.json; only its training split is read.
         output: folder for vocabulary.json and run.json.
         settings: text protocol, section, least count.
+        command: the sub-command that does it.
+        read: reads the annotation.
 
     Raises:
         DatasetError: no training report, or no token is frequent enough.
     """
-    reports = [entry["report"] for entry in load_annotation(annotation)["train"]]
+    reports = [entry["report"] for entry in read(annotation)["train"]]
     if not reports:
         raise DatasetError(f"{annotation}: the training split is empty; expected at least one report to take words from.")
     vocabulary = count_vocabulary(
@@ -185,7 +194,7 @@ def build_vocabulary(*, annotation: Path, output: Path, settings: TextSettings) 
     if len(vocabulary) == len(SPECIAL_TOKENS):
         raise DatasetError(
             f"{annotation}: no token occurs {settings.min_token_count} times in {len(reports)} training reports. "
-            "Lower cxr.report.text.min_token_count."
+            f"Lower {settings.place}.min_token_count."
         )
     total = sum(vocabulary.counts)
     counts = {
@@ -206,7 +215,7 @@ def build_vocabulary(*, annotation: Path, output: Path, settings: TextSettings) 
     vocabulary.save(output / "vocabulary.json")
     write_run_record(
         output / "run.json",
-        command="build-vocabulary",
+        command=command,
         settings=settings,
         inputs={"annotation": annotation},
         counts=counts,
