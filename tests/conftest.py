@@ -4,10 +4,12 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from headless_browser import SIZES, TIMEOUT_MS, chromium, find_chromium
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -50,3 +52,39 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real samples are not on this machine (set D2RNET_SHARED to their folder)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless browser; skips where there is none."""
+    pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra 'test')")
+    if not find_chromium():
+        pytest.skip("no Chromium on this machine (apt-get install chromium)")
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def open_file(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a page at a size and colour scheme; at the end there is no error, no warning and no other file asked for."""
+    contexts: list[Any] = []
+    complaints: list[str] = []
+
+    def opened(page: Path, size: str = "desktop", *, address: str = "", **options: Any) -> Any:
+        width, height = SIZES[size]
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.set_default_timeout(TIMEOUT_MS)
+        tab.on("console", lambda message: complaints.append(f"console: {message.text}"))
+        tab.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        address = page.as_uri() + address
+        allowed = (page.as_uri(), "data:")
+        tab.on("request", lambda request: request.url.startswith(allowed) or complaints.append(request.url))
+        tab.goto(address)
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []

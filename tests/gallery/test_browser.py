@@ -4,47 +4,13 @@ from pathlib import Path
 
 import gallery_samples as samples
 import pytest
-from headless_browser import TIMEOUT_MS, chromium, find_chromium
+from headless_browser import SIZES, TIMEOUT_MS, low_contrast
 
 from d2rnet.gallery.build import write_gallery
 from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Answer, Study
 
-pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (extra 'test')")
-SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
 COUNT = 12
-
-# Text on a background of less than 4.5 : 1 (WCAG 2.1, 1.4.3), layers blended; pictures and what is switched off left out.
-LOW_CONTRAST = """() => {
-  const parse = (text) => text.match(/[\\d.]+/g).map(Number).concat(1).slice(0, 4);
-  const over = (top, under) => [0, 1, 2].map((i) => top[i] * top[3] + under[i] * (1 - top[3])).concat(1);
-  const light = (c) => c.slice(0, 3).map((v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-    const element = node.parentElement;
-    if (!node.data.trim() || !element.checkVisibility({ opacityProperty: true })) continue;
-    if (element.closest('script, option, :disabled, .dim')) continue;
-    const layers = [];
-    for (let e = element; e; e = e.parentElement) layers.unshift(parse(getComputedStyle(e).backgroundColor));
-    const back = layers.reduce((under, top) => over(top, under), [255, 255, 255, 1]);
-    const fore = over(parse(getComputedStyle(element).color), back);
-    const [a, b] = [light(fore), light(back)].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    const name = `${element.className || element.tagName} '${node.data.trim().slice(0, 30)}'`;
-    if (ratio < 4.5) found.push(`${name} ${ratio.toFixed(2)}`);
-  }
-  return found;
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not find_chromium():
-        pytest.skip("no Chromium on this machine (apt-get install chromium)")
-    with chromium() as running:
-        yield running
 
 
 def build(folder: Path, studies: list[Study], *, images: int = 0, **meta) -> Path:
@@ -72,29 +38,15 @@ def gallery(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def open_page(browser):
-    """Open a page at a size and colour scheme; at the end there is no error, no warning and no other file asked for."""
-    contexts, complaints = [], []
+def open_page(open_file):
+    """Open a page and wait until a study is drawn."""
 
-    def opened(page: Path, size: str = "desktop", *, address: str = "", **options):
-        width, height = SIZES[size]
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        tab = context.new_page()
-        tab.set_default_timeout(TIMEOUT_MS)
-        tab.on("console", lambda message: complaints.append(f"console: {message.text}"))
-        tab.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        address = page.as_uri() + address
-        allowed = (page.as_uri(), "data:")
-        tab.on("request", lambda request: request.url.startswith(allowed) or complaints.append(request.url))
-        tab.goto(address)
+    def opened(page: Path, size: str = "desktop", **options):
+        tab = open_file(page, size, **options)
         ready(tab)
         return tab
 
-    yield opened
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    return opened
 
 
 def ready(tab) -> None:
@@ -331,7 +283,7 @@ def test_legible_and_within_the_width(open_page, gallery, size, scheme, tmp_path
     tab = open_page(gallery, size, color_scheme=scheme)
     tab.locator(".text.reference .sentence").first.click()
     tab.hover("#name")
-    assert tab.evaluate(LOW_CONTRAST) == []
+    assert low_contrast(tab) == []
     assert tab.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0]
     assert tab.locator(".frame").bounding_box()["width"] > 250
     picture = tab.screenshot(path=tmp_path / "page.png")

@@ -20,7 +20,7 @@ from d2rnet.reading.coco_export import CocoExport
 from d2rnet.reading.content import NOTICE, Box, Sentence, View
 from d2rnet.reading.cxr import Models
 from d2rnet.reading.overlay import LEAST_PX, LONGEST_PX, draw_overlay, wrap
-from d2rnet.reading.page import page_text
+from d2rnet.reading.radiograph_page import page_text
 from d2rnet.reading.result import Reading, readable, stem_of
 
 ORIGIN = {

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NOTICE = (
-    "Research software, not a medical device: no diagnosis, no treatment decision. Boxes and findings may be wrong. Image and "
-    "text may be protected health information."
+    "Research software, not a medical device: no diagnosis, no treatment decision. Findings, and where they are said to be, "
+    "may be wrong. Images and text may be protected health information."
 )
 
 

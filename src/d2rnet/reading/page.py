@@ -1,98 +1,68 @@
-"""The page of a reading: one HTML file without any other, safe to open, all text escaped.
+"""What the pages of all readings share: one HTML file without any other, safe to open, all text escaped.
 
-Hovering a sentence lights up its boxes and the reverse; the keyboard does the same. Colours follow the reader's light or dark
-theme. The page can load nothing: its content security policy allows what is inside it alone.
+Colours follow the reader's light or dark theme. The page can load nothing: its content security policy allows what is inside
+it alone.
 """
 
 import base64
 import io
+from collections.abc import Iterable, Mapping
 from functools import cache
 from html import escape
 from importlib import resources
 from string import Template
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
-from d2rnet.cxr.images.radiograph import reduced_hw, resize_area
-from d2rnet.figures.label_places import place_labels
-from d2rnet.figures.plots import class_colours
-from d2rnet.reading.content import NOTICE, Box, Content, Sentence, View
-
-LONGEST_PX = 1600
-JPEG_QUALITY = 90
-NUMBERS_A_SIDE = 26  # the longer side of a radiograph is that many times as long as a number is high
+from d2rnet.reading.content import NOTICE
 
 
 @cache
-def _template() -> Template:
-    return Template(resources.files("d2rnet.reading").joinpath("page.html").read_text(encoding="utf-8"))
+def asset(name: str) -> str:
+    """Return a file of the folder ``assets``."""
+    return resources.files("d2rnet.reading").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def page_text(reading: Content) -> str:
-    """Return the page of a reading."""
-    models = reading.origin["models"]
-    facts = [
-        *(f"{view.path.name}: {view.width} x {view.height} px{view.view and f', {view.view}'}" for view in reading.images),
-        f"{reading.seconds:.1f} s on {reading.origin['device']}",
-        *(f"{kind.replace('_', ' ')} {next(iter(hashes.values()))[:12]}" for kind, hashes in models.items()),
-        f"d2rnet {reading.origin['code']['d2rnet']}",
-    ]
-    return _template().substitute(
-        title=escape(reading.name),
+def fill_page(
+    *, title: str, warnings: Iterable[str], images: str, text: str, facts: Iterable[str], style: str, script: str
+) -> str:
+    """Return a page.
+
+    Args:
+        title: name of the reading.
+        warnings: what its reader should know.
+        images: HTML of its left side.
+        text: HTML of its right side.
+        facts: of file, models and time.
+        style: file of ``assets``, after ``page.css``.
+        script: file of ``assets``.
+    """
+    return Template(asset("page.html")).substitute(
+        title=escape(title),
         notice=escape(NOTICE),
-        warnings="".join(f'<p class="warning">{escape(warning)}</p>' for warning in reading.warnings),
-        figures="\n".join(_figure(reading, number, view) for number, view in enumerate(reading.images)),
-        sentences="\n".join(map(_sentence, reading.sentences)) or "<li>No findings were written.</li>",
-        boxes="\n".join(_row(number, box) for number, box in enumerate(reading.boxes))
-        or "<li>No box above the threshold.</li>",
-        facts=" · ".join(map(escape, facts)),
+        warnings="".join(f'<p class="warning">{escape(warning)}</p>' for warning in warnings),
+        images=images,
+        text=text,
+        facts=" \u00b7 ".join(map(escape, facts)),
+        style=asset("page.css") + asset(style),
+        script=asset(script),
     )
 
 
-def _figure(reading: Content, image: int, view: View) -> str:
-    """Return a radiograph with its boxes as SVG in original pixels."""
-    shown = [(number, box) for number, box in enumerate(reading.boxes) if box.image == image]
-    size = max(view.width, view.height) / NUMBERS_A_SIDE
-    corners = xywh_to_xyxy([box.xywh for _, box in shown]).tolist()
-    sizes = [(size * (0.3 + 0.65 * len(str(number + 1))), 1.25 * size) for number, _ in shown]
-    places = place_labels(corners, sizes, (view.width, view.height))
-    shapes = "\n".join(_shape(number, box, place, size) for (number, box), place in zip(shown, places, strict=True))
-    return (
-        f'<figure><svg viewBox="0 0 {view.width} {view.height}" role="img" aria-label="radiograph {image + 1} with boxes">\n'
-        f'<image width="{view.width}" height="{view.height}" preserveAspectRatio="none" href="{_data_url(view)}"/>\n'
-        f"{shapes}\n</svg></figure>"
-    )
+def origin_facts(origin: Mapping[str, Any], seconds: float) -> list[str]:
+    """Return what a page says of models, device and time; of each model the hash of its first file."""
+    return [
+        f"{seconds:.1f} s on {origin['device']}",
+        *(f"{kind.replace('_', ' ')} {next(iter(hashes.values()))[:12]}" for kind, hashes in origin["models"].items()),
+        f"d2rnet {origin['code']['d2rnet']}",
+    ]
 
 
-def _shape(number: int, box: Box, place: tuple[float, float], size: float) -> str:
-    """Return a box with its number, whose label begins at ``place`` and has a font of ``size``, original pixels."""
-    x, y, width, height = box.xywh
-    left, top = place
-    label = f"{number + 1} {box.label} {box.score:.2f}"
-    return (
-        f'<g class="box" data-box="{number}" style="--colour: {class_colours()[box.label]}"><title>{escape(label)}</title>'
-        f'<rect x="{x}" y="{y}" width="{width}" height="{height}"/>'
-        f'<text x="{left + 0.15 * size:.1f}" y="{top + size:.1f}" font-size="{size:.1f}">{number + 1}</text></g>'
-    )
-
-
-def _data_url(view: View) -> str:
+def jpeg_url(pixels: NDArray[np.uint8], *, quality: int) -> str:
+    """Return (height, width) pixels as the address of a JPEG that it holds itself."""
     stream = io.BytesIO()
-    pixels = resize_area(view.pixels, reduced_hw(view.height, view.width, LONGEST_PX))
-    Image.fromarray(pixels).save(stream, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def _sentence(sentence: Sentence) -> str:
-    numbers = " ".join(map(str, sentence.boxes))
-    shown = f" <small>[{', '.join(str(box + 1) for box in sentence.boxes)}]</small>" if sentence.boxes else ""
-    return f'<li tabindex="0" data-boxes="{numbers}">{escape(sentence.text)}{shown}</li>'
-
-
-def _row(number: int, box: Box) -> str:
-    colour = class_colours()[box.label]
-    return (
-        f'<li tabindex="0" data-boxes="{number}"><span class="chip" style="background: {colour}">{number + 1}</span> '
-        f"{escape(box.label)} <small>{box.score:.2f}</small></li>"
-    )

@@ -87,7 +87,7 @@ class Reading(Content):
             OSError: a file cannot be written; no half file remains.
         """
         from d2rnet.reading.overlay import write_overlay  # draws with matplotlib's colours, which take time to load
-        from d2rnet.reading.page import page_text
+        from d2rnet.reading.radiograph_page import page_text
 
         files = {kind: Path(folder) / f"{self.name}.{kind}" for kind in KINDS}
         write_overlay(self, files["png"])

@@ -13,10 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.ct.volumes.display_windows import LUNG, MEDIASTINUM, DisplayWindow, grey_levels
 from d2rnet.files.atomic import atomic_path
 
-LUNG_WINDOW = (-600.0, 1500.0)  # centre, width; HU
-MEDIASTINAL_WINDOW = (40.0, 400.0)
 TILE_PX = 150
 LEVELS = (0.25, 0.5, 0.75)  # of the axial slices, from the feet
 _GAP_PX = 3
@@ -60,11 +59,11 @@ def _row(volume: ShownVolume) -> Picture:
     sagittal = volume.hu[::-1, :, columns // 2]
     axial_mm = (y_mm, x_mm)
     tiles = [
-        *(_tile(plane, axial_mm, LUNG_WINDOW) for plane in (low, middle, high)),
-        _tile(coronal, (z_mm, x_mm), LUNG_WINDOW),
-        *(_tile(plane, axial_mm, MEDIASTINAL_WINDOW) for plane in (low, middle)),
-        _tile(coronal, (z_mm, x_mm), MEDIASTINAL_WINDOW),
-        _tile(sagittal, (z_mm, y_mm), MEDIASTINAL_WINDOW),
+        *(_tile(plane, axial_mm, LUNG) for plane in (low, middle, high)),
+        _tile(coronal, (z_mm, x_mm), LUNG),
+        *(_tile(plane, axial_mm, MEDIASTINUM) for plane in (low, middle)),
+        _tile(coronal, (z_mm, x_mm), MEDIASTINUM),
+        _tile(sagittal, (z_mm, y_mm), MEDIASTINUM),
     ]
     for tile in tiles[:-1]:
         cv2.putText(tile, "R", (3, TILE_PX // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.35, 255, 1, cv2.LINE_AA)
@@ -75,10 +74,9 @@ def _row(volume: ShownVolume) -> Picture:
     return np.vstack([title, pictures])
 
 
-def _tile(plane: NDArray[np.float32], spacing_mm: tuple[float, float], window: tuple[float, float]) -> Picture:
+def _tile(plane: NDArray[np.float32], spacing_mm: tuple[float, float], window: DisplayWindow) -> Picture:
     """Return a plane as a square picture, in true proportions, padded with black."""
-    centre, width = window
-    levels = np.clip((plane - (centre - width / 2)) / width * 255, 0, 255).astype(np.uint8)
+    levels = grey_levels(plane, window)
     sides_mm = [side * mm for side, mm in zip(plane.shape, spacing_mm, strict=True)]
     height, breadth = (max(1, round(TILE_PX * side / max(sides_mm))) for side in sides_mm)
     resized = cv2.resize(levels, (breadth, height), interpolation=cv2.INTER_LINEAR)

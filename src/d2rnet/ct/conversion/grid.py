@@ -68,18 +68,11 @@ def convert_volume(volume: Volume, settings: CtConversionSettings) -> ConvertedV
         for side, old, new in zip(source_shape, volume.spacing_mm, settings.spacing_mm, strict=True)
     )
     start, body_outside, lung_outside = body_window(volume, settings.spacing_mm, grid_shape, settings.shape_zyx)
-    taps = [
-        _taps(
-            source_shape[axis],
-            volume.spacing_mm[axis],
-            settings.spacing_mm[axis],
-            grid_shape[axis],
-            start[axis],
-            settings.shape_zyx[axis],
-            antialias=settings.antialias,
-        )
-        for axis in range(3)
-    ]
+    taps = []
+    for axis, (side, old, new) in enumerate(zip(source_shape, volume.spacing_mm, settings.spacing_mm, strict=True)):
+        kept = np.arange(max(0, start[axis]), min(grid_shape[axis], start[axis] + settings.shape_zyx[axis]))
+        place = (side - 1) / 2 + (kept - (grid_shape[axis] - 1) / 2) * (new / old)
+        taps.append(_taps(side, place, new / old, antialias=settings.antialias))
     low, high = settings.window_hu
     dtype = np.uint8 if settings.bits == 8 else np.int16
     air = _quantised(np.full((1, 1), AIR_HU, np.float32), low, high, settings.bits)[0, 0]
@@ -109,6 +102,38 @@ def convert_volume(volume: Volume, settings: CtConversionSettings) -> ConvertedV
     return ConvertedVolume(array, settings.spacing_mm, facts)
 
 
+def resample_part(
+    volume: Volume, *, start_mm: Millimetres, spacing_mm: Millimetres, shape_zyx: tuple[int, int, int]
+) -> np.ndarray:
+    """Resample any part of a volume, averaging where the result is coarser; what lies beyond the volume is air.
+
+    Args:
+        volume: source.
+        start_mm: (z, y, x) of the result's lower edges, counted from the volume's centre.
+        spacing_mm: (z, y, x) of the result.
+        shape_zyx: its voxels.
+
+    Returns:
+        (Z, Y, X) int16 HU.
+    """
+    result = np.full(shape_zyx, AIR_HU, np.int16)
+    taps = []
+    inside = []
+    for source, old, new, start, wanted in zip(
+        volume.hu.shape, volume.spacing_mm, spacing_mm, start_mm, shape_zyx, strict=True
+    ):
+        place = (source - 1) / 2 + (start + (np.arange(wanted) + 0.5) * new) / old
+        within = np.flatnonzero((place >= -0.5) & (place <= source - 0.5))
+        if not len(within):
+            return result
+        inside.append(slice(int(within[0]), int(within[-1]) + 1))
+        taps.append(_taps(source, place[within], new / old, antialias=True))
+    kept = result[inside[0], inside[1], inside[2]]
+    for z, resampled in enumerate(_slices(volume.hu, taps)):
+        kept[z] = np.rint(resampled)
+    return result
+
+
 def to_hounsfield_units(array: np.ndarray, window_hu: tuple[float, float]) -> np.ndarray:
     """Return float32 HU of a converted array; of uint8, to half a level.
 
@@ -122,21 +147,15 @@ def to_hounsfield_units(array: np.ndarray, window_hu: tuple[float, float]) -> np
     return array.astype(np.float32) * np.float32((high - low) / UINT8_LEVELS) + np.float32(low)
 
 
-def _taps(source: int, old_mm: float, new_mm: float, grid: int, start: int, wanted: int, *, antialias: bool) -> _Taps:
-    """Return source indices and weights for the part of one axis of the grid that is kept.
+def _taps(source: int, place: np.ndarray, ratio: float, *, antialias: bool) -> _Taps:
+    """Return source indices and weights for the voxels of a result along one axis.
 
     Args:
         source: voxels of the source along the axis.
-        old_mm: its spacing.
-        new_mm: spacing of the grid.
-        grid: voxels of the whole grid, centred on the source.
-        start: first kept voxel of the grid; negative where the result begins with padding.
-        wanted: voxels of the result.
-        antialias: widen the kernel where the grid is coarser.
+        place: (n,) where the result's voxels lie, in source voxels.
+        ratio: spacing of the result over that of the source.
+        antialias: widen the kernel where the result is coarser.
     """
-    kept = np.arange(max(0, start), min(grid, start + wanted))
-    ratio = new_mm / old_mm
-    place = (source - 1) / 2 + (kept - (grid - 1) / 2) * ratio  # (n,) in source voxels
     width = max(1.0, ratio) if antialias else 1.0
     reach = int(np.ceil(width))
     base = np.floor(place).astype(np.int64) - reach + 1

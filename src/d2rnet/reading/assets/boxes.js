@@ -1,0 +1,18 @@
+"use strict";
+const shapes = [...document.querySelectorAll(".box")];
+const items = [...document.querySelectorAll("li[data-boxes]")];
+const boxesOf = (item) => (item.dataset.boxes ? item.dataset.boxes.split(" ") : []);
+function light(boxes, source) {
+  const wanted = new Set(boxes);
+  const sentence = source && source.closest("#sentences");
+  const belongs = (item) => !(sentence && item.closest("#sentences")) && boxesOf(item).some((box) => wanted.has(box));
+  for (const shape of shapes) shape.classList.toggle("lit", wanted.has(shape.dataset.box));
+  for (const item of items) item.classList.toggle("lit", item === source || belongs(item));
+  for (const svg of document.querySelectorAll("svg")) svg.classList.toggle("dim", wanted.size > 0);
+}
+function listen(element, boxes) {
+  for (const name of ["mouseenter", "focus"]) element.addEventListener(name, () => light(boxes, element));
+  for (const name of ["mouseleave", "blur"]) element.addEventListener(name, () => light([], null));
+}
+for (const item of items) listen(item, boxesOf(item));
+for (const shape of shapes) listen(shape, [shape.dataset.box]);

@@ -1,0 +1,78 @@
+"""The page of radiographs that were read: images with boxes as SVG, findings, boxes.
+
+Hovering a sentence lights up its boxes and the reverse; the keyboard does the same.
+"""
+
+from html import escape
+
+from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
+from d2rnet.cxr.images.radiograph import reduced_hw, resize_area
+from d2rnet.figures.label_places import place_labels
+from d2rnet.figures.plots import class_colours
+from d2rnet.reading.content import Box, Content, Sentence, View
+from d2rnet.reading.page import fill_page, jpeg_url, origin_facts
+
+LONGEST_PX = 1600
+JPEG_QUALITY = 90
+NUMBERS_A_SIDE = 26  # the longer side of a radiograph is that many times as long as a number is high
+
+
+def page_text(reading: Content) -> str:
+    """Return the page of a reading."""
+    files = (f"{view.path.name}: {view.width} x {view.height} px{view.view and f', {view.view}'}" for view in reading.images)
+    sentences = "\n".join(map(_sentence, reading.sentences)) or "<li>No findings were written.</li>"
+    boxes = "\n".join(_row(number, box) for number, box in enumerate(reading.boxes)) or "<li>No box above the threshold.</li>"
+    return fill_page(
+        title=reading.name,
+        warnings=reading.warnings,
+        images="\n".join(_figure(reading, number, view) for number, view in enumerate(reading.images)),
+        text=f'<h2>Findings</h2>\n<ol id="sentences">\n{sentences}\n</ol>\n<h2>Boxes</h2>\n<ol id="boxes">\n{boxes}\n</ol>',
+        facts=[*files, *origin_facts(reading.origin, reading.seconds)],
+        style="boxes.css",
+        script="boxes.js",
+    )
+
+
+def _figure(reading: Content, image: int, view: View) -> str:
+    """Return a radiograph with its boxes as SVG in original pixels."""
+    shown = [(number, box) for number, box in enumerate(reading.boxes) if box.image == image]
+    size = max(view.width, view.height) / NUMBERS_A_SIDE
+    corners = xywh_to_xyxy([box.xywh for _, box in shown]).tolist()
+    sizes = [(size * (0.3 + 0.65 * len(str(number + 1))), 1.25 * size) for number, _ in shown]
+    places = place_labels(corners, sizes, (view.width, view.height))
+    shapes = "\n".join(_shape(number, box, place, size) for (number, box), place in zip(shown, places, strict=True))
+    return (
+        f'<figure><svg viewBox="0 0 {view.width} {view.height}" role="img" aria-label="radiograph {image + 1} with boxes">\n'
+        f'<image width="{view.width}" height="{view.height}" preserveAspectRatio="none" href="{_address(view)}"/>\n'
+        f"{shapes}\n</svg></figure>"
+    )
+
+
+def _shape(number: int, box: Box, place: tuple[float, float], size: float) -> str:
+    """Return a box with its number, whose label begins at ``place`` and has a font of ``size``, original pixels."""
+    x, y, width, height = box.xywh
+    left, top = place
+    label = f"{number + 1} {box.label} {box.score:.2f}"
+    return (
+        f'<g class="box" data-box="{number}" style="--colour: {class_colours()[box.label]}"><title>{escape(label)}</title>'
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}"/>'
+        f'<text x="{left + 0.15 * size:.1f}" y="{top + size:.1f}" font-size="{size:.1f}">{number + 1}</text></g>'
+    )
+
+
+def _address(view: View) -> str:
+    return jpeg_url(resize_area(view.pixels, reduced_hw(view.height, view.width, LONGEST_PX)), quality=JPEG_QUALITY)
+
+
+def _sentence(sentence: Sentence) -> str:
+    numbers = " ".join(map(str, sentence.boxes))
+    shown = f" <small>[{', '.join(str(box + 1) for box in sentence.boxes)}]</small>" if sentence.boxes else ""
+    return f'<li tabindex="0" data-boxes="{numbers}">{escape(sentence.text)}{shown}</li>'
+
+
+def _row(number: int, box: Box) -> str:
+    colour = class_colours()[box.label]
+    return (
+        f'<li tabindex="0" data-boxes="{number}"><span class="chip" style="background: {colour}">{number + 1}</span> '
+        f"{escape(box.label)} <small>{box.score:.2f}</small></li>"
+    )
