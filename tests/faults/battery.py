@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from finished_run import Job, differences, documented_commands, jobs_of, rewind
+from finished_run import Job, converted, differences, documented_commands, jobs_of, rewind
 from killing import EVERYTHING, WAYS, Killed, NotReachedError, Workflow, end_all, run_snakemake, wait_until_alone
 
 from d2rnet.cli.run_state import read_run_state
@@ -119,13 +119,14 @@ def run_trial(trial: Trial, jobs: Sequence[Job], reference: Path, folder: Path, 
     """Do a trial in ``folder``, which is removed if nothing is wrong; targets are what the workflow makes."""
     start = time.monotonic()
     job = jobs[trial.job]
+    products = (*(name for each in jobs for name in each.outputs), *converted(reference))
     shutil.rmtree(folder, ignore_errors=True)
     if trial.way == "none":
         folder.mkdir(parents=True)
         hit, problems, resumed, refused = Killed("", 0.0), _undisturbed(folder, targets), "", False
     else:
         hit, problems = kill(trial, job, rewind(reference, job, folder), *targets)
-        existing = [name for each in jobs for name in each.outputs if (folder / name).exists()]
+        existing = [name for name in products if (folder / name).exists()]
         if trial.way != "snakemake" or not hit.command:
             problems += [f"after the kill: {text}" for text in differences(reference, folder, tuple(existing))]
         resumed = progress(folder, hit.command)
@@ -133,7 +134,7 @@ def run_trial(trial: Trial, jobs: Sequence[Job], reference: Path, folder: Path, 
         problems += failures
     problems += [f"still running: {text}" for text in wait_until_alone(folder)]
     end_all(folder)
-    problems += differences(reference, folder, tuple(name for each in jobs for name in each.outputs))
+    problems += differences(reference, folder, products)
     if not problems:
         shutil.rmtree(folder)
     return Outcome(
@@ -194,8 +195,9 @@ def new_files(folder: Path, job: Job) -> Iterator[int]:
     seen: set[Path] = set()
     stage = folder / "work" / "cxr" / job.command.replace("-", "_")
     places = {(folder / name).parent for name in job.outputs}
+    arrays = folder / "resources" / "ct" / "convert_ct" / "volumes" if job.command == "convert-ct-shard" else stage
     while True:
-        for place in [*places, *stage.glob("*")]:
+        for place in [*places, *stage.glob("*"), *arrays.glob("*")]:
             seen |= set(leftovers(place))
         yield len(seen)
 
@@ -283,14 +285,15 @@ def row(outcome: Outcome) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-def section(outcomes: Sequence[Outcome]) -> str:
+def section(outcomes: Sequence[Outcome], targets: Sequence[str]) -> str:
     """The table of a battery for the documentation."""
+    chosen = "" if tuple(targets) == EVERYTHING else f" --targets {' '.join(targets)}"
     kills = [outcome for outcome in outcomes if outcome.way != "none"]
     good = sum(not outcome.problems for outcome in kills)
     ways = ", ".join(f"{sum(outcome.way == way for outcome in kills)} {way}" for way in WAYS)
     commits = sorted({outcome.commit[:12] for outcome in outcomes})
     head = (
-        f"`python tests/faults/battery.py --folder FOLDER --trials {len(kills)} --seed {outcomes[0].seed}`, "
+        f"`python tests/faults/battery.py --folder FOLDER --trials {len(kills)} --seed {outcomes[0].seed}{chosen}`, "
         f"commit {', '.join(commits)}: {len(kills)} kills ({ways}), {good} with results equal to the undisturbed run, "
         f"{sum(outcome.refused for outcome in kills)} of them after waiting for a job that outlived Snakemake; "
         f"{sum(outcome.seconds for outcome in outcomes) / 60:.0f} minutes of trials."
@@ -313,12 +316,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folder = options.folder.resolve()
     outcomes = run_battery(folder, trials=options.trials, seed=options.seed, jobs=options.jobs, targets=options.targets)
-    print(section(outcomes).splitlines()[0])
+    print(section(outcomes, options.targets).splitlines()[0])
     if options.write:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
         from robustness import write_section
 
-        write_section("faults", section(outcomes))
+        name = "-".join(["faults", *(options.targets if tuple(options.targets) != EVERYTHING else [])])
+        write_section(name, section(outcomes, options.targets))
     return 1 if any(outcome.problems for outcome in outcomes) else 0
 
 

@@ -77,6 +77,12 @@ def rewind(run: Path, job: Job, target: Path) -> Path:
     return target
 
 
+def converted(run: Path) -> list[str]:
+    """Arrays and pictures of a run that the conversions wrote beside their declared outputs."""
+    found = [path for suffix in ("npy", "png") for path in run.glob(f"resources/*/**/*.{suffix}")]
+    return sorted(str(path.relative_to(run)) for path in found if not path.name.startswith("."))
+
+
 def documented_commands() -> list[list[str]]:
     """Arguments of the Snakemake commands that the documentation gives for after a crash, in order."""
     block = re.search(r"^```bash\n(.*?)^```", RESUME_PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)

@@ -166,6 +166,7 @@ def meta_image(**fields: object) -> bytes:
         "BinaryData": True,
         "BinaryDataByteOrderMSB": False,
         "CompressedData": False,
+        "TransformMatrix": "1 0 0 0 1 0 0 0 1",
         "ElementSpacing": "3.5 4 5",
         "DimSize": "80 56 40",
         "ElementType": "MET_SHORT",
