@@ -132,3 +132,14 @@ def test_a_volume_of_as_many_voxels_as_sampled_times_a_row_is_not_one_column():
     """As 512 x 512 x 977, of which every 512th voxel is one column of air beside the patient; here smaller."""
     stripes = np.ascontiguousarray(np.broadcast_to(np.arange(64, dtype=np.int16), (7820, 64, 64)))
     assert len(np.unique(sample_of(stripes))) == 64
+
+
+@pytest.mark.parametrize(("top", "is_said"), [(70, True), (55, True), (3071, False)])
+def test_a_volume_that_was_windowed_is_noted(tmp_path, hu, top, is_said):
+    """Some published converters store volumes cut at 200 HU: bone and calcifications are gone."""
+    clipped = np.clip(hu, -1000, top)
+    volume = read_volume(write_nifti(tmp_path / "chest.nii.gz", clipped))
+    assert np.array_equal(volume.hu, clipped)
+    share = (clipped == top).mean()
+    said = f"windowed: {share:.1%} of the voxels have the highest value, {top} HU; expected few."
+    assert volume.notes == ((said,) if is_said else ())

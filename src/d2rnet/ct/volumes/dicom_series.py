@@ -108,6 +108,9 @@ def _chosen_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
         got = f"no CT slices ({left_out or 'no files'})"
         raise unreadable(folder, got=got, expected="the DICOM files of a CT series", remedy="Correct the path.")
     largest = min(series, key=lambda uid: (-len(series[uid]), uid))
+    if len(series) > 1 and len(series[largest]) == 1:
+        remedy = "Store the slices of one series under one SeriesInstanceUID."
+        raise unreadable(folder, got=f"{len(series)} series of one slice each", expected="a series", remedy=remedy)
     notes = [f"left out: {left_out}."] if left_out else []
     if "" in series:
         notes.append(f"{len(series[''])} slices have no SeriesInstanceUID: taken as one series.")
@@ -152,12 +155,16 @@ def _placed(folder: Path, slices: Sequence[Slice]) -> tuple[list[Slice], dict[in
 
 
 def _checked_planes(folder: Path, slices: Sequence[Slice]) -> list[Plane]:
-    """Return where the slices lie; refuse those without a place, or of another size, spacing or direction than the first."""
+    """Return where the slices lie; refuse those without a place or scaling, or of another size, spacing or direction."""
     planes = [described.plane for described in slices if described.plane is not None]
     if len(planes) < len(slices):
         got = f"{len(slices) - len(planes)} of {len(slices)} slices without position, orientation or pixel spacing"
         remedy = "Export the series again, from the scanner."
         raise unreadable(folder, got=got, expected="all three in every slice", remedy=remedy)
+    unscaled = sum(described.rescale is None for described in slices)
+    if 0 < unscaled < len(slices):
+        got = f"{unscaled} of {len(slices)} slices without rescale slope and intercept"
+        raise unreadable(folder, got=got, expected="them in every slice or in none", remedy=_MIXED)
     shapes = Counter(described.shape for described in slices)
     if len(shapes) > 1:
         shown = ", ".join(f"{number} of {rows} x {columns}" for (rows, columns), number in shapes.most_common())

@@ -3,13 +3,15 @@
 Only the attributes listed here are read; names and dates never enter memory as values, and no message repeats an attribute's
 text: in a damaged file it may be anybody's name.
 
-Source: DICOM PS3.3 C.7.6.2 (image plane), C.8.2.1 (CT image), C.7.6.1.1.2 (image type), PS3.5 A.4 (encapsulation).
+Source: DICOM PS3.3 C.7.6.2 (image plane), C.8.2.1 (CT image), C.7.6.1.1.2 (image type), C.7.5.1.1.2 (padding),
+PS3.5 A.4 (encapsulation).
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import libjpeg.utils
 import numpy as np
 import openjpeg
@@ -19,7 +21,7 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import JPEG2000TransferSyntaxes, RLELossless
 
 from d2rnet.ct.volumes.stored_values import Counts, to_int16
-from d2rnet.ct.volumes.volume import FETCH_AGAIN, LEAVE_OUT, Rescale, check_shape, unreadable
+from d2rnet.ct.volumes.volume import AIR_HU, FETCH_AGAIN, LEAVE_OUT, Rescale, check_shape, unreadable
 from d2rnet.errors import DatasetError
 from d2rnet.files.dicom import has_decoder, silent_pydicom
 
@@ -27,15 +29,19 @@ _PREFIX_END = 132
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _HEADER = (
     *_GEOMETRY, "Modality", "SOPClassUID", "SeriesInstanceUID", "ImageType", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "PixelRepresentation", "RescaleSlope", "RescaleIntercept",
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "RescaleSlope", "RescaleIntercept", "RescaleType",
 )  # fmt: skip
 _PIXELS = (
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "BitsAllocated", "BitsStored",
-    "HighBit", "PixelRepresentation", "NumberOfFrames", "PixelData",
+    "HighBit", "PixelRepresentation", "NumberOfFrames", "PixelPaddingValue", "PixelPaddingRangeLimit", "PixelData",
 )  # fmt: skip
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds below it
+_CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"  # CT images, and the multi-frame kinds below it
+_HU_TYPES = {"", "HU", "HU_MOD", "US"}  # US: unspecified
 _SCOUT_WORDS = {"LOCALIZER", "SCOUT", "TOPOGRAM", "SCANOGRAM", "SURVIEW", "SCANOSCOPE"}
 _PARALLEL = 1e-3
+_LIKE_AIR_HU = -900  # padding below it is no tissue, whatever is done with it
 
 
 @dataclass(frozen=True)
@@ -145,8 +151,41 @@ def read_slice_hu(described: Slice, counts: Counts) -> np.ndarray:
     if stored.shape != described.shape:
         got = f"pixels of shape {stored.shape}"
         raise unreadable(path, got=got, expected=f"{described.shape}, as the header says")
-    rescale = described.rescale
-    return to_int16(path, stored, None if rescale is None or rescale.is_identity else rescale, counts)
+    rescale = described.rescale or Rescale(1.0, 0.0)
+    hu = to_int16(path, stored, None if rescale.is_identity else rescale, counts)
+    padding = _padding(dataset, stored, rescale)
+    if padding is not None:
+        counts.padding += int(np.count_nonzero(padding))
+        hu[padding] = AIR_HU
+    return hu
+
+
+def _padding(dataset: Dataset, stored: np.ndarray, rescale: Rescale) -> np.ndarray | None:
+    """Return (rows, columns) bool, True in padding that would be tissue; None where there is none.
+
+    The header may name a value, or a range, that fills what is outside the field of view. The same number inside the body is
+    left: only what reaches the border of the image is padding.
+    """
+    ends = [dataset.get(name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    numbers = [_as_stored(int(end), stored.dtype) for end in ends if isinstance(end, int)]
+    if ends[0] is None or not numbers:
+        return None
+    low, high = min(numbers), max(numbers)
+    if max(low * rescale.slope, high * rescale.slope) + rescale.intercept <= _LIKE_AIR_HU:
+        return None
+    filled = ((stored >= low) & (stored <= high)).astype(np.uint8)
+    _, regions = cv2.connectedComponents(filled, connectivity=4)
+    rim = np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]])
+    at_rim = np.unique(rim[rim > 0])
+    return np.isin(regions, at_rim) if len(at_rim) else None
+
+
+def _as_stored(number: int, dtype: np.dtype) -> int:
+    """Return a number as a pixel holds it: headers write -2000 as 63536, too."""
+    bits = 8 * dtype.itemsize
+    if dtype.kind == "i" and number >= 1 << (bits - 1):
+        return number - (1 << bits)
+    return number + (1 << bits) if dtype.kind == "u" and number < 0 else number
 
 
 def _damaged(path: Path, error: Exception) -> Exception:
@@ -183,8 +222,11 @@ def _left_out(dataset: Dataset) -> str:
         return "secondary captures"
     if _SCOUT_WORDS & set(image_type):
         return "scouts"
-    if modality != "CT":
+    is_ct_class = not kind or kind == _CT_CLASS or kind.startswith(f"{_CT_CLASS}.")
+    if modality != "CT" or not is_ct_class:
         return "objects of another modality"
+    if str(dataset.get("RescaleType") or "").strip().upper() not in _HU_TYPES:
+        return "maps of another quantity than HU"
     if len(image_type) > 1 and image_type[1] == "SECONDARY" and not set(_GEOMETRY[:2]) <= set(dataset.dir()):
         return "derived pictures without a place"
     if not dataset.get("Rows"):
@@ -202,6 +244,11 @@ def _check_image(path: Path, dataset: Dataset, shape: tuple[int, int]) -> None:
         raise unreadable(path, got=f"{samples} samples a pixel (colour)", expected="1", remedy=LEAVE_OUT)
     if int(dataset.get("BitsAllocated") or 0) not in (8, 16, 32):
         raise unreadable(path, got=f"{int(dataset.get('BitsAllocated') or 0)} bits a pixel", expected="8, 16 or 32")
+    stored, highest = dataset.get("BitsStored"), dataset.get("HighBit")
+    if stored is not None and highest is not None and int(highest) != int(stored) - 1:
+        got = f"pixels of {int(stored)} bits below bit {int(highest)}"
+        remedy = "Export the series again: DICOM has no other place for them any more."
+        raise unreadable(path, got=got, expected=f"bit {int(stored) - 1} as the highest", remedy=remedy)
 
 
 def _plane(path: Path, dataset: Dataset) -> Plane | None:

@@ -25,6 +25,7 @@ _MIN_TISSUE = 0.02  # share of the voxels that are no padding
 _MIN_AIR = 0.002
 _NEVER_BELOW_HU = -200
 _MOST_LABELS = 130  # TotalSegmentator has 117; an 8-bit picture of a chest has over 200 levels
+_MOST_AT_THE_TOP = 0.01  # share of voxels; metal at the 3071 HU of a scanner is rarer, bone above a window is not
 _SAMPLED = 500_000  # voxels looked at; the decision rests on shares of per cents
 
 
@@ -88,6 +89,7 @@ def to_hounsfield(
         notes.append(
             f"slope {table.slope:g} and intercept {table.intercept:g} of the table were not applied: the values are HU."
         )
+    notes += _window(sample * chosen.rescale.slope + chosen.rescale.intercept)
     padded = _padding_to_air(values)
     if padded:
         share = f"{padded} voxels ({padded / values.size:.2%})"
@@ -187,6 +189,15 @@ def _accepted(path: Path, reading: _Reading, choice: str, other: _Reading | None
         raise unreadable(path, got=got, expected=expected, remedy=remedy)
     got = f"values that are no body in Hounsfield units ({reading}{others})"
     raise unreadable(path, got=got, expected="soft tissue near 0 and air near -1000", remedy=LEAVE_OUT)
+
+
+def _window(hu: np.ndarray) -> list[str]:
+    """Say that a sample was cut off at a value: bone and contrast agent above it are gone."""
+    top = float(hu.max())
+    share = float((hu == top).mean())
+    if share <= _MOST_AT_THE_TOP:
+        return []
+    return [f"windowed: {share:.1%} of the voxels have the highest value, {top:.0f} HU; expected few."]
 
 
 def _apply(values: np.ndarray, rescale: Rescale) -> int:

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from d2rnet.ct.volumes.volume import LEAVE_OUT, Rescale, unreadable
+from d2rnet.ct.volumes.volume import AIR_HU, LEAVE_OUT, Rescale, unreadable
 
 PIECE_VOXELS = 1 << 22
 MAX_INFLATION = 1032  # deflate packs at most so many bytes into one
@@ -70,12 +70,14 @@ class Counts:
         lowest: lowest value before rounding.
         highest: highest.
         fractions: values that are no whole numbers.
+        padding: voxels that the header's padding value told, set to air.
     """
 
     saturated: int = 0
     lowest: float = np.inf
     highest: float = -np.inf
     fractions: int = 0
+    padding: int = 0
 
 
 def read_values(
@@ -170,6 +172,9 @@ def check_counts(path: Path, counts: Counts, count: int) -> tuple[str, ...]:
     if counts.saturated > MAX_SATURATED * count:
         got = f"values from {counts.lowest:.6g} to {counts.highest:.6g}, {counts.saturated} of {count} beyond 16 bits"
         raise unreadable(path, got=got, expected="Hounsfield units or stored values", remedy=LEAVE_OUT)
+    notes = []
     if counts.saturated:
-        return (f"{counts.saturated} voxels beyond 16 bits (up to {counts.highest:.6g}) were set to its ends.",)
-    return ()
+        notes.append(f"{counts.saturated} voxels beyond 16 bits (up to {counts.highest:.6g}) were set to its ends.")
+    if counts.padding:
+        notes.append(f"{counts.padding} voxels of the header's padding value were set to {AIR_HU}.")
+    return tuple(notes)
