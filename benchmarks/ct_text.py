@@ -23,7 +23,12 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "ct" / "stru
 
 from labelled_sentences import FILES, count, read_reports
 
-KINDS = {"names": "structure named", "abnormal": "structure abnormal", "label": "abnormality"}
+KINDS = {
+    "names": "structure named",
+    "abnormal": "structure abnormal",
+    "not judged": "structure not judged",
+    "label": "abnormality",
+}
 SENTENCES = 20
 
 

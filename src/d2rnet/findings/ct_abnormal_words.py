@@ -28,7 +28,7 @@ ABNORMAL: tuple[str, ...] = phrases("""
     infarct* infect* infiltrat* inflam* inhomogen* intubat* invad* invas* irregular* kyphos* kyphoscolio* kyphosis
     kyphotic lap laps larger larger_than_normal leiomyom* lesion* linear_density lipoma* lobectom* loculat* loss
     loss_of_height luxat* lymph_node* lymphadenopath* lymphoma* lytic malformat* malign* mass masses mastectom* metallic
-    metasta* metastas* metastat* mosaic mucoid_impact* mucus_impact* mucus_plug* multinodular narrow* necro* neoplas*
+    metasta* metastas* metastat* mm_thick mosaic mucoid_impact* mucus_impact* mucus_plug* multinodular narrow* necro* neoplas*
     nephrectom* nephrolith* nodes nodul* not_observed_operated obliterat* obstruct* occlu* opaci* operat* operated
     osteochond* osteolyt* osteopen* osteophyt* osteopor* osteoscler* over_the_normal pace_maker* pacemaker* paraly*
     paralysis patholog* pectus* pericardit* plaque* plate plethor* pleural_thickening pleurisy pneumatocel*
@@ -45,6 +45,8 @@ ABNORMAL: tuple[str, ...] = phrases("""
 
 # Wording that holds such a word and says nothing of the kind.
 HARMLESS: tuple[str, ...] = phrases("""
+    abdominal_cavit* cardiac_cavit* chest_cavit* heart_cavit* mm_thick_section* mm_thick_slice* peritoneal_cavit*
+    pleural_cavit* thoracic_cavit*
     fibroglandular* fibrofatty body_mass bone_window cancer_screening clinical_progress consolidated_view
     contrast_material contrast_medium decrease_in_number decrease_in_size decrease_in_the_size decreased_compared
     decreased_in_size decreased_minimally density_and evaluated_in_terms_of expand_normally expansion_of_both fatty_hila

@@ -51,6 +51,17 @@ _MARK_OF_NODE = (
 )
 _LUNG_PLACE = r"(?:lungs?|lob(?:e|es|ar)|lingula\w*|segments?|parenchym\w+|apical|apex|basal|subpleural)"
 
+# Fluid that lies elsewhere than in the pleura: "the pericardium contains no effusion".
+_PERICARDIAL_FLUID = (
+    r"pericardi(?:um|al (?:space|sac|cavity))(?: (?!pleura|pleural|hemithora\w+)[a-z]+){0,3} "
+    r"(?:no|any|free of|free from|without)(?: [a-z]+){0,2} (?:effusions?|fluid|liquid)"
+)
+# The artery is normal: the calcification in front of it was of another.
+_FINE_ARTERY = (
+    r"(?! (?:[a-z]+ ){0,2}(?:is|are|was|were|has|have) (?:of |a |an |within |in )?"
+    r"(?:normal|natural|usual|regular|[0-9]))"
+)
+
 PATTERNS: Mapping[str, tuple[str, ...]] = {
     "Medical material": (
         any_of("""
@@ -70,7 +81,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         """),
     ),
     "Arterial wall calcification": (
-        rf"{_CALCIFIED}{_gap(9)} {_ARTERY}",
+        rf"{_CALCIFIED}{_gap(9)} {_ARTERY}{_FINE_ARTERY}",
         rf"{_ARTERY}{_gap(9)} {_CALCIFIED}",
         rf"athero\w+(?! (?:plaques? )?{_gap(6)}{_CORONARY})",
     ),
@@ -86,11 +97,12 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         rf"(?:effusions?|fluid){_gap(5, stop=_STOP + '|pleural|pleura')} pericardi(?:al|um)(?: (?:space|area|cavity|"
         rf"region|distance|recess\w*))?",
         r"pleural? (?:and|or|,|and or|nor) pericardial (?:effusions?|fluid)",
-        r"pericardial (?:and|or|,) pleural (?:effusions?|fluid)",
+        r"pericardial (?:and|or|nor|,|and or) pleural (?:effusions?|fluid)",
+        _PERICARDIAL_FLUID,
         r"pleuropericardial effusions?", r"hemopericardium", r"pericardial (?:thickening )?effusions?",
     ),
     "Coronary artery wall calcification": (
-        rf"{_CALCIFIED}{_gap(12)} {_CORONARY}",
+        rf"{_CALCIFIED}{_gap(12)} {_CORONARY}{_FINE_ARTERY}",
         rf"{_CORONARY}{_gap(8)} {_CALCIFIED}",
         r"coronary (?:artery )?(?:disease|sclerosis)",
     ),
@@ -172,6 +184,11 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
+_FINE_NODES = (
+    rf"{_NODE}(?: (?!is |are |was |were |not )[a-z]+){{0,6}} (?:is|are|was|were) (?:not (?:pathologically |significantly )?"
+    r"(?:enlarged|patholog\w+|increased|prominent|suspicious)|(?:of )?normal(?: (?:in )?sized?| size)?)"
+)
+
 # The same words with another meaning: a match that touches one of these spans is no mention.
 BLOCKED: Mapping[str, tuple[str, ...]] = {
     "Medical material": (
@@ -246,7 +263,12 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
     ),
     "Pleural effusion": (
         r"(?:pericardial|pericardiac|perihepatic|perisplenic|pelvic|abdominal|intraabdominal|intra abdominal|joint|"
-        r"perirenal|pericholecystic)(?: [a-z]+){0,2} (?:effusions?|fluid)",
+        r"perirenal|pericholecystic)(?: (?!and|or|nor|pleural)[a-z]+){0,2} (?:effusions?|fluid)",
+        _PERICARDIAL_FLUID,
+        r"(?:effusions?|fluid|liquid)(?: (?!pleura|pleural|and|or|nor|hemithora\w+)[a-z]+){0,5} pericardi(?:al|um)"
+        r"(?! (?:and|or|nor|,|and or) pleural?)",
+        r"(?:joints?|abdomen|pelvis|peritoneum|mediastinum)(?: (?:is|are|has|have|shows?|contains?|holds?))"
+        r"(?: (?!pleural|pleura)[a-z]+){0,3} (?:effusions?|fluid)",
         r"free (?:effusion|fluid)(?: [a-z]+){0,3} (?:kidneys?|liver|spleen|abdom\w+|pelvis|pelvic)(?: [a-z]+)?",
         r"pericardial (?:thickening )?effusions?",
     ),
@@ -260,6 +282,7 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
     "Lymphadenopathy": (
         r"calcif\w+(?: [a-z]+){0,3} (?:lymph ?nodes?)",
         r"lymph ?nodes? (?:dissection|sampling|biopsy|station|transfer)\w*",
+        _FINE_NODES,
     ),
 }  # fmt: skip
 
@@ -269,6 +292,7 @@ _FINE = (
     r"(?:the )?normal (?:limits|range)|preserved|physiological|ordinary)"
 )
 NORMAL: Mapping[str, tuple[str, ...]] = {
+    "Lymphadenopathy": (_FINE_NODES,),
     "Cardiomegaly": (
         rf"(?:heart|cardiac|ctr|cardio ?thoracic)(?: (?!enlarg|increas|{_FINE})(?:[a-z]+|,)){{0,8}} {_FINE}(?! to)",
         rf"{_FINE}(?: (?:sized?|appearing)){{0,2}} heart",

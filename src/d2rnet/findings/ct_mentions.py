@@ -45,11 +45,12 @@ _NOW = re.compile(
     r"(?= )"
 )
 # "Free" here denies nothing.
-_FREE_FLUID = re.compile(r"free(?: [a-z]+){0,2} (?:fluid|air|effusion|liquid|gas) ")
+_FREE_FLUID = re.compile(r"free(?: (?!of |from )[a-z]+){0,2} (?:fluid|air|effusion|liquid|gas) ")
 # An organ that was taken out: "the gallbladder was not observed".
 _MISSING = re.compile(
     r"^ (?:the )?(?:(?:left|right) )?(?:gall ?bladder|spleen|kidney|breast|thyroid)(?: (?:gland|lobe))? "
-    r"(?P<missing>(?:was|were|is|are|could) not (?:be )?(?:observed|seen|visuali[sz]ed|available))(?= )"
+    r"(?P<missing>(?:was|were|is|are|could) not (?:be )?(?:observed|seen|visuali[sz]ed|available|present)|"
+    r"(?:is|are|was|were|has been|have been) (?:surgically )?(?:absent|missing|removed|taken out|resected|excised))(?= )"
 )
 
 
@@ -60,10 +61,12 @@ class SentenceFindings:
     Attributes:
         text: the sentence as it was searched; places in it refer to this text.
         mentions: of the 18 abnormalities, and of other illness under category OTHER, in reading order.
+        not_judged: what it says was not evaluated, obscured or outside the field of view.
     """
 
     text: str
     mentions: tuple[Found, ...]
+    not_judged: tuple[Scope, ...]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -82,7 +85,7 @@ def sentence_findings(sentence: str) -> SentenceFindings:
     if missing:
         others.append(Found(OTHER, State.PRESENT, *missing.span("missing")))
     mentions = sorted([*labels, *others], key=lambda mention: (mention.start, mention.end))
-    return SentenceFindings(text, tuple(mentions))
+    return SentenceFindings(text, tuple(mentions), tuple(scope for scope in scopes if scope.state is State.NOT_JUDGED))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -18,6 +18,7 @@ class State(StrEnum):
     PRESENT = "present"
     ABSENT = "absent"
     UNCERTAIN = "uncertain"
+    NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Scope:
 
 _KINDS = (
     ("ignored", cues.IGNORED),
+    ("not_judged_whole", cues.NOT_JUDGED_WHOLE),
+    ("not_judged_after", cues.NOT_JUDGED_AFTER),
+    ("not_judged_before", cues.NOT_JUDGED_BEFORE),
     ("doubt_after", cues.DOUBT_AFTER),
     ("doubt_before", cues.CANNOT_EXCLUDE),
     ("denied_after", cues.DENIED_AFTER),
@@ -40,6 +44,8 @@ _KINDS = (
 # Of the cues that begin at one place the first kind takes the words.
 _CUE = re.compile("|".join(f"(?P<{kind}>(?<= )(?:{'|'.join(patterns)})(?= ))" for kind, patterns in _KINDS))
 _BREAK = re.compile(rf"(?<= ){cues.BREAK}(?= )")
+_ARTICLE = re.compile(r"(?<= )(?:the|both|its|this) ")
+_REASON = re.compile(rf"(?<= ){cues.REASON}(?= )")
 _OPENING = re.compile(rf" (?:and )?{cues.OPENS} ")
 # A verb that says something new, unlike "is seen".
 _PREDICATE = re.compile(rf"(?<= ){cues.FINITE} (?!(?:[a-z]+ly |also |otherwise |now |again )?(?:{cues.SEEN}|not |no ))")
@@ -54,19 +60,43 @@ def find_scopes(sentence: str) -> list[Scope]:
     for cue in _CUE.finditer(sentence):
         kind = str(cue.lastgroup)
         state = State.ABSENT if kind.startswith("denied") else State.UNCERTAIN
-        if "before" in kind:
+        if kind.startswith("not_judged"):
+            scopes += _unjudged(sentence, cue, kind)
+        elif "before" in kind:
             scopes.append(Scope(state, cue.start(), _end_forward(sentence, cue.end())))
         elif "after" in kind:
             scopes.append(Scope(state, _start_backward(sentence, cue.start()), cue.end()))
     return scopes
 
 
+def _unjudged(sentence: str, cue: re.Match[str], kind: str) -> list[Scope]:
+    """Return what a cue says was not judged, without the reasons for that ("because of the effusion")."""
+    start = _start_backward(sentence, cue.start()) if kind.endswith("after") else cue.start()
+    end = _end_forward(sentence, cue.end()) if kind.endswith("before") else cue.end()
+    pieces = []
+    for reason in _REASON.finditer(sentence, start, end):
+        pieces.append((start, reason.start()))
+        start = _end_of_reason(sentence, reason.end(), cue.start() if reason.start() < cue.start() else end)
+    pieces.append((start, end))
+    return [Scope(State.NOT_JUDGED, first, last) for first, last in pieces if first < last]
+
+
+def _end_of_reason(sentence: str, start: int, end: int) -> int:
+    """Return where a reason ends: at its comma, else where the last article before ``end`` opens the subject."""
+    comma = sentence.find(" , ", start, end)
+    if comma >= 0:
+        return comma + 3
+    articles = [found.start() for found in _ARTICLE.finditer(sentence, start + 2, end)]
+    return articles[-1] if articles and end < len(sentence) else end
+
+
 def state_of(start: int, end: int, scopes: list[Scope]) -> State:
-    """Return the state of a finding at [start, end): denied where a denial covers a part of it, else doubted, else there."""
+    """Return the state of a finding at [start, end): what covers a part of it, denial before the others; else it is there."""
     covering = {scope.state for scope in scopes if scope.start < end and start < scope.end}
-    if State.ABSENT in covering:
-        return State.ABSENT
-    return State.UNCERTAIN if covering else State.PRESENT
+    for state in (State.ABSENT, State.NOT_JUDGED, State.UNCERTAIN):
+        if state in covering:
+            return state
+    return State.PRESENT
 
 
 def _end_forward(sentence: str, start: int) -> int:

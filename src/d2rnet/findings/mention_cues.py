@@ -11,7 +11,8 @@ def any_of(words: str) -> str:
 
 SEEN = any_of("""
     seen identified present evident visuali[sz]ed noted demonstrated apparent appreciated detected found observed suggested
-    visible shown recogni[sz]ed suspected
+    visible shown recogni[sz]ed suspected distinguished discerned discernible encountered revealed traced followed selected
+    documented recorded determined available
 """)
 _BE = any_of("is are was were be been has_been have_been can_be could_be")
 _ADVERB = any_of("definitely definitively clearly currently otherwise now again well also yet")
@@ -23,6 +24,9 @@ _QUALIFIED = any_of("""
 """)
 _CANNOT = any_of("can_?not could_not not never")
 _SHOW = any_of("show reveal demonstrate contain have see identify detect find appear_to_(?:be|have|show)")
+_HOLDS = any_of("shows? contains? has have had holds? demonstrates? reveals? harbou?rs? exhibits? displays?")
+_LESS = any_of("increase decrease regression reduction growth shrinkage resolution clearing recession")
+_NOT_YET = any_of("resolved cleared disappeared regressed receded changed")
 _GOES_ON = r"(?= (?:$|[,;] ))"  # the sentence ends here, or its next item begins
 
 # "No change in the effusion" denies nothing; neither does "not well seen".
@@ -30,11 +34,12 @@ IGNORED = (
     rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} changes?"
     rf"(?= {any_of('in of to from since compared when as noted is has the with')} )",
     rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} "
-    + any_of("changed increase_(?:in|of) decrease_(?:in|of) improvement worsening progression difference interval_change"),
+    + any_of("changed improvement worsening progression difference interval_change"),
+    rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} {_LESS}(?= (?:in|of|since|compared|when|as|is|was|$))",
+    rf"(?:has|have|is|are|was|were|did) not (?:yet )?(?:(?:been|fully|completely|entirely) )?{_NOT_YET}",
     r"without (?:interval |significant )?change",
-    r"not (?:well|fully|completely|entirely|optimally|adequately) "
-    + any_of("seen visuali[sz]ed evaluated assessed included imaged demonstrated"),
-    r"not (?:included|imaged|only|simply|necessarily)",
+    r"not (?:well|fully|completely|entirely|optimally|adequately) " + any_of("seen visuali[sz]ed demonstrated"),
+    r"not (?:only|simply|necessarily)",
     r"(?:nearly|almost|near|partially|partly|largely|mostly|virtually)(?: completely)? "
     + any_of("resolved cleared resolution clearing"),
     r"(?:near complete|partial|incomplete)(?: interval)? (?:resolution|clearing)(?: of)?",
@@ -61,22 +66,28 @@ DENIED_AFTER = (
     rf"(?:{_BE} |do not |does not |can )?(?:not|no longer|never) (?:be )?(?:{_ADVERB} )?{SEEN}",
     rf"(?:{_BE}|appears?|appear to be) (?:now )?(?:absent|excluded|ruled out)",
     rf"(?:has|have|had) (?:{_DEGREE} )?(?:resolved|cleared|disappeared)",
-    rf"(?:has|have) (?:{_DEGREE} )?been (?:removed|drained|evacuated|excluded|ruled out)",
+    rf"(?:has|have) (?:{_DEGREE} )?been (?:removed|drained|evacuated|excluded|ruled out|taken out|withdrawn|extracted)",
     r"(?:is|are|now) (?:completely |entirely |fully )?resolved",
     rf"{_BE} (?:looked for|searched for|sought) (?:and|but) not {SEEN}",
     rf"(?:is|are|was|were|has been|have been) (?:{_DEGREE} )?gone",
     r"(?:has|have|did) not (?:recurred?|reaccumulated?|developed?|returned?|reappeared?)",
     rf"(?:{_BE} )?(?:none|nil)(?: {SEEN})?{_GOES_ON}",
+    r"(?<= , )none(?: seen)? (?:in|on|at) (?:either|both|any|the lungs?|the chest|the thorax)",
     rf"(?<= , )(?:no|no evidence|no signs?|absent|negative|resolved|gone){_GOES_ON}",
     r"(?:absent|negative|resolved)(?= $)",
 )
 DENIED_BEFORE = (
+    # "Neither lung shows", "on no side is there": what is denied follows the verb.
+    rf"(?:neither|none of)(?: (?!and |but |which |with |(?:is|are|was|were) )[a-z]+){{1,8}}? {_HOLDS}",
+    rf"(?:no|not one|not a)(?: (?!and |but |which |with |or |nor |the |a |is |are |was |were )[a-z]+){{1,3}}? {_HOLDS}",
+    r"(?:in|on|at|within) (?:neither|no|none of)(?: (?!and |but |which |with )[a-z]+){1,8}? (?:is|are|was|were)(?: there)?",
+    r"nowhere(?: (?!and |but |which |with )[a-z]+){0,10}? (?:is|are|was|were)(?: there)?",
     rf"(?:do|does|did)(?: not|nt) (?:yet )?{_SHOW}",
     r"(?:can ?not|(?:can)t|could(?: not|nt)|unable to) (?:see|identify|detect|find|appreciate|make out)",
     r"(?:complete |interval )*(?:resolution|clearing|disappearance|removal) of",
     any_of("""
         no_longer resolved negative_for free_of free_from free clear_of absence_of lack_of devoid_of rather_than without nor
-        neither no not denies never nothing none_of (?:is|are|was|were|does)nt unremarkable_for fails?_to nil zero
+        nowhere neither no not denies never nothing none_of (?:is|are|was|were|does)nt unremarkable_for fails?_to nil zero
     """),
 )
 DOUBT_BEFORE = (
@@ -89,6 +100,61 @@ DOUBT_BEFORE = (
         raises? evaluate_for if_there_is would_be_compatible_with query doubt doubtful
     """),
 )
+
+# What was not judged: outside the field of view, obscured, not evaluated. Neither there nor absent.
+_WELL = any_of("""
+    well fully completely entirely optimally adequately reliably clearly properly sufficiently further separately effectively
+    clinically satisfactorily accurately yet
+""")
+_JUDGED = any_of("evaluated assessed examined judged analy[sz]ed interpreted commented_on evaluable assessable interpretable")
+_IMAGED = any_of("included imaged covered scanned")
+_JUDGE = any_of("evaluate assess examine judge analy[sz]e interpret comment_on")
+_JUDGEMENT = any_of("evaluation assessment interpretation judg?ement visuali[sz]ation analysis examination")
+_POORLY = any_of("poorly suboptimally incompletely insufficiently inadequately partially partly")
+_POOR = any_of("""
+    limited suboptimal restricted impaired hampered insufficient inadequate difficult hard impossible not_possible incomplete
+    non_?diagnostic not_diagnostic not_optimal not_reliable unreliable not_adequate not_sufficient poor
+""")
+_FIELD = (
+    r"(?:the )?(?:current |present )?(?:field of view|fov|field|images?|imaging|scans?|scanned|scanning|examination|study|"
+    r"sections?|cross sections?|slices?|range|imaged|coverage)(?: (?:area|field|range|borders?|limits|volume|region|plane))?"
+)
+_HIDDEN = any_of("obscured masked hidden degraded blurred")
+_ELSEWHEN = r"(?! (?:in|on|at) (?:the |his |her )?(?:previous|prior|old|earlier|former|past|last) )"
+NOT_JUDGED_AFTER = (
+    rf"(?:{_BE} |could |can )?{_CANNOT}(?: be| been)?(?: {_WELL}){{0,2}} (?:{_JUDGED}|{_IMAGED}){_ELSEWHEN}"
+    rf"(?: {_WELL}){{0,2}}",
+    rf"(?:do|does|did|could) not (?:fully |completely |entirely )?(?:enter|fall (?:with)?in(?:to)?|reach) {_FIELD}",
+    rf"{_BE} (?:only )?{_POORLY} (?:{_JUDGED}|{_IMAGED}|seen|visuali[sz]ed|visible)",
+    rf"{_BE} (?:evaluated|assessed|examined) (?:as )?(?:being )?(?:suboptimal(?:ly)?|poorly|insufficiently|limited)",
+    rf"{_BE} of (?:limited|poor|low|insufficient|reduced) (?:assessability|evaluability|diagnostic [a-z]+|image quality)",
+    rf"(?:{_BE} |lies? |located |remains? |left |partly |partially |mostly |completely )*"
+    r"(?:outside|out of|not within|not in|beyond|excluded from|cut off by|only (?:partly|partially) (?:with)?in) (?:of )?"
+    rf"{_FIELD}",
+    rf"{_BE} (?:partly |partially |largely |completely )?{_HIDDEN}(?= (?:by|due|because|owing|$))",
+    rf"(?:may|might|could|can) (?:easily |well )?(?:have been|be|go|remain) (?:missed|overlooked|unnoticed|{_HIDDEN})",
+    rf"{_BE} (?:too )?(?:difficult|hard|impossible|not possible|not easy) to {_JUDGE}(?: {_WELL})?",
+)
+NOT_JUDGED_BEFORE = (
+    rf"it (?:is|was) (?:{_POOR}|not easy) to (?:{_WELL} )?{_JUDGE}",
+    rf"(?:{_CANNOT}|unable to|not possible to|impossible to|difficult to|hard to|fails? to)(?: {_WELL})? {_JUDGE}",
+    rf"(?:do|does|did) not (?:allow|permit|enable) (?:an? |any )?(?:{_WELL} |reliable |adequate )?(?:{_JUDGEMENT}) (?:of|for)",
+    rf"{_POOR} (?:for )?(?:the )?{_JUDGEMENT} of",
+    rf"{_POOR} (?:for|in terms of|with regard to|regarding)(?= )",
+    r"no (?:comment|statement|judg?ement|opinion|conclusion|assertion) (?:can|could|was|is) (?:be )?"
+    r"(?:made|given|drawn|possible) (?:on|about|of|regarding|for|concerning)",
+    rf"without {_JUDGEMENT} of",
+)
+# One that names its subject: "evaluation of the pulmonary arteries is limited".
+NOT_JUDGED_WHOLE = (
+    r"(?:no|neither|nothing|without)(?: (?:evidence|signs?|findings?|proof|clue))? for (?:or|nor) against"
+    r"(?: (?!in |from |on |can |could |is )[a-z]+){1,6}",
+    rf"{_JUDGEMENT}(?: (?!is |are |was |were )[a-z0-9]+){{0,14}} "
+    rf"(?:(?:is|are|was|were|remains?)(?: [a-z]+ly| somewhat| very)? {_POOR}|"
+    r"(?:could|can) ?not be (?:made|performed|done|carried out)(?: [a-z]+ly)?)",
+)
+# A reason is not what it keeps from being judged: "not assessed because of the effusion".
+REASON = r"(?:because(?: of)?|due to|owing to|since|on account of|in view of|as a result of|secondary to|by)"
 
 # Where a cue stops reaching.
 BREAK = any_of("""

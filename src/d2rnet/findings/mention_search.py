@@ -69,8 +69,8 @@ class Lexicon:
         named = {mention.category for mention in found}
         for name, start, end in self._spans(sentence, self._signs, {}):
             if name not in named:
-                denied = state_of(start, end, scopes) is State.ABSENT
-                found.append(Found(name, State.ABSENT if denied else State.UNCERTAIN, start, end))
+                state = state_of(start, end, scopes)
+                found.append(Found(name, State.UNCERTAIN if state is State.PRESENT else state, start, end))
         named = {mention.category for mention in found}
         normal = self._spans(sentence, self._normal, {})
         found += [Found(name, State.ABSENT, start, end) for name, start, end in normal if name not in named]

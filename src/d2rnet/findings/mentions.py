@@ -93,12 +93,13 @@ def named_classes(text: str, *, uncertain_counts: bool = True) -> frozenset[str]
 
 @lru_cache(maxsize=1 << 15)
 def _sentence_mentions(sentence: str) -> tuple[Mention, ...]:
-    """Mentions of one sentence, numbered 0; reports repeat sentences, so results are kept."""
+    """Mentions of one sentence, numbered 0; what was not judged is none. Reports repeat sentences, so results are kept."""
     text = normalise_sentence(sentence)
     found = _LEXICON.search(text, find_scopes(text))
     mentions = [Mention(each.category, each.state, "", 0, each.start, each.end) for each in found]
     mentions = _doubt_alternatives(text, _without_explained(text, _joined(text, mentions)))
-    return tuple(replace(mention, side=_side_of(text, mentions, place)) for place, mention in enumerate(mentions))
+    sided = (replace(mention, side=_side_of(text, mentions, place)) for place, mention in enumerate(mentions))
+    return tuple(mention for mention in sided if mention.state is not State.NOT_JUDGED)
 
 
 def _joined(text: str, mentions: list[Mention]) -> list[Mention]:

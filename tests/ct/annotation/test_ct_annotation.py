@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from ct_samples import convert, make_cohort
 
@@ -77,11 +78,20 @@ def test_labels_come_from_the_report_where_the_source_has_none(run, tmp_path):
     shutil.copytree(run, folder)
     labels = folder / "cohort/ct_rate/dataset/multi_abnormality_labels"
     shutil.rmtree(labels)
+    table = folder / "cohort/ct_rate/dataset/radiology_text_reports/train_reports.csv"
+    rows = pd.read_csv(table, dtype=str, keep_default_na=False)
+    unjudged = "The thyroid gland is outside the field of view. Pericardial effusion could not be evaluated."
+    rows.loc[rows["VolumeName"].str.startswith("train_1_a_"), "Findings_EN"] = unjudged
+    rows.to_csv(table, index=False)
     convert(folder / "cohort", folder)
     build(folder)
     entries = [entry for part in read_json(folder / "annotation/ct_annotation.json").values() for entry in part]
     before = [entry for part in read_json(run / "annotation/ct_annotation.json").values() for entry in part]
     assert {entry["labels_from"] for entry in entries} == {"report"}
+    first = next(entry for entry in entries if entry["study_id"] == "train_1_a")
+    assert first["structures"]["thyroid"] == {"text": unjudged.partition(" Peri")[0], "abnormal": None, "labels": []}
+    assert first["labels"] == [None if name == "Pericardial effusion" else 0 for name in CT_ABNORMALITIES]
+    assert read_json(folder / "annotation/counts.json")["structures_not_judged"]["thyroid"] == 1
     agreeing = sum(one["labels"] == two["labels"] for one, two in zip(entries, before, strict=True))
     assert agreeing >= 0.9 * len(entries)  # the demo reports say every label in words that the lexicon knows
 
@@ -95,6 +105,15 @@ def test_regions_of_the_source_take_the_place_of_the_splitter():
     assert found["heart_mediastinum_vessels"]["abnormal"] is False
     assert found["others"]["text"] == "Taken without contrast."
     assert found["thyroid"] == {"text": "", "abnormal": None, "labels": []}
+
+
+def test_regions_that_were_not_judged_or_only_doubted():
+    table = load_table("ten")
+    texts = {"thyroid": "It could not be evaluated.", "lung": "Possible consolidation.", "bone": "Not assessed. It is normal."}
+    found = structures_of_regions(texts, table)
+    assert [found[name]["abnormal"] for name in ("thyroid", "lung", "bone")] == [None, True, False]
+    found = structures_of_regions(texts, table, uncertain_counts=False)
+    assert found["lung"] == {"text": "Possible consolidation.", "abnormal": None, "labels": []}
 
 
 def test_tables_of_two_runs_are_not_joined(run, tmp_path):

@@ -83,7 +83,7 @@ def demo_rates() -> dict[str, dict[str, dict[str, Any]]]:
     for drawn, report, read in read_reports():
         homes = {(name, text) for name, texts in report.sentences.items() for text in texts}
         dealt = {(name, one.text.strip()) for one in read.sentences for name in one.structures}
-        mentioned = {name for name, entry in read.structures.items() if entry["abnormal"] is not None}
+        mentioned = {name for name, entry in read.structures.items() if entry["text"]}
         _count(counts["sentence of"], homes, dealt)
         _count(counts["structure mentioned"], {(name,) for name in report.sentences}, {(name,) for name in mentioned})
         _count(counts["abnormality"], {(one.label,) for one in drawn}, {(label,) for label in read.labels})

@@ -41,7 +41,11 @@ SHORT = (
     "SEP",
 )
 LABELS = dict(zip(SHORT, CT_ABNORMALITIES, strict=True))
-FILES = {"development": "development_sentences.tsv", "held out": "held_out_sentences.tsv"}
+FILES = {
+    "development": "development_sentences.tsv",
+    "traps": "trap_sentences.tsv",
+    "held out": "held_out_sentences.tsv",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class LabelledSentence:
     text: str
     structures: frozenset[str]
     abnormal: frozenset[str]
+    not_judged: frozenset[str]
     labels: frozenset[str]
 
 
@@ -64,8 +69,9 @@ def read_reports(file_name: str) -> list[list[LabelledSentence]]:
         names = structures.split()
         sentence = LabelledSentence(
             text.removeprefix("> "),
-            frozenset(STRUCTURES[name.removesuffix("!")] for name in names),
+            frozenset(STRUCTURES[name.rstrip("!?")] for name in names),
             frozenset(STRUCTURES[name.removesuffix("!")] for name in names if name.endswith("!")),
+            frozenset(STRUCTURES[name.removesuffix("?")] for name in names if name.endswith("?")),
             frozenset(LABELS[name] for name in labels.split()),
         )
         if text.startswith("> "):
@@ -87,15 +93,17 @@ def read_and_found(file_name: str) -> list[tuple[LabelledSentence, ReportSentenc
 
 
 def count(file_name: str) -> dict[str, Counter[str]]:
-    """Counts (hit, missed, invented) by what was asked: "names <structure>", "abnormal <structure>", "label <label>"."""
+    """Counts (hit, missed, invented) by what was asked: "names lung", "abnormal lung", "not judged lung", "label Nodule"."""
     counts: dict[str, Counter[str]] = {}
-    for kind, names in (("names", STRUCTURES.values()), ("abnormal", STRUCTURES.values()), ("label", CT_ABNORMALITIES)):
+    kinds = dict.fromkeys(("names", "abnormal", "not judged"), tuple(STRUCTURES.values())) | {"label": CT_ABNORMALITIES}
+    for kind, names in kinds.items():
         for name in names:
             counts[f"{kind} {name}"] = Counter(hit=0, missed=0, invented=0)
     for truth, found in read_and_found(file_name):
         for kind, true, said in (
             ("names", truth.structures, set(found.structures)),
             ("abnormal", truth.abnormal, set(found.abnormal)),
+            ("not judged", truth.not_judged, set(found.not_judged)),
             ("label", truth.labels, set(found.labels)),
         ):
             for name in true | said:

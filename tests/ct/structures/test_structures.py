@@ -17,10 +17,11 @@ TEXTS = [sentence.text for name in FILES.values() for report in read_reports(nam
 def test_labelled_sentences_cover_every_structure_and_label():
     for name in FILES.values():
         sentences = [sentence for report in read_reports(name) for sentence in report]
-        assert len(sentences) > 160
-        assert set().union(*(sentence.labels for sentence in sentences)) == set(CT_ABNORMALITIES)
-        assert set().union(*(sentence.structures for sentence in sentences)) == set(TEN.structures)
-    assert len(TEXTS) == len(set(TEXTS)) >= 300
+        assert len(sentences) > 80
+        if name != FILES["traps"]:
+            assert set().union(*(sentence.labels for sentence in sentences)) == set(CT_ABNORMALITIES)
+            assert set().union(*(sentence.structures for sentence in sentences)) == set(TEN.structures)
+    assert len(TEXTS) == len(set(TEXTS)) >= 450
 
 
 @given(st.lists(st.one_of(st.sampled_from(TEXTS), st.text(max_size=40)), max_size=12), st.sampled_from(SHIPPED))
@@ -32,11 +33,14 @@ def test_nothing_is_lost(parts, name):
     for sentence in found.sentences:
         assert sentence.structures
         assert set(sentence.abnormal) <= set(sentence.structures)
+        assert set(sentence.not_judged) <= set(sentence.structures) - set(sentence.abnormal)
         assert all(sentence.text.strip() in found.structures[structure]["text"] for structure in sentence.structures)
     for structure, entry in found.structures.items():
-        named = any(structure in sentence.structures for sentence in found.sentences)
-        assert (entry["abnormal"] is None) == (not named)
+        own = [sentence for sentence in found.sentences if structure in sentence.structures]
+        assert (entry["text"] == "") == (not any(sentence.text.strip() for sentence in own))
+        assert (entry["abnormal"] is None) == all(structure in sentence.not_judged for sentence in own)
     assert {label for entry in found.structures.values() for label in entry["labels"]} == set(found.labels)
+    assert not set(found.labels) & set(found.unknown_labels)
 
 
 def test_what_is_not_mentioned_is_absent():
@@ -49,8 +53,55 @@ def test_what_is_not_mentioned_is_absent():
 def test_doubt_counts_or_not():
     text = "Possible consolidation in the left lung."
     assert structures_of(text, TEN).labels == ("Consolidation",)
-    assert structures_of(text, TEN, uncertain_counts=False).labels == ()
-    assert structures_of(text, TEN, uncertain_counts=False).structures["lung"]["abnormal"] is False
+    without = structures_of(text, TEN, uncertain_counts=False)
+    assert without.labels == ()
+    assert without.unknown_labels == ("Consolidation",)
+    assert without.structures["lung"] == {"text": text, "abnormal": None, "labels": []}  # neither abnormal nor normal
+    both = structures_of(f"The lungs are clear. {text}", TEN, uncertain_counts=False)
+    assert both.structures["lung"]["abnormal"] is False
+
+
+@pytest.mark.parametrize(
+    ("text", "structure"),
+    [
+        ("The pleura could not be evaluated.", "pleura"),
+        ("Thyroid gland is not included in the field of view.", "thyroid"),
+        ("The bony structures were not assessed.", "bone"),
+        ("The liver was suboptimally evaluated.", "abdomen"),
+        ("The axillae lie partly outside the scanned area.", "breast_axilla_chest_wall"),
+        ("Evaluation of the mediastinum is limited.", "heart_mediastinum_vessels"),
+        ("It is not possible to assess the oesophagus.", "oesophagus"),
+        ("The lung apices were obscured by artefacts.", "lung"),
+        ("The trachea cannot be judged because of motion.", "trachea_bronchi"),
+    ],
+)
+def test_what_was_not_judged_is_neither_normal_nor_abnormal(text, structure):
+    """It differs from what is absent by its text, and from what is normal by null."""
+    found = structures_of(f"There is nothing else. {text}", TEN)
+    assert found.structures[structure] == {"text": text, "abnormal": None, "labels": []}
+    assert found.labels == ()
+    normal = TEN.structures[structure].normal
+    assert structures_of(f"{text} {normal}", TEN).structures[structure]["abnormal"] is False
+
+
+def test_a_label_that_was_not_judged_is_unknown():
+    found = structures_of("Pericardial effusion could not be evaluated. Coronary calcification cannot be assessed.", TEN)
+    assert found.labels == ()
+    assert found.unknown_labels == ("Pericardial effusion", "Coronary artery wall calcification")
+    assert structures_of("Effusion could not be evaluated. There is no effusion.", TEN).unknown_labels == ()
+    assert structures_of("Effusion could not be evaluated. There is effusion.", TEN).unknown_labels == ()
+
+
+def test_the_reason_why_something_was_not_judged_counts():
+    for text in (
+        "The left lower lobe could not be evaluated because of the massive pleural effusion.",
+        "Because of the massive pleural effusion the left lower lobe could not be evaluated.",
+        "Owing to massive pleural effusion, the left lower lobe could not be evaluated.",
+    ):
+        found = structures_of(text, TEN)
+        assert found.labels == ("Pleural effusion",)
+        assert found.structures["pleura"]["abnormal"] is True
+        assert found.structures["lung"]["abnormal"] is None
 
 
 def test_a_sentence_without_subject_speaks_of_what_was_abnormal():
@@ -101,9 +152,13 @@ def test_no_such_table():
 @pytest.mark.parametrize(
     ("half", "kind", "precision", "recall"),
     [
-        ("held out", "names", 0.97, 0.97),
-        ("held out", "abnormal", 0.96, 0.92),
-        ("held out", "label", 0.94, 0.97),
+        ("held out", "names", 0.98, 0.97),
+        ("held out", "abnormal", 0.98, 0.92),
+        ("held out", "label", 0.97, 0.97),
+        ("traps", "names", 0.98, 0.98),
+        ("traps", "abnormal", 0.97, 0.95),
+        ("traps", "not judged", 0.97, 0.88),
+        ("traps", "label", 0.97, 0.97),
         ("development", "names", 0.99, 0.99),
         ("development", "abnormal", 0.99, 0.98),
         ("development", "label", 0.99, 0.99),

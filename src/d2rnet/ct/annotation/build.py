@@ -7,9 +7,10 @@ Writes, into the output folder:
   split, volume_path`` (relative to the folder of convert_ct), ``spacing_mm, shape_zyx, report, structures, labels,
   labels_from``;
 * ``structures.jsonl``: the sentences of each study with the structures and labels that each was given, one study a line;
-* ``counts.json`` (how often each structure is mentioned, called abnormal, and each label is there), ``run.json``.
+* ``counts.json`` (how often each structure is mentioned, judged, called abnormal, and each label is there), ``run.json``.
 
-A structure that a report does not mention is absent (``text`` "", ``abnormal`` null), never normal.
+A structure that a report does not mention is absent (``text`` "", ``abnormal`` null), never normal; neither is one of which it
+says only that it was not judged (its ``text``, ``abnormal`` null), and a label of which it says only that is null.
 """
 
 import logging
@@ -60,7 +61,7 @@ def build_ct_annotation(
     texts = read_table(reports, REPORTS, command=COMMAND).set_index("study_id")
     label_rows = read_table(labels, LABELS, command=COMMAND)
     known_labels = dict(zip(label_rows["study_id"], label_rows["labels"], strict=True))
-    region_texts = _region_texts(read_table(regions, REGIONS, command=COMMAND), table)
+    region_texts = _region_texts(read_table(regions, REGIONS, command=COMMAND), table, settings.uncertain_counts)
     read: dict[str, StructuredReport] = {}
     entries: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for volume in _volumes(volumes):
@@ -117,7 +118,7 @@ def _entry(
     labels: list[int | None] | None,
     regions: Structures | None,
 ) -> dict[str, Any]:
-    from_report = [int(label in read.labels) for label in CT_ABNORMALITIES]
+    from_report = [None if label in read.unknown_labels else int(label in read.labels) for label in CT_ABNORMALITIES]
     return {
         "id": volume["volume_id"],
         "study_id": volume["study_id"],
@@ -133,21 +134,22 @@ def _entry(
     }
 
 
-def _region_texts(regions: pd.DataFrame, table: StructureTable) -> dict[str, Structures]:
+def _region_texts(regions: pd.DataFrame, table: StructureTable, uncertain_counts: bool) -> dict[str, Structures]:
     """Return study -> structures of the studies that the source has split by region itself."""
     found: dict[str, Structures] = {}
     for study_id, rows in regions.groupby("study_id", sort=False):
         of_region = dict(zip(rows["region"], rows["text"], strict=True))
-        found[str(study_id)] = structures_of_regions(of_region, table)
+        found[str(study_id)] = structures_of_regions(of_region, table, uncertain_counts=uncertain_counts)
     return found
 
 
-def structures_of_regions(of_region: dict[str, str], table: StructureTable) -> Structures:
+def structures_of_regions(of_region: dict[str, str], table: StructureTable, *, uncertain_counts: bool = True) -> Structures:
     """Give the texts of RadGenome's regions to the structures of a table.
 
     Args:
         of_region: region -> text; ``whole scan`` and regions that the table does not know go to its rest.
         table: the structures.
+        uncertain_counts: as of :func:`d2rnet.ct.structures.structures.structures_of`.
 
     Returns:
         Structure -> text, abnormal, labels, as :func:`d2rnet.ct.structures.structures.structures_of` gives them.
@@ -159,9 +161,10 @@ def structures_of_regions(of_region: dict[str, str], table: StructureTable) -> S
     found: Structures = {}
     for name, parts in texts.items():
         text = " ".join(parts)
-        read = structures_of(text, table)
-        abnormal = any(sentence.abnormal for sentence in read.sentences)
-        found[name] = {"text": text, "abnormal": abnormal if text else None, "labels": list(read.labels)}
+        read = structures_of(text, table, uncertain_counts=uncertain_counts)
+        judged = [sentence for sentence in read.sentences if set(sentence.structures) - set(sentence.not_judged)]
+        abnormal = any(sentence.abnormal for sentence in judged) if judged else None
+        found[name] = {"text": text, "abnormal": abnormal, "labels": list(read.labels)}
     return found
 
 
@@ -174,13 +177,16 @@ def _counts(entries: dict[str, list[dict[str, Any]]], table: StructureTable) -> 
     everything = [entry for part in entries.values() for entry in part]
     mentioned: Counter[str] = Counter()
     abnormal: Counter[str] = Counter()
+    not_judged: Counter[str] = Counter()
     for entry in everything:
-        mentioned.update(name for name, one in entry["structures"].items() if one["abnormal"] is not None)
+        mentioned.update(name for name, one in entry["structures"].items() if one["text"])
+        not_judged.update(name for name, one in entry["structures"].items() if one["text"] and one["abnormal"] is None)
         abnormal.update(name for name, one in entry["structures"].items() if one["abnormal"])
     labels = [sum(entry["labels"][place] == 1 for entry in everything) for place in range(len(CT_ABNORMALITIES))]
     return {
         "volumes": {split: len(part) for split, part in entries.items()},
         "structures_mentioned": {name: mentioned[name] for name in table.structures},
+        "structures_not_judged": {name: not_judged[name] for name in table.structures},
         "structures_abnormal": {name: abnormal[name] for name in table.structures},
         "labels": dict(zip(CT_ABNORMALITIES, labels, strict=True)),
         "labels_from": dict(Counter(entry["labels_from"] for entry in everything)),

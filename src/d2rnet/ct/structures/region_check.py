@@ -118,7 +118,7 @@ def _report_agreement(rows: pd.DataFrame, paths: Sequence[Path], table: Structur
 
 def _mentioned(text: str, table: StructureTable) -> list[bool]:
     found = structures_of(text, table).structures
-    return [entry["abnormal"] is not None for entry in found.values()]
+    return [entry["text"] != "" for entry in found.values()]
 
 
 def _listed(counts: Mapping[str, int]) -> str:

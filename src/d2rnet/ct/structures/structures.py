@@ -2,11 +2,12 @@
 
 Every sentence goes to at least one structure: to those that it names, to those of the sentence before where it has no subject
 of its own ("It measures 8 mm."), else to the table's rest. A structure of which the report says nothing is absent: its text is
-"" and its ``abnormal`` None, never silently normal.
+"" and its ``abnormal`` None, never silently normal. One of which it says only that it was not judged ("could not be
+evaluated", "outside the field of view") has a text and ``abnormal`` None.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from d2rnet.ct.structures.sentences import split_sentences
 from d2rnet.ct.structures.table import IGNORED, StructureTable
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
-from d2rnet.findings.ct_mentions import OTHER, sentence_findings
+from d2rnet.findings.ct_mentions import OTHER, SentenceFindings, sentence_findings
 from d2rnet.findings.mention_context import State
 from d2rnet.findings.mention_cues import any_of
 from d2rnet.findings.mention_search import Found
@@ -61,12 +62,15 @@ class ReportSentence:
         text: with the white space that follows it.
         structures: those that it is dealt out to, in the order of the table; at least one.
         abnormal: those of them that it calls abnormal.
+        not_judged: those of them that it calls neither abnormal nor normal: not evaluated, outside the field of view, or,
+            where doubt does not count, only doubted.
         labels: the abnormalities that it says are there, in the order of CT_ABNORMALITIES.
     """
 
     text: str
     structures: tuple[str, ...]
     abnormal: tuple[str, ...]
+    not_judged: tuple[str, ...]
     labels: tuple[str, ...]
 
 
@@ -75,23 +79,39 @@ class StructuredReport:
     """A report dealt out to structures.
 
     Attributes:
-        structures: name -> ``text`` (its sentences, "" if absent), ``abnormal`` (None if absent), ``labels`` (names).
+        structures: name -> ``text`` (its sentences, "" if absent), ``abnormal`` (None if absent or not judged), ``labels``.
         sentences: in the order of the report; their texts joined are the report.
         labels: the abnormalities of the report, in the order of CT_ABNORMALITIES.
+        unknown_labels: those that it names and says of neither that they are there nor that they are not.
     """
 
     structures: dict[str, dict[str, Any]]
     sentences: tuple[ReportSentence, ...]
     labels: tuple[str, ...]
+    unknown_labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Reading:
-    """A sentence by groups of anatomy: named ones, abnormal ones, and each abnormality with its groups."""
+    """A sentence by groups of anatomy.
+
+    Attributes:
+        groups: named.
+        abnormal: called abnormal.
+        judged: called abnormal or normal; without groups, whether the sentence judges anything is ``judges``.
+        judges: whether it says of anything that it is there or not.
+        labels: each abnormality that is there, with its groups.
+        denied: abnormalities that are not there.
+        unknown: abnormalities of which it says neither.
+    """
 
     groups: tuple[str, ...]
     abnormal: frozenset[str]
+    judged: frozenset[str]
+    judges: bool
     labels: tuple[tuple[str, frozenset[str]], ...]
+    denied: frozenset[str]
+    unknown: frozenset[str]
 
 
 def structures_of(report: str, table: StructureTable, *, uncertain_counts: bool = True) -> StructuredReport:
@@ -105,19 +125,25 @@ def structures_of(report: str, table: StructureTable, *, uncertain_counts: bool 
     sentences = []
     before: tuple[str, ...] = ()
     labels_of: dict[str, set[str]] = {name: set() for name in table.structures}
+    denied: set[str] = set()
+    unknown: set[str] = set()
     for text in split_sentences(report):
         reading = _read_sentence(text.strip(), before, table, uncertain_counts)
         before = _subject(reading)
         structures = table.structures_for(reading.groups) or (table.rest,)
         abnormal = table.structures_for(reading.abnormal)
+        judged = set(table.structures_for(reading.judged)) if reading.groups else set(structures) if reading.judges else set()
+        not_judged = tuple(name for name in structures if name not in judged)
+        denied |= reading.denied
+        unknown |= reading.unknown
         for label, groups in reading.labels:
             for name in table.structures_for(groups) or structures:
                 labels_of[name].add(label)
         named = {label for label, _ in reading.labels}
-        sentences.append(ReportSentence(text, structures, abnormal, _ordered(named)))
+        sentences.append(ReportSentence(text, structures, abnormal, not_judged, _ordered(named)))
     found = {name: _structure(name, sentences, labels_of[name]) for name in table.structures}
     labels = {label for sentence in sentences for label in sentence.labels}
-    return StructuredReport(found, tuple(sentences), _ordered(labels))
+    return StructuredReport(found, tuple(sentences), _ordered(labels), _ordered(unknown - denied - labels))
 
 
 def _structure(name: str, sentences: Sequence[ReportSentence], labels: set[str]) -> dict[str, Any]:
@@ -126,9 +152,15 @@ def _structure(name: str, sentences: Sequence[ReportSentence], labels: set[str])
         return {"text": "", "abnormal": None, "labels": []}
     return {
         "text": " ".join(sentence.text.strip() for sentence in own),
-        "abnormal": any(name in sentence.abnormal for sentence in own),
+        "abnormal": is_abnormal(name, own),
         "labels": list(_ordered(labels)),
     }
+
+
+def is_abnormal(name: str, sentences: Sequence[ReportSentence]) -> bool | None:
+    """Return whether sentences call a structure abnormal; None where none of them judges it."""
+    own = [sentence for sentence in sentences if name in sentence.structures and name not in sentence.not_judged]
+    return any(name in sentence.abnormal for sentence in own) if own else None
 
 
 def _ordered(labels: set[str]) -> tuple[str, ...]:
@@ -158,17 +190,44 @@ def _read_sentence(sentence: str, before: tuple[str, ...], table: StructureTable
     named = dict.fromkeys(group for cue in cues for group in cue.meanings)
     named |= dict.fromkeys(inherited)
     abnormal: set[str] = set()
+    judged: set[str] = set()
     labels: list[tuple[str, frozenset[str]]] = []
+    states: dict[State, set[str]] = {state: set() for state in State}
+    doubted: set[str] = set()
     for mention in findings.mentions:
         groups = _groups_of(mention, text, cues, inherited, findings.mentions, table)
         home = groups if mention.category == OTHER else groups & set(table.groups_of_label[mention.category])
         if mention.category != OTHER:
             named |= dict.fromkeys(sorted(home))
-        if mention.state in counted:
+            states[mention.state].add(mention.category)
+        if mention.state is State.ABSENT:
+            judged |= home or groups
+        elif mention.state not in counted:
+            doubted |= home or groups
+        else:
             abnormal |= home or groups
             if mention.category != OTHER and home:
                 labels.append((mention.category, frozenset(home)))
-    return _Reading(tuple(named), frozenset(abnormal), tuple(labels))
+    judged |= abnormal | (_judged_by_name(cues, named, findings) - doubted)
+    unknown = states[State.NOT_JUDGED] | (states[State.UNCERTAIN] - {label for label, _ in labels})
+    return _Reading(
+        groups=tuple(named),
+        abnormal=frozenset(abnormal),
+        judged=frozenset(judged),
+        judges=bool(judged) or (text.strip() != "" and not (findings.not_judged or findings.mentions)),
+        labels=tuple(labels),
+        denied=frozenset(states[State.ABSENT]),
+        unknown=frozenset(unknown),
+    )
+
+
+def _judged_by_name(cues: Sequence[PhraseMatch], named: Iterable[str], findings: SentenceFindings) -> set[str]:
+    """Return the groups that the sentence names where it does not say that they were not judged."""
+    if not findings.not_judged:
+        return set(named)
+    spans = [(scope.start, scope.end) for scope in findings.not_judged]
+    outside = [cue for cue in cues if not any(start < cue.end and cue.start < end for start, end in spans)]
+    return {group for cue in outside for group in cue.meanings}
 
 
 def _without_cue(text: str, before: tuple[str, ...], table: StructureTable) -> tuple[str, ...]:
