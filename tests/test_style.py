@@ -41,7 +41,12 @@ PINNED = ("d2rnet.cli:main", "d2rnet:load_models", "d2rnet.report:load_r2gen_dec
 WITHOUT_TORCH = (
     "cli",
     "config",
-    "ct.",
+    "ct.annotation.",
+    "ct.demo.",
+    "ct.settings",
+    "ct.sources.",
+    "ct.structure_model.settings",
+    "ct.structures.",
     "cxr.ablation",
     "cxr.annotation.",
     "cxr.conversion.",

@@ -23,7 +23,7 @@ def encode(*reports: str) -> torch.Tensor:
 
 def small(vocabulary: Vocabulary = VOCABULARY) -> SmallTextEncoder:
     torch.manual_seed(2)
-    return SmallTextEncoder(vocabulary, width=8, num_layers=2, num_heads=2, dropout=0.0).eval()
+    return SmallTextEncoder(vocabulary, width=8, num_layers=2, num_heads=2, dropout=0.0, place="width").eval()
 
 
 @pytest.mark.parametrize("by_sentence", [False, True])
@@ -89,7 +89,7 @@ def test_folder_that_is_no_encoder(tmp_path: Path) -> None:
         pretrained_files(settings)
     if importlib.util.find_spec("transformers") is None:
         with pytest.raises(ConfigError, match="needs the package transformers"):
-            PretrainedTextEncoder(tmp_path, VOCABULARY)
+            PretrainedTextEncoder(tmp_path, VOCABULARY, place="weights")
     else:
         with pytest.raises(CheckpointError, match="not a Hugging Face encoder"):
-            PretrainedTextEncoder(tmp_path, VOCABULARY)
+            PretrainedTextEncoder(tmp_path, VOCABULARY, place="weights")

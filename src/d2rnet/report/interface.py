@@ -134,10 +134,12 @@ class FrontEnd:
     Attributes:
         settings: section with the parts ``text``, ``model`` and ``training``.
         facts: keys of the folder's config.yaml that the front end needs beside them, such as its class table.
+        command: sub-command that makes the folder.
     """
 
     settings: type[Section]
     facts: tuple[str, ...] = ()
+    command: str = "train-report-model"
 
     def make_model(self, settings: Any, *, num_tokens: int, facts: Mapping[str, Any]) -> ReportModel:
         """Make the model with random weights.

@@ -86,7 +86,7 @@ def load_model(folder: Path, device: torch.device, front_end: FrontEnd) -> Loade
     """
     for name in (WEIGHTS, VOCABULARY, CONFIG):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: no such file; the folder is made by 'd2rnet train-report-model'.")
+            raise FileNotFoundError(f"{folder / name}: no such file; the folder is made by 'd2rnet {front_end.command}'.")
     settings, facts = _read_config(folder / CONFIG, front_end)
     vocabulary = load_vocabulary(folder / VOCABULARY)
     try:

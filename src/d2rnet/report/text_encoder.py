@@ -24,7 +24,6 @@ from d2rnet.report.decoder.memory_transformer import EncoderLayer
 from d2rnet.report.text.protocols import SENTENCE_END, split_sentences
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID, Vocabulary
 
-SETTING = "cxr.report.training.alignment.text_encoder_weights"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", ".txt")
 
 
@@ -39,17 +38,17 @@ class Words:
 class SmallTextEncoder(nn.Module):
     """A few Transformer layers over the model's vocabulary; the features are as wide as the space of the losses."""
 
-    def __init__(self, vocabulary: Vocabulary, *, width: int, num_layers: int, num_heads: int, dropout: float) -> None:
-        """Make the encoder with random weights.
+    def __init__(
+        self, vocabulary: Vocabulary, *, width: int, num_layers: int, num_heads: int, dropout: float, place: str
+    ) -> None:
+        """Make the encoder with random weights; ``place`` names the setting of the width, for messages.
 
         Raises:
             ConfigError: the width is odd or not a multiple of the number of heads.
         """
         super().__init__()
         if width % num_heads or width % 2:
-            raise ConfigError(
-                f"cxr.report.training.alignment.embed_dim: got {width}; expected an even multiple of text_heads ({num_heads})."
-            )
+            raise ConfigError(f"{place}: got {width}; expected an even multiple of the text encoder's heads ({num_heads}).")
         self.width = width
         self.stop_id = vocabulary.ids.get(SENTENCE_END, UNK_ID)
         self.embedding = nn.Embedding(len(vocabulary), width, padding_idx=PAD_ID)
@@ -79,8 +78,8 @@ class SmallTextEncoder(nn.Module):
 class PretrainedTextEncoder(nn.Module):
     """A frozen Hugging Face encoder from a local folder; its word pieces are the words."""
 
-    def __init__(self, folder: str | Path, vocabulary: Vocabulary) -> None:
-        """Load tokenizer and weights; nothing is fetched from anywhere.
+    def __init__(self, folder: str | Path, vocabulary: Vocabulary, *, place: str) -> None:
+        """Load tokenizer and weights; nothing is fetched from anywhere. ``place`` names the setting, for messages.
 
         Raises:
             ConfigError: the package ``transformers`` is missing.
@@ -92,17 +91,17 @@ class PretrainedTextEncoder(nn.Module):
             transformers = importlib.import_module("transformers")  # an optional extra, which no rule's environment has
         except ImportError as error:
             raise ConfigError(
-                f"{SETTING}: needs the package transformers. Run \"pip install 'd2rnet[text-encoder]'\", or set it to null."
+                f"{place}: needs the package transformers. Run \"pip install 'd2rnet[text-encoder]'\", or set it to null."
             ) from error
         if not Path(folder).is_dir():
-            raise FileNotFoundError(f"{SETTING}: {folder}: no such folder.")
+            raise FileNotFoundError(f"{place}: {folder}: no such folder.")
         safely = {"local_files_only": True, "trust_remote_code": False}  # else a folder may bring its own code
         try:
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **safely)
             encoder = transformers.AutoModel.from_pretrained(str(folder), **safely)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(
-                f"{SETTING}: {folder}: not a Hugging Face encoder ({str(error).splitlines()[0]}). Expected config.json, "
+                f"{place}: {folder}: not a Hugging Face encoder ({str(error).splitlines()[0]}). Expected config.json, "
                 "the tokenizer's files and model.safetensors of a BERT-like model."
             ) from error
         # In a list it is no part of this module: its weights are not trained, saved or put into training mode.
@@ -147,12 +146,12 @@ class PretrainedTextEncoder(nn.Module):
         return encoder(**inputs).last_hidden_state, mask
 
 
-def encoder_files(folder: Path) -> dict[str, Path]:
-    """Return the files of a pretrained text encoder, name -> path, for a run's record.
+def encoder_files(folder: Path, *, place: str) -> dict[str, Path]:
+    """Return the files of a pretrained text encoder, name -> path, for a run's record; ``place`` names the setting.
 
     Raises:
         FileNotFoundError: the folder is missing.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{SETTING}: {folder}: no such folder.")
+        raise FileNotFoundError(f"{place}: {folder}: no such folder.")
     return {f"text_encoder_{path.name}": path for path in sorted(folder.iterdir()) if path.suffix in WEIGHT_SUFFIXES}

@@ -286,14 +286,19 @@ def make_text_encoder(
 ) -> SmallTextEncoder | PretrainedTextEncoder:
     """Make the encoder that the settings ask for; ``dropout`` is the small one's."""
     if settings.text_encoder_weights is not None:
-        return PretrainedTextEncoder(settings.text_encoder_weights, vocabulary)
+        return PretrainedTextEncoder(settings.text_encoder_weights, vocabulary, place=_text_weights(settings))
     return SmallTextEncoder(
         vocabulary,
         width=settings.embed_dim,
         num_layers=settings.text_layers,
         num_heads=settings.text_heads,
         dropout=dropout,
+        place=f"{settings.place}.embed_dim",
     )
+
+
+def _text_weights(settings: AlignmentSettings) -> str:
+    return f"{settings.place}.text_encoder_weights"
 
 
 def pretrained_files(settings: AlignmentSettings) -> dict[str, Path]:
@@ -304,4 +309,4 @@ def pretrained_files(settings: AlignmentSettings) -> dict[str, Path]:
     """
     if settings.text_encoder_weights is None or settings.lab == settings.gab == "none":
         return {}
-    return encoder_files(Path(settings.text_encoder_weights))
+    return encoder_files(Path(settings.text_encoder_weights), place=_text_weights(settings))

@@ -1,0 +1,125 @@
+"""The observer: learnable queries, some for each structure, look at the patches of a volume.
+
+Source: arXiv 2603.04878 as its authors' code has it: queries attend to each other and to the patches, layer by layer;
+``update_patches`` lets patches do the same with the same weights. Differs: norms come before attention, and padded air may be
+left out.
+
+Shapes: B volumes, S structures, K queries of each, P patches, D width, H heads.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from d2rnet.ct.structure_model.positions import patch_positions
+from d2rnet.ct.structure_model.settings import ObserverSettings
+from d2rnet.errors import ConfigError
+from d2rnet.report.decoder.attention import FeedForward, LayerNorm, MultiHeadAttention
+
+
+@dataclass
+class Observation:
+    """What the queries saw.
+
+    Attributes:
+        tokens: (B, S, K, D) observation tokens after the last layer.
+        patches: (B, P, D) patch tokens; updated ones with ``update_patches``.
+        attention: (B, S, P) of the last layer, greatest over heads and over the K queries; 0 where nothing may be seen.
+        patch_mask: (B, P) bool, False for a patch of nothing but padded air.
+    """
+
+    tokens: Tensor
+    patches: Tensor
+    attention: Tensor
+    patch_mask: Tensor
+
+
+class ObserverLayer(nn.Module):
+    """Self-attention, cross-attention, feed-forward, each in a pre-norm residual block."""
+
+    def __init__(self, settings: ObserverSettings) -> None:
+        """Make the layer."""
+        super().__init__()
+        width = settings.d_model
+        self.self_attention = MultiHeadAttention(width, settings.num_heads, settings.dropout)
+        self.cross_attention = MultiHeadAttention(width, settings.num_heads, settings.dropout)
+        self.feed_forward = FeedForward(width, settings.d_ff, settings.dropout)
+        self.norms = nn.ModuleList(LayerNorm(width) for _ in range(4))
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, x: Tensor, other: Tensor, x_mask: Tensor | None, other_mask: Tensor | None) -> Tensor:
+        """(B, T, D) looks at itself and at (B, L, D); masks (B, 1, 1, T or L) -> (B, T, D)."""
+        normed = self.norms[0](x)
+        x = x + self.dropout(self.self_attention(normed, self.self_attention.keys_values(normed), x_mask))
+        seen = self.cross_attention.keys_values(self.norms[2](other))
+        x = x + self.dropout(self.cross_attention(self.norms[1](x), seen, other_mask))
+        return x + self.dropout(self.feed_forward(self.norms[3](x)))
+
+    def cross_weights(self, x: Tensor, other: Tensor, x_mask: Tensor | None, other_mask: Tensor | None) -> Tensor:
+        """Return (B, H, T, L): the shares of attention that :meth:`forward` gives in evaluation mode."""
+        normed = self.norms[0](x)
+        x = x + self.self_attention(normed, self.self_attention.keys_values(normed), x_mask)
+        keys, _ = self.cross_attention.keys_values(self.norms[2](other))
+        return self.cross_attention.weights(self.norms[1](x), keys, other_mask)
+
+
+class Observer(nn.Module):
+    """Queries of structures over the patches of a volume."""
+
+    def __init__(self, settings: ObserverSettings, *, num_structures: int, patch_width: int) -> None:
+        """Make the observer with random weights.
+
+        Args:
+            settings: section ``ct.structure_model.model.observer``.
+            num_structures: S.
+            patch_width: width of the encoder's patch embeddings.
+
+        Raises:
+            ConfigError: heads do not divide the width.
+        """
+        super().__init__()
+        if settings.d_model % settings.num_heads or settings.d_model % 2:
+            got = f"{settings.d_model} with num_heads {settings.num_heads}"
+            raise ConfigError(f"{settings.place}.d_model: got {got}; expected an even multiple of it.")
+        self.settings = settings
+        self.project = nn.Linear(patch_width, settings.d_model, bias=False)
+        self.queries = nn.Parameter(torch.randn(num_structures, settings.queries_per_structure, settings.d_model) * 0.02)
+        self.layers = nn.ModuleList(ObserverLayer(settings) for _ in range(settings.num_layers))
+        self.norm = LayerNorm(settings.d_model)
+
+    def forward(self, embeddings: Tensor, grid_zyx: tuple[int, int, int], patch_mask: Tensor) -> Observation:
+        """Look at patches.
+
+        Args:
+            embeddings: (B, P, W) of the encoder.
+            grid_zyx: patches along each axis.
+            patch_mask: (B, P) bool, True where there is something to see.
+        """
+        patches = self.project(embeddings)
+        if self.settings.positions:
+            patches = patches + patch_positions(grid_zyx, patches.shape[-1], like=patches)
+        structures, per_structure, _ = self.queries.shape
+        queries = self.queries.flatten(0, 1).expand(len(patches), -1, -1)  # (B, S * K, D)
+        if not self.settings.mask_air:
+            patch_mask = torch.ones_like(patch_mask)
+        seen = patch_mask[:, None, None]  # (B, 1, 1, P)
+        attention = None
+        for number, part in enumerate(self.layers, start=1):
+            layer = cast(ObserverLayer, part)
+            if number == len(self.layers):
+                with torch.no_grad():
+                    attention = layer.cross_weights(queries, patches, None, seen)
+            updated = layer(queries, patches, None, seen)
+            if self.settings.update_patches:
+                patches = layer(patches, queries, seen, None)
+            queries = updated
+        assert attention is not None  # there is a layer
+        of_query = attention.amax(dim=1).unflatten(1, (structures, per_structure))  # (B, S, K, P)
+        return Observation(
+            tokens=self.norm(queries).unflatten(1, (structures, per_structure)),
+            patches=patches,
+            attention=of_query.amax(dim=2),
+            patch_mask=patch_mask,
+        )

@@ -1,0 +1,185 @@
+"""Settings of stage 1. "Released" means the code by the authors of arXiv 2603.04878, which may differ from the paper."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from d2rnet.settings import Section, setting
+
+_Side = Annotated[int, Field(ge=1, le=512)]
+
+
+class VolumeEncoderSettings(Section):
+    """From a volume to patch embeddings."""
+
+    place = "ct.structure_model.model.encoder"
+
+    kind: Literal["small", "ct_vit", "monai", "colipri"] = setting("small")
+    """small: a few 3D convolutions (ours, for a laptop); ct_vit: the factorised Transformer of CT-CLIP (released); monai: a
+    network of MONAI by name; colipri: COLIPRI from a local file."""
+    patch_zyx: tuple[_Side, _Side, _Side] = setting((8, 8, 8))
+    """Voxels of a patch, as [z, y, x]; must divide ct.data.conversion.shape_zyx. small: powers of two, the same product of
+    strides. Released: 15 x 30 x 30."""
+    width: int = setting(96, ge=8)
+    """Width of a patch embedding; released: 512."""
+    channels: int = setting(12, ge=4, le=256)
+    """Kind small: channels behind the first convolution, doubled by each next one."""
+    layers: int = setting(0, ge=0, le=48)
+    """Kind small: Transformer layers over the patches. Kind ct_vit: spatial layers, and as many over z; released: 4."""
+    num_heads: int = setting(4, ge=1)
+    """Attention heads of these layers; released: 8."""
+    name: str | None = setting(None)
+    """Kind monai: name of the network, such as resnet18."""
+    weights: str | None = setting(None)
+    """Path of pretrained weights: CT-CLIP's first release (CT_CLIP_zeroshot.pt) for ct_vit. null: random weights."""
+
+
+class ObserverSettings(Section):
+    """Queries that look at the patches."""
+
+    place = "ct.structure_model.model.observer"
+
+    queries_per_structure: int = setting(1, ge=1, le=64)
+    """Learnable queries of each structure; released: 1."""
+    d_model: int = setting(96, ge=8)
+    """Width of queries and patches in the observer; released: 768."""
+    d_ff: int = setting(192, ge=8)
+    """Width of its feed-forward layers; released: 3072."""
+    num_heads: int = setting(4, ge=1)
+    """Attention heads; released: 12."""
+    num_layers: int = setting(2, ge=1, le=24)
+    """Layers of cross-attention; released: 2."""
+    update_patches: bool = setting(False)
+    """Patches attend to each other and back to the queries in each layer, with the same weights (released). Attention among
+    4,096 patches is what takes the memory."""
+    positions: bool = setting(True)
+    """Add the place of a patch, sines and cosines along z, y, x (ours); released: only what the encoder knows of it."""
+    mask_air: bool = setting(True)
+    """Patches of nothing but the lowest value of the window, where a volume was padded, are not looked at (ours)."""
+    dropout: float = setting(0.1, ge=0, lt=1)
+    """Dropout; released: 0.1."""
+
+
+class StructureNetworkSettings(Section):
+    """Volume encoder and observer."""
+
+    place = "ct.structure_model.model"
+
+    encoder: VolumeEncoderSettings = VolumeEncoderSettings()
+    observer: ObserverSettings = ObserverSettings()
+
+
+class StructureTextSettings(Section):
+    """What a report says of a structure, and the encoder of it."""
+
+    place = "ct.structure_model.text"
+
+    protocol: Literal["r2gen", "faithful"] = setting("faithful")
+    """Cleaning of the own encoder's text: faithful keeps decimals and punctuation; r2gen does not."""
+    section: Literal["findings"] = setting("findings")
+    """Report section that structures are cut from; released: findings alone."""
+    min_token_count: int = setting(2, ge=1)
+    """Training tokens seen less often become <unk>."""
+    max_tokens: int = setting(64, ge=4)
+    """Tokens of a structure's text that are read; released: 200."""
+    weights: str | None = setting(None)
+    """Folder of a Hugging Face encoder (needs the package transformers), frozen, as the released code's; null: the own small
+    encoder, trained along, with a momentum copy for queue and targets (ours)."""
+    embed_dim: int = setting(64, ge=4)
+    """Width of the space where observations and texts are compared; a pretrained encoder brings its own. Released: 512."""
+    num_layers: int = setting(1, ge=1, le=24)
+    """Layers of the own encoder."""
+    num_heads: int = setting(4, ge=1)
+    """Attention heads of the own encoder; must divide embed_dim."""
+    momentum: float = setting(0.99, ge=0, lt=1)
+    """Share of the momentum copy that a step keeps."""
+    missing: Literal["mask", "normal"] = setting("mask")
+    """A structure that the report does not mention: mask leaves it out of the contrast; normal gives it the table's normal
+    sentence (released)."""
+
+
+class ContrastSettings(Section):
+    """The contrast of observations and texts."""
+
+    place = "ct.structure_model.training.contrast"
+
+    temperature: float = setting(0.07, gt=0, le=10)
+    """Temperature of the similarities; released: 0.07, fixed."""
+    learn_temperature: bool = setting(False)
+    """Learn it, between 0.01 and 0.5."""
+    target_temperature: float = setting(0.07, gt=0, le=10)
+    """Temperature of the texts' similarity to each other in the soft targets; released: 0.07."""
+    soft_share: float = setting(0.2, ge=0, le=1)
+    """Share of the soft targets beside the pair itself; released: 0.2; 0: hard targets."""
+    other_structures_weight: float = setting(0.1, ge=0)
+    """Weight of the texts of other structures in the soft targets; released: 0.1."""
+    other_structures_as_negatives: bool = setting(True)
+    """Texts of other structures stand in the denominator, as released, where they keep structures apart."""
+    normalise_targets: bool = setting(True)
+    """Targets of a row sum to 1 (repair); released: below 1, by what the weights take away."""
+    equal_texts: bool = setting(True)
+    """Equal texts of a structure share the pair's part of the target (ours); released: they are negatives."""
+    symmetric: bool = setting(False)
+    """Texts also choose among observations (ours); released: observations among texts alone."""
+
+
+class QueueSettings(Section):
+    """The queue of texts beside those of the batch."""
+
+    place = "ct.structure_model.training.queue"
+
+    length: int = setting(64, ge=0, le=100000)
+    """Texts kept of each structure; released: 1000; 0: no queue."""
+    rule: Literal["fifo", "released", "refreshed", "closest_pair"] = setting("closest_pair")
+    """Which text leaves a full queue: fifo, the oldest; released, the most similar to the others when it came, never judged
+    again; refreshed, the most similar to the others now; closest_pair, the older of the two most alike."""
+    start: Literal["empty", "noise"] = setting("empty")
+    """empty: texts count as they come (repair); noise: random vectors that are not of length 1 (released)."""
+    equal_texts: Literal["once", "always"] = setting("once")
+    """Whether a text that the queue holds is admitted again; released: always."""
+
+
+class StructureTrainingSettings(Section):
+    """Training of stage 1."""
+
+    place = "ct.structure_model.training"
+
+    seed: int = setting(1, ge=0)
+    """Seed of weights, order, shifts and dropout."""
+    epochs: int = setting(16, ge=1)
+    """Passes over the training split; released: 20."""
+    batch_size: int = setting(16, ge=1)
+    """Volumes per step, of all processes together; released: 1 on each of 3 GPUs."""
+    optimizer: Literal["adamw", "adam_amsgrad"] = setting("adamw")
+    """adamw (released, with betas 0.9 and 0.98), or adam_amsgrad."""
+    learning_rate: float = setting(0.001, gt=0)
+    """Peak learning rate; released: 1e-4, five times that for the heads."""
+    final_learning_rate: float = setting(1e-05, ge=0)
+    """Learning rate at the end of the cosine."""
+    warmup_fraction: float = setting(0.1, ge=0, lt=1)
+    """Share of all steps with linear warm-up; released: 0.1."""
+    weight_decay: float = setting(0.01, ge=0)
+    """Weight decay, not on norms, biases and embeddings; released: 0.01."""
+    gradient_clip: float = setting(1.0, gt=0)
+    """Bound of the gradient."""
+    gradient_clip_kind: Literal["norm", "value"] = setting("norm")
+    """norm of all gradients, or value of each."""
+    validate_every_epochs: int = setting(4, ge=1)
+    """Epochs between validations; the last epoch is always validated."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = setting("32-true")
+    """32-true, bf16-mixed or 16-mixed (released)."""
+    max_shift_voxels: int = setting(4, ge=0, le=64)
+    """Most shift of a training volume along each axis, voxels of the grid, drawn for each epoch (ours). Left and right are
+    never exchanged: sides would be false."""
+    contrast: ContrastSettings = ContrastSettings()
+    queue: QueueSettings = QueueSettings()
+
+
+class StructureModelSettings(Section):
+    """Stage 1: structures observed."""
+
+    place = "ct.structure_model"
+
+    text: StructureTextSettings = StructureTextSettings()
+    model: StructureNetworkSettings = StructureNetworkSettings()
+    training: StructureTrainingSettings = StructureTrainingSettings()

@@ -1,0 +1,143 @@
+"""Encoder, observer and their masks: places of patches, what may be seen, whose attention it is."""
+
+import pytest
+import torch
+
+from d2rnet.ct.structure_model.model import StructureModel, volume_tensor
+from d2rnet.ct.structure_model.observer import Observer
+from d2rnet.ct.structure_model.positions import patch_positions
+from d2rnet.ct.structure_model.settings import ObserverSettings, StructureNetworkSettings, VolumeEncoderSettings
+from d2rnet.ct.structure_model.volume_encoder import SmallEncoder, make_encoder, patch_mask
+from d2rnet.errors import ConfigError
+
+SHAPE = (8, 16, 24)  # patches of 8 x 8 x 8: a grid of 1 x 2 x 3
+TINY = StructureNetworkSettings().replaced(
+    encoder={"width": 12, "channels": 4, "layers": 1, "num_heads": 2},
+    observer={"d_model": 12, "d_ff": 16, "num_heads": 2, "queries_per_structure": 2},
+)
+
+
+def tiny(**observer: object) -> StructureModel:
+    torch.manual_seed(3)
+    settings = TINY.replaced(observer=observer)
+    return StructureModel(settings, shape_zyx=SHAPE, num_structures=3, embed_dim=5).eval()
+
+
+def volumes(count: int = 2) -> torch.Tensor:
+    return torch.rand(count, 1, *SHAPE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_shapes_and_shares():
+    model = tiny()
+    observation = model.observe(volumes())
+    assert observation.tokens.shape == (2, 3, 2, 12)
+    assert observation.patches.shape == (2, 6, 12)
+    assert observation.attention.shape == (2, 3, 6)
+    assert (observation.attention.sum(dim=2) >= 1 - 1e-5).all()  # the greatest of several shares that sum to 1
+    embedded = model.embed(observation)
+    torch.testing.assert_close(embedded.norm(dim=2), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (0, 1, 2), (0, 1, 0)])
+def test_a_patch_is_where_its_voxels_are(place):
+    """Raster order with x fastest: a change far inside a patch changes its embedding most."""
+    encoder = SmallEncoder(VolumeEncoderSettings(width=12, channels=4), SHAPE).eval()
+    assert encoder.grid_zyx == (1, 2, 3)
+    before = torch.zeros(1, 1, *SHAPE)
+    after = before.clone()
+    z, y, x = (8 * number + 4 for number in place)
+    after[0, 0, z - 1 : z + 1, y - 1 : y + 1, x - 1 : x + 1] = 1.0
+    change = (encoder(after) - encoder(before)).norm(dim=2)[0]
+    assert int(change.argmax()) == (place[0] * 2 + place[1]) * 3 + place[2]
+
+
+def test_positions_tell_every_place_apart():
+    found = patch_positions((2, 3, 4), 20, like=torch.zeros(1))
+    assert found.shape == (24, 20)
+    assert len({tuple(row) for row in found.round(decimals=4).tolist()}) == 24
+    torch.testing.assert_close(found[13, :6], patch_positions((2, 1, 1), 20, like=torch.zeros(1))[1, :6])  # z = 1 alone
+
+
+def test_padded_air_is_masked_and_its_content_does_not_matter():
+    found = volumes(1)
+    found[..., 8:, 16:] = -1.0  # the last patch
+    mask = patch_mask(found, (1, 2, 3))
+    assert mask.tolist() == [[True, True, True, True, True, False]]
+    model = tiny()
+    embeddings = model.encoder(found)
+    first = model.observer(embeddings, (1, 2, 3), mask)
+    embeddings[:, 5] += 100.0
+    second = model.observer(embeddings, (1, 2, 3), mask)
+    torch.testing.assert_close(first.tokens, second.tokens)
+    assert (second.attention[..., 5] == 0).all() and (second.attention[..., :5] > 0).all()
+
+
+def test_a_volume_of_air_is_looked_at_whole():
+    assert patch_mask(torch.full((1, 1, *SHAPE), -1.0), (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("update_patches", [False, True])
+def test_a_volume_does_not_depend_on_the_others_of_its_batch(update_patches):
+    model = tiny(update_patches=update_patches)
+    found = volumes(3)
+    found[1, ..., 8:, 16:] = -1.0
+    together = model.observe(found)
+    alone = model.observe(found[1:2])
+    torch.testing.assert_close(together.tokens[1:2], alone.tokens)
+    torch.testing.assert_close(together.patches[1:2], alone.patches)
+    torch.testing.assert_close(together.attention[1:2], alone.attention)
+
+
+def test_patches_change_only_where_they_are_updated():
+    with_update = tiny(update_patches=True)
+    without = tiny(update_patches=False)
+    without.load_state_dict(with_update.state_dict())
+    found = volumes()
+    plain = without.observer.project(without.encoder(found)) + patch_positions((1, 2, 3), 12, like=found)
+    torch.testing.assert_close(without.observe(found).patches, plain)
+    assert not torch.allclose(with_update.observe(found).patches, plain)
+
+
+def test_order_of_structures_does_not_matter():
+    model = tiny()
+    first = model.observe(volumes())
+    with torch.no_grad():
+        model.observer.queries.copy_(model.observer.queries[[2, 0, 1]])
+    second = model.observe(volumes())
+    torch.testing.assert_close(second.tokens, first.tokens[:, [2, 0, 1]])
+    torch.testing.assert_close(second.attention, first.attention[:, [2, 0, 1]])
+
+
+def test_attention_is_the_greatest_over_heads_and_queries():
+    model = tiny(num_layers=1)
+    embeddings = model.encoder(volumes())
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    patches = model.observer.project(embeddings) + patch_positions((1, 2, 3), 12, like=embeddings)
+    queries = model.observer.queries.flatten(0, 1).expand(2, -1, -1)
+    shares = model.observer.layers[0].cross_weights(queries, patches, None, mask[:, None, None])  # (B, H, 6 queries, P)
+    by_hand = torch.stack([shares[:, :, 2 * s : 2 * s + 2].amax(dim=(1, 2)) for s in range(3)], dim=1)
+    torch.testing.assert_close(model.observer(embeddings, (1, 2, 3), mask).attention, by_hand)
+
+
+def test_grey_levels_and_hounsfield_units_meet():
+    levels = volume_tensor(torch.tensor([[[0, 255]]], dtype=torch.uint8).numpy(), (-1000, 1000))
+    units = volume_tensor(torch.tensor([[[-1000, 1000, 3000]]], dtype=torch.int16).numpy(), (-1000, 1000))
+    assert levels.tolist() == [[[[-1.0, 1.0]]]] and units.tolist() == [[[[-1.0, 1.0, 1.0]]]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"patch_zyx": (6, 8, 8)}, r"patch_zyx: got \[6, 8, 8\]; expected divisors"),
+        ({"patch_zyx": (1, 2, 3)}, "kind small expects powers of two"),
+        ({"layers": 1, "width": 13}, "expected an even multiple"),
+    ],
+)
+def test_settings_that_do_not_go_together(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        make_encoder(VolumeEncoderSettings().replaced(**changes), SHAPE)
+
+
+def test_heads_that_do_not_divide():
+    with pytest.raises(ConfigError, match=r"observer\.d_model: got 10 with num_heads 4"):
+        Observer(ObserverSettings(d_model=10), num_structures=2, patch_width=8)
