@@ -18,10 +18,11 @@ from d2rnet.reading.ct_view import VolumeView, view_of
 GRID = (6, 8, 8)
 PEAK = (4, 3, 1)  # patch that each structure attends to most, shifted along x by its number
 SENTENCES = (
-    CtSentence("There is a nodule of 9 mm in the right upper lobe.", "lung"),
-    CtSentence("Emphysematous changes are seen in both lungs.", "lung"),
-    CtSentence("The heart is enlarged.", "heart_mediastinum_vessels"),
-    CtSentence("No lytic lesion is seen in the bones.", "bone"),
+    CtSentence("There is a nodule of 9 mm in the right upper lobe.", ("lung",)),
+    CtSentence("Emphysematous changes are seen in both lungs.", ("lung",)),
+    CtSentence("The heart is enlarged.", ("heart_mediastinum_vessels",)),
+    CtSentence("There is no pleural or pericardial effusion.", ("pleura", "heart_mediastinum_vessels")),
+    CtSentence("No lytic lesion is seen in the bones.", ("bone",)),
 )
 ORIGIN = {
     "models": {"structures": {"model.safetensors": "a" * 64}, "report_model": {"model.safetensors": "b" * 64}},

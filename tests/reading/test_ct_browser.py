@@ -243,6 +243,8 @@ def test_a_browser_that_cannot_unpack_says_so(browser: Any, page: Path) -> None:
 def test_hostile_text_is_shown_not_run(open_page: Any, tmp_path: Path) -> None:
     hostile = "</script><script>window.hacked = 1</script> <img src=x onerror=\"window.hacked = 1\"> & 'quote'"
     file = tmp_path / "page.html"
-    file.write_text(page_text(make_reading(sentences=(CtSentence(hostile, "lung"),), warnings=(hostile,))), encoding="utf-8")
+    file.write_text(
+        page_text(make_reading(sentences=(CtSentence(hostile, ("lung",)),), warnings=(hostile,))), encoding="utf-8"
+    )
     tab = open_page(file)
     assert tab.evaluate("window.hacked") is None and hostile in tab.inner_text("section >> nth=2")

@@ -38,7 +38,7 @@ def test_holds_the_volume_and_the_attention_of_each_structure() -> None:
 
 def test_loads_nothing_and_escapes_everything() -> None:
     evil = '</script><script>alert("x")</script>'
-    sentences = (CtSentence(evil, "lung"),)
+    sentences = (CtSentence(evil, ("lung",)),)
     text = page_text(make_reading(name=evil, file=evil, warnings=(evil,), sentences=sentences))
     assert evil not in text and text.count("&lt;script&gt;alert(&quot;x&quot;)") == 5
     assert not re.search(r'(?:src|href)="(?!data:)', text) and "http:" not in text and "https:" not in text
@@ -66,7 +66,7 @@ def test_structures_stand_in_their_order_and_absent_ones_are_said() -> None:
     shown = re.findall(r"<h3><button[^>]*>([^<]*)(?: <small>(not mentioned)</small>)?</button></h3>", text)
     titles = [structure_title(name) for name in make_reading().structures]
     assert [title.strip() for title, _ in shown] == titles
-    assert [title.strip() for title, absent in shown if not absent] == ["Heart mediastinum vessels", "Lung", "Bone"]
+    assert [title.strip() for title, absent in shown if not absent] == ["Heart mediastinum vessels", "Lung", "Pleura", "Bone"]
     lung = text.index(f'data-structure="{titles.index("Lung")}" aria-pressed="false">There is a nodule')
     assert text.index("<h3>", lung) > text.index("Emphysematous changes", lung), "both sentences under their structure"
 
@@ -78,9 +78,10 @@ def test_json_document_is_documented(repository: Path, tmp_path: Path) -> None:
     assert document["format"] == "d2rnet-ct-reading-1" and document["notice"] == NOTICE
     assert document["findings"] == " ".join(sentence.text for sentence in SENTENCES)
     lung = document["structures"]["lung"]
-    assert lung["text"] == f"{SENTENCES[0].text} {SENTENCES[1].text}" and document["structures"]["pleura"]["text"] == ""
+    assert lung["text"] == f"{SENTENCES[0].text} {SENTENCES[1].text}" and document["structures"]["thyroid"]["text"] == ""
     assert np.reshape(lung["attention"], document["grid_zyx"]) == pytest.approx(reading.attention[2], abs=1e-5)
-    assert document["sentences"][2] == {"text": SENTENCES[2].text, "structure": "heart_mediastinum_vessels"}
+    assert document["sentences"][3] == {"text": SENTENCES[3].text, "structures": ["pleura", "heart_mediastinum_vessels"]}
+    assert document["structures"]["pleura"]["text"] == SENTENCES[3].text, "a sentence of two structures is told at both"
     assert document["volume"]["file"] == "scan.nii.gz" and document["models"] == ORIGIN["models"]
     page = (repository / "docs/reference/formats.md").read_text(encoding="utf-8")
     documented = {word for span in re.findall(r"`([^`\n]+)`", page) for word in re.findall(r"\w+", span)}
@@ -93,7 +94,7 @@ def test_text_groups_findings_and_names_what_is_silent() -> None:
     assert lines[2] == "  Warning: slices 8.0 mm apart"
     place = lines.index("    Lung")
     assert lines[place + 1 : place + 3] == [f"      {SENTENCES[0].text}", f"      {SENTENCES[1].text}"]
-    assert lines[-1].startswith("  Not mentioned: trachea bronchi, oesophagus, pleura, ") and "lung" not in lines[-1]
+    assert lines[-1].startswith("  Not mentioned: trachea bronchi, oesophagus, thyroid, ") and "lung" not in lines[-1]
 
 
 def test_a_structure_that_attends_to_nothing_has_an_empty_map() -> None:

@@ -11,10 +11,10 @@ from d2rnet.reading.ct_view import VolumeView
 
 @dataclass(frozen=True)
 class CtSentence:
-    """A sentence, and the structure that it speaks of."""
+    """A sentence, and the structures that it speaks of, at least one."""
 
     text: str
-    structure: str
+    structures: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class CtContent:
     seconds: float
 
     def by_structure(self) -> dict[str, tuple[CtSentence, ...]]:
-        """Return each structure's sentences in their order; a structure of which nothing is said has none."""
-        return {name: tuple(one for one in self.sentences if one.structure == name) for name in self.structures}
+        """Return each structure's sentences in their order, those of several structures at each; none where nothing is said."""
+        return {name: tuple(one for one in self.sentences if name in one.structures) for name in self.structures}
 
 
 def structure_title(name: str) -> str:

@@ -45,7 +45,7 @@ class CtReading(CtContent):
             "volume": {"file": self.file, **self.source},
             "grid_zyx": list(self.attention.shape[1:]),
             "structures": structures,
-            "sentences": [{"text": sentence.text, "structure": sentence.structure} for sentence in self.sentences],
+            "sentences": [{"text": sentence.text, "structures": list(sentence.structures)} for sentence in self.sentences],
             "warnings": list(self.warnings),
             **self.origin,
             "seconds": self.seconds,
