@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.gallery.build import read_metrics, write_gallery
+from d2rnet.gallery.pictures import radiograph_pictures
 from d2rnet.gallery.render import head_of_page, read_studies
 from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Study
@@ -91,15 +92,16 @@ def build(run: Path, output: Path, count: int) -> dict[str, Any]:
     start = time.perf_counter()
     known, _ = read_studies(inputs)
     metrics = read_metrics(results / "evaluate_reports" / "metrics.json")
+    shown = repeated(known, count)
+    settings = PageSettings(max_megabytes=1e6)
     write_gallery(
-        repeated(known, count),
+        shown,
+        radiograph_pictures([study.entry for study in shown], cohort / "mimic", settings, workers=1),
         output=output,
-        image_root=cohort / "mimic",
         meta=head_of_page(metrics, missing=0),
         known=count,
         how="",
-        workers=1,
-        settings=PageSettings(max_megabytes=1e6),
+        settings=settings,
     )
     seconds = time.perf_counter() - start
     return {"write_seconds": round(seconds, 1), "page_mb": round((output / "index.html").stat().st_size / 1e6, 1)}

@@ -7,6 +7,7 @@ import pytest
 from headless_browser import SIZES, TIMEOUT_MS, low_contrast
 
 from d2rnet.gallery.build import write_gallery
+from d2rnet.gallery.pictures import radiograph_pictures
 from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Answer, Study
 
@@ -19,12 +20,11 @@ def build(folder: Path, studies: list[Study], *, images: int = 0, **meta) -> Pat
         samples.draw_images(images_of, images)
     write_gallery(
         studies,
+        radiograph_pictures([study.entry for study in studies], images_of, PageSettings(), workers=1),
         output=folder / "out",
-        image_root=images_of,
         meta=samples.meta(**meta),
         known=len(studies),
         how="",
-        workers=1,
         settings=PageSettings(),
     )
     return folder / "out" / "index.html"

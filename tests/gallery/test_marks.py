@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2rnet.findings.mentions import find_mentions, report_findings
-from d2rnet.gallery.marks import Verdict, class_verdicts, locate_mentions, mark_of, split_spans
+from d2rnet.gallery.located import locate_mentions, split_spans
+from d2rnet.gallery.marks import Verdict, class_verdicts, mark_of
 
 WORDS = (
     "no", "left", "Right", "pleural-effusion", "effusion,", "(atelectasis)", "cardiomegaly;", "?infiltrate", "?", "vs.", "or",

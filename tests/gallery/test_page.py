@@ -12,7 +12,8 @@ import pytest
 
 from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.gallery import page as page_module
-from d2rnet.gallery.page import PageWriter, class_mask, open_page, script_json
+from d2rnet.gallery.modality import RADIOGRAPHS
+from d2rnet.gallery.page import PageWriter, open_page, script_json
 from d2rnet.gallery.pictures import Picture
 from d2rnet.gallery.studies import study_record
 
@@ -88,7 +89,7 @@ def test_index_says_what_filters_and_orders_need(tmp_path):
     }
     assert index["named"] == [effusion | heart, effusion | heart | air, effusion | heart, effusion | heart]
     assert index["scores"] == {"rouge_l": [[0.0, 0.25, 0.5, 0.75]], "bleu_4": [[0.5] * 4]}
-    assert class_mask(set()) == 0
+    assert RADIOGRAPHS.mask(set()) == 0
 
 
 def test_what_is_too_large_is_left_out(tmp_path):

@@ -31,8 +31,9 @@ def test_all_studies_are_shown_in_the_order_of_the_reports(run):
     assert "meteor" not in data["index"]["scores"]
     assert data["meta"]["protocol"]["section"] == "findings"
     assert data["meta"]["corpus"] == [["rouge_l", "ROUGE-L", [[0.5, [0.4, 0.6]]]]]
-    uri, width, height, problem = studies[0]["p"][0]
+    uri, width, height, problem, name = studies[0]["p"][0]
     assert uri.startswith("data:image/jpeg;base64,/9j/") and (width, height, problem) == (samples.WIDTH, samples.HEIGHT, "")
+    assert name == "Radiograph"
     assert studies[0]["t"] is None
 
 

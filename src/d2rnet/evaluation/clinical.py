@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
-from d2rnet.findings.mentions import find_mentions, named_classes
+from d2rnet.findings.mentions import find_mentions, named_classes, named_sides
 
 CONVENTIONS: Mapping[str, bool] = {"lesion22_uncertain_positive": True, "lesion22_uncertain_negative": False}
 HEADLINE = "lesion22_uncertain_positive"
@@ -143,8 +143,8 @@ def side_agreement(references: Sequence[str], hypotheses: Sequence[str]) -> dict
     """
     compared = same = wrong = 0
     for reference, hypothesis in zip(references, hypotheses, strict=True):
-        theirs = named_sides(reference)
-        ours = named_sides(hypothesis)
+        theirs = named_sides(find_mentions(reference))
+        ours = named_sides(find_mentions(hypothesis))
         for name in theirs.keys() & ours.keys():
             compared += 1
             same += theirs[name] == ours[name]
@@ -154,14 +154,3 @@ def side_agreement(references: Sequence[str], hypotheses: Sequence[str]) -> dict
         "same_side": same / compared if compared else None,
         "wrong_side": wrong / compared if compared else None,
     }
-
-
-def named_sides(text: str) -> dict[str, set[str]]:
-    """Return the sides, left and right, of each class that a report names with a side; "bilateral" is both."""
-    sides: dict[str, set[str]] = {}
-    for mention in find_mentions(text):
-        if mention.side and mention.state != "absent":
-            sides.setdefault(mention.category, set()).update(
-                ("left", "right") if mention.side == "bilateral" else (mention.side,)
-            )
-    return sides

@@ -31,7 +31,7 @@ _STUDY = any_of(
 )
 # Brackets with one word, a measure or a place in the series: "(LAP)", "(im. 45)", "(17x13 mm in the previous examination)".
 _SERIES = r"series|serie|images?|slices?|ima|img|im|se|section|hu"
-_ASIDE = re.compile(
+ASIDE = re.compile(
     rf"[(\[]\s*(?:(?!(?:operat|cholecyst|mastect|resect)\w*)[^()\[\]\s?]+"
     rf"|[^()\[\]]*\b(?:{_EARLIER} {_STUDY}|{_SERIES})\b[^()\[\]]*"
     r"|[^()\[\]a-z]*[0-9][^()\[\]a-z]*(?:mm|cm)?[^()\[\]a-z]*)\s*[)\]]",
@@ -91,7 +91,7 @@ def sentence_findings(sentence: str) -> SentenceFindings:
 @lru_cache(maxsize=1 << 16)
 def ct_normalised(sentence: str) -> str:
     """Return a sentence as it is searched: normalised, without asides in brackets and clauses about earlier examinations."""
-    return _RELATIVE.sub(" ", normalise_sentence(_ASIDE.sub(" ", sentence)))
+    return _RELATIVE.sub(" ", normalise_sentence(ASIDE.sub(" ", sentence)))
 
 
 def _past_scopes(text: str) -> Iterator[Scope]:

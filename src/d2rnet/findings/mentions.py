@@ -77,12 +77,28 @@ def find_mentions(text: str) -> list[Mention]:
 
 def report_findings(text: str) -> dict[str, State]:
     """Return one state for each class that a report mentions: present if said anywhere, else uncertain, else absent."""
+    states = report_states(find_mentions(text))
+    return {name: states[name] for name in CATEGORY_NAMES if name in states}
+
+
+def report_states(mentions: Sequence[Mention]) -> dict[str, State]:
+    """Return one state for each class of some mentions, as :func:`report_findings`."""
     states: dict[str, State] = {}
-    for mention in find_mentions(text):
+    for mention in mentions:
         ranked = (State.PRESENT, State.UNCERTAIN, State.ABSENT)
         known = states.get(mention.category, State.ABSENT)
         states[mention.category] = min(known, mention.state, key=ranked.index)
-    return {name: states[name] for name in CATEGORY_NAMES if name in states}
+    return states
+
+
+def named_sides(mentions: Sequence[Mention]) -> dict[str, set[str]]:
+    """Return the sides, left and right, of each class that is named with a side; "bilateral" is both."""
+    sides: dict[str, set[str]] = {}
+    for mention in mentions:
+        if mention.side and mention.state is not State.ABSENT:
+            own = ("left", "right") if mention.side == "bilateral" else (mention.side,)
+            sides.setdefault(mention.category, set()).update(own)
+    return sides
 
 
 def named_classes(text: str, *, uncertain_counts: bool = True) -> frozenset[str]:

@@ -1,15 +1,16 @@
 """From studies to a gallery on disk; what all galleries share."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.metric_names import Shown, shown_in
 from d2rnet.files.documents import read_json
+from d2rnet.gallery.modality import RADIOGRAPHS, Modality
 from d2rnet.gallery.page import open_page
-from d2rnet.gallery.pictures import make_pictures, sources_of
+from d2rnet.gallery.pictures import Picture
 from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Study, study_record
 from d2rnet.runs.progress import track
@@ -46,32 +47,30 @@ def corpus_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]
 
 def write_gallery(
     studies: Sequence[Study],
+    pictures: Iterable[Sequence[Picture]],
     *,
     output: Path,
-    image_root: Path | None,
     meta: Mapping[str, Any],
     known: int,
     how: str,
-    workers: int,
     settings: PageSettings,
+    modality: Modality = RADIOGRAPHS,
 ) -> Counts:
     """Write the page; return what was shown and what was left out.
 
     Args:
         studies: to show, in their order on the page.
+        pictures: of each study; none where only texts are known.
         output: folder of index.html.
-        image_root: folder that ``image_path`` is relative to; None for texts only.
         meta: head of the page.
         known: number of studies that there are.
         how: how ``studies`` were chosen among them, "" if all are shown.
-        workers: processes that read radiographs.
-        settings: size and quality of the pictures, size of the page.
+        settings: size of the page.
+        modality: of all studies.
 
     Raises:
-        DatasetError: no radiograph can be shown, or a sentence lists a box that its entry does not have.
+        DatasetError: no picture can be shown, or a sentence lists a box that its entry does not have.
     """
-    sources = [sources_of(study.entry, image_root) if study.entry and image_root else [] for study in studies]
-    pictures = make_pictures(sources, side_px=settings.image_side_px, quality=settings.jpeg_quality, workers=workers)
     unreadable: list[str] = []
     seen = true_boxes_known = 0
     with open_page(
@@ -79,6 +78,7 @@ def write_gallery(
         title=meta["title"],
         systems=len(meta["systems"]),
         max_bytes=round(settings.max_megabytes * 1e6),
+        modality=modality,
     ) as page:
         for study, shown in zip(studies, track(pictures, total=len(studies), what="gallery", unit="report"), strict=False):
             if not page.add(study, study_record(study, shown)):
@@ -86,7 +86,7 @@ def write_gallery(
             seen += len(shown)
             true_boxes_known += study.true_boxes is not None
             unreadable += [picture.problem for picture in shown if picture.problem]
-        _check_pictures(unreadable, seen)
+        _check_pictures(unreadable, seen, modality)
         counts = {
             "studies": known,
             "shown": page.count,
@@ -98,22 +98,23 @@ def write_gallery(
             "bytes": page.study_bytes,
         }
         page.finish({**meta, "counts": counts, "how": how, "names": NAMES})
-    _log_counts(counts, how, settings, output)
+    _log_counts(counts, how, settings, output, modality)
     return counts
 
 
-def _check_pictures(unreadable: Sequence[str], seen: int) -> None:
+def _check_pictures(unreadable: Sequence[str], seen: int, modality: Modality) -> None:
     for problem in unreadable[:10]:
         log.warning("not shown: %s", problem)
     if unreadable and len(unreadable) == seen:
-        raise DatasetError(f"none of {seen} radiographs can be shown; the first: {unreadable[0]} Check --image-root.")
+        option = "--image-root" if modality is RADIOGRAPHS else "--volumes"
+        raise DatasetError(f"none of {seen} {modality.images} can be shown; the first: {unreadable[0]} Check {option}.")
 
 
-def _log_counts(counts: Counts, how: str, settings: PageSettings, output: Path) -> None:
+def _log_counts(counts: Counts, how: str, settings: PageSettings, output: Path, modality: Modality) -> None:
     log.info("gallery of %d of %d studies: %s", counts["shown"], counts["studies"], output / "index.html")
     if counts["left_out_by_number"]:
         log.info("%d left out: more than %d; shown are %s", counts["left_out_by_number"], settings.max_studies, how)
     if counts["left_out_by_size"]:
         log.warning("%d left out: more than %s MB", counts["left_out_by_size"], settings.max_megabytes)
     if counts["images_not_shown"]:
-        log.warning("%d radiographs cannot be shown; the page says why at each", counts["images_not_shown"])
+        log.warning("%d %s cannot be shown; the page says why at each", counts["images_not_shown"], modality.images)

@@ -18,6 +18,7 @@ from d2rnet.evaluation.settings import MeteorRuntime
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.hashes import sha256_file
 from d2rnet.gallery.build import NAMES, corpus_rows, write_gallery
+from d2rnet.gallery.pictures import radiograph_pictures
 from d2rnet.gallery.run_inputs import RunInputs, entries_by_id, find_inputs, record_of
 from d2rnet.gallery.settings import CompareSettings
 from d2rnet.gallery.studies import Answer, Sentence, Study, true_boxes_of
@@ -74,15 +75,16 @@ def compare_and_show(
     inputs, entries = _inputs(comparison, annotation, image_root, given)
     shown = _studies(comparison, rows, entries, inputs)
     name = NAMES.get(gallery_metric, gallery_metric)
+    page = settings.gallery.replaced(max_studies=gallery_studies)
+    image_root = inputs.image_root if inputs else None
     write_gallery(
         shown,
+        radiograph_pictures([study.entry for study in shown], image_root, page, workers=workers),
         output=output / "gallery",
-        image_root=inputs.image_root if inputs else None,
         meta=_meta(comparison, gallery_metric),
         known=len(comparison.ids),
         how=f"those with the largest difference of {name}" if len(rows) < len(comparison.ids) else "",
-        workers=workers,
-        settings=settings.gallery.replaced(max_studies=gallery_studies),
+        settings=page,
     )
 
 

@@ -14,11 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from d2rnet.figures.plots import class_colours
 from d2rnet.files.atomic import atomic_path
-from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
-from d2rnet.findings.mentions import named_classes
-from d2rnet.gallery.marks import ERRORS
+from d2rnet.gallery.marks import ERRORS, Verdict
+from d2rnet.gallery.modality import RADIOGRAPHS, Modality
 from d2rnet.gallery.studies import Study
 
 ASSETS = Path(__file__).parent / "assets"
@@ -29,7 +27,7 @@ SCORE_DIGITS = 4
 class PageWriter:
     """Writes studies as they come in, then the rest of the page."""
 
-    def __init__(self, stream: TextIO, *, title: str, systems: int, max_bytes: int) -> None:
+    def __init__(self, stream: TextIO, *, title: str, systems: int, max_bytes: int, modality: Modality = RADIOGRAPHS) -> None:
         """Begin a page.
 
         Args:
@@ -37,12 +35,15 @@ class PageWriter:
             title: of the page.
             systems: generated reports per study.
             max_bytes: of all studies together.
+            modality: of all studies.
         """
         self._stream = stream
+        self._modality = modality
+        self._errors = [error for error in ERRORS if modality.has_sides or error is not Verdict.WRONG_SIDE]
         self._max_bytes = max_bytes
         self._bytes = 0
         self._index: dict[str, Any] = {"id": [], "study": [], "named": [], "scores": {}}
-        self._index["errors"] = {error: [[] for _ in range(systems)] for error in ERRORS}
+        self._index["errors"] = {error: [[] for _ in range(systems)] for error in self._errors}
         style = _asset("gallery.css")
         script = "\n".join(map(_asset, SCRIPTS))
         policy = (
@@ -51,7 +52,9 @@ class PageWriter:
         )
         head, self._tail = _asset("page.html").split("{{studies}}")
         self._script = script
-        stream.write(_fill(head, {"title": html.escape(title), "policy": policy, "style": style}))
+        words = {"modality": modality.name, "finding": modality.finding, "Finding": modality.finding.capitalize()}
+        self._words = {**words, "a_finding": modality.with_article}
+        stream.write(_fill(head, {"title": html.escape(title), "policy": policy, "style": style, **self._words}))
 
     @property
     def count(self) -> int:
@@ -83,12 +86,12 @@ class PageWriter:
         self._index["id"].append(study.name)
         self._index["study"].append(study.study_id)
         texts = (study.reference, *(answer.text for answer in study.answers))
-        named = set().union(*map(named_classes, texts), (category for _, (category, _) in study.true_boxes or ()))
+        named = set().union(*map(self._modality.named, texts), (category for _, (category, _) in study.true_boxes or ()))
         named.update(study.entry["labels"] if study.entry else ())
-        self._index["named"].append(class_mask(named))
-        for error in ERRORS:
+        self._index["named"].append(self._modality.mask(named))
+        for error in self._errors:
             for masks, verdicts in zip(self._index["errors"][error], study.verdicts, strict=True):
-                masks.append(class_mask({name for name, verdict in verdicts.items() if verdict is error}))
+                masks.append(self._modality.mask(name for name, verdict in verdicts.items() if verdict is error))
         for system, answer in enumerate(study.answers):
             for metric, value in answer.scores.items():
                 columns = self._index["scores"].setdefault(metric, [[] for _ in study.answers])
@@ -100,24 +103,19 @@ class PageWriter:
         Args:
             meta: title, systems, protocol, notes and so on; see docs/reference/formats.md.
         """
-        colours = class_colours()
+        words = {"finding": self._modality.finding, "a_finding": self._modality.with_article, "images": self._modality.images}
         data = {
-            "meta": {**meta, "classes": [[name, colours[name]] for name in CATEGORY_NAMES]},
+            "meta": {**meta, **words, "errors": self._errors, "classes": list(map(list, self._modality.colours.items()))},
             "index": self._index,
         }
-        self._stream.write(_fill(self._tail, {"data": script_json(data), "script": self._script}))
+        self._stream.write(_fill(self._tail, {"data": script_json(data), "script": self._script, **self._words}))
 
 
 @contextmanager
-def open_page(target: Path, *, title: str, systems: int, max_bytes: int) -> Iterator[PageWriter]:
+def open_page(target: Path, **options: Any) -> Iterator[PageWriter]:
     """Yield the writer of a page that takes the place of ``target`` when all has gone well; arguments as of the writer."""
     with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
-        yield PageWriter(stream, title=title, systems=systems, max_bytes=max_bytes)
-
-
-def class_mask(names: set[str]) -> int:
-    """Return class names as bits; bit 0 is the first class."""
-    return sum(1 << (CATEGORY_IDS[name] - 1) for name in names)
+        yield PageWriter(stream, **options)
 
 
 def script_json(value: Any) -> str:

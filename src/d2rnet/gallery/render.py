@@ -15,6 +15,7 @@ from d2rnet.evaluation.report_pairs import ReportPairs, read_pairs
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.gallery.build import corpus_rows, read_metrics, write_gallery
+from d2rnet.gallery.pictures import radiograph_pictures
 from d2rnet.gallery.selection import choose_studies
 from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Answer, Study, true_boxes_of
@@ -63,12 +64,11 @@ def render_gallery(
     shown, how = choose_studies(studies, settings)
     counts = write_gallery(
         shown,
+        radiograph_pictures([study.entry for study in shown], image_root, settings, workers=workers),
         output=output,
-        image_root=image_root,
         meta=head_of_page(metrics, missing=missing),
         known=len(studies),
         how=how,
-        workers=workers,
         settings=settings,
     )
     write_run_record(

@@ -24,7 +24,7 @@ def choose_studies(studies: Sequence[Study], settings: PageSettings) -> tuple[li
         how = f"drawn at random with seed {settings.seed}"
     elif settings.choice == "worst":
         chosen = sorted(places, key=lambda place: _badness(studies[place]))[:limit]
-        how = "those with most lesion errors, of equals those with the lower ROUGE-L"
+        how = f"those with most {studies[0].modality.finding} errors, of equals those with the lower ROUGE-L"
     else:
         chosen = places[:limit]
         how = "the first ones of the file"

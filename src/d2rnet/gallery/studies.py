@@ -1,7 +1,8 @@
-"""What the page shows of one study: texts with sentences and marks, boxes, and which sentence belongs to which box.
+"""What the page shows of one study: texts with sentences and marks, boxes, and what each sentence belongs to.
 
 A generated sentence belongs to the pseudo boxes that generate-reports lists for it. A sentence of the reference belongs to the
-pseudo boxes of the classes that it says are there or doubts. Either belongs to the true boxes of those classes.
+pseudo boxes of the classes that it says are there or doubts. Either belongs to the true boxes of those classes. Sentences
+about a CT belong to structures instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from d2rnet.ct.structures.structures import structures_of
+from d2rnet.ct.structures.table import StructureTable
 from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
 from d2rnet.cxr.boxes.true_boxes import TrueBox, TrueBoxes
 from d2rnet.errors import DatasetError
 from d2rnet.findings.classes import CATEGORY_IDS
-from d2rnet.findings.mentions import named_classes, report_findings
-from d2rnet.gallery.marks import Verdict, class_verdicts, locate_mentions, mark_of, split_spans
+from d2rnet.gallery.located import split_spans
+from d2rnet.gallery.marks import Verdict, class_verdicts, mark_of
+from d2rnet.gallery.modality import RADIOGRAPHS, Modality
 from d2rnet.gallery.pictures import Picture
 from d2rnet.report.annotation_file import Entry
 
@@ -48,6 +52,8 @@ class Study:
         answers: one per run that is shown.
         entry: None where only texts are known.
         true_boxes: (image, box) of each true lesion; None where the truth is not known.
+        modality: of its images.
+        structures: that its sentences are dealt out to; None: to none.
     """
 
     name: str
@@ -56,11 +62,13 @@ class Study:
     answers: tuple[Answer, ...]
     entry: Entry | None = None
     true_boxes: Sequence[tuple[int, TrueBox]] | None = None
+    modality: Modality = RADIOGRAPHS
+    structures: StructureTable | None = None
 
     @cached_property
     def verdicts(self) -> list[dict[str, Verdict]]:
         """Class verdicts of each answer."""
-        return [class_verdicts(self.reference, answer.text) for answer in self.answers]
+        return [class_verdicts(self.reference, answer.text, self.modality) for answer in self.answers]
 
 
 def true_boxes_of(entry: Entry, known: TrueBoxes) -> list[tuple[int, TrueBox]] | None:
@@ -89,16 +97,13 @@ def study_record(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
     """
     entry = study.entry
     verdicts = study.verdicts
-    labels = [] if entry is None else entry["labels"]
-    true_labels = [category for _, (category, _) in study.true_boxes or ()]
-    texts = [_text_record(study.reference, _named_spans(study.reference, labels), true_labels, verdicts)]
+    texts = [_text_record(study, study.reference, _reference_spans(study), verdicts)]
     for answer, own in zip(study.answers, verdicts, strict=True):
-        spans = _listed_spans(study.name, answer, len(labels))
-        texts.append(_text_record(answer.text, spans, true_labels, [own]))
+        texts.append(_text_record(study, answer.text, _answer_spans(study, answer), [own]))
     return {
         "i": study.name,
         "s": study.study_id,
-        "p": [[picture.uri, picture.image_hw[1], picture.image_hw[0], picture.problem] for picture in pictures],
+        "p": [[one.uri, one.image_hw[1], one.image_hw[0], one.problem, one.name] for one in pictures],
         "b": [] if entry is None else _box_rows(entry),
         "t": None if study.true_boxes is None else [_true_row(image, box) for image, box in study.true_boxes],
         "x": texts,
@@ -120,20 +125,40 @@ def _true_row(image: int, box: TrueBox) -> list[Any]:
     return [image, *(round(value, 1) for value in xyxy_to_xywh([corners])[0].tolist()), CATEGORY_IDS[category] - 1]
 
 
-Span = tuple[int, int, list[int]]  # start and end in the text, places of pseudo boxes
+Span = tuple[int, int, list[int]]  # start and end in the text, places of pseudo boxes, or of structures
 
 
-def _named_spans(text: str, labels: Sequence[str]) -> list[Span]:
-    """Sentences of a reference, each with the boxes of the classes that it names."""
+def _reference_spans(study: Study) -> list[Span]:
+    """Sentences of a reference, each with the boxes of the classes that it names, or with its structures."""
+    text = study.reference
+    if study.structures:
+        return _structure_spans(text, study.structures)
+    labels = [] if study.entry is None else study.entry["labels"]
     spans = []
     for start, end in split_spans(text):
-        named = named_classes(text[start:end])
+        named = study.modality.named(text[start:end])
         spans.append((start, end, [place for place, label in enumerate(labels) if label in named]))
     return spans
 
 
-def _listed_spans(name: str, answer: Answer, boxes: int) -> list[Span]:
-    """Sentences of a generated report, each with the boxes listed for it; what lies between them has none."""
+def _structure_spans(text: str, table: StructureTable) -> list[Span]:
+    """Sentences of any report, each with the places of its structures in the table."""
+    places = {name: place for place, name in enumerate(table.structures)}
+    spans: list[Span] = []
+    start = 0
+    for sentence in structures_of(text, table).sentences:
+        end = start + len(sentence.text)
+        spans.append((start, start + len(sentence.text.rstrip()), [places[name] for name in sentence.structures]))
+        start = end
+    return spans
+
+
+def _answer_spans(study: Study, answer: Answer) -> list[Span]:
+    """Sentences of a generated report, each with the boxes listed for it (what lies between them has none), or structures."""
+    if study.structures:
+        return _structure_spans(answer.text, study.structures)
+    name = study.name
+    boxes = 0 if study.entry is None else len(study.entry["labels"])
     spans: list[Span] = []
     position = 0
     for sentence in answer.sentences:
@@ -160,24 +185,24 @@ def _unlisted_spans(text: str, start: int, end: int) -> list[Span]:
     return [(start + first, start + last, []) for first, last in split_spans(text[start:end])]
 
 
-def _text_record(
-    text: str, spans: Sequence[Span], true_labels: Sequence[str], verdicts: Sequence[dict[str, Verdict]]
-) -> dict[str, Any]:
-    """Text, sentences (start, end, pseudo boxes, true boxes), mentions (start, end, class, state, side, verdicts)."""
-    states = report_findings(text)
+def _text_record(study: Study, text: str, spans: Sequence[Span], verdicts: Sequence[dict[str, Verdict]]) -> dict[str, Any]:
+    """Text, sentences (start, end, boxes or structures, true boxes), mentions (start, end, class, state, side, verdicts)."""
+    modality = study.modality
+    states = modality.states(text)
+    true_labels = [category for _, (category, _) in study.true_boxes or ()]
     sentences = []
-    for start, end, boxes in spans:
-        named = named_classes(text[start:end])
-        sentences.append([start, end, boxes, [place for place, label in enumerate(true_labels) if label in named]])
+    for start, end, places in spans:
+        named = modality.named(text[start:end]) if true_labels else set()
+        sentences.append([start, end, places, [place for place, label in enumerate(true_labels) if label in named]])
     marks = [
         [
             found.start,
             found.end,
-            CATEGORY_IDS[found.mention.category] - 1,
+            modality.number(found.mention.category),
             found.mention.state,
             found.mention.side,
             [mark_of(found.mention, own, states) for own in verdicts],
         ]
-        for found in locate_mentions(text)
+        for found in modality.locate(text)
     ]
     return {"t": text, "s": sentences, "m": marks}

@@ -51,7 +51,7 @@ class CtContent:
     seconds: float
 
     def by_structure(self) -> dict[str, tuple[CtSentence, ...]]:
-        """Return each structure's sentences in their order, those of several structures at each; none where nothing is said."""
+        """Return each structure's sentences, in their order; one of several structures stands at each of them."""
         return {name: tuple(one for one in self.sentences if name in one.structures) for name in self.structures}
 
 

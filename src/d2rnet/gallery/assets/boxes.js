@@ -1,19 +1,18 @@
-// Radiographs with their boxes, the legend, and what is lit.
+// Pictures of a study, radiographs with their boxes, the legend, and what is lit.
 const view = { record: null, pinned: null };
 
 /** One figure per image; boxes are placed in per cent of the original size. */
 function drawPictures(record) {
-  const pictures = record.p.map(([uri, width, height, problem], place) => {
+  const pictures = record.p.map(([uri, width, height, problem, name], place) => {
     const frame = element('div', { className: 'frame' });
     frame.style.setProperty('--ratio', width / height);
-    const name = record.p.length > 1 ? `Radiograph ${place + 1} of ${record.p.length}` : 'Radiograph';
     if (uri) frame.append(element('img', { src: uri, alt: `${name} of study ${record.s}`, decoding: 'async' }));
     else frame.append(element('p', { className: 'no-image', textContent: problem }));
     frame.append(...boxesOn(record, place, width, height));
     const caption = record.p.length > 1 ? [element('figcaption', { textContent: name })] : [];
     return element('figure', {}, frame, ...caption);
   });
-  if (!pictures.length) pictures.push(element('p', { className: 'no-image', textContent: 'Texts only: images and boxes were not given.' }));
+  if (!pictures.length) pictures.push(element('p', { className: 'no-image', textContent: 'Texts only: images were not given.' }));
   byId('pictures').replaceChildren(...pictures);
   byId('pictures').classList.toggle('several', record.p.length > 1);
 }
@@ -92,7 +91,7 @@ function spreadLabels() {
 
 function sayBoxes(shown) {
   const { record } = view;
-  if (!record || !record.p.length) {
+  if (!record || !record.p.length || !HAS_BOXES) {
     byId('box-count').textContent = '';
     return;
   }
@@ -112,7 +111,8 @@ function linked(item) {
     return { boxes, sentences };
   }
   view.record.x.forEach((text, place) => {
-    text.s.forEach(([, , pseudo, truth], index) => {
+    text.s.forEach(([, , places, truth], index) => {
+      const pseudo = HAS_BOXES ? places : [];
       const own = [...pseudo.map((box) => boxKey('pseudo', box)), ...truth.map((box) => boxKey('true', box))];
       if (item.what === 'sentence' && item.key === `${place}.${index}`) {
         own.forEach((key) => boxes.add(key));
@@ -139,7 +139,7 @@ function light(item) {
     for (const node of document.querySelectorAll(selector)) node.setAttribute('aria-pressed', String(isPinned(node, what)));
   }
   filterBoxes();
-  if (item && item.what === 'sentence' && view.record.p.length) {
+  if (item && item.what === 'sentence' && view.record.p.length && HAS_BOXES) {
     const note = boxes.size ? `This sentence has ${boxes.size} ${boxes.size === 1 ? 'box' : 'boxes'}, ${hidden} hidden.` : 'This sentence has no box.';
     byId('box-count').textContent = note;
   }

@@ -5,10 +5,11 @@ const META = DATA.meta;
 const INDEX = DATA.index;
 const COUNT = INDEX.id.length;
 const SYSTEMS = META.systems.length;
+const HAS_BOXES = !META.structures; // sentences belong to boxes, else to structures
 const HELD = document.querySelectorAll('script.study'); // inert until decoded
-const ERRORS = ['missed', 'invented', 'wrong_side'];
+const ERRORS = META.errors;
 const ERROR_NAMES = { missed: 'missed', invented: 'invented', wrong_side: 'wrong side' };
-const ERROR_PHRASES = { missed: 'a lesion missed', invented: 'a lesion invented', wrong_side: 'a lesion on the wrong side' };
+const ERROR_PHRASES = { missed: 'missed', invented: 'invented', wrong_side: 'on the wrong side' };
 const VERDICT_NAMES = { match: 'agrees', ...ERROR_NAMES };
 
 /** Decode the texts, boxes and pictures of a study: a few milliseconds. */
@@ -43,7 +44,7 @@ function bitCount(mask) {
   return count;
 }
 
-/** Lesion errors of a study: of one generated report, or of all. */
+/** Errors of a study: of one generated report, or of all. */
 function errorCount(study, error, system = null) {
   const columns = INDEX.errors[error];
   const chosen = system === null ? columns : [columns[system]];

@@ -9,7 +9,7 @@ function sortOrders() {
   const orders = [
     { key: 'order', name: 'file order', group: '', value: (study) => study },
     { key: 'id', name: 'study id', group: '', value: null },
-    { key: 'errors', name: 'number of lesion errors', group: '', value: (study) => ERRORS.reduce((sum, error) => sum + errorCount(study, error), 0) },
+    { key: 'errors', name: `number of ${META.finding} errors`, group: '', value: (study) => ERRORS.reduce((sum, error) => sum + errorCount(study, error), 0) },
   ];
   if (META.mode === 'compare') {
     const difference = (metric, study) => {
@@ -78,14 +78,14 @@ function setUpFilters(changed) {
   classes.onchange = () => changed((filters.classBit = classes.value === '' ? null : Number(classes.value)));
   for (const error of ERRORS) {
     const count = INDEX.id.filter((_, study) => errorCount(study, error)).length;
-    addCheck(ERROR_PHRASES[error], `error-${error}`, count, (on) => {
+    addCheck(`${META.a_finding} ${ERROR_PHRASES[error]}`, `error-${error}`, count, (on) => {
       filters.errors[on ? 'add' : 'delete'](error);
       changed();
     });
   }
   if (META.mode === 'compare') {
     const count = INDEX.id.filter((_, study) => differsBetween(study)).length;
-    addCheck('other lesion errors in A than in B', 'differs', count, (on) => changed((filters.differs = on)));
+    addCheck(`other ${META.finding} errors in A than in B`, 'differs', count, (on) => changed((filters.differs = on)));
   }
   const find = byId('find');
   find.oninput = () => changed((filters.text = find.value.trim().toLowerCase()));

@@ -48,7 +48,7 @@ function errorChips(study) {
       const names = classesIn(INDEX.errors[error][system][study]).join(', ');
       return element('span', { className: `chip ${error}`, textContent: `${count} ${ERROR_NAMES[error]}`, title: names });
     });
-    if (!own.length) own.push(element('span', { className: 'chip none', textContent: 'no lesion error' }));
+    if (!own.length) own.push(element('span', { className: 'chip none', textContent: `no ${META.finding} error` }));
     if (SYSTEMS > 1) own.unshift(element('span', { className: 'chip-system', textContent: 'AB'[system] }));
     chips.push(...own);
   }

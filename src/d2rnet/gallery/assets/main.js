@@ -11,9 +11,10 @@ function describeRun() {
   const lines = [];
   if (counts.left_out_by_number) lines.push(`${grouped(counts.left_out_by_number)} of ${grouped(counts.studies)} studies are left out; shown are ${META.how}.`);
   if (counts.left_out_by_size) lines.push(`${grouped(counts.left_out_by_size)} studies are left out for the size of this gallery.`);
-  if (counts.images_not_shown) lines.push(`${grouped(counts.images_not_shown)} radiographs cannot be shown.`);
+  if (counts.images_not_shown) lines.push(`${grouped(counts.images_not_shown)} ${META.images} cannot be shown.`);
   if (META.missing) lines.push(`${grouped(META.missing)} entries of the split have no generated report.`);
   byId('left-out').textContent = lines.join(' ');
+  byId('wrong-side-legend').hidden = !ERRORS.includes('wrong_side');
   byId('true-label').hidden = !counts.true_boxes_known;
   byId('differs-legend').hidden = SYSTEMS < 2;
 }

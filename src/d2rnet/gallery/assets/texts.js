@@ -4,6 +4,12 @@ const textName = (place) => (place === 0 ? 'Reference' : shortName(place - 1));
 const shortName = (system) => (SYSTEMS > 1 ? `Run ${'AB'[system]}` : 'Generated');
 
 function drawTexts(record) {
+  byId('texts').classList.toggle('by-structure', !HAS_BOXES);
+  if (!HAS_BOXES) byId('texts').replaceChildren(...drawStructures(record));
+  else drawWholeTexts(record);
+}
+
+function drawWholeTexts(record) {
   byId('texts').replaceChildren(
     ...record.x.map((text, place) => {
       const sentences = text.s.map((span, index) => drawSentence(text, place, span, index));
@@ -14,10 +20,35 @@ function drawTexts(record) {
   );
 }
 
-function drawSentence(text, place, [start, end, pseudo, truth], index) {
+/** A section a structure that is mentioned, the texts side by side in it; then the structures that no text mentions. */
+function drawStructures(record) {
+  const sections = [];
+  const silent = [];
+  META.structures.forEach((name, structure) => {
+    const columns = record.x.map((text, place) => {
+      const own = text.s.map((span, index) => [span, index]).filter(([span]) => span[2].includes(structure));
+      return { place, sentences: own.map(([span, index]) => drawSentence(text, place, span, index)) };
+    });
+    if (!columns.some(({ sentences }) => sentences.length)) {
+      silent.push(name);
+      return;
+    }
+    const articles = columns.map(({ place, sentences }) => {
+      if (!sentences.length) sentences.push(element('li', { className: 'empty', textContent: 'not mentioned' }));
+      const list = element('ol', {}, ...sentences);
+      list.setAttribute('aria-label', `${textName(place)}: ${name}`);
+      return element('article', { className: place ? 'text generated' : 'text reference' }, element('h4', { textContent: textName(place) }), list);
+    });
+    sections.push(element('section', { className: 'structure' }, element('h3', { textContent: name }), element('div', { className: 'columns' }, ...articles)));
+  });
+  if (silent.length) sections.push(element('p', { className: 'silent', textContent: `Mentioned by none: ${silent.join(', ')}.` }));
+  return sections;
+}
+
+function drawSentence(text, place, [start, end, places, truth], index) {
   const made = element('div', { className: 'sentence', role: 'button', tabIndex: 0 });
   made.dataset.key = `${place}.${index}`;
-  made.classList.toggle('has-box', pseudo.length + truth.length > 0);
+  made.classList.toggle('has-box', HAS_BOXES && places.length + truth.length > 0);
   let position = start;
   for (const mark of mergedMarks(text.m, start, end)) {
     made.append(text.t.slice(position, mark.start), drawMark(text.t.slice(mark.start, mark.end), mark.mentions, place));
@@ -88,11 +119,11 @@ function drawFindings(record) {
       const chip = place ? chipOf(record, category, place - 1) : '';
       return element('span', { className: 'judged' }, states.get(category) || '-', chip);
     });
-    if (record.p.length) cells.push(found, ...(record.t ? [truth ? String(truth) : '-'] : []));
+    if (record.p.length && HAS_BOXES) cells.push(found, ...(record.t ? [truth ? String(truth) : '-'] : []));
     return [element('span', { className: 'class-name' }, swatch, className(category)), ...cells];
   });
   const header = ['Class', ...record.x.map((_, place) => textName(place))];
-  if (record.p.length) header.push('Pseudo boxes', ...(record.t ? ['True boxes'] : []));
+  if (record.p.length && HAS_BOXES) header.push('Pseudo boxes', ...(record.t ? ['True boxes'] : []));
   byId('findings').replaceChildren(table('Findings of this study', header, rows));
 }
 
