@@ -5,7 +5,7 @@ import pytest
 import SimpleITK
 from volume_samples import SPACING_ZYX, noisy_chest
 
-from d2rnet.ct.volumes.reader import read_volume, read_volume_header
+from d2rnet.ct.volumes.reader import read_volume, read_volume_header, volume_files
 
 
 def written(path, hu: np.ndarray, *, packed: bool, turned: bool = False) -> None:
@@ -47,3 +47,17 @@ def test_floats_are_rounded(tmp_path):
     image.SetSpacing(SPACING_ZYX[::-1])
     SimpleITK.WriteImage(image, str(tmp_path / "chest.nrrd"), True)
     assert np.array_equal(read_volume(tmp_path / "chest.nrrd").hu, hu)
+
+
+@pytest.mark.parametrize("named", ["chest.raw", "./chest.raw", "my chest.raw"])
+@pytest.mark.parametrize("suffix", ["mhd", "nhdr"])
+def test_file_of_voxels_as_other_software_names_it(tmp_path, suffix, named):
+    hu = noisy_chest()
+    written(tmp_path / f"chest.{suffix}", hu, packed=False)
+    header = tmp_path / f"chest.{suffix}"
+    text = header.read_text()
+    assert "chest.raw" in text
+    header.write_text(text.replace("chest.raw", named))
+    (tmp_path / "chest.raw").rename(tmp_path / named)
+    assert np.array_equal(read_volume(header).hu, hu)
+    assert volume_files(header) == [header, tmp_path / named]

@@ -43,6 +43,9 @@ def test_header_and_file_of_voxels(tmp_path, suffix, packed):
     [
         ("chest.mhd", "ObjectType = Image\nNDims = 3\nElementDataFile = LIST\n000.raw\n001.raw\n"),
         ("chest.mhd", "ObjectType = Image\nNDims = 3\nElementDataFile = %03d.raw 0 1 1\n"),
+        ("chest.mhd", "ObjectType = Image\nNDims = 3\nElementDataFile = \n"),
+        ("chest.mhd", "ObjectType = Image\nNDims = 3\nElementDataFile = ./\n"),
+        ("chest.mhd", "ObjectType = Image\nNDims = 3\nElementDataFile = ../chest.raw\n"),
         ("chest.nhdr", "NRRD0004\ndimension: 3\nencoding: raw\ndata file: LIST\n000.raw\n001.raw\n"),
         ("chest.nhdr", "NRRD0004\ndimension: 3\nencoding: raw\ndata file: %03d.raw 0 1 1\n"),
     ],

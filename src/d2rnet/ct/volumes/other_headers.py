@@ -280,7 +280,8 @@ def _beside(path: Path, name: str) -> Path:
     Raises:
         DatasetError: it is elsewhere, several, or not there.
     """
-    if Path(name).name != name or "%" in name or " " in name or name.startswith("LIST") or "\0" in name:
+    name = name.removeprefix("./")
+    if not name or Path(name).name != name or "%" in name or name.startswith("LIST") or "\0" in name:
         got = "voxels in several files or in another folder"
         raise unreadable(path, got=got, expected="one file beside the header", remedy=_ONE_FILE)
     data = path.with_name(name)
