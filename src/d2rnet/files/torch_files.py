@@ -52,8 +52,13 @@ class _Stream:
         self._file.flush()
 
 
-def load_torch(path: Path) -> dict[str, Any]:
+def load_torch(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     """Read a torch file that holds tensors and plain values only, to the CPU.
+
+    Args:
+        path: the file.
+        mapped: map the tensors instead of reading them, where the file's format allows it: for files of many gigabytes of
+            which little is needed.
 
     Raises:
         CheckpointError: no such file, unreadable, compressed (torch compresses nothing; unpacked, a small file may fill the
@@ -63,7 +68,7 @@ def load_torch(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such weight file.")
     try:
         _check_uncompressed(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         found = REFUSED.search(str(error))
         raise CheckpointError(_refusal(path, found[1]) if found else _unreadable(path, "not a pickle of tensors")) from error

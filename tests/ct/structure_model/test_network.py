@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from d2rnet.ct.structure_model.encoders import make_encoder
 from d2rnet.ct.structure_model.model import StructureModel, volume_tensor
 from d2rnet.ct.structure_model.observer import Observer
 from d2rnet.ct.structure_model.positions import patch_positions
 from d2rnet.ct.structure_model.settings import ObserverSettings, StructureNetworkSettings, VolumeEncoderSettings
-from d2rnet.ct.structure_model.volume_encoder import SmallEncoder, make_encoder, patch_mask
+from d2rnet.ct.structure_model.volume_encoder import SmallEncoder, patch_mask
 from d2rnet.errors import ConfigError
 
 SHAPE = (8, 16, 24)  # patches of 8 x 8 x 8: a grid of 1 x 2 x 3

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2rnet.ct.conversion.settings import CtConversionSettings
+from d2rnet.ct.structure_model.encoders import make_encoder
 from d2rnet.ct.structure_model.observer import Observation, Observer
 from d2rnet.ct.structure_model.settings import StructureModelSettings, StructureNetworkSettings
-from d2rnet.ct.structure_model.volume_encoder import Shape, make_encoder, patch_mask
+from d2rnet.ct.structure_model.volume_encoder import Shape, patch_mask
 from d2rnet.errors import CheckpointError
 from d2rnet.report.interface import FrontEnd
 from d2rnet.report.model_files import load_model

@@ -28,6 +28,12 @@ class VolumeEncoderSettings(Section):
     """Kind small: Transformer layers over the patches. Kind ct_vit: spatial layers, and as many over z; released: 4."""
     num_heads: int = setting(4, ge=1)
     """Attention heads of these layers; released: 8."""
+    axes: Literal["zyx", "zxy", "xyz"] = setting("zyx")
+    """Order of the axes in which kinds other than small take a volume; patches come back in the order z, y, x. zxy: as CT-CLIP
+    was trained (repair); released: zyx."""
+    recompute: bool = setting(False)
+    """Kind ct_vit: compute its layers again in the backward pass instead of keeping them: less memory, more time, same
+    result."""
     name: str | None = setting(None)
     """Kind monai: name of the network, such as resnet18."""
     weights: str | None = setting(None)

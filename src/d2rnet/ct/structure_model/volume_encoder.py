@@ -1,4 +1,4 @@
-"""Volume encoders: a volume to patch embeddings. The small one is ours; others by kind.
+"""What a volume encoder is, and the small one, ours.
 
 Shapes: B volumes of Z x Y x X voxels, P = gz * gy * gx patches in raster order (x fastest), W width of an embedding.
 """
@@ -120,16 +120,17 @@ def patch_mask(volumes: Tensor, grid_zyx: Shape) -> Tensor:
     return found | ~found.any(dim=1, keepdim=True)
 
 
-def make_encoder(settings: VolumeEncoderSettings, shape_zyx: Shape) -> VolumeEncoder:
-    """Make the encoder that the settings name, with random weights.
+def in_order(sizes_zyx: Shape, axes: str) -> Shape:
+    """Return sizes along z, y, x in another order of the axes, such as "zxy"."""
+    first, second, third = (sizes_zyx["zyx".index(axis)] for axis in axes)
+    return first, second, third
 
-    Args:
-        settings: section ``ct.structure_model.model.encoder``.
-        shape_zyx: voxels of a volume.
 
-    Raises:
-        ConfigError: settings that do not go together, or an encoder that is not installed.
-    """
-    if settings.kind == "small":
-        return SmallEncoder(settings, shape_zyx)
-    raise ConfigError(f"{settings.place}.kind: got '{settings.kind}'; expected small.")
+def turn(volumes: Tensor, axes: str) -> Tensor:
+    """Return (B, 1, Z, Y, X) volumes with their axes in another order; a view."""
+    return volumes.permute(0, 1, *(2 + "zyx".index(axis) for axis in axes))
+
+
+def turn_back(tokens: Tensor, axes: str) -> Tensor:
+    """(B, a, b, c, W) tokens, whose grid has this order of axes -> (B, P, W) in raster order z, y, x."""
+    return tokens.permute(0, *(1 + axes.index(axis) for axis in "zyx"), 4).flatten(1, 3)
