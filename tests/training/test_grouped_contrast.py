@@ -236,7 +236,7 @@ CASES = [(rule, equal, symmetric, size) for rule in (OPTIONS[0], OPTIONS[6]) for
 
 
 def gradients(options: dict[str, Any], equal: bool, symmetric: bool, entries: int) -> list[Tensor]:
-    """Loss and gradients of what makes images and texts, and of the temperature, meaned over processes."""
+    """Loss and gradients of what makes images and texts, and of the temperature, averaged over processes."""
     data = sample(entries)
     part = torch.tensor_split(torch.arange(entries), num_processes())[process_rank()]
     torch.manual_seed(0)
