@@ -115,6 +115,9 @@ def test_closest_pair_is_the_closest_of_all_pairs() -> None:
             pairs = [(float(features[one] @ features[two]), one) for one in present for two in present if one < two]
             present.remove(max(pairs)[1])
         assert queue.arrivals[0][queue.valid[0]].tolist() == present
+        products = features[present] @ features[present].T
+        newer = products.masked_fill(torch.ones_like(products).tril() > 0, -2)
+        assert queue.scores[0, : len(present) - 1].tolist() == pytest.approx(newer.amax(dim=1)[:-1].tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -149,6 +152,10 @@ def test_equal_texts_are_admitted_once_if_told(rule: str) -> None:
     queue = DiverseQueue(1, 4, 2, rule=rule, admit_equal_texts="once")
     add_degrees(queue, 0, 40, 0, 80, 40, 40)
     assert held(queue) == [0, 80, 40] and queue.arrivals[0][queue.valid[0]].tolist() == [2, 3, 5]
+    together = DiverseQueue(1, 4, 2, rule=rule, admit_equal_texts="once")
+    angles = [0.0, 40.0, 0.0, 80.0, 40.0, 40.0, 40.0]
+    together.add(torch.cat([direction(angle) for angle in angles]), ONE_GROUP.expand(7), torch.tensor(angles).long())
+    assert held(together) == [0, 80, 40] and together.arrivals[0][together.valid[0]].tolist() == [2, 3, 6]
     always = DiverseQueue(1, 6, 2, rule=rule)
     add_degrees(always, 0, 40, 0, 80, 40, 40)
     assert held(always) == [0, 40, 0, 80, 40, 40]
