@@ -14,33 +14,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
+from d2rnet.evaluation.labeller import Labeller, Named
+from d2rnet.evaluation.labeller import class_matrix as matrix_of_classes
+from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.findings.mentions import find_mentions, named_classes, named_sides
 
 CONVENTIONS: Mapping[str, bool] = {"lesion22_uncertain_positive": True, "lesion22_uncertain_negative": False}
 HEADLINE = "lesion22_uncertain_positive"
-Named = NDArray[np.bool_]
+LESIONS = Labeller(CATEGORY_NAMES, CONVENTIONS, named_classes)
 
 
 def named_matrix(texts: Sequence[str], *, uncertain_counts: bool) -> Named:
     """Return (N, C) bool: which classes each report names; columns in the order of CATEGORY_NAMES."""
-    return class_matrix([named_classes(text, uncertain_counts=uncertain_counts) for text in texts])
+    return LESIONS.matrix(texts, uncertain_counts=uncertain_counts)
 
 
 def class_matrix(names: Sequence[Collection[str]]) -> Named:
-    """Return (N, C) bool: which classes are among the names of each of N entries, of its boxes for instance."""
-    matrix = np.zeros((len(names), len(CATEGORY_NAMES)), dtype=bool)
-    for row, found in enumerate(names):
-        matrix[row, [CATEGORY_IDS[name] - 1 for name in found]] = True
-    return matrix
+    """Return (N, C) bool: which of the 22 classes are among the names of each of N entries, of its boxes for instance."""
+    return matrix_of_classes(names, CATEGORY_NAMES)
 
 
-def agreement(truth: Named, claimed: Named) -> dict[str, Any]:
-    """Compare claimed with true lesions.
+def agreement(truth: Named, claimed: Named, classes: Sequence[str] = CATEGORY_NAMES) -> dict[str, Any]:
+    """Compare claimed with true findings.
 
     Args:
         truth: (N, C) bool.
         claimed: (N, C) bool.
+        classes: names of the C classes.
 
     Returns:
         ``micro_precision``, ``micro_recall``, ``micro_f1``, ``macro_f1`` (mean over the classes that ``truth`` holds),
@@ -53,7 +53,7 @@ def agreement(truth: Named, claimed: Named) -> dict[str, Any]:
     named = claimed.sum(axis=0)
     per_class = {
         name: _rates(int(hits[place]), int(true[place]), int(named[place]))
-        for place, name in enumerate(CATEGORY_NAMES)
+        for place, name in enumerate(classes)
         if true[place] or named[place]
     }
     total = _rates(int(hits.sum()), int(true.sum()), int(named.sum()))
@@ -64,7 +64,7 @@ def agreement(truth: Named, claimed: Named) -> dict[str, Any]:
         "micro_f1": total["f1"],
         "macro_f1": float(np.mean(with_truth)) if with_truth else None,
         "per_class": per_class,
-        "classes_without_truth": [name for name, count in zip(CATEGORY_NAMES, true, strict=True) if not count],
+        "classes_without_truth": [name for name, count in zip(classes, true, strict=True) if not count],
     }
 
 

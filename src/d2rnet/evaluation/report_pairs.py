@@ -22,7 +22,6 @@ from d2rnet.report.annotation_file import Entry
 from d2rnet.report.text.protocols import clean_report
 
 log = logging.getLogger(__name__)
-_REMEDY = "Make the file with 'd2rnet generate-reports-shard' and 'd2rnet generate-reports'."
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,15 @@ class ReportPairs:
     missing: int
 
 
-def read_pairs(generated: Path, annotation: Mapping[str, Sequence[Entry]]) -> ReportPairs:
+def read_pairs(
+    generated: Path, annotation: Mapping[str, Sequence[Entry]], *, command: str = "generate-reports"
+) -> ReportPairs:
     """Read generated reports and match them with the entries of annotation.json.
 
     Args:
         generated: JSON lines file with ``id``, ``reference``, ``hypothesis``.
         annotation: splits of annotation.json.
+        command: sub-command that makes the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -61,18 +63,20 @@ def read_pairs(generated: Path, annotation: Mapping[str, Sequence[Entry]]) -> Re
             than the first one; all problems are listed.
     """
     if not generated.is_file():
-        raise FileNotFoundError(f"{generated}: no such file; it is made by 'd2rnet generate-reports'.")
+        raise FileNotFoundError(f"{generated}: no such file; it is made by 'd2rnet {command}'.")
     where = {entry["id"]: (split, entry["study_id"]) for split, entries in annotation.items() for entry in entries}
     problems = Problems()
-    lines = read_reports(generated, problems, known=where)
+    lines = read_reports(generated, problems, known=where, command=command)
     splits = Counter(where[name][0] for name in lines)
     if len(splits) > 1:
         found = ", ".join(f"{count} of {split}" for split, count in splits.most_common())
         expected = "reports of one split only"
-        problems.add("mixed_splits", file=generated, record="all reports", got=found, expected=expected, remedy=_REMEDY)
+        problems.add(
+            "mixed_splits", file=generated, record="all reports", got=found, expected=expected, remedy=_remedy(command)
+        )
     problems.raise_if_any()
     if not lines:
-        raise DatasetError(f"{generated}: holds no report; expected one JSON object per line. {_REMEDY}")
+        raise DatasetError(f"{generated}: holds no report; expected one JSON object per line. {_remedy(command)}")
     split = next(iter(splits))
     missing = len(annotation[split]) - len(lines)
     if missing:
@@ -88,13 +92,16 @@ def read_pairs(generated: Path, annotation: Mapping[str, Sequence[Entry]]) -> Re
     )
 
 
-def read_reports(path: Path, problems: Problems, *, known: Container[str] | None = None) -> dict[str, dict[str, Any]]:
+def read_reports(
+    path: Path, problems: Problems, *, known: Container[str] | None = None, command: str = "generate-reports"
+) -> dict[str, dict[str, Any]]:
     """Read reports, one JSON object per line.
 
     Args:
         path: JSON lines file with ``id``, ``reference``, ``hypothesis``.
         problems: takes lines that cannot be used.
         known: ids that there are; None: any.
+        command: sub-command that makes the file.
 
     Returns:
         id -> line, both texts single-spaced.
@@ -105,10 +112,14 @@ def read_reports(path: Path, problems: Problems, *, known: Container[str] | None
         if complaint:
             kind, got, expected = complaint
             record = f"report {number} (id {line.get('id', 'missing')})"
-            problems.add(kind, file=path, record=record, got=got, expected=expected, remedy=_REMEDY)
+            problems.add(kind, file=path, record=record, got=got, expected=expected, remedy=_remedy(command))
         else:
             reports[line["id"]] = {**line, **{key: single_spaced(line[key]) for key in ("reference", "hypothesis")}}
     return reports
+
+
+def _remedy(command: str) -> str:
+    return f"Make the file with 'd2rnet {command}-shard' and 'd2rnet {command}'."
 
 
 def _complaint(line: Mapping[str, Any], seen: Container[str], known: Container[str] | None) -> tuple[str, str, str] | None:

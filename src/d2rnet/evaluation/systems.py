@@ -1,24 +1,63 @@
 """A system is something that answers every study with a report: scored, resampled and compared with another one here.
 
+Comparison and intervals serve any :class:`System`; :class:`ScoredSystem` is that of radiographs, with lesion F1.
+
 Shapes: N reports, S resamples.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.evaluation.caption_scores import PairScores, Scorer, Scores
-from d2rnet.evaluation.clinical import CONVENTIONS, Named, agreement, named_matrix, resampled_f1
-from d2rnet.evaluation.metric_names import METRICS
+from d2rnet.evaluation.clinical import CONVENTIONS, LESIONS, agreement, resampled_f1
+from d2rnet.evaluation.labeller import Named
+from d2rnet.evaluation.metric_names import METRICS, Metric
 from d2rnet.evaluation.resampling import percentile_interval, resample_counts
+
+
+class System(Protocol):
+    """Scores of the N reports of one system, whatever it looks at."""
+
+    @property
+    def captions(self) -> PairScores:
+        """BLEU, METEOR, ROUGE-L, CIDEr."""
+
+    def scores(self) -> Scores:
+        """Return metric -> value of the corpus, None where there is none; in the order of the metrics' table."""
+
+    def resampled(self, counts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+        """Return metric -> (S,) scores of resamples, (N, S) how often each report is drawn; without metrics of no value."""
+
+
+class ScoreReports(Protocol):
+    """Scores the reports of one system."""
+
+    def __call__(self, scorer: Scorer, references: Sequence[str], hypotheses: Sequence[str], *, what: str) -> System:
+        """Score N hypotheses against as many references; ``what`` is their name for the log."""
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the reports of one modality are scored.
+
+    Attributes:
+        modality: ``cxr`` or ``ct``.
+        score: texts to scores.
+        metrics: the table of what it computes.
+    """
+
+    modality: str
+    score: ScoreReports
+    metrics: Mapping[str, Metric]
 
 
 @dataclass(frozen=True)
 class ScoredSystem:
-    """Scores of the N reports of one system.
+    """Scores of the N radiograph reports of one system.
 
     Attributes:
         captions: BLEU, METEOR, ROUGE-L, CIDEr.
@@ -57,7 +96,7 @@ class ScoredSystem:
 
 
 def score_system(scorer: Scorer, references: Sequence[str], hypotheses: Sequence[str], *, what: str) -> ScoredSystem:
-    """Score the reports of one system.
+    """Score the radiograph reports of one system.
 
     Args:
         scorer: with METEOR running, or without.
@@ -67,9 +106,12 @@ def score_system(scorer: Scorer, references: Sequence[str], hypotheses: Sequence
     """
     return ScoredSystem(
         captions=scorer.score(references, hypotheses, what=what),
-        truth={name: named_matrix(references, uncertain_counts=counts) for name, counts in CONVENTIONS.items()},
-        named={name: named_matrix(hypotheses, uncertain_counts=counts) for name, counts in CONVENTIONS.items()},
+        truth=LESIONS.matrices(references),
+        named=LESIONS.matrices(hypotheses),
     )
+
+
+RADIOGRAPHS = Scoring("cxr", score_system, METRICS)
 
 
 def study_counts(study_ids: Sequence[str], *, samples: int, seed: int) -> NDArray[np.float32]:
@@ -88,7 +130,7 @@ def intervals(drawn: Mapping[str, NDArray[np.float64]]) -> dict[str, list[float]
 
 
 def compare_systems(
-    first: ScoredSystem, second: ScoredSystem, *, counts: NDArray[Any]
+    first: System, second: System, *, counts: NDArray[Any]
 ) -> dict[str, dict[str, float | list[float] | None]]:
     """Compare two systems on the same resamples of the same studies.
 
@@ -106,7 +148,7 @@ def compare_systems(
     ours_drawn = first.resampled(counts)
     theirs_drawn = second.resampled(counts)
     rows: dict[str, dict[str, float | list[float] | None]] = {}
-    for metric in METRICS:
+    for metric in ours:
         if metric not in ours_drawn or metric not in theirs_drawn:
             continue
         differences = ours_drawn[metric] - theirs_drawn[metric]
