@@ -102,7 +102,7 @@ DIRECTIONS = "space directions: (3.5,0,0) (0,4,0) (0,0,5)\n"
         ("space:=left-posterior-superior\nspace dimension: 3\n" + DIRECTIONS, "no orientation"),
         ("space: left-posterior-superior\nspace directions: none (0,4,0) (0,0,5)\n", "no orientation"),
         ('space: left-posterior-superior\nspace units: "m" "m" "m"\n' + DIRECTIONS, "unit"),
-        ("space: left-posterior-superior\nspace directions: (0,0,0) (0,4,0) (0,0,5)\n", "spacing|right angles"),
+        ("space: left-posterior-superior\nspace directions: (0,0,0) (0,4,0) (0,0,5)\n", "no orientation"),
         ("space: left-posterior-superior\nspace directions: (3.5,0,0) (1,4,0) (0,0,5)\n", "right angles"),
     ],
 )

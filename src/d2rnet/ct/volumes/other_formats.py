@@ -1,23 +1,57 @@
 """MetaImage (.mha, .mhd) and NRRD (.nrrd, .nhdr): the voxels, by our own strict reading.
 
 SimpleITK fills a file that is cut off with zeros and drops NaN. Here voxels are read raw or inflated in pieces, and must be
-there to the last one. What the headers say: :mod:`d2rnet.ct.volumes.other_headers`.
+there to the last one. What the headers say: :mod:`d2rnet.ct.volumes.meta_header`, :mod:`d2rnet.ct.volumes.nrrd_header`.
 """
 
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from isal import igzip, isal_zlib
 
+from d2rnet.ct.volumes.header_text import HeaderText, Voxels
+from d2rnet.ct.volumes.meta_header import meta_voxels, read_meta_text, stated_by_meta
 from d2rnet.ct.volumes.nifti import GZIP_ERRORS
-from d2rnet.ct.volumes.orientation import canonical_order, canonical_spacing
-from d2rnet.ct.volumes.other_headers import Voxels, checked_header, find_voxels
-from d2rnet.ct.volumes.stored_values import exact_filler, read_values
-from d2rnet.ct.volumes.volume import Millimetres, StoredVolume, VolumeHeader, unreadable
+from d2rnet.ct.volumes.nrrd_header import nrrd_voxels, read_nrrd_text, stated_by_nrrd
+from d2rnet.ct.volumes.orientation import along_axes, canonical_order, canonical_spacing
+from d2rnet.ct.volumes.stored_values import check_held, exact_filler, read_values
+from d2rnet.ct.volumes.volume import (
+    FROM_TABLE,
+    Millimetres,
+    Rescale,
+    StoredVolume,
+    VolumeHeader,
+    check_spacing,
+    unreadable,
+)
+
+_SQUARE = 0.01  # of products of directions
+
+
+@dataclass(frozen=True)
+class _Header:
+    """A header after all checks.
+
+    Attributes:
+        shape_ijk: voxels along the axes of the file, the fastest first.
+        dtype: type of the stored numbers, with byte order.
+        scale: to apply to them; None for none.
+        affine_lps: (4, 4), index (k, j, i) to millimetres (left, posterior, superior) from the first voxel.
+        voxels: where they are.
+        notes: what is odd and was mended.
+    """
+
+    shape_ijk: tuple[int, int, int]
+    dtype: np.dtype
+    scale: Rescale | None
+    affine_lps: np.ndarray
+    voxels: Voxels
+    notes: tuple[str, ...]
 
 
 def other_files(path: Path, file_format: str) -> list[Path]:
@@ -26,7 +60,7 @@ def other_files(path: Path, file_format: str) -> list[Path]:
     Raises:
         DatasetError: a header that does not tell, voxels in several files, in another folder, or not there.
     """
-    voxels = find_voxels(path, file_format).path
+    voxels = _parsed(path, file_format)[1].path
     return [path] if voxels == path else [path, voxels]
 
 
@@ -41,7 +75,7 @@ def read_other_header(path: Path, file_format: str, stated_spacing_mm: Millimetr
     Raises:
         DatasetError: as :func:`read_other`, as far as the header tells.
     """
-    header = checked_header(path, file_format, stated_spacing_mm)
+    header = _checked(path, file_format, stated_spacing_mm)
     order, _, _ = canonical_order(header.affine_lps)
     shape_kji = header.shape_ijk[::-1]
     shape_zyx = (shape_kji[order[0]], shape_kji[order[1]], shape_kji[order[2]])
@@ -61,7 +95,7 @@ def read_other(path: Path, file_format: str, stated_spacing_mm: Millimetres | No
         DatasetError: not readable, cut off, no volume of three dimensions, colour, no spacing or orientation, a sheared or
             impossible geometry, a size that no chest CT has, voxels written as text or spread over several files, NaN.
     """
-    header = checked_header(path, file_format, stated_spacing_mm)
+    header = _checked(path, file_format, stated_spacing_mm)
     count = int(np.prod(header.shape_ijk))
     with _opened(path, header.voxels, count * header.dtype.itemsize) as stream:
         fill = exact_filler(path, stream, count * header.dtype.itemsize)
@@ -71,6 +105,38 @@ def read_other(path: Path, file_format: str, stated_spacing_mm: Millimetres | No
     return StoredVolume(
         values.reshape(header.shape_ijk[::-1]), header.affine_lps, header.scale, file_format, (*header.notes, *changes)
     )
+
+
+def _parsed(path: Path, file_format: str) -> tuple[HeaderText, Voxels]:
+    """Return the header's text and where it says that the voxels are."""
+    if file_format == "MetaImage":
+        text = read_meta_text(path)
+        return text, meta_voxels(text)
+    text = read_nrrd_text(path)
+    return text, nrrd_voxels(text)
+
+
+def _checked(path: Path, file_format: str, stated_spacing_mm: Millimetres | None) -> _Header:
+    """Read and check everything but the voxels."""
+    text, voxels = _parsed(path, file_format)
+    stated = stated_by_meta(text) if file_format == "MetaImage" else stated_by_nrrd(text)
+    needed = int(np.prod(stated.shape_ijk, dtype=object)) * stated.dtype.itemsize
+    check_held(path, needed, voxels.path.stat().st_size - max(0, voxels.offset), is_packed=bool(voxels.packing))
+    directions, spacing = stated.directions, stated.spacing_mm
+    if not np.isfinite(directions).all() or np.abs(directions.T @ directions - np.eye(3)).max() > _SQUARE:
+        raise unreadable(path, got="directions that are not at right angles", expected="a rotation")
+    notes: tuple[str, ...] = ()
+    if not spacing.all():
+        if stated_spacing_mm is None:
+            remedy = "Write the true spacing into the header, or give it in the metadata table."
+            raise unreadable(path, got="no spacing", expected="the size of a voxel in mm", remedy=remedy)
+        spacing = np.where(spacing == 0, along_axes(directions, stated_spacing_mm), spacing)
+        notes = (FROM_TABLE,)
+    check_spacing(path, spacing[::-1].tolist(), where="the header")
+    affine = np.eye(4)
+    affine[:3, :3] = (directions * spacing)[:, ::-1]  # columns i, j, k to k, j, i
+    dtype = stated.dtype.newbyteorder(">" if voxels.is_big_endian else "<")
+    return _Header(stated.shape_ijk, dtype, stated.scale, affine, voxels, notes)
 
 
 @contextmanager

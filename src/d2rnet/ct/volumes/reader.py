@@ -13,10 +13,11 @@ from isal import igzip
 from d2rnet.ct.volumes.chest import check_chest
 from d2rnet.ct.volumes.dicom_series import read_series, read_series_header, series_files
 from d2rnet.ct.volumes.hounsfield import HounsfieldChoice, to_hounsfield
+from d2rnet.ct.volumes.meta_header import is_meta_image
 from d2rnet.ct.volumes.nifti import GZIP_ERRORS, GZIP_MAGIC, is_nifti, read_nifti, read_nifti_header
+from d2rnet.ct.volumes.nrrd_header import is_nrrd
 from d2rnet.ct.volumes.orientation import to_canonical
 from d2rnet.ct.volumes.other_formats import other_files, read_other, read_other_header
-from d2rnet.ct.volumes.other_headers import is_meta_image, is_nrrd
 from d2rnet.ct.volumes.settings import VolumeSettings
 from d2rnet.ct.volumes.volume import Millimetres, Rescale, StoredVolume, Volume, VolumeHeader, unreadable
 from d2rnet.files.documents import check_regular_file
