@@ -43,6 +43,7 @@ WITHOUT_TORCH = (
     "config",
     "ct.annotation.",
     "ct.demo.",
+    "ct.report_model.settings",
     "ct.settings",
     "ct.sources.",
     "ct.structure_model.settings",

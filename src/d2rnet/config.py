@@ -149,12 +149,14 @@ class Config(Section):
             for path, value in _texts(config.to_json())
             if set("{}") & set(value)
         ]
-        read = config.cxr.data.reports.section
-        written = config.cxr.report.text.section
-        if read != written:
-            problems.append(
-                f"cxr.report.text.section: '{written}', but cxr.data.reports.section is '{read}'; set both to the same section"
-            )
+        for name, wing in (("cxr", config.cxr), ("ct", config.ct)):
+            read = wing.data.reports.section
+            written = wing.report.text.section
+            if read != written:
+                problems.append(
+                    f"{name}.report.text.section: '{written}', but {name}.data.reports.section is '{read}'; set both to the "
+                    "same section"
+                )
         if problems:
             raise ConfigError(f"{source}: {len(problems)} problem(s)\n  " + "\n  ".join(sorted(problems)))
         return config

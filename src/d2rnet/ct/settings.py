@@ -2,6 +2,7 @@
 
 from d2rnet.ct.conversion.data_settings import CtSourceDataSettings
 from d2rnet.ct.demo.settings import CtDemoSettings
+from d2rnet.ct.report_model.settings import CtReportSettings
 from d2rnet.ct.structure_model.settings import StructureModelSettings
 from d2rnet.ct.structures.settings import StructureSettings
 from d2rnet.settings import Section
@@ -21,3 +22,4 @@ class CtSettings(Section):
     data: CtDataSettings = CtDataSettings()
     structures: StructureSettings = StructureSettings()
     structure_model: StructureModelSettings = StructureModelSettings()
+    report: CtReportSettings = CtReportSettings()

@@ -1,0 +1,60 @@
+"""The report model of stage 2: selected tokens in, report logits out; stage 1 has looked before and is not part of it.
+
+Shapes: B volumes, L visual tokens (padded), D width of stage 1, d width of the Transformer, S structures, P patches.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from d2rnet.ct.report_model.dataset import CtBatch
+from d2rnet.ct.report_model.features import FeatureFacts
+from d2rnet.ct.report_model.selection import NUM_KINDS
+from d2rnet.ct.report_model.settings import CtReportModelSettings
+from d2rnet.ct.structure_model.positions import patch_positions
+from d2rnet.report.interface import ReportModel, VisualTokens, make_transformer
+
+
+class CtReportModel(ReportModel):
+    """A projection of the tokens with what and where they are, and the memory-driven Transformer.
+
+    Differs from the release, whose two-layer projection leads into LLaMA-2: one linear layer behind a norm, since vectors of
+    observations and of patches have different lengths.
+    """
+
+    places: Tensor
+
+    def __init__(self, settings: CtReportModelSettings, *, num_tokens: int, facts: FeatureFacts) -> None:
+        """Make the model with random weights.
+
+        Args:
+            settings: section ``ct.report.model``.
+            num_tokens: size of the vocabulary.
+            facts: of the features that it sees.
+
+        Raises:
+            ConfigError: d_model is odd or not a multiple of the numbers of heads.
+        """
+        super().__init__()
+        self.transformer = make_transformer(settings, num_tokens)
+        self.norm = nn.LayerNorm(facts.width)
+        self.project = nn.Linear(facts.width, settings.d_model)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.kinds = nn.Embedding(NUM_KINDS, settings.d_model) if settings.token_types else None
+        # the last row is for tokens of no structure, likewise for places
+        self.structures = nn.Embedding(len(facts.structures) + 1, settings.d_model) if settings.token_types else None
+        for table in (self.kinds, self.structures):
+            if table is not None:
+                nn.init.normal_(table.weight, std=settings.d_model**-0.5)
+        self.has_places = settings.positions
+        places = patch_positions(facts.grid_zyx, settings.d_model, like=self.project.weight.detach())  # (P, d)
+        self.register_buffer("places", torch.cat([places, torch.zeros_like(places[:1])]), persistent=False)
+
+    def look(self, batch: CtBatch) -> VisualTokens:
+        """Project the tokens and say what and where each is."""
+        tokens = self.project(self.norm(batch.vectors))  # (B, L, d)
+        if self.kinds is not None and self.structures is not None:
+            tokens = tokens + self.kinds(batch.kinds)
+            tokens = tokens + self.structures(batch.structures % self.structures.num_embeddings)  # -1: the last row
+        if self.has_places:
+            tokens = tokens + self.places[batch.places]  # -1: the last row
+        return VisualTokens(self.dropout(tokens), batch.mask)

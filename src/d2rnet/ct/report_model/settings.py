@@ -1,0 +1,97 @@
+"""Settings of stage 2. "Released" means the code by the authors of arXiv 2603.04878, which may differ from the paper."""
+
+from typing import Literal
+
+from d2rnet.report.settings import DecoderSettings, GenerationSettings, ReportTrainingSettings, TextSettings
+from d2rnet.settings import Section, setting
+
+
+class CtFeatureSettings(Section):
+    """What is kept of a volume that stage 1 has looked at."""
+
+    place = "ct.report.features"
+
+    patches: Literal["top", "random", "all"] = setting("top")
+    """Patch vectors that are kept: top, those that each structure attends to most (released); random, as many drawn at random,
+    for the baseline; all, which serve every ct.report.model.selection and take up to 40 times the space."""
+    most_per_structure: int = setting(9, ge=1, le=4096)
+    """Patches of each structure; ct.report.model.patches_per_structure may be lower, without another extraction. Released:
+    9."""
+    seed: int = setting(0, ge=0)
+    """Patches random: seed of the draws; those of a volume depend on it and the volume's id alone."""
+    dtype: Literal["float16", "float32"] = setting("float16")
+    """Type of the stored numbers; released: float32."""
+    precision: Literal["32-true", "bf16-mixed"] = setting("32-true")
+    """Arithmetic of stage 1 while it looks: 32-true, or bf16-mixed (faster on GPUs)."""
+
+
+class CtTextSettings(TextSettings):
+    """Text of reports."""
+
+    place = "ct.report.text"
+
+    protocol: Literal["r2gen", "faithful"] = setting("faithful")
+    """faithful: decimals, case and punctuation kept, on which sizes depend; r2gen: lower case, no punctuation inside sentences
+    (as CT2Rep)."""
+
+
+class CtReportModelSettings(DecoderSettings):
+    """Tokens chosen of a volume, and the memory-driven Transformer behind them. Sizes called published are R2Gen's."""
+
+    place = "ct.report.model"
+
+    selection: Literal["attention", "random", "all", "mean", "none"] = setting("attention")
+    """Which patches the decoder sees: attention, those that each structure attends to most (released); the others are
+    baselines: random, as many at random; all of them; mean, their mean alone; none."""
+    patches_per_structure: int = setting(4, ge=1, le=4096)
+    """Selection attention or random: patches of each structure; at most ct.report.features.most_per_structure. Released: 9."""
+    duplicates: Literal["once", "keep"] = setting("once")
+    """A patch that several structures chose: once, with the structure that attends to it most (repair); keep, as often as it
+    was chosen (released)."""
+    observations: bool = setting(True)
+    """The observation tokens of the structures are seen, too (released)."""
+    observations_twice: bool = setting(False)
+    """They are seen a second time behind all others (released: 110 tokens of 10 structures)."""
+    positions: bool = setting(True)
+    """Add the place of a patch, sines and cosines along z, y, x (repair); released: only what the patch vector knows of it."""
+    token_types: bool = setting(True)
+    """Add what a token is (observation, patch, mean) and the structure that it belongs to (ours)."""
+
+
+class CtReportTrainingSettings(ReportTrainingSettings):
+    """Training of the report model; stage 1 stays as it is."""
+
+    place = "ct.report.training"
+
+    epochs: int = setting(14, ge=1)
+    """Passes over the training split; released: 20."""
+    batch_size: int = setting(16, ge=1)
+    """Volumes per step; released: 1."""
+    max_report_tokens: int = setting(180, ge=4)
+    """Tokens of a training report, end token not counted; longer ones are cut and get no end token. Released: 380 of LLaMA."""
+
+
+class CtGenerationSettings(GenerationSettings):
+    """Writing of reports."""
+
+    place = "ct.report.generation"
+
+    max_tokens: int = setting(180, ge=1)
+    """Most tokens of a report, end token counted; released: 330 of LLaMA."""
+
+
+class TrainCtReportModelSettings(Section):
+    """What train-ct-report-model reads."""
+
+    place = "ct.report"
+
+    text: CtTextSettings = CtTextSettings()
+    model: CtReportModelSettings = CtReportModelSettings()
+    training: CtReportTrainingSettings = CtReportTrainingSettings()
+
+
+class CtReportSettings(TrainCtReportModelSettings):
+    """Stage 2: features of volumes, the report model, its training, and the reports that it writes."""
+
+    features: CtFeatureSettings = CtFeatureSettings()
+    generation: CtGenerationSettings = CtGenerationSettings()

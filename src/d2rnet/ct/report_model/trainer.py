@@ -1,0 +1,122 @@
+"""train_ct_report_model: from ct_annotation.json, features of stage 1 and a vocabulary to a model folder; resumes by itself.
+
+Reads: ct_annotation.json (training and validation split; the test split is never looked at), vocabulary.json, features of
+extract-ct-features. Writes: model folder (report/model_files.py), metrics.jsonl, run.json; checkpoints in the work folder
+(training/record.py). Several volumes of a study are several entries of one split.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from d2rnet.ct.annotation.read import load_ct_annotation
+from d2rnet.ct.report_model.card import CT_REPORT_CARD
+from d2rnet.ct.report_model.dataset import CtReportDataset, StoredFeatures
+from d2rnet.ct.report_model.features import INDEX, FeatureFacts, load_facts
+from d2rnet.ct.report_model.front_end import facts_of
+from d2rnet.ct.report_model.model import CtReportModel
+from d2rnet.ct.report_model.settings import TrainCtReportModelSettings
+from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
+from d2rnet.report.fit import fit_reports
+from d2rnet.report.settings import ReportRuntime
+from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
+from d2rnet.report.training_files import check_batch, check_protocol, export_model, splits_with_words
+from d2rnet.report.training_task import report_task
+from d2rnet.runs.cards import write_card
+from d2rnet.runs.code_parts import PARTS_KEY, code_parts
+from d2rnet.runs.device import device_words, resolve_device
+from d2rnet.runs.provenance import write_run_record
+from d2rnet.runs.workdir import open_work_dir
+from d2rnet.training.processes import check_processes, device_of_process, run_processes
+
+log = logging.getLogger(__name__)
+
+
+def train_ct_report_model(
+    *,
+    annotation: Path,
+    vocabulary: Path,
+    features: Path,
+    work: Path,
+    output: Path,
+    device: str,
+    settings: TrainCtReportModelSettings,
+    processes: int = 1,
+    runtime: ReportRuntime = ReportRuntime(),
+) -> None:
+    """Train the report model; stage 1 is frozen in its features.
+
+    Args:
+        annotation: ct_annotation.json.
+        vocabulary: vocabulary.json of build_ct_vocabulary.
+        features: folder of extract-ct-features.
+        work: folder of checkpoints; the same settings and inputs resume there.
+        output: model folder to write.
+        device: auto, cpu, cuda or cuda:N.
+        settings: text, model and training.
+        processes: how many share each step; on GPUs each takes one.
+        runtime: loader processes, minutes between checkpoints.
+
+    Raises:
+        DatasetError: an empty split, or features that are missing, damaged or of another extraction.
+        ConfigError: no such device; vocabulary of another protocol; a selection that the features do not hold.
+        CheckpointError: weights that do not fit, or a damaged checkpoint.
+        SystemExit: 143 after SIGTERM, once the state is saved.
+    """
+    torch_device = resolve_device(device)
+    check_processes(processes, torch_device)
+    log.info("training on %s", device_words(torch_device, processes))
+    check_batch(processes, settings.training)
+    tokens = load_vocabulary(vocabulary)
+    check_protocol(tokens, settings.text, source=vocabulary)
+    facts = load_facts(features)
+    splits, counts = splits_with_words(load_ct_annotation(annotation), annotation, protocol=tokens.protocol)
+    options: dict[str, Any] = {"facts": facts, "settings": settings.model, "vocabulary": tokens}
+    options["max_tokens"] = settings.training.max_report_tokens
+    datasets = {
+        split: CtReportDataset(entries, StoredFeatures(entries, features, facts), **options)
+        for split, entries in splits.items()
+    }
+    inputs = {"annotation": annotation, "vocabulary": vocabulary, "features": features / INDEX}
+    inputs |= {"weights": Path(settings.model.weights)} if settings.model.weights else {}
+    with open_work_dir(work, settings=settings, inputs=inputs) as folder:
+        job = (folder, datasets, tokens, settings, facts, torch_device, runtime)
+        run_processes(_fit, *job, processes=processes, device=torch_device)
+        selected = export_model(folder, output, tokens, settings=settings, facts=facts_of(facts))
+        parts = code_parts(folder)
+    write_run_record(
+        output / "run.json",
+        command="train-ct-report-model",
+        settings=settings,
+        inputs=inputs,
+        counts=counts,
+        seeds={"training": settings.training.seed},
+        extra={"device": str(torch_device), "processes": processes, "selected": selected, PARTS_KEY: parts},
+    )
+    write_card(CT_REPORT_CARD, output)
+
+
+def _fit(
+    folder: Path,
+    datasets: dict[str, CtReportDataset],
+    vocabulary: Vocabulary,
+    settings: TrainCtReportModelSettings,
+    facts: FeatureFacts,
+    device: torch.device,
+    runtime: ReportRuntime,
+) -> None:
+    """Make the model and train it; runs in each training process."""
+    torch.manual_seed(settings.training.seed)
+    model = CtReportModel(settings.model, num_tokens=len(vocabulary), facts=facts)
+    if settings.model.weights:
+        start_from_r2gen(model.transformer, Path(settings.model.weights), settings.model)
+    task = report_task(
+        model,
+        datasets["train"],
+        settings.training,
+        device=device_of_process(device),
+        loader_workers=runtime.loader_workers,
+    )
+    fit_reports(folder, task, datasets["val"], vocabulary, runtime)
