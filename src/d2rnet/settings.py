@@ -5,9 +5,11 @@ once (:func:`setting`). ``config.yaml``'s JSON schema, docs/reference/config.md 
 that a command run without Snakemake behaves as the workflow does. An unknown key is refused by name with the closest one.
 """
 
+import codecs
 import copy
 import difflib
 import json
+import shlex
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -176,7 +178,7 @@ def read_overlay(path: Path) -> dict[str, Any]:
     except DatasetError as error:
         raise ConfigError(str(error)) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; expected a UTF-8 YAML file.") from error
+        raise ConfigError(f"{path}: {_not_utf8(path, error)}") from error
     except (json.JSONDecodeError, ParseError) as error:
         raise ConfigError(f"{path}: not a YAML file that can be used ({error}). Mend it.") from error
     if content is None:
@@ -184,6 +186,16 @@ def read_overlay(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: got a {type(content).__name__}; expected keys of config.yaml with their values.")
     return content
+
+
+def _not_utf8(path: Path, error: UnicodeDecodeError) -> str:
+    """Say where a file is not UTF-8, and how to convert it; its text is not repeated."""
+    encoding = "UTF-16" if error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "ISO-8859-1"
+    line = error.object.count(b"\n", 0, error.start) + 1
+    command = f"iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > utf8.yaml"
+    return (
+        f"line {line}, byte {error.start} is not UTF-8; expected a UTF-8 YAML file. Save it as UTF-8, for instance: {command}"
+    )
 
 
 def _read_settings(text: str) -> tuple[dict[str, Any], str]:

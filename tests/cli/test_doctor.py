@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from d2rnet.cli import doctor as doctor_module
 from d2rnet.cli.doctor import Finding, check_codecs, check_python, check_scoring, check_tools, doctor
 from d2rnet.cli.entry import main
+from d2rnet.settings import read_overlay
 
 
 def test_line_of_a_finding() -> None:
@@ -161,9 +163,19 @@ def test_a_configuration_is_tried_on_this_machine(
     assert "MISSING  trainings      cxr.detector.model.weights: /gone.pkl: no such weight file.\n" in capsys.readouterr().out
 
 
-def test_a_configuration_that_is_not_valid_or_in_latin_1_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "place", "given"), [("latin-1", "line 2, byte 38", "ISO-8859-1"), ("utf-16", "line 1, byte 0", "UTF-16")]
+)
+def test_a_configuration_in_another_encoding_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], encoding: str, place: str, given: str
+) -> None:
     """Snakemake reads overlays before anything of ours can; its message names no file."""
-    path = tmp_path / "latin.yaml"
-    path.write_bytes("cxr: {data: {labelled: {root: stra\u00dfe}}}\n".encode("latin-1"))
+    path = tmp_path / "my paths.yaml"
+    path.write_bytes("cxr:\n {data: {labelled: {root: /r/stra\u00dfe}}}\n".encode(encoding))
     assert main(["doctor", "--configfile", str(path)]) == 2
-    assert f"{path}: byte 34 is not UTF-8; expected a UTF-8 YAML file." in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert f"{path}: {place} is not UTF-8; expected a UTF-8 YAML file." in shown
+    command = shown.partition("for instance: ")[2].strip()
+    assert command.startswith(f"iconv -f {given} ")
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    assert read_overlay(tmp_path / "utf8.yaml") == {"cxr": {"data": {"labelled": {"root": "/r/straße"}}}}
