@@ -1,7 +1,8 @@
 """Time verify_inputs of two commits side by side on the same 30,000 JPG files.
 
 Each commit's ``src`` is checked out into a temporary folder. Rounds are interleaved: before, after, after, before, ... so that
-other work on the machine meets both alike; the ratio of a pair is told, and the median of the ratios. The files are an extra
+other work on the machine meets both alike; the ratios of a pair are told, and their medians. Processor time (one process, so
+that all of it is seen) is the one to quote where the machine has other work; wall-clock time is told beside it. The files are an extra
 folder beside a small demo cohort: 1024 x 848 px drawings of film-like noise, of which ``--distinct`` are drawn; the others
 differ from those by a comment of random length before the pixels and by a serial number behind them, so that sizes are spread
 and none is another's copy.
@@ -12,6 +13,7 @@ Usage: python benchmarks/verify_inputs.py BEFORE [AFTER] [--images N] [--colour]
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -65,13 +67,15 @@ def check_out(commit: str, folder: Path) -> Path:
     return folder / "src"
 
 
-def seconds(source: Path, output: Path, workers: int, settings: dict[str, object]) -> tuple[float, dict[str, object]]:
-    """Run verify_inputs of one commit; return wall-clock seconds and its summary."""
+def seconds(source: Path, output: Path, workers: int, settings: dict[str, object]) -> tuple[float, float]:
+    """Run verify_inputs of one commit; return seconds of processor time (of the first process) and of the clock."""
     command = [sys.executable, "-c", _RUN, output, str(workers), json.dumps(settings)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(source)}, stderr=subprocess.DEVNULL)
     taken = time.perf_counter() - start
-    return taken, json.loads((output / "summary.json").read_text())
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, taken
 
 
 def main() -> None:
@@ -83,7 +87,7 @@ def main() -> None:
     parser.add_argument("--distinct", type=int, default=200, metavar="N", help="of them drawn anew (default 200)")
     parser.add_argument("--colour", action="store_true", help="store the greys as colour")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="pairs of runs (default 3)")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes (default 2)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default 1)")
     arguments = parser.parse_args()
     print(f"{hardware()['processor']}, {hardware()['cores']} cores")
     with tempfile.TemporaryDirectory() as name:
@@ -108,13 +112,16 @@ def main() -> None:
         for number in range(arguments.rounds + 1):  # the first warms the page cache
             order = ("before", "after") if number % 2 else ("after", "before")
             taken = {which: seconds(sources[which], folder / f"out_{which}", arguments.workers, settings) for which in order}
-            before, after = (taken[which][0] for which in ("before", "after"))
+            pair = list(zip(taken["before"], taken["after"], strict=True))
+            told = [f"{before:6.1f} s -> {after:6.1f} s, ratio {after / before:.2f}" for before, after in pair]
             note = " (warm-up, not counted)" if not number else ""
-            print(f"before {before:6.1f} s, after {after:6.1f} s, ratio {after / before:.2f}{note}", flush=True)
+            print(f"processor {told[0]}; clock {told[1]}{note}", flush=True)
             if number:
-                ratios.append(after / before)
-        print(f"median ratio {statistics.median(ratios):.2f}; {commits['before']} against {commits['after']}")
-        print(json.dumps(taken["after"][1]["extra_unlabelled[0]"]))
+                ratios.append([after / before for before, after in pair])
+        processor, clock = (statistics.median(column) for column in zip(*ratios, strict=True))
+        print(f"median ratios: processor {processor:.2f}, clock {clock:.2f}; {commits['before']} against {commits['after']}")
+        found = json.loads((folder / "out_after" / "summary.json").read_text())["extra_unlabelled[0]"]
+        print(f"{found['images']} images, {found['unreadable_images']} unreadable, {found['images_of_equal_content']} copies")
 
 
 if __name__ == "__main__":
