@@ -2,10 +2,10 @@
 
 Each commit's ``src`` is checked out into a temporary folder. Rounds are interleaved: before, after, after, before, ... so that
 other work on the machine meets both alike; the ratios of a pair are told, and their medians. Processor time (one process, so
-that all of it is seen) is the one to quote where the machine has other work; wall-clock time is told beside it. The files are an extra
-folder beside a small demo cohort: 1024 x 848 px drawings of film-like noise, of which ``--distinct`` are drawn; the others
-differ from those by a comment of random length before the pixels and by a serial number behind them, so that sizes are spread
-and none is another's copy.
+that all of it is seen) is the one to quote where the machine has other work; wall-clock time is told beside it. The files are
+an extra folder beside a small demo cohort: 1024 x 848 px drawings of film-like noise, of which ``--distinct`` are drawn; the
+others differ from those by a comment of random length before the pixels and by a serial number behind them, so that sizes are
+spread and none is another's copy.
 
 Usage: python benchmarks/verify_inputs.py BEFORE [AFTER] [--images N] [--colour] [--rounds N]
 """
