@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
+from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from d2rnet.cxr.images.gate import find_doubts, no_chest_radiograph
@@ -91,6 +92,49 @@ def doubts_of(path: Path, views: tuple[str, ...] = ("PA", "AP")) -> dict[str, bo
 )
 def test_what_the_header_states(tmp_path: Path, attributes: dict[str, Any], expected: dict[str, bool]) -> None:
     assert doubts_of(write_dicom(tmp_path / "a.dcm", picture(), **attributes)) == expected
+
+
+def code(meaning: str) -> Sequence:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = "T-0", "SRT", meaning
+    return Sequence([item])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"AnatomicRegionSequence": code("Hand")}, {"body_part": True}),
+        ({"AnatomicRegionSequence": code("Chest")}, {}),
+        ({"AnatomicRegionSequence": code(SECRET)}, {"body_part": False}),
+        ({"AnatomicRegionSequence": code("Hand"), "BodyPartExamined": "CHEST"}, {}),
+        ({"AnatomicRegionSequence": Sequence([])}, {}),
+        ({"SeriesDescription": "KNEE AP"}, {"body_part": False}),
+        ({"ProtocolName": "Abdomen a.p."}, {"body_part": False}),
+        ({"StudyDescription": "XR FOOT LEFT 2 VIEWS"}, {"body_part": False}),
+        ({"RequestedProcedureDescription": "X-ray of the skull"}, {"body_part": False}),
+        ({"StudyDescription": "XR CHEST AND ABDOMEN"}, {}),
+        ({"StudyDescription": "Hip and chest", "SeriesDescription": "Thorax p.a."}, {}),
+        ({"StudyDescription": "PORTABLE C-ARM"}, {}),
+        ({"StudyDescription": SECRET}, {}),
+        ({"SeriesDescription": "KNEE AP", "BodyPartExamined": "CHEST"}, {}),
+        ({"ViewCodeSequence": code("Left anterior oblique"), "ViewPosition": ""}, {"view": False}),
+        ({"ViewCodeSequence": code(SECRET), "ViewPosition": ""}, {"view": False}),
+        ({"ViewCodeSequence": code("postero-anterior"), "ViewPosition": ""}, {}),
+        ({"PatientSpeciesDescription": "Canine"}, {"species": True}),
+        ({"PatientSpeciesDescription": SECRET}, {"species": False}),
+        ({"PatientSpeciesCodeSequence": code("Felis catus")}, {"species": True}),
+        ({"PatientSpeciesDescription": "Homo sapiens", "PatientSpeciesCodeSequence": code("homo sapiens")}, {}),
+        ({"PatientSpeciesDescription": "unknown"}, {}),
+        ({"Modality": "OT", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, {"modality": True}),  # a CT slice as "other"
+        ({"Modality": "DX", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.2"}, {"modality": False}),  # contradicts: mammography
+        ({"Modality": "DX\0"}, {}),
+    ],
+)
+def test_what_other_attributes_of_the_header_state(
+    tmp_path: Path, attributes: dict[str, Any], expected: dict[str, bool]
+) -> None:
+    path = write_dicom(tmp_path / "a.dcm", picture(), **({"BodyPartExamined": ""} | attributes))
+    assert doubts_of(path) == expected
 
 
 def test_a_lateral_view_runs_to_the_front_or_back(tmp_path: Path) -> None:

@@ -36,7 +36,14 @@ from pydicom.uid import (
 from d2rnet.cxr.images.codestreams import check_codestream, check_deflated
 from d2rnet.cxr.images.dicom_values import whole_number, without_padding
 from d2rnet.cxr.images.fragments import read_items, whole_items
-from d2rnet.cxr.images.gate import stated_body_part, stated_modality, stated_orientation, stated_view
+from d2rnet.cxr.images.gate import (
+    described_body_part,
+    stated_body_part,
+    stated_modality,
+    stated_orientation,
+    stated_species,
+    stated_view,
+)
 from d2rnet.cxr.images.grayscale import read_grayscale
 from d2rnet.cxr.images.jpeg2000 import decode_reduced, levels_to_skip, parse_codestream
 from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader, check_pixel_count, reduced_hw, resize_area, unreadable
@@ -56,7 +63,9 @@ _GRAYSCALE_ATTRIBUTES = (
 )  # fmt: skip
 _HEADER_ATTRIBUTES = (
     *_REQUIRED, "NumberOfFrames", "ViewPosition", "ViewCodeSequence", "SOPClassUID", "SOPInstanceUID", "Modality",
-    "BodyPartExamined", "PatientOrientation", *_GRAYSCALE_ATTRIBUTES,
+    "BodyPartExamined", "AnatomicRegionSequence", "SeriesDescription", "ProtocolName", "StudyDescription",
+    "RequestedProcedureDescription", "PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientOrientation",
+    *_GRAYSCALE_ATTRIBUTES,
 )  # fmt: skip
 _PIXEL_ATTRIBUTES = (
     *_REQUIRED, "NumberOfFrames", "HighBit", "PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit",
@@ -207,6 +216,8 @@ def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
         bits_stored=int(dataset.BitsStored),
         modality=stated_modality(dataset),
         body_part=stated_body_part(dataset),
+        described_part=described_body_part(dataset),
+        species=stated_species(dataset),
         other_view="" if view else stated_view(dataset),
         orientation=stated_orientation(dataset),
         uid_hash=_uid_hash(dataset),

@@ -2,7 +2,8 @@
 
 One list of doubts for all who ask: verify_inputs leaves out what is *certain* to be no chest radiograph and counts the rest;
 'd2rnet read' shows every doubt above the text, or refuses the file with ``--strict``. Own choice throughout; terms from DICOM
-PS3.3 C.7.3.1.1.1 (modality), C.8.11.5.1.1 (view position), C.7.6.1.1.1 (patient orientation), PS3.16 Annex L (body parts).
+PS3.3 C.7.3.1.1.1 (modality), C.8.11.5.1.1 (view position), C.7.6.1.1.1 (patient orientation), C.7.1.1 (species), PS3.16
+Annex L (body parts).
 
 A text that is no term of the standard is never repeated: in a damaged file it may be anybody's name.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.uid import UID
 
 from d2rnet.cxr.images.radiograph import RadiographHeader
 
@@ -38,6 +40,14 @@ _OTHER_MODALITIES = _words(
 )
 _CHEST = re.compile(r"CHE?ST|THORA|TORA[XC]|LUNG|PULM|POUMON|BRUST|CXR|HEART|CARDI")
 _NOTHING_SAID = frozenset({"", "UNKNOWN", "OTHER", "NONE", "UNSPECIFIED", "N A", "NA", "BODY", "WHOLEBODY", "TRUNK"})
+_DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "StudyDescription", "RequestedProcedureDescription")
+_C_ARM = re.compile(r"\bC ARM\b")  # a machine
+_PEOPLE = re.compile(r"^(?:HUMAN|HOMO|PERSON)")
+_ANIMALS = re.compile(
+    r"CANI(?:NE|S)|\bDOGS?\b|FELI(?:NE|S)|\bCATS?\b|EQU(?:INE|US)|HORSE|BOVINE|PORCINE|\bPIGS?\b|AVIAN|RABBIT|RATTUS|\bRATS?\b"
+    r"|MOUSE|MURINE|OVINE|CAPRINE|MONKEY|MACA(?:CA|QUE)|REPTIL"
+)
+ANIMAL = "animal"
 _SPINE = re.compile(r"SPINE|VERTEBRA|WIRBEL|THORACOLUMBAR")
 _OTHER_PARTS = _words(
     "ABDOMEN ABDOMENPELVIS ANKLE ANUS ARM BLADDER BRAIN BREAST BUTTOCK CALCANEUS CALF COCCYX COLON EAR ELBOW "
@@ -69,7 +79,8 @@ class Doubt:
     """A reason to doubt that a file is a frontal chest radiograph.
 
     Attributes:
-        kind: ``modality``, ``body_part``, ``colour``, ``one_grey_level``, ``side``, ``aspect``, ``view`` or ``orientation``.
+        kind: ``modality``, ``body_part``, ``species``, ``colour``, ``one_grey_level``, ``side``, ``aspect``, ``view`` or
+            ``orientation``.
         text: what was found, against what is expected.
         is_certain: no chest radiograph is like that; verify_inputs leaves the file out.
     """
@@ -82,23 +93,51 @@ class Doubt:
 def stated_modality(dataset: Dataset) -> str:
     """Return the modality that a data set states: a term, "" where none, UNKNOWN for any other text.
 
-    Where it is blank, the class of the file (SOP class) tells of those that make no radiographs.
+    The class of the file (SOP class) tells of those that make no radiographs: alone where the modality is blank or one that
+    may hold anything, as "DX in a file of class MG" where it contradicts.
     """
     modality = _first(dataset, "Modality").upper()
-    if modality:
-        return modality if modality in RADIOGRAPHY | _OPEN_MODALITIES | _OTHER_MODALITIES else UNKNOWN
     uid = dataset.get("SOPClassUID")
-    name = str(uid.name) if uid else ""
-    return next((code for code, pattern in _OF_IMAGE_CLASSES.items() if re.search(rf"\b(?:{pattern})", name)), "")
+    name = str(uid.name) if isinstance(uid, UID) else ""
+    by_class = next((code for code, pattern in _OF_IMAGE_CLASSES.items() if re.search(rf"\b(?:{pattern})", name)), "")
+    if modality in RADIOGRAPHY:
+        return f"{modality} in a file of class {by_class}" if by_class else modality
+    if modality in _OPEN_MODALITIES | {""}:
+        return by_class or modality
+    return modality if modality in _OTHER_MODALITIES else UNKNOWN
 
 
 def stated_body_part(dataset: Dataset) -> str:
     """Return CHEST, another body part of the standard, "" where none is named, UNKNOWN for any other text.
 
-    Wordings of vendors and of other languages count as CHEST: "THORAX", "CHEST PA", "PORT CHEST", "Tórax".
+    Wordings of vendors and of other languages count as CHEST: "THORAX", "CHEST PA", "PORT CHEST", "Tórax". Where
+    BodyPartExamined says nothing, the meaning of the code in AnatomicRegionSequence counts.
     """
-    raw = unicodedata.normalize("NFKD", _first(dataset, "BodyPartExamined").upper())
-    text = " ".join(re.findall(r"[^\W_]+", "".join(letter for letter in raw if not unicodedata.combining(letter))))
+    said = _body_part(_first(dataset, "BodyPartExamined"))
+    return said or _body_part(_meaning(dataset, "AnatomicRegionSequence"))
+
+
+def described_body_part(dataset: Dataset) -> str:
+    """Return a body part that a description of series, protocol or study names; "" where none does or one names the chest."""
+    named = [_body_part(_C_ARM.sub(" ", _plain(_first(dataset, keyword)))) for keyword in _DESCRIPTIONS]
+    return "" if "CHEST" in named else next((part for part in named if part not in ("", UNKNOWN)), "")
+
+
+def stated_species(dataset: Dataset) -> str:
+    """Return "" where a data set names no species but our own, else ANIMAL, or UNKNOWN for a text that is neither."""
+    stated = (_first(dataset, "PatientSpeciesDescription"), _meaning(dataset, "PatientSpeciesCodeSequence"))
+    others = [text for said in stated if (text := _plain(said)) not in _NOTHING_SAID and not _PEOPLE.match(text)]
+    return "" if not others else ANIMAL if any(map(_ANIMALS.search, others)) else UNKNOWN
+
+
+def _plain(said: str) -> str:
+    """Return words in capitals, without accents and punctuation."""
+    raw = unicodedata.normalize("NFKD", said.upper())
+    return " ".join(re.findall(r"[^\W_]+", "".join(letter for letter in raw if not unicodedata.combining(letter))))
+
+
+def _body_part(said: str) -> str:
+    text = _plain(said)
     if text in _NOTHING_SAID:
         return ""
     if _SPINE.search(text) and "CHEST" not in text:
@@ -109,8 +148,10 @@ def stated_body_part(dataset: Dataset) -> str:
 
 
 def stated_view(dataset: Dataset) -> str:
-    """Return ViewPosition where it is a term of the standard, "" where blank, UNKNOWN for any other text."""
+    """Return ViewPosition where it is a term of the standard, UNKNOWN for any other text, also of a view code; "" for none."""
     position = _first(dataset, "ViewPosition").upper()
+    if not position and _meaning(dataset, "ViewCodeSequence"):
+        return UNKNOWN
     return position if position in _VIEW_TERMS | {""} else UNKNOWN
 
 
@@ -126,7 +167,13 @@ def _first(dataset: Dataset, name: str) -> str:
     value = dataset.get(name)
     if value is not None and not isinstance(value, str):
         value = next(iter(value), "")
-    return str(value or "").strip()
+    return str(value or "").strip(" \t\r\n\0")
+
+
+def _meaning(dataset: Dataset, name: str) -> str:
+    """Return the meaning of the first code of a sequence, "" where there is none."""
+    codes = dataset.get(name)
+    return _first(codes[0], "CodeMeaning") if isinstance(codes, Sequence) and codes else ""
 
 
 def find_doubts(header: RadiographHeader, *, views: Sequence[str], max_side_px: int) -> list[Doubt]:
@@ -145,11 +192,15 @@ def _stated(header: RadiographHeader, views: Sequence[str]) -> Iterator[Doubt]:
     if header.modality == UNKNOWN:
         yield Doubt("modality", f"states a modality that DICOM does not know; {radiography}")
     elif header.modality and header.modality not in RADIOGRAPHY:
-        yield Doubt("modality", f"modality {header.modality}; {radiography}", header.modality not in _OPEN_MODALITIES)
+        yield Doubt("modality", f"modality {header.modality}; {radiography}", header.modality in _OTHER_MODALITIES)
+    if header.species:
+        yield Doubt("species", "states a species that is not human", header.species == ANIMAL)
     if header.body_part == UNKNOWN:
         yield Doubt("body_part", "names a body part that is neither chest nor another term of DICOM; expected CHEST")
     elif header.body_part not in ("", "CHEST"):
         yield Doubt("body_part", f"body part {header.body_part}; expected CHEST", is_certain=True)
+    elif not header.body_part and header.described_part:
+        yield Doubt("body_part", f"a description names {header.described_part}, and none the chest; expected CHEST")
     if header.view:
         if views and header.view not in views:
             yield Doubt("view", f"view {header.view}; the models were trained on {', '.join(views)}")

@@ -33,6 +33,8 @@ class RadiographHeader:
             to the pixels as stored.
         modality: DICOM modality; "" where none is stated, "?" for no term of the standard.
         body_part: "CHEST", another term, "" or "?" likewise.
+        described_part: another body part that the description of series, protocol or study names, where none names the chest.
+        species: "" where none but the human one is stated, else "animal" or "?".
         other_view: what is stated in place of a known view, "" or "?" likewise.
         uid_hash: of the SOPInstanceUID, which itself is never kept: it leads back to the archive. "" where a DICOM file states
             none, None for PNG and JPG.
@@ -50,6 +52,8 @@ class RadiographHeader:
     exif_orientation: int = 1
     modality: str = ""
     body_part: str = ""
+    described_part: str = ""
+    species: str = ""
     other_view: str = ""
     orientation: str = ""
     uid_hash: str | None = None
