@@ -13,11 +13,12 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataelem import DataElement
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
 
+from d2rnet.cxr.images.radiograph import reduced_hw
 from d2rnet.cxr.images.reader import read_header, read_radiograph
 from d2rnet.errors import DatasetError
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless, JPEG2000Lossless)
-STORED = chest(64, 64)
+STORED = {bits: chest(64, 64, bits) for bits in (8, 12)}
 _TEXTS = st.sampled_from(["", " ", "1", "0", "-1", "2,5", "1e3", "nan", "inf", "abc", "1\\2", "999999999999", "4096", "2048"])
 _WHOLE = st.sampled_from([None, 0, 1, 7, 8, 11, 12, 15, 16, 255, 4095, 32768, 65535])
 
@@ -72,11 +73,11 @@ def changes(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @QUICK
-@given(st.sampled_from(SYNTAXES), changes(), st.sampled_from([0, 0, 0, 8, 9, 40]))
-def test_what_the_header_check_passes_is_read(syntax, changed, cut):
+@given(st.sampled_from(SYNTAXES), st.sampled_from(sorted(STORED)), changes(), st.sampled_from([0, 0, 0, 8, 9, 40]))
+def test_what_the_header_check_passes_is_read(syntax, bits, changed, cut):
     if syntax.is_encapsulated:  # what compressed data hold is known once they are decoded
         changed = {name: value for name, value in changed.items() if name not in _GEOMETRY}
-    dataset = data_set(STORED, syntax, **WINDOW)
+    dataset = data_set(STORED[bits], syntax, **WINDOW)
     written: dict[bytes, bytes] = {}
     for number, (name, value) in enumerate(changed.items()):
         representation = _CHANGES[name][0]
@@ -97,6 +98,7 @@ def test_what_the_header_check_passes_is_read(syntax, changed, cut):
         except DatasetError as error:
             assert "expected" in str(error)
             return
-        radiograph = read_radiograph(path)
-        assert radiograph.pixels.shape == (header.height, header.width)
-        assert radiograph.pixels.dtype == np.uint8
+        for side in (None, 16):  # whole and averaged
+            radiograph = read_radiograph(path, max_side_px=side)
+            assert radiograph.pixels.shape == reduced_hw(header.height, header.width, side)
+            assert radiograph.pixels.dtype == np.uint8

@@ -166,6 +166,18 @@ def test_high_bit_left_aligned(tmp_path: Path) -> None:
     assert np.array_equal(read_radiograph(path).pixels, windowed(chest()))
 
 
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=lambda syntax: syntax.keyword)
+def test_signed_bytes_are_averaged(tmp_path: Path, syntax: UID) -> None:
+    """OpenCV averages no int8; a file of them ended the whole conversion."""
+    unsigned = chest(bits=8)
+    signed = (unsigned.astype(np.int16) - 128).astype(np.int8)
+    path = write(tmp_path / "signed.dcm", data_set(signed, syntax))
+    same = write(tmp_path / "unsigned.dcm", data_set(unsigned))
+    for side in (None, 20):
+        found, expected = (read_radiograph(file, max_side_px=side).pixels.astype(int) for file in (path, same))
+        assert np.abs(found - expected).max() <= 1
+
+
 def test_signed_12_bit_values_with_garbage_above(tmp_path: Path) -> None:
     signed = chest().astype(np.int16) - 2048
     cells = (signed & 0x0FFF).astype(np.int16) | np.int16(0x5000)

@@ -294,6 +294,10 @@ def read_dicom_pixels(path: Path, header: RadiographHeader, sides_px: Sequence[i
             full = cache(lambda: without_padding(_decode(dataset), dataset, is_inverted=grayscale.is_inverted))
             coarse = [_decode_coarse(dataset, side) for side in sides_px]
             stored = [full() if values is None else values for values in coarse]
+            reduced = [
+                grayscale.to_8_bit(resize_area(values, reduced_hw(*source_hw, side)), values)
+                for side, values in zip(sides_px, stored, strict=True)
+            ]
     except (DatasetError, MemoryError):
         raise
     except Exception as error:  # each decoder raises its own
@@ -301,10 +305,6 @@ def read_dicom_pixels(path: Path, header: RadiographHeader, sides_px: Sequence[i
         reason = ": " + " ".join(str(error).split())[:300] if isinstance(error, RuntimeError) else ""
         got = f"{header.transfer_syntax} data that cannot be decoded ({type(error).__name__}{reason})"
         raise unreadable(path, got=got, expected="valid pixel data", remedy=_CONVERT) from error
-    reduced = [
-        grayscale.to_8_bit(resize_area(values, reduced_hw(*source_hw, side)), values)
-        for side, values in zip(sides_px, stored, strict=True)
-    ]
     return [Radiograph(pixels, source_hw) for pixels in reduced]
 
 
@@ -320,6 +320,8 @@ def _decode(dataset: FileDataset) -> np.ndarray:
     stated = whole_number(dataset, "HighBit") if is_in_cells else None
     high_bit = bits_stored - 1 if stated is None or stated >= dataset.BitsAllocated else stated
     pixels = _meaningful_bits(pixels, bits_stored, high_bit)
+    if pixels.dtype == np.int8:
+        pixels = pixels.astype(np.int16)  # OpenCV averages no signed bytes
     return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY) if pixels.ndim == 3 else pixels
 
 
