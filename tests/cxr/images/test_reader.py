@@ -12,7 +12,7 @@ from dicom_samples import WINDOW, chest, data_set, write
 from PIL import Image
 from pydicom import Dataset, Sequence, dcmread
 from pydicom.data import get_testdata_file
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels import pixel_array
 from pydicom.uid import (
     UID,
@@ -476,11 +476,37 @@ def test_broken_file_is_an_error_naming_file_found_and_expected(tmp_path: Path, 
 @pytest.mark.parametrize("max_side_px", [None, 8])
 def test_damaged_codestream_behind_a_good_header(tmp_path: Path, max_side_px: int | None) -> None:
     dataset = data_set(chest(), JPEG2000Lossless)
-    dataset.PixelData = encapsulate([bytes.fromhex("ff4fff51") + bytes(200)])
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    dataset.PixelData = encapsulate([frame[:60] + bytes(200)])  # its size is there, and nothing else
     path = write(tmp_path / "a.dcm", dataset)
     assert read_header(path).height == 60
     with pytest.raises(DatasetError, match=r"a.dcm: got JPEG 2000 .* data that cannot be decoded"):
         read_radiograph(path, max_side_px=max_side_px)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_colour_space_of_other_cells_than_bytes(tmp_path: Path, samples: int) -> None:
+    stored = chest() if samples == 1 else np.dstack([chest()] * 3)
+    path = write(tmp_path / "a.dcm", data_set(stored, PhotometricInterpretation="YBR_FULL"))
+    with pytest.raises(DatasetError, match=f"got YBR_FULL of {samples} sample.* of 16 bits; expected 3 samples of 8 bits"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("side", ["Rows", "Columns"])
+@pytest.mark.parametrize("form", ["JPEG 2000", "JPEG"])
+def test_codestream_of_another_size_than_the_header_says(tmp_path: Path, form: str, side: str) -> None:
+    dataset = data_set(chest(bits=8), JPEG2000Lossless)
+    if form == "JPEG":
+        dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        buffer = io.BytesIO()
+        Image.fromarray(chest(bits=8)).save(buffer, "JPEG")
+        dataset.PixelData = encapsulate([buffer.getvalue()])
+    setattr(dataset, side, 41)
+    path = write(tmp_path / "a.dcm", dataset)
+    stated = {"Rows": "41 x 50", "Columns": "60 x 41"}[side]
+    for read in (read_header, read_radiograph):
+        with pytest.raises(DatasetError, match=rf"data of 60 x 50 pixels .*expected the {stated} pixels of the header"):
+            read(path)
 
 
 def test_damaged_png_behind_a_good_header(tmp_path: Path) -> None:

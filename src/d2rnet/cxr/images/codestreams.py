@@ -60,17 +60,28 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
     return None
 
 
-def check_codestream(frame: bytes, path: Path) -> None:
-    """Refuse a codestream that asks for more memory than any radiograph.
+def check_codestream(frame: bytes, path: Path, header_hw: tuple[int, int]) -> None:
+    """Refuse a codestream that asks for more memory than any radiograph, or is of another size than its file says.
+
+    Args:
+        frame: compressed frame, or its beginning.
+        path: file, for the message.
+        header_hw: height and width that the header of the file states.
 
     Raises:
-        DatasetError: more than MAX_PIXELS pixels or MAX_COMPONENTS components.
+        DatasetError: more than MAX_PIXELS pixels or MAX_COMPONENTS components, or another height or width.
     """
     size = declared_size(frame)
-    if size is not None and (size[0] * size[1] > MAX_PIXELS or size[2] > MAX_COMPONENTS):
-        got = f"compressed pixel data of {size[0]} x {size[1]} pixels (height x width), {size[2]} component(s)"
+    if size is None:
+        return
+    height, width, components = size
+    got = f"compressed pixel data of {height} x {width} pixels (height x width), {components} component(s)"
+    if height * width > MAX_PIXELS or components > MAX_COMPONENTS:
         expected = f"at most {MAX_PIXELS:,} pixels and {MAX_COMPONENTS} components"
         raise unreadable(path, got=got, expected=expected, remedy=_REMEDY)
+    if (height, width) != header_hw:
+        expected = f"the {header_hw[0]} x {header_hw[1]} pixels of the header"
+        raise unreadable(path, got=got, expected=expected, remedy="Fetch the file again, or leave it out.")
 
 
 def check_deflated(stream: BinaryIO, path: Path) -> None:

@@ -35,7 +35,7 @@ from pydicom.uid import (
 
 from d2rnet.cxr.images.codestreams import check_codestream, check_deflated
 from d2rnet.cxr.images.dicom_values import whole_number, without_padding
-from d2rnet.cxr.images.fragments import read_items, whole_items
+from d2rnet.cxr.images.fragments import first_bytes, read_items, whole_items
 from d2rnet.cxr.images.gate import (
     described_body_part,
     stated_body_part,
@@ -53,6 +53,7 @@ from d2rnet.files.dicom import has_decoder, silent_pydicom
 log = logging.getLogger(__name__)
 LARGEST_OVERSHOOT = 1.25  # of a low-pass image over the largest value: 5/3 and 9/7 wavelets stay below
 PHOTOMETRICS = ("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+_YCBCR = ("YBR_FULL", "YBR_FULL_422")
 _OTHER_PHOTOMETRICS = ("PALETTE COLOR", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB")
 _REQUIRED = (
     "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
@@ -76,6 +77,7 @@ _VIEW_MEANINGS = {"postero-anterior": "PA", "antero-posterior": "AP", "lateral":
 _FASTEST_DECODER = {RLELossless: "pylibjpeg", JPEGBaseline8Bit: "pillow"}  # where pydicom tries another one first
 _PIXEL_DATA = Tag("PixelData")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
+_GLANCED_BYTES = 1 << 16  # of a codestream; its size stands in the first hundred, behind a thumbnail in the first ten thousand
 _PIXEL_DATA_KINDS = (_PIXEL_DATA, Tag("FloatPixelData"), Tag("DoubleFloatPixelData"))
 _CONVERT = "Convert the file, for instance with gdcmconv --raw or dcmdjpeg; if they refuse it too, leave the image out."
 _REMEDY = "Fetch the file again; if the original is the same, leave the image out."
@@ -206,6 +208,11 @@ def _describe(dataset: FileDataset, path: Path) -> RadiographHeader:
     if int(dataset.SamplesPerPixel) not in (1, 3):
         got = f"{int(dataset.SamplesPerPixel)} samples a pixel"
         raise unreadable(path, got=got, expected="1 (grey) or 3 (colour)", remedy=_NOT_A_RADIOGRAPH)
+    is_in_cells = not syntax.is_encapsulated or syntax == RLELossless
+    cells = (int(dataset.SamplesPerPixel), int(dataset.BitsAllocated))
+    if is_in_cells and dataset.PhotometricInterpretation in _YCBCR and cells != (3, 8):
+        got = f"{dataset.PhotometricInterpretation} of {cells[0]} sample(s) of {cells[1]} bits"
+        raise unreadable(path, got=got, expected="3 samples of 8 bits", remedy=_NOT_A_RADIOGRAPH)
     view = _view(dataset)
     return RadiographHeader(
         height=int(dataset.Rows),
@@ -259,6 +266,7 @@ def _check_pixel_data(dataset: FileDataset, element: _PixelElement, stream: Bina
         if whole_items(stream, element.offset, size) is None:
             got = f"compressed pixel data cut off ({size} bytes in all)"
             raise unreadable(path, got=got, expected="all fragments and their delimiter", remedy=_REMEDY)
+        check_codestream(first_bytes(stream, element.offset, _GLANCED_BYTES), path, (int(dataset.Rows), int(dataset.Columns)))
         return
     if element.length == _UNDEFINED_LENGTH:
         got = f"compressed pixel data in {_name_of(syntax)}"
@@ -290,7 +298,7 @@ def read_dicom_pixels(path: Path, header: RadiographHeader, sides_px: Sequence[i
             dataset = _read_with_pixels(path)
             grayscale = read_grayscale(dataset, path)
             if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-                check_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1), path)
+                check_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1), path, source_hw)
             full = cache(lambda: without_padding(_decode(dataset), dataset, is_inverted=grayscale.is_inverted))
             coarse = [_decode_coarse(dataset, side) for side in sides_px]
             stored = [full() if values is None else values for values in coarse]

@@ -52,3 +52,12 @@ def read_items(stream: BinaryIO, offset: int, end: int) -> bytes:
     """Return the items of encapsulated pixel data with the delimiter that may be missing behind them."""
     stream.seek(offset)
     return stream.read(end - offset) + _DELIMITER_BYTES
+
+
+def first_bytes(stream: BinaryIO, offset: int, most: int) -> bytes:
+    """Return the beginning of the first fragment that is no offset table, at most so many bytes."""
+    stream.seek(offset + 4)
+    table_bytes = int.from_bytes(stream.read(4), "little")
+    stream.seek(offset + 8 + table_bytes + 4)
+    fragment_bytes = int.from_bytes(stream.read(4), "little")
+    return stream.read(min(fragment_bytes, most))
