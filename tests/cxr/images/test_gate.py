@@ -12,6 +12,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
+from d2rnet.cxr.images import reader
 from d2rnet.cxr.images.gate import find_doubts, no_chest_radiograph
 from d2rnet.cxr.images.radiograph import RadiographHeader
 from d2rnet.cxr.images.reader import check_headers, look_at, read_header
@@ -231,3 +232,27 @@ def test_real_chest_radiographs_pass(shared_data: Path) -> None:
     scans = [*shared_data.glob("rsna_dicom/*.dcm"), shared_data / "nema_wg04_dicom" / "RG1_JLSN.dcm"]
     assert len(pictures) > 100 and len(scans) == 3
     assert {path.name: doubts for path in (*pictures, *scans) if (doubts := doubts_of(path))} == {}
+
+
+@pytest.mark.parametrize(
+    ("coloured", "expected"),
+    [
+        ((), [False, None, False, None, False]),  # every second one is looked at
+        ((1,), [False, None, False, None, False]),  # not among them
+        ((2,), [False, False, True, False, False]),  # then all of them are
+        ((0, 3), [True, False, False, True, False]),
+    ],
+)
+def test_many_pictures_stored_in_colour_are_looked_at_by_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coloured: tuple[int, ...], expected: list[bool | None]
+) -> None:
+    monkeypatch.setattr(reader, "MOST_GLANCES", 3)
+    files = []
+    for number in range(5):
+        pixels = np.dstack([picture()] * 3)
+        if number in coloured:
+            pixels[: SIDE // 3] = (200, 40, 40)
+        files.append(tmp_path / f"{number}.jpg")
+        Image.fromarray(pixels).save(files[-1])
+    found = [header.is_coloured for _, header, _ in check_headers(files, 1) if header is not None]
+    assert found == expected

@@ -11,7 +11,7 @@ more than ``cxr.data.conversion.max_bad_fraction`` of a source.
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,7 @@ from d2rnet.cxr.conversion.settings import (
     source_settings,
 )
 from d2rnet.cxr.images.gate import find_doubts, no_chest_radiograph
-from d2rnet.cxr.images.radiograph import RadiographHeader
-from d2rnet.cxr.images.reader import check_headers
+from d2rnet.cxr.images.reader import Checked, check_headers
 from d2rnet.cxr.sources.sources import labelled_source, report_source, unlabelled_source
 from d2rnet.cxr.sources.tables import LabelledTable, ReportTable, SourceModule
 from d2rnet.errors import DatasetError
@@ -199,9 +198,7 @@ def _check_space(sources: list[Source], problems: Problems, output: Path, max_si
     check_space(heights, widths, problems, folder=output, max_side_px=max_side_px, kept_side_px=kept_side)
 
 
-def _note_doubts(
-    source: Source, results: Iterable[tuple[Path, RadiographHeader | None, str | None]], settings: DataSettings
-) -> None:
+def _note_doubts(source: Source, results: Sequence[Checked], settings: DataSettings) -> None:
     """Put what is unreadable or no chest radiograph into quarantine; count the kinds of that, and of what is doubtful."""
     unreadable = 0
     refused: Counter[str] = Counter()
@@ -216,6 +213,9 @@ def _note_doubts(
         else:
             doubtful.update(doubt.kind for doubt in doubts)
     source.counts["unreadable_images"] = unreadable
+    source.counts["stored_in_colour_not_looked_at"] = sum(
+        header is not None and header.is_coloured is None for _, header, _ in results
+    )
     source.counts["no_chest_radiographs"] = dict(sorted(refused.items()))
     source.counts["doubtful_images"] = dict(sorted(doubtful.items()))
     if doubtful:

@@ -39,7 +39,8 @@ class RadiographHeader:
         uid_hash: of the SOPInstanceUID, which itself is never kept: it leads back to the archive. "" where a DICOM file states
             none, None for PNG and JPG.
         orientation: DICOM PatientOrientation, such as ``L\\F``, or "".
-        is_coloured: the pixels are not all grey (:func:`d2rnet.cxr.images.reader.look_at`).
+        is_coloured: the pixels are not all grey (:func:`d2rnet.cxr.images.reader.look_at`); None where they are stored in
+            colour and were not looked at.
         one_grey_level: all pixels are alike (likewise).
     """
 
@@ -57,7 +58,7 @@ class RadiographHeader:
     other_view: str = ""
     orientation: str = ""
     uid_hash: str | None = None
-    is_coloured: bool = False
+    is_coloured: bool | None = False
     one_grey_level: bool = False
 
 
