@@ -1,5 +1,6 @@
 """DICOM slices that other software writes or that do not belong: their pixels' bits, padding, scaling, kind and direction."""
 
+import os
 from itertools import product
 
 import numpy as np
@@ -225,3 +226,30 @@ def test_a_tilt_of_either_sign_shows_each_place_where_it_is(tmp_path, tilt, stac
     inside = column != -1024
     assert inside.mean() > 0.4
     assert np.abs(column - expected)[inside].max() <= 1
+
+
+# --- folders
+
+
+def test_a_folder_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    slices = chest_slices(HU)
+    folder = write_series(tmp_path / "study", slices[:30])
+    write_series(folder / "rest", slices[30:])
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("rest"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    refused(folder, "rest: got 'Permission denied'")
+
+
+def test_a_linked_folder_is_not_entered_and_counted(tmp_path):
+    folder = write_series(tmp_path / "study", chest_slices(HU))
+    write_series(tmp_path / "elsewhere", chest_slices(HU, series="1.2.3.7"))
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    volume = read_volume(folder)
+    assert np.array_equal(volume.hu, HU)
+    assert "left out: 1 linked folders." in volume.notes

@@ -76,15 +76,23 @@ def read_series(folder: Path) -> StoredVolume:
 
 
 def series_files(folder: Path) -> list[Path]:
-    """Return what lies below a folder, sorted; linked folders are not entered.
+    """Return what lies below a folder, sorted; linked folders are named and not entered.
 
     Raises:
-        DatasetError: more than MAX_FILES.
+        DatasetError: more than MAX_FILES, or a folder that cannot be opened.
     """
+
+    def stop(error: OSError) -> None:
+        remedy = "Check the permissions and that the download is complete."
+        raise unreadable(
+            Path(error.filename), got=f"'{error.strerror}'", expected="a folder of slices", remedy=remedy
+        ) from error
+
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder, followlinks=False):
+    for parent, folders, names in os.walk(folder, onerror=stop, followlinks=False):
         folders.sort()
-        found += [Path(parent, name) for name in sorted(names)]
+        linked = [name for name in folders if Path(parent, name).is_symlink()]
+        found += [Path(parent, name) for name in [*sorted(names), *linked]]
         if len(found) > MAX_FILES:
             raise unreadable(folder, got=f"more than {MAX_FILES} files", expected="one CT study", remedy="Name its folder.")
     return found
@@ -96,7 +104,7 @@ def _chosen_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
     series: dict[str, list[Slice]] = defaultdict(list)
     for path in series_files(folder):
         if not path.is_file() or not is_dicom(path):
-            counts["other files"] += 1
+            counts["linked folders" if path.is_dir() else "other files"] += 1
             continue
         described = read_slice(path)
         if described.left_out:
