@@ -4,10 +4,26 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from d2rnet.errors import CheckpointError
 from d2rnet.files.atomic import atomic_path
+
+
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file, to the CPU.
+
+    Raises:
+        CheckpointError: no such file, or not a readable one.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weight file.")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}). Copy it again.") from error
 
 
 def save_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

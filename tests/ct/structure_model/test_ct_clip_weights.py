@@ -12,7 +12,7 @@ from d2rnet.ct.structure_model.encoder_weights import match_weights
 from d2rnet.ct.structure_model.encoders import make_encoder
 from d2rnet.ct.structure_model.factorised_vit import FactorisedViT
 from d2rnet.ct.structure_model.settings import VolumeEncoderSettings
-from d2rnet.errors import CheckpointError
+from d2rnet.errors import CheckpointError, ConfigError
 
 SETTINGS = VolumeEncoderSettings().replaced(kind="ct_vit", patch_zyx=SMALL.patch_zyx, width=24, layers=2, num_heads=2)
 SHAPE = (4, 8, 8)
@@ -151,3 +151,8 @@ def test_files_are_mapped_not_read(tmp_path, monkeypatch):
     torch.save(ct_clip_state(SMALL), path, _use_new_zipfile_serialization=False)  # a format that cannot be mapped
     load(path)
     assert asked[2] is False
+
+
+def test_the_small_encoder_has_no_weights_to_load():
+    with pytest.raises(ConfigError, match="kind small has none"):
+        make_encoder(VolumeEncoderSettings().replaced(weights="CT_CLIP_zeroshot.pt"), SHAPE)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from d2rnet.ct.structure_model.ct_clip_weights import load_ct_clip
 from d2rnet.ct.structure_model.factorised_vit import FactorisedViT
+from d2rnet.ct.structure_model.outside_encoders import Colipri, make_monai
 from d2rnet.ct.structure_model.settings import VolumeEncoderSettings
 from d2rnet.ct.structure_model.volume_encoder import Shape, SmallEncoder, VolumeEncoder
 from d2rnet.errors import ConfigError
@@ -20,14 +21,15 @@ def make_encoder(settings: VolumeEncoderSettings, shape_zyx: Shape) -> VolumeEnc
         ConfigError: settings that do not go together, or a network that is not installed.
         CheckpointError: weights that are not all of this encoder's.
     """
-    path = None if settings.weights is None else Path(settings.weights)
     if settings.kind == "ct_vit":
         vit = FactorisedViT(settings, shape_zyx)
-        if path is not None:
-            load_ct_clip(vit, path, settings.patch_zyx)
+        if settings.weights is not None:
+            load_ct_clip(vit, Path(settings.weights), settings.patch_zyx)
         return vit
-    if settings.kind == "small":
-        if path is not None:
-            raise ConfigError(f"{settings.place}.weights: got {path}; kind small has no published weights. Set it to null.")
-        return SmallEncoder(settings, shape_zyx)
-    raise ConfigError(f"{settings.place}.kind: got '{settings.kind}'; expected small or ct_vit.")
+    if settings.kind == "monai":
+        return make_monai(settings, shape_zyx)
+    if settings.kind == "colipri":
+        return Colipri(settings, shape_zyx)
+    if settings.weights is not None:
+        raise ConfigError(f"{settings.place}.weights: got {settings.weights}; kind small has none. Set it to null.")
+    return SmallEncoder(settings, shape_zyx)

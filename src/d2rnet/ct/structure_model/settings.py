@@ -16,16 +16,17 @@ class VolumeEncoderSettings(Section):
 
     kind: Literal["small", "ct_vit", "monai", "colipri"] = setting("small")
     """small: a few 3D convolutions (ours, for a laptop); ct_vit: the factorised Transformer of CT-CLIP (released); monai: a
-    network of MONAI by name; colipri: COLIPRI from a local file."""
+    network of MONAI by name (extra ct-encoders); colipri: COLIPRI's image encoder (extra colipri)."""
     patch_zyx: tuple[_Side, _Side, _Side] = setting((8, 8, 8))
     """Voxels of a patch, as [z, y, x]; must divide ct.data.conversion.shape_zyx. small: powers of two, the same product of
-    strides. Released: 15 x 30 x 30."""
+    strides; convolutional networks of MONAI: 4, 8, 16 or 32, all alike. Released: 15 x 30 x 30."""
     width: int = setting(96, ge=8)
     """Width of a patch embedding; released: 512."""
     channels: int = setting(12, ge=4, le=256)
     """Kind small: channels behind the first convolution, doubled by each next one."""
     layers: int = setting(0, ge=0, le=48)
-    """Kind small: Transformer layers over the patches. Kind ct_vit: spatial layers, and as many over z; released: 4."""
+    """Transformer layers: of kind small over the patches of its convolutions, of kind ct_vit in the plane, and as many over z
+    (released: 4), of monai's vit and of colipri in all."""
     num_heads: int = setting(4, ge=1)
     """Attention heads of these layers; released: 8."""
     axes: Literal["zyx", "zxy", "xyz"] = setting("zyx")
@@ -35,9 +36,10 @@ class VolumeEncoderSettings(Section):
     """Kind ct_vit: compute its layers again in the backward pass instead of keeping them: less memory, more time, same
     result."""
     name: str | None = setting(None)
-    """Kind monai: name of the network, such as resnet18."""
+    """Kind monai: resnet18, resnet34, resnet50, densenet121 or vit."""
     weights: str | None = setting(None)
-    """Path of pretrained weights: CT-CLIP's first release (CT_CLIP_zeroshot.pt) for ct_vit. null: random weights."""
+    """Path of pretrained weights, which must fit in every tensor: of CT-CLIP's first release (CT_CLIP_zeroshot.pt) for ct_vit,
+    COLIPRI's model.safetensors, a state dict of MONAI's network. null: random weights."""
 
 
 class ObserverSettings(Section):

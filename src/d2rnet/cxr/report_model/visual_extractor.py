@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from d2rnet.errors import CheckpointError
+from d2rnet.files.safetensors_files import load_safetensors
 from d2rnet.files.torch_files import load_torch
 from d2rnet.training.collectives import GlobalBatchNorm
 
@@ -111,15 +110,8 @@ class VisualExtractor(nn.Module):
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"cxr.report.model.backbone_weights: {path}: no such file.")
-        state = _read_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
+        state = load_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
         load_matching(self.backbone, _one_channel(_with_torchvision_names(state)), source=path)
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}). Copy it again.") from error
 
 
 def _with_torchvision_names(state: Mapping[str, Any]) -> Mapping[str, Any]:
