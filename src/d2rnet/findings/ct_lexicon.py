@@ -43,7 +43,10 @@ _THICK = (
     r"(?:thick(?:en\w*|ness(?:es)? (?:increases?|increased))|thicknesses|increase in (?:wall )?thickness|cuffing|"
     r"prominen\w+)"
 )
-_NODE = r"(?:lymph ?nodes?|lymphnodes?|nodes)"
+_NODE = (
+    r"(?:lymph ?nodes?|lymphnodes?|nodes|"
+    r"(?:paratracheal|subcarinal|hilar|prevascular|axillary|mediastinal|aortopulmonary|paraesophageal|supraclavicular) node)"
+)
 _MARK_OF_NODE = (
     r"(?:enlarg\w+|patholog\w+|increas\w+|conglomera\w+|multiple|numerous|many|several|few|large|short|long|sizes?|"
     r"sized|diameters?|mm|cm|millimetric|"
@@ -97,6 +100,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         rf"(?:effusions?|fluid){_gap(5, stop=_STOP + '|pleural|pleura')} pericardi(?:al|um)(?: (?:space|area|cavity|"
         rf"region|distance|recess\w*))?",
         r"pleural? (?:and|or|,|and or|nor) pericardial (?:effusions?|fluid)",
+        r"(?:effusions?|fluid|liquid)(?: [a-z]+){0,3} (?:surround\w*|around|encircl\w*) the heart",
         r"pericardial (?:and|or|nor|,|and or) pleural (?:effusions?|fluid)",
         _PERICARDIAL_FLUID,
         r"pleuropericardial effusions?", r"hemopericardium", r"pericardial (?:thickening )?effusions?",
@@ -157,7 +161,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         r"h(?:a)?emothorax",
         r"empyema\w*",
         r"chylothorax",
-        r"(?:fluid|liquid)(?: [a-z]+){0,5} (?:pleural (?:space|cavity|leaves)|hemithora\w+|fissures?)",
+        r"(?:fluid|liquid)(?: [a-z]+){0,7} (?:pleural (?:spaces?|cavity|cavities|leaves)|hemithora\w+|fissures?)",
     ),
     "Mosaic attenuation pattern": (
         r"mosaic\w*(?: (?:attenuation|perfusion|pattern|density|densities|appearance|defect|areas))*",
@@ -239,6 +243,7 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
         r"(?:decreas\w+|low)(?: (?:in|of|the|bone|liver|diffuse|diffusely))* densit\w+",
         r"densit\w+ (?:is |are |was )?(?:diffusely |minimally |slightly )?(?:decreas\w+|reduced)",
         r"(?:opaque|opacifi\w+) (?:material|contrast)",
+        r"(?:arter\w+|veins?|vessels?|aorta|vascular structures?|o?esophagus|bowel\w*)(?: [a-z]+){0,4} opacif\w+",
         r"infiltrat\w+ (?:of|in|into|to) the (?:fat|adjacent|surrounding|muscle|chest wall|bone|liver|pleura|"
         r"mediastin)\w*(?: [a-z]+){0,2}",
         r"(?:hu|hounsfield) (?:unit )?densit\w+",
@@ -308,7 +313,7 @@ SIGNS: Mapping[str, tuple[str, ...]] = {
 STEMS: Mapping[str, tuple[str, ...]] = {
     "Arterial wall calcification": ("calc", "athero", "plaque"),
     "Cardiomegaly": ("heart", "card", "ctr", "cor "),
-    "Pericardial effusion": ("pericard",),
+    "Pericardial effusion": ("pericard", "the heart"),
     "Coronary artery wall calcification": (
         "coronar",
         " lad ",
@@ -319,7 +324,7 @@ STEMS: Mapping[str, tuple[str, ...]] = {
         " cx ",
     ),
     "Hiatal hernia": ("herni", " hh "),
-    "Lymphadenopathy": ("lymph", " lap", "aden", "nodes"),
+    "Lymphadenopathy": ("lymph", " lap", "aden", " node"),
     "Emphysema": ("mphys", "mphis", "bull", "bleb"),
     "Atelectasis": ("atele", "collapse"),
     "Lung nodule": ("nodul", "granuloma"),

@@ -33,8 +33,8 @@ class Scope:
 _KINDS = (
     ("ignored", cues.IGNORED),
     ("not_judged_whole", cues.NOT_JUDGED_WHOLE),
-    ("not_judged_after", cues.NOT_JUDGED_AFTER),
     ("not_judged_before", cues.NOT_JUDGED_BEFORE),
+    ("not_judged_after", cues.NOT_JUDGED_AFTER),
     ("doubt_after", cues.DOUBT_AFTER),
     ("doubt_before", cues.CANNOT_EXCLUDE),
     ("denied_after", cues.DENIED_AFTER),

@@ -20,7 +20,7 @@ _DEGREE = any_of("completely entirely fully since now almost")
 _SURELY = any_of("completely entirely definitely definitively fully reliably")
 _QUALIFIED = any_of("""
     any a the appreciable significant significantly substantial substantially definite interval new acute really much marked
-    gross relevant obvious convincing apparent
+    gross relevant obvious convincing apparent further additional notable considerable clear measurable visible more
 """)
 _CANNOT = any_of("can_?not could_not not never")
 _SHOW = any_of("show reveal demonstrate contain have see identify detect find appear_to_(?:be|have|show)")
@@ -38,6 +38,8 @@ IGNORED = (
     rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} {_LESS}(?= (?:in|of|since|compared|when|as|is|was|$))",
     rf"(?:has|have|is|are|was|were|did) not (?:yet )?(?:(?:been|fully|completely|entirely) )?{_NOT_YET}",
     r"without (?:interval |significant )?change",
+    rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} enlargement (?:of|in)(?= (?:[a-z]+ ){{0,3}}"
+    r"(?:nodules?|mass|masses|lesions?|effusions?|consolidations?|cysts?) )",
     r"not (?:well|fully|completely|entirely|optimally|adequately) " + any_of("seen visuali[sz]ed demonstrated"),
     r"not (?:only|simply|necessarily)",
     r"(?:nearly|almost|near|partially|partly|largely|mostly|virtually)(?: completely)? "
@@ -68,6 +70,7 @@ DENIED_AFTER = (
     rf"(?:has|have|had) (?:{_DEGREE} )?(?:resolved|cleared|disappeared)",
     rf"(?:has|have) (?:{_DEGREE} )?been (?:removed|drained|evacuated|excluded|ruled out|taken out|withdrawn|extracted)",
     r"(?:is|are|now) (?:completely |entirely |fully )?resolved",
+    r"(?:has been|have been|is|are|now) (?:completely |entirely |fully )?replaced by",
     rf"{_BE} (?:looked for|searched for|sought) (?:and|but) not {SEEN}",
     rf"(?:is|are|was|were|has been|have been) (?:{_DEGREE} )?gone",
     r"(?:has|have|did) not (?:recurred?|reaccumulated?|developed?|returned?|reappeared?)",
@@ -85,6 +88,7 @@ DENIED_BEFORE = (
     rf"(?:do|does|did)(?: not|nt) (?:yet )?{_SHOW}",
     r"(?:can ?not|(?:can)t|could(?: not|nt)|unable to) (?:see|identify|detect|find|appreciate|make out)",
     r"(?:complete |interval )*(?:resolution|clearing|disappearance|removal) of",
+    r"(?:complete|total|full) (?:regression|recession) of",
     any_of("""
         no_longer resolved negative_for free_of free_from free clear_of absence_of lack_of devoid_of rather_than without nor
         nowhere neither no not denies never nothing none_of (?:is|are|was|were|does)nt unremarkable_for fails?_to nil zero
@@ -109,10 +113,13 @@ _WELL = any_of("""
 _JUDGED = any_of("evaluated assessed examined judged analy[sz]ed interpreted commented_on evaluable assessable interpretable")
 _IMAGED = any_of("included imaged covered scanned")
 _JUDGE = any_of("evaluate assess examine judge analy[sz]e interpret comment_on")
+_JUDGING = any_of("evaluating assessing examining judging analy[sz]ing interpreting commenting_on")
+_HINDERS = any_of("prevents? preclude[sd]? hampers? hinders? limits? impairs? impedes? restricts? prevented hampered limited")
 _JUDGEMENT = any_of("evaluation assessment interpretation judg?ement visuali[sz]ation analysis examination")
 _POORLY = any_of("poorly suboptimally incompletely insufficiently inadequately partially partly")
 _POOR = any_of("""
     limited suboptimal restricted impaired hampered insufficient inadequate difficult hard impossible not_possible incomplete
+    hardly_possible barely_possible scarcely_possible
     non_?diagnostic not_diagnostic not_optimal not_reliable unreliable not_adequate not_sufficient poor
 """)
 _FIELD = (
@@ -124,6 +131,12 @@ _ELSEWHEN = r"(?! (?:in|on|at) (?:the |his |her )?(?:previous|prior|old|earlier|
 NOT_JUDGED_AFTER = (
     rf"(?:{_BE} |could |can )?{_CANNOT}(?: be| been)?(?: {_WELL}){{0,2}} (?:{_JUDGED}|{_IMAGED}){_ELSEWHEN}"
     rf"(?: {_WELL}){{0,2}}",
+    rf"(?:could|can) (?:only|hardly|barely|scarcely) be (?:{_POORLY} )?(?:{_JUDGED}|{_IMAGED})",
+    rf"{_BE} {_JUDGED} only (?:{_POORLY}|to a limited (?:extent|degree)|within limits)",
+    rf"not(?: [a-z]+){{0,2}} (?:enough|sufficiently)(?: [a-z]+)? (?:to be {_JUDGED}|to {_JUDGE}|for {_JUDGEMENT})",
+    rf"(?:{_BE} |lies? |located )*(?:below|above|beyond|caudal to|cranial to) (?:the )?"
+    r"(?:first|last|lowest|lowermost|highest|uppermost) (?:slices?|sections?|images?)",
+    rf"(?:is|are|was|were) (?:partly |partially )?cut off(?= (?:$|(?:of|from|by|at) {_FIELD}))",
     rf"(?:do|does|did|could) not (?:fully |completely |entirely )?(?:enter|fall (?:with)?in(?:to)?|reach) {_FIELD}",
     rf"{_BE} (?:only )?{_POORLY} (?:{_JUDGED}|{_IMAGED}|seen|visuali[sz]ed|visible)",
     rf"{_BE} (?:evaluated|assessed|examined) (?:as )?(?:being )?(?:suboptimal(?:ly)?|poorly|insufficiently|limited)",
@@ -144,9 +157,16 @@ NOT_JUDGED_BEFORE = (
     r"no (?:comment|statement|judg?ement|opinion|conclusion|assertion) (?:can|could|was|is) (?:be )?"
     r"(?:made|given|drawn|possible) (?:on|about|of|regarding|for|concerning)",
     rf"without {_JUDGEMENT} of",
+    rf"{_HINDERS} (?:the |an? |any )?(?:reliable |adequate |optimal |detailed )?(?:{_JUDGEMENT} of|{_JUDGING})",
+    r"(?:of no use|of little use|useless|unsuitable|not suitable|unhelpful|not helpful) (?:for|in|to) "
+    rf"(?:{_JUDGING}|{_JUDGE})",
+    r"(?:nothing|little)(?: [a-z]+)? can be said (?:about|of|on)",
+    rf"{_CANNOT} be (?:said|told|decided|determined|ascertained) (?:whether|if)",
+    rf"(?<=^ )not (?:{_JUDGED}|{_IMAGED}) ,",
 )
 # One that names its subject: "evaluation of the pulmonary arteries is limited".
 NOT_JUDGED_WHOLE = (
+    rf"whether(?: [a-z0-9]+){{1,12}} {_CANNOT} be (?:said|told|decided|determined|ascertained)",
     r"(?:no|neither|nothing|without)(?: (?:evidence|signs?|findings?|proof|clue))? for (?:or|nor) against"
     r"(?: (?!in |from |on |can |could |is )[a-z]+){1,6}",
     rf"{_JUDGEMENT}(?: (?!is |are |was |were )[a-z0-9]+){{0,14}} "

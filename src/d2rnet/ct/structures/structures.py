@@ -44,6 +44,7 @@ _TOGETHER = re.compile(
 )
 # Between a mention and the place that it lies in.
 _PLACED = re.compile(r"^(?: (?!(?:and|or|with|without|no|to)\b)[a-z]+){0,4} (?:in|of)(?: [a-z]+){0,4} $")
+_FINE = re.compile(r"(?<= )(?:normal|natural|unremarkable|clear|usual|preserved|intact|regular)(?= )")
 _TRANSITIVE = re.compile(r"invad|destr|obliterat|compress")
 _RELATION = re.compile(
     r" (?:invad\w+|adjacent|abutting|contact\w*|extending|reaching|extends|reaches|neighbou?r\w*|near|next) "
@@ -227,6 +228,9 @@ def _judged_by_name(cues: Sequence[PhraseMatch], named: Iterable[str], findings:
         return set(named)
     spans = [(scope.start, scope.end) for scope in findings.not_judged]
     outside = [cue for cue in cues if not any(start < cue.end and cue.start < end for start, end in spans)]
+    fine = [found.span() for found in _FINE.finditer(findings.text)]
+    if not outside and any(all(last <= start or end <= first for start, end in spans) for first, last in fine):
+        return set(named)  # "only partly included, and what is seen is normal"
     return {group for cue in outside for group in cue.meanings}
 
 
