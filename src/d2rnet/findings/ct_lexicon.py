@@ -65,6 +65,12 @@ _FINE_ARTERY = (
     r"(?:normal|natural|usual|regular|[0-9]))"
 )
 
+# Tissue whose density is none of the lung.
+_OTHER_TISSUE = (
+    r"(?:skin|subcutaneous|cutaneous|breasts?|adipose|fatty|fat|perinephric|perirenal|mesenter\w+|muscles?|retroperiton\w+|"
+    r"omentum|kidneys?|soft tissues?)"
+)
+
 PATTERNS: Mapping[str, tuple[str, ...]] = {
     "Medical material": (
         any_of("""
@@ -123,7 +129,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         rf"{_NODE} (?:is|are|was|were) (?:also )?(?:observed|seen|present|noted|detected|selected|available|found)",
         rf"there (?:is|are) (?:also )?(?:a |some )?(?:[a-z]+ ){{0,3}}{_NODE}",
     ),
-    "Emphysema": (r"(?:[a-z]*emphysem|amphysem|emphisem)\w*", r"bullae?", r"bullous", r"blebs?", r"bulla\w*"),
+    "Emphysema": (r"(?:[a-z]*emphysem|amphysem|amphoesem|emphisem)\w*", r"bullae?", r"bullous", r"blebs?", r"bulla\w*"),
     "Atelectasis": (
         r"(?:sub)?atelec\w+",
         r"atele\w+",
@@ -143,9 +149,9 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         r"sequela\w*",
         r"sequel(?:s|ar|ae)?",
         r"fibro ?(?:sis|tic|ses|sclerotic|nodular|calcific|cicatricial|atelec\w+)",
-        r"fibro\w*atelec\w+",
+        r"fibro ?\w*atel\w+",
         r"scar(?:s|ring|red)?",
-        r"(?:pleuro|pleura) ?parenchymal(?: (?:linear|fibrotic|band|band like|sequelae|density|densities|bands|"
+        r"pleur(?:o|a|al) ?parenchymal(?: (?:linear|fibrotic|band|band like|sequelae|density|densities|bands|"
         r"recessions?|changes|thickening)){0,3}",
         r"parenchymal bands?",
         r"honey ?comb\w*",
@@ -232,7 +238,7 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
         r"nodul\w+ (?:of the )?schmorl",
     ),
     "Lung opacity": (
-        r"(?:sequel\w*|fibro\w+|pleuro ?parenchymal|pleura ?parenchymal|atelec\w+|nodular|emphysem\w*|consolidat\w+|"
+        r"(?:sequel\w*|fibro\w+|pleur(?:o|a|al) ?parenchymal|atelec\w+|nodular|emphysem\w*|consolidat\w+|"
         r"contrast|opaque|calcific|calcified|metallic|metal|bone|fat|fluid|air|oil|soft tissue|vertebral|liver|hepatic|"
         r"parenchyma|spleen|low|negative|water)(?: (?:linear|band|like|style|type|tissue|corpus|parenchyma|parenchymal|"
         r"area|areas|and|sequel\w*)){0,3} (?:densit\w+|opaci\w+)(?: (?:increases?|increments?|areas?))?",
@@ -249,6 +255,10 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
         r"(?:hu|hounsfield) (?:unit )?densit\w+",
         r"densit\w+ (?:value|measure)\w*",
         r"mosaic densit\w+",
+        rf"(?:increas\w+ (?:in|of) (?:the )?)?densit\w+(?: (?:increas\w+|increments?|areas?))? "
+        r"(?:(?:is|are|was|were|seen|observed|noted|present|also) ){0,3}"
+        rf"(?:in|of|under|within)(?: (?!lungs?|lob)[a-z]+){{0,3}} {_OTHER_TISSUE}",
+        rf"{_OTHER_TISSUE}(?: (?!lungs?|lob)[a-z]+){{0,4}} densit\w+",
         r"(?:areas? of (?:increased )?)?densit\w+(?: (?!ground|glass|with|and)[a-z]+){0,8} "
         r"(?:in favor of|compatible with|consistent with|secondary to|due to) (?:[a-z]+ ){0,3}"
         r"(?:sequel\w*|atelec\w+|fibro\w+)",
@@ -325,7 +335,7 @@ STEMS: Mapping[str, tuple[str, ...]] = {
     ),
     "Hiatal hernia": ("herni", " hh "),
     "Lymphadenopathy": ("lymph", " lap", "aden", " node"),
-    "Emphysema": ("mphys", "mphis", "bull", "bleb"),
+    "Emphysema": ("mphys", "mphis", "mphoes", "bull", "bleb"),
     "Atelectasis": ("atele", "collapse"),
     "Lung nodule": ("nodul", "granuloma"),
     "Pulmonary fibrotic sequela": ("sequel", "fibro", "scar", "parenchymal", "honey", "distortion", "cicatri"),

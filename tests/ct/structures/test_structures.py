@@ -104,6 +104,22 @@ def test_the_reason_why_something_was_not_judged_counts():
         assert found.structures["lung"]["abnormal"] is None
 
 
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("Density increases are seen in the fat around the kidney.", ()),
+        ("There is an increase in density under the skin.", ()),
+        ("The adipose tissue of the breast shows increased density.", ()),
+        ("There is an increase in density in the left lower lobe.", ("Lung opacity",)),
+        ("Pleural parenchymal density increases in both apices.", ("Pulmonary fibrotic sequela",)),
+        ("Linear fibroatelactasis in the lingula.", ("Pulmonary fibrotic sequela",)),
+        ("Amphoesematous changes in both lungs.", ("Emphysema",)),
+    ],
+)
+def test_density_of_other_tissue_and_slips_of_spelling(text, labels):
+    assert structures_of(text, TEN).labels == labels
+
+
 def test_a_sentence_without_subject_speaks_of_what_was_abnormal():
     text = "The liver is normal and there is a nodule in the right lung. It measures 8 mm."
     assert [sentence.structures for sentence in structures_of(text, TEN).sentences] == [("lung", "abdomen"), ("lung",)]
