@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from ct_reading_samples import GRID, ORIGIN, SENTENCES, attention_of, make_reading
 
+from d2rnet.ct.structures.table import structure_title
 from d2rnet.files.documents import read_json
 from d2rnet.reading.content import NOTICE
-from d2rnet.reading.ct_content import CtSentence, structure_title
+from d2rnet.reading.ct_content import CtSentence
 from d2rnet.reading.ct_page import page_text
 from d2rnet.reading.ct_view import MOST_VOXELS, VolumeView
 

@@ -5,7 +5,7 @@ true boxes where they are known. Writes: index.html, run.json (docs/reference/fo
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from d2rnet.gallery.pictures import radiograph_pictures
 from d2rnet.gallery.selection import choose_studies
 from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Answer, Study, true_boxes_of
-from d2rnet.report.annotation_file import load_annotation
+from d2rnet.report.annotation_file import Entry, load_annotation
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
@@ -81,15 +81,16 @@ def render_gallery(
     )
 
 
-def head_of_page(metrics: Mapping[str, Any], *, missing: int) -> dict[str, Any]:
+def head_of_page(metrics: Mapping[str, Any], *, missing: int, title: str = "D2R-Net gallery") -> dict[str, Any]:
     """Return the head of the page of one run.
 
     Args:
         metrics: metrics.json of evaluate-reports.
         missing: entries without a report.
+        title: of the page.
     """
     return {
-        "title": "D2R-Net gallery",
+        "title": title,
         "mode": "run",
         "systems": ["Generated"],
         "protocol": metrics["protocol"],
@@ -113,17 +114,40 @@ def read_studies(inputs: Mapping[str, Path]) -> tuple[list[Study], int]:
         DatasetError: an input is not what its format says, or the files belong to different runs.
     """
     splits = load_annotation(inputs["annotation"])
-    pairs = read_pairs(inputs["generated"], splits)
+    pairs, answers = read_answers(inputs, splits)
     entries = {entry["id"]: entry for entry in splits[pairs.split]}
-    log_probs = {line["id"]: {"log_prob": line["log_prob"]} for line in read_jsonl(inputs["generated"]) if "log_prob" in line}
-    scores = _read_scores(inputs["per_report"], pairs)
     truth = read_true_boxes(inputs["true_boxes"]) if "true_boxes" in inputs else {}
     studies = []
     for row, name in enumerate(pairs.ids):
-        answer = Answer(pairs.hypotheses[row], pairs.sentences[row], scores[name] | log_probs.get(name, {}))
         true_boxes = true_boxes_of(entries[name], truth)
-        studies.append(Study(name, pairs.study_ids[row], pairs.references[row], (answer,), entries[name], true_boxes))
+        studies.append(Study(name, pairs.study_ids[row], pairs.references[row], answers[row], entries[name], true_boxes))
     return studies, pairs.missing
+
+
+def read_answers(
+    inputs: Mapping[str, Path], splits: Mapping[str, Sequence[Entry]]
+) -> tuple[ReportPairs, list[tuple[Answer, ...]]]:
+    """Read the generated reports of a run with their scores.
+
+    Args:
+        inputs: ``generated`` and ``per_report``.
+        splits: of the annotation that they were written for.
+
+    Returns:
+        The pairs, and of each the generated report.
+
+    Raises:
+        FileNotFoundError: an input is not there.
+        DatasetError: an input is not what its format says, or the files belong to different runs.
+    """
+    pairs = read_pairs(inputs["generated"], splits)
+    log_probs = {line["id"]: {"log_prob": line["log_prob"]} for line in read_jsonl(inputs["generated"]) if "log_prob" in line}
+    scores = _read_scores(inputs["per_report"], pairs)
+    answers: list[tuple[Answer, ...]] = [
+        (Answer(pairs.hypotheses[row], pairs.sentences[row], scores[name] | log_probs.get(name, {})),)
+        for row, name in enumerate(pairs.ids)
+    ]
+    return pairs, answers
 
 
 def _read_scores(path: Path, pairs: ReportPairs) -> dict[str, dict[str, float]]:

@@ -53,9 +53,3 @@ class CtContent:
     def by_structure(self) -> dict[str, tuple[CtSentence, ...]]:
         """Return each structure's sentences, in their order; one of several structures stands at each of them."""
         return {name: tuple(one for one in self.sentences if name in one.structures) for name in self.structures}
-
-
-def structure_title(name: str) -> str:
-    """Return a structure's name as a heading: ``breast_axilla_chest_wall`` is "Breast axilla chest wall"."""
-    words = name.replace("_", " ")
-    return words[:1].upper() + words[1:]

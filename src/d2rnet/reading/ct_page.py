@@ -11,9 +11,10 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.ct.structures.table import structure_title
 from d2rnet.ct.volumes.display_windows import LUNG, WINDOWS, grey_levels
 from d2rnet.gallery.page import script_json
-from d2rnet.reading.ct_content import CtContent, CtSentence, structure_title
+from d2rnet.reading.ct_content import CtContent, CtSentence
 from d2rnet.reading.ct_view import LEVELS_HU, VolumeView
 from d2rnet.reading.page import fill_page, jpeg_url, origin_facts
 

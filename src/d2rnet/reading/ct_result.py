@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from d2rnet.ct.structures.table import structure_title
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_json
 from d2rnet.reading.content import NOTICE
-from d2rnet.reading.ct_content import CtContent, structure_title
+from d2rnet.reading.ct_content import CtContent
 
 FORMAT = "d2rnet-ct-reading-1"
 ATTENTION_DIGITS = 5

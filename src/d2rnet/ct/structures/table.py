@@ -91,6 +91,12 @@ class StructureTable:
         return tuple(name for name in self.structures if name in named)
 
 
+def structure_title(name: str) -> str:
+    """Return a structure's name as a heading: ``breast_axilla_chest_wall`` is "Breast axilla chest wall"."""
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
 @lru_cache(maxsize=8)
 def load_table(name: str) -> StructureTable:
     """Load a table of structures.
