@@ -11,9 +11,10 @@ A header is a line that begins, after at most three blanks, with capitals and a 
 * organ names ("LUNGS:") are part of the section they stand in; any other name in capitals starts a section of its own;
 * a usual name between marks of Markdown or HTML ("**Findings:**", "## Findings", "[FINDINGS]"), in any case;
 * only where all this names neither findings nor impression: headers at any indent, and usual names in any case that are
-  numbered, quoted, before a dash, alone on their line, or in capitals anywhere before a colon.
+  numbered, quoted, in a table, before a dash, full stop, semicolon or equals sign, alone on their line, with a word or two
+  before them ("Radiographic findings:"), or in capitals anywhere before a colon.
 
-Lines end in LF, CRLF, CR, a form feed or a separator of Unicode; no-break spaces and byte-order marks are blanks.
+What transport does to a text is undone by :mod:`d2rnet.cxr.sources.report_lines`, character for character.
 
 Source of the facts: header spellings met in MIMIC-CXR 2.0.0 as listed by the MIT-LCP mimic-cxr code. Differs: its "ndication"
 counts as indication (there: impression), organ headers do not end the findings, and headers that MIMIC-CXR does not have
@@ -27,13 +28,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from d2rnet.cxr.sources.mimic_exceptions import MIMIC_EXCEPTIONS, Exceptions
+from d2rnet.cxr.sources.report_lines import restored
 
 PREAMBLE = "preamble"
 FULL_REPORT = "full report"
 
 _SPELLINGS = {
     "findings": ("finding", "finding(s)", "reference findings"),
-    "impression": ("impressions", "conclusion", "conclusions", "findings and impression", "findings/impression", "opinion"),
+    "impression": ("impressions", "conclusion", "conclusions", "findings and impression", "findings/impression", "opinion",
+                   "impr"),
     "comparison": ("comparisons", "comparison exam", "comparison film", "comparison study", "reference exam"),
     "indication": ("indications", "clinical indication", "reason for exam", "reason for examination", "reason for study",
                    "reason for this examination"),
@@ -62,12 +65,9 @@ _ORGAN_WORDS = frozenset({
     "tubes", "vasculature", "vessels",
 })  # fmt: skip
 
-_LINE_END = re.compile(r"\r(?!\n)|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-_BLANK = re.compile(r"[\xa0\u2000-\u200b\u202f\u3000\ufeff]")
-
 _NAME = r"[A-Z][A-Za-z0-9 ()/,&'_+-]{0,79}?"
 _COLON = "[:\uff1a]"  # the second is full-width
-_MARK = r"(?:\*{1,3}|(?<!_)__(?!_)|[\[\]]|</?(?:b|strong|u|h[1-6])>)"  # MIMIC-CXR's ___ is none
+_MARK = r"(?:\*{1,3}|(?<!_)__(?!_)|[\[\]{}]|={2,}|<<|>>|</?(?:b|strong|u|h[1-6])>)"  # MIMIC-CXR's ___ is none
 _ITEM = r"(?:>|[-*\u2022]|\(?(?:\d{1,2}|[ivxIVX]{1,4}|[A-Za-z])[.)])[ \t]*"  # "> ", "- ", "1. ", "(ii) ", "A) "
 _USUAL_SPELLINGS = sorted((spelling for spelling, name in _KNOWN.items() if name in _USUAL), key=len, reverse=True)
 _USUAL_WORDS = "|".join(r"[ \t]+".join(map(re.escape, spelling.split())) for spelling in _USUAL_SPELLINGS)
@@ -81,19 +81,26 @@ _CANDIDATE = re.compile(
     rf"|^[ \t]*{_ITEM}(?P<item>FINDINGS|IMPRESSION)[ \t]*{_COLON}"
     rf"|{_MARK}(?P<marked>{_USUAL_NAME})[ \t]*(?:{_COLON}[ \t]*{_MARK}|{_MARK}[ \t]*{_COLON})"
     rf"|^[ \t]*(?:#{{1,6}}[ \t]*)?{_MARK}[ \t]*(?P<set_off>{_USUAL_NAME})[ \t]*{_COLON}?[ \t]*{_MARK}[ \t]*{_COLON}?"
+    rf"|<(?P<tag>{_USUAL_NAME})>"  # of XML
     rf"|^[ \t]*#{{1,6}}[ \t]*(?P<heading>{_USUAL_NAME})[ \t]*(?:{_COLON}|\r?$)",
     re.MULTILINE,
 )
 _INFORMAL = re.compile(
     rf"^[ \t]*(?P<line>{_NAME})[ \t]*{_COLON}"
-    rf"|^[ \t]*(?:{_ITEM})?{_MARK}?(?P<usual>{_USUAL_NAME})[ \t]*"
-    rf"(?:{_COLON}|-+(?=[ \t\r]|$)|[\u2013\u2014]|(?P<alone>\r?$))"
+    rf"|^[ \t]*(?:{_ITEM}|\|[ \t]*)?{_MARK}?(?P<usual>{_USUAL_NAME})[ \t]*"
+    rf"(?:{_COLON}|[-=]+>?(?=[ \t\r]|$)|[\u2013\u2014|]|(?P<alone>;|\.(?=[ \t\r]|$)|\r?$))"
     rf"|(?<=[.?!_)])[ \t]+(?P<inline>{_USUAL_NAME})[ \t]*{_COLON}"
     rf"|(?<=[ \t])(?P<capitals>{_CAPITAL_NAME})[ \t]*{_COLON}",
     re.MULTILINE,
 )
+_ABOUT = re.compile(r"(?:[A-Z][a-z]+[ \t]+){1,2}(?P<name>findings|impression)", re.IGNORECASE)  # "Radiographic findings"
 _TITLE_LINE = re.compile(
     r"^[ \t]*(final report|final addendum|wet read version.*|preliminary report)[ \t\r]*$", re.MULTILINE | re.IGNORECASE
+)
+
+# Around a body: a colon on a line of its own, the frame of a table, what stood before the next header on its line.
+_STRAY = re.compile(
+    rf"^(?:{_COLON}|\||=)[ \t]*|(?:^|\n)[ \t]*(?:[-*\u2022>#]|\(?\d{{1,3}}[.)]?|\[[\d :./T-]{{4,40}}\])[ \t]*$|[ \t]*\|$"
 )
 
 
@@ -135,7 +142,7 @@ def split_sections(text: str) -> list[Section]:
         Sections in the order of the text, a preamble first if anything stands before the first header. A text without any
         header is one section, ``full report``.
     """
-    text = _BLANK.sub(" ", _LINE_END.sub("\n", text))  # one character for one: indices hold for both
+    text = restored(text)  # one character for one: indices hold for both
     headers = _headers(text)
     if not headers:
         return [_section(FULL_REPORT, text, 0, len(text))]
@@ -223,7 +230,8 @@ def _formal(text: str, match: re.Match[str]) -> _Header | None:
 
 def _informal(text: str, match: re.Match[str]) -> _Header | None:
     if match["line"] is not None:
-        return _line_header(text, match)
+        about = _ABOUT.fullmatch(match["line"].strip())
+        return _Header(about["name"].lower(), match.start(), match.end()) if about else _line_header(text, match)
     words = match["usual"] or match["inline"] or match["capitals"]
     line_before = text[text.rfind("\n", 0, max(0, match.start() - 1)) + 1 : match.start()]
     if match["alone"] is not None and words[0].islower() and line_before.strip():
@@ -251,7 +259,7 @@ def _words(header: str) -> str:
 
 
 def _section(name: str, text: str, start: int, end: int) -> Section:
-    body = _TITLE_LINE.sub("", text[start:end]).strip()
+    body = _STRAY.sub("", _TITLE_LINE.sub("", text[start:end]).strip()).strip()
     if body.endswith("**") and body.count("**") % 2:  # "**Findings: clear.**"
         body = body[:-2].rstrip()
     return Section(name, start, end, body)
