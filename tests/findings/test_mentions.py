@@ -52,10 +52,19 @@ def test_labelled_sentence(sentence, labels):
 
 
 DICTATED = read_sentences("dictated_sentences.tsv")
-NOT_YET = {"Pneumothorax has been ruled out, effusion has not."}
+NOT_YET = {
+    "Pneumothorax has been ruled out, effusion has not.",
+    "Pleural spaces are free of fluid and air.",
+    "Effusion unlikely, pneumothorax excluded.",
+    "Effusion n/a, pneumothorax none.",
+    "No pneumothorax, with or without effusion.",
+    "Effusion +ve on the left, pneumothorax -ve.",
+    "Is there a pneumothorax? No.",
+}
 SIDE_NOT_YET = {
     "The right lung shows no consolidation, while the left lower lobe is consolidated.",
     "Effusion: small, right; moderate, left. Pneumothorax: none.",
+    "Effusion: right yes, left no.",
 }
 
 

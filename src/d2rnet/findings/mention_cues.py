@@ -53,6 +53,8 @@ DOUBT_AFTER = (
     r"(?= (?:$|[,;] |(?:at|in|on|within|over|along|bilaterally) ))",
     r"(?<= , )if (?:any|present)",
     rf"{_CANNOT}(?: be)?(?: {_SURELY})? (?:excluded|ruled out)",
+    rf"not (?:{_SURELY} )?(?:excluded|ruled out)",
+    rf"(?:possible|probable|suspected|questionable|unlikely|doubtful|equivocal){_GOES_ON}",
     rf"(?:difficult|hard) to (?:{_SURELY} )?exclude",
     rf"{_BE} (?:also |again |therefore )?"
     + any_of("""
@@ -77,9 +79,11 @@ DENIED_AFTER = (
     rf"(?:{_BE} )?(?:none|nil)(?: {SEEN})?{_GOES_ON}",
     r"(?<= , )none(?: seen)? (?:in|on|at) (?:either|both|any|the lungs?|the chest|the thorax)",
     rf"(?<= , )(?:no|no evidence|no signs?|absent|negative|resolved|gone){_GOES_ON}",
-    r"(?:absent|negative|resolved)(?= $)",
+    r"(?:absent|negative|resolved|no)(?= $)",
+    rf"(?:excluded|ruled out){_GOES_ON}",
 )
 DENIED_BEFORE = (
+    r"nor (?:is|are|was|were)(?: there)?(?: any| an?)?",
     # "Neither lung shows", "on no side is there": what is denied follows the verb.
     rf"(?:neither|none of)(?: (?!and |but |which |with |(?:is|are|was|were) )[a-z]+){{1,8}}? {_HOLDS}",
     rf"(?:no|not one|not a)(?: (?!and |but |which |with |or |nor |the |a |is |are |was |were )[a-z]+){{1,3}}? {_HOLDS}",
@@ -189,10 +193,10 @@ ATTRIBUTE = any_of("""
     large severe marked stable unchanged improved worse increased decreased new old left right bilateral
 """)
 OPENS = any_of("""
-    a an the there this these small tiny trace mild mildly moderate moderately large severe severely minimal minimally stable
-    unchanged persistent left right bilateral bibasilar increased increasing new but heart cardiac lungs? again old healed
-    chronic subtle slight slightly patchy low mediastin\\w+ enlarged degenerative calcified tortuous prominent unremarkable
-    normal status interval bony osseous
+    with a an the there this these small tiny trace mild mildly moderate moderately large severe severely minimal minimally
+    stable unchanged persistent left right bilateral bibasilar increased increasing new but heart cardiac lungs? again old
+    healed chronic subtle slight slightly patchy low mediastin\\w+ enlarged degenerative calcified tortuous prominent
+    unremarkable normal status interval bony osseous
 """)
 FINITE = any_of("is are was were has have remains? appears? demonstrates? shows? contains? persists? reveals?")
 SUBJECTS = any_of("""

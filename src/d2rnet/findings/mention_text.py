@@ -14,13 +14,15 @@ _SENTENCE_END = re.compile(r"(?<=[!;])\s+|(?<=[.?])(?:\s+|(?=[A-Z][a-z]))|\n\s*\
 _QUESTION = re.compile(r"\?\s*(?=[a-z])")  # before a small letter: "? infiltrate"
 _ANSWER = re.compile(r"\s*\?\s+(?=(?:none|no|nil|negative|absent|yes|possible)\b)", flags=re.IGNORECASE)  # "Effusion? None."
 _LISTED = re.compile(
-    r"(?:\b(?:no|of|for|without|absent|negative|excluded|resolved|seen|present))\s*:[^.:]*", flags=re.IGNORECASE
+    r"(?:\b(?:no|of|for|without|absent|negative|excluded|resolved|seen|present|following))\s*:[^.:]*", flags=re.IGNORECASE
 )
 # "The following are absent: ..."
 _DENIED_LIST = re.compile(
     r"^\W*(?:(?:the|these|all|following|findings?|are|is|were|now)\s+)*"
     r"(?:absent|negative|excluded|resolved|ruled out|not (?:seen|present|identified|found))\s*:"
 )
+_MINUS = re.compile(r"\(\s*[-\u2212\u2013]\s*\)|(?<=\s)[-\u2212\u2013]ve\b")  # "effusion (-)", "effusion -ve"
+_PLUS = re.compile(r"\(\s*\+\s*\)|(?<=\s)\+ve\b")
 _CHECK_BOX = re.compile(r"\[\s*x?\s*\]")
 _WORD = re.compile(r"[a-z0-9]+(?:\.[0-9]+)?|[,;]")
 _SLIP_LENGTH = 7  # letters; shorter words are one slip away from too many others
@@ -35,7 +37,7 @@ def split_text(text: str) -> list[str]:
     The items of a list after a colon ("Negative for: effusion; edema.") stay together.
     """
     text = _ANSWER.sub(": ", _LISTED.sub(lambda part: part[0].replace(";", ","), text))
-    text = _QUESTION.sub("questionable ", _ABBREVIATION.sub(r"\1\2", text))
+    text = _QUESTION.sub("questionable ", _ABBREVIATION.sub(lambda found: found[1] or "number", text))
     return [part for part in (piece.strip() for piece in _SENTENCE_END.split(text)) if re.search(r"\w", part)]
 
 
@@ -48,6 +50,7 @@ def normalise_sentence(sentence: str) -> str:
     text = sentence.lower().replace("\u2019", "").replace("'", "")
     for british, american in _BRITISH:
         text = text.replace(british, american)
+    text = _PLUS.sub(" , present ", _MINUS.sub(" , negative ", text))
     text = _DENIED_LIST.sub("no ", _CHECK_BOX.sub(" ", text))
     text = re.sub(r"\s-+\s|[:\u2013\u2014]", " , ", re.sub(r"[()\[\]]", " ; ", text))
     words = (_mended(word) for word in _WORD.findall(text))

@@ -49,7 +49,7 @@ LAYOUTS = {
     "angle": "<<FINDINGS>>\nThe lungs are clear.\n<<IMPRESSION>>\nNo acute disease.",
     "soft hyphen": "FIND\xadINGS: The lungs are clear.\nIMPRES\xadSION: No acute disease.",
     "zero width": "\u200bFINDINGS\u200b: The lungs are clear.\n\u200bIMPRESSION\u200b: No acute disease.",
-    "full-width letters": "\uff26\uff29\uff2e\uff24\uff29\uff2e\uff27\uff33\uff1a The lungs are clear.\nIMPRESSION: No acute disease.",
+    "full-width letters": "\uff26INDING\uff33\uff1a The lungs are clear.\nImpression: No acute disease.",
     "findings below": "FINDINGS:\n\n\n   \n\tThe lungs are clear.\n\n\nIMPRESSION:\n\nNo acute disease.",
     "colon next line": "FINDINGS\n: The lungs are clear.\nIMPRESSION\n: No acute disease.",
     "title case no colon": "Findings\nThe lungs are clear.\n\nImpression\nNo acute disease.",
