@@ -31,9 +31,9 @@ def text_number(text: str) -> int:
 class DiverseQueue(nn.Module):
     """Texts of each group, oldest first. All of its state is in its buffers: it resumes exactly.
 
-    With 10 groups of 1,000 texts of width 512, one core adds 8 texts to each group in 0.02 s (``fifo``), 0.03 s
-    (``released``), 0.10 s (``refreshed``), 0.07 s (``closest_pair``; as long as the products of all pairs alone would take,
-    which are not kept: 40 MB).
+    With 10 groups of 1,000 texts of width 512, one core adds 8 texts to each group in 0.02 s (``fifo``), 0.03 to 0.06 s
+    (``released``), 0.07 to 0.09 s (``closest_pair``; as long as the products of all pairs alone would take, which are not
+    kept: 40 MB), 0.10 to 0.12 s (``refreshed``): ``benchmarks/queue_rules.py``.
 
     Attributes:
         features: (G, Q, E) float32.
