@@ -48,10 +48,15 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "convert_ct_shard": ("data", "ct"),
     "convert_ct": ("data", "ct"),
     "build_ct_annotation": ("data", "ct"),
+    "retrieve_ct_reports": ("data", "ct", "report"),
+    "evaluate_ct_reports": ("data", "ct", "report", "evaluation"),
 }
 
 # Not Python packages, or not on the Python index: conda specs by extra or by rule.
-CONDA_ONLY = {"detector": "detectron2 =0.6", "evaluate_reports": "openjdk >=17", "ablation": "openjdk >=17"}
+CONDA_ONLY = {
+    "detector": "detectron2 =0.6",
+    **dict.fromkeys(("evaluate_reports", "evaluate_ct_reports", "ablation"), "openjdk >=17"),  # METEOR
+}
 
 # Name on the Python index -> name on conda-forge, where they differ.
 CONDA_NAMES = {

@@ -89,6 +89,7 @@ def test_detectron2_and_java_where_they_are_needed() -> None:
     }
     assert [rule for rule in RULES if any(spec.startswith("openjdk") for spec in dependencies(rule)[0])] == [
         "ablation",
+        "evaluate_ct_reports",
         "evaluate_reports",
     ]
     assert not any(spec.startswith("pytorch") for spec in dependencies("convert_labelled")[0])

@@ -43,6 +43,8 @@ WITHOUT_TORCH = (
     "config",
     "ct.annotation.",
     "ct.demo.",
+    "ct.evaluation.evaluate",
+    "ct.evaluation.settings",
     "ct.report_model.settings",
     "ct.settings",
     "ct.sources.",

@@ -1,9 +1,10 @@
 """The sub-commands of the chest CT wing, one per rule of its workflow."""
 
-from d2rnet.cli.options import OUTPUT, SHARD, SHARDS, WORKERS, Command, Option
+from d2rnet.cli.options import DEVICE, OUTPUT, SHARD, SHARDS, WORKERS, Command, Option
 
 _VOLUMES = Option("volumes", "volumes.jsonl of verify-ct-inputs", "input")
 _COUNTS = Option("counts", "counts.json of verify-ct-inputs", "input")
+_ANNOTATION = Option("annotation", "ct_annotation.json of build-ct-annotation", "input")
 
 CT_COMMANDS: dict[str, Command] = {
     "make-ct-demo-cohort": Command(
@@ -54,5 +55,33 @@ CT_COMMANDS: dict[str, Command] = {
             _COUNTS,
             OUTPUT,
         ),
+    ),
+    "retrieve-ct-reports": Command(
+        "Answer each volume with a training report, of the nearest features and of the predicted label set: two baselines.",
+        "d2rnet.ct.evaluation.retrieve:retrieve_ct_reports",
+        "d2rnet.ct.evaluation.settings:LabelSetSettings",
+        (
+            Option("generated", "test.jsonl of generate-ct-reports; names the volumes", "input"),
+            _ANNOTATION,
+            Option("features", "folder of extract-ct-features", "input"),
+            Option("model", "folder of train-ct-report-model; its text protocol cleans the answers", "input"),
+            OUTPUT,
+        ),
+    ),
+    "evaluate-ct-reports": Command(
+        "Score generated chest CT reports (words, the 18 abnormalities, CRG) with intervals by patient, beside baselines.",
+        "d2rnet.ct.evaluation.evaluate:evaluate_ct_reports",
+        "d2rnet.ct.evaluation.settings:EvaluateCtSettings",
+        (
+            Option("generated", "test.jsonl of generate-ct-reports", "input"),
+            _ANNOTATION,
+            _COUNTS,
+            Option("model", "folder of train-ct-report-model; its text protocol names the scores", "input"),
+            Option("nearest", "nearest.jsonl of retrieve-ct-reports, to stand beside the scores", "inputs", ()),
+            Option("label-set", "label_set.jsonl of retrieve-ct-reports, likewise", "inputs", ()),
+            OUTPUT,
+            DEVICE,
+        ),
+        "d2rnet.evaluation.settings:MeteorRuntime",
     ),
 }

@@ -2,6 +2,7 @@
 
 from d2rnet.ct.conversion.data_settings import CtSourceDataSettings
 from d2rnet.ct.demo.settings import CtDemoSettings
+from d2rnet.ct.evaluation.settings import EvaluateCtSettings
 from d2rnet.ct.report_model.settings import CtReportSettings
 from d2rnet.ct.structure_model.settings import StructureModelSettings
 from d2rnet.ct.structures.settings import StructureSettings
@@ -23,3 +24,4 @@ class CtSettings(Section):
     structures: StructureSettings = StructureSettings()
     structure_model: StructureModelSettings = StructureModelSettings()
     report: CtReportSettings = CtReportSettings()
+    evaluation: EvaluateCtSettings = EvaluateCtSettings()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from d2rnet.errors import ToolError
 from d2rnet.evaluation.meteor import Meteor, find_meteor, meteor_of_statistics
 from d2rnet.evaluation.metric_names import METRICS
-from d2rnet.evaluation.settings import MeteorRuntime, ScoreSettings
+from d2rnet.evaluation.settings import MeteorRuntime, WordScoreSettings
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,9 @@ def single_spaced(text: str) -> str:
 
 
 @contextmanager
-def open_scorer(settings: ScoreSettings, runtime: MeteorRuntime, notes: Mapping[str, str] | None = None) -> Iterator[Scorer]:
+def open_scorer(
+    settings: WordScoreSettings, runtime: MeteorRuntime, notes: Mapping[str, str] | None = None
+) -> Iterator[Scorer]:
     """Yield a scorer, with METEOR running where it can.
 
     Args:
@@ -162,17 +164,18 @@ def open_scorer(settings: ScoreSettings, runtime: MeteorRuntime, notes: Mapping[
     Raises:
         ToolError: METEOR is insisted on, and Java or the jar is missing.
     """
-    meteor, reason = open_meteor(settings.meteor, timeout_seconds=runtime.meteor_timeout_seconds)
+    meteor, reason = open_meteor(settings.meteor, timeout_seconds=runtime.meteor_timeout_seconds, place=settings.place)
     with meteor or nullcontext() as running:
         yield Scorer(running, {**(notes or {}), **({"meteor": reason} if reason else {})})
 
 
-def open_meteor(wanted: str | bool, *, timeout_seconds: float) -> tuple[Meteor | None, str]:
+def open_meteor(wanted: str | bool, *, timeout_seconds: float, place: str = "evaluation") -> tuple[Meteor | None, str]:
     """Decide whether METEOR runs, before anything is scored.
 
     Args:
         wanted: ``"auto"`` runs it where Java is found, True insists, False leaves it out.
         timeout_seconds: longest wait for one answer of the process.
+        place: section of the setting, for the reason.
 
     Returns:
         A METEOR process to be entered as a context manager, or None with the reason why it is not run.
@@ -181,7 +184,7 @@ def open_meteor(wanted: str | bool, *, timeout_seconds: float) -> tuple[Meteor |
         ToolError: ``wanted`` is True and Java or the jar is missing.
     """
     if wanted is False:
-        return None, "not run: evaluation.meteor is false"
+        return None, f"not run: {place}.meteor is false"
     try:
         tools = find_meteor()
     except ToolError as error:

@@ -22,6 +22,7 @@ class Group(StrEnum):
 
     WORDS = "words"
     LESIONS = "lesions"
+    ABNORMALITIES = "abnormalities"  # of chest CT
 
 
 class Shown(StrEnum):

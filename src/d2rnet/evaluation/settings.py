@@ -25,8 +25,8 @@ class RetrievalSettings(Section):
     """Seed of the draw of candidates."""
 
 
-class ScoreSettings(Section):
-    """Scores of generated reports."""
+class WordScoreSettings(Section):
+    """Scores of generated reports by their words, controls and intervals."""
 
     place = "evaluation"
 
@@ -38,6 +38,13 @@ class ScoreSettings(Section):
     """Resamples of studies for the 95 % intervals of the scores."""
     bootstrap_seed: int = setting(0, ge=0)
     """Seed of the resamples."""
+
+
+class ScoreSettings(WordScoreSettings):
+    """Scores of generated reports."""
+
+    place = "evaluation"
+
     chexbert_weights: str | None = setting(None)
     """File chexbert.pth for CheXbert-14 by the package f1chexbert, which is not installed here; null: not run."""
     radgraph_weights: str | None = setting(None)

@@ -1,0 +1,1 @@
+"""Evaluation of chest CT reports: words, the 18 abnormalities, CRG, baselines."""

@@ -1,0 +1,41 @@
+"""Settings of the evaluation of chest CT reports."""
+
+from typing import Literal
+
+from d2rnet.evaluation.settings import WordScoreSettings
+from d2rnet.settings import Section, setting
+
+
+class LabelSetSettings(Section):
+    """The baseline that classifies the 18 abnormalities and answers with the stored report of that label set."""
+
+    place = "ct.evaluation.label_set"
+
+    penalty: float = setting(0.001, ge=0)
+    """L2 penalty on the weights of the linear classifier, beside the mean loss of a label (own choice)."""
+    max_iterations: int = setting(200, ge=1)
+    """Most iterations of L-BFGS."""
+    medoid_candidates: int = setting(400, ge=1)
+    """Of training reports with the same label set at most so many, the first, are searched for the medoid; the search takes
+    the square of their number."""
+
+
+class CtEvaluationSettings(WordScoreSettings):
+    """Scores of chest CT reports."""
+
+    place = "ct.evaluation"
+
+    level: Literal["scan", "volume"] = setting("scan")
+    """What counts once: scan, each volume weighs one over the scored volumes of its scan; volume, each reconstruction by
+    itself, as tables with n = 3,039 of CT-RATE do."""
+    bootstrap_samples: int = setting(1000, ge=1)
+    """Resamples of patients for the 95 % intervals; all volumes of a patient are drawn together."""
+    radbert_weights: str | None = setting(None)
+    """Folder with config.json and tokenizer of RadBERT-RoBERTa-4m and RadBertClassifier.pth of CT-RATE (or an 18-label
+    sequence classifier saved by transformers), to score the 18 labels by; needs the package transformers. null: not run."""
+
+
+class EvaluateCtSettings(CtEvaluationSettings):
+    """All of the evaluation of chest CT reports."""
+
+    label_set: LabelSetSettings = LabelSetSettings()
