@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from d2rnet.errors import DatasetError
 from d2rnet.files import table_checks
 from d2rnet.files.problems import Problems
 
@@ -32,3 +33,10 @@ def test_a_file_system_is_tried(tmp_path, monkeypatch, fold):
         monkeypatch.setattr(Path, "exists", exists)
     assert table_checks.folds_names(tmp_path) is (fold is not None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_split_that_lost_everything_is_named():
+    before = ["train", "val", "val", "test"]
+    table_checks.assert_splits_filled(before, ["test", "val", "train"], ("train", "val", "test"), key="k", what="volume")
+    with pytest.raises(DatasetError, match=r"^k: no volume of split val is left of 2; expected at least one"):
+        table_checks.assert_splits_filled(before, ["test", "train"], ("train", "val", "test"), key="k", what="volume")

@@ -158,3 +158,10 @@ def test_a_long_report_takes_no_time_out_of_proportion():
     """Patterns with gaps must not run away on text without full stops."""
     text = "the heart and aorta and mediastinum and trachea are left and right and stable and rib and clavicle " * 200
     assert find_mentions(text) is not None
+
+
+def test_a_report_that_repeats_two_findings_for_ever():
+    """As a collapsed model writes: each mention shares the side of the one before it, down to the first."""
+    found = find_mentions("left effusion " + "opacity effusion " * 700)
+    assert len(found) == 1401
+    assert {mention.side for mention in found} == {"left"}

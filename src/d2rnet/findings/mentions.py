@@ -114,7 +114,10 @@ def _sentence_mentions(sentence: str) -> tuple[Mention, ...]:
     found = _LEXICON.search(text, find_scopes(text))
     mentions = [Mention(each.category, each.state, "", 0, each.start, each.end) for each in found]
     mentions = _doubt_alternatives(text, _without_explained(text, _joined(text, mentions)))
-    sided = (replace(mention, side=_side_of(text, mentions, place)) for place, mention in enumerate(mentions))
+    sides: list[str] = []
+    for place in range(len(mentions)):
+        sides.append(_side_of(text, mentions, place, sides))
+    sided = (replace(mention, side=side) for mention, side in zip(mentions, sides, strict=True))
     return tuple(mention for mention in sided if mention.state is not State.NOT_JUDGED)
 
 
@@ -163,8 +166,15 @@ def _doubt_alternatives(text: str, mentions: list[Mention]) -> list[Mention]:
     ]
 
 
-def _side_of(text: str, mentions: Sequence[Mention], place: int) -> str:
-    """Name the side of a mention: from its own words, those before it in its phrase, those after it, those it shares."""
+def _side_of(text: str, mentions: Sequence[Mention], place: int, sides: Sequence[str]) -> str:
+    """Name the side of a mention: from its own words, those before it in its phrase, those after it, those it shares.
+
+    Args:
+        text: normalised sentence.
+        mentions: of the sentence.
+        place: which mention.
+        sides: of the mentions before it.
+    """
     mention = mentions[place]
     if mention.category in _MIDLINE:
         return ""
@@ -179,19 +189,19 @@ def _side_of(text: str, mentions: Sequence[Mention], place: int) -> str:
     side = own or _sides(text, phrase, mention.start) or _sides(text, mention.end, after)
     if not side and mention.state is not State.ABSENT:
         side = _sides(text, previous_end, mention.start)
-    side = side or _shared_side(text, mentions, place)
+    side = side or _shared_side(text, mentions, place, sides)
     head = _HEAD_SIDE.match(text)
     return side or (_sides(text, 0, head.end()) if head else "")
 
 
-def _shared_side(text: str, mentions: Sequence[Mention], place: int) -> str:
+def _shared_side(text: str, mentions: Sequence[Mention], place: int, sides: Sequence[str]) -> str:
     """Return the side of a neighbour that one word of place serves both: "atelectasis or scar at the right base"."""
     mention = mentions[place]
     if place:
         between = text[mentions[place - 1].end : mention.start]
         sign = mentions[place - 1].category == "Lung Opacity" and _SAME_PLACE.match(between)
         if sign or _SHARED_SIDE.match(between):
-            return _side_of(text, mentions, place - 1)
+            return sides[place - 1]
     for later in mentions[place + 1 : place + 2]:
         if _SHARED_SIDE.match(text[mention.end : later.start]):
             return _sides(text, later.end, len(text))
