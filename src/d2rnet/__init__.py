@@ -8,16 +8,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from d2rnet.reading.ct import CtModels, load_ct_models
+    from d2rnet.reading.ct_result import CtReading
     from d2rnet.reading.cxr import Models, load_models
     from d2rnet.reading.result import Reading
 
-__all__ = ["Models", "Reading", "__version__", "load_models"]
+__all__ = ["CtModels", "CtReading", "Models", "Reading", "__version__", "load_ct_models", "load_models"]
 __version__ = "0.1.0"
-_PLACES = {"Models": "cxr", "load_models": "cxr", "Reading": "result"}
+_PLACES = {
+    "CtModels": "ct",
+    "CtReading": "ct_result",
+    "load_ct_models": "ct",
+    "Models": "cxr",
+    "load_models": "cxr",
+    "Reading": "result",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what reads radiographs at its first use: it needs torch, and ``import d2rnet`` stays quick."""
+    """Import what reads images at its first use: it needs torch, and ``import d2rnet`` stays quick."""
     if name in _PLACES:
         return getattr(importlib.import_module(f"d2rnet.reading.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,7 +11,7 @@ from reading_samples import FILES, draw_chest
 from d2rnet.cli.entry import main
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, read_jsonl
-from d2rnet.reading.batch import find_images, reading_names
+from d2rnet.reading.inputs import find_inputs, reading_names
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_images_are_found_once_and_pictures_of_readings_are_not_read(tmp_path: P
     for name in ("b.PNG", "a.jpg", "deep/c.dicom", "readings/a.png", ".hidden.png", "no_suffix"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"\xff\xd8\xff")
-    found = find_images([tmp_path / "b.PNG", tmp_path, tmp_path / "readings/a.png"], tmp_path / "readings")
+    found = find_inputs([tmp_path / "b.PNG", tmp_path, tmp_path / "readings/a.png"], tmp_path / "readings").images
     assert [path.relative_to(tmp_path).as_posix() for path in found] == [
         "b.PNG",
         "a.jpg",
@@ -130,8 +130,8 @@ def test_images_are_found_once_and_pictures_of_readings_are_not_read(tmp_path: P
         "readings/a.png",
     ]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="empty: no DICOM, PNG or JPG file at any depth"):
-        find_images([tmp_path / "empty"], tmp_path / "readings")
+    with pytest.raises(DatasetError, match="empty: no DICOM, PNG or JPG file and no CT volume at any depth"):
+        find_inputs([tmp_path / "empty"], tmp_path / "readings")
 
 
 @pytest.mark.parametrize(

@@ -286,20 +286,26 @@ CXR_COMMANDS: dict[str, Command] = {
         ),
     ),
     "read": Command(
-        "Read radiographs with trained models: findings, boxes, pictures and pages.",
+        "Read radiographs or chest CTs with trained models: findings, boxes, attention, pictures and pages.",
         "d2rnet.reading.batch:read_paths",
         "",
         (
-            Option("path", "DICOM, PNG or JPG files, and folders of them", "inputs", positional=True),
-            Option("detector", "folder of train-detector", "input", Path("results/cxr/train_detector")),
-            Option("report-model", "folder of train-report-model", "input", Path("results/cxr/train_report_model")),
+            Option(
+                "path", "radiographs (DICOM, PNG, JPG), CTs (NIfTI, NRRD, DICOM folder), or folders", "inputs", positional=True
+            ),
+            Option("detector", "folder of train-detector", "path", Path("results/cxr/train_detector")),
+            Option("report-model", "folder of train-report-model", "path", Path("results/cxr/train_report_model")),
             Option("output", "folder to write to", "path", Path("readings")),
             DEVICE,
             Option("score-threshold", "least score of a box, 0 to 1 (default: those of the run)", "float", optional=True),
             Option("study", "all images are views of one study: boxes in each, findings of all together", "flag"),
             Option("coco", "write a COCO data set too: coco/data/, labels.json, results.json", "flag"),
             Option("json", "show JSON lines instead of text", "flag"),
-            Option("strict", "a file that is doubtful as a frontal chest radiograph fails, in place of a warning", "flag"),
+            Option("strict", "a file that is doubtful as a frontal chest radiograph or chest CT fails", "flag"),
+            Option("structures", "folder of train-structures, for CT", "path", Path("results/ct/train_structures")),
+            Option(
+                "ct-report-model", "folder of train-ct-report-model, for CT", "path", Path("results/ct/train_ct_report_model")
+            ),
         ),
     ),
 }

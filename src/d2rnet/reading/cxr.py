@@ -38,7 +38,7 @@ from d2rnet.report.annotation_file import Entry
 from d2rnet.report.generation import load_for_generation, write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
 from d2rnet.runs.device import resolve_device
-from d2rnet.runs.provenance import code_version, hardware
+from d2rnet.runs.provenance import code_version, device_name
 
 log = logging.getLogger(__name__)
 SPLIT = "test"  # of the entry that stands for an image; nothing is scored
@@ -229,11 +229,6 @@ def load_models(
         warnings.append("the report model was trained on boxes of another detector")
         log.warning("%s and %s: %s", detector, report_model, warnings[0])
     used = settings.model_dump(mode="json", exclude={"grey_levels"})
-    origin = {"models": hashes, "settings": used, "code": code_version(), "device": _device_name(target)}
+    origin = {"models": hashes, "settings": used, "code": code_version(), "device": device_name(target)}
     log.info("models loaded in %.1f s on %s", time.perf_counter() - start, target)
     return Models(network, cfg, report, settings, target, origin, tuple(warnings))
-
-
-def _device_name(device: torch.device) -> str:
-    machine = hardware()
-    return f"{device}: {machine['gpus'][device.index or 0] if device.type == 'cuda' else machine['processor']}"

@@ -18,6 +18,7 @@ from d2rnet.reading.content import NOTICE, Content
 
 FORMAT = "d2rnet-reading-1"
 KINDS = ("json", "png", "html")  # files of a reading
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr")
 _BEFORE_PUNCTUATION = re.compile(r"\s+(?=[.,;:!?)])")
 
 
@@ -97,7 +98,10 @@ class Reading(Content):
 
 
 def stem_of(file: Path) -> str:
-    """Return a file's name without the suffix of an image; ``1.2.840.113`` of a DICOM file without suffix stays whole."""
+    """Return a file's name without the suffix of an image or volume; ``1.2.840.113`` of a DICOM file stays whole."""
+    suffix = next((suffix for suffix in VOLUME_SUFFIXES if file.name.lower().endswith(suffix)), "")
+    if suffix and len(file.name) > len(suffix):
+        return file.name[: -len(suffix)]
     return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
 
 

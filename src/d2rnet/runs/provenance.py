@@ -127,3 +127,9 @@ def _processor_name() -> str:
     except OSError:
         pass
     return platform.processor()
+
+
+def device_name(device: Any) -> str:
+    """Return a torch device with the name of its GPU or processor."""
+    machine = hardware()
+    return f"{device}: {machine['gpus'][device.index or 0] if device.type == 'cuda' else machine['processor']}"

@@ -10,7 +10,7 @@ from d2rnet.cxr.sources.settings import UnlabelledSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_COLUMNS, REPORT_IMAGE_COLUMNS
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
-from d2rnet.reading.batch import find_images
+from d2rnet.reading.inputs import find_inputs
 
 
 def make(root: Path, *names: str) -> UnlabelledSourceSettings:
@@ -58,7 +58,7 @@ def test_first_bytes_decide_where_the_name_does_not(tmp_path: Path) -> None:
     assert table.images["path"].tolist() == ["1.2.840.1", "1.2.840.2", "S1/IM0001", "broken.png", "photo", "scan.PNG.bak"]
     assert table.images["source_id"].tolist() == ["1_2_840_1", "1_2_840_2", "S1_IM0001", "broken", "photo", "scan_PNG_bak"]
     assert table.counts["files_of_other_types"] == 5
-    listed = find_images([tmp_path], tmp_path / "readings")
+    listed = find_inputs([tmp_path], tmp_path / "readings").images
     assert sorted(str(file.relative_to(tmp_path)) for file in listed) == table.images["path"].tolist()
 
 

@@ -109,6 +109,19 @@ def is_dicom(path: Path) -> bool:
         raise unreadable(path, got=f"'{error.strerror}'", expected="a DICOM file", remedy=remedy) from error
 
 
+def is_ct_object(path: Path) -> bool:
+    """Say whether a file is DICOM and says that it is of a CT scanner; of a damaged one nothing is said."""
+    try:
+        if not is_dicom(path):
+            return False
+        with silent_pydicom():
+            dataset = dcmread(path, stop_before_pixels=True, specific_tags=["Modality", "SOPClassUID"])
+            modality, kind = (str(dataset.get(name) or "") for name in ("Modality", "SOPClassUID"))
+    except Exception:  # damaged files make pydicom raise almost anything; who reads the file says what is wrong
+        return False
+    return modality.upper() == "CT" or kind == _CT_CLASS or kind.startswith(f"{_CT_CLASS}.")
+
+
 def read_slice(path: Path) -> Slice:
     """Read the header of one DICOM file; no pixel is read.
 

@@ -1,0 +1,81 @@
+"""What decides the reading of a CT beside the models, in the file ``reading.json`` of the report model's folder.
+
+The rule describe_ct_reading writes it from the configuration of the run, so that the folders of stage 1 and of the report
+model are all that a reading needs, wherever they are copied to.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from d2rnet.config import Config
+from d2rnet.ct.conversion.settings import CtConversionSettings
+from d2rnet.ct.report_model.settings import CtFeatureSettings, CtGenerationSettings
+from d2rnet.ct.structures.table import load_table
+from d2rnet.ct.volumes.settings import VolumeSettings
+from d2rnet.errors import DatasetError
+from d2rnet.files.documents import read_json, write_json
+from d2rnet.settings import Section, merge, read_overlay
+
+FILE = "reading.json"
+
+
+class CtReadingSettings(Section):
+    """Settings of the reading of a CT.
+
+    Attributes:
+        volumes: section ``ct.data.volumes``.
+        conversion: section ``ct.data.conversion``.
+        table: table of structures, ``ct.structures.table``.
+        features: section ``ct.report.features``.
+        generation: section ``ct.report.generation``.
+    """
+
+    volumes: VolumeSettings
+    conversion: CtConversionSettings
+    table: str
+    features: CtFeatureSettings
+    generation: CtGenerationSettings
+
+
+def describe_ct_reading(*, report_model: Path, configfile: Sequence[Path] = ()) -> None:
+    """Write ``reading.json`` into the folder of a report model.
+
+    Args:
+        report_model: folder of train-ct-report-model.
+        configfile: YAML or JSON files, laid over ``config.yaml`` one after the other, as with Snakemake.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range, or there is no such table of structures.
+    """
+    overlay: dict[str, object] = {}
+    for path in configfile:
+        overlay = merge(overlay, read_overlay(path))
+    settings = Config.read(overlay, source=" with ".join(map(str, configfile)) or "configuration").ct
+    load_table(settings.structures.table)
+    reading = CtReadingSettings(
+        volumes=settings.data.volumes,
+        conversion=settings.data.conversion,
+        table=settings.structures.table,
+        features=settings.report.features,
+        generation=settings.report.generation,
+    )
+    write_json(report_model / FILE, reading.to_json())
+
+
+def read_ct_reading_settings(report_model: Path) -> CtReadingSettings:
+    """Read ``reading.json`` of a report model's folder.
+
+    Raises:
+        FileNotFoundError: it is not there; the message says what writes it.
+        DatasetError: it is not what describe-ct-reading writes.
+    """
+    path = report_model / FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; expected the settings of readings. Run the workflow to its end, or "
+            "'d2rnet describe-ct-reading' with the configuration of the run."
+        )
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path}: got a {type(content).__name__}; expected what 'd2rnet describe-ct-reading' writes.")
+    return CtReadingSettings.read(content, source=str(path))
