@@ -50,6 +50,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "build_ct_annotation": ("data", "ct"),
     "retrieve_ct_reports": ("data", "ct", "report"),
     "evaluate_ct_reports": ("data", "ct", "report", "evaluation"),
+    "render_ct_gallery": ("data", "ct", "evaluation"),
+    "describe_ct_reading": ("data",),
 }
 
 # Not Python packages, or not on the Python index: conda specs by extra or by rule.

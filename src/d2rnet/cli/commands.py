@@ -63,15 +63,6 @@ COMMANDS: dict[str, Command] = {
         ),
         "d2rnet.evaluation.settings:MeteorRuntime",
     ),
-    "describe-ct-reading": Command(
-        "Write into a CT report model's folder what 'd2rnet read' needs beside the weights: reading.json.",
-        "d2rnet.reading.ct_settings:describe_ct_reading",
-        "",
-        (
-            Option("report-model", "folder of train-ct-report-model", "input"),
-            Option("configfile", "configuration of the run: files laid over config.yaml in this order", "inputs", ()),
-        ),
-    ),
     "score-ct-labels": Command(
         "Score the 18 abnormalities read from chest CT reports against hand-labelled reports, per label and macro F1.",
         "d2rnet.ct.structures.label_check:score_ct_labels",
@@ -136,6 +127,6 @@ COMMANDS: dict[str, Command] = {
 
 # What people call; every other sub-command belongs to the rule of its name.
 FOR_PEOPLE = frozenset(
-    {"clean", "compare", "completion", "describe-ct-reading", "doctor", "migrate-config", "read"}
-    | {"score-ct-labels", "score-ct-regions", "verify-training"}
+    {"clean", "compare", "completion", "doctor", "migrate-config", "read", "score-ct-labels", "score-ct-regions"}
+    | {"verify-training"}
 )

@@ -84,4 +84,27 @@ CT_COMMANDS: dict[str, Command] = {
         ),
         "d2rnet.evaluation.settings:MeteorRuntime",
     ),
+    "render-ct-gallery": Command(
+        "Show slices of CT volumes, and generated beside reference findings structure by structure, on one static page.",
+        "d2rnet.gallery.ct_render:render_ct_gallery",
+        "d2rnet.gallery.settings:PageSettings",
+        (
+            Option("generated", "test.jsonl of generate-ct-reports", "input"),
+            _ANNOTATION,
+            Option("scores", "folder of evaluate-ct-reports: metrics.json and per_report.jsonl", "input"),
+            Option("volumes", "volumes.jsonl of convert-ct, the arrays beside it", "input"),
+            Option("table", "table of structures that sentences are dealt out to: a name, or a YAML file", "text", "ten"),
+            Option("output", "folder of index.html"),
+            WORKERS,
+        ),
+    ),
+    "describe-ct-reading": Command(
+        "Write into a CT report model's folder what 'd2rnet read' needs beside the weights: reading.json.",
+        "d2rnet.reading.ct_settings:describe_ct_reading",
+        "",
+        (
+            Option("report-model", "folder of train-ct-report-model", "input"),
+            Option("configfile", "configuration of the run: files laid over config.yaml in this order", "inputs", ()),
+        ),
+    ),
 }

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import DatasetError
-from d2rnet.evaluation.metric_names import Shown, shown_in
 from d2rnet.files.documents import read_json
 from d2rnet.gallery.modality import RADIOGRAPHS, Modality
 from d2rnet.gallery.page import open_page
@@ -17,7 +16,6 @@ from d2rnet.runs.progress import track
 
 log = logging.getLogger(__name__)
 Counts = dict[str, int]
-NAMES = {**{metric.key: metric.heading for metric in shown_in(Shown.GALLERY)}, "log_prob": "log-probability"}
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
@@ -35,14 +33,15 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def corpus_rows(tables: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Any]]:
+def corpus_rows(tables: Sequence[Sequence[Mapping[str, Any]]], modality: Modality = RADIOGRAPHS) -> list[list[Any]]:
     """Return key, name and (value, interval) of each system, for each metric that the page names.
 
     Args:
         tables: rows with ``metric, value, interval`` of each system.
+        modality: names the metrics.
     """
     systems = [{row["metric"]: [row["value"], row["interval"]] for row in table} for table in tables]
-    return [[key, name, [rows[key] for rows in systems]] for key, name in NAMES.items() if key in systems[0]]
+    return [[key, name, [rows[key] for rows in systems]] for key, name in modality.scores.items() if key in systems[0]]
 
 
 def write_gallery(
@@ -97,7 +96,7 @@ def write_gallery(
             "true_boxes_known": true_boxes_known,
             "bytes": page.study_bytes,
         }
-        page.finish({**meta, "counts": counts, "how": how, "names": NAMES})
+        page.finish({**meta, "counts": counts, "how": how, "names": modality.scores})
     _log_counts(counts, how, settings, output, modality)
     return counts
 

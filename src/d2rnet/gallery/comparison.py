@@ -17,7 +17,8 @@ from d2rnet.evaluation.compare import Comparison, Run, compare_runs
 from d2rnet.evaluation.settings import MeteorRuntime
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.hashes import sha256_file
-from d2rnet.gallery.build import NAMES, corpus_rows, write_gallery
+from d2rnet.gallery.build import corpus_rows, write_gallery
+from d2rnet.gallery.modality import RADIOGRAPHS
 from d2rnet.gallery.pictures import radiograph_pictures
 from d2rnet.gallery.run_inputs import RunInputs, entries_by_id, find_inputs, record_of
 from d2rnet.gallery.settings import CompareSettings
@@ -74,7 +75,7 @@ def compare_and_show(
     rows = rank_by_difference(comparison, gallery_metric)[:gallery_studies]
     inputs, entries = _inputs(comparison, annotation, image_root, given)
     shown = _studies(comparison, rows, entries, inputs)
-    name = NAMES.get(gallery_metric, gallery_metric)
+    name = RADIOGRAPHS.scores.get(gallery_metric, gallery_metric)
     page = settings.gallery.replaced(max_studies=gallery_studies)
     image_root = inputs.image_root if inputs else None
     write_gallery(

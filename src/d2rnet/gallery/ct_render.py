@@ -61,7 +61,7 @@ def render_ct_gallery(
     structures = load_table(table)
     studies, missing = read_ct_studies(inputs, structures)
     shown, how = choose_studies(studies, settings)
-    head = head_of_page(metrics, missing=missing, title="Chest CT gallery")
+    head = head_of_page(metrics, missing=missing, title="Chest CT gallery", modality=CT)
     counts = write_gallery(
         shown,
         volume_pictures([study.name for study in shown], read_volume_sources(volumes), settings, workers=workers),

@@ -6,6 +6,8 @@ Verdicts, marks, filters and the page are the same for all.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from d2rnet.ct.evaluation.metric_table import CT_METRICS
+from d2rnet.evaluation.metric_names import METRICS, Metric, Shown
 from d2rnet.figures.plots import CLASS_COLOURS, class_colours
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
 from d2rnet.findings.mention_context import State
@@ -25,6 +27,7 @@ class Modality:
         locate: finds the mentions in a text.
         colours: class -> ``#RRGGBB``, in the order of the class table.
         has_sides: whether reports tell sides that are compared.
+        scores: metric -> name for people, of those that a page shows.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Modality:
     locate: Callable[[str], tuple[Located, ...]]
     colours: Mapping[str, str]
     has_sides: bool
+    scores: Mapping[str, str]
 
     def states(self, text: str) -> dict[str, State]:
         """Return one state for each class that a text mentions: present if said anywhere, else uncertain, else absent."""
@@ -57,7 +61,21 @@ class Modality:
         return sum(1 << self.number(name) for name in set(names))
 
 
-RADIOGRAPHS = Modality("cxr", "radiographs", "lesion", "a lesion", locate_mentions, class_colours(), has_sides=True)
+def _names(metrics: Iterable[Metric]) -> dict[str, str]:
+    shown = {metric.key: metric.heading for metric in metrics if Shown.GALLERY not in metric.left_out_of}
+    return {**shown, "log_prob": "log-probability"}
+
+
+RADIOGRAPHS = Modality(
+    "cxr",
+    "radiographs",
+    "lesion",
+    "a lesion",
+    locate_mentions,
+    class_colours(),
+    has_sides=True,
+    scores=_names(METRICS.values()),
+)
 CT = Modality(
     "ct",
     "CT volumes",
@@ -66,4 +84,5 @@ CT = Modality(
     locate_ct_mentions,
     dict(zip(CT_ABNORMALITIES, CLASS_COLOURS.values(), strict=False)),
     has_sides=False,
+    scores=_names(CT_METRICS.values()),
 )

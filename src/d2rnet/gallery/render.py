@@ -15,6 +15,7 @@ from d2rnet.evaluation.report_pairs import ReportPairs, read_pairs
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.gallery.build import corpus_rows, read_metrics, write_gallery
+from d2rnet.gallery.modality import RADIOGRAPHS, Modality
 from d2rnet.gallery.pictures import radiograph_pictures
 from d2rnet.gallery.selection import choose_studies
 from d2rnet.gallery.settings import PageSettings
@@ -81,20 +82,23 @@ def render_gallery(
     )
 
 
-def head_of_page(metrics: Mapping[str, Any], *, missing: int, title: str = "D2R-Net gallery") -> dict[str, Any]:
+def head_of_page(
+    metrics: Mapping[str, Any], *, missing: int, title: str = "D2R-Net gallery", modality: Modality = RADIOGRAPHS
+) -> dict[str, Any]:
     """Return the head of the page of one run.
 
     Args:
         metrics: metrics.json of evaluate-reports.
         missing: entries without a report.
         title: of the page.
+        modality: names the metrics.
     """
     return {
         "title": title,
         "mode": "run",
         "systems": ["Generated"],
         "protocol": metrics["protocol"],
-        "corpus": corpus_rows([metrics["table"]]),
+        "corpus": corpus_rows([metrics["table"]], modality),
         "sort": "order",
         "missing": missing,
     }

@@ -67,3 +67,67 @@ rule evaluate_ct_reports:
         " --counts {input.counts:q} --model {params.model:q} --nearest {input.nearest:q}"
         " --label-set {input.label_set:q} --output {params.folder:q} --settings {params.settings:q}"
         " --device {resources.device:q} {resources.options} --log {log:q}"
+
+
+rule render_ct_gallery:
+    input:
+        generated="results/ct/generate_ct_reports/test.jsonl",
+        annotation=rules.build_ct_annotation.output.annotation,
+        metrics=rules.evaluate_ct_reports.output.metrics,
+        per_report=rules.evaluate_ct_reports.output.per_report,
+        volumes=rules.convert_ct.output.volumes,
+    output:
+        page="results/ct/render_ct_gallery/index.html",
+        run="results/ct/render_ct_gallery/run.json",
+    log:
+        "logs/ct/render_ct_gallery.log",
+    benchmark:
+        "logs/ct/benchmarks/render_ct_gallery.tsv"
+    conda:
+        "../../../envs/render_ct_gallery.yaml"
+    threads: CONFIG.runtime.workers
+    resources:
+        mem_mb=growing(4000),
+        runtime=60,
+    params:
+        scores=subpath(input.metrics, parent=True),
+        folder=subpath(output.page, parent=True),
+        table=CONFIG.ct.structures.table,
+        settings=settings_file("render-ct-gallery"),
+    message:
+        "Show CT slices and reports on one page"
+    shell:
+        "python -m d2rnet render-ct-gallery --generated {input.generated:q} --annotation {input.annotation:q}"
+        " --scores {params.scores:q} --volumes {input.volumes:q} --table={params.table:q} --output {params.folder:q}"
+        " --workers {threads} --settings {params.settings:q} --log {log:q}"
+
+
+rule describe_ct_reading:
+    input:
+        weights="results/ct/train_ct_report_model/model.safetensors",
+    output:
+        "results/ct/train_ct_report_model/reading.json",
+    log:
+        "logs/ct/describe_ct_reading.log",
+    conda:
+        "../../../envs/describe_ct_reading.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=30,
+    params:
+        model=subpath(input.weights, parent=True),
+        settings=settings_file(
+            "describe-ct-reading",
+            selected(
+                "ct.data.volumes",
+                "ct.data.conversion",
+                "ct.structures",
+                "ct.report.features",
+                "ct.report.generation",
+            ),
+        ),
+    message:
+        "Note beside the CT report model what a reading needs"
+    shell:
+        "python -m d2rnet describe-ct-reading --report-model {params.model:q} --configfile {params.settings:q} --log {log:q}"
