@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from d2rnet.findings.mention_context import State
 from d2rnet.findings.mentions import find_mentions, report_findings
 from d2rnet.gallery.located import locate_mentions, split_spans
 from d2rnet.gallery.marks import Verdict, class_verdicts, mark_of
+from d2rnet.gallery.modality import CT
 
 WORDS = (
     "no", "left", "Right", "pleural-effusion", "effusion,", "(atelectasis)", "cardiomegaly;", "?infiltrate", "?", "vs.", "or",
@@ -67,3 +69,12 @@ def test_a_denial_beside_a_claim_of_the_same_report_shows_nothing():
 )
 def test_sentences_of_cleaned_and_running_text(text, expected):
     assert [text[start:end] for start, end in split_spans(text)] == expected
+
+
+def test_an_abnormality_that_was_not_judged_is_no_mention():
+    text = "Pericardial effusion could not be evaluated. There is pleural effusion."
+    assert CT.states(text) == {"Pleural effusion": State.PRESENT}
+    assert class_verdicts(text, "There is pericardial effusion.", CT) == {
+        "Pleural effusion": Verdict.MISSED,
+        "Pericardial effusion": Verdict.INVENTED,
+    }

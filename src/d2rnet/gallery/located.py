@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from d2rnet.ct.structures.sentences import split_sentences
 from d2rnet.findings.ct_mentions import ASIDE, OTHER, sentence_findings
+from d2rnet.findings.mention_context import State
 from d2rnet.findings.mention_text import normalise_sentence, split_text
 from d2rnet.findings.mentions import Mention, find_mentions
 
@@ -48,7 +49,10 @@ def locate_mentions(text: str) -> tuple[Located, ...]:
 
 @lru_cache(maxsize=64)
 def locate_ct_mentions(text: str) -> tuple[Located, ...]:
-    """Find the abnormalities that the text of a CT mentions; of those in clauses that are left out of the search, nothing."""
+    """Find the abnormalities that the text of a CT mentions.
+
+    Those in clauses that are left out of the search, and those that were not judged, are none.
+    """
     located: list[Located] = []
     offset = 0
     for number, sentence in enumerate(split_sentences(text)):
@@ -64,7 +68,7 @@ def locate_ct_mentions(text: str) -> tuple[Located, ...]:
                 place = found + 1
         for one in findings.mentions:
             mention = Mention(one.category, one.state, "", number, one.start, one.end)
-            if one.category != OTHER:
+            if one.category != OTHER and one.state is not State.NOT_JUDGED:
                 located.append(_placed(mention, words))
         offset += len(sentence)
     return tuple(located)
