@@ -51,3 +51,32 @@ def test_levels_of_8_bits_are_half_a_level_from_hu():
     hu = convert_volume(volume, settings(window_hu=list(window), **plain))
     assert levels.array.dtype == np.uint8
     assert np.abs(to_hounsfield_units(levels.array, window) - hu.array).max() <= 1200 / 255 / 2 + 0.51
+
+
+@pytest.mark.parametrize(("antialias", "expected"), [(True, 0.0), (False, 400.0)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_coarser_grid_averages_what_lies_between_its_voxels(axis, antialias, expected):
+    """Voxels of +400 and -400 HU in turn: their mean is 0, a sample of every second is one of them."""
+    shape = [9, 9, 9]
+    signs = (-1) ** np.arange(9).reshape([9 if other == axis else 1 for other in range(3)])
+    hu = np.broadcast_to(400 * signs, shape).astype(np.int16)
+    spacing = [1.0, 1.0, 1.0]
+    spacing[axis] = 2.0
+    wanted = [5 if other == axis else 9 for other in range(3)]
+    chosen = settings(spacing_mm=spacing, shape_zyx=wanted, window_hu=[-1000, 1000], antialias=antialias)
+    array = convert_volume(Volume(hu, (1.0, 1.0, 1.0), "test", "already"), chosen).array
+    middle = np.moveaxis(array, axis, 0)[1:-1].astype(float)
+    assert np.abs(np.abs(middle) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("bits", "window", "air"), [(8, (-1000, 1000), 0), (16, (-1000, 1000), -1000), (16, (-1150, 350), -1024)]
+)
+def test_what_is_padded_is_air(bits, window, air):
+    hu = np.full((6, 6, 6), 40, np.int16)
+    chosen = settings(spacing_mm=[1.0, 1.0, 1.0], shape_zyx=[10, 10, 10], bits=bits, window_hu=list(window))
+    array = convert_volume(Volume(hu, (1.0, 1.0, 1.0), "test", "already"), chosen).array
+    outside = np.ones(array.shape, bool)
+    outside[2:8, 2:8, 2:8] = False
+    assert (array[outside] == air).all()
+    assert (array[~outside] > air).all()

@@ -116,9 +116,9 @@ def _convert(row: Record, *, folder: Path, settings: CtVolumeConversionSettings)
 
 
 def _identity(source: str) -> str:
-    """Return what tells that a source has not changed: its path, and name, size and last change of each of its files."""
+    """Return what tells that a source has not changed: path, size and last change of each of its files."""
     files = [(path, path.stat()) for path in volume_files(source)]
-    return fingerprint([source, *([str(path), status.st_size, status.st_mtime_ns] for path, status in files)])
+    return fingerprint([[str(path), status.st_size, status.st_mtime_ns] for path, status in files])
 
 
 def _facts_of(side_file: Path, target: Path, made_from: Record) -> Record | None:
