@@ -159,16 +159,35 @@ def _decode(loaded: LoadedModel, encoded: Encoded, names: Sequence[str], setting
     return sample_reports(loaded.model.transformer, encoded.tokens, encoded.mask, sampling, draws)
 
 
-def gather_reports(
+def gather_reports(*, annotation: Path, shards: list[Path], output: Path, settings: GenerationSettings) -> None:
+    """Join the shards of generate_reports in the order of annotation.json (see :func:`join_reports`).
+
+    Args:
+        annotation: annotation.json.
+        shards: JSON lines file of every shard, its run record beside it.
+        output: JSON lines file to write.
+        settings: those of the shards.
+    """
+    join_reports(
+        annotation=annotation,
+        shards=shards,
+        output=output,
+        settings=settings,
+        command="generate-reports",
+        read=load_annotation,
+    )
+
+
+def join_reports(
     *,
     annotation: Path,
     shards: list[Path],
     output: Path,
     settings: GenerationSettings,
-    command: str = "generate-reports",
-    read: Reader = load_annotation,
+    command: str,
+    read: Reader,
 ) -> None:
-    """Join the shards of generate_reports in the order of annotation.json.
+    """Join shards of reports in the order of the annotation.
 
     Args:
         annotation: the file that the reports were written for.

@@ -19,7 +19,7 @@ from d2rnet.ct.structures.table import load_table
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import write_jsonl
 from d2rnet.report.annotation_file import Entry
-from d2rnet.report.generation import gather_reports, load_for_generation, shard_bounds, write_reports
+from d2rnet.report.generation import join_reports, load_for_generation, shard_bounds, write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.progress import track
@@ -131,8 +131,8 @@ def make_dataset(loaded: LoadedModel, entries: Sequence[Entry], features: Featur
 
 
 def generate_ct_reports(*, annotation: Path, shards: list[Path], output: Path, settings: CtGenerationSettings) -> None:
-    """Join the shards of generate-ct-reports-shard (see :func:`d2rnet.report.generation.gather_reports`)."""
-    gather_reports(
+    """Join the shards of generate-ct-reports-shard (see :func:`d2rnet.report.generation.join_reports`)."""
+    join_reports(
         annotation=annotation,
         shards=shards,
         output=output,

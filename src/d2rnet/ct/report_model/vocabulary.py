@@ -7,7 +7,7 @@ from pathlib import Path
 
 from d2rnet.ct.annotation.read import load_ct_annotation
 from d2rnet.ct.report_model.settings import CtTextSettings
-from d2rnet.report.text.vocabulary import build_vocabulary
+from d2rnet.report.text.vocabulary import write_vocabulary
 
 
 def build_ct_vocabulary(*, annotation: Path, output: Path, settings: CtTextSettings) -> None:
@@ -21,6 +21,6 @@ def build_ct_vocabulary(*, annotation: Path, output: Path, settings: CtTextSetti
     Raises:
         DatasetError: no training report, or no token is frequent enough.
     """
-    build_vocabulary(
+    write_vocabulary(
         annotation=annotation, output=output, settings=settings, command="build-ct-vocabulary", read=load_ct_annotation
     )

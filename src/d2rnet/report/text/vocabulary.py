@@ -162,14 +162,18 @@ def count_vocabulary(reports: Iterable[str], *, protocol: str, section: str, min
     return Vocabulary((*SPECIAL_TOKENS, *kept), counts, protocol, section, min_token_count)
 
 
-def build_vocabulary(
-    *,
-    annotation: Path,
-    output: Path,
-    settings: TextSettings,
-    command: str = "build-vocabulary",
-    read: Reader = load_annotation,
-) -> None:
+def build_vocabulary(*, annotation: Path, output: Path, settings: TextSettings) -> None:
+    """Build vocabulary.json from the training reports of annotation.json (see :func:`write_vocabulary`).
+
+    Args:
+        annotation: annotation.json; only its training split is read.
+        output: folder for vocabulary.json and run.json.
+        settings: text protocol, section, least count.
+    """
+    write_vocabulary(annotation=annotation, output=output, settings=settings, command="build-vocabulary", read=load_annotation)
+
+
+def write_vocabulary(*, annotation: Path, output: Path, settings: TextSettings, command: str, read: Reader) -> None:
     """Build vocabulary.json from the training reports.
 
     Args:
