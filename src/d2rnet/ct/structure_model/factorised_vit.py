@@ -97,7 +97,8 @@ class CosineAttention(nn.Module):
         query, key, value = (self._heads(part) for part in (self.query(self.norm(x)), keys, values))  # (R, H, N, 32)
         query = F.normalize(query, dim=-1) * self.query_scale
         key = F.normalize(key, dim=-1) * self.key_scale
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=SCALE)
+        mask = None if bias is None else bias.unsqueeze(0)  # (1, H, N, N): a CPU has no kernel for three axes
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=SCALE)
         mixed: Tensor = self.out(seen.transpose(1, 2).flatten(2))  # (R, N, H * 32) -> (R, N, W)
         return mixed
 
