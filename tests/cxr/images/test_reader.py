@@ -484,6 +484,16 @@ def test_damaged_codestream_behind_a_good_header(tmp_path: Path, max_side_px: in
         read_radiograph(path, max_side_px=max_side_px)
 
 
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless], ids=lambda syntax: syntax.keyword)
+def test_colour_without_its_planar_configuration(tmp_path: Path, syntax: UID) -> None:
+    """Samples of a pixel beside each other are what files without the attribute hold."""
+    stored = np.dstack([chest(bits=8)] * 3)
+    dataset = data_set(stored, syntax)
+    del dataset.PlanarConfiguration
+    found = read_radiograph(write(tmp_path / "a.dcm", dataset)).pixels.astype(int)
+    assert np.abs(found - chest(bits=8)).max() <= 1
+
+
 @pytest.mark.parametrize("samples", [1, 3])
 def test_colour_space_of_other_cells_than_bytes(tmp_path: Path, samples: int) -> None:
     stored = chest() if samples == 1 else np.dstack([chest()] * 3)

@@ -149,7 +149,7 @@ def _complete(dataset: FileDataset) -> None:
             setattr(dataset, name, value)
     if "NumberOfFrames" in dataset:
         dataset.NumberOfFrames = whole_number(dataset, "NumberOfFrames") or 1
-    if "PlanarConfiguration" in dataset:
+    if "PlanarConfiguration" in dataset or (whole_number(dataset, "SamplesPerPixel") or 1) > 1:
         dataset.PlanarConfiguration = whole_number(dataset, "PlanarConfiguration") or 0
 
 
