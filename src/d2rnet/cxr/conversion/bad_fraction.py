@@ -38,6 +38,7 @@ def limit_bad(
         folders = absent_folders(gone, root).items()
         bad = [record for record in bad if Path(record["path"]).exists()]
         bad += [{"path": folder, "reason": f"{number} {what} that are not there"} for folder, number in folders]
+    partly = f"; cxr.data.{name}.require_all: false takes a part of a data set as it is" if gone else ""
     for record in bad:
         problems.add(
             f"too_many_unreadable_{what}",
@@ -45,8 +46,7 @@ def limit_bad(
             record=f"cxr.data.{name}",
             got=record["reason"],
             expected=f"at most {most:.2%} of {total} {what} unreadable, not {found}",
-            remedy=f"Mend or remove them, or raise cxr.data.conversion.max_bad_fraction; cxr.data.{name}.require_all: "
-            "false takes a part of a data set as it is.",
+            remedy=f"Mend or remove them, or raise cxr.data.conversion.max_bad_fraction{partly}.",
         )
 
 

@@ -26,6 +26,7 @@ from d2rnet.cxr.images.radiograph import (
 
 _REMEDY = "Fetch the file again."
 _BITS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 16}
+_COLOUR_MODES = frozenset({"RGB", "RGBA", "CMYK", "YCbCr", "P", "PA", "LAB", "HSV"})
 _TAIL_BYTES = 64
 _GLANCE_PX = 64
 _LEAST_CHROMA = 16  # between the largest and the least of red, green and blue, of 255
@@ -67,6 +68,7 @@ def read_image_header(path: Path, image_format: str) -> RadiographHeader:
         transfer_syntax=image_format,
         bits_stored=_BITS.get(mode, 8),
         exif_orientation=orientation,
+        is_coloured=None if mode in _COLOUR_MODES else False,
     )
 
 

@@ -26,7 +26,6 @@ Checked = tuple[Path, RadiographHeader | None, str | None]
 MOST_GLANCES = 200  # where none of them is coloured, fewer than 1.5 % of all are (rule of three, 95 %)
 _DICOM_PREFIX_END = 132
 _HEADERS_A_CHUNK = 32
-_COLOUR_MODES = ("RGB", "RGBA", "CMYK", "YCbCr", "P", "PA", "LAB", "HSV")
 # A picture of one grey level takes at most this many bytes a pixel. JPG: 6 bits a block and 4 for each colour; in DICOM, JPEG
 # Lossless has one bit a pixel.
 _BYTES_OF_ONE_LEVEL = {"PNG": 0.03, "JPEG": 0.03}
@@ -150,11 +149,7 @@ def look_at(path: Path, header: RadiographHeader) -> RadiographHeader:
         DatasetError: pixels were to be decoded, and cannot be.
     """
     header = _with_levels(path, header)
-    return replace(header, is_coloured=is_coloured(path, header.transfer_syntax)) if _may_be_coloured(header) else header
-
-
-def _may_be_coloured(header: RadiographHeader) -> bool:
-    return header.photometric in _COLOUR_MODES and header.transfer_syntax in ("PNG", "JPEG")
+    return replace(header, is_coloured=is_coloured(path, header.transfer_syntax)) if header.is_coloured is None else header
 
 
 def _with_levels(path: Path, header: RadiographHeader) -> RadiographHeader:
@@ -203,7 +198,7 @@ def _look_for_colours(checked: list[Checked], workers: int) -> None:
 
     To tell a picture in colour from greys stored as colour it has to be decoded: twenty times as long as reading its header.
     """
-    stored = [place for place, (_, header, _) in enumerate(checked) if header is not None and _may_be_coloured(header)]
+    stored = [place for place, (_, header, _) in enumerate(checked) if header is not None and header.is_coloured is None]
     first = stored[:: -(-len(stored) // MOST_GLANCES)] if stored else []
     _glance(checked, first, workers)
     if any(header is not None and header.is_coloured for _, header, _ in (checked[place] for place in first)):
@@ -228,7 +223,6 @@ def _check_colours(asked: tuple[Path, RadiographHeader]) -> Checked:
 
 def _check_header(path: Path) -> Checked:
     try:
-        header = _with_levels(path, read_header(path))
+        return path, _with_levels(path, read_header(path)), None
     except DatasetError as error:
         return path, None, str(error)
-    return path, replace(header, is_coloured=None) if _may_be_coloured(header) else header, None
