@@ -49,6 +49,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "convert_ct": ("data", "ct"),
     "build_ct_annotation": ("data", "ct"),
     "retrieve_ct_reports": ("data", "ct", "report"),
+    "summarize_ct": ("data", "ct", "evaluation"),
     "evaluate_ct_reports": ("data", "ct", "report", "evaluation"),
     "render_ct_gallery": ("data", "ct", "evaluation"),
     "describe_ct_reading": ("data",),

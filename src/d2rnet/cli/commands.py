@@ -47,13 +47,14 @@ COMMANDS: dict[str, Command] = {
         ),
     ),
     "compare": Command(
-        "Compare the reports of two runs: paired bootstrap over studies of every score; show where they differ most.",
+        "Compare the reports of two runs: paired bootstrap of every score, by study or patient; show where they differ most.",
         "d2rnet.gallery.comparison:compare_and_show",
         "d2rnet.gallery.settings:CompareSettings",
         (
             Option("run_a", "folder of a run, or a JSON lines file of reports", "input", positional=True),
             Option("run_b", "folder of the other run, or a JSON lines file of reports", "input", positional=True),
             Option("studies", "same: both must hold the same entries; common: compare those that both hold", "text", "same"),
+            Option("modality", "what both are of: cxr, ct, or auto: as their records say, else cxr", "text", "auto"),
             Option("annotation", "annotation.json of both runs; default: what their records name", "input", optional=True),
             Option("image-root", "folder that image_path is relative to; default: likewise", "input", optional=True),
             Option("gallery-studies", "entries in the gallery, those that differ most; 0: no gallery", "int", 50),

@@ -107,4 +107,14 @@ CT_COMMANDS: dict[str, Command] = {
             Option("configfile", "configuration of the run: files laid over config.yaml in this order", "inputs", ()),
         ),
     ),
+    "summarize-ct": Command(
+        "Put all scores of a chest CT run in one table (terminal, Markdown, JSON), every baseline beside them.",
+        "d2rnet.ct.evaluation.summary:summarize_ct",
+        "",
+        (
+            Option("report-metrics", "metrics.json of evaluate-ct-reports", "input"),
+            Option("counts", "counts.json files of the earlier rules", "inputs"),
+            OUTPUT,
+        ),
+    ),
 }

@@ -25,7 +25,7 @@ def crg(hits: ArrayLike, missed: ArrayLike, invented: ArrayLike, cells: ArrayLik
         cells: (S,) all judged cells T.
 
     Returns:
-        (S,) in [1/5, 1]; NaN where no cell is positive (w divides by A) or none is negative (w is 0, and so is U).
+        (S,) in [1/5, 1]; NaN where no cell is positive (w divides 0 hits by A = 0) or none is negative (U and s are 0).
     """
     found, lost, false, judged = (np.asarray(value, dtype=np.float64) for value in (hits, missed, invented, cells))
     positive = found + lost
@@ -33,5 +33,4 @@ def crg(hits: ArrayLike, missed: ArrayLike, invented: ArrayLike, cells: ArrayLik
         weight = (judged - positive) / (2 * positive)
         most = (judged - positive) / 2  # U = w A
         score = weight * found - weight * lost - false
-        value = most / (2 * most - score)
-    return np.where((positive > 0) & (positive < judged), value, np.nan)
+        return most / (2 * most - score)

@@ -11,22 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.ct.evaluation.systems import CHEST_CT
 from d2rnet.cxr.boxes.true_boxes import read_true_boxes
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.evaluation.compare import Comparison, Run, compare_runs
+from d2rnet.evaluation.compare import AUTO, Comparison, Run, compare_runs
 from d2rnet.evaluation.settings import MeteorRuntime
+from d2rnet.evaluation.systems import RADIOGRAPHS as RADIOGRAPH_REPORTS
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.hashes import sha256_file
 from d2rnet.gallery.build import corpus_rows, write_gallery
-from d2rnet.gallery.modality import RADIOGRAPHS
+from d2rnet.gallery.modality import CT, RADIOGRAPHS
 from d2rnet.gallery.pictures import radiograph_pictures
 from d2rnet.gallery.run_inputs import RunInputs, entries_by_id, find_inputs, record_of
-from d2rnet.gallery.settings import CompareSettings
+from d2rnet.gallery.settings import CompareSettings, PageSettings
 from d2rnet.gallery.studies import Answer, Sentence, Study, true_boxes_of
 from d2rnet.report.annotation_file import Entry
 
 log = logging.getLogger(__name__)
 LETTERS = ("A", "B")
+MODALITIES = {modality.name: modality for modality in (RADIOGRAPHS, CT)}
 Sentences = Mapping[str, Sequence[Sentence]]
 
 
@@ -43,6 +46,7 @@ def compare_and_show(
     workers: int,
     settings: CompareSettings,
     runtime: MeteorRuntime = MeteorRuntime(),
+    modality: str = AUTO,
 ) -> None:
     """Compare two runs, then write a gallery of the studies whose scores differ most to ``output/gallery``.
 
@@ -52,13 +56,14 @@ def compare_and_show(
         studies: ``same`` or ``common``, as in :func:`d2rnet.evaluation.compare.compare_runs`.
         annotation: annotation.json of both runs; None: the one that the run records of A name, or else of B.
         image_root: folder that ``image_path`` is relative to; None: the one that these records name. Where one of both is
-            not to be found, the gallery holds texts only.
+            not to be found, and of chest CT, the gallery holds texts only.
         gallery_studies: entries in the gallery; 0 writes none.
         gallery_metric: score whose difference orders the entries.
         output: folder for the results.
         workers: processes that read radiographs.
         settings: how both are scored, and what the page looks like.
         runtime: patience with METEOR.
+        modality: ``cxr``, ``ct``, or ``auto``: as the records of the runs say, else radiographs.
 
     Raises:
         ConfigError: a negative number, or a metric that was not computed.
@@ -69,23 +74,46 @@ def compare_and_show(
     if gallery_studies < 0:
         raise ConfigError(f"--gallery-studies {gallery_studies}: expected 0 (no gallery) or more.")
     given = entries_by_id(annotation) if annotation else None
-    comparison = compare_runs(run_a=run_a, run_b=run_b, studies=studies, output=output, settings=settings, runtime=runtime)
+    comparison = compare_runs(
+        run_a=run_a,
+        run_b=run_b,
+        studies=studies,
+        output=output,
+        settings=settings,
+        runtime=runtime,
+        modality=modality,
+        scorings=(RADIOGRAPH_REPORTS, CHEST_CT),
+    )
     if not gallery_studies:
         return
     rows = rank_by_difference(comparison, gallery_metric)[:gallery_studies]
-    inputs, entries = _inputs(comparison, annotation, image_root, given)
+    of_ct = comparison.modality == CT.name
+    inputs, entries = (None, {}) if of_ct else _inputs(comparison, annotation, image_root, given)
     shown = _studies(comparison, rows, entries, inputs)
-    name = RADIOGRAPHS.scores.get(gallery_metric, gallery_metric)
-    page = settings.gallery.replaced(max_studies=gallery_studies)
-    image_root = inputs.image_root if inputs else None
+    _write(comparison, shown, gallery_metric, inputs, output / "gallery", settings.gallery, workers)
+
+
+def _write(
+    comparison: Comparison,
+    shown: Sequence[Study],
+    metric: str,
+    inputs: RunInputs | None,
+    output: Path,
+    page: PageSettings,
+    workers: int,
+) -> None:
+    modality = MODALITIES[comparison.modality]
+    known = len(comparison.ids)
+    page = page.replaced(max_studies=len(shown))
     write_gallery(
         shown,
-        radiograph_pictures([study.entry for study in shown], image_root, page, workers=workers),
-        output=output / "gallery",
-        meta=_meta(comparison, gallery_metric),
-        known=len(comparison.ids),
-        how=f"those with the largest difference of {name}" if len(rows) < len(comparison.ids) else "",
+        radiograph_pictures([study.entry for study in shown], inputs.image_root if inputs else None, page, workers=workers),
+        output=output,
+        meta=_meta(comparison, metric),
+        known=known,
+        how=f"those with the largest difference of {modality.scores.get(metric, metric)}" if len(shown) < known else "",
         settings=page,
+        modality=modality,
     )
 
 
@@ -151,7 +179,8 @@ def _studies(
         )
         drawn = None if entry is None else true_boxes_of(entry, truth)
         reference = comparison.runs[0].reports[name]["reference"]
-        studies.append(Study(name, comparison.study_ids[row], reference, answers, entry, drawn))
+        modality = MODALITIES[comparison.modality]
+        studies.append(Study(name, comparison.study_ids[row], reference, answers, entry, drawn, modality))
     return studies
 
 
@@ -179,7 +208,7 @@ def _meta(comparison: Comparison, metric: str) -> dict[str, Any]:
         "mode": "compare",
         "systems": [f"{letter}: {run.file}" for letter, run in zip(LETTERS, comparison.runs, strict=True)],
         "protocol": {**comparison.protocol, "n": len(comparison.ids)},
-        "corpus": corpus_rows(tables),
+        "corpus": corpus_rows(tables, MODALITIES[comparison.modality]),
         "sort": f"size:{metric}",
         "missing": 0,
     }

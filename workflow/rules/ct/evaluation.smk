@@ -131,3 +131,35 @@ rule describe_ct_reading:
         "Note beside the CT report model what a reading needs"
     shell:
         "python -m d2rnet describe-ct-reading --report-model {params.model:q} --configfile {params.settings:q} --log {log:q}"
+
+
+rule summarize_ct:
+    input:
+        report_metrics=rules.evaluate_ct_reports.output.metrics,
+        counts=[
+            rules.convert_ct.output.counts,
+            rules.build_ct_annotation.output.counts,
+            *(
+                [rules.make_ct_demo_cohort.output.cohort]
+                if CONFIG.ct.data.demo.enabled
+                else []
+            ),
+        ],
+    output:
+        markdown="results/ct/summarize_ct/summary.md",
+        json="results/ct/summarize_ct/summary.json",
+    log:
+        "logs/ct/summarize_ct.log",
+    conda:
+        "../../../envs/summarize_ct.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=10,
+    params:
+        folder=subpath(output.json, parent=True),
+    message:
+        "Put all scores of the chest CT run in one table"
+    shell:
+        "python -m d2rnet summarize-ct --report-metrics {input.report_metrics:q} --counts {input.counts:q}"
+        " --output {params.folder:q} --log {log:q}"

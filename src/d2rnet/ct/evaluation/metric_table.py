@@ -34,7 +34,8 @@ def _word_metrics() -> Iterator[Metric]:
         if metric.group is Group.WORDS:
             yield metric
     for order in ORDERS:
-        yield Metric(report_mean(order), f"BLEU-{order}, mean of reports", Group.WORDS)
+        corpus = METRICS[f"bleu_{order}"]
+        yield Metric(report_mean(order), f"{corpus.name}, mean of reports", Group.WORDS, left_out_of=corpus.left_out_of)
 
 
 def _label_metrics() -> Iterator[Metric]:

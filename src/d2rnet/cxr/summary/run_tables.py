@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from d2rnet.cxr.summary.summary_rows import HEADER, number, with_interval
+from d2rnet.cxr.summary.summary_rows import HEADER, with_interval
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.clinical import HEADLINE
 from d2rnet.evaluation.metric_names import COMMONEST, METRICS, NEAREST, NO_BOX, Group
+from d2rnet.figures.summary_lines import number
 from d2rnet.figures.tables import Table, html_page
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json

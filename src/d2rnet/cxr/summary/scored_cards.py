@@ -11,8 +11,9 @@ from typing import Any
 
 from d2rnet.cxr.detector.card import DETECTOR_CARD
 from d2rnet.cxr.report_model.card import REPORT_CARD
-from d2rnet.cxr.summary.summary_rows import DETECTOR_LEGEND, HEADER, LEGEND, Row, difference_line, number, one_line
+from d2rnet.cxr.summary.summary_rows import DETECTOR_LEGEND, HEADER, LEGEND, Row, difference_line
 from d2rnet.errors import DatasetError
+from d2rnet.figures.summary_lines import number, one_line
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.documents import read_json
 from d2rnet.runs.cards import ORIGIN_KEY, write_card

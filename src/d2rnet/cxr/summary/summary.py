@@ -6,8 +6,7 @@ detector_card.md and report_model_card.md, the model cards with scores.
 """
 
 import logging
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from d2rnet.cxr.summary.summary_rows import (
     Row,
     detector_rows,
     difference_line,
-    one_line,
     report_rows,
     section,
 )
 from d2rnet.errors import DatasetError
+from d2rnet.figures.summary_lines import count_lines, listed, one_line, wrapped
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json, write_json
@@ -41,7 +40,6 @@ FEW_NOTE = (
     "Few test cases ({images} images for the detector, {reports} reports): a smoke test. The numbers show that the files go "
     "all the way through, nothing more."
 )
-WIDTH = 118  # columns
 
 
 def summarize(
@@ -122,10 +120,10 @@ def as_markdown(
         paths: what it is -> where it is.
         synthetic: the data is the demo cohort.
     """
-    lines = ["# Results", "", *([*_wrap(SYNTHETIC_NOTE), ""] if synthetic else [])]
+    lines = ["# Results", "", *([*wrapped(SYNTHETIC_NOTE), ""] if synthetic else [])]
     sizes = {"images": detector.get("n_images"), "reports": reports["protocol"].get("n")}
     if any(isinstance(size, int) and size < FEW_CASES for size in sizes.values()):
-        lines += [*_wrap(FEW_NOTE.format(**sizes)), ""]
+        lines += [*wrapped(FEW_NOTE.format(**sizes)), ""]
     lines += [
         *markdown_table(HEADER, [astuple(row) for row in rows]),
         "",
@@ -134,33 +132,12 @@ def as_markdown(
     items += [DETECTOR_LEGEND, *filter(None, [difference_line(detector)])]
     items += [LEGEND, f"detector protocol: {one_line(detector['protocol'])}."]
     items += [f"report protocol: {one_line(reports['protocol'])}."]
-    lines += [*_items(items), ""]
+    lines += [*listed(items), ""]
     if counts:
         counted = [f"{step}: {text}" for step, content in counts.items() for text in count_lines(content)]
-        lines += ["Counts other than 0 (all of them: summary.json):", "", *_items(counted), ""]
+        lines += ["Counts other than 0 (all of them: summary.json):", "", *listed(counted), ""]
     lines += ["Where to look:", "", *(f"- {what}: {path}" for what, path in paths.items())]
     return "\n".join(lines) + "\n"
-
-
-def count_lines(counts: Mapping[str, Any]) -> Iterator[str]:
-    """Yield "name number, name number" for a counts file: plain numbers first, then one line per group; zeros are left out."""
-    plain = one_line({key: value for key, value in counts.items() if not isinstance(value, dict)}, zeros=False)
-    if plain:
-        yield plain
-    for key, value in counts.items():
-        text = one_line(value, zeros=False) if isinstance(value, dict) else ""
-        if text:
-            yield f"{key.replace('_', ' ')}: {text}"
-
-
-def _wrap(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def _items(texts: Iterable[str]) -> Iterator[str]:
-    """Lay out a Markdown list that fits a terminal."""
-    for text in texts:
-        yield from _wrap(f"- {text}", "  ")
 
 
 def _paths(output: Path, detector_metrics: Path, report_metrics: Path, reports: Mapping[str, Any]) -> dict[str, str]:

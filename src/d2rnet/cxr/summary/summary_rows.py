@@ -11,6 +11,7 @@ from typing import Any
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.clinical import HEADLINE
 from d2rnet.evaluation.metric_names import COMMONEST, NEAREST, NO_BOX, Group, Metric, Shown, shown_in
+from d2rnet.figures.summary_lines import number, thousands
 
 DETECTOR_ROWS = {
     "AP50": "AP50",
@@ -35,7 +36,6 @@ DETECTOR_LEGEND = (
     "brackets: bootstrap 95 % interval over test images. VOC mAP: PASCAL VOC 2010 at IoU > 0.4, 22 classes and the 14 of "
     "VinBigData. FROC mean: sensitivity, mean over 1/8 to 8 false positives per image. AUROC finding: has the image a box?"
 )
-MOST_LEAVES_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def detector_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
         DatasetError: EMA teacher or student is missing, or lacks AP50 or AP40.
     """
     teacher, student = (section(metrics, key, path) for key in ("ema_teacher", "student"))
-    measured_on = ", ".join(f"{_thousands(metrics[key])} {key[2:]}" for key in ("n_images", "n_boxes") if key in metrics)
+    measured_on = ", ".join(f"{thousands(metrics[key])} {key[2:]}" for key in ("n_images", "n_boxes") if key in metrics)
     for key in DETECTOR_REQUIRED:
         for name, network in (("ema_teacher", teacher), ("student", student)):
             if key not in network:
@@ -104,7 +104,7 @@ def report_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
     scores, shuffled, commonest = (section(metrics, key, path) for key in names)
     protocol = section(metrics, "protocol", path)
     words = [str(protocol.get(key, f"{key} not recorded")) for key in ("section", "text")]
-    measured_on = ", ".join([*words, f"n {_thousands(protocol.get('n', 'not recorded'))}"])
+    measured_on = ", ".join([*words, f"n {thousands(protocol.get('n', 'not recorded'))}"])
     for metric in shown_in(Shown.SUMMARY):
         if metric.group is not Group.WORDS:
             continue
@@ -142,34 +142,3 @@ def with_interval(metric: Metric, value: float | None, metrics: Mapping[str, Any
     """Format a value of metrics.json with the interval that stands there."""
     ends = metrics.get("intervals", {}).get(metric.key)
     return metric.text(value) + (f" [{metric.text(ends[0])}, {metric.text(ends[1])}]" if ends else "")
-
-
-def one_line(values: Mapping[str, Any], *, zeros: bool = True) -> str:
-    """Write a mapping in one line; a large inner one is given as its sum and the number of its entries other than 0."""
-    parts = []
-    for key, value in values.items():
-        name = key.replace("_", " ")
-        if isinstance(value, dict):
-            numbers = [number for number in value.values() if isinstance(number, int | float)]
-            if len(value) > MOST_LEAVES_SHOWN and len(numbers) == len(value):
-                value = f"{_thousands(sum(numbers))} in {sum(number != 0 for number in numbers)} entries"
-            else:
-                inner = one_line(value, zeros=zeros)
-                value = f"({inner})" if inner else 0
-        elif isinstance(value, list):
-            value = f"{len(value)} entries" if len(value) > MOST_LEAVES_SHOWN else " ".join(map(str, value))
-        if zeros or value not in (0, "", None):
-            parts.append(f"{name} {_thousands(value)}")
-    return ", ".join(parts)
-
-
-def number(value: Any) -> str:
-    """Format a value; '-' where there is none."""
-    return f"{value:.3f}" if isinstance(value, int | float) else "-"
-
-
-def _thousands(value: Any) -> str:
-    """Format a count with grouped digits, anything else as it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
