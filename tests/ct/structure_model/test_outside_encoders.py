@@ -116,15 +116,19 @@ def test_weights_of_a_whole_resnet_fill_its_first_layers(tmp_path):
         torch.testing.assert_close(encoder(volumes(*SHAPE)), expected)
 
 
-def test_shortcuts_are_those_of_the_file(tmp_path):
-    """MedicalNet's ResNet-18 has shortcuts without weights; without a file they have some, which learn."""
+@pytest.mark.parametrize(("depth", "shortcut", "width"), [(18, "A", 128), (50, "B", 512)])
+def test_medicalnet_has_names_of_its_own(tmp_path, depth, shortcut, width):
+    """Its smaller ResNets have shortcuts without weights, the others weights without a bias."""
     nets = pytest.importorskip("monai.networks.nets", reason="optional extra ct-encoders is not installed")
-    plain = nets.resnet18(spatial_dims=3, n_input_channels=1, conv1_t_stride=2, feed_forward=False, shortcut_type="A")
+    make = getattr(nets, f"resnet{depth}")
+    options = {"spatial_dims": 3, "n_input_channels": 1, "conv1_t_stride": 2, "feed_forward": False}
     path = tmp_path / "medicalnet.pth"
-    torch.save(plain.state_dict(), path)
-    names = monai("resnet18", 8, 128, weights=str(path)).state_dict()
-    assert not any("downsample" in name for name in names)
-    assert any("layer2.0.downsample.0.weight" in name for name in monai("resnet18", 8, 128).state_dict())
+    torch.save(make(**options, shortcut_type=shortcut, bias_downsample=False).state_dict(), path)
+    loaded = monai(f"medicalnet_resnet{depth}", 8, width, weights=str(path))
+    again = monai(f"medicalnet_resnet{depth}", 8, width)  # as a model folder is read, whose weights are its own
+    again.load_state_dict(loaded.state_dict(), strict=True)
+    with pytest.raises(CheckpointError, match=r"lacks \d+ of the encoder's \d+ tensors: layer\d.0.downsample.0"):
+        monai(f"resnet{depth}", 8, width, weights=str(path))
 
 
 def test_weights_of_another_network_are_refused_by_name(tmp_path):

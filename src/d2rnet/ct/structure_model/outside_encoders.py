@@ -2,6 +2,7 @@
 
 A convolutional network gives the map whose stride is the patch (8 for patches of 8 x 8 x 8), and ends there: later layers are
 not made. ResNets have a first stride of 2, as MedicalNet's weights were trained (arXiv 1904.00625); MONAI's own default is 1.
+MedicalNet's have other shortcuts than those that MONAI makes by default, and so names of their own.
 
 COLIPRI (arXiv 2510.15042) is a Primus-M: patches of 8 x 8 x 8, width 864, 16 layers, 12 heads, on 192 x 192 x 192 voxels of
 2 mm over -1000 to 1000 HU. Its axes run to superior, anterior and right, ours to superior, posterior and left.
@@ -12,7 +13,6 @@ Shapes: B volumes of Z x Y x X voxels, P = gz * gy * gx patches, W width.
 import importlib
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,19 +41,31 @@ class _Convolutional:
         stages: the layer that ends each map.
         body: prefix of these layers' names.
         head: prefix of the classifier behind them.
+        shortcut: of ResNets; B has weights, A none, and MONAI passes no gradient back through it.
+        biased: whether weights of shortcuts have a bias.
     """
 
     widths: tuple[int, int, int, int]
     stages: tuple[str, str, str, str]
     body: str
     head: str
+    shortcut: str = ""
+    biased: bool = False
 
 
-_RESNET = ("layer1", "layer2", "layer3", "layer4")
+def _resnet(expansion: int, shortcut: str, *, biased: bool) -> _Convolutional:
+    narrow, wider, wide, widest = (width * expansion for width in (64, 128, 256, 512))
+    stages = ("layer1", "layer2", "layer3", "layer4")
+    return _Convolutional((narrow, wider, wide, widest), stages, body="", head="fc.", shortcut=shortcut, biased=biased)
+
+
 CONVOLUTIONAL = {
-    "resnet18": _Convolutional((64, 128, 256, 512), _RESNET, body="", head="fc."),
-    "resnet34": _Convolutional((64, 128, 256, 512), _RESNET, body="", head="fc."),
-    "resnet50": _Convolutional((256, 512, 1024, 2048), _RESNET, body="", head="fc."),
+    "resnet18": _resnet(1, "B", biased=True),
+    "resnet34": _resnet(1, "B", biased=True),
+    "resnet50": _resnet(4, "B", biased=True),
+    "medicalnet_resnet18": _resnet(1, "A", biased=False),
+    "medicalnet_resnet34": _resnet(1, "A", biased=False),
+    "medicalnet_resnet50": _resnet(4, "B", biased=False),
     "densenet121": _Convolutional(
         (256, 512, 1024, 1024), ("denseblock1", "denseblock2", "denseblock3", "norm5"), body="features.", head="class_layers."
     ),
@@ -96,14 +108,14 @@ class MonaiCnn(VolumeEncoder):
         self.grid_zyx = grid_of(shape_zyx, settings.patch_zyx, settings.place)
         self.width = width
         self.axes = settings.axes
-        state = _state(settings)
-        body = _monai_cnn(settings, state).get_submodule(facts.body.rstrip("."))
+        body = _monai_cnn(settings).get_submodule(facts.body.rstrip("."))
         self.network = _up_to(body, facts.stages[STRIDES.index(side)])
         if settings.weights is not None:
             taken = self.network.state_dict()
             later = "|".join(re.escape(facts.body + name) for name in body.state_dict() if name not in taken)
             unused = [(re.escape(facts.head), "the classifier"), (f"({later})$", "layers of coarser maps")]
-            load_weights(self.network, state, {own: facts.body + own for own in taken}, unused, Path(settings.weights))
+            names = {own: facts.body + own for own in taken}
+            load_weights(self.network, _state(Path(settings.weights)), names, unused, Path(settings.weights))
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, P, W)."""
@@ -138,7 +150,7 @@ class MonaiVit(VolumeEncoder):
         )
         if settings.weights is not None:
             names = {own: own for own in self.network.state_dict()}
-            load_weights(self.network, _state(settings), names, _VIT_UNUSED, Path(settings.weights))
+            load_weights(self.network, _state(Path(settings.weights)), names, _VIT_UNUSED, Path(settings.weights))
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, P, W)."""
@@ -185,7 +197,7 @@ class Colipri(VolumeEncoder):
         self.network.register_buffer("mask_token", self.network.mask_token, persistent=False)
         if settings.weights is not None:
             names = {own: COLIPRI_PREFIX + own for own in self.network.state_dict()}
-            load_weights(self.network, _state(settings), names, _COLIPRI_UNUSED, Path(settings.weights))
+            load_weights(self.network, _state(Path(settings.weights)), names, _COLIPRI_UNUSED, Path(settings.weights))
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, P, W)."""
@@ -208,23 +220,20 @@ def make_monai(settings: VolumeEncoderSettings, shape_zyx: Shape) -> VolumeEncod
     raise ConfigError(f"{settings.place}.name: got {settings.name!r}; expected one of {', '.join([*CONVOLUTIONAL, VIT])}.")
 
 
-def _monai_cnn(settings: VolumeEncoderSettings, state: Mapping[str, Tensor]) -> nn.Module:
+def _monai_cnn(settings: VolumeEncoderSettings) -> nn.Module:
     if settings.name == "densenet121":
         densenet = _imported("monai.networks.nets.densenet", settings, extra="ct-encoders")
         network: nn.Module = densenet.densenet121(spatial_dims=3, in_channels=1, out_channels=1)
         return network
-    # MedicalNet's smaller ResNets have shortcuts without weights, through which MONAI passes no gradient back: made for a file
-    # that has them so, and never else.
-    weighted = not state or any(name.endswith(".downsample.0.weight") for name in state)
-    biased = any(name.endswith(".downsample.0.bias") for name in state)
+    facts = CONVOLUTIONAL[str(settings.name)]
     resnet = _imported("monai.networks.nets.resnet", settings, extra="ct-encoders")
-    network = getattr(resnet, str(settings.name))(
+    network = getattr(resnet, str(settings.name).removeprefix("medicalnet_"))(
         spatial_dims=3,
         n_input_channels=1,
         conv1_t_stride=2,
         feed_forward=False,
-        shortcut_type="B" if weighted else "A",
-        bias_downsample=biased,
+        shortcut_type=facts.shortcut,
+        bias_downsample=facts.biased,
     )
     return network
 
@@ -247,11 +256,7 @@ def _check_layers(settings: VolumeEncoderSettings) -> None:
         raise ConfigError(f"{settings.place}.width: got {got}; expected a multiple of it.")
 
 
-def _state(settings: VolumeEncoderSettings) -> dict[str, Tensor]:
-    """Read the weights that the settings name; empty where they name none."""
-    if settings.weights is None:
-        return {}
-    path = Path(settings.weights)
+def _state(path: Path) -> dict[str, Tensor]:
     content = load_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
     return state_dict_of(content, path)
 

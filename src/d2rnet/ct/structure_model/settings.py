@@ -36,7 +36,8 @@ class VolumeEncoderSettings(Section):
     """Kind ct_vit: compute its layers again in the backward pass instead of keeping them: less memory, more time, same
     result."""
     name: str | None = setting(None)
-    """Kind monai: resnet18, resnet34, resnet50, densenet121 or vit."""
+    """Kind monai: resnet18, resnet34, resnet50 (MONAI's own), medicalnet_resnet18, medicalnet_resnet34, medicalnet_resnet50
+    (of MedicalNet's weights), densenet121 or vit."""
     weights: str | None = setting(None)
     """Path of pretrained weights, which must fit in every tensor: of CT-CLIP's first release (CT_CLIP_zeroshot.pt) for ct_vit,
     COLIPRI's model.safetensors, a state dict of MONAI's network. null: random weights."""
