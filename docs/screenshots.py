@@ -3,8 +3,9 @@
 python docs/screenshots.py --run . --output docs/images
 
 Writes gallery-desktop.png, gallery-dark.png, gallery-phone.png and gallery-compare.png (this run beside its retrieval
-baseline); reading-page.png, reading-phone.png and reading-overlay.png of 'd2rnet read' on one radiograph. Only the synthetic
-cohort: pictures of patients do not belong in documentation.
+baseline); reading-page.png, reading-phone.png and reading-overlay.png of 'd2rnet read' on one radiograph; where the run has
+chest CTs, too, reading-ct.png and reading-ct-phone.png of one of them, and gallery-ct.png. Only the synthetic cohorts:
+pictures of patients do not belong in documentation.
 """
 
 import argparse
@@ -27,6 +28,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "gallery"))
 from headless_browser import TIMEOUT_MS, chromium
 
 LEVEL_STEP = 5  # grey levels, less than one sees; noise of radiographs would make pictures of 400 kB
+CT_GALLERY = "results/ct/render_ct_gallery/index.html"
 DESKTOP, PHONE, READING = {"width": 1440, "height": 900}, {"width": 390, "height": 844}, {"width": 1200, "height": 760}
 # a study that shows most: as many kinds of error as there are, one sentence lit
 PICK = """() => {
@@ -59,6 +61,10 @@ def main() -> None:
         photograph_reading(browser, reading, arguments.output / "reading-phone.png", PHONE, "dark")
         with Image.open(reading.with_suffix(".png")) as overlay:
             save(overlay.resize((900, round(overlay.height * 900 / overlay.width))), arguments.output / "reading-overlay.png")
+        if (run / CT_GALLERY).is_file():
+            photograph_ct(browser, run, Path(folder), arguments.output)
+        else:
+            print(f"{run / CT_GALLERY}: no such file; the pictures of CTs stay as they are ('make demo-ct')")
 
 
 def compare(run: Path, folder: Path) -> Path:
@@ -85,6 +91,33 @@ def read(run: Path, folder: Path) -> Path:
     return folder / "readings" / "chest.html"
 
 
+def photograph_ct(browser: Any, run: Path, folder: Path, output: Path) -> None:
+    """Take the pictures of a CT run: its gallery, and the page of one scan with the attention of a sentence."""
+    photograph(browser, run / CT_GALLERY, output / "gallery-ct.png", DESKTOP, "light")
+    page = read_ct(run, folder)
+    for viewport, scheme, name in ((DESKTOP, "light", "reading-ct.png"), (PHONE, "dark", "reading-ct-phone.png")):
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
+        tab = context.new_page()
+        tab.set_default_timeout(TIMEOUT_MS)
+        tab.goto(page.as_uri())
+        tab.wait_for_selector("body.ready")
+        tab.locator("li button").first.click()
+        save(Image.open(io.BytesIO(tab.screenshot(full_page=viewport is PHONE))), output / name)
+        context.close()
+
+
+def read_ct(run: Path, folder: Path) -> Path:
+    """Read the scan whose report is best of those that speak of most structures; return the page."""
+    reports = read_jsonl(run / "results/ct/generate_ct_reports/test.jsonl")
+    told = {line["id"]: {name for sentence in line["sentences"] for name in sentence["structures"]} for line in reports}
+    rouge = {line["id"]: line["rouge_l"] for line in read_jsonl(run / "results/ct/evaluate_ct_reports/per_report.jsonl")}
+    best = max(rouge, key=lambda name: (min(5, len(told[name])), rouge[name]))
+    (scan,) = (run / "resources/ct/demo_cohort/ct_rate").rglob(f"{best}.nii.gz")
+    command = [sys.executable, "-m", "d2rnet", "read", str(scan), "--output", str(folder / "ct"), "--device", "cpu"]
+    subprocess.run(command, cwd=run, check=True, stdout=subprocess.DEVNULL)
+    return folder / "ct" / f"{best}.html"
+
+
 def photograph_reading(browser: Any, page: Path, target: Path, viewport: dict[str, int], scheme: str) -> None:
     """Take one picture of the page of a reading, with the boxes of the first sentence that has any lit."""
     context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
@@ -105,7 +138,7 @@ def photograph(browser: Any, page: Path, target: Path, viewport: dict[str, int],
     name = tab.evaluate(PICK)
     tab.wait_for_function("name => view.record && view.record.i === name", arg=name)
     tab.eval_on_selector(".frame img", "image => image.decode()")
-    if viewport is DESKTOP:
+    if viewport is DESKTOP and tab.evaluate("HAS_BOXES"):
         tab.locator(".text.generated .sentence.has-box").first.hover()
     save(Image.open(io.BytesIO(tab.screenshot())), target)
     context.close()

@@ -69,7 +69,11 @@ def write_run(folder: Path) -> dict[str, Any]:
     write_json(folder / "ct_annotation.json", {"train": [], "val": [], "test": entries})
     write_jsonl(folder / "test.jsonl", lines)
     write_jsonl(folder / "scores" / "per_report.jsonl", scored)
-    table_rows = [{"metric": "rouge_l", "value": 0.6, "interval": [0.5, 0.7]}]
+    table_rows = [
+        {"metric": "rouge_l", "value": 0.6, "interval": [0.5, 0.7]},
+        {"metric": "ct18_vs_report_uncertain_positive_micro_f1", "value": 0.4, "interval": None},
+        {"metric": "ct18_vs_report_uncertain_positive_micro_precision", "value": 0.5, "interval": None},
+    ]
     write_json(folder / "scores" / "metrics.json", {"protocol": samples.meta()["protocol"], "table": table_rows})
     return {
         "generated": folder / "test.jsonl",

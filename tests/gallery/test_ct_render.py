@@ -86,6 +86,8 @@ def test_run_record_and_volumes_that_cannot_be_shown(run: dict[str, Any]) -> Non
     assert studies[1]["p"][0][0] == "" and "v1.npy" in studies[1]["p"][0][3]
     record = read_json(run["output"] / "run.json")
     assert record["command"] == "render-ct-gallery" and record["counts"]["images_not_shown"] == 1
+    corpus = {name: value for _, name, value in data["meta"]["corpus"]}
+    assert corpus == {"ROUGE-L": [[0.6, [0.5, 0.7]]], "abnormality F1, micro, against report": [[0.4, None]]}
     assert data["meta"]["images"] == "CT volumes" and data["index"]["scores"]["log_prob"] == [[-1.0, -2.0, -3.0]]
     for path in (run["volumes"].parent / "arrays").iterdir():
         path.unlink()
