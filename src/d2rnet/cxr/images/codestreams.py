@@ -61,26 +61,23 @@ def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
 
 
 def check_codestream(frame: bytes, path: Path, header_hw: tuple[int, int]) -> None:
-    """Refuse a codestream that asks for more memory than any radiograph, or is of another size than its file says.
+    """Refuse a codestream of another size than its file says, which may ask for more memory than any radiograph.
 
     Args:
         frame: compressed frame, or its beginning.
         path: file, for the message.
-        header_hw: height and width that the header of the file states.
+        header_hw: height and width that the header of the file states, within the bounds of a radiograph.
 
     Raises:
-        DatasetError: more than MAX_PIXELS pixels or MAX_COMPONENTS components, or another height or width.
+        DatasetError: another height or width, or more than MAX_COMPONENTS components.
     """
     size = declared_size(frame)
     if size is None:
         return
     height, width, components = size
-    got = f"compressed pixel data of {height} x {width} pixels (height x width), {components} component(s)"
-    if height * width > MAX_PIXELS or components > MAX_COMPONENTS:
-        expected = f"at most {MAX_PIXELS:,} pixels and {MAX_COMPONENTS} components"
-        raise unreadable(path, got=got, expected=expected, remedy=_REMEDY)
-    if (height, width) != header_hw:
-        expected = f"the {header_hw[0]} x {header_hw[1]} pixels of the header"
+    if (height, width) != header_hw or components > MAX_COMPONENTS:
+        got = f"compressed pixel data of {height} x {width} pixels (height x width), {components} component(s)"
+        expected = f"the {header_hw[0]} x {header_hw[1]} pixels of the header, and at most {MAX_COMPONENTS} components"
         raise unreadable(path, got=got, expected=expected, remedy="Fetch the file again, or leave it out.")
 
 
