@@ -55,5 +55,5 @@ def test_thresholds_by_hand():
 
 def test_a_label_without_a_known_positive_keeps_the_default():
     assert thresholds([0.9, 0.1], [0, 0]) == 0.5
-    assert thresholds([0.9, 0.1], [1, 0], [0, 1]) == 0.5
+    assert thresholds([0.9, 0.3], [1, 0], [0, 1]) == 0.5
     assert thresholds([], []) == 0.5
