@@ -52,6 +52,7 @@ include: "workflow/rules/cxr/report.smk"
 include: "workflow/rules/cxr/evaluation.smk"
 include: "workflow/rules/cxr/ablation.smk"
 include: "workflow/rules/ct/data.smk"
+include: "workflow/rules/ct/structures.smk"
 include: "workflow/rules/ct/evaluation.smk"
 
 

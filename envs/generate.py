@@ -48,6 +48,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "convert_ct_shard": ("data", "ct"),
     "convert_ct": ("data", "ct"),
     "build_ct_annotation": ("data", "ct"),
+    "train_structures": ("data", "ct", "report"),
+    "evaluate_structures": ("data", "ct", "report", "evaluation"),
     "retrieve_ct_reports": ("data", "ct", "report"),
     "summarize_ct": ("data", "ct", "evaluation"),
     "evaluate_ct_reports": ("data", "ct", "report", "evaluation"),

@@ -1,10 +1,11 @@
 """The sub-commands of the chest CT wing, one per rule of its workflow."""
 
-from d2rnet.cli.options import DEVICE, OUTPUT, SHARD, SHARDS, WORKERS, Command, Option
+from d2rnet.cli.options import DEVICE, OUTPUT, PROCESSES, SHARD, SHARDS, WORK, WORKERS, Command, Option
 
 _VOLUMES = Option("volumes", "volumes.jsonl of verify-ct-inputs", "input")
 _COUNTS = Option("counts", "counts.json of verify-ct-inputs", "input")
 _ANNOTATION = Option("annotation", "ct_annotation.json of build-ct-annotation", "input")
+_CONVERTED = Option("volumes", "folder of convert-ct", "input")
 
 CT_COMMANDS: dict[str, Command] = {
     "make-ct-demo-cohort": Command(
@@ -55,6 +56,27 @@ CT_COMMANDS: dict[str, Command] = {
             _COUNTS,
             OUTPUT,
         ),
+    ),
+    "train-structures": Command(
+        "Train stage 1: queries learn to observe structures, by contrast with what reports say of them; resumes by itself.",
+        "d2rnet.ct.structure_model.trainer:train_structures",
+        "d2rnet.ct.structure_model.settings:TrainStructuresSettings",
+        (_ANNOTATION, _CONVERTED, WORK, OUTPUT, DEVICE, PROCESSES),
+        "d2rnet.report.settings:ReportRuntime",
+    ),
+    "evaluate-structures": Command(
+        "Score stage 1 on the test split: retrieval, zero-shot AUROC, effective rank, attention inside the structures.",
+        "d2rnet.ct.structure_model.evaluate:evaluate_structures",
+        "d2rnet.ct.structure_model.settings:EvaluateStructuresSettings",
+        (
+            _ANNOTATION,
+            _CONVERTED,
+            Option("model", "folder of train-structures", "input"),
+            Option("masks", "folder of true masks, <study>.nii.gz, such as the demo cohort's", "inputs", ()),
+            OUTPUT,
+            DEVICE,
+        ),
+        "d2rnet.runs.settings:LoaderRuntime",
     ),
     "retrieve-ct-reports": Command(
         "Answer each volume with a training report, of the nearest features and of the predicted label set: two baselines.",

@@ -4,7 +4,7 @@ from d2rnet.ct.conversion.data_settings import CtSourceDataSettings
 from d2rnet.ct.demo.settings import CtDemoSettings
 from d2rnet.ct.evaluation.settings import EvaluateCtSettings
 from d2rnet.ct.report_model.settings import CtReportSettings
-from d2rnet.ct.structure_model.settings import StructureModelSettings
+from d2rnet.ct.structure_model.settings import StageOneSettings
 from d2rnet.ct.structures.settings import StructureSettings
 from d2rnet.settings import Section
 
@@ -22,6 +22,6 @@ class CtSettings(Section):
 
     data: CtDataSettings = CtDataSettings()
     structures: StructureSettings = StructureSettings()
-    structure_model: StructureModelSettings = StructureModelSettings()
+    structure_model: StageOneSettings = StageOneSettings()
     report: CtReportSettings = CtReportSettings()
     evaluation: EvaluateCtSettings = EvaluateCtSettings()

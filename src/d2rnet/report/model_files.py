@@ -96,7 +96,7 @@ def load_model(folder: Path, device: torch.device, front_end: FrontEnd) -> Loade
         raise CheckpointError(f"{folder / CONFIG}: {error}. Copy the model folder again.") from error
     except (RuntimeError, ArithmeticError, ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / CONFIG}: its sizes make no model ({error}). Copy the model folder again.") from error
-    state = _read_weights(folder / WEIGHTS, vocabulary, expected)
+    state = read_weights(folder / WEIGHTS, vocabulary, expected)
     model = front_end.make_model(settings, num_tokens=len(vocabulary), facts=facts)
     model.load_state_dict(state, strict=True)
     return LoadedModel(model.to(device).eval(), vocabulary, settings, facts)
@@ -139,7 +139,7 @@ def _keys_in(content: Mapping[str, Any], known: Sequence[str], prefix: str = "")
             yield key
 
 
-def _read_weights(path: Path, vocabulary: Vocabulary, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def read_weights(path: Path, vocabulary: Vocabulary, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Read the weights of a model whose tensors are ``expected`` (without memory: device meta).
 
     Raises:

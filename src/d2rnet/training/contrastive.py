@@ -196,13 +196,12 @@ class Temperature(nn.Module):
         """Begin at ``start``.
 
         Raises:
-            ValueError: ``start`` is out of the bounds of a learnt temperature, or not above 0.
+            ValueError: ``start`` is out of bounds.
         """
         super().__init__()
-        if start <= 0 or (learnable and not bounds[0] <= start <= bounds[1]):
-            expected = f"{bounds[0]} to {bounds[1]}" if learnable else "above 0"
-            raise ValueError(f"temperature starts at {start}; expected {expected}")
-        self.bounds = bounds if learnable else (start, start)
+        if not bounds[0] <= start <= bounds[1]:
+            raise ValueError(f"temperature starts at {start}; expected {bounds[0]} to {bounds[1]}")
+        self.bounds = bounds
         self.logarithm = nn.Parameter(torch.tensor(math.log(start)), requires_grad=learnable)
 
     def forward(self) -> Tensor:

@@ -148,7 +148,7 @@ class TrainingRecord:
         if self.is_better(row, self.best):
             self.best = dict(row)
             if process_rank() == 0:
-                save_torch(self.folder / BEST, {"model": self.task.model.state_dict(), "selected": self.best})
+                save_torch(self.folder / BEST, {**self.task.weights(), "selected": self.best})
 
     def _report_progress(self, now: float) -> None:
         task = self.task

@@ -197,12 +197,16 @@ class TrainingTask:
         means = {f"{name}_loss": total / max(steps, 1) for name, total in self.loss_sums.items()}
         return means | self.objective.values()
 
+    def weights(self) -> dict[str, Any]:
+        """Return the state of each part, by name."""
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
     def state(self) -> dict[str, Any]:
         """Return what resuming needs: weights, optimiser, loss scale of 16-bit training and the place in the run."""
         return {
             "finished_steps": self.finished_steps,
             "loss_sums": dict(self.loss_sums),
-            **{name: part.state_dict() for name, part in self.parts.items()},
+            **self.weights(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }

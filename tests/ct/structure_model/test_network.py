@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from d2rnet.ct.structure_model.encoders import make_encoder
-from d2rnet.ct.structure_model.model import StructureModel, volume_tensor
+from d2rnet.ct.structure_model.model import StructureModel, scaled
 from d2rnet.ct.structure_model.observer import Observer
 from d2rnet.ct.structure_model.positions import patch_positions
 from d2rnet.ct.structure_model.settings import ObserverSettings, StructureNetworkSettings, VolumeEncoderSettings
@@ -121,9 +121,9 @@ def test_attention_is_the_greatest_over_heads_and_queries():
 
 
 def test_grey_levels_and_hounsfield_units_meet():
-    levels = volume_tensor(torch.tensor([[[0, 255]]], dtype=torch.uint8).numpy(), (-1000, 1000))
-    units = volume_tensor(torch.tensor([[[-1000, 1000, 3000]]], dtype=torch.int16).numpy(), (-1000, 1000))
-    assert levels.tolist() == [[[[-1.0, 1.0]]]] and units.tolist() == [[[[-1.0, 1.0, 1.0]]]]
+    levels = scaled(torch.tensor([0, 255], dtype=torch.uint8), (-1000, 1000))
+    units = scaled(torch.tensor([-1000, 0, 1000, 3000], dtype=torch.int16), (-1000, 1000))
+    assert levels.tolist() == [-1.0, 1.0] and units.tolist() == [-1.0, 0.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize(

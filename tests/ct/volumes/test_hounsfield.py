@@ -60,14 +60,6 @@ def test_scaling_in_header_and_table_is_applied_once(tmp_path, hu):
     assert volume.hu_source.startswith("as the header has it")
 
 
-def test_a_table_scales_the_stored_numbers_whatever_the_header_did(tmp_path, hu):
-    path = write_nifti(tmp_path / "chest.nii.gz", hu + 1024)
-    data = bytearray(gzip.decompress(path.read_bytes()))
-    data[112:120] = np.array([2.0, 500.0], "<f4").tobytes()  # no HU
-    (tmp_path / "scaled.nii").write_bytes(data)
-    assert np.array_equal(read_volume(tmp_path / "scaled.nii", rescale=Rescale(1.0, -1024.0)).hu, hu)
-
-
 @pytest.mark.parametrize(
     ("shift", "choice", "rescale", "complaint"),
     [

@@ -86,9 +86,7 @@ def test_every_way_to_write_the_pixels_is_one_volume(tmp_path, change):
 # --- padding
 
 
-@pytest.mark.parametrize(
-    ("value", "vr", "signed"), [(1024, "US", 0), (1074, "US", 0), (0, "SS", 1), (64536, "US", 1), (65036, "US", 1)]
-)
+@pytest.mark.parametrize(("value", "vr", "signed"), [(1024, "US", 0), (1074, "US", 0), (0, "SS", 1), (64536, "US", 1)])
 def test_padding_that_would_be_tissue_is_air_where_it_reaches_the_border(tmp_path, value, vr, signed):
     """0 HU round the field of view is no water; the same number inside the body is."""
     stored_value = value - 65536 if signed and value > 32767 else value

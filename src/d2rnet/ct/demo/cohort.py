@@ -25,7 +25,7 @@ from d2rnet.ct.demo.phantom import Phantom, draw_head, draw_phantom, expose
 from d2rnet.ct.demo.reports import Report, write_report
 from d2rnet.ct.demo.settings import CtDemoSettings
 from d2rnet.files.atomic import atomic_path, write_text
-from d2rnet.files.documents import write_jsonl
+from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
 from d2rnet.runs.cohort_folder import make_cohort_folder
 from d2rnet.runs.parallel import map_in_processes
@@ -109,6 +109,8 @@ def _fill(folder: Path, *, workers: int, settings: CtDemoSettings) -> Record:
     draw = partial(_draw_study, folder=folder, settings=settings)
     drawn = map_in_processes(draw, items, workers=workers, what="draw chest CTs")
     records = list(track(drawn, total=len(items), what="draw chest CTs", unit="scan"))
+    codes = {name: [code] for code, name in enumerate(STRUCTURE_CODES, start=1)}
+    write_json(folder / "masks" / "structures.json", codes)
     bad = _write_unusable(folder, settings)
     rows = [row for record in records for row in record.pop("rows")] + bad
     for part in _WORDS:

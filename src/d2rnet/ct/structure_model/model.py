@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +23,7 @@ from d2rnet.errors import CheckpointError
 from d2rnet.report.interface import FrontEnd
 from d2rnet.report.model_files import load_model
 from d2rnet.report.text.vocabulary import Vocabulary
+from d2rnet.training.collectives import GlobalBatchNorm
 
 FACTS = ("structures", "shape_zyx", "window_hu", "spacing_mm", "embed_dim")
 
@@ -44,6 +47,7 @@ class StructureModel(nn.Module):
         self.encoder = make_encoder(settings.encoder, shape_zyx)
         self.observer = Observer(settings.observer, num_structures=num_structures, patch_width=self.encoder.width)
         self.project = nn.Linear(settings.observer.d_model, embed_dim, bias=False)
+        self.centre = GlobalBatchNorm(num_structures * embed_dim) if settings.observer.centre else None
 
     def observe(self, volumes: Tensor) -> Observation:
         """Look at (B, 1, Z, Y, X) volumes in [-1, 1]."""
@@ -54,7 +58,10 @@ class StructureModel(nn.Module):
 
     def embed(self, observation: Observation) -> Tensor:
         """Return (B, S, E): the mean of a structure's observation tokens, projected, of length 1."""
-        return F.normalize(self.project(observation.tokens.mean(dim=2)).float(), dim=-1)
+        projected = self.project(observation.tokens.mean(dim=2)).float()
+        if self.centre is not None:
+            projected = self.centre(projected.flatten(1)[..., None, None]).view_as(projected)  # by way of (B, S * E, 1, 1)
+        return F.normalize(projected, dim=-1)
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, S, E)."""
@@ -135,15 +142,19 @@ def load_structure_model(folder: Path, device: torch.device) -> LoadedStructures
     )
 
 
-def volume_tensor(array: Any, window_hu: Sequence[float]) -> Tensor:
-    """Turn a converted volume (Z, Y, X) into (1, Z, Y, X) float32 in [-1, 1].
+def volume_tensor(array: NDArray[Any], window_hu: Sequence[float]) -> Tensor:
+    """Turn one converted volume (Z, Y, X) into (1, Z, Y, X) float32 in [-1, 1]; see :func:`scaled`."""
+    return scaled(torch.from_numpy(np.array(array)), window_hu).unsqueeze(0)
+
+
+def scaled(values: Tensor, window_hu: Sequence[float]) -> Tensor:
+    """Turn stored values of converted volumes into float32 in [-1, 1], of the same shape.
 
     Args:
-        array: uint8 over the window, or int16 HU.
+        values: uint8 over the window, or int16 HU.
         window_hu: lowest and highest Hounsfield unit.
     """
-    values = torch.from_numpy(array.copy())
     if values.dtype == torch.uint8:
-        return (values.float() / 127.5 - 1.0).unsqueeze(0)
+        return values.float() / 127.5 - 1.0
     low, high = window_hu
-    return ((values.float() - low) / (high - low) * 2.0 - 1.0).clamp(-1.0, 1.0).unsqueeze(0)
+    return ((values.float() - low) / (high - low) * 2.0 - 1.0).clamp(-1.0, 1.0)

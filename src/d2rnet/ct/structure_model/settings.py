@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from d2rnet.ct.conversion.settings import CtConversionSettings
+from d2rnet.ct.structures.settings import StructureSettings
 from d2rnet.settings import Section, setting
 
 _Side = Annotated[int, Field(ge=1, le=512)]
@@ -65,6 +67,9 @@ class ObserverSettings(Section):
     """Add the place of a patch, sines and cosines along z, y, x (ours); released: only what the encoder knows of it."""
     mask_air: bool = setting(True)
     """Patches of nothing but the lowest value of the window, where a volume was padded, are not looked at (ours)."""
+    centre: bool = setting(True)
+    """Standardise what the queries of a structure saw over the volumes of a batch, before it is compared with texts (ours).
+    Without it, volumes look alike at first, and short trainings stay there; released: not done."""
     dropout: float = setting(0.1, ge=0, lt=1)
     """Dropout; released: 0.1."""
 
@@ -192,3 +197,55 @@ class StructureModelSettings(Section):
     text: StructureTextSettings = StructureTextSettings()
     model: StructureNetworkSettings = StructureNetworkSettings()
     training: StructureTrainingSettings = StructureTrainingSettings()
+
+
+class GridSettings(Section):
+    """The grid of converted volumes."""
+
+    place = "ct.data"
+
+    conversion: CtConversionSettings = CtConversionSettings()
+
+
+class TrainStructuresSettings(Section):
+    """What train-structures reads."""
+
+    place = "ct"
+
+    data: GridSettings = GridSettings()
+    structures: StructureSettings = StructureSettings()
+    structure_model: StructureModelSettings = StructureModelSettings()
+
+
+class StructureEvaluationSettings(Section):
+    """Scores of stage 1."""
+
+    place = "ct.structure_model.evaluation"
+
+    bootstrap_samples: int = setting(1000, ge=1)
+    """Resamples of patients for the 95 % intervals."""
+    bootstrap_seed: int = setting(0, ge=0)
+    """Seed of the resamples."""
+
+
+class StageOneSettings(StructureModelSettings):
+    """Stage 1 and its scores."""
+
+    evaluation: StructureEvaluationSettings = StructureEvaluationSettings()
+
+
+class StructureScoreSettings(Section):
+    """The scores of stage 1 alone."""
+
+    place = "ct.structure_model"
+
+    evaluation: StructureEvaluationSettings = StructureEvaluationSettings()
+
+
+class EvaluateStructuresSettings(Section):
+    """What evaluate-structures reads."""
+
+    place = "ct"
+
+    structures: StructureSettings = StructureSettings()
+    structure_model: StructureScoreSettings = StructureScoreSettings()

@@ -7,13 +7,18 @@ soft targets, so that those change slowly.
 Shapes: N texts, T token ids, E width of the shared space.
 """
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2rnet.ct.structure_model.settings import StructureTextSettings
-from d2rnet.report.text.vocabulary import Vocabulary
-from d2rnet.report.text_encoder import PretrainedTextEncoder, SmallTextEncoder
+from d2rnet.report.model_files import read_weights
+from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
+from d2rnet.report.text_encoder import PretrainedTextEncoder, SmallTextEncoder, encoder_files
+
+TEXT_TOWER = "text_tower.safetensors"
 
 
 class TextTower(nn.Module):
@@ -72,6 +77,32 @@ def embed_known(tower: TextTower, token_ids: Tensor, known: Tensor) -> Tensor:
     shape = (*known.shape, tower.width)
     if not len(texts):
         return torch.zeros(shape, device=token_ids.device)
-    longest = int((texts != 0).sum(dim=1).max())
+    longest = int((texts != PAD_ID).sum(dim=1).max())
     vectors = tower(texts[:, :longest])
     return torch.zeros(shape, device=token_ids.device, dtype=vectors.dtype).masked_scatter(known.unsqueeze(2), vectors)
+
+
+def tower_files(settings: StructureTextSettings) -> dict[str, Path]:
+    """Return the files of a pretrained text encoder, name -> path, for a run's record; none of the own one.
+
+    Raises:
+        FileNotFoundError: the folder is missing.
+    """
+    if settings.weights is None:
+        return {}
+    return encoder_files(Path(settings.weights), place=f"{settings.place}.weights")
+
+
+def load_text_tower(folder: Path, settings: StructureTextSettings, vocabulary: Vocabulary) -> TextTower:
+    """Read the text tower of a folder of train-structures, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: the file, or the folder of a pretrained encoder, is missing.
+        CheckpointError: weights that do not fit, or of another vocabulary.
+    """
+    path = folder / TEXT_TOWER
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; the folder is made by 'd2rnet train-structures'.")
+    tower = TextTower(settings, vocabulary)
+    tower.load_state_dict(read_weights(path, vocabulary, tower.state_dict()))
+    return tower.eval()

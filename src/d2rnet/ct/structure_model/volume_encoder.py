@@ -10,6 +10,7 @@ from d2rnet.ct.structure_model.positions import patch_positions
 from d2rnet.ct.structure_model.settings import VolumeEncoderSettings
 from d2rnet.errors import ConfigError
 from d2rnet.report.decoder.memory_transformer import EncoderLayer
+from d2rnet.training.collectives import GlobalBatchNorm
 
 Shape = tuple[int, int, int]
 AIR = -1.0  # the lowest value of the window, of which padding is made
@@ -76,6 +77,8 @@ class SmallEncoder(VolumeEncoder):
             leaving *= 2
         self.blocks = nn.Sequential(*blocks)
         self.project = nn.Linear(entering, settings.width)
+        # Without it, what differs between volumes is a tenth of what is common to all, and drowns in positions.
+        self.norm = GlobalBatchNorm(settings.width)
         self.layers = nn.ModuleList(
             EncoderLayer(settings.width, 2 * settings.width, settings.num_heads, dropout=0.0) for _ in range(settings.layers)
         )
@@ -83,7 +86,8 @@ class SmallEncoder(VolumeEncoder):
     def forward(self, volumes: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, P, W)."""
         maps = self.blocks(volumes)  # (B, C, gz, gy, gx)
-        patches: Tensor = self.project(maps.flatten(2).transpose(1, 2))  # (B, P, W)
+        projected = self.project(maps.flatten(2).transpose(1, 2))  # (B, P, W)
+        patches = self.norm(projected.transpose(1, 2).unsqueeze(3)).squeeze(3).transpose(1, 2)  # by way of (B, W, P, 1)
         if len(self.layers):
             patches = patches + patch_positions(self.grid_zyx, self.width, like=patches)
             everything = torch.ones(1, 1, 1, patches.shape[1], dtype=torch.bool, device=patches.device)

@@ -1,0 +1,375 @@
+"""evaluate_structures: what stage 1 has learnt, on the test split.
+
+Reads: ct_annotation.json, converted volumes, model folder; masks where there are some (for evaluation only).
+Writes: metrics.json, metrics.md, structures.svg and .png, run.json. Every number says n and what chance would give.
+
+* Retrieval, structure by structure: a volume's own text among the distinct texts of the split, and the other way round, where
+  any volume with that text counts. Volumes whose report does not mention a structure take no part in it.
+* Zero-shot AUROC of the 18 abnormalities: how far an observation points from the training texts without a finding to those
+  with it. No label of an image is used; the labels that it is compared with are those of the annotation.
+* Effective rank: how many dimensions the embeddings of a structure spread over. A collapse is named.
+* Attention: share of it inside the true structure, over the structure's share of what may be looked at.
+
+Shapes: N volumes, S structures, P patches, E width of the space.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from d2rnet.ct.annotation.read import load_ct_annotation
+from d2rnet.ct.structure_model.dataset import StructureEntries
+from d2rnet.ct.structure_model.diagnostics import (
+    RANKS,
+    Floats,
+    attention_inside,
+    auroc,
+    chance_of_any,
+    effective_rank,
+    image_to_text,
+    recall,
+    text_to_image,
+)
+from d2rnet.ct.structure_model.figure import draw_structures
+from d2rnet.ct.structure_model.masks import patch_shares, read_codes
+from d2rnet.ct.structure_model.model import LoadedStructures, load_structure_model, scaled
+from d2rnet.ct.structure_model.settings import EvaluateStructuresSettings
+from d2rnet.ct.structure_model.text_tower import TextTower, embed_known, load_text_tower
+from d2rnet.ct.structure_model.trainer import check_shapes
+from d2rnet.ct.structures.table import StructureTable, load_table
+from d2rnet.errors import DatasetError
+from d2rnet.evaluation.resampling import percentile_interval, resample_counts
+from d2rnet.figures.tables import markdown_table
+from d2rnet.files.atomic import write_text
+from d2rnet.files.documents import read_jsonl, write_json
+from d2rnet.findings.ct_classes import CT_ABNORMALITIES
+from d2rnet.report.annotation_file import Entry
+from d2rnet.runs.device import resolve_device
+from d2rnet.runs.progress import track
+from d2rnet.runs.provenance import write_run_record
+from d2rnet.runs.settings import LoaderRuntime
+from d2rnet.training.task import make_loader
+
+log = logging.getLogger(__name__)
+COLLAPSED_LENGTH = 0.98
+COLLAPSED_RANK = 2.0
+HEADLINE_RANK = 5
+
+
+def evaluate_structures(
+    *,
+    annotation: Path,
+    volumes: Path,
+    model: Path,
+    output: Path,
+    device: str,
+    settings: EvaluateStructuresSettings,
+    masks: Sequence[Path] = (),
+    runtime: LoaderRuntime = LoaderRuntime(),
+) -> None:
+    """Score stage 1.
+
+    Args:
+        annotation: ct_annotation.json.
+        volumes: folder of convert-ct.
+        model: folder of train-structures.
+        output: folder to write to.
+        device: auto, cpu, cuda or cuda:N.
+        settings: table of structures, resamples.
+        masks: folders of true masks, one at the most.
+        runtime: loader processes.
+
+    Raises:
+        DatasetError: the test split is empty, of another grid or table, or a mask cannot be read.
+        CheckpointError: files of the model folder do not belong together.
+        ConfigError: no such device.
+    """
+    target = resolve_device(device)
+    bootstrap = settings.structure_model.evaluation
+    loaded = load_structure_model(model, target)
+    tower = load_text_tower(model, loaded.settings.text, loaded.vocabulary).to(target)
+    table = load_table(settings.structures.table)
+    content = load_ct_annotation(annotation)
+    entries = content["test"]
+    if not entries:
+        raise DatasetError(f"{annotation}: no volume in split 'test'; expected at least one.")
+    check_shapes(entries, loaded.conversion, source=annotation)
+    observed = _observe(loaded, tower, table, entries, volumes, runtime, target)
+    patients = [entry["subject_id"] for entry in entries]
+    counts = _patient_counts(patients, samples=bootstrap.bootstrap_samples, seed=bootstrap.bootstrap_seed)
+    rows = {name: _structure_scores(observed, place, counts) for place, name in enumerate(loaded.structures)}
+    if masks:
+        _add_attention(rows, observed, loaded, entries, volumes, masks[0], counts)
+    zero_shot = _zero_shot(observed, _directions(tower, loaded, table, content["train"], target), entries)
+    metrics = _metrics(entries, rows, zero_shot, observed)
+    write_json(output / "metrics.json", metrics)
+    write_text(output / "metrics.md", "\n".join(_lines(metrics)) + "\n")
+    draw_structures(output / "structures", metrics)
+    write_run_record(
+        output / "run.json",
+        command="evaluate-structures",
+        settings=settings,
+        inputs={"annotation": annotation, "weights": model / "model.safetensors"},
+        counts={"volumes": len(entries), "patients": len(set(patients))},
+        seeds={"bootstrap": bootstrap.bootstrap_seed},
+    )
+    for line in _lines(metrics):
+        log.info("%s", line)
+
+
+def _metrics(
+    entries: Sequence[Entry], rows: dict[str, Any], zero_shot: dict[str, dict[str, Any]], observed: "_Observed"
+) -> dict[str, Any]:
+    """Put everything into one object, and name a collapse in the log."""
+    collapsed = [name for name, row in rows.items() if row["collapsed"]]
+    if collapsed:
+        log.warning("embeddings have collapsed: %s; volumes are no longer told apart there", ", ".join(collapsed))
+    return {
+        "split": "test",
+        "section": "findings",
+        "volumes": len(entries),
+        "patients": len({entry["subject_id"] for entry in entries}),
+        "resamples_of": "patients",
+        "structures": rows,
+        "similarity_image_to_text": _similarities(observed),
+        "zero_shot_auroc": zero_shot,
+        "zero_shot_auroc_macro": _mean([one["auroc"] for one in zero_shot.values()]),
+        "labels_from": sorted({str(entry.get("labels_from", "table")) for entry in entries}),
+        "collapsed": collapsed,
+    }
+
+
+class _Observed:
+    """Images and texts (N, S, E), ``known, numbers`` (N, S), attention (N, S, P), ``seen`` (N, P), of the test split."""
+
+    def __init__(self, parts: Sequence[tuple[Tensor, ...]]) -> None:
+        columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+        self.images: Floats = columns[0].astype(np.float64)
+        self.texts: Floats = columns[1].astype(np.float64)
+        self.known: NDArray[np.bool_] = columns[2]
+        self.numbers: NDArray[np.int64] = columns[3]
+        self.attention: NDArray[np.float16] = columns[4]
+        self.seen: NDArray[np.bool_] = columns[5]
+
+
+@torch.no_grad()
+def _observe(
+    loaded: LoadedStructures,
+    tower: TextTower,
+    table: StructureTable,
+    entries: Sequence[Entry],
+    volumes: Path,
+    runtime: LoaderRuntime,
+    device: torch.device,
+) -> _Observed:
+    dataset = StructureEntries(entries, volumes, vocabulary=loaded.vocabulary, table=table, text=loaded.settings.text)
+    size = loaded.settings.training.batch_size
+    places = range(len(entries))
+    batches = [list(places[first : first + size]) for first in places[::size]]
+    loader = make_loader(dataset, batches, dataset.collate, workers=runtime.loader_workers)
+    parts = []
+    for batch in track(loader, total=len(batches), what="observe test volumes", unit="batch"):
+        on_device = batch.to(device)
+        observation = loaded.model.observe(scaled(on_device.values, loaded.conversion.window_hu))
+        parts.append(
+            (
+                loaded.model.embed(observation).cpu(),
+                embed_known(tower, on_device.token_ids, on_device.known).float().cpu(),
+                batch.known,
+                batch.numbers,
+                observation.attention.to(torch.float16).cpu(),
+                observation.patch_mask.cpu(),
+            )
+        )
+    return _Observed(parts)
+
+
+def _patient_counts(patients: Sequence[str], *, samples: int, seed: int) -> NDArray[np.float32]:
+    """Return (N, samples) how often each volume is in each resample of the patients."""
+    distinct, places = np.unique(np.asarray(patients), return_inverse=True)
+    return resample_counts(len(distinct), samples=samples, seed=seed)[places]
+
+
+def _structure_scores(observed: _Observed, place: int, counts: NDArray[np.float32]) -> dict[str, Any]:
+    """Return retrieval both ways and spread of one structure."""
+    known = observed.known[:, place]
+    images = observed.images[known, place]
+    distinct, first, own = np.unique(observed.numbers[known, place], return_index=True, return_inverse=True)
+    texts = observed.texts[known, place][first]
+    by_image = image_to_text(images, texts, own) if len(distinct) else np.zeros(0, np.int64)
+    by_text = text_to_image(images, texts, own) if len(distinct) else np.zeros(0, np.int64)
+    row: dict[str, Any] = {"volumes": int(known.sum()), "distinct_texts": len(distinct)}
+    sharing = np.bincount(own, minlength=len(distinct)).tolist()
+    for rank in RANKS:
+        row[f"image_to_text_recall_at_{rank}"] = recall(by_image, rank)
+        row[f"image_to_text_chance_at_{rank}"] = min(1.0, rank / len(distinct)) if len(distinct) else None
+        row[f"text_to_image_recall_at_{rank}"] = recall(by_text, rank)
+        row[f"text_to_image_chance_at_{rank}"] = chance_of_any(len(images), sharing, rank)
+    row["image_to_text_recall_at_5_interval"] = _interval((by_image <= HEADLINE_RANK).astype(float), counts[known])
+    everything = observed.images[:, place]
+    length = float(np.linalg.norm(everything.mean(axis=0)))
+    row["effective_rank"] = effective_rank(everything)
+    row["mean_length"] = length
+    row["collapsed"] = length > COLLAPSED_LENGTH or row["effective_rank"] < COLLAPSED_RANK
+    return row
+
+
+def _interval(values: Floats, counts: NDArray[np.float32]) -> list[float] | None:
+    """Return the 95 % percentile interval of a mean over volumes, of resamples of patients."""
+    if not len(values):
+        return None
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return percentile_interval(values @ counts / counts.sum(axis=0))
+
+
+def _similarities(observed: _Observed) -> list[list[float | None]]:
+    """Return (S, S) mean cosine of observations of a structure (rows) and the same volumes' texts of each structure."""
+    structures = observed.known.shape[1]
+    cosines = np.einsum("nse,nte->nst", observed.images, observed.texts)
+    table: list[list[float | None]] = []
+    for row in range(structures):
+        table.append([])
+        for column in range(structures):
+            known = observed.known[:, column]
+            table[-1].append(round(float(cosines[known, row, column].mean()), 4) if known.any() else None)
+    return table
+
+
+@torch.no_grad()
+def _directions(
+    tower: TextTower, loaded: LoadedStructures, table: StructureTable, entries: Sequence[Entry], device: torch.device
+) -> dict[str, dict[int, Floats]]:
+    """Return label -> structure -> mean of the distinct training texts with the label minus that of those without, (E,)."""
+    settings = loaded.settings.text
+    vocabulary = loaded.vocabulary
+    found: dict[str, dict[int, Floats]] = {label: {} for label in CT_ABNORMALITIES}
+    for place, name in enumerate(loaded.structures):
+        texts = {entry["structures"][name]["text"]: set(entry["structures"][name]["labels"]) for entry in entries}
+        texts.pop("", None)
+        if not texts:
+            continue
+        rows = [torch.tensor(vocabulary.encode(text, max_tokens=settings.max_tokens)) for text in texts]
+        token_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        vectors = torch.cat([tower(part.to(device)).cpu() for part in token_ids.split(256)]).numpy().astype(np.float64)
+        for label in table.structures[name].labels or CT_ABNORMALITIES:
+            there = np.array([label in labels for labels in texts.values()])
+            if there.any() and not there.all():
+                found[label][place] = vectors[there].mean(axis=0) - vectors[~there].mean(axis=0)
+    return found
+
+
+def _zero_shot(
+    observed: _Observed, directions: Mapping[str, Mapping[int, Floats]], entries: Sequence[Entry]
+) -> dict[str, dict[str, Any]]:
+    """Return label -> AUROC and how many volumes have it, have it not, and are not labelled."""
+    scores: dict[str, dict[str, Any]] = {}
+    for number, label in enumerate(CT_ABNORMALITIES):
+        labels = [entry["labels"][number] for entry in entries]
+        labelled = np.array([value is not None for value in labels])
+        truth = np.array([value == 1 for value in labels])
+        parts = [observed.images[:, place] @ direction for place, direction in directions[label].items()]
+        value = auroc(np.sum(parts, axis=0)[labelled], truth[labelled]) if parts else None
+        scores[label] = {"auroc": value, "positive": int(truth.sum()), "labelled": int(labelled.sum())}
+    return scores
+
+
+def _add_attention(
+    rows: dict[str, dict[str, Any]],
+    observed: _Observed,
+    loaded: LoadedStructures,
+    entries: Sequence[Entry],
+    volumes: Path,
+    masks: Path,
+    counts: NDArray[np.float32],
+) -> None:
+    """Add to the row of each structure how much of its attention lies inside it."""
+    codes = read_codes(masks, loaded.structures)
+    lines = {line["volume_id"]: line for line in read_jsonl(volumes / "volumes.jsonl")}
+    grid = loaded.model.encoder.grid_zyx
+    found: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in codes}
+    without = 0
+    for place, entry in enumerate(track(entries, total=len(entries), what="compare attention with masks", unit="volume")):
+        path = masks / f"{entry['study_id']}.nii.gz"
+        shares = patch_shares(path, lines[entry["id"]], codes, grid) if path.is_file() else None
+        if shares is None:
+            without += 1
+            continue
+        for name, share in zip(codes, shares, strict=True):
+            attention = observed.attention[place, loaded.structures.index(name)].astype(np.float64)
+            scores = attention_inside(attention, share.astype(np.float64), observed.seen[place])
+            if scores is not None:
+                found[name][place] = scores
+    if without:
+        log.warning(
+            "%d of %d volumes have no mask that fits; they take no part in the attention scores", without, len(entries)
+        )
+    for name, of_volume in found.items():
+        if not of_volume:
+            continue
+        places = np.array(list(of_volume))
+        inside = np.array([one["inside"] for one in of_volume.values()])
+        expected = np.array([one["expected"] for one in of_volume.values()])
+        drawn = (inside @ counts[places]) / np.maximum(expected @ counts[places], 1e-12)
+        rows[name] |= {
+            "attention_volumes": len(of_volume),
+            "attention_inside": float(inside.mean()),
+            "attention_expected": float(expected.mean()),
+            "attention_ratio": float(inside.mean() / expected.mean()),
+            "attention_ratio_interval": percentile_interval(drawn),
+            "pointing_hit": float(np.mean([one["hit"] for one in of_volume.values()])),
+        }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.mean(present)) if present else None
+
+
+def _lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Lay out the tables."""
+
+    def shown(value: float | None, digits: int = 2) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    header = ["structure", "n", "texts", "R@1", "R@5", "95 %", "chance@5", "text to image R@5", "chance@5", "rank"]
+    header += ["attention inside", "times its share", "hit"]
+    rows = []
+    for name, row in metrics["structures"].items():
+        interval = row["image_to_text_recall_at_5_interval"]
+        rows.append(
+            [
+                name,
+                str(row["volumes"]),
+                str(row["distinct_texts"]),
+                shown(row["image_to_text_recall_at_1"]),
+                shown(row["image_to_text_recall_at_5"]),
+                f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
+                shown(row["image_to_text_chance_at_5"]),
+                shown(row["text_to_image_recall_at_5"]),
+                shown(row["text_to_image_chance_at_5"]),
+                shown(row["effective_rank"], 1),
+                shown(row.get("attention_inside")),
+                shown(row.get("attention_ratio"), 1),
+                shown(row.get("pointing_hit")),
+            ]
+        )
+    labels = [
+        [label, str(one["positive"]), str(one["labelled"]), shown(one["auroc"])]
+        for label, one in metrics["zero_shot_auroc"].items()
+    ]
+    macro = shown(metrics["zero_shot_auroc_macro"])
+    return [
+        f"Stage 1 on {metrics['volumes']} test volumes of {metrics['patients']} patients.",
+        "",
+        *markdown_table(header, rows),
+        "",
+        f"Zero-shot AUROC, macro {macro}:",
+        "",
+        *markdown_table(["abnormality", "positive", "labelled", "AUROC"], labels),
+    ]

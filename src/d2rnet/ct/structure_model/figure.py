@@ -1,0 +1,45 @@
+"""The figure of stage 1's scores: retrieval beside chance, attention inside structures, similarity, zero-shot AUROC."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d2rnet.figures.plots import COLOURS, GREY, figure
+
+_EVEN = 1.0
+
+
+def draw_structures(target: Path, metrics: Mapping[str, Any]) -> None:
+    """Draw ``target`` (.svg and .png) from the metrics of evaluate-structures."""
+    names = list(metrics["structures"])
+    rows = list(metrics["structures"].values())
+    shown = [name.replace("_", " ") for name in names]
+    places = np.arange(len(names))
+    with figure(target, rows=2, columns=2, panel_inches=(5.2, 3.5)) as (retrieval, attention, similarity, zero_shot):
+        retrieval.barh(places, [row["image_to_text_recall_at_5"] or 0 for row in rows], color=COLOURS[0], height=0.6)
+        retrieval.plot([row["image_to_text_chance_at_5"] or 0 for row in rows], places, "|", color=COLOURS[1], ms=11, mew=2)
+        retrieval.set_title("own text among the 5 nearest of the distinct ones (bar), chance (mark)")
+        retrieval.set_xlim(0, 1)
+        ratios = [row.get("attention_ratio", np.nan) for row in rows]
+        attention.barh(places, ratios, color=COLOURS[2], height=0.6)
+        attention.axvline(_EVEN, color=GREY, linewidth=1)
+        attention.set_title("attention inside the structure, times the structure's share")
+        for panel in (retrieval, attention):
+            panel.set_yticks(places, shown)
+            panel.invert_yaxis()
+        table = np.array(metrics["similarity_image_to_text"], dtype=float)
+        image = similarity.imshow(table, cmap="cividis")
+        similarity.figure.colorbar(image, ax=similarity, shrink=0.8)
+        similarity.set_title("mean cosine: observation (row), text (column)")
+        similarity.set_yticks(places, shown)
+        similarity.set_xticks(places, [str(place + 1) for place in places])
+        similarity.grid(visible=False)
+        labels = [(label, one["auroc"]) for label, one in metrics["zero_shot_auroc"].items() if one["auroc"] is not None]
+        labels.sort(key=lambda pair: pair[1])
+        zero_shot.barh(np.arange(len(labels)), [value for _, value in labels], color=COLOURS[3], height=0.6)
+        zero_shot.axvline(0.5, color=GREY, linewidth=1)
+        zero_shot.set_yticks(np.arange(len(labels)), [label for label, _ in labels], fontsize=6.5)
+        zero_shot.set_xlim(0, 1)
+        zero_shot.set_title("zero-shot AUROC")

@@ -1,0 +1,182 @@
+"""Stage 1 from volumes and reports to a scored model: learns, resumes exactly, is the same in one process and in two."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from structure_samples import tiny_settings, write_samples
+
+from d2rnet.ct.structure_model.evaluate import evaluate_structures
+from d2rnet.ct.structure_model.model import load_structure_model
+from d2rnet.ct.structure_model.settings import EvaluateStructuresSettings, TrainStructuresSettings
+from d2rnet.ct.structure_model.trainer import train_structures
+from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.files.documents import read_json, read_jsonl, write_json
+from d2rnet.training.task import TrainingTask
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_samples(tmp_path_factory.mktemp("samples"))
+
+
+def train(samples: Path, folder: Path, settings: TrainStructuresSettings, processes: int = 1) -> Path:
+    train_structures(
+        annotation=samples / "ct_annotation.json",
+        volumes=samples / "volumes",
+        work=folder / "work",
+        output=folder / "model",
+        device="cpu",
+        settings=settings,
+        processes=processes,
+    )
+    return folder / "model"
+
+
+def same_weights(first: Path, second: Path, **tolerance: float) -> None:
+    for name in ("model.safetensors", "text_tower.safetensors"):
+        ours, theirs = load_file(first / name), load_file(second / name)
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            # no gradient but rounding, which Adam makes large
+            if tolerance and key.endswith("key.bias"):
+                continue
+            torch.testing.assert_close(value, theirs[key], **(tolerance or {"rtol": 0, "atol": 0}), msg=key)
+
+
+def evaluate(samples: Path, model: Path, output: Path, masks: tuple[Path, ...] = ()) -> dict[str, Any]:
+    evaluate_structures(
+        annotation=samples / "ct_annotation.json",
+        volumes=samples / "volumes",
+        model=model,
+        output=output,
+        device="cpu",
+        settings=EvaluateStructuresSettings.read({"structure_model": {"evaluation": {"bootstrap_samples": 20}}}),
+        masks=masks,
+    )
+    metrics: dict[str, Any] = read_json(output / "metrics.json")
+    return metrics
+
+
+def write_masks(folder: Path, samples: Path) -> Path:
+    """The corners where findings are drawn: code 1 of the lung, 2 of the pleura."""
+    import nibabel
+    from structure_samples import CORNERS, SHAPE
+
+    codes = np.zeros(SHAPE, np.uint8)
+    codes[CORNERS["lung"]] = 1
+    codes[CORNERS["pleura"]] = 2
+    folder.mkdir()
+    affine = np.diag([-5.0, -5.0, 5.0, 1.0])  # (x, y, z) of LPS+
+    for line in read_jsonl(samples / "volumes" / "volumes.jsonl"):
+        image = nibabel.Nifti1Image(codes.transpose(2, 1, 0), affine)
+        nibabel.save(image, folder / f"s{line['volume_id'][1:]}.nii.gz")
+    write_json(folder / "structures.json", {"lung": [1], "pleura": [2]})
+    return folder
+
+
+def test_it_learns_what_is_drawn_and_looks_there(samples, tmp_path):
+    settings = tiny_settings(training={"epochs": 40, "learning_rate": 0.01, "max_shift_voxels": 0})
+    model = train(samples, tmp_path, settings)
+    metrics = evaluate(samples, model, tmp_path / "scores", (write_masks(tmp_path / "masks", samples),))
+    lung, pleura = metrics["structures"]["lung"], metrics["structures"]["pleura"]
+    assert lung["distinct_texts"] == 2 and lung["image_to_text_recall_at_1"] == 1.0
+    assert pleura["volumes"] < lung["volumes"] and pleura["image_to_text_recall_at_1"] == 1.0
+    assert metrics["zero_shot_auroc"]["Lung nodule"]["auroc"] == 1.0
+    assert metrics["zero_shot_auroc"]["Pleural effusion"]["auroc"] == 1.0
+    assert metrics["structures"]["bone"]["volumes"] == 0 and metrics["structures"]["bone"]["image_to_text_recall_at_1"] is None
+    assert lung["attention_expected"] == pytest.approx(0.125)
+    assert lung["attention_ratio"] > 1.5 and pleura["attention_ratio"] > 1.5
+    loaded = load_structure_model(model, torch.device("cpu"))
+    assert loaded.structures[2] == "lung" and loaded.conversion.shape_zyx == (16, 16, 16)
+    history = list(read_jsonl(model / "metrics.jsonl"))
+    assert history[-1]["contrast_loss"] < history[0]["contrast_loss"] and history[-1]["queue_fill"] > 0
+    for name in ("metrics.md", "structures.png", "structures.svg", "run.json"):
+        assert (tmp_path / "scores" / name).stat().st_size > 100
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(samples, tmp_path, monkeypatch, step):
+    """Inside an epoch of three steps, and at its end; queue, momentum copy and shifts included."""
+    settings = tiny_settings()
+    whole = train(samples, tmp_path / "whole", settings)
+    original = TrainingTask.train_step
+
+    def interrupted(task: TrainingTask, batch: Any) -> None:
+        if task.finished_steps + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(task, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingTask, "train_step", interrupted)
+        with pytest.raises(SystemExit):
+            train(samples, tmp_path / "parts", settings)
+    same_weights(whole, train(samples, tmp_path / "parts", settings))
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_two_processes_make_the_steps_of_one(samples, tmp_path, symmetric):
+    """12 entries in batches of 5: the last batch of an epoch leaves two entries for two processes."""
+    changes: dict[str, Any] = {"training": {"batch_size": 5, "contrast": {"symmetric": symmetric}}}
+    changes["model"] = {"observer": {"dropout": 0.0}}  # each process draws its own
+    settings = tiny_settings(**changes)
+    one = train(samples, tmp_path / "one", settings)
+    two = train(samples, tmp_path / "two", settings, processes=2)
+    same_weights(one, two, rtol=1e-4, atol=1e-5)
+    first, second = (list(read_jsonl(model / "metrics.jsonl"))[-1] for model in (one, two))
+    for key in ("contrast_loss", "val_loss", "queue_distinct_texts", "queue_mean_age"):
+        assert first[key] == pytest.approx(second[key], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"queue": {"length": 0}},
+        {"queue": {"rule": "released", "start": "noise", "equal_texts": "always"}},
+        {"contrast": {"soft_share": 0.0, "other_structures_as_negatives": False}},
+        {"contrast": {"normalise_targets": False, "equal_texts": False, "learn_temperature": True}},
+        {"precision": "bf16-mixed"},
+    ],
+)
+def test_every_switch_trains(samples, tmp_path, training):
+    model = train(samples, tmp_path, tiny_settings(training={"epochs": 1, **training}))
+    assert np.isfinite(list(read_jsonl(model / "metrics.jsonl"))[-1]["val_loss"])
+
+
+def test_structures_that_are_not_mentioned_can_be_called_normal(samples, tmp_path):
+    settings = tiny_settings(text={"missing": "normal"}, training={"epochs": 1})
+    model = train(samples, tmp_path, settings)
+    assert "thyroid" in read_json(model / "vocabulary.json")["tokens"]  # only the table's sentence has the word
+
+
+def test_volumes_of_another_grid_are_refused(samples, tmp_path):
+    other = tiny_settings().replaced(data={"conversion": {"shape_zyx": [16, 16, 32]}})
+    with pytest.raises(DatasetError, match=r"volume v0 has \[16, 16, 16\] voxels .* expected \[16, 16, 32\]"):
+        train(samples, tmp_path, other)
+
+
+def test_more_processes_than_volumes_in_a_batch(samples, tmp_path):
+    with pytest.raises(ConfigError, match=r"--processes 5: expected 1 to ct\.structure_model\.training\.batch_size \(4\)"):
+        train(samples, tmp_path, tiny_settings(), processes=5)
+
+
+def test_an_entry_cut_by_another_table(samples, tmp_path):
+    content = read_json(samples / "ct_annotation.json")
+    content["val"][0]["structures"] = {"lung": content["val"][0]["structures"]["lung"]}
+    write_json(tmp_path / "ct_annotation.json", content)
+    with pytest.raises(
+        DatasetError, match=r"structures lung; expected trachea_bronchi, .* with the same ct\.structures\.table"
+    ):
+        train_structures(
+            annotation=tmp_path / "ct_annotation.json",
+            volumes=samples / "volumes",
+            work=tmp_path / "work",
+            output=tmp_path / "model",
+            device="cpu",
+            settings=tiny_settings(),
+        )
