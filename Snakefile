@@ -30,6 +30,7 @@ DETECTED_BY = (
     CONFIG.cxr.detector.prediction,
 )
 WRITTEN_BY = (*DETECTED_BY, CONFIG.cxr.annotation, CONFIG.cxr.report)
+OBSERVED_BY = (CONFIG.ct.data, CONFIG.ct.structures, CONFIG.ct.structure_model)
 
 
 scattergather:
@@ -43,6 +44,18 @@ scattergather:
     generate=shards_of(
         "generation", "results/cxr/generate_reports/run.json", *WRITTEN_BY
     ),
+    extract_ct=shards_of(
+        "ct_extraction",
+        "results/ct/extract_ct_features/run.json",
+        *OBSERVED_BY,
+        CONFIG.ct.report.features,
+    ),
+    generate_ct=shards_of(
+        "ct_generation",
+        "results/ct/generate_ct_reports/run.json",
+        *OBSERVED_BY,
+        CONFIG.ct.report,
+    ),
 
 
 include: "workflow/rules/cxr/data.smk"
@@ -53,6 +66,7 @@ include: "workflow/rules/cxr/evaluation.smk"
 include: "workflow/rules/cxr/ablation.smk"
 include: "workflow/rules/ct/data.smk"
 include: "workflow/rules/ct/structures.smk"
+include: "workflow/rules/ct/report.smk"
 include: "workflow/rules/ct/evaluation.smk"
 
 
@@ -77,3 +91,5 @@ rule ct:
     input:
         rules.convert_ct.output.volumes,
         rules.build_ct_annotation.output.annotation,
+        rules.generate_ct_reports.output.test,
+        rules.evaluate_ct_reports.output.metrics,

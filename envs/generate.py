@@ -55,6 +55,12 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "evaluate_ct_reports": ("data", "ct", "report", "evaluation"),
     "render_ct_gallery": ("data", "ct", "evaluation"),
     "describe_ct_reading": ("data",),
+    "extract_ct_features_shard": ("data", "ct", "report"),
+    "extract_ct_features": ("data", "ct", "report"),
+    "build_ct_vocabulary": (),
+    "train_ct_report_model": ("data", "ct", "report"),
+    "generate_ct_reports_shard": ("data", "ct", "report"),
+    "generate_ct_reports": ("data", "ct", "report"),
 }
 
 # Not Python packages, or not on the Python index: conda specs by extra or by rule.

@@ -35,7 +35,8 @@ RESULTS = "results"
 LOCK = ".lock"
 RECORD = "run.json"
 CACHE_FILES = frozenset({"pixels.u8", "crops.u8", "done.u8", LOCK})
-JOINED = {"predict_boxes": "predictions.json", "generate_reports": "test.jsonl"}  # rule -> what its shards were joined to
+# rule -> what its shards were joined to
+JOINED = {"predict_boxes": "predictions.json", "generate_reports": "test.jsonl", "generate_ct_reports": "test.jsonl"}
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9]+-of-[0-9]+(\.run)?\.jsonl?")
 

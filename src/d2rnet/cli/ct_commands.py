@@ -5,6 +5,7 @@ from d2rnet.cli.options import DEVICE, OUTPUT, PROCESSES, SHARD, SHARDS, WORK, W
 _VOLUMES = Option("volumes", "volumes.jsonl of verify-ct-inputs", "input")
 _COUNTS = Option("counts", "counts.json of verify-ct-inputs", "input")
 _ANNOTATION = Option("annotation", "ct_annotation.json of build-ct-annotation", "input")
+_FEATURES = Option("features", "folder of extract-ct-features", "input")
 _CONVERTED = Option("volumes", "folder of convert-ct", "input")
 
 CT_COMMANDS: dict[str, Command] = {
@@ -78,6 +79,79 @@ CT_COMMANDS: dict[str, Command] = {
         ),
         "d2rnet.runs.settings:LoaderRuntime",
     ),
+    "extract-ct-features-shard": Command(
+        "Let stage 1 look at one shard of the volumes and keep what stage 2 needs; goes on where it was interrupted.",
+        "d2rnet.ct.report_model.extract:extract_ct_features_shard",
+        "d2rnet.ct.report_model.settings:CtFeatureSettings",
+        (
+            _ANNOTATION,
+            Option("volumes", "folder that volume_path in ct_annotation.json is relative to", "input"),
+            Option("structures", "folder of train-structures", "input"),
+            Option("folder", "folder of the features"),
+            SHARD,
+            SHARDS,
+            Option("output", "JSON lines file to write, with what each volume's features are"),
+            DEVICE,
+        ),
+        "d2rnet.runs.settings:LoaderRuntime",
+    ),
+    "extract-ct-features": Command(
+        "Prove that the shards of extract-ct-features-shard hold every volume once, and say what the features are.",
+        "d2rnet.ct.report_model.extract:extract_ct_features",
+        "d2rnet.ct.report_model.settings:CtFeatureSettings",
+        (
+            _ANNOTATION,
+            Option("shards", "JSON lines file of every shard of extract-ct-features-shard", "inputs"),
+            Option("output", "folder of the features"),
+        ),
+    ),
+    "build-ct-vocabulary": Command(
+        "Build the vocabulary from the training reports of chest CT.",
+        "d2rnet.ct.report_model.vocabulary:build_ct_vocabulary",
+        "d2rnet.ct.report_model.settings:CtTextSettings",
+        (_ANNOTATION, OUTPUT),
+    ),
+    "train-ct-report-model": Command(
+        "Train the report model of chest CT on features of stage 1; resumes by itself.",
+        "d2rnet.ct.report_model.trainer:train_ct_report_model",
+        "d2rnet.ct.report_model.settings:TrainCtReportModelSettings",
+        (
+            _ANNOTATION,
+            Option("vocabulary", "vocabulary.json of build-ct-vocabulary", "input"),
+            _FEATURES,
+            WORK,
+            OUTPUT,
+            DEVICE,
+            PROCESSES,
+        ),
+        "d2rnet.report.settings:ReportRuntime",
+    ),
+    "generate-ct-reports-shard": Command(
+        "Write the findings of one shard of the CT test split; each sentence names its structure and where that looked.",
+        "d2rnet.ct.report_model.generate:generate_ct_reports_shard",
+        "d2rnet.ct.report_model.settings:CtGenerationSettings",
+        (
+            _ANNOTATION,
+            _FEATURES,
+            Option("model", "folder of train-ct-report-model", "input"),
+            Option("table", "table of structures that sentences are dealt out to: a name, or a YAML file", "text", "ten"),
+            SHARD,
+            SHARDS,
+            Option("output", "JSON lines file to write"),
+            DEVICE,
+        ),
+        "d2rnet.runs.settings:LoaderRuntime",
+    ),
+    "generate-ct-reports": Command(
+        "Join the shards of generate-ct-reports-shard into one file, in the order of ct_annotation.json.",
+        "d2rnet.ct.report_model.generate:generate_ct_reports",
+        "d2rnet.ct.report_model.settings:CtGenerationSettings",
+        (
+            _ANNOTATION,
+            Option("shards", "JSON lines file of every shard", "inputs"),
+            Option("output", "JSON lines file to write"),
+        ),
+    ),
     "retrieve-ct-reports": Command(
         "Answer each volume with a training report, of the nearest features and of the predicted label set: two baselines.",
         "d2rnet.ct.evaluation.retrieve:retrieve_ct_reports",
@@ -85,7 +159,7 @@ CT_COMMANDS: dict[str, Command] = {
         (
             Option("generated", "test.jsonl of generate-ct-reports; names the volumes", "input"),
             _ANNOTATION,
-            Option("features", "folder of extract-ct-features", "input"),
+            _FEATURES,
             Option("model", "folder of train-ct-report-model; its text protocol cleans the answers", "input"),
             OUTPUT,
         ),

@@ -15,6 +15,7 @@ from d2rnet.config import Config
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.files.comparison import differences, first_few
 from d2rnet.files.documents import read_json
+from d2rnet.settings import Section, subsection
 
 RESOURCES = "resources"
 # Where its rules leave run records; a search through all of it would pass 377,110 images.
@@ -28,8 +29,13 @@ def settings_of(config: Config, command: str) -> dict[str, Any]:
     value: Any = config
     for key in section.place.split("."):
         value = getattr(value, key)
-    whole = value.to_json()
-    return {key: whole[key] for key in section.model_fields}
+    return _read_by(section, value.to_json())
+
+
+def _read_by(section: type[Section], values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that a section has fields for, in its own sections too."""
+    inner = {name: subsection(field.annotation) for name, field in section.model_fields.items()}
+    return {name: values[name] if part is None else _read_by(part, values[name]) for name, part in inner.items()}
 
 
 def check_resources(folder: Path, config: Config) -> None:

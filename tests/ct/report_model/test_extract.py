@@ -22,7 +22,7 @@ from d2rnet.ct.report_model.features import (
     write_features,
 )
 from d2rnet.ct.report_model.selection import NONE
-from d2rnet.ct.structure_model.model import load_structure_model, volume_tensor
+from d2rnet.ct.structure_model.model import load_structure_model, scaled
 from d2rnet.ct.structure_model.observer import Observation
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_json, read_jsonl
@@ -44,9 +44,8 @@ def test_features_are_what_stage_1_sees_in_evaluation_mode(ct_cohort, ct_feature
     assert facts.structures == NAMES and facts.grid_zyx == (2, 2, 3) and facts.width == 12 and facts.most_per_structure == 3
     loaded = load_structure_model(ct_cohort / "structures", CPU)
     for entry in entries(ct_cohort):
-        volume = volume_tensor(
-            np.asarray(read_array(ct_cohort / "volumes" / entry["volume_path"])), loaded.conversion.window_hu
-        )
+        stored = torch.from_numpy(np.array(read_array(ct_cohort / "volumes" / entry["volume_path"])))
+        volume = scaled(stored[None], loaded.conversion.window_hu)
         with torch.no_grad():
             seen = loaded.model.observe(volume[None])
         path = feature_path(ct_features, facts.key, entry["volume_path"])

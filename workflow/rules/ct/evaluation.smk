@@ -1,9 +1,9 @@
 rule retrieve_ct_reports:
     input:
-        generated="results/ct/generate_ct_reports/test.jsonl",
+        generated=rules.generate_ct_reports.output.test,
         annotation=rules.build_ct_annotation.output.annotation,
-        features="results/ct/extract_ct_features/features.json",
-        vocabulary="results/ct/train_ct_report_model/vocabulary.json",
+        features=rules.extract_ct_features.output.index,
+        vocabulary=rules.train_ct_report_model.output.vocabulary,
     output:
         nearest="results/ct/retrieve_ct_reports/nearest.jsonl",
         label_set="results/ct/retrieve_ct_reports/label_set.jsonl",
@@ -34,10 +34,10 @@ rule retrieve_ct_reports:
 
 rule evaluate_ct_reports:
     input:
-        generated="results/ct/generate_ct_reports/test.jsonl",
+        generated=rules.generate_ct_reports.output.test,
         annotation=rules.build_ct_annotation.output.annotation,
         counts=rules.verify_ct_inputs.output.counts,
-        vocabulary="results/ct/train_ct_report_model/vocabulary.json",
+        vocabulary=rules.train_ct_report_model.output.vocabulary,
         nearest=rules.retrieve_ct_reports.output.nearest,
         label_set=rules.retrieve_ct_reports.output.label_set,
     output:
@@ -54,6 +54,7 @@ rule evaluate_ct_reports:
     resources:
         mem_mb=growing(4000),
         runtime=120,
+        gpu=min(1, CONFIG.runtime.gpus),
         device=DEVICE,
         options=runtime_options("evaluate-ct-reports"),
     params:
@@ -71,7 +72,7 @@ rule evaluate_ct_reports:
 
 rule render_ct_gallery:
     input:
-        generated="results/ct/generate_ct_reports/test.jsonl",
+        generated=rules.generate_ct_reports.output.test,
         annotation=rules.build_ct_annotation.output.annotation,
         metrics=rules.evaluate_ct_reports.output.metrics,
         per_report=rules.evaluate_ct_reports.output.per_report,
@@ -104,7 +105,7 @@ rule render_ct_gallery:
 
 rule describe_ct_reading:
     input:
-        weights="results/ct/train_ct_report_model/model.safetensors",
+        weights=rules.train_ct_report_model.output.weights,
     output:
         "results/ct/train_ct_report_model/reading.json",
     log:
