@@ -93,3 +93,5 @@ rule ct:
         rules.build_ct_annotation.output.annotation,
         rules.generate_ct_reports.output.test,
         rules.evaluate_ct_reports.output.metrics,
+        rules.render_ct_gallery.output.page,
+        rules.describe_ct_reading.output,
