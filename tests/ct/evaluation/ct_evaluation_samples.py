@@ -65,8 +65,10 @@ def write_run(
         for name, text in answers.items()
     ]
     write_jsonl(folder / "test.jsonl", lines)
-    reports = {"source": "ct_rate", "release": "v2", "section": "findings", "reconstructions": "all"}
-    write_json(folder / "counts.json", {"ct": {"settings": {"reports": reports}, "source": {"volumes_no_chest": 3}}})
+    reports = {"source": "ct_rate", "release": "auto", "section": "findings", "reconstructions": "all"}
+    write_json(
+        folder / "counts.json", {"ct": {"settings": {"reports": reports}, "release": "v2", "source": {"volumes_no_chest": 3}}}
+    )
     count_vocabulary(["x"], protocol=PROTOCOL, section="findings", min_token_count=1).save(
         folder / "model" / "vocabulary.json"
     )

@@ -1,12 +1,14 @@
 """evaluate-ct-reports: values by hand, levels, missing predictions, patients kept whole, and inputs that do not fit."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ct_evaluation_samples import DOUBT, EFFUSION, NODULE, NORMAL, cleaned, entry, write_run
 from pycocoevalcap.bleu.bleu import Bleu
 
+from d2rnet.ct.evaluation.cases import data_version
 from d2rnet.ct.evaluation.evaluate import evaluate_ct_reports
 from d2rnet.ct.evaluation.metric_table import CT_METRICS
 from d2rnet.ct.evaluation.settings import EvaluateCtSettings
@@ -192,3 +194,11 @@ def test_a_report_that_is_empty_once_cleaned_is_counted_and_not_missing(tmp_path
     entries = [entry("a", NODULE, ["Lung nodule"]), entry("b", "___"), entry("c", NORMAL)]
     metrics = evaluate(tmp_path, write_run(tmp_path, entries, {"a": NODULE, "c": NORMAL}))
     assert (metrics["protocol"]["missing"], metrics["protocol"]["without_reference"]) == (0, 1)
+
+
+def test_the_data_is_named_by_the_release_that_was_found():
+    reports = {"source": "ct_rate", "release": "auto", "section": "findings", "reconstructions": "one"}
+    part = {"settings": {"reports": reports}, "source": {}}
+    assert data_version({"ct": {**part, "release": "v1"}}, Path("counts.json"))["data"] == "ct_rate/v1"
+    assert data_version({"ct": {**part, "release": ""}}, Path("counts.json"))["data"] == "ct_rate"
+    assert data_version({"ct": part}, Path("counts.json"))["data"] == "ct_rate/auto"  # of an earlier version

@@ -73,7 +73,13 @@ def write_checked(output: Path, table: CtTable, bad: set[str], settings: CtSourc
         "labels": _write_labels(output / "labels.jsonl", table.labels),
         "regions": write_table(output / "regions.jsonl", table.regions, REGIONS),
     }
-    return {SETTINGS: settings.to_json(), HASHES: hashes, "source": dict(table.counts), "volumes_set_aside": len(bad)}
+    return {
+        SETTINGS: settings.to_json(),
+        HASHES: hashes,
+        "release": table.release,
+        "source": dict(table.counts),
+        "volumes_set_aside": len(bad),
+    }
 
 
 def _write_labels(target: Path, labels: pd.DataFrame) -> str:

@@ -126,7 +126,7 @@ def _reference(entry: Entry, protocol: str) -> str:
 
 
 def data_version(counts: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return what counts.json of verify-ct-inputs says of the data: source, release, section, reconstructions, left out.
+    """Return what counts.json of verify-ct-inputs says of the data: its name, source, section, reconstructions, left out.
 
     Raises:
         DatasetError: another document.
@@ -134,8 +134,10 @@ def data_version(counts: dict[str, Any], path: Path) -> dict[str, Any]:
     part = counts.get("ct")
     try:
         settings = part["settings"]["reports"]  # type: ignore[index]
-        found = {key: settings[key] for key in ("source", "release", "section", "reconstructions")}
+        found = {key: settings[key] for key in ("source", "section", "reconstructions")}
+        release = part.get("release", settings["release"])  # type: ignore[union-attr]
         left_out = part["source"].get("volumes_no_chest", 0)  # type: ignore[index]
     except (KeyError, TypeError) as error:
         raise DatasetError(f"{path}: lacks {error}; expected counts.json of 'd2rnet verify-ct-inputs'.") from error
-    return {**found, "no_chest_left_out": left_out}
+    name = f"{found['source']}/{release}" if release else found["source"]
+    return {**found, "data": name, "no_chest_left_out": left_out}

@@ -237,7 +237,7 @@ def _protocol(vocabulary: Vocabulary, split: Split, settings: EvaluateCtSettings
     sizes = split.answered.sizes()
     return {
         "modality": "ct",
-        "data": f"{data['source']}/{data['release']}",
+        "data": data["data"],
         "section": data["section"],
         "text": vocabulary.protocol,
         "split": split.name,

@@ -107,14 +107,17 @@ def read_table(settings: CtSourceSettings, problems: Problems) -> CtTable:
     listed["split"] = _splits(listed, settings)
     for what, column in (("volumes", "volume_id"), ("studies", "study_id"), ("patients", "subject_id")):
         counts[f"{what}_in_table"] = listed[column].nunique()
-    listed["path"] = _paths(listed, base, _tree(base, settings.release))
+    ending = _tree(base, settings.release)
+    listed["path"] = _paths(listed, base, ending)
     chosen = _choose(listed, base, settings, counts, problems)
     chosen = _with_metadata(chosen, base, counts)
     texts = _reports(chosen, listed, settings.section, counts)
     volumes = chosen[chosen["study_id"].isin(texts["study_id"])]
     counts["volumes_without_report"] = len(chosen) - len(volumes)
     counts["volumes_kept"] = len(volumes)
-    return CtTable(volume_table(volumes), texts, _labels(volumes, base, counts, problems), counts=counts)
+    release = next(name for name, tree in TREES.items() if tree == ending)
+    labels = _labels(volumes, base, counts, problems)
+    return CtTable(volume_table(volumes), texts, labels, counts=counts, release=release)
 
 
 def _read_names(settings: CtSourceSettings, part: str, problems: Problems) -> pd.DataFrame:

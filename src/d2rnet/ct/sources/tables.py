@@ -39,6 +39,7 @@ class CtTable:
         regions: texts per region of studies that were split by the source, columns REGION_COLUMNS; empty for other sources.
         masks: volume_id -> folder of region masks, for evaluation only.
         counts: volumes and studies in, dropped and why, kept.
+        release: which of several releases the volumes are of; "" for sources that have one.
     """
 
     volumes: pd.DataFrame
@@ -47,6 +48,7 @@ class CtTable:
     regions: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(REGION_COLUMNS), dtype=str))
     masks: dict[str, str] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    release: str = ""
 
 
 class CtSourceModule(Protocol):
