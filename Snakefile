@@ -93,5 +93,6 @@ rule ct:
         rules.build_ct_annotation.output.annotation,
         rules.generate_ct_reports.output.test,
         rules.evaluate_ct_reports.output.metrics,
+        rules.summarize_ct.output.markdown,
         rules.render_ct_gallery.output.page,
         rules.describe_ct_reading.output,
