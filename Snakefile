@@ -91,6 +91,7 @@ rule ct:
     input:
         rules.convert_ct.output.volumes,
         rules.build_ct_annotation.output.annotation,
+        rules.evaluate_structures.output.metrics,
         rules.generate_ct_reports.output.test,
         rules.evaluate_ct_reports.output.metrics,
         rules.summarize_ct.output.markdown,

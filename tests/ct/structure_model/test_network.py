@@ -41,14 +41,17 @@ def test_shapes_and_shares():
 
 @pytest.mark.parametrize("place", [(0, 0, 0), (0, 1, 2), (0, 1, 0)])
 def test_a_patch_is_where_its_voxels_are(place):
-    """Raster order with x fastest: a change far inside a patch changes its embedding most."""
-    encoder = SmallEncoder(VolumeEncoderSettings(width=12, channels=4), SHAPE).eval()
-    assert encoder.grid_zyx == (1, 2, 3)
+    """Raster order with x fastest: a change in the middle of a patch changes its embedding most, whatever the weights."""
     before = torch.zeros(1, 1, *SHAPE)
     after = before.clone()
     z, y, x = (8 * number + 4 for number in place)
     after[0, 0, z - 1 : z + 1, y - 1 : y + 1, x - 1 : x + 1] = 1.0
-    change = (encoder(after) - encoder(before)).norm(dim=2)[0]
+    change = torch.zeros(6)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        encoder = SmallEncoder(VolumeEncoderSettings(width=12, channels=4), SHAPE).eval()
+        change += (encoder(after) - encoder(before)).norm(dim=2)[0]
+    assert encoder.grid_zyx == (1, 2, 3)
     assert int(change.argmax()) == (place[0] * 2 + place[1]) * 3 + place[2]
 
 

@@ -38,15 +38,20 @@ def train(samples: Path, folder: Path, settings: TrainStructuresSettings, proces
     return folder / "model"
 
 
-def same_weights(first: Path, second: Path, **tolerance: float) -> None:
+def same_weights(first: Path, second: Path) -> None:
     for name in ("model.safetensors", "text_tower.safetensors"):
         ours, theirs = load_file(first / name), load_file(second / name)
         assert ours.keys() == theirs.keys()
-        for key, value in ours.items():
-            # no gradient but rounding, which Adam makes large
-            if tolerance and key.endswith("key.bias"):
-                continue
-            torch.testing.assert_close(value, theirs[key], **(tolerance or {"rtol": 0, "atol": 0}), msg=key)
+        assert [key for key, value in ours.items() if not torch.equal(value, theirs[key])] == []
+
+
+def same_embeddings(first: Path, second: Path) -> None:
+    """Weights that no loss depends on, such as a bias before a norm, get rounding for a gradient, which Adam makes large."""
+    volumes = torch.rand(3, 1, 16, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    cpu = torch.device("cpu")
+    ours, theirs = (load_structure_model(folder, cpu).model for folder in (first, second))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(volumes), theirs(volumes), rtol=1e-3, atol=1e-3)
 
 
 def evaluate(samples: Path, model: Path, output: Path, masks: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -121,13 +126,13 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(samples, tmp_path, mon
 
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_two_processes_make_the_steps_of_one(samples, tmp_path, symmetric):
-    """12 entries in batches of 5: the last batch of an epoch leaves two entries for two processes."""
-    changes: dict[str, Any] = {"training": {"batch_size": 5, "contrast": {"symmetric": symmetric}}}
+    """12 entries in batches of 11: the last batch of an epoch leaves one of two processes without any."""
+    changes: dict[str, Any] = {"training": {"batch_size": 11, "contrast": {"symmetric": symmetric}}}
     changes["model"] = {"observer": {"dropout": 0.0}}  # each process draws its own
     settings = tiny_settings(**changes)
     one = train(samples, tmp_path / "one", settings)
     two = train(samples, tmp_path / "two", settings, processes=2)
-    same_weights(one, two, rtol=1e-4, atol=1e-5)
+    same_embeddings(one, two)
     first, second = (list(read_jsonl(model / "metrics.jsonl"))[-1] for model in (one, two))
     for key in ("contrast_loss", "val_loss", "queue_distinct_texts", "queue_mean_age"):
         assert first[key] == pytest.approx(second[key], rel=1e-4)
@@ -138,7 +143,7 @@ def test_two_processes_make_the_steps_of_one(samples, tmp_path, symmetric):
     [
         {"queue": {"length": 0}},
         {"queue": {"rule": "released", "start": "noise", "equal_texts": "always"}},
-        {"contrast": {"soft_share": 0.0, "other_structures_as_negatives": False}},
+        {"contrast": {"soft_share": 0.0, "other_structures_weight": 0.0, "other_structures_as_negatives": False}},
         {"contrast": {"normalise_targets": False, "equal_texts": False, "learn_temperature": True}},
         {"precision": "bf16-mixed"},
     ],

@@ -96,7 +96,7 @@ class StructureEntries(Dataset[Any]):
         """Encode the texts.
 
         Args:
-            entries: of ct_annotation.json.
+            entries: of ct_annotation.json, at least one, all of one grid.
             folder: folder of convert-ct, which ``volume_path`` is relative to.
             vocabulary: of the text tower.
             table: the structures.
@@ -110,6 +110,7 @@ class StructureEntries(Dataset[Any]):
         self._folder = folder
         self._paths = [entry["volume_path"] for entry in entries]
         self._num_structures = len(table.structures)
+        self._shape = entries[0]["shape_zyx"]
         texts = [structure_texts(entry, table, text.missing) for entry in entries]
         cleaned = [[clean_report(one, vocabulary.protocol) for one in row] for row in texts]
         ids = ([] if not one else vocabulary.encode(one, max_tokens=text.max_tokens) for row in texts for one in row)
@@ -147,7 +148,8 @@ class StructureEntries(Dataset[Any]):
         if not samples:
             nothing = torch.zeros(0, structures, dtype=torch.bool)
             empty = torch.zeros(0, structures, 1, dtype=torch.long)
-            return StructureBatch(torch.zeros(0, 1, 1, 1, 1, dtype=torch.uint8), empty, nothing, empty[..., 0], nothing)
+            values = torch.zeros(0, 1, *self._shape, dtype=torch.uint8)
+            return StructureBatch(values, empty, nothing, empty[..., 0], nothing)
         token_ids, _ = stack_padded([ids for sample in samples for ids in sample[1]], PAD_ID)
         known, numbers, normal = (torch.from_numpy(np.stack([sample[part] for sample in samples])) for part in (2, 3, 4))
         return StructureBatch(

@@ -4,7 +4,8 @@ Reads: ct_annotation.json, converted volumes, model folder; masks where there ar
 Writes: metrics.json, metrics.md, structures.svg and .png, run.json. Every number says n and what chance would give.
 
 * Retrieval, structure by structure: a volume's own text among the distinct texts of the split, and the other way round, where
-  any volume with that text counts. Volumes whose report does not mention a structure take no part in it.
+  any volume with that text counts. Volumes whose report does not mention a structure take no part in it. Beside it stands
+  chance, and what the commonest texts would reach without a look at the volume: texts are far from equally frequent.
 * Zero-shot AUROC of the 18 abnormalities: how far an observation points from the training texts without a finding to those
   with it. No label of an image is used; the labels that it is compared with are those of the annotation.
 * Effective rank: how many dimensions the embeddings of a structure spread over. A collapse is named.
@@ -205,10 +206,11 @@ def _structure_scores(observed: _Observed, place: int, counts: NDArray[np.float3
     by_image = image_to_text(images, texts, own) if len(distinct) else np.zeros(0, np.int64)
     by_text = text_to_image(images, texts, own) if len(distinct) else np.zeros(0, np.int64)
     row: dict[str, Any] = {"volumes": int(known.sum()), "distinct_texts": len(distinct)}
-    sharing = np.bincount(own, minlength=len(distinct)).tolist()
+    sharing = sorted(np.bincount(own, minlength=len(distinct)).tolist(), reverse=True)
     for rank in RANKS:
         row[f"image_to_text_recall_at_{rank}"] = recall(by_image, rank)
         row[f"image_to_text_chance_at_{rank}"] = min(1.0, rank / len(distinct)) if len(distinct) else None
+        row[f"image_to_text_commonest_at_{rank}"] = sum(sharing[:rank]) / sum(sharing) if sharing else None
         row[f"text_to_image_recall_at_{rank}"] = recall(by_text, rank)
         row[f"text_to_image_chance_at_{rank}"] = chance_of_any(len(images), sharing, rank)
     row["image_to_text_recall_at_5_interval"] = _interval((by_image <= HEADLINE_RANK).astype(float), counts[known])
@@ -337,7 +339,19 @@ def _lines(metrics: Mapping[str, Any]) -> list[str]:
     def shown(value: float | None, digits: int = 2) -> str:
         return "" if value is None else f"{value:.{digits}f}"
 
-    header = ["structure", "n", "texts", "R@1", "R@5", "95 %", "chance@5", "text to image R@5", "chance@5", "rank"]
+    header = [
+        "structure",
+        "n",
+        "texts",
+        "R@1",
+        "R@5",
+        "95 %",
+        "chance@5",
+        "commonest@5",
+        "text to image R@5",
+        "chance@5",
+        "rank",
+    ]
     header += ["attention inside", "times its share", "hit"]
     rows = []
     for name, row in metrics["structures"].items():
@@ -351,6 +365,7 @@ def _lines(metrics: Mapping[str, Any]) -> list[str]:
                 shown(row["image_to_text_recall_at_5"]),
                 f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
                 shown(row["image_to_text_chance_at_5"]),
+                shown(row["image_to_text_commonest_at_5"]),
                 shown(row["text_to_image_recall_at_5"]),
                 shown(row["text_to_image_chance_at_5"]),
                 shown(row["effective_rank"], 1),

@@ -20,7 +20,9 @@ def draw_structures(target: Path, metrics: Mapping[str, Any]) -> None:
     with figure(target, rows=2, columns=2, panel_inches=(5.2, 3.5)) as (retrieval, attention, similarity, zero_shot):
         retrieval.barh(places, [row["image_to_text_recall_at_5"] or 0 for row in rows], color=COLOURS[0], height=0.6)
         retrieval.plot([row["image_to_text_chance_at_5"] or 0 for row in rows], places, "|", color=COLOURS[1], ms=11, mew=2)
-        retrieval.set_title("own text among the 5 nearest of the distinct ones (bar), chance (mark)")
+        commonest = [row["image_to_text_commonest_at_5"] or 0 for row in rows]
+        retrieval.plot(commonest, places, "d", color=COLOURS[4], ms=5)
+        retrieval.set_title("own text among the 5 nearest (bar); chance (line), the 5 commonest (diamond)")
         retrieval.set_xlim(0, 1)
         ratios = [row.get("attention_ratio", np.nan) for row in rows]
         attention.barh(places, ratios, color=COLOURS[2], height=0.6)

@@ -23,7 +23,6 @@ from d2rnet.errors import CheckpointError
 from d2rnet.report.interface import FrontEnd
 from d2rnet.report.model_files import load_model
 from d2rnet.report.text.vocabulary import Vocabulary
-from d2rnet.training.collectives import GlobalBatchNorm
 
 FACTS = ("structures", "shape_zyx", "window_hu", "spacing_mm", "embed_dim")
 
@@ -47,7 +46,6 @@ class StructureModel(nn.Module):
         self.encoder = make_encoder(settings.encoder, shape_zyx)
         self.observer = Observer(settings.observer, num_structures=num_structures, patch_width=self.encoder.width)
         self.project = nn.Linear(settings.observer.d_model, embed_dim, bias=False)
-        self.centre = GlobalBatchNorm(num_structures * embed_dim) if settings.observer.centre else None
 
     def observe(self, volumes: Tensor) -> Observation:
         """Look at (B, 1, Z, Y, X) volumes in [-1, 1]."""
@@ -58,10 +56,7 @@ class StructureModel(nn.Module):
 
     def embed(self, observation: Observation) -> Tensor:
         """Return (B, S, E): the mean of a structure's observation tokens, projected, of length 1."""
-        projected = self.project(observation.tokens.mean(dim=2)).float()
-        if self.centre is not None:
-            projected = self.centre(projected.flatten(1)[..., None, None]).view_as(projected)  # by way of (B, S * E, 1, 1)
-        return F.normalize(projected, dim=-1)
+        return F.normalize(self.project(observation.tokens.mean(dim=2)).float(), dim=-1)
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, S, E)."""

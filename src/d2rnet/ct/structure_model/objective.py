@@ -21,12 +21,11 @@ from d2rnet.training.task import Objective
 
 def target_rule(settings: ContrastSettings) -> TargetRule:
     """Return how targets are made."""
-    among_others = settings.other_structures_as_negatives
     return TargetRule(
         soft_share=settings.soft_share,
         temperature=settings.target_temperature,
-        other_groups_weight=settings.other_structures_weight if among_others else 0.0,
-        other_groups_in_denominator=among_others,
+        other_groups_weight=settings.other_structures_weight,
+        other_groups_in_denominator=settings.other_structures_as_negatives,
         normalise=settings.normalise_targets,
     )
 
@@ -93,8 +92,9 @@ class StructureContrast(Objective):
             slow = texts if self.tower.is_frozen else self._slow(batch)
         else:  # other processes have the few volumes of an epoch's last batch
             nothing = sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad) * 0.0
-            images = texts = slow = batch.known.new_zeros((0, self.num_structures, self.tower.width), dtype=torch.float32)
-            images = images + nothing
+            slow = batch.known.new_zeros((0, self.num_structures, self.tower.width), dtype=torch.float32)
+            images = slow + nothing
+            texts = slow if self.tower.is_frozen else slow + nothing  # a gather goes backward in all processes or in none
         queue, queue_valid, queue_numbers = self._queued(images)
         equal = (batch.numbers, queue_numbers) if self.contrast.equal_texts else None
         loss = grouped_contrast(

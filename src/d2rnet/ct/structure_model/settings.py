@@ -1,8 +1,8 @@
 """Settings of stage 1. "Released" means the code by the authors of arXiv 2603.04878, which may differ from the paper."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from d2rnet.ct.conversion.settings import CtConversionSettings
 from d2rnet.ct.structures.settings import StructureSettings
@@ -67,9 +67,6 @@ class ObserverSettings(Section):
     """Add the place of a patch, sines and cosines along z, y, x (ours); released: only what the encoder knows of it."""
     mask_air: bool = setting(True)
     """Patches of nothing but the lowest value of the window, where a volume was padded, are not looked at (ours)."""
-    centre: bool = setting(True)
-    """Standardise what the queries of a structure saw over the volumes of a batch, before it is compared with texts (ours).
-    Without it, volumes look alike at first, and short trainings stay there; released: not done."""
     dropout: float = setting(0.1, ge=0, lt=1)
     """Dropout; released: 0.1."""
 
@@ -135,6 +132,14 @@ class ContrastSettings(Section):
     """Equal texts of a structure share the pair's part of the target (ours); released: they are negatives."""
     symmetric: bool = setting(False)
     """Texts also choose among observations (ours); released: observations among texts alone."""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if self.learn_temperature and not 0.01 <= self.temperature <= 0.5:
+            raise ValueError("temperature: expected 0.01 to 0.5 where it is learnt")
+        if self.other_structures_weight and not self.other_structures_as_negatives:
+            raise ValueError("other_structures_weight: expected 0 where other structures are no negatives")
+        return self
 
 
 class QueueSettings(Section):

@@ -10,7 +10,6 @@ from d2rnet.ct.structure_model.positions import patch_positions
 from d2rnet.ct.structure_model.settings import VolumeEncoderSettings
 from d2rnet.errors import ConfigError
 from d2rnet.report.decoder.memory_transformer import EncoderLayer
-from d2rnet.training.collectives import GlobalBatchNorm
 
 Shape = tuple[int, int, int]
 AIR = -1.0  # the lowest value of the window, of which padding is made
@@ -77,8 +76,7 @@ class SmallEncoder(VolumeEncoder):
             leaving *= 2
         self.blocks = nn.Sequential(*blocks)
         self.project = nn.Linear(entering, settings.width)
-        # Without it, what differs between volumes is a tenth of what is common to all, and drowns in positions.
-        self.norm = GlobalBatchNorm(settings.width)
+        self.norm = nn.LayerNorm(settings.width)  # else patches drown in their positions, which are several times as long
         self.layers = nn.ModuleList(
             EncoderLayer(settings.width, 2 * settings.width, settings.num_heads, dropout=0.0) for _ in range(settings.layers)
         )
@@ -86,8 +84,7 @@ class SmallEncoder(VolumeEncoder):
     def forward(self, volumes: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, P, W)."""
         maps = self.blocks(volumes)  # (B, C, gz, gy, gx)
-        projected = self.project(maps.flatten(2).transpose(1, 2))  # (B, P, W)
-        patches = self.norm(projected.transpose(1, 2).unsqueeze(3)).squeeze(3).transpose(1, 2)  # by way of (B, W, P, 1)
+        patches: Tensor = self.norm(self.project(maps.flatten(2).transpose(1, 2)))  # (B, P, W)
         if len(self.layers):
             patches = patches + patch_positions(self.grid_zyx, self.width, like=patches)
             everything = torch.ones(1, 1, 1, patches.shape[1], dtype=torch.bool, device=patches.device)
