@@ -18,8 +18,8 @@ _STOP = (
 
 
 def _gap(most: int, *, stop: str = _STOP) -> str:
-    """Up to ``most`` words or commas, none of them one of ``stop``."""
-    return rf"(?: (?!(?:{stop})\b)(?:[a-z0-9.]+|,)){{0,{most}}}"
+    """As few as will do of up to ``most`` words or commas, none of them one of ``stop``."""
+    return rf"(?: (?!(?:{stop})\b)(?:[a-z0-9.]+|,)){{0,{most}}}?"
 
 
 _CALCIFIED = r"(?:calcif\w+|calcareous|calcium|athero\w+|plaques?)"
@@ -174,7 +174,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
     ),
     "Peribronchial thickening": (
         rf"(?:peri ?bronchi\w*|bronchial walls?|bronchus walls?|bronch(?:i|us|ial)){_gap(4)} {_THICK}",
-        rf"{_THICK}{_gap(5)} (?:peri ?bronchi\w*|bronch(?:i|us|ial|ioles)(?: walls?)?)",
+        rf"{_THICK}(?! and ){_gap(5)} (?:peri ?bronchi\w*|bronch(?:i|us|ial|ioles)(?: walls?)?)",
         rf"wall{_gap(2)} {_THICK}{_gap(3)} bronch\w+",
     ),
     "Consolidation": (r"consoli\w+",),
@@ -187,7 +187,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
     ),
     "Interlobular septal thickening": (
         rf"(?:inter ?lobular|inter ?lobar|septal|septa|septum){_gap(6)} {_THICK}",
-        rf"{_THICK}{_gap(5)} (?:inter ?lobular|septa|septal|septum)",
+        rf"{_THICK}(?! and ){_gap(5)} (?:inter ?lobular|septa|septal|septum)",
         r"crazy paving\w*",
         r"interlobular septal\w* prominen\w+",
         r"kerley(?: b)?(?: lines?)?",

@@ -33,17 +33,16 @@ _STUDY = any_of(
 _SERIES = r"series|serie|images?|slices?|ima|img|im|se|section|hu"
 ASIDE = re.compile(
     rf"[(\[]\s*(?:(?!(?:operat|cholecyst|mastect|resect)\w*)[^()\[\]\s?]+"
-    rf"|[^()\[\]]*\b(?:{_EARLIER} {_STUDY}|{_SERIES})\b[^()\[\]]*"
-    r"|[^()\[\]a-z]*[0-9][^()\[\]a-z]*(?:mm|cm)?[^()\[\]a-z]*)\s*[)\]]",
+    rf"|[^()\[\]]{{0,120}}\b(?:{_EARLIER} {_STUDY}|{_SERIES})\b[^()\[\]]{{0,120}}"
+    r"|(?=[^()\[\]]{0,60}[0-9])[^()\[\]a-z]{0,60}(?:mm|cm)?[^()\[\]a-z]{0,60})\s*[)\]]",
     flags=re.IGNORECASE,
 )
 _RELATIVE = re.compile(rf" , (?:which|that) (?:was|were|is|are|had|has)\b[^,;]*\b{_EARLIER} {_STUDY}[^,;]* , ")
 _PAST = re.compile(rf"(?<= )(?:in|on|at) (?:the |his |her |a |an )?(?:patients )?{_EARLIER} (?:[a-z]+ )?{_STUDY}(?= )")
 _HISTORY = re.compile(r"(?<= )(?:history|anamnesis) of [^,;]*")
-_NOW = re.compile(
-    r"(?<= )(?:(?:in|on|at) (?:the |this |todays )?(?:current|present|new|this)|currently|but|however|now|still|also|stable)"
-    r"(?= )"
-)
+_CURRENT = r"(?:in|on|at) (?:the |this |todays )?(?:current|present|new|this)|currently|now"
+_TODAY = re.compile(rf"(?<= )(?:{_CURRENT})(?= )")
+_NOW = re.compile(rf"(?<= )(?:{_CURRENT}|but|however|still|also|stable)(?= )")
 # "Free" here denies nothing.
 _FREE_FLUID = re.compile(r"free(?: (?!of |from )[a-z]+){0,2} (?:fluid|air|effusion|liquid|gas) ")
 # An organ that was taken out: "the gallbladder was not observed".
@@ -99,7 +98,7 @@ def _past_scopes(text: str) -> Iterator[Scope]:
     for history in _HISTORY.finditer(text):
         yield Scope(State.ABSENT, history.start(), history.end())
     for found in _PAST.finditer(text):
-        now = _NOW.search(text)
+        now = _TODAY.search(text, 0, found.start()) or _NOW.search(text, found.end())
         if now is None:
             yield Scope(State.ABSENT, found.start(), len(text))
         elif now.start() > found.end():

@@ -26,7 +26,18 @@ _CANNOT = any_of("can_?not could_not not never")
 _SHOW = any_of("show reveal demonstrate contain have see identify detect find appear_to_(?:be|have|show)")
 _HOLDS = any_of("shows? contains? has have had holds? demonstrates? reveals? harbou?rs? exhibits? displays?")
 _LESS = any_of("increase decrease regression reduction growth shrinkage resolution clearing recession")
+# "No increase in heart size" denies an enlargement; "no increase in the density of the nodule" denies no nodule.
+_OF_A_FINDING = (
+    r"of (?:the |this |these )?(?:[a-z]+ ){0,2}(?:nodules?|lesions?|mass|masses|consolidations?|opacity|opacities|effusions?)"
+)
+_NORMAL_MEASURE = (
+    r"(?! (?:in|of) (?:the )?(?:cardiothoracic|heart|cardiac|"
+    rf"(?:[a-z]+ ){{0,2}}(?:density|thickness|attenuation)(?! {_OF_A_FINDING})) )"
+)
 _NOT_YET = any_of("resolved cleared disappeared regressed receded changed")
+_ELSEWHEN = (  # said of an earlier examination, and of today the contrary
+    r"(?! (?:(?:in|on|at) (?:the |his |her )?(?:previous|prior|old|earlier|former|past|last)|previously|before|earlier) )"
+)
 _GOES_ON = r"(?= (?:$|[,;] ))"  # the sentence ends here, or its next item begins
 
 # "No change in the effusion" denies nothing; neither does "not well seen".
@@ -35,7 +46,7 @@ IGNORED = (
     rf"(?= {any_of('in of to from since compared when as noted is has the with')} )",
     rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} "
     + any_of("changed improvement worsening progression difference interval_change"),
-    rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} {_LESS}(?= (?:in|of|since|compared|when|as|is|was|$))",
+    rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} {_LESS}(?= (?:in|of|since|compared|when|as|is|was|$)){_NORMAL_MEASURE}",
     rf"(?:has|have|is|are|was|were|did) not (?:yet )?(?:(?:been|fully|completely|entirely) )?{_NOT_YET}",
     r"without (?:interval |significant )?change",
     rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} enlargement (?:of|in)(?= (?:[a-z]+ ){{0,3}}"
@@ -67,11 +78,13 @@ DOUBT_AFTER = (
 )
 CANNOT_EXCLUDE = (rf"(?:{_CANNOT}|unable to|difficult to|hard to)(?: {_SURELY})? (?:exclude|rule out)",)
 DENIED_AFTER = (
-    rf"(?:{_BE} |do not |does not |can )?(?:not|no longer|never) (?:be )?(?:{_ADVERB} )?{SEEN}",
+    rf"(?:{_BE} |do not |does not |can )?(?:not|cannot|no longer|never) (?:be )?(?:{_ADVERB} )?{SEEN}{_ELSEWHEN}",
     rf"(?:{_BE}|appears?|appear to be) (?:now )?(?:absent|excluded|ruled out)",
     rf"(?:has|have|had) (?:{_DEGREE} )?(?:resolved|cleared|disappeared)",
     rf"(?:has|have) (?:{_DEGREE} )?been (?:removed|drained|evacuated|excluded|ruled out|taken out|withdrawn|extracted)",
     r"(?:is|are|now) (?:completely |entirely |fully )?resolved",
+    r"(?:completely|entirely|totally|fully) (?:regressed|receded)",
+    r"(?:shows?|showed|with) (?:a )?(?:complete|total) (?:regression|resolution|clearing)",
     r"(?:has been|have been|is|are|now) (?:completely |entirely |fully )?replaced by",
     rf"{_BE} (?:looked for|searched for|sought) (?:and|but) not {SEEN}",
     rf"(?:is|are|was|were|has been|have been) (?:{_DEGREE} )?gone",
@@ -131,7 +144,6 @@ _FIELD = (
     r"sections?|cross sections?|slices?|range|imaged|coverage)(?: (?:area|field|range|borders?|limits|volume|region|plane))?"
 )
 _HIDDEN = any_of("obscured masked hidden degraded blurred")
-_ELSEWHEN = r"(?! (?:in|on|at) (?:the |his |her )?(?:previous|prior|old|earlier|former|past|last) )"
 NOT_JUDGED_AFTER = (
     rf"(?:{_BE} |could |can )?{_CANNOT}(?: be| been)?(?: {_WELL}){{0,2}} (?:{_JUDGED}|{_IMAGED}){_ELSEWHEN}"
     rf"(?: {_WELL}){{0,2}}",

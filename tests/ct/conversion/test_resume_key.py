@@ -125,3 +125,11 @@ def test_another_volume_with_names_sizes_and_times_of_the_first_is_converted(tmp
         shutil.copystat(tmp_path / "first" / path.relative_to(tmp_path / "second"), path)
     assert convert(second)[1] is False
     assert not np.array_equal(np.load(tmp_path / "out/v.npy"), before)
+
+
+def test_a_table_that_says_nothing_of_a_volume(tmp_path):
+    """Beside volumes that it knows of, what it does not say is NaN; the array is made and kept all the same."""
+    source = volume(tmp_path / "in", "mhd")
+    row = {"volume_id": "v", "source": str(source), "file_name": "v.npy", **dict.fromkeys(FACTS, float("nan"))}
+    kept = [volume_shards._convert(row, folder=tmp_path / "out", settings=SETTINGS)["kept"] for _ in range(2)]
+    assert kept == [False, True]

@@ -185,3 +185,32 @@ def test_precision_and_recall(half, kind, precision, recall):
     hits, missed, invented = (sum(found[what] for found in counts) for what in ("hit", "missed", "invented"))
     assert hits / (hits + invented) > precision
     assert hits / (hits + missed) > recall
+
+
+@pytest.mark.parametrize(
+    ("sentence", "labels"),
+    [
+        ("There is a nodule in the right lung, which was not present in the previous examination.", {"Lung nodule"}),
+        ("Consolidation not seen in the previous examination is present in the right lower lobe.", {"Consolidation"}),
+        ("Newly developed pleural effusion, not seen in the previous CT.", {"Pleural effusion"}),
+        ("The nodule was not present previously.", {"Lung nodule"}),
+        ("However, in the previous examination there was a pleural effusion.", set()),
+        ("The pleural effusion has completely regressed.", set()),
+        ("The nodule cannot be seen in the current examination.", set()),
+        ("No increase in the cardiothoracic index.", set()),
+        ("No increase in heart size was detected.", set()),
+        ("No increase in pulmonary density.", set()),
+        ("No increase in wall thickness of the bronchi.", set()),
+        ("There is no increase in the size of the nodule.", {"Lung nodule"}),
+        ("No increase in pleural effusion.", {"Pleural effusion"}),
+    ],
+)
+def test_what_an_earlier_examination_or_a_measure_says(sentence, labels):
+    assert set(structures_of(sentence, TEN).labels) == labels
+
+
+@pytest.mark.parametrize("order", [("Interlobular septal", "peribronchial"), ("Peribronchial", "interlobular septal")])
+def test_one_thickening_does_not_swallow_the_next(order):
+    read = structures_of(f"{order[0]} thickening and {order[1]} thickening are seen.", TEN)
+    assert set(read.labels) == {"Interlobular septal thickening", "Peribronchial thickening"}
+    assert read.structures["trachea_bronchi"]["abnormal"] and read.structures["lung"]["abnormal"]

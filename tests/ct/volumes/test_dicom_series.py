@@ -119,6 +119,15 @@ def test_missing_slices_are_counted(tmp_path, hu):
             read(folder)
 
 
+def test_an_uneven_step_hides_no_missing_slice(tmp_path, hu):
+    slices = chest_slices(hu)
+    for dataset in slices[30:]:
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, z + 0.75]
+    with pytest.raises(DatasetError, match=r"1 missing slice\(s\) in 1 place\(s\)"):
+        read_volume(write_series(tmp_path / "series", [*slices[:5], *slices[6:]]))
+
+
 def test_a_file_that_cannot_be_opened_is_named(tmp_path, hu, monkeypatch):
     folder = write_series(tmp_path / "series", chest_slices(hu))
     opened = type(folder).open

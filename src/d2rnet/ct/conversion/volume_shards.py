@@ -34,7 +34,7 @@ from d2rnet.runs.shards import advice, check_count, read_records, record_path, r
 log = logging.getLogger(__name__)
 
 SHARD_COMMAND = "convert-ct-shard"
-RECIPE = 2  # raise it when the same volume and settings would give another array than before
+RECIPE = 3  # raise it when the same volume and settings would give another array than before
 Record = dict[str, Any]
 
 
@@ -91,13 +91,14 @@ def _convert(row: Record, *, folder: Path, settings: CtVolumeConversionSettings)
     side_file = target.with_name(f"{target.name}.json")
     line = {key: row[key] for key in ("volume_id", "source", "file_name")}
     stated = stated_spacing([row[name] or float("nan") for name in ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")])
-    rescale = Rescale(*(float("nan") if row[name] is None else float(row[name]) for name in ("slope", "intercept")))
+    rescale = Rescale(*(float("nan") if pd.isna(row[name]) else float(row[name]) for name in ("slope", "intercept")))
     try:
         made_from = {
             "recipe": RECIPE,
             "settings": fingerprint(settings.to_json()),
             "source": _identity(row["source"]),
-            "stated": [None if value is None else float(value) for value in (row["slope"], row["intercept"], *(stated or ()))],
+            # a column that holds numbers besides has NaN where the table says nothing
+            "stated": [None if pd.isna(one) else float(one) for one in (row["slope"], row["intercept"], *(stated or ()))],
         }
         if (facts := _facts_of(side_file, target, made_from)) is not None:
             return {**line, "reason": None, **facts, "kept": True}
