@@ -32,7 +32,8 @@ def offered(completion: str, line: str, folder) -> set[str]:
 def test_bash_offers_commands_options_and_files(tmp_path, capsys):
     (tmp_path / "annotation.json").touch()
     bash = script("bash", capsys)
-    assert offered(bash, "d2rnet build-", tmp_path) == {"build-annotation", "build-ct-annotation", "build-vocabulary"}
+    built = {"build-annotation", "build-ct-annotation", "build-ct-vocabulary", "build-vocabulary"}
+    assert offered(bash, "d2rnet build-", tmp_path) == built
     assert offered(bash, "d2rnet build-annotation --pred", tmp_path) == {"--predictions"}
     assert offered(bash, "d2rnet build-vocabulary --annotation anno", tmp_path) == {"annotation.json"}
 
