@@ -28,6 +28,7 @@ OWN_WORDS = {
     "resources.kept_side",
     "resources.options",
     "resources.processes",
+    "params.masks",
     "params.nearest",
     "params.oracle",
     "params.thresholds",

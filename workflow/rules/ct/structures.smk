@@ -80,8 +80,9 @@ rule evaluate_structures:
         folder=subpath(output.metrics, parent=True),
         volumes=subpath(input.volumes, parent=True),
         model=subpath(input.weights, parent=True),
-        masks=lambda wildcards, input: (
-            f"--masks {Path(input.truth).parent / 'masks'}" if input.truth else ""
+        masks=option(
+            "masks",
+            ["resources/ct/demo_cohort/masks"] if CONFIG.ct.data.demo.enabled else [],
         ),
         settings=settings_file("evaluate-structures"),
     message:
