@@ -27,7 +27,7 @@ from d2rnet.reading.ct_content import CtSentence
 from d2rnet.reading.ct_result import CtReading
 from d2rnet.reading.ct_settings import CtReadingSettings, read_ct_reading_settings
 from d2rnet.reading.ct_view import view_of
-from d2rnet.reading.result import printable, readable, stem_of
+from d2rnet.reading.result import check_model_folder, printable, readable, stem_of
 from d2rnet.report.generation import load_for_generation, write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
 from d2rnet.runs.device import resolve_device
@@ -135,15 +135,8 @@ def load_ct_models(structures: str | Path, report_model: str | Path, *, device: 
     """
     structures = Path(structures)
     report_model = Path(report_model)
-    for folder, rule, option in (
-        (structures, "train-structures", "structures"),
-        (report_model, "train-ct-report-model", "ct-report-model"),
-    ):
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{folder}: no such folder; expected one of 'd2rnet {rule}'. Work in the directory of a finished run, or name "
-                f"the folder with --{option}."
-            )
+    check_model_folder(structures, "train-structures", "structures")
+    check_model_folder(report_model, "train-ct-report-model", "ct-report-model")
     start = time.perf_counter()
     target: torch.device = resolve_device(device)
     settings = read_ct_reading_settings(report_model)

@@ -33,7 +33,7 @@ from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import sha256_file
 from d2rnet.reading.content import Box, Sentence, View
 from d2rnet.reading.cxr_settings import ReadingSettings, read_reading_settings
-from d2rnet.reading.result import Reading, printable, readable, stem_of
+from d2rnet.reading.result import Reading, check_model_folder, printable, readable, stem_of
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.generation import load_for_generation, write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
@@ -204,15 +204,8 @@ def load_models(
     """
     detector = Path(detector)
     report_model = Path(report_model)
-    for folder, rule, option in (
-        (detector, "train-detector", "detector"),
-        (report_model, "train-report-model", "report-model"),
-    ):
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"{folder}: no such folder; expected one of 'd2rnet {rule}'. Work in the directory of a finished run, or name "
-                f"the folder with --{option}."
-            )
+    check_model_folder(detector, "train-detector", "detector")
+    check_model_folder(report_model, "train-report-model", "report-model")
     start = time.perf_counter()
     target = resolve_device(device)
     settings = read_reading_settings(report_model)

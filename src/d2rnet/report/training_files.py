@@ -11,17 +11,18 @@ from d2rnet.files.atomic import atomic_path
 from d2rnet.files.torch_files import load_torch
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.model_files import save_model
-from d2rnet.report.settings import ReportTrainingSettings, TextSettings
+from d2rnet.report.settings import TextSettings
 from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import Vocabulary
 from d2rnet.settings import Section
 from d2rnet.training.history import HISTORY_NAME
 from d2rnet.training.record import BEST
+from d2rnet.training.settings import OptimizationSettings
 
 log = logging.getLogger(__name__)
 
 
-def check_batch(processes: int, training: ReportTrainingSettings) -> None:
+def check_batch(processes: int, training: OptimizationSettings) -> None:
     """Refuse more processes than a batch has entries.
 
     Raises:
@@ -76,9 +77,23 @@ def splits_with_words(
 def export_model(
     folder: Path, output: Path, vocabulary: Vocabulary, *, settings: Section, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """Write the model folder of a finished training; see :func:`export_best`."""
+    return export_best(load_torch(folder / BEST), folder, output, vocabulary, settings=settings, facts=facts)
+
+
+def export_best(
+    best: Mapping[str, Any],
+    folder: Path,
+    output: Path,
+    vocabulary: Vocabulary,
+    *,
+    settings: Section,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
     """Write the model folder, and the history into it.
 
     Args:
+        best: content of ``best.pt`` of the work folder.
         folder: work folder of the finished training.
         output: model folder to write.
         vocabulary: token <-> id.
@@ -88,7 +103,6 @@ def export_model(
     Returns:
         The line of the history whose weights they are.
     """
-    best = load_torch(folder / BEST)
     selected = dict(best["selected"])
     save_model(
         output,

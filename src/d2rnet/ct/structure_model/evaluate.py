@@ -45,7 +45,8 @@ from d2rnet.ct.structure_model.text_tower import TextTower, embed_known, load_te
 from d2rnet.ct.structure_model.trainer import check_shapes
 from d2rnet.ct.structures.table import StructureTable, load_table
 from d2rnet.errors import DatasetError
-from d2rnet.evaluation.resampling import percentile_interval, resample_counts
+from d2rnet.evaluation.resampling import percentile_interval
+from d2rnet.evaluation.systems import study_counts
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_jsonl, write_json
@@ -103,7 +104,7 @@ def evaluate_structures(
     check_shapes(entries, loaded.conversion, source=annotation)
     observed = _observe(loaded, tower, table, entries, volumes, runtime, target)
     patients = [entry["subject_id"] for entry in entries]
-    counts = _patient_counts(patients, samples=bootstrap.bootstrap_samples, seed=bootstrap.bootstrap_seed)
+    counts = study_counts(patients, samples=bootstrap.bootstrap_samples, seed=bootstrap.bootstrap_seed)
     rows = {name: _structure_scores(observed, place, counts) for place, name in enumerate(loaded.structures)}
     if masks:
         _add_attention(rows, observed, loaded, entries, volumes, masks[0], counts)
@@ -189,12 +190,6 @@ def _observe(
             )
         )
     return _Observed(parts)
-
-
-def _patient_counts(patients: Sequence[str], *, samples: int, seed: int) -> NDArray[np.float32]:
-    """Return (N, samples) how often each volume is in each resample of the patients."""
-    distinct, places = np.unique(np.asarray(patients), return_inverse=True)
-    return resample_counts(len(distinct), samples=samples, seed=seed)[places]
 
 
 def _structure_scores(observed: _Observed, place: int, counts: NDArray[np.float32]) -> dict[str, Any]:

@@ -49,10 +49,8 @@ class StructureModel(nn.Module):
 
     def observe(self, volumes: Tensor) -> Observation:
         """Look at (B, 1, Z, Y, X) volumes in [-1, 1]."""
-        return cast(Observation, self.observer(self.encoder(volumes), self.encoder.grid_zyx, self._seen(volumes)))
-
-    def _seen(self, volumes: Tensor) -> Tensor:
-        return patch_mask(volumes, self.encoder.grid_zyx)
+        grid_zyx = self.encoder.grid_zyx
+        return cast(Observation, self.observer(self.encoder(volumes), grid_zyx, patch_mask(volumes, grid_zyx)))
 
     def embed(self, observation: Observation) -> Tensor:
         """Return (B, S, E): the mean of a structure's observation tokens, projected, of length 1."""

@@ -6,10 +6,9 @@ model_card.md; checkpoints in the work folder (training/record.py).
 """
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -23,22 +22,20 @@ from d2rnet.ct.structure_model.settings import StructureModelSettings, Structure
 from d2rnet.ct.structure_model.text_tower import TEXT_TOWER, TextTower, tower_files
 from d2rnet.ct.structure_model.validation import is_better, validate_structures
 from d2rnet.ct.structures.table import StructureTable, load_table
-from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.files.atomic import atomic_path
+from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import ManyFiles
 from d2rnet.files.safetensors_files import save_safetensors
 from d2rnet.files.torch_files import load_torch
 from d2rnet.report.annotation_file import Entry
-from d2rnet.report.model_files import save_model
 from d2rnet.report.settings import ReportRuntime
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary, count_vocabulary
+from d2rnet.report.training_files import check_batch, export_best
 from d2rnet.runs.cards import write_card
 from d2rnet.runs.code_parts import PARTS_KEY, code_parts
 from d2rnet.runs.device import device_words, resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import open_work_dir
 from d2rnet.training.fit import fit
-from d2rnet.training.history import HISTORY_NAME
 from d2rnet.training.processes import check_processes, device_of_process, run_processes
 from d2rnet.training.record import BEST
 from d2rnet.training.task import TrainingTask
@@ -79,9 +76,7 @@ def train_structures(
     torch_device = resolve_device(device)
     check_processes(processes, torch_device)
     log.info("training on %s", device_words(torch_device, processes))
-    if processes > own.training.batch_size:
-        expected = f"1 to {own.training.place}.batch_size ({own.training.batch_size})"
-        raise ConfigError(f"--processes {processes}: expected {expected}.")
+    check_batch(processes, own.training)
     table = load_table(settings.structures.table)
     splits = _read_splits(annotation, settings.data.conversion)
     vocabulary = _vocabulary(splits["train"], table, own.text, source=annotation)
@@ -206,20 +201,7 @@ def _export(
 ) -> dict[str, Any]:
     """Write the results; return the line of the history whose weights they are."""
     best = load_torch(folder / BEST)
-    selected = dict(best["selected"])
-    weights = cast(dict[str, torch.Tensor], best["model"])
-    embed_dim = len(weights["project.weight"])
-    save_model(
-        output,
-        weights,
-        settings=settings.structure_model,
-        vocabulary=vocabulary,
-        facts=facts_of(structures, settings.data.conversion, embed_dim),
-        selected=selected,
-    )
     save_safetensors(output / TEXT_TOWER, best["tower"], {"vocabulary_hash": vocabulary.hash})
-    with atomic_path(output / HISTORY_NAME) as temporary:
-        shutil.copyfile(folder / HISTORY_NAME, temporary)
-    chosen = [f"{key} {value:.4g}" for key, value in selected.items() if key.startswith("val")]
-    log.info("selected epoch %d (%s): %s", selected["epoch"], ", ".join(chosen), output)
-    return selected
+    embed_dim = len(best["model"]["project.weight"])
+    facts = facts_of(structures, settings.data.conversion, embed_dim)
+    return export_best(best, folder, output, vocabulary, settings=settings.structure_model, facts=facts)

@@ -17,7 +17,6 @@ from d2rnet.training.contrastive import grouped_contrast
 from d2rnet.training.task import make_loader
 
 MOST_VOLUMES = 300  # as the released code; all of them are compared with all
-COLLAPSED_LENGTH = 0.98  # mean vector of observations that no longer tell volumes apart
 CHUNK = 32
 
 
