@@ -5,6 +5,7 @@ docs/reference/config.md and workflow/schemas/config.schema.json from the sectio
 committed file differs from what this writes.
 """
 
+import argparse
 import inspect
 import json
 import os
@@ -86,13 +87,20 @@ def cli_page() -> str:
     """Return docs/reference/cli.md: the help text of every sub-command."""
     os.environ["COLUMNS"] = "110"
     parser = build_parser()
-    subparsers = next(action for action in parser._actions if hasattr(action, "choices") and action.choices)
     blocks = [NOTICE + "# Command line", "", "```text", parser.format_help().rstrip(), "```", ""]
     for name in COMMANDS:
-        blocks += [f"## {name}", "", "```text", subparsers.choices[name].format_help().rstrip(), "```", ""]
+        blocks += [f"## {name}", "", "```text", _sub_parser(parser, name).format_help().rstrip(), "```", ""]
     codes = [f"| {code} | {_cell(meaning)} |" for code, meaning in MEANINGS.items()]
     blocks[2:2] = [CLI_NOTES, "", "Exit codes, of every sub-command:", "", "| code | meaning |", "|---|---|", *codes, ""]
     return "\n".join(blocks)
+
+
+def _sub_parser(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
+    """Return the parser of a sub-command of one word or two."""
+    for word in name.split():
+        choices = next(action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        parser = choices[word]
+    return parser
 
 
 def rule_graph() -> str:

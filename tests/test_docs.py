@@ -140,9 +140,10 @@ def test_files_named_in_docs_exist(repository, pages):
 def test_sub_commands_named_anywhere_exist(repository, pages):
     texts = dict(pages)
     texts |= {path: path.read_text(encoding="utf-8") for path in (repository / "src").rglob("*.py")}
+    known = {*COMMANDS, *(name.split()[0] for name in COMMANDS)}
     for path, text in texts.items():
-        for name in re.findall(r"['`]d2rnet ([a-z][a-z0-9-]*)", text):
-            assert name in COMMANDS, f"{path.name}: there is no 'd2rnet {name}'"
+        for name in re.findall(r"['`]d2rnet ([a-z][a-z0-9-]*)", text) + re.findall(r"['`]d2rnet (export [a-z][a-z-]*)", text):
+            assert name in known, f"{path.name}: there is no 'd2rnet {name}'"
 
 
 def fenced_blocks(text: str, language: str) -> list[str]:

@@ -31,6 +31,7 @@ LAYERS = (
     {"gallery"},
     {"config"},
     {"reading"},
+    {"export"},
     {"cli", "detector", ""},
     {"__main__"},
 )
@@ -63,6 +64,10 @@ WITHOUT_TORCH = (
     "ct.conversion.",
     "ct.volumes.",
     "evaluation.",
+    "export.annotated_images",
+    "export.coco",
+    "export.label_studio",
+    "export.radeval",
     "gallery.",
     "reading.cxr_settings",
     "report.text.",

@@ -43,7 +43,7 @@ def test_target_takes_exactly_the_options(name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_lists_every_setting_with_its_default(name, capsys):
     with pytest.raises(SystemExit) as caught:
-        cli.main([name, "--help"])
+        cli.main([*name.split(), "--help"])
     assert caught.value.code == 0
     shown = capsys.readouterr().out
     section, runtime = COMMANDS[name].settings_class(), COMMANDS[name].runtime_class()
@@ -97,7 +97,7 @@ def test_command_is_named_once_before_a_list_of_problems(monkeypatch, capsys):
 
 def arguments_of(name, gone):
     """Arguments of a sub-command in which every file that it reads is one that is not there."""
-    words = [name]
+    words = name.split()
     for option in COMMANDS[name].options:
         if option.flag == "configfile":
             words += ["--configfile", gone]

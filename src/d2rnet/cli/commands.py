@@ -8,6 +8,7 @@ from pathlib import Path
 
 from d2rnet.cli.ct_commands import CT_COMMANDS
 from d2rnet.cli.cxr_commands import CXR_COMMANDS
+from d2rnet.cli.export_commands import EXPORT_COMMANDS
 from d2rnet.cli.options import ANNOTATION, IMAGE_ROOT, JSON, OUTPUT, WORKERS, Command, Option
 
 COMMANDS: dict[str, Command] = {
@@ -64,6 +65,7 @@ COMMANDS: dict[str, Command] = {
         ),
         "d2rnet.evaluation.settings:MeteorRuntime",
     ),
+    **EXPORT_COMMANDS,
     "score-ct-labels": Command(
         "Score the 18 abnormalities read from chest CT reports against hand-labelled reports, per label and macro F1.",
         "d2rnet.ct.structures.label_check:score_ct_labels",
@@ -126,8 +128,11 @@ COMMANDS: dict[str, Command] = {
     ),
 }
 
+# First word of commands of two words, "export radeval" -> what they have in common.
+GROUPS = {"export": "Hand results and models on to other tools, each in its own format."}
+
 # What people call; every other sub-command belongs to the rule of its name.
 FOR_PEOPLE = frozenset(
     {"clean", "compare", "completion", "doctor", "migrate-config", "read", "score-ct-labels", "score-ct-regions"}
-    | {"verify-training"}
+    | {"verify-training", *EXPORT_COMMANDS}
 )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import d2rnet
-from d2rnet.cli.commands import COMMANDS
+from d2rnet.cli.commands import COMMANDS, GROUPS
 from d2rnet.cli.options import Command
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.exit_codes import ExitCode
@@ -45,14 +45,19 @@ def build_parser(detailed: str | None = None) -> argparse.ArgumentParser:
         description="Chest radiographs: from box annotations to written reports. Research software, not a medical device.",
     )
     parser.add_argument("--version", action="version", version=f"d2rnet {d2rnet.__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    below = {"": parser.add_subparsers(dest="command", required=True, metavar="COMMAND")}
+    for group, summary in GROUPS.items():
+        within = below[""].add_parser(group, help=summary, description=summary)
+        below[group] = within.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        sub = subparsers.add_parser(
-            name,
+        group, _, word = name.rpartition(" ")
+        sub = below[group].add_parser(
+            word,
             help=command.summary,
             description=command.summary,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        sub.set_defaults(command=name)  # both words of one within a group
         if detailed in (None, name):
             _add_options(sub, command)
     return parser
@@ -130,7 +135,8 @@ def _check_assignments(assignments: list[str], options: list[str]) -> None:
 
 def _called(arguments: list[str]) -> str:
     """Return the sub-command that the arguments call; "" if they call none."""
-    return next((word for word in arguments if word in COMMANDS), "")
+    pairs = map(" ".join, zip(arguments, [*arguments[1:], ""], strict=True))
+    return next((name for pair in pairs for name in (pair, pair.partition(" ")[0]) if name in COMMANDS), "")
 
 
 def main(arguments: list[str] | None = None) -> int:

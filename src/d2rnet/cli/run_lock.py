@@ -20,6 +20,8 @@ from d2rnet.errors import D2RNetError
 from d2rnet.files.documents import write_json
 from d2rnet.runs.workdir import hold_lock
 
+NO_JOBS = {"snakemake", *(name.split()[0] for name in FOR_PEOPLE)}  # first words of commands that no rule calls
+
 
 def hold_run(folder: Path) -> None:
     """Take the lock of a working directory until this process ends, and note how it was called.
@@ -35,7 +37,7 @@ def hold_run(folder: Path) -> None:
     held = ExitStack()
     held.enter_context(hold_lock(place, what=folder, doing="running the workflow here"))
     atexit.register(held.close)
-    jobs = [job for job in work_processes(folder) or () if job.command not in {"snakemake", *FOR_PEOPLE}]
+    jobs = [job for job in work_processes(folder) or () if job.command not in NO_JOBS]
     if jobs:
         named = ", ".join(f"process {job.pid} ({job.command})" for job in jobs)
         numbers = " ".join(str(job.pid) for job in jobs)

@@ -5,14 +5,11 @@ annotations in "COCO 1.0" for the images of ``data/``. ``results.json`` is the C
 8-bit PNG of the original size, so that boxes of the originals fit and DICOM files can be seen.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from d2rnet.cxr.boxes.coco import write_coco
+from d2rnet.cxr.boxes.coco import scored_box, write_coco, write_results
 from d2rnet.cxr.conversion.image_conversion import write_png
-from d2rnet.files.documents import write_json
-from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.reading.result import Reading, stem_of
 
 
@@ -34,24 +31,10 @@ class CocoExport:
             self._images.append({"id": image_id, "file_name": f"{name}.png", "height": view.height, "width": view.width})
             for box in reading.boxes:
                 if box.image == number:
-                    self._annotations.append(
-                        {
-                            "id": len(self._annotations) + 1,
-                            "image_id": image_id,
-                            "category_id": CATEGORY_IDS[box.label],
-                            "bbox": list(box.xywh),
-                            "area": round(box.xywh[2] * box.xywh[3], 2),
-                            "iscrowd": 0,
-                            "segmentation": [],
-                            "score": box.score,
-                        }
-                    )
+                    number_of_box = len(self._annotations) + 1
+                    self._annotations.append(scored_box(number_of_box, image_id, box.label, box.score, box.xywh))
 
     def write(self) -> None:
         """Write ``labels.json`` and ``results.json`` of the readings added so far."""
         write_coco(self._folder / "labels.json", self._images, self._annotations)
-        write_json(self._folder / "results.json", _results(self._annotations), indent=None)
-
-
-def _results(annotations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: record[key] for key in ("image_id", "category_id", "bbox", "score")} for record in annotations]
+        write_results(self._folder / "results.json", self._annotations)

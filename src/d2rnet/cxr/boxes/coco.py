@@ -49,6 +49,34 @@ def write_coco(path: str | Path, images: Sequence[Mapping[str, Any]], annotation
     write_json(path, document, indent=None)
 
 
+def scored_box(number: int, image_id: int, label: str, score: float, xywh: Sequence[float]) -> dict[str, Any]:
+    """Return a predicted box as an annotation: what COCO asks for, and its ``score``.
+
+    Args:
+        number: id of the annotation.
+        image_id: of its image.
+        label: class name.
+        score: from 0 to 1.
+        xywh: pixels of its image.
+    """
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": CATEGORY_IDS[label],
+        "bbox": list(xywh),
+        "area": round(xywh[2] * xywh[3], 2),
+        "iscrowd": 0,
+        "segmentation": [],
+        "score": score,
+    }
+
+
+def write_results(path: str | Path, scored: Sequence[Mapping[str, Any]]) -> None:
+    """Write boxes of :func:`scored_box` as a COCO results list, atomically and on one line."""
+    keys = ("image_id", "category_id", "bbox", "score")
+    write_json(path, [{key: box[key] for key in keys} for box in scored], indent=None)
+
+
 def load_coco(path: str | Path) -> Coco:
     """Read a COCO json of this package and check it.
 
