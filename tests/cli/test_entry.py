@@ -99,8 +99,8 @@ def arguments_of(name, gone):
     """Arguments of a sub-command in which every file that it reads is one that is not there."""
     words = name.split()
     for option in COMMANDS[name].options:
-        if option.flag == "configfile":
-            words += ["--configfile", gone]
+        if option.flag in ("configfile", "cards"):  # may be left out
+            words += [f"--{option.flag}", gone]
         elif option.positional or (option.default is None and not option.optional and option.kind != "flag"):
             value = gone if option.kind in ("input", "inputs") else "1"
             words += [value] if option.positional else [f"--{option.flag}", value]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,20 @@ def test_is_read_as_the_workflow_read_it(run: Path, models: CtModels) -> None:
     assert extent == pytest.approx(np.array(report_samples.SHAPE) * report_samples.CONVERSION.spacing_mm)
 
 
+def test_models_of_drawings_say_so_of_all_but_drawings(run: Path, models: CtModels, tmp_path: Path) -> None:
+    words = "trained on synthetic drawings: on a real CT every finding is meaningless"
+    demo = replace(models, settings=models.settings.replaced(synthetic=True))
+    drawing = tmp_path / "cohort" / "ct_rate" / "chest.nii.gz"
+    drawing.parent.mkdir(parents=True)
+    drawing.write_bytes((run / "chest.nii.gz").read_bytes())
+    (tmp_path / "cohort" / "cohort.json").write_text("{}")
+    assert words not in demo.read(drawing).warnings and words not in models.read(run / "chest.nii.gz").warnings
+    reading = demo.read(run / "chest.nii.gz")
+    files = reading.save(tmp_path / "out")
+    assert f"Warning: {words}" in reading.to_text() and words in reading.to_json()["warnings"]
+    assert f'<p class="warning">{words}</p>' in files["html"].read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("turned", ["RAS", "LAI", "PSR", "ILA"])
 def test_any_stored_orientation_gives_the_same_reading(
     run: Path, models: CtModels, hu: np.ndarray, tmp_path: Path, turned: str
@@ -230,6 +245,18 @@ def test_missing_folders_and_settings_are_named(run: Path, tmp_path: Path) -> No
     (folder / "reading.json").write_text("[]")
     with pytest.raises(DatasetError, match=r"reading\.json: got a list"):
         load_ct_models(run / "cohort/structures", folder)
+
+
+def test_models_of_the_demo_cohort_are_marked(tmp_path: Path) -> None:
+    (tmp_path / "cohort").mkdir()
+    overlay = tmp_path / "run.yaml"
+    overlay.write_text(json.dumps({"ct": {"data": {"reports": {"root": str(tmp_path / "cohort" / "ct_rate")}}}}))
+    marked = []
+    for _ in range(2):
+        describe_ct_reading(report_model=tmp_path, configfile=[overlay])
+        marked.append(read_json(tmp_path / "reading.json")["synthetic"])
+        (tmp_path / "cohort" / "cohort.json").write_text("{}")
+    assert marked == [False, True]
 
 
 def test_description_holds_the_sections_of_the_run(tmp_path: Path) -> None:

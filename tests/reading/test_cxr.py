@@ -113,6 +113,22 @@ def test_what_is_no_chest_radiograph_is_said_or_refused(loaded: Models, tmp_path
     assert not any("sound.dcm" in warning for warning in loaded.read(sound, strict=True).warnings)
 
 
+def test_models_of_drawings_say_so_of_all_but_drawings(finished_run: Path, loaded: Models, tmp_path: Path) -> None:
+    words = "trained on synthetic drawings: on a real radiograph every finding is meaningless"
+    models = replace(loaded, settings=loaded.settings.replaced(synthetic=True))
+    real = finished_run / "images" / FILES["front"]
+    drawing = tmp_path / "cohort" / "mimic" / "files" / "front.png"
+    drawing.parent.mkdir(parents=True)
+    drawing.write_bytes(real.read_bytes())
+    (tmp_path / "cohort" / "cohort.json").write_text("{}")
+    assert words not in models.read(drawing).warnings and words not in loaded.read(real).warnings
+    assert words in models.read_study([drawing, real]).warnings, "one of the views is no drawing"
+    reading = models.read(real)
+    files = reading.save(tmp_path / "out")
+    assert f"Warning: {words}" in reading.to_text() and words in reading.to_json()["warnings"]
+    assert f'<p class="warning">{words}</p>' in files["html"].read_text(encoding="utf-8")
+
+
 def test_unlike_grey_levels_are_said_and_never_refused(loaded: Models, tmp_path: Path) -> None:
     pixels = draw_chest((120, 100), 1)
     like = write_dicom(tmp_path / "like.dcm", pixels)

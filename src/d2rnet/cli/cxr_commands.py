@@ -4,12 +4,16 @@ from pathlib import Path
 
 from d2rnet.cli.options import (
     ANNOTATION,
+    CT_REPORT_MODEL,
+    DETECTOR,
     DEVICE,
     IMAGE_ROOT,
     OUTPUT,
     PROCESSES,
+    REPORT_MODEL,
     SHARD,
     SHARDS,
+    STRUCTURES,
     WORK,
     WORKERS,
     Command,
@@ -293,8 +297,8 @@ CXR_COMMANDS: dict[str, Command] = {
             Option(
                 "path", "radiographs (DICOM, PNG, JPG), CTs (NIfTI, NRRD, DICOM folder), or folders", "inputs", positional=True
             ),
-            Option("detector", "folder of train-detector", "path", Path("results/cxr/train_detector")),
-            Option("report-model", "folder of train-report-model", "path", Path("results/cxr/train_report_model")),
+            DETECTOR,
+            REPORT_MODEL,
             Option("output", "folder to write to", "path", Path("readings")),
             DEVICE,
             Option("score-threshold", "least score of a box, 0 to 1 (default: those of the run)", "float", optional=True),
@@ -302,10 +306,8 @@ CXR_COMMANDS: dict[str, Command] = {
             Option("coco", "write a COCO data set too: coco/data/, labels.json, results.json", "flag"),
             Option("json", "show JSON lines instead of text", "flag"),
             Option("strict", "a file that is doubtful as a frontal chest radiograph or chest CT fails", "flag"),
-            Option("structures", "folder of train-structures, for CT", "path", Path("results/ct/train_structures")),
-            Option(
-                "ct-report-model", "folder of train-ct-report-model, for CT", "path", Path("results/ct/train_ct_report_model")
-            ),
+            STRUCTURES,
+            CT_REPORT_MODEL,
         ),
     ),
 }

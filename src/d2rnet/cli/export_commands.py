@@ -1,6 +1,16 @@
 """The sub-commands 'd2rnet export ...': results and models for other tools."""
 
-from d2rnet.cli.options import ANNOTATION, OUTPUT, Command, Option
+from d2rnet.cli.options import (
+    ANNOTATION,
+    CT_REPORT_MODEL,
+    DETECTOR,
+    DEVICE,
+    OUTPUT,
+    REPORT_MODEL,
+    STRUCTURES,
+    Command,
+    Option,
+)
 
 GENERATED = Option("generated", "test.jsonl of generate-reports or generate-ct-reports", "input")
 SPLIT = Option("split", "train, val, test or all", "text", "test")
@@ -38,5 +48,34 @@ EXPORT_COMMANDS: dict[str, Command] = {
         "d2rnet.export.coco:export_coco",
         "",
         (ANNOTATION, SPLIT, OUTPUT),
+    ),
+    "export rexrank": Command(
+        "Answer a test set of the ReXrank leaderboard: read the images of its JSON, write the same with predictions.",
+        "d2rnet.export.rexrank:export_rexrank",
+        "",
+        (
+            Option("input_json", "JSON of a test set, study -> images and sections", "input", positional=True),
+            Option("output_json", "JSON to write; studies that it holds already are not read again", positional=True),
+            Option("img_root", "folder that image paths in it are relative to", "input", positional=True),
+            Option("all-views", "read all images of a study together, in place of its key_image_path", "flag"),
+            DETECTOR,
+            REPORT_MODEL,
+            DEVICE,
+        ),
+    ),
+    "export hub": Command(
+        "Make a folder ready for upload to a model hub: weights, configurations, a card; d2rnet.load_models loads it.",
+        "d2rnet.export.hub:export_hub",
+        "",
+        (
+            Option("modality", "what the models read: cxr or ct", "text", "cxr"),
+            DETECTOR,
+            REPORT_MODEL,
+            STRUCTURES,
+            CT_REPORT_MODEL,
+            Option("cards", "pages to join, such as those of summarize; default: model_card.md of each model", "inputs", ()),
+            Option("license", "of the weights, as the hub spells it: apache-2.0, cc-by-nc-4.0, other", "text", "other"),
+            OUTPUT,
+        ),
     ),
 }

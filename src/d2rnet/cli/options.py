@@ -105,4 +105,11 @@ OUTPUT = Option("output", "folder for the results")
 ANNOTATION = Option("annotation", "annotation.json of build-annotation", "input")
 IMAGE_ROOT = Option("image-root", "folder that image_path in annotation.json is relative to", "input")
 WORK = Option("work", "folder for checkpoints and other state needed to resume")
+# folders of trained models, where a finished run has them
+DETECTOR = Option("detector", "folder of train-detector", "path", Path("results/cxr/train_detector"))
+REPORT_MODEL = Option("report-model", "folder of train-report-model", "path", Path("results/cxr/train_report_model"))
+STRUCTURES = Option("structures", "folder of train-structures, for CT", "path", Path("results/ct/train_structures"))
+CT_REPORT_MODEL = Option(
+    "ct-report-model", "folder of train-ct-report-model, for CT", "path", Path("results/ct/train_ct_report_model")
+)
 JSON = Option("json", "show a JSON document instead of text", "flag")

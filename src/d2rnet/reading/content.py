@@ -11,6 +11,7 @@ NOTICE = (
     "Research software, not a medical device: no diagnosis, no treatment decision. Findings, and where they are said to be, "
     "may be wrong. Images and text may be protected health information."
 )
+SYNTHETIC = "trained on synthetic drawings: on a real {image} every finding is meaningless"  # of what is no drawing
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,16 @@ from d2rnet.ct.structures.table import load_table
 from d2rnet.ct.volumes.reader import read_chest_volume
 from d2rnet.errors import CheckpointError, DatasetError
 from d2rnet.files.hashes import sha256_file
+from d2rnet.reading.content import SYNTHETIC
 from d2rnet.reading.ct_content import CtSentence
 from d2rnet.reading.ct_result import CtReading
 from d2rnet.reading.ct_settings import CtReadingSettings, read_ct_reading_settings
 from d2rnet.reading.ct_view import view_of
-from d2rnet.reading.result import check_model_folder, printable, readable, stem_of
+from d2rnet.reading.model_folder import CT, find_parts
+from d2rnet.reading.result import printable, readable, stem_of
 from d2rnet.report.generation import load_for_generation, write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
+from d2rnet.runs.cards import is_of_demo_cohort
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.provenance import code_version, device_name
 
@@ -82,6 +85,8 @@ class CtModels:
         except DatasetError as error:
             raise DatasetError(f"{file}: {error}") from error
         warnings = list(converted.facts["notes"])
+        if self.settings.synthetic and not is_of_demo_cohort(file):
+            warnings.insert(0, SYNTHETIC.format(image="CT"))
         written = self._write(file, features, warnings)
         sentences = (CtSentence(readable(one["text"]), tuple(one["structures"])) for one in written["sentences"])
         grid = self.extraction.facts.grid_zyx
@@ -120,11 +125,11 @@ class CtModels:
         return written
 
 
-def load_ct_models(structures: str | Path, report_model: str | Path, *, device: str = "auto") -> CtModels:
+def load_ct_models(structures: str | Path, report_model: str | Path | None = None, *, device: str = "auto") -> CtModels:
     """Load stage 1 and a report model.
 
     Args:
-        structures: folder of train-structures.
+        structures: folder of train-structures; without ``report_model``, a folder of 'd2rnet export hub', which holds both.
         report_model: folder of train-ct-report-model, with ``reading.json``.
         device: auto, cpu, cuda or cuda:N.
 
@@ -133,10 +138,7 @@ def load_ct_models(structures: str | Path, report_model: str | Path, *, device: 
         CheckpointError: a folder's files do not belong together, or the report model was trained on another stage 1.
         ConfigError: no such device, or a setting is wrong.
     """
-    structures = Path(structures)
-    report_model = Path(report_model)
-    check_model_folder(structures, "train-structures", "structures")
-    check_model_folder(report_model, "train-ct-report-model", "ct-report-model")
+    structures, report_model = find_parts(structures, report_model, CT)
     start = time.perf_counter()
     target: torch.device = resolve_device(device)
     settings = read_ct_reading_settings(report_model)

@@ -14,6 +14,7 @@ from d2rnet.ct.structures.table import load_table
 from d2rnet.ct.volumes.settings import VolumeSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, write_json
+from d2rnet.runs.cards import is_of_demo_cohort
 from d2rnet.settings import Section, merge, read_overlay
 
 FILE = "reading.json"
@@ -28,6 +29,7 @@ class CtReadingSettings(Section):
         table: table of structures, ``ct.structures.table``.
         features: section ``ct.report.features``.
         generation: section ``ct.report.generation``.
+        synthetic: the models were trained on the drawn CTs of the demo cohort.
     """
 
     volumes: VolumeSettings
@@ -35,6 +37,7 @@ class CtReadingSettings(Section):
     table: str
     features: CtFeatureSettings
     generation: CtGenerationSettings
+    synthetic: bool = False
 
 
 def describe_ct_reading(*, report_model: Path, configfile: Sequence[Path] = ()) -> None:
@@ -58,6 +61,7 @@ def describe_ct_reading(*, report_model: Path, configfile: Sequence[Path] = ()) 
         table=settings.structures.table,
         features=settings.report.features,
         generation=settings.report.generation,
+        synthetic=is_of_demo_cohort(settings.data.reports.root),
     )
     write_json(report_model / FILE, reading.to_json())
 

@@ -31,12 +31,14 @@ from d2rnet.cxr.report_model.front_end import D2RNET
 from d2rnet.cxr.report_model.generate import box_grounding, make_dataset
 from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import sha256_file
-from d2rnet.reading.content import Box, Sentence, View
+from d2rnet.reading.content import SYNTHETIC, Box, Sentence, View
 from d2rnet.reading.cxr_settings import ReadingSettings, read_reading_settings
-from d2rnet.reading.result import Reading, check_model_folder, printable, readable, stem_of
+from d2rnet.reading.model_folder import RADIOGRAPHS, find_parts
+from d2rnet.reading.result import Reading, printable, readable, stem_of
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.generation import load_for_generation, write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
+from d2rnet.runs.cards import is_of_demo_cohort
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.provenance import code_version, device_name
 
@@ -98,6 +100,8 @@ class Models:
         views = []
         decoded: dict[tuple[Path, int | None], Radiograph] = {}
         warnings = list(self.warnings)
+        if self.settings.synthetic and not all(map(is_of_demo_cohort, files)):
+            warnings.append(SYNTHETIC.format(image="radiograph"))
         for file in files:
             if (printed := printable(file)) != str(file):
                 raise DatasetError(f"{printed}: got a file name that is not UTF-8; expected a UTF-8 name. Rename the file.")
@@ -184,7 +188,7 @@ class Models:
 
 def load_models(
     detector: str | Path,
-    report_model: str | Path,
+    report_model: str | Path | None = None,
     *,
     device: str = "auto",
     score_threshold: float | None = None,
@@ -192,7 +196,7 @@ def load_models(
     """Load a detector and a report model.
 
     Args:
-        detector: folder of train-detector.
+        detector: folder of train-detector; without ``report_model``, a folder of 'd2rnet export hub', which holds both.
         report_model: folder of train-report-model, with ``reading.json``.
         device: auto, cpu, cuda or cuda:N.
         score_threshold: least score of a box of any class, 0 to 1; None: the thresholds of the run.
@@ -202,10 +206,7 @@ def load_models(
         CheckpointError: a folder's files do not belong together or are of another version.
         ConfigError: no such device, or a setting is wrong.
     """
-    detector = Path(detector)
-    report_model = Path(report_model)
-    check_model_folder(detector, "train-detector", "detector")
-    check_model_folder(report_model, "train-report-model", "report-model")
+    detector, report_model = find_parts(detector, report_model, RADIOGRAPHS)
     start = time.perf_counter()
     target = resolve_device(device)
     settings = read_reading_settings(report_model)

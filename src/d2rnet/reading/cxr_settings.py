@@ -23,6 +23,7 @@ from d2rnet.files.documents import read_json, write_json
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.report.annotation_file import load_annotation
+from d2rnet.runs.cards import is_of_demo_cohort
 from d2rnet.settings import Section, merge, read_overlay
 
 FILE = "reading.json"
@@ -42,6 +43,7 @@ class ReadingSettings(Section):
         max_boxes: most boxes kept per image.
         generation: section ``cxr.report.generation``.
         detector_sha256: weights of the detector whose boxes the report model was trained on.
+        synthetic: the models were trained on the drawn radiographs of the demo cohort.
         grey_levels: what the grey levels of the report model's training images are like; None: not known, nothing is checked.
     """
 
@@ -52,6 +54,7 @@ class ReadingSettings(Section):
     max_boxes: int
     generation: D2RNetGenerationSettings
     detector_sha256: str
+    synthetic: bool = False
     grey_levels: GreyLevels | None = None
 
     def with_score_threshold(self, threshold: float) -> "ReadingSettings":
@@ -106,6 +109,7 @@ def describe_reading(
         max_boxes=settings.annotation.max_boxes,
         generation=settings.report.generation,
         detector_sha256=sha256_file(weights),
+        synthetic=is_of_demo_cohort(settings.data.labelled.root) or is_of_demo_cohort(settings.data.reports.root),
         grey_levels=_training_grey_levels(annotation, image_root, max_side_px) if annotation and image_root else None,
     )
     write_json(report_model / FILE, reading.to_json())

@@ -118,21 +118,3 @@ def readable(tokens: str) -> str:
 
 def _numbers(boxes: tuple[int, ...]) -> str:
     return f" [{', '.join(str(box + 1) for box in boxes)}]" if boxes else ""
-
-
-def check_model_folder(folder: Path, command: str, option: str) -> None:
-    """Refuse a model that is not there.
-
-    Args:
-        folder: of the model.
-        command: sub-command that makes it.
-        option: of 'd2rnet read', by which it is named.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: no such folder; expected one of 'd2rnet {command}'. Work in the directory of a finished run, or name "
-            f"the folder with --{option}."
-        )

@@ -136,8 +136,13 @@ def _table(header: Sequence[str], rows: Iterable[tuple[str, Any]]) -> list[str]:
     return lines + [f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in cells]
 
 
+def is_of_demo_cohort(path: str | Path) -> bool:
+    """Say whether a file or folder lies in a demo cohort, at any depth: what is there is drawn."""
+    return any((folder / COHORT_FILE).is_file() for folder in Path(path).absolute().parents)
+
+
 def origin_line(terms: str, name: str, root: str) -> str:
     """Name a source of data and its terms, or say that it is synthetic: for the cards of data and models."""
-    if (Path(root).parent / COHORT_FILE).is_file():
+    if is_of_demo_cohort(root):
         return f"The demo cohort, in the layout of `{name}`. {_SYNTHETIC}"
     return f"`{name}`. Terms: {terms}."
