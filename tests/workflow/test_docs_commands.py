@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from newcomer import make_clone
+from warm_snakemake import warm_snakemake
 
 from d2rnet.cli import entry as cli
 
@@ -111,12 +112,13 @@ FAST = {page: planned(steps, SLOW) for page, steps in WHOLE.items()}
 
 
 def follow(step: Step, clone: Path) -> None:
-    """Do what a step says; a command of this package in this process, which has imported PyTorch already."""
+    """Do what a step says: a command of this package in this process, Snakemake's in a fork of one with all imported."""
     if step.is_python:
         exec(compile(step.text, "page", "exec"), {"__name__": "page"})
         return
     words = shlex.split(step.text, comments=True)
-    if words[0] == ".venv/bin/d2rnet" and not {">", "|", ">>"} & {*words}:
+    is_simple = not {">", "|", ">>"} & {*words}
+    if words[0] == ".venv/bin/d2rnet" and is_simple:
         assert cli.main(words[1:]) == 0, step
         return
     environment = os.environ | {
@@ -125,7 +127,10 @@ def follow(step: Step, clone: Path) -> None:
         "OMP_NUM_THREADS": "1",
     }
     script = step.text.replace(".venv/bin/", "")
-    done = subprocess.run(["bash", "-euc", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=3600)
+    if words[0] == ".venv/bin/snakemake" and is_simple:
+        done = warm_snakemake(*words[1:], environment=environment)
+    else:
+        done = subprocess.run(["bash", "-euc", script], env=environment, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
 
@@ -164,14 +169,14 @@ def test_most_commands_are_run_and_the_others_have_a_reason():
 @pytest.mark.parametrize("clone", ["docs/getting-started.md"], indirect=True)
 def test_clone_is_a_finished_run(clone):
     """Else the pages would be followed in a place that no reader has."""
-    done = subprocess.run([sys.executable, "-m", "snakemake", "-n"], capture_output=True, text=True)
+    done = warm_snakemake("-n", environment=os.environ)
     assert "Nothing to be done" in done.stdout + done.stderr, done.stdout[-3000:]
 
 
 def test_report_page_holds_every_item_with_its_caption(repository, run, tmp_path):
     page = tmp_path / "report.html"
-    command = [sys.executable, "-m", "snakemake", "-s", repository / "Snakefile", "-d", run, "--configfile", TINY]
-    done = subprocess.run([*command, "--report", page], capture_output=True, text=True)
+    words = ("-s", repository / "Snakefile", "-d", run, "--configfile", TINY, "--report", page)
+    done = warm_snakemake(*words, environment=os.environ)
     assert done.returncode == 0, done.stderr[-4000:]
     text = page.read_text(encoding="utf-8")
     rules = "\n".join(path.read_text() for path in (repository / "workflow/rules/cxr").glob("*.smk"))

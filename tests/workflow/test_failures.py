@@ -3,19 +3,19 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_snakemake import warm_snakemake
 
 TINY = "workflow/presets/cxr/tiny.yaml"
 
 
 def snakemake(repository: Path, directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run Snakemake with everything it prints in ``stdout``, in the order of the screen."""
-    command = [sys.executable, "-m", "snakemake", "-s", str(repository / "Snakefile"), "-d", str(directory), *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    words = ("-s", repository / "Snakefile", "-d", directory, *arguments)
+    return warm_snakemake(*words, environment=environment, one_stream=True)
 
 
 def test_the_reason_of_a_failed_job_is_the_last_thing_on_the_screen(repository, tmp_path):
