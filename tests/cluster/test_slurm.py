@@ -1,14 +1,15 @@
 """Parts of the tiny workflow through ``--profile profiles/slurm`` on four nodes: shards, GPUs, and what each job asks for.
 
-Two runs at once, begun from the finished one of this machine: one converts the labelled images in eight shards, the other
-trains the detector and predicts in two. The whole workflow: test_slurm_faults.py.
+Two runs at once, begun from the finished one of this machine: one converts the labelled images in a shard for each node, the
+other predicts in two. The whole workflow, with the trainings: test_slurm_faults.py.
 """
 
 import itertools
+import subprocess
 from pathlib import Path
 
 import pytest
-from slurm_cluster import NODES, Cluster, Job
+from slurm_cluster import NODES, Cluster, Job, wait_until
 from slurm_runs import QUICK, assert_submitted_as_configured, copy_state, said, start, write_overlay
 
 from d2rnet.cxr.boxes.coco import load_coco
@@ -16,13 +17,16 @@ from d2rnet.files.documents import read_json, read_jsonl
 
 pytestmark = pytest.mark.e2e
 SECONDS = 1800
-CONVERSION_SHARDS, PREDICTION_SHARDS = 8, 2
+CONVERSION_SHARDS, PREDICTION_SHARDS = len(NODES), 2
 JOBS = {
     "conversion": {"convert_images_shard": CONVERSION_SHARDS, "convert_labelled": 1},
-    "prediction": {"train_detector": 1, "predict_boxes_shard": PREDICTION_SHARDS, "predict_boxes": 1},
+    "prediction": {"predict_boxes_shard": PREDICTION_SHARDS, "predict_boxes": 1},
 }
 RUNTIME = {"conversion": {"conversion_shards": CONVERSION_SHARDS}, "prediction": {"prediction_shards": PREDICTION_SHARDS}}
-BEGUN_FROM = {"conversion": ("resources/cxr/demo_cohort", "resources/cxr/verify_inputs"), "prediction": ("resources",)}
+BEGUN_FROM = {
+    "conversion": ("resources/cxr/demo_cohort", "resources/cxr/verify_inputs"),
+    "prediction": ("resources", "results/cxr/train_detector"),
+}
 TARGETS = {"conversion": "convert_labelled", "prediction": "predict_boxes"}
 
 
@@ -30,12 +34,19 @@ TARGETS = {"conversion": "convert_labelled", "prediction": "predict_boxes"}
 def folders(cluster: Cluster, run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Working directories of the two runs, which have ended well."""
     folders = {name: tmp_path_factory.mktemp(f"slurm {name}") for name in JOBS}  # a space: every command must quote
-    processes = {}
-    for name, folder in folders.items():
-        write_overlay(folder, RUNTIME[name])
-        copy_state(run, folder, *BEGUN_FROM[name])
-        processes[name] = start(cluster, folder, SECONDS, *QUICK, TARGETS[name])
-    for name, process in processes.items():
+
+    def begin(name: str) -> subprocess.Popen[str]:
+        write_overlay(folders[name], RUNTIME[name])
+        copy_state(run, folders[name], *BEGUN_FROM[name])
+        return start(cluster, folders[name], SECONDS, *QUICK, TARGETS[name])
+
+    def conversion_is_submitted() -> bool:
+        return conversion.poll() is not None or len(cluster.jobs(folders["conversion"])) >= CONVERSION_SHARDS
+
+    conversion = begin("conversion")
+    wait_until(conversion_is_submitted, "the shards of the conversion", SECONDS)  # while the nodes are empty: each gets one
+    prediction = begin("prediction")
+    for name, process in {"conversion": conversion, "prediction": prediction}.items():
         assert process.wait() == 0, said(folders[name])
     return folders
 
@@ -69,7 +80,8 @@ def test_two_gpu_jobs_overlap_on_one_node_and_see_different_gpus(cluster, jobs):
 def test_shards_hold_every_image_once(folders, run):
     folder = folders["conversion"]
     records = [
-        list(read_jsonl(path)) for path in sorted((folder / "resources/cxr/convert_images/labelled").glob("*-of-8.jsonl"))
+        list(read_jsonl(path))
+        for path in sorted((folder / "resources/cxr/convert_images/labelled").glob(f"*-of-{CONVERSION_SHARDS}.jsonl"))
     ]
     assert len(records) == CONVERSION_SHARDS and all(records)
     images = [
@@ -82,7 +94,7 @@ def test_shards_hold_every_image_once(folders, run):
     )
     for name in ("train", "val", "test"):
         path = f"resources/cxr/labelled/{name}.json"
-        assert (folder / path).read_bytes() == (run / path).read_bytes(), "eight shards equal one"
+        assert (folder / path).read_bytes() == (run / path).read_bytes(), "all shards together equal one"
 
 
 def test_prediction_shards_hold_every_image(folders, run):
