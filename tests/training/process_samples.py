@@ -25,12 +25,6 @@ class LateError(Exception):
         super().__init__(f"{what}: {why}")
 
 
-def note_frozen_objects(folder: Path) -> None:
-    """Write to a file, as a process leaves, how many objects it no longer looks at."""
-    file = folder / str(process_rank())
-    atexit.register(lambda: file.write_text(str(gc.get_freeze_count())))
-
-
 def fail(kind: str) -> None:
     """End one of two processes in some way; the other would wait for it."""
     if process_rank() == 1:
@@ -46,8 +40,13 @@ def fail(kind: str) -> None:
     dist.barrier()
 
 
-def talk() -> str:
-    """Log from both processes; return what the first one sees of its surroundings."""
+def talk(folder: Path) -> str:
+    """Log from both processes; return what the first one sees of its surroundings.
+
+    As a process leaves, it writes to a file how many objects it no longer looks at.
+    """
+    file = folder / str(process_rank())
+    atexit.register(lambda: file.write_text(str(gc.get_freeze_count())))
     log.info("step 1")
     log.error("loss is high")
     warnings.warn("old layer", stacklevel=1)

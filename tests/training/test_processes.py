@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from process_samples import fail, note_frozen_objects, save_when_told, talk, wait_for_ever
+from process_samples import fail, save_when_told, talk, wait_for_ever
 from report_samples import NUM_TOKENS, SMALL_MODEL, make_batch
 from torch.nn.parallel import DistributedDataParallel
 
@@ -122,7 +122,12 @@ def test_parts_of_an_epoch_are_the_batches_of_one_process() -> None:
         ("error", D2RNetError, "^loss is not finite$"),
         ("unforeseen", KeyError, "no such layer"),
         ("odd", ProcessError, "^LateError: layer: too late$"),
-        ("kill", ProcessError, r"process 1 \(of 0 to 1\) ended with SIGKILL.*The last checkpoint is kept: run again"),
+        pytest.param(  # test_kills.py kills a process of each trainer
+            "kill",
+            ProcessError,
+            r"process 1 \(of 0 to 1\) ended with SIGKILL.*The last checkpoint is kept: run again",
+            marks=pytest.mark.slow,
+        ),
         ("silent", ProcessError, r"process 1 \(of 0 to 1\) ended with exit code 7"),
     ],
 )
@@ -132,13 +137,16 @@ def test_a_process_that_fails_ends_all(kind: str, error: type[Exception], messag
     assert not multiprocessing.active_children()
 
 
-def test_the_first_process_speaks_for_all(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_process_speaks_for_all_and_none_collects_all_objects_of_the_libraries_as_it_leaves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with caplog.at_level(logging.INFO, logger="d2rnet"):
-        assert run_processes(talk, processes=2, device=CPU) == "0 sees GPUs ''"
+        assert run_processes(talk, tmp_path, processes=2, device=CPU) == "0 sees GPUs ''"
     lines = sorted(record.getMessage() for record in caplog.records if record.name == "d2rnet.samples")
     assert lines == ["loss is high", "process 1: loss is high", "step 1"]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    assert all(int((tmp_path / rank).read_text()) > 1000 for rank in "01"), "objects that are no longer looked at"
 
 
 def stop_when_ready(folder: Path, number: int) -> None:
@@ -152,7 +160,10 @@ def stop_when_ready(folder: Path, number: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGUSR1, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],  # test_kills.py sends SIGTERM to both trainers
+)
 def test_a_signal_reaches_all_and_the_last_one_may_save(tmp_path: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     stop_when_ready(tmp_path, number)
@@ -173,11 +184,6 @@ def test_a_signal_to_processes_that_do_not_listen_yet_is_a_stop(
     assert stopped.value.code == 143
     assert "SIGUSR1: stopping; give the same command again to go on" in caplog.messages
     assert not multiprocessing.active_children()
-
-
-def test_processes_do_not_collect_all_objects_of_the_libraries_as_they_leave(tmp_path: Path) -> None:
-    run_processes(note_frozen_objects, tmp_path, processes=2, device=CPU)
-    assert all(int((tmp_path / rank).read_text()) > 1000 for rank in "01")
 
 
 def test_processes_wait_for_a_long_validation_on_gpus_too(monkeypatch: pytest.MonkeyPatch) -> None:
