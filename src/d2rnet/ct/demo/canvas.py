@@ -7,6 +7,7 @@ the thorax, the carina at z = 40), so that size and position of a patient change
 Reads and writes: nothing. Shapes: Z, Y, X voxels of the volume.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,14 +47,14 @@ class Canvas:
         self.x = x[None, None, :]
         self.hu: FloatVolume = np.full((len(z), len(y), len(x)), AIR_HU, dtype=np.float32)
         self.voxel_mm = float(x[1] - x[0])
+        self._places: tuple[list[float], ...] = (z.tolist(), y.tolist(), x.tolist())
 
     def box(self, low: Sequence[float], high: Sequence[float]) -> tuple[slice, slice, slice]:
         """Return the slices (z, y, x) of the voxels between two corners (x, y, z) in standard mm, and a voxel more."""
         found = []
-        for axis, position in ((2, self.z), (1, self.y), (0, self.x)):
-            flat = position.reshape(-1)
-            first = max(int(np.searchsorted(flat, low[axis])) - 1, 0)
-            last = min(int(np.searchsorted(flat, high[axis])) + 1, flat.size)
+        for places, lowest, highest in zip(self._places, reversed(low), reversed(high), strict=True):
+            first = max(bisect_left(places, lowest) - 1, 0)
+            last = min(bisect_left(places, highest) + 1, len(places))
             found.append(slice(first, max(first, last)))
         return found[0], found[1], found[2]
 
@@ -94,12 +95,12 @@ class Canvas:
         x, y, z = self.coordinates(box)
         axis = np.subtract(end, start).astype(np.float32)
         length2 = float(axis @ axis) or 1.0
-        along = ((x - start[0]) * axis[0] + (y - start[1]) * axis[1] + (z - start[2]) * axis[2]) / np.float32(length2)
-        along = np.clip(along, 0, 1)
-        dx = x - start[0] - along * axis[0]
-        dy = y - start[1] - along * axis[1]
-        dz = z - start[2] - along * axis[2]
-        distance = np.sqrt(dx * dx + dy * dy + dz * dz)
+        x, y, z = x - start[0], y - start[1], z - start[2]
+        along = _between_0_and_1((x * axis[0] + y * axis[1] + z * axis[2]) / np.float32(length2))
+        squared = np.square(x - along * axis[0])
+        squared += np.square(y - along * axis[1])
+        squared += np.square(z - along * axis[2])
+        distance = np.sqrt(squared, out=squared)
         return Solid(box, self._soft(radius + along * (last - radius) - distance, thin=min(radius, last)))
 
     def path(self, points: Sequence[Point], radius: float, end_radius: float | None = None) -> list[Solid]:
@@ -111,9 +112,11 @@ class Canvas:
 
     def _soft(self, inside_mm: FloatVolume, thin: float = np.inf) -> FloatVolume:
         """Turn the depth below a surface into the share of a voxel that is filled; solids thinner than a voxel fill less."""
-        weight = np.clip(0.5 + inside_mm / np.float32(self.voxel_mm), 0, 1)
-        fullest = min(1.0, (2 * thin / self.voxel_mm) ** 1.5)
-        return (weight * np.float32(fullest)).astype(np.float32)
+        weight = _between_0_and_1(0.5 + inside_mm / np.float32(self.voxel_mm))
+        fullest = (2 * thin / self.voxel_mm) ** 1.5
+        if fullest < 1.0:
+            weight *= np.float32(fullest)
+        return weight.astype(np.float32, copy=False)
 
     def paint(self, solid: Solid, hu: float, *, only: NDArray[np.bool_] | None = None) -> None:
         """Fill a solid with a Hounsfield value; ``only`` limits it to some voxels of the volume."""
@@ -127,6 +130,11 @@ class Canvas:
         for solid in solids:
             found[solid.box] |= solid.weight > threshold
         return found
+
+
+def _between_0_and_1(values: FloatVolume) -> FloatVolume:
+    """Clip values in place: a third of the time of numpy's clip where there are few."""
+    return np.minimum(np.maximum(values, 0, out=values), 1, out=values)
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int, int], knots: tuple[int, int, int]) -> FloatVolume:

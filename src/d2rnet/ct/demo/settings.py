@@ -14,7 +14,7 @@ class CtDemoSettings(Section):
     """Seed of the cohort."""
     train_patients: int = setting(380, ge=4)
     """Patients of the part train; about one in twelve has a second scan."""
-    valid_patients: int = setting(70, ge=2)
+    valid_patients: int = setting(140, ge=2)
     """Patients of the part valid, which is the test split."""
     unreadable_volumes: int = setting(2, ge=0, le=2)
     """Volumes that cannot be read, to show that they are set aside."""

@@ -45,7 +45,7 @@ def draw_trees(anatomy: Anatomy, blood_hu: float, rng: np.random.Generator) -> l
     canvas = anatomy.canvas
     for lobe, target in LOBE_TARGETS.items():
         hilum = HILA["right" if target[0] < 0 else "left"]
-        voxels = np.argwhere(anatomy.lobes[lobe])
+        voxels = np.flatnonzero(anatomy.lobes[lobe])
         if len(voxels):
             _draw_vessels(anatomy, hilum, voxels, blood_hu, rng)
     bronchi = _bronchi(rng)
@@ -73,14 +73,15 @@ def draw_bronchus(canvas: Canvas, bronchus: Bronchus, *, wall_mm: float, wall_hu
 
 
 def _draw_vessels(anatomy: Anatomy, hilum: Point, voxels: np.ndarray, blood_hu: float, rng: np.random.Generator) -> None:
-    """Draw arteries and veins from a hilum to random places of a lobe, each with side branches."""
+    """Draw arteries and veins from a hilum to random ones of a lobe's voxels (flat indices), each with side branches."""
     canvas = anatomy.canvas
+    chosen = voxels[rng.integers(0, len(voxels), _VESSELS_PER_LOBE)]
     axes = (canvas.x.reshape(-1), canvas.y.reshape(-1), canvas.z.reshape(-1))
-    for place in voxels[rng.integers(0, len(voxels), _VESSELS_PER_LOBE)]:
-        target = tuple(float(axis[index]) for axis, index in zip(axes, place[::-1], strict=True))
+    places = np.unravel_index(chosen, canvas.hu.shape)[::-1]  # x, y, z
+    for target in zip(*(axis[place].tolist() for axis, place in zip(axes, places, strict=True)), strict=True):
         middle = _between(hilum, target, 0.5, rng, 9.0)
         width = float(rng.uniform(1.8, 4.6))
-        solids = canvas.path([hilum, middle, (target[0], target[1], target[2])], width, 0.9)
+        solids = canvas.path([hilum, middle, target], width, 0.9)
         for _ in range(2):
             start = _between(hilum, target, float(rng.uniform(0.4, 0.75)), rng, 3.0)
             end = tuple(float(value + step) for value, step in zip(start, rng.normal(0, 17, 3), strict=True))
