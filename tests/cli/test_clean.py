@@ -1,5 +1,6 @@
 """d2rnet clean: what may go goes, and only when told to; what is in use, unfinished or unknown stays."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,40 @@ def test_shards_go_once_they_are_joined(tmp_path):
     write_text(results / "predictions.json", "[1]")
     assert clean(run=tmp_path, kinds="shards", delete=True) == 0
     assert sorted(path.name for path in results.iterdir()) == ["predictions.json"]
+
+
+def extraction(run, key, seconds, name="train_1.safetensors"):
+    """Features of a CT under a key, written so many seconds after the epoch."""
+    folder = run / "results/ct/extract_ct_features/features" / key
+    write_text(folder / "volumes" / "0a" / name, "x")
+    for path in (folder / "volumes" / "0a" / name, folder / "volumes" / "0a", folder / "volumes", folder):
+        os.utime(path, (seconds, seconds))
+    return folder
+
+
+def test_features_of_an_older_stage_one_go(tmp_path):
+    now, old, coming = (extraction(tmp_path, digit * 12, when) for digit, when in (("a", 20), ("b", 10), ("c", 40)))
+    foreign = extraction(tmp_path, "d" * 12, 10, "thesis.txt")
+    assert set(kinds(tmp_path).values()) == {
+        f"no finished result in {tmp_path / 'results/ct/extract_ct_features'}; the run may want to resume"
+    }
+    index = tmp_path / "results/ct/extract_ct_features/features.json"
+    write_json(index, {"facts": {"key": now.name}})
+    os.utime(index, (30, 30))
+    found = {Path(path).name: why for path, why in kinds(tmp_path).items()}
+    assert found.keys() == {old.name, coming.name, foreign.name} and found[old.name] == "stale"
+    assert "newer than" in found[coming.name] and found[foreign.name] == "not only features of this package"
+    assert clean(run=tmp_path, kinds=ALL, delete=True) == 0
+    assert sorted(path.name for path in now.parent.iterdir()) == [now.name, coming.name, foreign.name]
+
+
+def test_joined_shards_of_a_chest_ct_run_go(tmp_path):
+    results = tmp_path / "results/ct/extract_ct_features"
+    for name in ("1-of-1.jsonl", "1-of-1.run.json"):
+        write_text(results / "shards" / name, "{}")
+    assert "not joined to" in kinds(tmp_path)["results/ct/extract_ct_features/shards"]
+    write_json(results / "features.json", {"facts": {"key": "a" * 12}})
+    assert kinds(tmp_path) == {"results/ct/extract_ct_features/shards": "shards"}
 
 
 def test_foreign_file_among_shards_keeps_them(tmp_path):

@@ -1,11 +1,13 @@
 """clean: what a run leaves behind and may lose, listed or deleted.
 
-Four kinds of leftovers. ``stale``: work folders of other settings or inputs than those of the stage's finished result.
-``finished``: the work folder that made it. ``caches``: decoded radiographs and lesion crops of stages with a finished result.
-``shards``: parts of predictions and reports that have been joined since. Everything else stays: a folder that is not exactly
-what this package makes, one that a process holds, and all of a stage without a finished result, which may want to resume.
+Four kinds of leftovers. ``stale``: work folders of other settings or inputs than those of the stage's finished result, and
+features of CTs that another stage 1 has seen than those of now. ``finished``: the work folder that made it. ``caches``:
+decoded radiographs and lesion crops of stages with a finished result. ``shards``: parts of predictions, features and reports
+that have been joined since. Everything else stays: a folder that is not exactly what this package makes, one that a process
+holds, and all of a stage without a finished result, which may want to resume.
 
-Reads: ``work/``, ``results/cxr/*/run.json``. Deletes nothing unless told to. docs/how-to/clean-up.md says when each may go.
+Reads: ``work/``, ``results/<wing>/*/run.json``, ``results/ct/extract_ct_features/features.json``. Deletes nothing unless told
+to. docs/how-to/clean-up.md says when each may go.
 """
 
 import json as json_text
@@ -36,7 +38,14 @@ LOCK = ".lock"
 RECORD = "run.json"
 CACHE_FILES = frozenset({"pixels.u8", "crops.u8", "done.u8", LOCK})
 # rule -> what its shards were joined to
-JOINED = {"predict_boxes": "predictions.json", "generate_reports": "test.jsonl", "generate_ct_reports": "test.jsonl"}
+JOINED = {
+    "predict_boxes": "predictions.json",
+    "generate_reports": "test.jsonl",
+    "extract_ct_features": "features.json",
+    "generate_ct_reports": "test.jsonl",
+}
+FEATURES = Path("ct", "extract_ct_features")  # below results: features.json, and a folder features/<key>/ an extraction
+FEATURE_SUFFIX = ".safetensors"
 _FINGERPRINT = re.compile(r"[0-9a-f]{12}")
 _SHARD = re.compile(r"[0-9]+-of-[0-9]+(\.run)?\.jsonl?")
 
@@ -133,6 +142,7 @@ def find_leftovers(run: Path) -> list[Leftover | Kept]:
         found.append(_judge(folder, run))
     for rule, name in JOINED.items():
         found += filter(None, (_joined_shards(folder, name) for folder in (run / RESULTS).glob(f"*/{rule}")))
+    found += _other_features(run / RESULTS / FEATURES)
     return sorted(found, key=lambda item: item.path)
 
 
@@ -209,6 +219,29 @@ def _joined_shards(results: Path, joined: str) -> Leftover | Kept | None:
     if not whole.is_file() or whole.stat().st_mtime_ns < newest:
         return Kept(folder, f"not joined to {whole} yet")
     return Leftover("shards", folder, _size(folder), f"joined to {whole}")
+
+
+def _other_features(results: Path) -> Iterator[Leftover | Kept]:
+    """Judge the features of CTs, a folder a key; nothing is said of those that features.json is about."""
+    folders = sorted(path for path in (results / "features").glob("*") if path.is_dir())
+    joined = results / JOINED[results.name]
+    try:
+        key = read_json(joined)["facts"]["key"]
+        since = joined.stat().st_mtime_ns
+    except (D2RNetError, OSError, KeyError, TypeError):
+        yield from (Kept(folder, f"no finished result in {results}; the run may want to resume") for folder in folders)
+        return
+    for folder in folders:
+        if folder.name == key:
+            continue
+        files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+        ours = all(path.suffix == FEATURE_SUFFIX and not path.is_symlink() for path in files)
+        if folder.is_symlink() or not _FINGERPRINT.fullmatch(folder.name) or not ours:
+            yield Kept(folder, "not only features of this package")
+        elif max((path.stat().st_mtime_ns for path in (folder, *files)), default=0) > since:
+            yield Kept(folder, f"newer than {joined}; an extraction may be at work, or want to resume")
+        else:
+            yield Leftover("stale", folder, _size(folder), f"of another stage 1, grid or settings than {joined}")
 
 
 def _delete(item: Leftover) -> bool:
