@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from d2rnet.cli import doctor as doctor_module
-from d2rnet.cli.doctor import Finding, check_codecs, check_python, check_scoring, check_tools, doctor
+from d2rnet.cli.doctor import Finding, check_codecs, check_ct, check_python, check_scoring, check_tools, doctor
 from d2rnet.cli.entry import main
 from d2rnet.settings import read_overlay
 
@@ -71,6 +71,25 @@ def test_every_transfer_syntax_of_radiographs_can_be_decoded() -> None:
     assert [finding.found for finding in findings if not finding.ok] == []
     assert len(findings) == 1 + len(doctor_module.TRANSFER_SYNTAXES)
     assert any(finding.found.startswith("JPEG 2000 Lossless: ") and "pylibjpeg" in finding.found for finding in findings)
+
+
+def test_what_reads_chest_ct_is_required_and_its_encoders_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [finding.found for finding in check_ct() if finding.required and not finding.ok] == []
+
+    def gone(name: str) -> ModuleType:
+        raise ImportError(f"No module named {name!r}")
+
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor_module.importlib, "import_module", gone)
+    monkeypatch.setattr(doctor_module.metadata, "version", absent)
+    found = list(check_ct())
+    required = [finding for finding in found if finding.required]
+    assert [finding.found for finding in required] == [
+        f"No module named '{name}'" for name in ("nibabel", "SimpleITK", "isal")
+    ]
+    assert "pip install 'd2rnet[ct-encoders]'" in str(found[3]) and len(found) == 6 and not any(one.ok for one in found)
 
 
 def test_missing_decoder_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,11 +175,15 @@ def test_a_configuration_is_tried_on_this_machine(
     good = tmp_path / "good.yaml"
     good.write_text("runtime: {device: cpu}\n")
     assert main(["doctor", "--configfile", str(good)]) == 0
-    assert "ok       trainings      weights, batches, cpu and limits fit" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "ok       trainings, cxr weights, batches, cpu and limits fit" in shown
+    assert "ok       trainings, ct  weights, batches, cpu and limits fit" in shown
     bad = tmp_path / "bad.yaml"
-    bad.write_text("cxr: {detector: {model: {weights: /gone.pkl}}}\n")
+    bad.write_text("cxr: {detector: {model: {weights: /gone.pkl}}}\nct: {report: {features: {most_per_structure: 2}}}\n")
     assert main(["doctor", "--configfile", str(good), str(bad)]) == 2
-    assert "MISSING  trainings      cxr.detector.model.weights: /gone.pkl: no such weight file.\n" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "MISSING  trainings, cxr cxr.detector.model.weights: /gone.pkl: no such weight file.\n" in shown
+    assert "MISSING  trainings, ct  ct.report.model.patches_per_structure: 4; the features hold 2" in shown
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,23 @@ def test_a_checkpoint_with_a_text_for_a_number_is_called_unreadable(folder):
     assert found.progress.startswith("unreadable: ") and not found.is_finished
 
 
+def test_how_far_a_chest_ct_run_is(folder):
+    torch = pytest.importorskip("torch")
+    work = folder / "work" / "ct" / "train_structures" / "0123456789ab"
+    work.mkdir(parents=True)
+    (work / "fingerprint.json").write_text('{"settings": {"structure_model": {"training": {"epochs": 3}}}}')
+    (work / "metrics.jsonl").write_text('{"epoch": 1, "step": 5}\n{"epoch": 2, "step": 10}\n')
+    torch.save({"finished_steps": 9}, work / "last.pt")
+    for name in ("resources/ct/convert_ct/volumes/0a/scan.npy", "results/ct/extract_ct_features/features/key/volumes/0a/scan"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / f"{name}.json").touch()
+        (folder / f"{name}.safetensors").touch()
+    lines = list(report_lines(read_run_state(folder)))
+    assert any(line.startswith("checkpoint work/ct/train_structures/0123456789ab: epoch 1 of 3 (step 9);") for line in lines)
+    assert "conversion resources/ct/convert_ct/volumes: 1 volume(s) need not be made again" in lines
+    assert "conversion results/ct/extract_ct_features/features: 1 volume(s) need not be made again" in lines
+
+
 def test_a_lock_of_another_machine_went_with_it(folder):
     (folder / "work" / "cxr").mkdir(parents=True)
     holder = {"pid": 7, "host": "node-that-is-down", "command": "train-detector", "since_utc": "2026-01-01T00:00:00+00:00"}

@@ -46,6 +46,15 @@ TRANSFER_SYNTAXES = {
     "1.2.840.10008.1.2.4.91": ("JPEG 2000", "pylibjpeg-openjpeg"),
 }
 
+# module that reads NIfTI, MetaImage and NRRD, or gzip -> its distribution
+CT_READERS = {"nibabel": "nibabel", "SimpleITK": "SimpleITK", "isal": "isal"}
+# distribution -> its extra in pyproject.toml, and what of the configuration asks for it
+CT_ENCODERS = {
+    "monai": ("ct-encoders", "ct.structure_model.model.encoder.kind monai"),
+    "dynamic-network-architectures": ("colipri", "ct.structure_model.model.encoder.kind colipri"),
+    "transformers": ("text-encoder", "ct.structure_model.text.weights, and text encoders of the radiographs"),
+}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -180,6 +189,23 @@ def check_codecs() -> Iterator[Finding]:
         yield Finding("DICOM codec", found, decoder.is_available, remedy=f"pip install {package}")
 
 
+def check_ct() -> Iterator[Finding]:
+    """What reads chest CTs, and the volume encoders that are chosen by name."""
+    for module, package in CT_READERS.items():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            yield Finding("CT files", str(error), ok=False, remedy=SET_UP)
+        else:
+            yield Finding("CT files", f"{package} {metadata.version(package)}")
+    for package, (extra, use) in CT_ENCODERS.items():
+        try:
+            yield Finding("CT encoders", f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            remedy = f"Only for {use}: pip install 'd2rnet[{extra}]'"
+            yield Finding("CT encoders", f"{package}: not installed", ok=False, required=False, remedy=remedy)
+
+
 def check_scoring() -> Iterator[Finding]:
     """Java and the jar of METEOR; without them that one metric is "not run"."""
     for name, find in (("Java", lambda: find_java()[1]), ("METEOR jar", lambda: str(find_jar()))):
@@ -230,19 +256,19 @@ def check_trainings(files: Sequence[Path]) -> Iterator[Finding]:
     for content in overlays.values():
         overlay = merge(overlay, content)
     config = Config.read(overlay, source=" with ".join(map(str, files)))
-    try:
-        module = importlib.import_module("d2rnet.cxr.verify_training")
-    except (ImportError, OSError) as error:
-        yield Finding("trainings", f"not tried: {error}", ok=False, remedy=SET_UP)
-        return
     runtime = config.runtime
-    processes = max(1, runtime.gpus)
-    problems = list(
-        module.training_problems(trainings_of(config.cxr), runtime, device=runtime.device_of_jobs, processes=processes)
-    )
-    yield from (Finding("trainings", problem, ok=False) for problem in problems)
-    if not problems:
-        yield Finding("trainings", f"weights, batches, {runtime.device_of_jobs} and limits fit")
+    machine = {"device": runtime.device_of_jobs, "processes": max(1, runtime.gpus)}
+    for wing, settings in (("cxr", trainings_of(config.cxr)), ("ct", config.ct)):
+        name = f"trainings, {wing}"
+        try:
+            module = importlib.import_module(f"d2rnet.{wing}.verify_training")
+        except (ImportError, OSError) as error:
+            yield Finding(name, f"not tried: {error}", ok=False, remedy=SET_UP)
+            continue
+        problems = list(module.training_problems(settings, runtime, **machine))
+        yield from (Finding(name, problem, ok=False) for problem in problems)
+        if not problems:
+            yield Finding(name, f"weights, batches, {runtime.device_of_jobs} and limits fit")
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
@@ -250,6 +276,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_torch,
     check_detectron2,
     check_codecs,
+    check_ct,
     check_scoring,
     check_tools,
     check_resources,

@@ -81,7 +81,8 @@ def _resume_lines(state: RunState) -> Iterator[str]:
         if work.path in used:
             yield f"           in use by {used[work.path]}"
     for manifest, count in state.converted.items():
-        yield f"conversion {manifest.relative_to(state.folder)}: {count} image(s) need not be converted again"
+        what = "volume(s) need not be made" if manifest.is_dir() else "image(s) need not be converted"
+        yield f"conversion {manifest.relative_to(state.folder)}: {count} {what} again"
     for lock in state.locks:
         whose = "left by a killed process, harmless" if lock.is_stale else "held"
         yield f"lock       {lock.file.relative_to(state.folder)}: {whose}, {lock.holder}"

@@ -29,6 +29,10 @@ NO_RUN = re.compile(r" (?:-n|--dry-run|--dryrun|--unlock|--touch|--report|--lint
 ALL_DONE = re.compile(r"\(100%\) done|^ *Nothing to be done", flags=re.MULTILINE)
 DETECTOR_CHECKPOINT = "checkpoint.pth"
 REPORT_CHECKPOINT = "last.pt"
+KEPT_VOLUMES = {  # folder of the CT wing -> what in it is a volume that is done
+    "resources/ct/convert_ct/volumes": "*/*.json",
+    "results/ct/extract_ct_features/features": "**/*.safetensors",
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class RunState:
         invocation: what was started last; None if no log tells.
         processes: processes at work in the folder; None where that cannot be known.
         work_folders: folders that training resumes from.
-        converted: manifest of a conversion -> images that it need not convert again.
+        converted: manifest of a conversion, or folder of volumes -> images or volumes that need not be made again.
         locks: locks that are held or were left behind.
         leftovers: temporary files: being written, or left by a killed process.
     """
@@ -126,7 +130,7 @@ def read_run_state(folder: Path) -> RunState:
         invocation=_last_invocation(folder),
         processes=work_processes(folder),
         work_folders=[_work_folder(path.parent) for path in below if path.name == IDENTITY],
-        converted={path: _count_lines(path) for path in below if path.name.endswith("manifest.jsonl") and path.is_file()},
+        converted=dict(_converted(folder, below)),
         locks=[lock for path in [folder / RUN_LOCK, *below] if path.name.endswith(".lock") for lock in _lock(path)],
         leftovers=[path for place in below if place.is_dir() for path in leftovers(place)],
     )
@@ -208,14 +212,21 @@ def _lock(path: Path) -> Iterator[Lock]:
         yield Lock(path, holder, holder.has_ended(path))
 
 
-def _count_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n")
+def _converted(folder: Path, below: list[Path]) -> Iterator[tuple[Path, int]]:
+    """Yield each manifest with its lines, each folder of volumes with those that are done."""
+    for path in below:
+        if path.name.endswith("manifest.jsonl") and path.is_file():
+            yield path, path.read_bytes().count(b"\n")
+    for name, pattern in KEPT_VOLUMES.items():
+        if (folder / name).is_dir():
+            yield folder / name, sum(1 for _ in (folder / name).glob(pattern))
 
 
 def _work_folder(folder: Path) -> WorkFolder:
     """Read how far the checkpoint of a work folder is."""
     try:
-        training = read_json(folder / IDENTITY)["settings"]["training"]
+        settings = read_json(folder / IDENTITY)["settings"]
+        training = (settings if "training" in settings else settings["structure_model"])["training"]
         if (folder / DETECTOR_CHECKPOINT).is_file():
             done = int(_load(folder / DETECTOR_CHECKPOINT)["iterations_done"])
             total = int(training["total_iters"])

@@ -1,0 +1,84 @@
+"""What both trainings of chest CT need, tried before anything costly runs, by the code that they will run.
+
+Builds both networks on the CPU and loads the weights that they start from, compares batches with the number of processes, the
+selection of stage 2 with the features that stage 1 will keep, and asks this machine for the device.
+
+Reads: weight files of the configuration.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from d2rnet.ct.report_model.features import FeatureFacts, check_kept
+from d2rnet.ct.report_model.model import CtReportModel
+from d2rnet.ct.settings import CtSettings
+from d2rnet.ct.structure_model.text_tower import tower_files
+from d2rnet.ct.structure_model.trainer import make_objective
+from d2rnet.ct.structures.table import load_table
+from d2rnet.errors import D2RNetError
+from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
+from d2rnet.report.text.vocabulary import count_vocabulary
+from d2rnet.report.training_files import check_batch
+from d2rnet.runs.device import resolve_device
+from d2rnet.runs.settings import LoaderRuntime
+from d2rnet.training.processes import check_processes
+
+SOME_WORDS = ["a text in place of a vocabulary that is not made yet; no weight file has the words"]
+
+
+def training_problems(settings: CtSettings, runtime: LoaderRuntime, *, device: str | None, processes: int) -> Iterator[str]:
+    """Yield what would end a training, each a message for people.
+
+    Args:
+        settings: section ``ct``.
+        runtime: how volumes are loaded; nothing of it can end these trainings.
+        device: as the trainings get it; None if they run on another machine.
+        processes: of a training.
+    """
+    checks: list[Callable[[], None]] = [
+        lambda: check_batch(processes, settings.structure_model.training),
+        lambda: check_batch(processes, settings.report.training),
+        lambda: check_models(settings),
+    ]
+    if device is not None:
+        checks.append(lambda: check_processes(processes, resolve_device(device)))
+    for check in checks:
+        try:
+            check()
+        except (D2RNetError, FileNotFoundError) as error:
+            yield str(error)
+
+
+def check_models(settings: CtSettings) -> None:
+    """Build stage 1, then stage 2 on the features that it will give, and start them from the weights of the configuration.
+
+    Raises:
+        ConfigError: settings that do not fit each other, a selection that the features will not hold, or a package that a
+            setting asks for is missing.
+        CheckpointError: weights that do not fit.
+        FileNotFoundError: weights are missing.
+    """
+    facts = _stage_one(settings)
+    own = settings.report.model
+    check_kept(own, facts)
+    model = CtReportModel(own, num_tokens=len(SOME_WORDS), facts=facts)
+    if own.weights:
+        start_from_r2gen(model.transformer, Path(own.weights), own)
+
+
+def _stage_one(settings: CtSettings) -> FeatureFacts:
+    """Build stage 1; return what its features will be."""
+    own = settings.structure_model
+    tower_files(own.text)
+    table = load_table(settings.structures.table)
+    vocabulary = count_vocabulary(SOME_WORDS, protocol=own.text.protocol, section=own.text.section, min_token_count=1)
+    objective = make_objective(own, settings.data.conversion, vocabulary, tuple(table.structures))
+    return FeatureFacts(
+        key="",
+        structures=tuple(table.structures),
+        grid_zyx=objective.model.encoder.grid_zyx,
+        queries_per_structure=own.model.observer.queries_per_structure,
+        width=own.model.observer.d_model,
+        patches=settings.report.features.patches,
+        most_per_structure=settings.report.features.most_per_structure,
+    )
