@@ -1,4 +1,5 @@
-# 'make demo' and 'make test' do everything on a fresh machine with Python 3.11-3.13 and make; the others are for developers.
+# 'make demo' (chest radiographs), 'make demo-ct' (chest CT) and 'make test' do everything on a fresh machine with Python
+# 3.11-3.13 and make; the others are for developers.
 # Variables: PYTHON=python3.12 picks the interpreter, CORES=4 limits the demo, PYTEST_ARGS=... goes to pytest,
 # DETECTRON2_SPEC=... installs another detectron2 (see envs/bootstrap.py).
 
@@ -8,10 +9,11 @@ CORES ?= all
 PYTEST_ARGS ?=
 BIN := .venv/bin
 SUMMARY := results/cxr/summarize/summary.md
+CT_SUMMARY := results/ct/summarize_ct/summary.md
 WITH_ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow envs docs constraints clean
+.PHONY: help setup demo demo-ct test test-slow envs docs constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +27,11 @@ demo: setup ## run the whole workflow on the synthetic cohort and print the resu
 	@$(WITH_ENV) $(BIN)/snakemake --cores $(CORES)
 	@cat $(SUMMARY)
 	@echo "- radiographs, boxes and reports side by side: results/cxr/render_gallery/index.html, to be opened in a browser"
+
+demo-ct: setup ## run the chest CT wing on its synthetic cohort and print the result tables
+	@$(WITH_ENV) $(BIN)/snakemake --cores $(CORES) ct
+	@cat $(CT_SUMMARY)
+	@echo "- slices and reports side by side: results/ct/render_ct_gallery/index.html, to be opened in a browser"
 
 test: setup ## run the test suite
 	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 $(PYTEST_ARGS)

@@ -97,3 +97,4 @@ rule ct:
         rules.summarize_ct.output.markdown,
         rules.render_ct_gallery.output.page,
         rules.describe_ct_reading.output,
+        rules.draw_ct_figures.output.summary,

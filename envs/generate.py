@@ -52,6 +52,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "evaluate_structures": ("data", "ct", "ct-encoders", "report", "evaluation"),
     "retrieve_ct_reports": ("data", "ct", "report"),
     "summarize_ct": ("data", "ct", "evaluation"),
+    "draw_ct_figures": ("data", "evaluation"),
     "evaluate_ct_reports": ("data", "ct", "report", "evaluation"),
     "render_ct_gallery": ("data", "ct", "evaluation"),
     "describe_ct_reading": ("data",),

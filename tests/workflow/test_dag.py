@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from report_items import report_items
 from warm_snakemake import warm_snakemake
 
 from d2rnet.config import RuntimeSettings
@@ -240,8 +241,10 @@ def test_every_rule_is_complete(repository):
 def test_report_captions_exist(repository):
     rules = "\n".join(path.read_text() for path in (repository / "workflow" / "rules").rglob("*.smk"))
     captions = re.findall(r'caption="\.\./\.\./report/([\w./]+)"', rules)
-    captions += [f"cxr/{name}.rst" for name in re.findall(r'"(\w+)\.(?:svg|html)": \(', rules)]  # of in_report
-    assert len(captions) >= 16 and all((repository / "workflow" / "report" / name).is_file() for name in captions)
+    captions += [
+        caption.relative_to(repository / "workflow/report") for wing in ("cxr", "ct") for _, caption in report_items(wing)
+    ]
+    assert len({*captions}) >= 20 and all((repository / "workflow" / "report" / name).is_file() for name in captions)
 
 
 @pytest.mark.parametrize(

@@ -124,13 +124,14 @@ def in_report(folder, files):
     """Return files as outputs named after them, with the captions of those names in the Snakemake report.
 
     Args:
-        folder: where the files are.
+        folder: where the files are, <results or resources>/<wing>/<rule>.
         files: file -> its category and label.
     """
+    wing = Path(folder).parts[1]
     return {
         Path(file).stem: report(
             f"{folder}/{file}",
-            caption=f"../../report/cxr/{Path(file).stem}.rst",
+            caption=f"../../report/{wing}/{Path(file).stem}.rst",
             category=category,
             labels={"what": label},
         )

@@ -204,12 +204,27 @@ CT_COMMANDS: dict[str, Command] = {
         ),
     ),
     "summarize-ct": Command(
-        "Put all scores of a chest CT run in one table (terminal, Markdown, JSON), every baseline beside them.",
+        "Put all scores of a chest CT run in tables (terminal, Markdown, JSON), baselines beside them, and into model cards.",
         "d2rnet.ct.evaluation.summary:summarize_ct",
         "",
         (
+            Option("structure-metrics", "metrics.json of evaluate-structures", "input"),
             Option("report-metrics", "metrics.json of evaluate-ct-reports", "input"),
             Option("counts", "counts.json files of the earlier rules", "inputs"),
+            Option(
+                "models", "folders of train-structures and train-ct-report-model, for model cards with scores", "inputs", ()
+            ),
+            OUTPUT,
+        ),
+    ),
+    "draw-ct-figures": Command(
+        "Draw the curves of both trainings and the abnormalities that reports of a chest CT run name; lay out its tables.",
+        "d2rnet.ct.evaluation.run_figures:draw_ct_figures",
+        "",
+        (
+            Option("structures", "folder of train-structures", "input"),
+            Option("report-model", "folder of train-ct-report-model", "input"),
+            Option("summary", "summary.json of summarize-ct", "input"),
             OUTPUT,
         ),
     ),

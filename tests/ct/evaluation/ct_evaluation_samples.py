@@ -7,12 +7,14 @@ import numpy as np
 import torch
 
 from d2rnet.ct.report_model.features import FORMAT, INDEX, FeatureFacts, feature_path
+from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.safetensors_files import save_safetensors
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
 from d2rnet.report.annotation_file import write_annotation
 from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import count_vocabulary
+from d2rnet.runs.provenance import write_run_record
 
 PROTOCOL = "faithful"
 NODULE = "There is a nodule of 4 mm in the right lung."
@@ -86,3 +88,42 @@ def write_mean(folder: Path, one: dict[str, Any], vector: list[float], *, key: s
     tensors = {"mean": torch.tensor(np.array(vector), dtype=torch.float16)}
     save_safetensors(path, tensors, {"format": FORMAT, "key": key})
     write_json(folder / INDEX, {"format": FORMAT, "facts": FACTS.to_json()})
+
+
+def structure_scores(**changes: Any) -> dict[str, Any]:
+    """The metrics of evaluate-structures for two structures, one of them collapsed and without a mask."""
+    lung = {
+        "volumes": 3,
+        "image_to_text_recall_at_5": 0.75,
+        "image_to_text_recall_at_5_interval": [0.5, 1.0],
+        "image_to_text_chance_at_5": 0.25,
+        "image_to_text_commonest_at_5": 0.5,
+        "attention_ratio": 3.25,
+        "attention_ratio_interval": [3.0, 3.5],
+        "pointing_hit": 1.0,
+        "collapsed": False,
+    }
+    bone = {key: value for key, value in lung.items() if not key.startswith(("attention", "pointing"))}
+    labels = {"Lung nodule": {"auroc": 0.625, "positive": 1, "labelled": 3}, "Emphysema": {"auroc": None}}
+    return {
+        "split": "test",
+        "section": "findings",
+        "volumes": 3,
+        "patients": 2,
+        "structures": {
+            "lung": lung,
+            "bone_marrow": bone | {"volumes": 1, "image_to_text_recall_at_5": None, "collapsed": True},
+        },
+        "zero_shot_auroc": labels,
+        "zero_shot_auroc_macro": 0.625,
+        "collapsed": ["bone_marrow"],
+        **changes,
+    }
+
+
+def write_trained(folder: Path, command: str, lines: list[dict[str, Any]]) -> Path:
+    """Write a model folder as far as cards and figures read it: run record, history, the epoch that was kept."""
+    write_run_record(folder / "run.json", command=command, settings={"epochs": len(lines)}, counts={"train": 8})
+    write_jsonl(folder / "metrics.jsonl", lines)
+    write_text(folder / "config.yaml", "selected: {epoch: 2}\n")
+    return folder

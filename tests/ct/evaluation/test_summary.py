@@ -1,13 +1,14 @@
 """summarize-ct: each score with its baselines, what is missing, and inputs that are something else."""
 
 import pytest
-from ct_evaluation_samples import EFFUSION, NODULE, NORMAL, cleaned, entry, write_run
+from ct_evaluation_samples import EFFUSION, NODULE, NORMAL, cleaned, entry, structure_scores, write_run, write_trained
 
 from d2rnet.ct.evaluation.evaluate import evaluate_ct_reports
 from d2rnet.ct.evaluation.settings import EvaluateCtSettings
 from d2rnet.ct.evaluation.summary import summarize_ct
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, write_json, write_jsonl
+from d2rnet.runs.cards import ORIGIN_KEY
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +24,24 @@ def scored(tmp_path_factory):
     evaluate_ct_reports(
         **inputs, label_set=[folder / "label_set.jsonl"], output=folder / "scores", device="cpu", settings=settings
     )
+    write_json(folder / "structures" / "metrics.json", structure_scores())
     return folder
+
+
+def summarize(scored, output, **changes):
+    """Call summarize-ct on the run."""
+    paths = {
+        "structure_metrics": scored / "structures" / "metrics.json",
+        "report_metrics": scored / "scores" / "metrics.json",
+    }
+    summarize_ct(**{**paths, "counts": [], "models": [], "output": output, **changes})
 
 
 def test_table(scored, tmp_path, capsys):
     write_json(tmp_path / "build" / "counts.json", {"volumes": {"train": 1, "val": 0}})
     write_json(tmp_path / "cohort.json", {})
     counts = [tmp_path / "build" / "counts.json", tmp_path / "cohort.json"]
-    summarize_ct(report_metrics=scored / "scores" / "metrics.json", counts=counts, output=tmp_path)
+    summarize(scored, tmp_path, counts=counts)
     text = capsys.readouterr().out
     assert text == (tmp_path / "summary.md").read_text()
     document = read_json(tmp_path / "summary.json")
@@ -44,17 +55,58 @@ def test_table(scored, tmp_path, capsys):
     assert rows["abnormality CRG against table"]["result"].startswith("1.000 [")
     assert "volumes without a generated report, which are not in the table: 1; with empty reports" in " ".join(text.split())
     assert "minus label set, paired: BLEU-1 +" in " ".join(text.split())
-    assert "Every number: data ct_rate/v2, section findings, text faithful, split test, level scan, n 3;" in text
+    assert "Stage 2, the reports: data ct_rate/v2, section findings, text faithful, split test, level scan, n 3;" in text
     assert "build: volumes: train 1" in text
     assert read_json(tmp_path / "run.json")["command"] == "summarize-ct"
 
 
-def test_metrics_of_something_else_are_refused(tmp_path):
+def test_what_the_structures_observe_stands_above_the_reports(scored, tmp_path, capsys):
+    summarize(scored, tmp_path)
+    text = capsys.readouterr().out
+    words = " ".join(text.split())
+    assert text.index("Stage 1, what the structures observe") < text.index("Stage 2, the reports")
+    assert "| lung | 3 | 0.75 [0.50, 1.00] | 0.25 | 0.50 | 3.2 [3.0, 3.5] | 1.00 |" in words
+    assert "| bone marrow | 1 | - | 0.25 | 0.50 | - | - |" in words
+    assert "- COLLAPSED: bone marrow. Embeddings of different volumes" in words
+    assert "mean of 1 abnormalities: 0.625; chance 0.500" in words
+    document = read_json(tmp_path / "summary.json")
+    assert document["structures"] == structure_scores() and document["structure_table"][0]["structure"] == "lung"
+
+
+def test_without_masks_and_collapse_nothing_is_said_of_them(scored, tmp_path, capsys):
+    structures = structure_scores(collapsed=[])
+    del structures["structures"]["lung"]
+    write_json(tmp_path / "metrics.json", structures)
+    summarize(scored, tmp_path, structure_metrics=tmp_path / "metrics.json")
+    text = capsys.readouterr().out
+    assert "| attention" not in text and "COLLAPSED" not in text
+
+
+def test_cards_have_source_and_scores(scored, tmp_path):
+    models = [write_trained(tmp_path / name, name, []) for name in ("train-structures", "train-ct-report-model")]
+    counts = tmp_path / "convert" / "counts.json"
+    write_json(counts, {"volumes": 4})
+    write_json(counts.with_name("run.json"), {ORIGIN_KEY: "Drawn by code."})
+    summarize(scored, tmp_path / "out", counts=[counts], models=models)
+    structures, reports = (
+        (tmp_path / "out" / name).read_text() for name in ("structure_model_card.md", "report_model_card.md")
+    )
+    for card in (structures, reports):
+        assert "- `ct.data.reports`: Drawn by code." in card and "to be filled in by you" in card
+    assert "0.75 [0.50, 1.00]" in structures and "COLLAPSED: bone marrow" in structures and "label set" not in structures
+    assert "minus label set, paired" in reports and "own text in 5" not in reports
+    with pytest.raises(DatasetError, match=r"a record of 'train-detector'; expected one of train-structures, train-ct"):
+        summarize(scored, tmp_path / "out", models=[write_trained(tmp_path / "other", "train-detector", [])])
+
+
+def test_metrics_of_something_else_are_refused(scored, tmp_path):
     write_json(tmp_path / "metrics.json", {"protocol": {}, "scores": {}})
     with pytest.raises(DatasetError, match=r"metrics.json: lacks baselines.*evaluate-ct-reports"):
-        summarize_ct(report_metrics=tmp_path / "metrics.json", counts=[], output=tmp_path)
+        summarize(scored, tmp_path, report_metrics=tmp_path / "metrics.json")
+    with pytest.raises(DatasetError, match=r"metrics.json: lacks split, section, .*collapsed; .*evaluate-structures"):
+        summarize(scored, tmp_path, structure_metrics=tmp_path / "metrics.json")
     (tmp_path / "metrics.json").write_text("[]")
     with pytest.raises(DatasetError, match="got a list"):
-        summarize_ct(report_metrics=tmp_path / "metrics.json", counts=[], output=tmp_path)
+        summarize(scored, tmp_path, report_metrics=tmp_path / "metrics.json")
     with pytest.raises(FileNotFoundError, match=r"nothing.json"):
-        summarize_ct(report_metrics=tmp_path / "nothing.json", counts=[], output=tmp_path)
+        summarize(scored, tmp_path, structure_metrics=tmp_path / "nothing.json")

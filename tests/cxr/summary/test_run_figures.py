@@ -12,9 +12,10 @@ from PIL import Image
 from d2rnet.cxr.summary import run_figures
 from d2rnet.cxr.summary.run_tables import read_summary, write_tables
 from d2rnet.cxr.summary.sample_readings import MOST_LINES, Sample, draw_samples
-from d2rnet.cxr.summary.training_figures import DETECTOR_PANELS, draw_detector_training, draw_report_training, read_history
+from d2rnet.cxr.summary.training_figures import DETECTOR_PANELS, draw_detector_training, draw_report_training
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.metric_names import Group, keys_of
+from d2rnet.figures.curves import read_history
 from d2rnet.figures.plots import REPORT_INCHES
 from d2rnet.figures.tables import Table, html_page
 from d2rnet.files.atomic import write_text

@@ -85,21 +85,22 @@ rule convert_ct_shard:
         " --workers {threads} --log {log:q}"
 
 
+# file -> category and label in the Snakemake report
+CONVERTED_PICTURES = {
+    "contact_sheet.png": ("Chest CT: data", "Converted volumes"),
+}
+
+
 rule convert_ct:
     input:
         volumes=rules.verify_ct_inputs.output.volumes,
         counts=rules.verify_ct_inputs.output.counts,
         shards=gather.convert_ct(rules.convert_ct_shard.output),
     output:
+        **in_report("resources/ct/convert_ct", CONVERTED_PICTURES),
         volumes="resources/ct/convert_ct/volumes.jsonl",
         counts="resources/ct/convert_ct/counts.json",
         card="resources/ct/convert_ct/data_card.md",
-        contact_sheet=report(
-            "resources/ct/convert_ct/contact_sheet.png",
-            caption="../../report/ct/contact_sheet.rst",
-            category="Chest CT",
-            labels={"what": "converted volumes"},
-        ),
     log:
         "logs/ct/convert_ct.log",
     benchmark:

@@ -136,6 +136,7 @@ rule describe_ct_reading:
 
 rule summarize_ct:
     input:
+        structure_metrics=rules.evaluate_structures.output.metrics,
         report_metrics=rules.evaluate_ct_reports.output.metrics,
         counts=[
             rules.convert_ct.output.counts,
@@ -146,9 +147,13 @@ rule summarize_ct:
                 else []
             ),
         ],
+        structures=rules.train_structures.output.run,
+        report_model=rules.train_ct_report_model.output.run,
     output:
         markdown="results/ct/summarize_ct/summary.md",
         json="results/ct/summarize_ct/summary.json",
+        structure_card="results/ct/summarize_ct/structure_model_card.md",
+        report_model_card="results/ct/summarize_ct/report_model_card.md",
     log:
         "logs/ct/summarize_ct.log",
     conda:
@@ -159,8 +164,56 @@ rule summarize_ct:
         runtime=10,
     params:
         folder=subpath(output.json, parent=True),
+        structures=subpath(input.structures, parent=True),
+        report_model=subpath(input.report_model, parent=True),
     message:
         "Put all scores of the chest CT run in one table"
     shell:
-        "python -m d2rnet summarize-ct --report-metrics {input.report_metrics:q} --counts {input.counts:q}"
-        " --output {params.folder:q} --log {log:q}"
+        "python -m d2rnet summarize-ct --structure-metrics {input.structure_metrics:q}"
+        " --report-metrics {input.report_metrics:q} --counts {input.counts:q}"
+        " --models {params.structures:q} {params.report_model:q} --output {params.folder:q} --log {log:q}"
+
+
+# file -> category and label in the Snakemake report
+CT_DRAWN = {
+    "summary.html": ("Chest CT: summary", "All scores"),
+    "structure_training.svg": ("Chest CT: structures", "Curves of the training"),
+    "report_training.svg": ("Chest CT: reports", "Loss curves"),
+    "abnormalities.svg": ("Chest CT: reports", "Abnormalities named"),
+    "abnormality_scores.html": ("Chest CT: reports", "Abnormalities named, in numbers"),
+}
+
+
+rule draw_ct_figures:
+    input:
+        structure_history=rules.train_structures.output.metrics,
+        structure_config=rules.train_structures.output.config,
+        report_history=rules.train_ct_report_model.output.metrics,
+        report_config=rules.train_ct_report_model.output.config,
+        summary=rules.summarize_ct.output.json,
+    output:
+        **in_report("results/ct/draw_ct_figures", CT_DRAWN),
+        png=expand(
+            "results/ct/draw_ct_figures/{figure}.png",
+            figure=[Path(file).stem for file in CT_DRAWN if file.endswith(".svg")],
+        ),
+        run="results/ct/draw_ct_figures/run.json",
+    log:
+        "logs/ct/draw_ct_figures.log",
+    benchmark:
+        "logs/ct/benchmarks/draw_ct_figures.tsv"
+    conda:
+        "../../../envs/draw_ct_figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=30,
+    params:
+        structures=subpath(input.structure_config, parent=True),
+        report_model=subpath(input.report_config, parent=True),
+        folder=subpath(output.run, parent=True),
+    message:
+        "Draw training curves and abnormalities of the chest CT run; lay out its tables"
+    shell:
+        "python -m d2rnet draw-ct-figures --structures {params.structures:q} --report-model {params.report_model:q}"
+        " --summary {input.summary:q} --output {params.folder:q} --log {log:q}"

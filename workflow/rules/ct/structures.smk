@@ -41,6 +41,12 @@ rule train_structures:
         " {resources.options} --log {log:q}"
 
 
+# file -> category and label in the Snakemake report
+STRUCTURE_FIGURES = {
+    "structures.svg": ("Chest CT: structures", "Retrieval, attention, likeness, AUROC"),
+}
+
+
 rule evaluate_structures:
     input:
         annotation=rules.build_ct_annotation.output.annotation,
@@ -55,14 +61,11 @@ rule evaluate_structures:
             else []
         ),
     output:
+        **in_report("results/ct/evaluate_structures", STRUCTURE_FIGURES),
         metrics="results/ct/evaluate_structures/metrics.json",
         markdown="results/ct/evaluate_structures/metrics.md",
-        figure=report(
-            "results/ct/evaluate_structures/structures.png",
-            caption="../../report/ct/structures.rst",
-            category="Chest CT",
-            labels={"what": "structures observed"},
-        ),
+        png="results/ct/evaluate_structures/structures.png",
+        run="results/ct/evaluate_structures/run.json",
     log:
         "logs/ct/evaluate_structures.log",
     benchmark:

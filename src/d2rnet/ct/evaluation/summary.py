@@ -1,15 +1,19 @@
-"""summarize_ct: all scores of a chest CT run in one table, every baseline beside it; on the terminal, in Markdown and in JSON.
+"""summarize_ct: all scores of a chest CT run, every baseline beside them; on the terminal, in Markdown and in JSON.
 
-Reads: metrics.json of evaluate-ct-reports, counts.json of the earlier rules (and cohort.json of make-ct-demo-cohort, which
-marks the run as synthetic). Writes: summary.md, summary.json, run.json.
+Reads: metrics.json of evaluate-structures and evaluate-ct-reports, counts.json of the earlier rules (and cohort.json of
+make-ct-demo-cohort, which marks the run as synthetic), run.json of the trainings. Writes: summary.md, summary.json, run.json,
+and structure_model_card.md and report_model_card.md, the model cards with scores.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from d2rnet.ct.evaluation.baselines import BASELINES, LABEL_SET
 from d2rnet.ct.evaluation.metric_table import CT_METRICS
+from d2rnet.ct.evaluation.scored_cards import write_scored_cards
+from d2rnet.ct.evaluation.structure_rows import REQUIRED as STRUCTURES_REQUIRED
+from d2rnet.ct.evaluation.structure_rows import structure_heading, structure_lines, structure_rows
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.metric_names import Metric, Shown
 from d2rnet.figures.summary_lines import count_lines, listed, number, one_line, wrapped
@@ -35,33 +39,53 @@ HELD = ("data", "section", "text", "split", "level", "n")
 Row = dict[str, str]
 
 
-def summarize_ct(*, report_metrics: Path, counts: Sequence[Path], output: Path) -> None:
-    """Print the result table; write ``summary.md``, ``summary.json`` and ``run.json`` to ``output``.
+def summarize_ct(
+    *, structure_metrics: Path, report_metrics: Path, counts: Sequence[Path], models: Sequence[Path], output: Path
+) -> None:
+    """Print the result tables; write ``summary.md``, ``summary.json``, ``run.json`` and the models' cards to ``output``.
 
     Args:
+        structure_metrics: metrics.json of evaluate-structures.
         report_metrics: metrics.json of evaluate-ct-reports.
         counts: counts.json of earlier rules; a cohort.json among them says that the data is synthetic.
+        models: folders of train-structures and train-ct-report-model, for their cards; may be empty.
         output: folder for the results.
 
     Raises:
         FileNotFoundError: an input is missing.
         DatasetError: an input is no JSON object or lacks a section; names file and key.
     """
-    metrics = _read_object(report_metrics)
-    missing = [key for key in REQUIRED if key not in metrics]
-    if missing:
-        raise DatasetError(
-            f"{report_metrics}: lacks {', '.join(missing)}; expected metrics.json of 'd2rnet evaluate-ct-reports'."
-        )
+    structures = _read_metrics(structure_metrics, STRUCTURES_REQUIRED, "evaluate-structures")
+    metrics = _read_metrics(report_metrics, REQUIRED, "evaluate-ct-reports")
     counted = {path.parent.name: _read_object(path) for path in counts if path.name != COHORT_FILE}
     synthetic = len(counted) < len(counts)
     rows = list(result_rows(metrics))
-    text = as_markdown(rows, metrics, counted, report_metrics, synthetic=synthetic)
-    write_json(output / "summary.json", {"synthetic": synthetic, "table": rows, "reports": metrics, "counts": counted})
+    sections = {"train-structures": _structure_section(structures), "train-ct-report-model": _report_section(rows, metrics)}
+    write_scored_cards(models, counts, sections, output)
+    paths = (structure_metrics, report_metrics)
+    text = as_markdown(sections.values(), counted, paths, synthetic=synthetic)
+    document = {
+        "synthetic": synthetic,
+        "structure_table": structure_rows(structures),
+        "table": rows,
+        "structures": structures,
+        "reports": metrics,
+        "counts": counted,
+    }
+    write_json(output / "summary.json", document)
     write_text(output / "summary.md", text)
-    inputs = {"report_metrics": report_metrics, **{f"counts_{n}": path for n, path in enumerate(counts, start=1)}}
+    inputs = {"structure_metrics": structure_metrics, "report_metrics": report_metrics}
+    inputs |= {f"counts_{n}": path for n, path in enumerate(counts, start=1)}
     write_run_record(output / "run.json", command="summarize-ct", settings={}, inputs=inputs)
     print(text, end="")
+
+
+def _read_metrics(path: Path, required: Sequence[str], command: str) -> dict[str, Any]:
+    metrics = _read_object(path)
+    missing = [key for key in required if key not in metrics]
+    if missing:
+        raise DatasetError(f"{path}: lacks {', '.join(missing)}; expected metrics.json of 'd2rnet {command}'.")
+    return metrics
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -96,32 +120,42 @@ def shown_metrics(metrics: Mapping[str, Any]) -> list[Metric]:
 
 
 def as_markdown(
-    rows: Sequence[Row], metrics: Mapping[str, Any], counts: Mapping[str, Any], path: Path, *, synthetic: bool
+    sections: Iterable[Sequence[str]], counts: Mapping[str, Any], paths: Sequence[Path], *, synthetic: bool
 ) -> str:
     """Lay out the summary; the same text goes to the terminal and to summary.md.
 
     Args:
-        rows: of :func:`result_rows`.
-        metrics: metrics.json of evaluate-ct-reports.
+        sections: lines of each stage.
         counts: step -> its counts.json.
-        path: of the metrics.
+        paths: of the metrics.
         synthetic: the data is the demo cohort.
     """
-    protocol = metrics["protocol"]
-    held = ", ".join(
-        f"{key} {protocol.get(key, 'not recorded')}" for key in ("data", "section", "text", "split", "level", "n")
-    )
     lines = ["# Results, chest CT", "", *([*wrapped(SYNTHETIC_NOTE), ""] if synthetic else [])]
-    lines += [*wrapped(f"Every number: {held}; brackets: 95 % interval over patients."), ""]
-    lines += [*markdown_table(tuple(rows[0]), [tuple(row.values()) for row in rows]), ""]
-    items = [*_missing_lines(metrics), *_difference_lines(metrics)]
-    items += [f"{name}: {note}" for name, note in metrics["notes"].items()]
-    items += [LEGEND, f"protocol: {one_line(protocol)}."]
-    lines += [*listed(items), ""]
+    for section in sections:
+        lines += [*section, ""]
     if counts:
         counted = [f"{step}: {text}" for step, content in counts.items() for text in count_lines(content)]
         lines += ["Counts other than 0 (all of them: summary.json):", "", *listed(counted), ""]
-    return "\n".join([*lines, f"All metrics, every protocol, per class: {path}"]) + "\n"
+    return "\n".join([*lines, f"All metrics, every protocol, per class: {', '.join(map(str, paths))}"]) + "\n"
+
+
+def _structure_section(metrics: Mapping[str, Any]) -> list[str]:
+    """Lay out the table of stage 1 and what stands under it."""
+    rows = structure_rows(metrics)
+    table = markdown_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+    return [*wrapped(structure_heading(metrics)), "", *table, "", *listed(structure_lines(metrics))]
+
+
+def _report_section(rows: Sequence[Row], metrics: Mapping[str, Any]) -> list[str]:
+    """Lay out the table of the reports and what stands under it."""
+    protocol = metrics["protocol"]
+    held = ", ".join(f"{key} {protocol.get(key, 'not recorded')}" for key in HELD)
+    heading = f"Stage 2, the reports: {held}; brackets: 95 % interval over patients."
+    items = [*_missing_lines(metrics), *_difference_lines(metrics)]
+    items += [f"{name}: {note}" for name, note in metrics["notes"].items()]
+    items += [LEGEND, f"protocol: {one_line(protocol)}."]
+    table = markdown_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+    return [*wrapped(heading), "", *table, "", *listed(items)]
 
 
 def _missing_lines(metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -10,20 +10,14 @@ from pathlib import Path
 from d2rnet.cxr.summary.annotation_figures import draw_annotation
 from d2rnet.cxr.summary.run_tables import read_summary, write_tables
 from d2rnet.cxr.summary.sample_readings import Sample, draw_samples
-from d2rnet.cxr.summary.training_figures import (
-    DETECTOR_CLOCK,
-    REPORT_CLOCK,
-    draw_detector_training,
-    draw_report_training,
-    read_history,
-)
+from d2rnet.cxr.summary.training_figures import DETECTOR_CLOCK, draw_detector_training, draw_report_training
 from d2rnet.errors import ConfigError
 from d2rnet.evaluation.report_pairs import read_pairs
+from d2rnet.figures.curves import EPOCH, kept_epoch, read_history
 from d2rnet.figures.tables import picture_page
 from d2rnet.files.atomic import write_text
 from d2rnet.report.annotation_file import load_annotation
 from d2rnet.runs.provenance import write_run_record
-from d2rnet.settings import read_overlay
 
 log = logging.getLogger(__name__)
 MOST_SAMPLES = 24
@@ -61,8 +55,8 @@ def draw_figures(
         raise ConfigError(f"--samples: got {samples}; expected 1 to {MOST_SAMPLES}.")
     report_history = report_model / "metrics.jsonl"
     draw_detector_training(output / "detector_training", read_history(detector_history, DETECTOR_CLOCK))
-    kept = _kept_epoch(report_model / "config.yaml")
-    draw_report_training(output / "report_training", read_history(report_history, REPORT_CLOCK), kept)
+    kept = kept_epoch(report_model / "config.yaml")
+    draw_report_training(output / "report_training", read_history(report_history, EPOCH), kept)
     splits = load_annotation(annotation)
     draw_annotation(output / "pseudo_box_statistics", splits)
     pairs = read_pairs(generated, splits)
@@ -88,9 +82,3 @@ def draw_figures(
         counts={"samples": len(shown), "reports": len(pairs.ids)},
     )
     log.info("figures and tables: %s", output)
-
-
-def _kept_epoch(config: Path) -> float | None:
-    """Return the epoch whose weights a report model holds, None where its configuration does not say."""
-    selected = read_overlay(config).get("selected")
-    return selected.get("epoch") if isinstance(selected, dict) else None

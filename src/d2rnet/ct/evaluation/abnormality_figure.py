@@ -1,0 +1,53 @@
+"""The figure of the 18 abnormalities in generated reports: F1 of each with its n, and how often it is named and should be."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d2rnet.ct.evaluation.metric_table import HEADLINE, OWN
+from d2rnet.figures.plots import COLOURS, REPORT_INCHES, figure, say_empty
+
+AGAINST_REFERENCES = f"{OWN}_vs_report_{HEADLINE}"
+
+
+def named_abnormalities(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return abnormality -> ``true, claimed, precision, recall, f1`` against the references, the most frequent first.
+
+    Args:
+        metrics: metrics.json of evaluate-ct-reports.
+    """
+    found = metrics["labels"][AGAINST_REFERENCES]["per_class"]
+    return dict(sorted(found.items(), key=lambda item: (-item[1]["true"], item[0])))
+
+
+def draw_abnormalities(target: Path, metrics: Mapping[str, Any]) -> None:
+    """Draw ``target`` (.svg and .png) from the metrics of evaluate-ct-reports; without any abnormality a sentence says so."""
+    found = named_abnormalities(metrics)
+    places = np.arange(len(found))
+    with figure(target, columns=2, panel_inches=(REPORT_INCHES[0] / 2, 5.2)) as (scores, counts):
+        if not found:
+            for panel in (scores, counts):
+                say_empty(panel, "No report, generated or reference,\nnames an abnormality.")
+            return
+        rows = found.values()
+        scores.barh(places, [row["f1"] or 0 for row in rows], color=COLOURS[0], height=0.6, label="F1")
+        for key, marker, colour in (("precision", "|", COLOURS[1]), ("recall", "d", COLOURS[4])):
+            values = [np.nan if row[key] is None else row[key] for row in rows]
+            scores.plot(values, places, marker, color=colour, label=key, markersize=6, markeredgewidth=2, clip_on=False)
+        scores.set(xlim=(0, 1), title=f"named in the generated report, of {metrics['protocol']['n']} {_counted(metrics)}")
+        scores.set_yticks(places, [f"{name} ({row['true']})" for name, row in found.items()], fontsize=7.5)
+        counts.barh(places - 0.2, [row["true"] for row in rows], color=COLOURS[2], height=0.38, label="in references")
+        counts.barh(places + 0.2, [row["claimed"] for row in rows], color=COLOURS[3], height=0.38, label="in generated")
+        counts.set(title="reports that name it")
+        counts.set_yticks(places, [""] * len(found))
+        for panel in (scores, counts):
+            panel.invert_yaxis()
+            panel.grid(axis="y", visible=False)
+            panel.legend(fontsize=7, loc="lower right")
+
+
+def _counted(metrics: Mapping[str, Any]) -> str:
+    """Name what n counts."""
+    return {"scan": "scans", "volume": "volumes"}[metrics["protocol"]["level"]]
