@@ -64,7 +64,7 @@ def test_whole_run(run):
     expected = {f"{name}.{suffix}" for name in figures for suffix in ("svg", "png")}
     assert {path.name for path in output.iterdir()} == expected | {"summary.html", "abnormality_scores.html", "run.json"}
     found = svg_texts(output / "structure_training.svg")
-    assert {"contrast (nats per observation)", "normal texts", "weights kept: epoch 2"} <= set(found)
+    assert {"contrast (nats per observation)", "texts that are normal", "weights kept: epoch 2"} <= set(found)
     assert "temperature" not in found  # no line has it
     assert "BLEU-4, greedy, validation split" not in svg_texts(output / "report_training.svg")
     assert {"Pleural effusion (1)", "Lung nodule (1)"} <= set(svg_texts(output / "abnormalities.svg"))

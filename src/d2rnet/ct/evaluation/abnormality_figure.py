@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from d2rnet.ct.evaluation.metric_table import HEADLINE, OWN
 from d2rnet.figures.plots import COLOURS, REPORT_INCHES, figure, say_empty
@@ -43,9 +44,10 @@ def draw_abnormalities(target: Path, metrics: Mapping[str, Any]) -> None:
         counts.set(title="reports that name it")
         counts.set_yticks(places, [""] * len(found))
         for panel in (scores, counts):
-            panel.invert_yaxis()
+            panel.set_ylim(len(found) - 0.4, -0.6)
             panel.grid(axis="y", visible=False)
-            panel.legend(fontsize=7, loc="lower right")
+            panel.legend(fontsize=7, loc="lower right", frameon=True, edgecolor="none")
+        counts.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _counted(metrics: Mapping[str, Any]) -> str:

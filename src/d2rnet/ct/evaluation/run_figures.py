@@ -29,7 +29,7 @@ STRUCTURE_PANELS = (
         "validation split",
         {"val_recall_at_1": "own text is the nearest, share", "val_mean_length": "mean observation, length (1: collapsed)"},
     ),
-    Panel("share of the queue's places or texts", {"queue_fill": "full", "queue_normal_share": "normal texts"}),
+    Panel("share in the queues", {"queue_fill": "places taken", "queue_normal_share": "texts that are normal"}),
     Panel(
         "texts in the queues", {"queue_distinct_texts": "distinct, of all structures", "queue_mean_age": "mean age, arrivals"}
     ),

@@ -1,10 +1,11 @@
 """The figure of stage 1's scores: retrieval beside chance, attention inside structures, similarity, zero-shot AUROC."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from d2rnet.figures.plots import COLOURS, GREY, figure
 
@@ -18,19 +19,22 @@ def draw_structures(target: Path, metrics: Mapping[str, Any]) -> None:
     shown = [name.replace("_", " ") for name in names]
     places = np.arange(len(names))
     with figure(target, rows=2, columns=2, panel_inches=(5.2, 3.5)) as (retrieval, attention, similarity, zero_shot):
-        retrieval.barh(places, [row["image_to_text_recall_at_5"] or 0 for row in rows], color=COLOURS[0], height=0.6)
+        found = [row["image_to_text_recall_at_5"] or 0 for row in rows]
+        ends = _whiskers(found, [row["image_to_text_recall_at_5_interval"] for row in rows])
+        retrieval.barh(places, found, xerr=ends, ecolor=GREY, color=COLOURS[0], height=0.6)
         retrieval.plot([row["image_to_text_chance_at_5"] or 0 for row in rows], places, "|", color=COLOURS[1], ms=11, mew=2)
         commonest = [row["image_to_text_commonest_at_5"] or 0 for row in rows]
         retrieval.plot(commonest, places, "d", color=COLOURS[4], ms=5)
-        retrieval.set_title("own text among the 5 nearest (bar); chance (line), the 5 commonest (diamond)")
+        retrieval.set_title("own text among the 5 nearest; | chance, \N{BLACK DIAMOND} commonest 5")
         retrieval.set_xlim(0, 1)
         ratios = [row.get("attention_ratio", np.nan) for row in rows]
-        attention.barh(places, ratios, color=COLOURS[2], height=0.6)
+        ends = _whiskers(ratios, [row.get("attention_ratio_interval") for row in rows])
+        attention.barh(places, ratios, xerr=ends, ecolor=GREY, color=COLOURS[2], height=0.6)
         attention.axvline(_EVEN, color=GREY, linewidth=1)
-        attention.set_title("attention inside the structure, times the structure's share")
+        attention.set_title("attention inside, over the structure's share")
         for panel in (retrieval, attention):
             panel.set_yticks(places, shown)
-            panel.invert_yaxis()
+            panel.set_ylim(len(names) - 0.4, -0.6)
         table = np.array(metrics["similarity_image_to_text"], dtype=float)
         image = similarity.imshow(table, cmap="cividis")
         similarity.figure.colorbar(image, ax=similarity, shrink=0.8)
@@ -38,10 +42,18 @@ def draw_structures(target: Path, metrics: Mapping[str, Any]) -> None:
         similarity.set_yticks(places, shown)
         similarity.set_xticks(places, [str(place + 1) for place in places])
         similarity.grid(visible=False)
-        labels = [(label, one["auroc"]) for label, one in metrics["zero_shot_auroc"].items() if one["auroc"] is not None]
-        labels.sort(key=lambda pair: pair[1])
+        scored = [(label, one) for label, one in metrics["zero_shot_auroc"].items() if one["auroc"] is not None]
+        labels = sorted(((f"{label} ({one['positive']})", one["auroc"]) for label, one in scored), key=lambda pair: pair[1])
         zero_shot.barh(np.arange(len(labels)), [value for _, value in labels], color=COLOURS[3], height=0.6)
         zero_shot.axvline(0.5, color=GREY, linewidth=1)
         zero_shot.set_yticks(np.arange(len(labels)), [label for label, _ in labels], fontsize=6.5)
         zero_shot.set_xlim(0, 1)
-        zero_shot.set_title("zero-shot AUROC")
+        zero_shot.set_title("zero-shot AUROC (volumes that have it)")
+
+
+def _whiskers(values: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> NDArray[np.float64]:
+    """Return (2, S): how far the interval of each value reaches down and up; 0 where there is none."""
+    ends = [(value, value) if interval is None else interval for value, interval in zip(values, intervals, strict=True)]
+    low, high = np.array(ends, dtype=float).T
+    middle = np.array(values, dtype=float)
+    return np.nan_to_num(np.clip([middle - low, high - middle], 0, None))
