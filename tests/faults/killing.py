@@ -17,6 +17,9 @@ from pathlib import Path
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.append(str(REPOSITORY / "tests" / "workflow"))  # which pytest does; the battery is a program of its own
+from warm_snakemake import warm_snakemake  # noqa: E402 (found only now)
+
 PRESETS = REPOSITORY / "workflow" / "presets"
 TINY = (PRESETS / "cxr" / "tiny.yaml", PRESETS / "ct" / "tiny.yaml")
 EVERYTHING = ("cxr", "ct")
@@ -39,9 +42,9 @@ class Killed:
     seconds: float
 
 
-def command_line(folder: Path, *arguments: str, cores: int = 1) -> list[str]:
-    """Snakemake on the tiny cohorts in ``folder``."""
-    base = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile"), "--directory", str(folder)]
+def words_of(folder: Path, *arguments: str, cores: int = 1) -> list[str]:
+    """Arguments of Snakemake on the tiny cohorts in ``folder``."""
+    base = ["-s", str(REPOSITORY / "Snakefile"), "--directory", str(folder)]
     return [*base, "--configfile", *map(str, TINY), "--cores", str(cores), *arguments]  # words behind --configfile are files
 
 
@@ -52,10 +55,7 @@ def environment() -> dict[str, str]:
 
 def run_snakemake(folder: Path, *arguments: str, cores: int = 1) -> subprocess.CompletedProcess[str]:
     """Run Snakemake to its end; its output is in ``stdout``."""
-    command = command_line(folder, *arguments, cores=cores)
-    return subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), timeout=PATIENCE_SECONDS
-    )
+    return warm_snakemake(*words_of(folder, *arguments, cores=cores), environment=environment(), one_stream=True)
 
 
 class Workflow:
@@ -65,7 +65,7 @@ class Workflow:
         """Start it; its output goes to ``output``, a file beside the folder."""
         self.folder = folder
         self.output = folder.with_name(f"{folder.name}.output.txt")
-        command = command_line(folder, *arguments, cores=cores)
+        command = [sys.executable, "-m", "snakemake", *words_of(folder, *arguments, cores=cores)]
         with self.output.open("ab") as stream:
             self.process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment(), start_new_session=True)
 
