@@ -19,9 +19,9 @@ def jobs(run):
 
 @pytest.fixture(scope="module")
 def ct_run(tmp_path_factory):
-    """An undisturbed run of the chest CT wing."""
+    """An undisturbed run of the chest CT wing as far as jobs are killed here; test_ct_end_to_end.py makes all of it."""
     folder = tmp_path_factory.mktemp("ct run")
-    done = run_snakemake(folder, "ct")
+    done = run_snakemake(folder, "convert_ct")
     assert done.returncode == 0, done.stdout[-3000:]
     return folder
 
