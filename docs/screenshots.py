@@ -2,10 +2,10 @@
 
 python docs/screenshots.py --run . --output docs/images
 
-Writes gallery-desktop.png, gallery-dark.png, gallery-phone.png and gallery-compare.png (this run beside its retrieval
-baseline); reading-page.png, reading-phone.png and reading-overlay.png of 'd2rnet read' on one radiograph; where the run has
-chest CTs, too, reading-ct.png and reading-ct-phone.png of one of them, and gallery-ct.png. Only the synthetic cohorts:
-pictures of patients do not belong in documentation.
+Of radiographs ('make demo') gallery-desktop.png, gallery-dark.png, gallery-phone.png and gallery-compare.png (this run beside
+its retrieval baseline); reading-page.png, reading-phone.png and reading-overlay.png of 'd2rnet read' on one radiograph. Of
+chest CTs ('make demo-ct') reading-ct.png and reading-ct-phone.png of one of them, and gallery-ct.png. What the run does not
+have stays as it is. Only the synthetic cohorts: pictures of patients do not belong in documentation.
 """
 
 import argparse
@@ -28,7 +28,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "gallery"))
 from headless_browser import TIMEOUT_MS, chromium
 
 LEVEL_STEP = 5  # grey levels, less than one sees; noise of radiographs would make pictures of 400 kB
-CT_GALLERY = "results/ct/render_ct_gallery/index.html"
+COHORTS = {"make demo": "resources/cxr/demo_cohort/cohort.json", "make demo-ct": "resources/ct/demo_cohort/cohort.json"}
+GALLERIES = {"make demo": "results/cxr/render_gallery/index.html", "make demo-ct": "results/ct/render_ct_gallery/index.html"}
 DESKTOP, PHONE, READING = {"width": 1440, "height": 900}, {"width": 390, "height": 844}, {"width": 1200, "height": 760}
 # a study that shows most: as many kinds of error as there are, one sentence lit
 PICK = """() => {
@@ -46,25 +47,30 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/images"), help="folder of the pictures")
     arguments = parser.parse_args()
     run = arguments.run.resolve()
-    page = run / "results" / "cxr" / "render_gallery" / "index.html"
-    for needed in (run / "resources" / "cxr" / "demo_cohort" / "cohort.json", page):
-        if not needed.is_file():
-            sys.exit(f"{needed}: no such file; expected a finished run of the demo cohort ('make demo')")
+    missing = {
+        demo: needed for demo in GALLERIES for needed in (COHORTS[demo], GALLERIES[demo]) if not (run / needed).is_file()
+    }
+    for demo, needed in missing.items():
+        print(f"{run / needed}: no such file; the pictures that need a finished '{demo}' stay as they are", file=sys.stderr)
+    if len(missing) == len(GALLERIES):
+        sys.exit("no picture was taken; name the working directory of a finished demo (--run)")
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
-        photograph(browser, page, arguments.output / "gallery-desktop.png", DESKTOP, "light")
-        photograph(browser, page, arguments.output / "gallery-dark.png", DESKTOP, "dark")
-        photograph(browser, page, arguments.output / "gallery-phone.png", PHONE, "light")
-        compared = compare(run, Path(folder))
-        photograph(browser, compared, arguments.output / "gallery-compare.png", DESKTOP, "light")
-        reading = read(run, Path(folder))
-        photograph_reading(browser, reading, arguments.output / "reading-page.png", READING, "light")
-        photograph_reading(browser, reading, arguments.output / "reading-phone.png", PHONE, "dark")
-        with Image.open(reading.with_suffix(".png")) as overlay:
-            save(overlay.resize((900, round(overlay.height * 900 / overlay.width))), arguments.output / "reading-overlay.png")
-        if (run / CT_GALLERY).is_file():
-            photograph_ct(browser, run, Path(folder), arguments.output)
-        else:
-            print(f"{run / CT_GALLERY}: no such file; the pictures of CTs stay as they are ('make demo-ct')")
+        for demo, take in (("make demo", photograph_cxr), ("make demo-ct", photograph_ct)):
+            if demo not in missing:
+                take(browser, run / GALLERIES[demo], run, Path(folder), arguments.output)
+
+
+def photograph_cxr(browser: Any, page: Path, run: Path, folder: Path, output: Path) -> None:
+    """Take the pictures of a run on radiographs: its gallery, its comparison with a baseline, and one reading."""
+    photograph(browser, page, output / "gallery-desktop.png", DESKTOP, "light")
+    photograph(browser, page, output / "gallery-dark.png", DESKTOP, "dark")
+    photograph(browser, page, output / "gallery-phone.png", PHONE, "light")
+    photograph(browser, compare(run, folder), output / "gallery-compare.png", DESKTOP, "light")
+    reading = read(run, folder)
+    photograph_reading(browser, reading, output / "reading-page.png", READING, "light")
+    photograph_reading(browser, reading, output / "reading-phone.png", PHONE, "dark")
+    with Image.open(reading.with_suffix(".png")) as overlay:
+        save(overlay.resize((900, round(overlay.height * 900 / overlay.width))), output / "reading-overlay.png")
 
 
 def compare(run: Path, folder: Path) -> Path:
@@ -91,9 +97,9 @@ def read(run: Path, folder: Path) -> Path:
     return folder / "readings" / "chest.html"
 
 
-def photograph_ct(browser: Any, run: Path, folder: Path, output: Path) -> None:
+def photograph_ct(browser: Any, gallery: Path, run: Path, folder: Path, output: Path) -> None:
     """Take the pictures of a CT run: its gallery, and the page of one scan with the attention of a sentence."""
-    photograph(browser, run / CT_GALLERY, output / "gallery-ct.png", DESKTOP, "light")
+    photograph(browser, gallery, output / "gallery-ct.png", DESKTOP, "light")
     page = read_ct(run, folder)
     for viewport, scheme, name in ((DESKTOP, "light", "reading-ct.png"), (PHONE, "dark", "reading-ct-phone.png")):
         context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
