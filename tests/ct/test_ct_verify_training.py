@@ -1,21 +1,33 @@
 """What would end a training of chest CT is told before one begins."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from d2rnet.ct.settings import CtSettings
-from d2rnet.ct.verify_training import training_problems
-from d2rnet.runs.settings import LoaderRuntime
+from d2rnet.ct.verify_training import training_problems, verify_ct_training
+from d2rnet.errors import ConfigError
+from d2rnet.files.documents import read_json
 
 
 def problems(processes: int = 1, device: str | None = "cpu", **changes: Any) -> list[str]:
     chosen = CtSettings().replaced(**changes)
-    return list(training_problems(chosen, LoaderRuntime(), device=device, processes=processes))
+    return list(training_problems(chosen, device=device, processes=processes))
 
 
-def test_what_is_shipped_can_be_trained() -> None:
-    assert problems(processes=2) == []
+def test_what_is_shipped_can_be_trained(tmp_path: Path) -> None:
+    verify_ct_training(output=tmp_path, device="cpu", processes=2, elsewhere=False, settings=CtSettings())
+    assert read_json(tmp_path / "run.json")["command"] == "verify-ct-training"
+
+
+def test_a_problem_ends_the_command_and_leaves_no_record(tmp_path: Path) -> None:
+    chosen = CtSettings().replaced(report={"training": {"batch_size": 1}})
+    with pytest.raises(
+        ConfigError, match=r"1 problem\(s\) that would end a training\n  --processes 2: expected 1 to ct.report"
+    ):
+        verify_ct_training(output=tmp_path, device="cuda:99", processes=2, elsewhere=True, settings=chosen)
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_everything_wrong_is_listed_at_once() -> None:

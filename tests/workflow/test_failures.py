@@ -61,6 +61,19 @@ def test_what_would_end_a_training_ends_the_run_before_its_first_job(repository,
     assert snakemake(repository, tmp_path / "run", "make_demo_cohort", *configuration).returncode == 0
 
 
+def test_trainings_of_a_wing_are_tried_for_its_own_rules_alone(repository, tmp_path):
+    overlay = tmp_path / "mine.yaml"
+    wrong = {
+        "cxr": {"detector": {"model": {"weights": "/gone.pkl"}}},
+        "ct": {"report": {"features": {"most_per_structure": 2}}},
+    }
+    overlay.write_text(json.dumps(wrong))
+    done = snakemake(repository, tmp_path / "run", "verify_ct_inputs", "--cores", "1", "--configfile", str(overlay))
+    assert done.returncode == 1 and not (tmp_path / "run" / "resources").exists()
+    told = done.stdout.partition("problem(s) that would end a training\n")[2]
+    assert "  ct.report.model.patches_per_structure: 4; the features hold 2" in told and "gone.pkl" not in done.stdout
+
+
 def test_a_gpu_that_is_not_there_ends_a_run_that_would_train(repository, tmp_path):
     overlay = tmp_path / "mine.yaml"
     overlay.write_text(json.dumps({"runtime": {"gpus": 1}}))

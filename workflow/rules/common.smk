@@ -82,7 +82,8 @@ def selected(*keys):
 
 def runtime_options(command):
     """Return the options of a sub-command that change no result; as a resource of the rule they never run it again."""
-    keys = COMMANDS[command].runtime_class().model_fields
+    section = COMMANDS[command].runtime_class()
+    keys = section.model_fields if section else ()
     values = CONFIG.runtime.to_json()
     return " ".join(f"--{key.replace('_', '-')} {values[key]}" for key in keys)
 

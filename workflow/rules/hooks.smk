@@ -8,25 +8,34 @@ from d2rnet.cli.run_failures import failure_lines
 from d2rnet.cli.run_lock import hold_run
 from d2rnet.cxr.settings import trainings_of
 
+# wing -> command that tries its trainings, what that reads, what it cannot do without, and the rule that looks at the sources,
+# with which it is worth the while where no training is planned, too
+TRIED = {
+    "cxr": ("verify-training", trainings_of(CONFIG.cxr), "detectron2", "verify_inputs"),
+    "ct": ("verify-ct-training", CONFIG.ct, "isal", "verify_ct_inputs"),
+}
 
-def try_trainings(planned):
+
+def try_trainings(wing, planned):
     """End with what would end a training, before anything costly runs; once for each configuration.
 
     In a process of its own, as Snakemake's needs no torch. Weights and batches are tried wherever Snakemake runs with torch, the
     GPU and limits of this machine where a training is planned on it.
 
     Args:
-        planned: names of the rules that have something to do.
+        wing: whose trainings.
+        planned: names of the wing's rules that have something to do.
     """
+    command, settings, package, verify = TRIED[wing]
     trained = any(name.startswith("train_") for name in planned)
-    if not trained and "verify_inputs" not in planned:
+    if not trained and verify not in planned:
         return
-    if not all(map(importlib.util.find_spec, ("torch", "detectron2"))):
+    if not all(map(importlib.util.find_spec, ("torch", package))):
         print("trainings are not tried: Snakemake runs without torch", file=sys.stderr)
         return
-    settings = settings_file("verify-training", trainings_of(CONFIG.cxr).to_json())
+    settings = settings_file(command, settings.to_json())
     options = ["--device", DEVICE, "--processes", str(max(1, CONFIG.runtime.gpus))]
-    options += runtime_options("verify-training").split()
+    options += runtime_options(command).split()
     if not trained or workflow.non_local_exec:
         options.append("--elsewhere")
     output = Path("logs/verify_training", fingerprint([settings, options]))
@@ -35,7 +44,7 @@ def try_trainings(planned):
     options += ["--settings", settings, "--output", str(output), "--quiet"]
     source = [f"{workflow.basedir}/src", *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-m", "d2rnet", "verify-training", *options],
+        [sys.executable, "-m", "d2rnet", command, *options],
         env=os.environ | {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(source)},
     )
     if done.returncode:
@@ -45,7 +54,10 @@ def try_trainings(planned):
 onstart:
     with explained():
         hold_run(Path.cwd())
-    try_trainings({job.rule.name for job in workflow.dag.needrun_jobs()})
+    planned = {job.rule for job in workflow.dag.needrun_jobs()}
+    for wing in TRIED:  # a rule lies in the folder of its wing
+        own = (rule for rule in planned if Path(rule.snakefile).parent.name == wing)
+        try_trainings(wing, {rule.name for rule in own})
     write_text(SHARDS, json.dumps(SHARDS_NOW))
 
 

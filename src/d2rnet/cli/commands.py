@@ -134,5 +134,5 @@ GROUPS = {"export": "Hand results and models on to other tools, each in its own 
 # What people call; every other sub-command belongs to the rule of its name.
 FOR_PEOPLE = frozenset(
     {"clean", "compare", "completion", "doctor", "migrate-config", "read", "score-ct-labels", "score-ct-regions"}
-    | {"verify-training", *EXPORT_COMMANDS}
+    | {"verify-training", "verify-ct-training", *EXPORT_COMMANDS}
 )

@@ -21,6 +21,17 @@ CT_COMMANDS: dict[str, Command] = {
         "d2rnet.ct.conversion.data_settings:CtSourceDataSettings",
         (OUTPUT, WORKERS),
     ),
+    "verify-ct-training": Command(
+        "Try what both trainings of chest CT need before anything costly runs: weights, batches, selection, device.",
+        "d2rnet.ct.verify_training:verify_ct_training",
+        "d2rnet.ct.settings:CtSettings",
+        (
+            OUTPUT,
+            DEVICE,
+            PROCESSES,
+            Option("elsewhere", "the trainings run on another machine: this one's GPUs and limits do not matter", "flag"),
+        ),
+    ),
     "convert-ct-shard": Command(
         "Convert one shard of a list of CT volumes to arrays on one grid; goes on where it was interrupted.",
         "d2rnet.ct.conversion.volume_shards:convert_ct_shard",

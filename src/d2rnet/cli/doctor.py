@@ -258,14 +258,14 @@ def check_trainings(files: Sequence[Path]) -> Iterator[Finding]:
     config = Config.read(overlay, source=" with ".join(map(str, files)))
     runtime = config.runtime
     machine = {"device": runtime.device_of_jobs, "processes": max(1, runtime.gpus)}
-    for wing, settings in (("cxr", trainings_of(config.cxr)), ("ct", config.ct)):
+    for wing, settings in (("cxr", (trainings_of(config.cxr), runtime)), ("ct", (config.ct,))):
         name = f"trainings, {wing}"
         try:
             module = importlib.import_module(f"d2rnet.{wing}.verify_training")
         except (ImportError, OSError) as error:
             yield Finding(name, f"not tried: {error}", ok=False, remedy=SET_UP)
             continue
-        problems = list(module.training_problems(settings, runtime, **machine))
+        problems = list(module.training_problems(*settings, **machine))
         yield from (Finding(name, problem, ok=False) for problem in problems)
         if not problems:
             yield Finding(name, f"weights, batches, {runtime.device_of_jobs} and limits fit")

@@ -1,11 +1,12 @@
-"""What both trainings of chest CT need, tried before anything costly runs, by the code that they will run.
+"""verify_ct_training: what both trainings of chest CT need, tried before anything costly runs, by the code that they will run.
 
 Builds both networks on the CPU and loads the weights that they start from, compares batches with the number of processes, the
 selection of stage 2 with the features that stage 1 will keep, and asks this machine for the device.
 
-Reads: weight files of the configuration.
+Reads: weight files of the configuration. Writes: run.json.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,23 +16,46 @@ from d2rnet.ct.settings import CtSettings
 from d2rnet.ct.structure_model.text_tower import tower_files
 from d2rnet.ct.structure_model.trainer import make_objective
 from d2rnet.ct.structures.table import load_table
-from d2rnet.errors import D2RNetError
+from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
 from d2rnet.report.text.vocabulary import count_vocabulary
 from d2rnet.report.training_files import check_batch
 from d2rnet.runs.device import resolve_device
-from d2rnet.runs.settings import LoaderRuntime
+from d2rnet.runs.provenance import write_run_record
 from d2rnet.training.processes import check_processes
 
 SOME_WORDS = ["a text in place of a vocabulary that is not made yet; no weight file has the words"]
 
 
-def training_problems(settings: CtSettings, runtime: LoaderRuntime, *, device: str | None, processes: int) -> Iterator[str]:
+log = logging.getLogger(__name__)
+
+
+def verify_ct_training(*, output: Path, device: str, processes: int, elsewhere: bool, settings: CtSettings) -> None:
+    """Try what both trainings need.
+
+    Args:
+        output: folder for run.json.
+        device: auto, cpu, cuda or cuda:N.
+        processes: of a training.
+        elsewhere: the trainings run on another machine, so this one's GPUs do not matter.
+        settings: section ``ct``.
+
+    Raises:
+        ConfigError: lists everything that would end a training.
+    """
+    problems = list(training_problems(settings, device=None if elsewhere else device, processes=processes))
+    if problems:
+        listed = "\n  ".join(problems)
+        raise ConfigError(f"{len(problems)} problem(s) that would end a training\n  {listed}")
+    write_run_record(output / "run.json", command="verify-ct-training", settings=settings)
+    log.info("verify-ct-training: nothing wrong with what the trainings need: weights, batches, selection")
+
+
+def training_problems(settings: CtSettings, *, device: str | None, processes: int) -> Iterator[str]:
     """Yield what would end a training, each a message for people.
 
     Args:
         settings: section ``ct``.
-        runtime: how volumes are loaded; nothing of it can end these trainings.
         device: as the trainings get it; None if they run on another machine.
         processes: of a training.
     """
