@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -122,6 +123,21 @@ def test_scores_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[st
     assert "(80.0 to 100.0)" in printed
     assert "meteor: not run" in printed
     assert (inputs["output"] / "ablation.svg").stat().st_size > 5000
+    table = pd.read_csv(inputs["output"] / "ablation.csv").set_index(["arm", "metric"])
+    row = table.loc["full", "lesion22_uncertain_positive_micro_f1"]
+    assert (row["value"], row["seeds"]) == (pytest.approx(0.9), "1.0 0.8")
+    assert [row["difference_low"], row["difference_high"]] == f1["full"]["difference"]["interval"]
+
+
+def test_an_arm_of_one_seed_is_set_beside_the_same_seed_of_the_reference(inputs: dict[str, Any]) -> None:
+    write_cell(inputs["cells"][-1].parent / "seed_1", REFERENCES, None)  # base, whose second seed stays at 0
+    cells = [cell for cell in inputs["cells"] if (cell.parent.name, cell.name) != ("full", "seed_2")]
+    ablation(**(inputs | {"cells": cells}))
+    arms = json.loads((inputs["output"] / "ablation.json").read_text())["arms"]
+    f1 = {name: arm["scores"]["lesion22_uncertain_positive_micro_f1"] for name, arm in arms.items()}
+    assert (f1["base"]["value"], f1["full"]["value"]) == (0.5, 1.0)
+    assert f1["full"]["difference"] == {"value": 0.0, "interval": [0.0, 0.0]}
+    assert f1["most_frequent_report"]["difference"]["value"] == -0.5  # a baseline is set beside the mean of the seeds
 
 
 def test_grounding_is_that_of_arms_that_see_boxes(inputs: dict[str, Any]) -> None:
@@ -195,7 +211,7 @@ def test_arms_with_oracle_boxes_are_grounded_in_those(inputs: dict[str, Any], tm
     ("change", "message"),
     [
         ({"reference": "nobody"}, r"reference: 'nobody' is none of the arms \(base, full\)"),
-        ({"more": 1}, "more: unknown key; known keys: reference, report, arms"),
+        ({"more": 1}, "more: unknown key; known keys: reference, arms, report"),
         ({"arms": ["base"]}, "arms: .*; expected keys with their values"),
         (
             {"arms": {"base": {"label": "x", "boxes": "drawn", "report": {}}}},

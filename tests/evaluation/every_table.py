@@ -6,6 +6,7 @@ from pathlib import Path
 import gallery_samples as samples
 import numpy as np
 
+from d2rnet.cxr.ablation import LAYOUT
 from d2rnet.cxr.summary.run_tables import read_summary, write_tables
 from d2rnet.cxr.summary.summary import summarize
 from d2rnet.evaluation.ablation_arm import Arm
@@ -13,6 +14,7 @@ from d2rnet.evaluation.ablation_table import as_markdown, make_document
 from d2rnet.evaluation.caption_scores import Scorer
 from d2rnet.evaluation.captioning import evaluate_reports
 from d2rnet.evaluation.settings import NoBoxSettings
+from d2rnet.evaluation.systems import score_system
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_json
 from d2rnet.gallery.comparison import compare_and_show
@@ -53,11 +55,9 @@ def main(folder: Path) -> None:
     )
     arm = Arm("an arm")
     texts = ([line[key] for line in lines] for key in ("reference", "hypothesis"))
-    arm.add(Scorer(None), *texts, np.ones((COUNT, 3)), what="an arm")
-    write_text(
-        folder / "ablation.md",
-        as_markdown(make_document({"arm": arm}, reference="arm", protocol={}, facts={}, notes={})),
-    )
+    arm.add(score_system(Scorer(None), *texts, what="an arm"), np.ones((COUNT, 3)), LAYOUT.metrics)
+    document = make_document({"arm": arm}, LAYOUT, reference="arm", protocol={}, facts={}, notes={})
+    write_text(folder / "ablation.md", as_markdown(document, LAYOUT))
 
 
 def _summarize(folder: Path, metrics: Path) -> None:

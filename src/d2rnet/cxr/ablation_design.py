@@ -4,14 +4,12 @@ Reads: workflow/ablation.yaml, or the file at ``cxr.ablation.design``.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
+from typing import Any, Literal
 
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
-from d2rnet.errors import ConfigError
+from d2rnet.evaluation.ablation_design import AblationDesign, ArmName, read_arms
 from d2rnet.evaluation.metric_names import COMMONEST, NEAREST
-from d2rnet.settings import Section, merge, read_overlay
+from d2rnet.settings import Section, merge
 
 
 class ArmDesign(Section):
@@ -28,42 +26,33 @@ class ArmDesign(Section):
     report: dict[str, Any]
 
 
-class AblationDesign(Section):
+class CxrAblationDesign(AblationDesign):
     """The arms of an ablation.
 
     Attributes:
-        reference: the arm that others are compared with.
+        arms: name -> arm.
         report: settings of every arm, laid over section ``cxr.report`` before the arm's own.
-        arms: name, which names a folder too -> arm.
     """
 
-    reference: str
+    arms: dict[ArmName, ArmDesign]
     report: dict[str, Any]
-    arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")], ArmDesign]
 
 
-def read_design(path: Path) -> AblationDesign:
+def read_design(path: Path) -> CxrAblationDesign:
     """Read the arms of an ablation.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ConfigError: not YAML, a key missing, unknown or there twice, a name that cannot be a folder's or is a baseline's, a
-            setting of an arm that is not valid, or the reference is no arm.
+        ConfigError: as :func:`d2rnet.evaluation.ablation_design.read_arms`; a setting of an arm that is not valid.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected the YAML file of an ablation's arms.")
-    design = AblationDesign.read(read_overlay(path), source=f"{path}: no design of an ablation")
-    if design.reference not in design.arms:
-        raise ConfigError(f"{path}: reference: '{design.reference}' is none of the arms ({', '.join(design.arms)}).")
+    design = read_arms(path, CxrAblationDesign, baselines=(COMMONEST, NEAREST))
     for name in design.arms:
-        if name in (COMMONEST, NEAREST):
-            raise ConfigError(f"{path}: arm '{name}': the table has a baseline of this name; choose another one.")
         cell_settings(TrainReportModelSettings(), design, arm=name, seed=0)  # now, and not hours later when its cell starts
     return design
 
 
 def cell_settings(
-    report: TrainReportModelSettings, design: AblationDesign, *, arm: str, seed: int
+    report: TrainReportModelSettings, design: CxrAblationDesign, *, arm: str, seed: int
 ) -> TrainReportModelSettings:
     """Return the settings that one arm trains with.
 

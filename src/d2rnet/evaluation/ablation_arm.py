@@ -1,18 +1,18 @@
 """One row of an ablation's table: an arm, or a baseline, scored on the same studies.
 
-Shapes: N reports, R seeds, S resamples of the studies, the same ones for every arm.
+Shapes: N reports, S resamples of the studies, the same ones for every arm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.evaluation.caption_scores import Scorer
-from d2rnet.evaluation.metric_names import METRICS, Shown
-from d2rnet.evaluation.systems import score_system
+from d2rnet.evaluation.systems import System
+
+BASELINE = ""  # the one "seed" of what is not trained
 
 
 @dataclass
@@ -21,35 +21,38 @@ class Arm:
 
     Attributes:
         label: what the reader sees.
-        scores: metric -> R values, one per seed.
-        drawn: metric -> (S,) mean over the seeds of each resample.
-        grounding: rates of each seed; none for models that see no boxes.
+        scores: metric -> seed -> value.
+        drawn: metric -> seed -> (S,) value of each resample.
+        rates: what else was measured, of each seed; none where there is nothing to measure.
         seconds: training time of each seed.
     """
 
     label: str
-    scores: dict[str, list[float]] = field(default_factory=dict)
-    drawn: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    grounding: list[dict[str, Any]] = field(default_factory=list)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    drawn: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
+    rates: list[dict[str, Any]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def add(
-        self, scorer: Scorer, references: Sequence[str], hypotheses: Sequence[str], counts: NDArray[Any], *, what: str
-    ) -> None:
-        """Score the reports of one seed.
+    def add(self, system: System, counts: NDArray[Any], shown: Collection[str], *, seed: str = BASELINE) -> None:
+        """Take the scores of one seed.
 
         Args:
-            scorer: with METEOR running, or without.
-            references: N single-spaced texts.
-            hypotheses: N single-spaced texts in the same order.
+            system: its N scored reports.
             counts: (N, S) how often each report is in each resample.
-            what: name for log and progress lines.
+            shown: metrics that the table has.
+            seed: its name.
         """
-        system = score_system(scorer, references, hypotheses, what=what)
         drawn = system.resampled(counts)
         for metric, value in system.scores().items():
-            if value is not None and Shown.ABLATION not in METRICS[metric].left_out_of:
-                values = self.scores.setdefault(metric, [])
-                values.append(value)
-                before = self.drawn.get(metric, np.zeros(counts.shape[1]))
-                self.drawn[metric] = before + (drawn[metric] - before) / len(values)
+            if value is not None and metric in shown:
+                self.add_score(metric, value, drawn[metric], seed=seed)
+
+    def add_score(self, metric: str, value: float, drawn: NDArray[np.float64], *, seed: str) -> None:
+        """Take one score of one seed, and its (S,) resamples."""
+        self.scores.setdefault(metric, {})[seed] = value
+        self.drawn.setdefault(metric, {})[seed] = drawn
+
+    def mean(self, metric: str, seeds: Sequence[str]) -> tuple[float, NDArray[np.float64]]:
+        """Return the mean of a metric over seeds, and the (S,) means of its resamples."""
+        value = float(np.mean([self.scores[metric][seed] for seed in seeds]))
+        return value, np.mean([self.drawn[metric][seed] for seed in seeds], axis=0)

@@ -111,6 +111,7 @@ rule ablation:
     output:
         json="results/cxr/ablation/ablation.json",
         markdown="results/cxr/ablation/ablation.md",
+        csv="results/cxr/ablation/ablation.csv",
         page=report(
             "results/cxr/ablation/ablation.html",
             caption="../../report/cxr/ablation_table.rst",
