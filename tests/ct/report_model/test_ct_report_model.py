@@ -20,6 +20,7 @@ from d2rnet.ct.report_model.front_end import CT_REPORT, features_of
 from d2rnet.ct.report_model.generate import generate_ct_reports_shard
 from d2rnet.ct.report_model.grounding import make_grounding
 from d2rnet.ct.report_model.model import CtReportModel
+from d2rnet.ct.report_model.selection import select
 from d2rnet.ct.structures.table import load_table
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.files.documents import read_json
@@ -197,6 +198,8 @@ def test_reports_name_structures_and_where_they_looked(ct_cohort, ct_features, c
             shares = [one["attention"] for one in sentence["patches"]]
             assert shares == pytest.approx(looked.top_attention[number, :2].tolist(), abs=1e-6)
     assert "3.5" in rows[0]["reference"]
+    tokens = [len(select(stored[place], settings_of().model).vectors) for place in range(len(rows))]
+    assert len(set(tokens)) > 1 and read_json(tmp_path / "test_1.run.json")["counts"]["visual_tokens"] == sum(tokens)
     record = read_json(tmp_path / "run.json")
     assert record["command"] == "generate-ct-reports" and record["counts"] == {"split": "test", "reports": 5, "shards": 1}
 

@@ -101,6 +101,10 @@ def test_it_learns_what_is_drawn_and_looks_there(samples, tmp_path):
     assert loaded.structures[2] == "lung" and loaded.conversion.shape_zyx == (16, 16, 16)
     history = list(read_jsonl(model / "metrics.jsonl"))
     assert history[-1]["contrast_loss"] < history[0]["contrast_loss"] and history[-1]["queue_fill"] > 0
+    lines = list(read_jsonl(tmp_path / "scores" / "per_volume.jsonl"))
+    assert [line["id"] for line in lines] == [f"v{number}" for number in range(16, 22)]
+    assert {line["ranks"]["lung"] for line in lines} == {1} and {line["ranks"]["bone"] for line in lines} == {None}
+    assert [line["ranks"]["pleura"] for line in lines] == [1, 1, 1, None, 1, 1]  # v19 does not speak of it
     for name in ("metrics.md", "structures.png", "structures.svg", "run.json"):
         assert (tmp_path / "scores" / name).stat().st_size > 100
 

@@ -8,9 +8,10 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from d2rnet.ct.annotation.read import load_ct_annotation
-from d2rnet.ct.report_model.dataset import CtReportDataset, FeatureSource, StoredFeatures
+from d2rnet.ct.report_model.dataset import CtBatch, CtReportDataset, FeatureSource, StoredFeatures
 from d2rnet.ct.report_model.features import INDEX, FeatureFacts, load_facts
 from d2rnet.ct.report_model.front_end import CT_REPORT, features_of
 from d2rnet.ct.report_model.grounding import make_grounding
@@ -77,8 +78,13 @@ def generate_ct_reports_shard(
     mine = entries[start:end]
     dataset = make_dataset(loaded, mine, StoredFeatures(mine, features, facts))
     ends: Counter[str] = Counter()
+
+    def counted(loaded: LoadedModel, batch: CtBatch, *args: Any, **kwargs: Any) -> list[list[dict[str, Any]]]:
+        ends["visual_tokens"] += int(batch.mask.sum())
+        return ground(loaded, batch, *args, **kwargs)
+
     workers = runtime.loader_workers
-    records = write_reports(loaded, mine, dataset, settings, torch_device, ends, ground=ground, loader_workers=workers)
+    records = write_reports(loaded, mine, dataset, settings, torch_device, ends, ground=counted, loader_workers=workers)
     remove_record(output)
     count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings.split} reports", unit="report"))
     write_run_record(
@@ -90,7 +96,14 @@ def generate_ct_reports_shard(
             "features": features / INDEX,
             **{name: model / name for name in (WEIGHTS, VOCABULARY, CONFIG)},
         },
-        counts={"entries": len(entries), "reports": count, "cut_at_max_tokens": ends["cut"], "shard": shard, "shards": shards},
+        counts={
+            "entries": len(entries),
+            "reports": count,
+            "cut_at_max_tokens": ends["cut"],
+            "visual_tokens": ends["visual_tokens"],
+            "shard": shard,
+            "shards": shards,
+        },
         seeds={"sampling": settings.seed} if settings.method == "sample" else {},
     )
     log.info("%d of %d %s reports, %d cut at max_tokens: %s", count, len(entries), settings.split, ends["cut"], output)

@@ -1,13 +1,15 @@
 """evaluate_structures: what stage 1 has learnt, on the test split.
 
 Reads: ct_annotation.json, converted volumes, model folder; masks where there are some (for evaluation only).
-Writes: metrics.json, metrics.md, structures.svg and .png, run.json. Every number says n and what chance would give.
+Writes: metrics.json, metrics.md, per_volume.jsonl (rank of each volume's own text), structures.svg and .png, run.json. Every
+number says n and what chance would give.
 
 * Retrieval, structure by structure: a volume's own text among the distinct texts of the split, and the other way round, where
   any volume with that text counts. Volumes whose report does not mention a structure take no part in it. Beside it stands
   chance, and what the commonest texts would reach without a look at the volume: texts are far from equally frequent.
 * Zero-shot AUROC of the 18 abnormalities: how far an observation points from the training texts without a finding to those
   with it. No label of an image is used; the labels that it is compared with are those of the annotation.
+* False negatives: texts that the contrast pushed away in a batch though they were true (false_negatives.py).
 * Effective rank: how many dimensions the embeddings of a structure spread over. A collapse is named.
 * Attention: share of it inside the true structure, over the structure's share of what may be looked at.
 
@@ -15,7 +17,8 @@ Shapes: N volumes, S structures, P patches, E width of the space.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ from d2rnet.ct.structure_model.diagnostics import (
     recall,
     text_to_image,
 )
+from d2rnet.ct.structure_model.false_negatives import false_negatives
 from d2rnet.ct.structure_model.figure import draw_structures
 from d2rnet.ct.structure_model.masks import patch_shares, read_codes
 from d2rnet.ct.structure_model.model import LoadedStructures, load_structure_model, scaled
@@ -49,7 +53,7 @@ from d2rnet.evaluation.resampling import percentile_interval
 from d2rnet.evaluation.systems import study_counts
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
-from d2rnet.files.documents import read_jsonl, write_json
+from d2rnet.files.documents import read_jsonl, write_json, write_jsonl
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
 from d2rnet.report.annotation_file import Entry
 from d2rnet.runs.device import resolve_device
@@ -105,13 +109,17 @@ def evaluate_structures(
     observed = _observe(loaded, tower, table, entries, volumes, runtime, target)
     patients = [entry["subject_id"] for entry in entries]
     counts = study_counts(patients, samples=bootstrap.bootstrap_samples, seed=bootstrap.bootstrap_seed)
-    rows = {name: _structure_scores(observed, place, counts) for place, name in enumerate(loaded.structures)}
+    ranks = [_ranks(observed, place) for place in range(len(loaded.structures))]
+    rows = {name: _structure_scores(observed, place, ranks[place], counts) for place, name in enumerate(loaded.structures)}
+    for name, expected in false_negatives(content["train"], table, loaded.settings).items():
+        rows[name] |= expected
     if masks:
         _add_attention(rows, observed, loaded, entries, volumes, masks[0], counts)
     zero_shot = _zero_shot(observed, _directions(tower, loaded, table, content["train"], target), entries)
     metrics = _metrics(entries, rows, zero_shot, observed)
     write_json(output / "metrics.json", metrics)
     write_text(output / "metrics.md", "\n".join(_lines(metrics)) + "\n")
+    write_jsonl(output / "per_volume.jsonl", _volume_lines(entries, loaded.structures, ranks))
     draw_structures(output / "structures", metrics)
     write_run_record(
         output / "run.json",
@@ -192,22 +200,55 @@ def _observe(
     return _Observed(parts)
 
 
-def _structure_scores(observed: _Observed, place: int, counts: NDArray[np.float32]) -> dict[str, Any]:
-    """Return retrieval both ways and spread of one structure."""
+@dataclass(frozen=True)
+class _Ranks:
+    """Retrieval of one structure.
+
+    Attributes:
+        known: (N,) bool, volumes whose report speaks of it, n in all.
+        by_image: (n,) rank of each one's own text among the distinct ones.
+        by_text: (U,) rank of the best volume of each distinct text.
+        sharing: how many volumes share each distinct text, the commonest first.
+    """
+
+    known: NDArray[np.bool_]
+    by_image: NDArray[np.int64]
+    by_text: NDArray[np.int64]
+    sharing: list[int]
+
+
+def _ranks(observed: _Observed, place: int) -> _Ranks:
     known = observed.known[:, place]
+    nothing = np.zeros(0, np.int64)
+    if not known.any():
+        return _Ranks(known, nothing, nothing, [])
     images = observed.images[known, place]
-    distinct, first, own = np.unique(observed.numbers[known, place], return_index=True, return_inverse=True)
+    _, first, own = np.unique(observed.numbers[known, place], return_index=True, return_inverse=True)
     texts = observed.texts[known, place][first]
-    by_image = image_to_text(images, texts, own) if len(distinct) else np.zeros(0, np.int64)
-    by_text = text_to_image(images, texts, own) if len(distinct) else np.zeros(0, np.int64)
-    row: dict[str, Any] = {"volumes": int(known.sum()), "distinct_texts": len(distinct)}
-    sharing = sorted(np.bincount(own, minlength=len(distinct)).tolist(), reverse=True)
+    sharing = sorted(np.bincount(own).tolist(), reverse=True)
+    return _Ranks(known, image_to_text(images, texts, own), text_to_image(images, texts, own), sharing)
+
+
+def _volume_lines(entries: Sequence[Entry], structures: Sequence[str], ranks: Sequence[_Ranks]) -> Iterator[dict[str, Any]]:
+    """Yield the rank of each volume's own text of each structure, None where its report does not speak of it."""
+    table = np.zeros((len(entries), len(structures)), np.int64)
+    for place, one in enumerate(ranks):
+        table[one.known, place] = one.by_image
+    for entry, row in zip(entries, table.tolist(), strict=True):
+        named = {name: rank or None for name, rank in zip(structures, row, strict=True)}
+        yield {**{key: entry[key] for key in ("id", "study_id", "subject_id")}, "ranks": named}
+
+
+def _structure_scores(observed: _Observed, place: int, ranks: _Ranks, counts: NDArray[np.float32]) -> dict[str, Any]:
+    """Return retrieval both ways and spread of one structure."""
+    known, by_image, by_text, sharing = ranks.known, ranks.by_image, ranks.by_text, ranks.sharing
+    row: dict[str, Any] = {"volumes": int(known.sum()), "distinct_texts": len(sharing)}
     for rank in RANKS:
         row[f"image_to_text_recall_at_{rank}"] = recall(by_image, rank)
-        row[f"image_to_text_chance_at_{rank}"] = min(1.0, rank / len(distinct)) if len(distinct) else None
+        row[f"image_to_text_chance_at_{rank}"] = min(1.0, rank / len(sharing)) if sharing else None
         row[f"image_to_text_commonest_at_{rank}"] = sum(sharing[:rank]) / sum(sharing) if sharing else None
         row[f"text_to_image_recall_at_{rank}"] = recall(by_text, rank)
-        row[f"text_to_image_chance_at_{rank}"] = chance_of_any(len(images), sharing, rank)
+        row[f"text_to_image_chance_at_{rank}"] = chance_of_any(int(known.sum()), sharing, rank)
     row["image_to_text_recall_at_5_interval"] = _interval((by_image <= HEADLINE_RANK).astype(float), counts[known])
     everything = observed.images[:, place]
     length = float(np.linalg.norm(everything.mean(axis=0)))
@@ -328,6 +369,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(present)) if present else None
 
 
+def _false_of(row: Mapping[str, Any]) -> str:
+    """Return how many of a batch's negatives of a structure are false."""
+    if row["batch_negatives"] is None:
+        return ""
+    return f"{row['batch_false_negatives']:.1f} of {row['batch_negatives']:.1f}"
+
+
 def _lines(metrics: Mapping[str, Any]) -> list[str]:
     """Lay out the tables."""
 
@@ -346,6 +394,7 @@ def _lines(metrics: Mapping[str, Any]) -> list[str]:
         "text to image R@5",
         "chance@5",
         "rank",
+        "false negatives",
     ]
     header += ["attention inside", "times its share", "hit"]
     rows = []
@@ -364,6 +413,7 @@ def _lines(metrics: Mapping[str, Any]) -> list[str]:
                 shown(row["text_to_image_recall_at_5"]),
                 shown(row["text_to_image_chance_at_5"]),
                 shown(row["effective_rank"], 1),
+                _false_of(row),
                 shown(row.get("attention_inside")),
                 shown(row.get("attention_ratio"), 1),
                 shown(row.get("pointing_hit")),
