@@ -68,6 +68,7 @@ include: "workflow/rules/ct/data.smk"
 include: "workflow/rules/ct/structures.smk"
 include: "workflow/rules/ct/report.smk"
 include: "workflow/rules/ct/evaluation.smk"
+include: "workflow/rules/ct/ablation.smk"
 
 
 report: "workflow/report/workflow.rst"

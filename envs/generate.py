@@ -53,6 +53,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "retrieve_ct_reports": ("data", "ct", "report"),
     "summarize_ct": ("data", "ct", "evaluation"),
     "draw_ct_figures": ("data", "evaluation"),
+    "ct_ablation": ("data", "ct", "evaluation"),
     "evaluate_ct_reports": ("data", "ct", "report", "evaluation"),
     "render_ct_gallery": ("data", "ct", "evaluation"),
     "describe_ct_reading": ("data",),
@@ -67,7 +68,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 # Not Python packages, or not on the Python index: conda specs by extra or by rule.
 CONDA_ONLY = {
     "detector": "detectron2 =0.6",
-    **dict.fromkeys(("evaluate_reports", "evaluate_ct_reports", "ablation"), "openjdk >=17"),  # METEOR
+    **dict.fromkeys(("evaluate_reports", "evaluate_ct_reports", "ablation", "ct_ablation"), "openjdk >=17"),  # METEOR
 }
 
 # Name on the Python index -> name on conda-forge, where they differ.

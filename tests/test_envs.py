@@ -89,6 +89,7 @@ def test_detectron2_and_java_where_they_are_needed() -> None:
     }
     assert [rule for rule in RULES if any(spec.startswith("openjdk") for spec in dependencies(rule)[0])] == [
         "ablation",
+        "ct_ablation",
         "evaluate_ct_reports",
         "evaluate_reports",
     ]

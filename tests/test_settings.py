@@ -183,6 +183,9 @@ def test_a_section_cannot_be_changed_and_its_copy_is_checked():
         ("cxr.data.extra_unlabelled", [{"source": "folder"}], "extra_unlabelled.0.root: missing"),
         ("cxr.ablation.seeds", [1, 1], "seeds: [1, 1]; expected each item once"),
         ("cxr.ablation.seeds", 1, "seeds: 1; expected a list"),
+        ("ct.ablation.side_seeds", [], "side_seeds: []"),
+        ("ct.ablation.arms", ["a", "a"], "arms: ['a', 'a']; expected each item once"),
+        ("ct.ablation.arms", ["a/b"], "arms.0: 'a/b'"),
         ("cxr.detector.model.anchor_sizes_px", [1, 2], "anchor_sizes_px: [1, 2]; expected at least 4 items"),
         ("cxr.detector.model.train_shortest_px", [99, 99, 99], "train_shortest_px: [99, 99, 99]; expected at most 2 items"),
         ("cxr.annotation.class_score_thresholds", {"Nodul": 0.5}, "class_score_thresholds.Nodul: 'Nodul'; unknown class; did"),
@@ -200,12 +203,14 @@ def test_what_is_wrong_is_said_in_words_of_a_yaml_file(key, value, message):
     "overlay",
     [
         {"cxr": {"ablation": {"seeds": [1, 1]}}},
+        {"ct": {"ablation": {"side_seeds": [1, 1]}}},
+        {"ct": {"ablation": {"arms": ["a", "a"]}}},
         {"cxr": {"annotation": {"class_score_thresholds": {"Nodul": 0.5}}}},
         {"runtime": {"delete_after_success": ["stale", "stale"]}},
         {"evaluation": {"meteor": 1}},
         {"cxr": {"detector": {"model": {"anchor_sizes_px": [1, 2]}}}},
     ],
-    ids=["seeds", "class", "deleted twice", "meteor", "too few"],
+    ids=["seeds", "side seeds", "arms", "class", "deleted twice", "meteor", "too few"],
 )
 def test_editors_refuse_what_the_sections_refuse(repository, overlay):
     schema = json.loads((repository / "workflow/schemas/config.schema.json").read_text())
@@ -296,7 +301,7 @@ def test_memory_of_a_training_grows_with_its_processes(gpus, workers, cache, exp
     assert runtime.training_memory_mb(1000) == expected
 
 
-@pytest.mark.parametrize("rule", ["train_detector", "train_report_model", "train_ablation_cell"])
+@pytest.mark.parametrize("rule", ["train_detector", "train_report_model", "train_ablation_cell", "train_ct_ablation_cell"])
 def test_the_slurm_profile_leaves_memory_and_hours_of_trainings_to_the_configuration(repository, rule):
     profile = yaml.safe_load((repository / "profiles" / "slurm" / "config.yaml").read_text())
     assert not {"mem_mb", "runtime"} & profile["set-resources"][rule].keys()

@@ -42,10 +42,12 @@ PINNED = ("d2rnet.cli:main", "d2rnet:load_models", "d2rnet.report:load_r2gen_dec
 WITHOUT_TORCH = (
     "cli",
     "config",
+    "ct.ablation.",
     "ct.annotation.",
     "ct.demo.",
     "ct.evaluation.evaluate",
     "ct.evaluation.settings",
+    "ct.report_model.kept",
     "ct.report_model.settings",
     "ct.settings",
     "ct.sources.",

@@ -94,6 +94,26 @@ def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp
     assert ("retrieve_reports" in jobs, "--nearest " in done.stdout) == (retrieves, retrieves)
 
 
+def test_ablation_of_ct_trains_what_arms_share_once(repository, tmp_path):
+    path = tmp_path / "overlay.yaml"
+    arms = ["repaired", "closest_pair", "hard", "all_patches", "random_patches"]
+    path.write_text(yaml.safe_dump({"ct": {"ablation": {"seeds": [4, 5], "side_seeds": [4], "arms": arms}}}))
+    done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "ct_ablation", "--configfile", str(path))
+    counts = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)}
+    assert {rule: counts[rule] for rule in counts if "ablation" in rule} == {
+        "train_ct_ablation_structures": 4,  # repaired and hard, two seeds each
+        "evaluate_ct_ablation_structures": 4,
+        "extract_ct_ablation_features_shard": 5,  # and all patches of the repaired one, for both side arms
+        "extract_ct_ablation_features": 5,
+        "train_ct_ablation_cell": 6,
+        "generate_ct_ablation_reports": 6,
+        "retrieve_ct_ablation_reports": 1,
+        "ct_ablation": 1,
+    }
+    assert "train_structures" not in counts, "the ablation needs no run of the target ct"
+    assert "--features results/ct/ct_ablation/features/all_patches/seed_4 " in done.stdout
+
+
 def test_stage_one_alone(repository, tmp_path):
     jobs = planned_jobs(snakemake(repository, tmp_path, "-n", "--cores", "1", "results/cxr/build_annotation/annotation.json"))
     assert "build_annotation" in jobs and not jobs & {"train_report_model", "evaluate_detector", "cxr"}

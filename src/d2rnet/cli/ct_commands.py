@@ -214,6 +214,20 @@ CT_COMMANDS: dict[str, Command] = {
             Option("configfile", "configuration of the run: files laid over config.yaml in this order", "inputs", ()),
         ),
     ),
+    "ct-ablation": Command(
+        "Score the cells of an ablation of chest CT (arms by seeds) on the same volumes, with intervals, beside baselines.",
+        "d2rnet.ct.ablation.score:ct_ablation",
+        "d2rnet.ct.ablation.settings:AblateCtSettings",
+        (
+            Option("folder", "folder of cells/<arm>/seed_<n> and structures/<arm>/seed_<n>", "input"),
+            _ANNOTATION,
+            Option("design", "YAML file of the arms", "input"),
+            Option("nearest", "nearest.jsonl of retrieve-ct-reports, to stand beside the arms", "inputs", ()),
+            Option("label-set", "label_set.jsonl of retrieve-ct-reports, likewise", "inputs", ()),
+            OUTPUT,
+        ),
+        "d2rnet.evaluation.settings:MeteorRuntime",
+    ),
     "summarize-ct": Command(
         "Put all scores of a chest CT run in tables (terminal, Markdown, JSON), baselines beside them, and into model cards.",
         "d2rnet.ct.evaluation.summary:summarize_ct",

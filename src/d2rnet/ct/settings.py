@@ -1,5 +1,6 @@
 """The sections of the chest CT wing."""
 
+from d2rnet.ct.ablation.settings import CtAblationSettings
 from d2rnet.ct.conversion.data_settings import CtSourceDataSettings
 from d2rnet.ct.demo.settings import CtDemoSettings
 from d2rnet.ct.evaluation.settings import EvaluateCtSettings
@@ -25,3 +26,4 @@ class CtSettings(Section):
     structure_model: StageOneSettings = StageOneSettings()
     report: CtReportSettings = CtReportSettings()
     evaluation: EvaluateCtSettings = EvaluateCtSettings()
+    ablation: CtAblationSettings = CtAblationSettings()

@@ -10,6 +10,7 @@ from d2rnet.report.annotation_file import Entry
 from d2rnet.runs.provenance import code_version
 
 REPORTS = "reports.jsonl"
+REPORTS_RECORD = "reports.run.json"
 HISTORY = "metrics.jsonl"
 Reports = Mapping[Path, Mapping[str, Mapping[str, Any]]]
 
@@ -103,7 +104,7 @@ def facts_of(cells: Sequence[Path]) -> dict[str, Any]:
             f"{least} trained for {steps[least]} steps, {most} for {steps[most]}; expected equal steps of every cell. "
             "Train those of other settings again."
         )
-    trained, written = ([read_json(folder / name) for folder in cells] for name in ("run.json", "reports.run.json"))
+    trained, written = ([read_json(folder / name) for folder in cells] for name in ("run.json", REPORTS_RECORD))
     machines = {
         ", ".join(hardware["gpus"]) if record["device"].startswith("cuda") else hardware["processor"]
         for record in trained

@@ -23,6 +23,7 @@ class Group(StrEnum):
     WORDS = "words"
     LESIONS = "lesions"
     ABNORMALITIES = "abnormalities"  # of chest CT
+    STRUCTURES = "structures"  # of chest CT, found again by stage 1
 
 
 class Shown(StrEnum):

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from d2rnet.ct.conversion.store import read_array, write_array
 from d2rnet.ct.report_model.extract import Extraction, extract_ct_features
 from d2rnet.ct.report_model.features import (
-    check_kept,
     feature_path,
     features_of,
     load_facts,
@@ -21,6 +20,7 @@ from d2rnet.ct.report_model.features import (
     read_maps,
     write_features,
 )
+from d2rnet.ct.report_model.kept import check_kept
 from d2rnet.ct.report_model.selection import NONE
 from d2rnet.ct.structure_model.model import load_structure_model, scaled
 from d2rnet.ct.structure_model.observer import Observation

@@ -66,3 +66,10 @@ def truth_of_table(entries: Sequence[Entry]) -> Truth | None:
     known = np.array([[value is not None for value in entry["labels"]] for entry in entries], dtype=bool) & given
     labels = np.array([[value == 1 for value in entry["labels"]] for entry in entries], dtype=bool)
     return Truth(dict.fromkeys(ABNORMALITIES.conventions, labels), known) if known.any() else None
+
+
+def truths_of(references: Sequence[str], entries: Sequence[Entry]) -> dict[str, Truth]:
+    """Return what is true of N volumes by each source that says anything: ``report`` and, if it does, ``table``."""
+    table = truth_of_table(entries)
+    reports = {"report": truth_of_reports(references)}
+    return reports if table is None else {**reports, "table": table}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.ct.annotation.read import load_ct_annotation
-from d2rnet.ct.evaluation.abnormalities import ABNORMALITIES, ACCURACY, Truth, truth_of_reports, truth_of_table
+from d2rnet.ct.evaluation.abnormalities import ABNORMALITIES, ACCURACY, Truth, truths_of
 from d2rnet.ct.evaluation.baselines import LABEL_SET, plain_answers, read_answers
 from d2rnet.ct.evaluation.cases import Cases, Split, data_version, read_split
 from d2rnet.ct.evaluation.metric_table import CT_METRICS, HEADLINE, OWN
@@ -77,7 +77,7 @@ def evaluate_ct_reports(
     inputs |= {"generated": generated, "annotation": annotation, "counts": counts, "vocabulary": model / "vocabulary.json"}
     outside = radbert_labels(settings.radbert_weights, device=device)
     answers, commonest, notes = _answers(split.answered, splits["train"], given, vocabulary.protocol, settings)
-    truths = _truths(split.answered)
+    truths = truths_of(split.answered.references, split.answered.entries)
     notes |= outside.notes if "table" in truths else {**outside.notes, "labels_of_table": NO_TABLE}
     with open_scorer(settings, runtime, notes) as scorer:
         systems = _score_all(scorer, split.answered, answers, truths, outside, settings.level)
@@ -144,13 +144,6 @@ def _score_all(
     }
 
 
-def _truths(cases: Cases) -> dict[str, Truth]:
-    """Return each truth that says anything, by its name."""
-    table = truth_of_table(cases.entries)
-    reports = {"report": truth_of_reports(cases.references)}
-    return reports if table is None else {**reports, "table": table}
-
-
 def _score(
     scorer: Scorer,
     cases: Cases,
@@ -193,7 +186,7 @@ def _missing(scorer: Scorer, split: Split, outside: RadBertLabels, settings: Eva
     if not split.missing.entries:
         return found
     everything = split.everything()
-    truths = _truths(everything)
+    truths = truths_of(everything.references, everything.entries)
     what = "missing predictions as empty reports"
     system = _score(scorer, everything, everything.hypotheses, truths, outside, settings.level, what=what)
     log.warning("%d predictions are missing; 'missing' of metrics.json scores them as empty reports", found["predictions"])

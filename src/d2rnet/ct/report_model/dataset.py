@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from d2rnet.ct.report_model.features import FeatureFacts, check_kept, feature_path, read_features
+from d2rnet.ct.report_model.features import FeatureFacts, feature_path, read_features
+from d2rnet.ct.report_model.kept import check_kept
 from d2rnet.ct.report_model.selection import NONE, Features, Selected, select
 from d2rnet.ct.report_model.settings import CtReportModelSettings
 from d2rnet.report.annotation_file import Entry

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from d2rnet.ct.report_model.selection import NONE, Features, random_patches, top_patches
-from d2rnet.ct.report_model.settings import CtFeatureSettings, CtReportModelSettings
+from d2rnet.ct.report_model.settings import CtFeatureSettings
 from d2rnet.ct.structure_model.observer import Observation
-from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json
 from d2rnet.files.safetensors_files import save_safetensors
 
@@ -78,28 +78,6 @@ class FeatureFacts:
             raise ValueError("names of structures are no texts")
         queries, width, most = numbers
         return cls(content["key"], names, (z, y, x), queries, width, content["patches"], most)
-
-
-def check_kept(settings: CtReportModelSettings, facts: FeatureFacts) -> None:
-    """Refuse settings that ask for what the features do not hold.
-
-    Raises:
-        ConfigError: names what is asked for and what is kept.
-    """
-    needed = {"attention": ("top", "all"), "random": ("random", "all"), "all": ("all",)}.get(settings.selection)
-    if needed and facts.patches not in needed:
-        raise ConfigError(
-            f"{settings.place}.selection: '{settings.selection}' needs ct.report.features.patches {' or '.join(needed)}; the "
-            f"features were extracted with '{facts.patches}'. Extract them again, or take another selection."
-        )
-    if settings.selection in ("attention", "random") and settings.patches_per_structure > facts.most_per_structure:
-        raise ConfigError(
-            f"{settings.place}.patches_per_structure: {settings.patches_per_structure}; the features hold "
-            f"{facts.most_per_structure} of each structure (ct.report.features.most_per_structure). Extract more, or take "
-            "fewer."
-        )
-    if settings.selection == "none" and not settings.observations:
-        raise ConfigError(f"{settings.place}: selection none without observations leaves the decoder nothing to see. Set one.")
 
 
 def features_of(observation: Observation, settings: CtFeatureSettings, *, name: str) -> tuple[Features, Tensor]:

@@ -128,7 +128,7 @@ def select(features: Features, settings: CtReportModelSettings) -> Selected:
     """Choose the tokens of a volume.
 
     Args:
-        features: of the volume, that hold what the settings ask for (see :func:`d2rnet.ct.report_model.features.check_kept`).
+        features: of the volume, that hold what the settings ask for (see :func:`d2rnet.ct.report_model.kept.check_kept`).
         settings: section ``ct.report.model``.
 
     Returns:
