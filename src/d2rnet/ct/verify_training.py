@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from d2rnet.ct.report_model.features import FeatureFacts, check_kept
+from d2rnet.ct.report_model.features import FeatureFacts
+from d2rnet.ct.report_model.kept import check_kept
 from d2rnet.ct.report_model.model import CtReportModel
 from d2rnet.ct.settings import CtSettings
 from d2rnet.ct.structure_model.text_tower import tower_files

@@ -143,7 +143,10 @@ def test_chosen_arms_are_of_the_design_and_hold_the_reference(arms: list[str], m
 @pytest.mark.parametrize(
     ("arm", "message"),
     [
-        ({"structure_model": {"training": {"queu": {}}}}, "arm base of the ablation.*did you mean 'queue'"),
+        (
+            {"structure_model": {"training": {"queue_rule": "fifo"}}},
+            "arm base of .*training.queue_rule: unknown key",
+        ),
         ({"report": {"model": {"selection": "all"}}}, r"arm base of the ablation: .*selection: 'all' needs .*patches all"),
         ({"report": {"model": {"patches_per_structure": 10}}}, "arm base of the ablation: .*the features hold 9"),
         ({"side": "yes"}, "arms.base.side: 'yes'"),

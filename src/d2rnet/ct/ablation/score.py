@@ -136,17 +136,12 @@ def ct_ablation(
             arm = scored.setdefault(name, Arm(plans[name].label))
             score.cell(arm, cell, reports[cell], folders.place(STRUCTURES, name, seed))
         baselines = {name: score.baseline(name, answers[name]) for name in BASELINES if name in answers}
+    held = {"level": settings.evaluation.level, **cases.sizes()}
     document = make_document(
         {**{name: _row(name, plan, scored[plan.cells]) for name, plan in plans.items()}, **baselines},
         LAYOUT,
         reference=arms.reference,
-        protocol={
-            "text": vocabulary.protocol,
-            "section": vocabulary.section,
-            "split": split,
-            "level": settings.evaluation.level,
-            **cases.sizes(),
-        },
+        protocol={"text": vocabulary.protocol, "section": vocabulary.section, "split": split, **held},
         facts=facts,
         notes=scorer.notes,
     )

@@ -20,7 +20,7 @@ from d2rnet.ct.structures.table import load_table
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import write_jsonl
 from d2rnet.report.annotation_file import Entry
-from d2rnet.report.generation import join_reports, load_for_generation, shard_bounds, write_reports
+from d2rnet.report.generation import Grounding, join_reports, load_for_generation, shard_bounds, write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.progress import track
@@ -70,7 +70,7 @@ def generate_ct_reports_shard(
         raise ConfigError(f"--shard {shard} --shards {shards}: expected a shard from 1 to {shards}.")
     loaded = load_for_generation(model, torch_device, settings, CT_REPORT)
     facts = _facts_for(loaded, model, features)
-    ground = make_grounding(load_table(table), facts.structures, count=loaded.settings.model.patches_per_structure)
+    ground: Grounding = make_grounding(load_table(table), facts.structures, count=loaded.settings.model.patches_per_structure)
     entries = load_ct_annotation(annotation)[settings.split]
     if not entries:
         raise DatasetError(f"{annotation}: split '{settings.split}' is empty; expected entries to write reports for.")
@@ -78,13 +78,9 @@ def generate_ct_reports_shard(
     mine = entries[start:end]
     dataset = make_dataset(loaded, mine, StoredFeatures(mine, features, facts))
     ends: Counter[str] = Counter()
-
-    def counted(loaded: LoadedModel, batch: CtBatch, *args: Any, **kwargs: Any) -> list[list[dict[str, Any]]]:
-        ends["visual_tokens"] += int(batch.mask.sum())
-        return ground(loaded, batch, *args, **kwargs)
-
+    ground = _counting(ends, ground)
     workers = runtime.loader_workers
-    records = write_reports(loaded, mine, dataset, settings, torch_device, ends, ground=counted, loader_workers=workers)
+    records = write_reports(loaded, mine, dataset, settings, torch_device, ends, ground=ground, loader_workers=workers)
     remove_record(output)
     count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings.split} reports", unit="report"))
     write_run_record(
@@ -96,17 +92,24 @@ def generate_ct_reports_shard(
             "features": features / INDEX,
             **{name: model / name for name in (WEIGHTS, VOCABULARY, CONFIG)},
         },
-        counts={
-            "entries": len(entries),
-            "reports": count,
-            "cut_at_max_tokens": ends["cut"],
-            "visual_tokens": ends["visual_tokens"],
-            "shard": shard,
-            "shards": shards,
-        },
+        counts={"entries": len(entries), "reports": count, **_counts(ends), "shard": shard, "shards": shards},
         seeds={"sampling": settings.seed} if settings.method == "sample" else {},
     )
     log.info("%d of %d %s reports, %d cut at max_tokens: %s", count, len(entries), settings.split, ends["cut"], output)
+
+
+def _counting(ends: Counter[str], ground: Grounding) -> Grounding:
+    """Return a grounding that also counts the visual tokens of what it grounds."""
+
+    def counted(loaded: LoadedModel, batch: CtBatch, *args: Any, **kwargs: Any) -> list[list[dict[str, Any]]]:
+        ends["visual_tokens"] += int(batch.mask.sum())
+        return ground(loaded, batch, *args, **kwargs)
+
+    return counted
+
+
+def _counts(ends: Counter[str]) -> dict[str, int]:
+    return {"cut_at_max_tokens": ends["cut"], "visual_tokens": ends["visual_tokens"]}
 
 
 def _facts_for(loaded: LoadedModel, model: Path, features: Path) -> FeatureFacts:

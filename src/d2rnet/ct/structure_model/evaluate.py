@@ -44,6 +44,7 @@ from d2rnet.ct.structure_model.false_negatives import false_negatives
 from d2rnet.ct.structure_model.figure import draw_structures
 from d2rnet.ct.structure_model.masks import patch_shares, read_codes
 from d2rnet.ct.structure_model.model import LoadedStructures, load_structure_model, scaled
+from d2rnet.ct.structure_model.score_lines import score_lines
 from d2rnet.ct.structure_model.settings import EvaluateStructuresSettings
 from d2rnet.ct.structure_model.text_tower import TextTower, embed_known, load_text_tower
 from d2rnet.ct.structure_model.trainer import check_shapes
@@ -51,7 +52,6 @@ from d2rnet.ct.structures.table import StructureTable, load_table
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.resampling import percentile_interval
 from d2rnet.evaluation.systems import study_counts
-from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_jsonl, write_json, write_jsonl
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
@@ -118,7 +118,7 @@ def evaluate_structures(
     zero_shot = _zero_shot(observed, _directions(tower, loaded, table, content["train"], target), entries)
     metrics = _metrics(entries, rows, zero_shot, observed)
     write_json(output / "metrics.json", metrics)
-    write_text(output / "metrics.md", "\n".join(_lines(metrics)) + "\n")
+    write_text(output / "metrics.md", "\n".join(score_lines(metrics)) + "\n")
     write_jsonl(output / "per_volume.jsonl", _volume_lines(entries, loaded.structures, ranks))
     draw_structures(output / "structures", metrics)
     write_run_record(
@@ -129,7 +129,7 @@ def evaluate_structures(
         counts={"volumes": len(entries), "patients": len(set(patients))},
         seeds={"bootstrap": bootstrap.bootstrap_seed},
     )
-    for line in _lines(metrics):
+    for line in score_lines(metrics):
         log.info("%s", line)
 
 
@@ -367,69 +367,3 @@ def _add_attention(
 def _mean(values: Sequence[float | None]) -> float | None:
     present = [value for value in values if value is not None]
     return float(np.mean(present)) if present else None
-
-
-def _false_of(row: Mapping[str, Any]) -> str:
-    """Return how many of a batch's negatives of a structure are false."""
-    if row["batch_negatives"] is None:
-        return ""
-    return f"{row['batch_false_negatives']:.1f} of {row['batch_negatives']:.1f}"
-
-
-def _lines(metrics: Mapping[str, Any]) -> list[str]:
-    """Lay out the tables."""
-
-    def shown(value: float | None, digits: int = 2) -> str:
-        return "" if value is None else f"{value:.{digits}f}"
-
-    header = [
-        "structure",
-        "n",
-        "texts",
-        "R@1",
-        "R@5",
-        "95 %",
-        "chance@5",
-        "commonest@5",
-        "text to image R@5",
-        "chance@5",
-        "rank",
-        "false negatives",
-    ]
-    header += ["attention inside", "times its share", "hit"]
-    rows = []
-    for name, row in metrics["structures"].items():
-        interval = row["image_to_text_recall_at_5_interval"]
-        rows.append(
-            [
-                name,
-                str(row["volumes"]),
-                str(row["distinct_texts"]),
-                shown(row["image_to_text_recall_at_1"]),
-                shown(row["image_to_text_recall_at_5"]),
-                f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
-                shown(row["image_to_text_chance_at_5"]),
-                shown(row["image_to_text_commonest_at_5"]),
-                shown(row["text_to_image_recall_at_5"]),
-                shown(row["text_to_image_chance_at_5"]),
-                shown(row["effective_rank"], 1),
-                _false_of(row),
-                shown(row.get("attention_inside")),
-                shown(row.get("attention_ratio"), 1),
-                shown(row.get("pointing_hit")),
-            ]
-        )
-    labels = [
-        [label, str(one["positive"]), str(one["labelled"]), shown(one["auroc"])]
-        for label, one in metrics["zero_shot_auroc"].items()
-    ]
-    macro = shown(metrics["zero_shot_auroc_macro"])
-    return [
-        f"Stage 1 on {metrics['volumes']} test volumes of {metrics['patients']} patients.",
-        "",
-        *markdown_table(header, rows),
-        "",
-        f"Zero-shot AUROC, macro {macro}:",
-        "",
-        *markdown_table(["abnormality", "positive", "labelled", "AUROC"], labels),
-    ]
