@@ -60,8 +60,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "extract_ct_features_shard": ("data", "ct", "report"),
     "extract_ct_features": ("data", "ct", "report"),
     "build_ct_vocabulary": (),
-    "train_ct_report_model": ("data", "ct", "report"),
-    "generate_ct_reports_shard": ("data", "ct", "report"),
+    "train_ct_report_model": ("data", "ct", "report", "llm"),
+    "generate_ct_reports_shard": ("data", "ct", "report", "llm"),
     "generate_ct_reports": ("data", "ct", "report"),
 }
 

@@ -143,3 +143,11 @@ def in_report(folder, files):
 def growing(mem_mb):
     """Return the memory of a job in MB: so much at the first attempt, as much again at each further one."""
     return lambda wildcards, attempt: mem_mb * attempt
+
+
+def language_model_mb():
+    """Return what a process holds of the language model of chest CT while it reads it, MB: 0 without one."""
+    settings = CONFIG.ct.report.model.llm
+    files = Path(settings.weights or os.devnull).glob("*.safetensors")
+    wider = 2 if settings.dtype == "float32" else 1  # its files hold 16 bits a number
+    return wider * sum(file.stat().st_size for file in files) // 1_000_000

@@ -1,7 +1,8 @@
 """verify_ct_training: what both trainings of chest CT need, tried before anything costly runs, by the code that they will run.
 
-Builds both networks on the CPU and loads the weights that they start from, compares batches with the number of processes, the
-selection of stage 2 with the features that stage 1 will keep, and asks this machine for the device.
+Builds both networks on the CPU and loads the weights that they start from (of a language model shapes alone), compares
+batches with the number of processes, the selection of stage 2 with the features that stage 1 will keep, and asks this machine
+for the device.
 
 Reads: weight files of the configuration. Writes: run.json.
 """
@@ -9,6 +10,8 @@ Reads: weight files of the configuration. Writes: run.json.
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import torch
 
 from d2rnet.ct.report_model.features import FeatureFacts
 from d2rnet.ct.report_model.kept import check_kept
@@ -18,7 +21,9 @@ from d2rnet.ct.structure_model.text_tower import tower_files
 from d2rnet.ct.structure_model.trainer import make_objective
 from d2rnet.ct.structures.table import load_table
 from d2rnet.errors import ConfigError, D2RNetError
+from d2rnet.report.decoder.memory_transformer import MemoryTransformer
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
+from d2rnet.report.llm.base import base_identity
 from d2rnet.report.text.vocabulary import count_vocabulary
 from d2rnet.report.training_files import check_batch
 from d2rnet.runs.device import resolve_device
@@ -86,8 +91,14 @@ def check_models(settings: CtSettings) -> None:
     facts = _stage_one(settings)
     own = settings.report.model
     check_kept(own, facts)
+    if own.llm.weights:
+        base_identity(Path(own.llm.weights), place=f"{own.llm.place}.weights")
+        with torch.device("meta"):  # a language model of many gigabytes is not read, its shapes are
+            CtReportModel(own, num_tokens=len(SOME_WORDS), facts=facts)
+        return
     model = CtReportModel(own, num_tokens=len(SOME_WORDS), facts=facts)
     if own.weights:
+        assert isinstance(model.transformer, MemoryTransformer)
         start_from_r2gen(model.transformer, Path(own.weights), own)
 
 

@@ -114,7 +114,7 @@ class CtModels:
             [features],
             facts=self.extraction.facts,
             settings=self.report.settings.model,
-            vocabulary=self.report.vocabulary,
+            vocabulary=self.report.tokens,
             max_tokens=self.report.settings.training.max_report_tokens,
         )
         ends: Counter[str] = Counter()

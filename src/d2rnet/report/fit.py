@@ -5,14 +5,16 @@ from typing import cast
 
 from d2rnet.report.interface import ReportModel
 from d2rnet.report.settings import ReportRuntime, ReportTrainingSettings
-from d2rnet.report.text.vocabulary import Vocabulary
+from d2rnet.report.text.report_tokens import ReportTokens
 from d2rnet.report.validation import is_better, validate_model
 from d2rnet.training.collectives import num_processes, process_rank
 from d2rnet.training.fit import fit
 from d2rnet.training.task import Entries, TrainingTask, make_loader
 
 
-def fit_reports(folder: Path, task: TrainingTask, validation: Entries, vocabulary: Vocabulary, runtime: ReportRuntime) -> None:
+def fit_reports(
+    folder: Path, task: TrainingTask, validation: Entries, vocabulary: ReportTokens, runtime: ReportRuntime
+) -> None:
     """Train in this process, which may be one of several.
 
     Args:

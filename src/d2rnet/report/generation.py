@@ -15,13 +15,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from d2rnet.errors import DatasetError
+from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_jsonl, write_jsonl
 from d2rnet.files.hashes import sha256_file
 from d2rnet.report.annotation_file import Entry, Reader, load_annotation
 from d2rnet.report.decoder.beam_search import Decoded, SearchOptions
 from d2rnet.report.decoder.sampling import SamplingOptions, entry_draws, sample_reports
 from d2rnet.report.interface import Batch, Encoded, FrontEnd
+from d2rnet.report.llm.decoder import LlmDecoder
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel, load_model
 from d2rnet.report.settings import GenerationSettings
 from d2rnet.report.text.protocols import clean_report
@@ -128,7 +129,7 @@ def _write_batch(
     decoded = _decode(loaded, encoded, [entry["id"] for entry in entries], settings)
     ids = decoded.token_ids[:, : int((decoded.token_ids != PAD_ID).sum(dim=1).max())]  # (B, T)
     written = [
-        Written(entry, loaded.vocabulary.decode(row), cut=EOS_ID not in row)
+        Written(entry, loaded.tokens.decode(row), cut=EOS_ID not in row)
         for entry, row in zip(entries, ids.tolist(), strict=True)
     ]
     ends.update("cut" if report.cut else "own" for report in written)
@@ -137,7 +138,7 @@ def _write_batch(
     for report, log_prob, grounded in zip(written, decoded.log_probs.tolist(), sentences, strict=True):
         yield {
             "id": report.entry["id"],
-            "reference": clean_report(report.entry["report"], loaded.vocabulary.protocol),
+            "reference": clean_report(report.entry["report"], loaded.tokens.protocol),
             "hypothesis": " ".join(report.tokens),
             "log_prob": round(log_prob, LOG_PROB_DIGITS),
             "sentences": grounded,
@@ -145,7 +146,11 @@ def _write_batch(
 
 
 def _decode(loaded: LoadedModel, encoded: Encoded, names: Sequence[str], settings: GenerationSettings) -> Decoded:
-    """Write token ids by the configured method; ``names`` are the entries' ids."""
+    """Write token ids by the configured method; ``names`` are the entries' ids.
+
+    Raises:
+        ConfigError: the decoder does not know the method.
+    """
     rules: dict[str, Any] = {
         "max_tokens": settings.max_tokens,
         "min_tokens": settings.min_tokens,
@@ -154,6 +159,8 @@ def _decode(loaded: LoadedModel, encoded: Encoded, names: Sequence[str], setting
     if settings.method == "beam":
         options = SearchOptions(beam_size=settings.beam_size, length_penalty=settings.length_penalty, **rules)
         return loaded.model.generate(encoded, options)
+    if isinstance(loaded.model.transformer, LlmDecoder):
+        raise ConfigError(f"{settings.place}.method: got 'sample'; expected 'beam', the method of language models.")
     sampling = SamplingOptions(temperature=settings.temperature, top_p=settings.top_p, **rules)
     draws = entry_draws(names, seed=settings.seed, max_tokens=settings.max_tokens)
     return sample_reports(loaded.model.transformer, encoded.tokens, encoded.mask, sampling, draws)

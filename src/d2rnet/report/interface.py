@@ -9,6 +9,7 @@ Shapes: B entries, L visual tokens (padded), R regions among them, D width, T to
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 import torch
@@ -17,7 +18,10 @@ from torch import Tensor, nn
 from d2rnet.errors import ConfigError
 from d2rnet.report.decoder.beam_search import Decoded, SearchOptions, beam_search
 from d2rnet.report.decoder.memory_transformer import MemoryTransformer
+from d2rnet.report.llm.decoder import LlmDecoder
 from d2rnet.report.settings import DecoderSettings
+from d2rnet.report.text.report_tokens import ReportTokens
+from d2rnet.report.text.vocabulary import Vocabulary
 from d2rnet.settings import Section
 
 
@@ -61,9 +65,12 @@ class Encoded:
 
 
 class ReportModel(nn.Module):
-    """A front end and the memory-driven Transformer behind it; a subclass makes both and says how to look."""
+    """A front end and the decoder behind it, the memory-driven Transformer or a language model.
 
-    transformer: MemoryTransformer
+    A subclass makes both and says how to look.
+    """
+
+    transformer: MemoryTransformer | LlmDecoder
 
     def look(self, batch: Any) -> VisualTokens:
         """Turn a batch into visual tokens."""
@@ -91,6 +98,8 @@ class ReportModel(nn.Module):
 
     def generate(self, encoded: Encoded, options: SearchOptions) -> Decoded:
         """Write a report for each entry; the model must be in evaluation mode."""
+        if isinstance(self.transformer, LlmDecoder):
+            return self.transformer.search(encoded.tokens, encoded.mask, options)
         return beam_search(self.transformer, encoded.tokens, encoded.mask, options)
 
     def region_attention(self, encoded: Encoded, token_ids: Tensor) -> Tensor:
@@ -100,6 +109,7 @@ class ReportModel(nn.Module):
             encoded: of :meth:`encode`.
             token_ids: (B, T) from ``<bos>`` on.
         """
+        assert isinstance(self.transformer, MemoryTransformer)  # a language model has no cross-attention
         attention = self.transformer.cross_attention(encoded.tokens, encoded.mask, token_ids[:, :-1])
         return attention[..., attention.shape[-1] - encoded.num_regions :]
 
@@ -140,6 +150,21 @@ class FrontEnd:
     settings: type[Section]
     facts: tuple[str, ...] = ()
     command: str = "train-report-model"
+
+    def tokens(self, vocabulary: Vocabulary, settings: Any, *, facts: Mapping[str, Any], source: Path) -> ReportTokens:
+        """Return what the token ids of a trained model mean: the vocabulary, unless a decoder brings its own tokens.
+
+        Args:
+            vocabulary: of the model folder.
+            settings: what it was trained with.
+            facts: those of ``facts``, as config.yaml has them.
+            source: that file, for messages.
+
+        Raises:
+            FileNotFoundError: a folder that the model needs beside its own is missing.
+            CheckpointError: it is not the one that the model was trained with.
+        """
+        return vocabulary
 
     def make_model(self, settings: Any, *, num_tokens: int, facts: Mapping[str, Any]) -> ReportModel:
         """Make the model with random weights.

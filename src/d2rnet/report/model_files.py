@@ -21,6 +21,7 @@ from d2rnet.files.parsing import ParseError, parse_yaml
 from d2rnet.files.safetensors_files import save_safetensors
 from d2rnet.files.torch_files import unsound_tensors
 from d2rnet.report.interface import FrontEnd, ReportModel
+from d2rnet.report.text.report_tokens import ReportTokens
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.settings import Section, leaves
 
@@ -37,13 +38,15 @@ class LoadedModel:
 
     Attributes:
         model: on its device.
-        vocabulary: token <-> id.
+        vocabulary: token <-> id of the training reports' words.
+        tokens: what the ids of the model mean; the vocabulary, unless its decoder brings its own tokens.
         settings: what it was trained with, of the front end's class: ``text``, ``model``, ``training``.
         facts: config.yaml's other keys.
     """
 
     model: ReportModel
     vocabulary: Vocabulary
+    tokens: ReportTokens
     settings: Any
     facts: dict[str, Any]
 
@@ -80,8 +83,9 @@ def load_model(folder: Path, device: torch.device, front_end: FrontEnd) -> Loade
     """Read a model folder.
 
     Raises:
-        FileNotFoundError: a file of the folder is missing.
-        CheckpointError: not a model of this format, or weights, vocabulary and configuration do not belong together.
+        FileNotFoundError: a file of the folder is missing, or a base model that it names.
+        CheckpointError: not a model of this format, or weights, vocabulary, configuration and base model do not belong
+            together.
         ConfigError: a setting in config.yaml is out of range.
     """
     for name in (WEIGHTS, VOCABULARY, CONFIG):
@@ -89,6 +93,7 @@ def load_model(folder: Path, device: torch.device, front_end: FrontEnd) -> Loade
             raise FileNotFoundError(f"{folder / name}: no such file; the folder is made by 'd2rnet {front_end.command}'.")
     settings, facts = _read_config(folder / CONFIG, front_end)
     vocabulary = load_vocabulary(folder / VOCABULARY)
+    tokens = front_end.tokens(vocabulary, settings, facts=facts, source=folder / CONFIG)
     try:
         with torch.device("meta"):  # takes no memory, whatever the sizes in the configuration
             expected = front_end.make_model(settings, num_tokens=len(vocabulary), facts=facts).state_dict()
@@ -99,7 +104,7 @@ def load_model(folder: Path, device: torch.device, front_end: FrontEnd) -> Loade
     state = read_weights(folder / WEIGHTS, vocabulary, expected)
     model = front_end.make_model(settings, num_tokens=len(vocabulary), facts=facts)
     model.load_state_dict(state, strict=True)
-    return LoadedModel(model.to(device).eval(), vocabulary, settings, facts)
+    return LoadedModel(model.to(device).eval(), vocabulary, tokens, settings, facts)
 
 
 def _read_config(path: Path, front_end: FrontEnd) -> tuple[Any, dict[str, Any]]:

@@ -47,6 +47,33 @@ class DecoderSettings(Section):
     must be the file's. null: random weights."""
 
 
+class LlmSettings(Section):
+    """A large language model with LoRA adapters in place of the memory-driven Transformer (extra llm).
+
+    "Released" means the code by the authors of arXiv 2603.04878.
+    """
+
+    place = "report.model.llm"
+
+    weights: str | None = setting(None)
+    """Folder of a causal language model and its tokenizer as Hugging Face saves them, never fetched, which stays frozen while
+    adapters in it are trained. Released: LLaMA-2-7B-chat. null: the memory-driven Transformer instead."""
+    dtype: Literal["bfloat16", "float32"] = setting("bfloat16")
+    """Type of the frozen weights: bfloat16 for GPUs (13.5 GB of 7B parameters; released: float16), or float32. Adapters are
+    float32."""
+    prompt: str = setting("Describe the findings of this chest CT in full. Findings:")
+    """Words between visual tokens and report (ours; released: others, some of them before the tokens)."""
+    lora_rank: int = setting(32, ge=1)
+    """Rank of the adapters; released: 32."""
+    lora_alpha: float = setting(16.0, gt=0)
+    """Adapters count lora_alpha / lora_rank times; released: 16."""
+    lora_dropout: float = setting(0.05, ge=0, lt=1)
+    """Dropout before the adapters; released: 0.05."""
+    lora_targets: tuple[str, ...] = setting(("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1)
+    """Layers that get adapters, by the last part of their names. Released: W_pack and o_proj, of which LLaMA has o_proj
+    alone."""
+
+
 class ReportTrainingSettings(Section):
     """Training of a report model."""
 

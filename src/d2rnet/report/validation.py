@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from d2rnet.report.decoder.beam_search import SearchOptions
 from d2rnet.report.interface import Batch, ReportModel
-from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
+from d2rnet.report.text.report_tokens import ReportTokens
+from d2rnet.report.text.vocabulary import PAD_ID
 from d2rnet.training.collectives import gather_objects
 
 
@@ -33,7 +34,7 @@ def token_loss(logits: Tensor, token_ids: Tensor, *, label_smoothing: float = 0.
 
 @torch.no_grad()
 def validate_model(
-    model: ReportModel, batches: Iterable[Batch], *, vocabulary: Vocabulary, max_tokens: int, write_reports: bool
+    model: ReportModel, batches: Iterable[Batch], *, vocabulary: ReportTokens, max_tokens: int, write_reports: bool
 ) -> dict[str, float]:
     """Score a model; its mode (training or evaluation) is left as it was.
 

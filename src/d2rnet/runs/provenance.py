@@ -24,6 +24,8 @@ RECORDED_PACKAGES = (
     "opencv-python-headless",
     "torch",
     "torchvision",
+    "transformers",
+    "peft",
     "detectron2",
     "sal-detectron2",
     "pycocotools",

@@ -24,7 +24,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 from d2rnet.errors import D2RNetError
 from d2rnet.files.atomic import remove_leftovers
 from d2rnet.files.documents import read_json, write_json
-from d2rnet.files.hashes import ManyFiles, fingerprint, sha256_of
+from d2rnet.files.hashes import HashedFile, ManyFiles, fingerprint, sha256_of
 from d2rnet.settings import as_json
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,9 @@ def _command() -> str:
 
 
 @contextmanager
-def open_work_dir(root: str | Path, *, settings: Any, inputs: Mapping[str, str | Path | ManyFiles]) -> Iterator[Path]:
+def open_work_dir(
+    root: str | Path, *, settings: Any, inputs: Mapping[str, str | Path | ManyFiles | HashedFile]
+) -> Iterator[Path]:
     """Lock and yield the work folder that belongs to these settings and input files.
 
     Args:
@@ -177,7 +179,7 @@ def open_work_dir(root: str | Path, *, settings: Any, inputs: Mapping[str, str |
         D2RNetError: another process holds the folder, or the folder says that it belongs to another run.
     """
     for name, path in inputs.items():
-        if not isinstance(path, ManyFiles) and not Path(path).is_file():
+        if not isinstance(path, ManyFiles | HashedFile) and not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file; expected the input '{name}'. Check the setting that names it.")
     identity = {"settings": as_json(settings), "inputs": {name: sha256_of(path) for name, path in sorted(inputs.items())}}
     root = Path(root)

@@ -240,7 +240,7 @@ def make_optimizer(
     """Make the optimiser: norms, biases and embeddings do not decay.
 
     Args:
-        modules: what is trained.
+        modules: what is trained; parameters without a gradient stay as they are.
         settings: optimiser, learning rate, weight decay.
         rates: prefix of parameter names -> their own peak learning rate.
     """
@@ -253,7 +253,9 @@ def make_optimizer(
         for parameter in module.parameters(recurse=False)
         if parameter.ndim < 2 or isinstance(module, nn.Embedding)
     }
-    named = [(name, parameter) for trained in modules for name, parameter in trained.named_parameters()]
+    named = [
+        (name, parameter) for trained in modules for name, parameter in trained.named_parameters() if parameter.requires_grad
+    ]
     groups = []
     for prefix in (*rates, ""):
         peak = rates.get(prefix, settings.learning_rate)

@@ -115,6 +115,7 @@ use rule train_ct_report_model as train_ct_ablation_cell with:
         vocabulary=rules.build_ct_vocabulary.output.vocabulary,
         features=CT_FOLDERS.of_job("features", "features.json"),
         decoder_weights=rules.train_ct_report_model.input.decoder_weights,
+        language_model=rules.train_ct_report_model.input.language_model,
     output:
         weights="results/ct/ct_ablation/cells/{arm}/seed_{seed}/model.safetensors",
         vocabulary="results/ct/ct_ablation/cells/{arm}/seed_{seed}/vocabulary.json",
@@ -146,6 +147,7 @@ use rule generate_ct_reports_shard as generate_ct_ablation_reports with:
         weights=rules.train_ct_ablation_cell.output.weights,
         vocabulary=rules.train_ct_ablation_cell.output.vocabulary,
         config=rules.train_ct_ablation_cell.output.config,
+        language_model=rules.train_ct_report_model.input.language_model,
     output:
         "results/ct/ct_ablation/cells/{arm}/seed_{seed}/reports.jsonl",
     log:

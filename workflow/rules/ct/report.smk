@@ -89,6 +89,7 @@ rule train_ct_report_model:
         vocabulary=rules.build_ct_vocabulary.output.vocabulary,
         features=rules.extract_ct_features.output.index,
         decoder_weights=CONFIG.ct.report.model.weights or [],
+        language_model=CONFIG.ct.report.model.llm.weights or [],
     output:
         weights="results/ct/train_ct_report_model/model.safetensors",
         vocabulary="results/ct/train_ct_report_model/vocabulary.json",
@@ -104,7 +105,7 @@ rule train_ct_report_model:
         "../../../envs/train_ct_report_model.yaml"
     threads: CONFIG.runtime.threads
     resources:
-        mem_mb=growing(CONFIG.runtime.training_memory_mb(8000)),
+        mem_mb=growing(CONFIG.runtime.training_memory_mb(8000) + max(1, CONFIG.runtime.gpus) * language_model_mb()),
         runtime=60 * CONFIG.runtime.training_hours,
         options=runtime_options("train-ct-report-model"),
         gpu=CONFIG.runtime.gpus,
@@ -132,6 +133,7 @@ rule generate_ct_reports_shard:
         weights=rules.train_ct_report_model.output.weights,
         vocabulary=rules.train_ct_report_model.output.vocabulary,
         config=rules.train_ct_report_model.output.config,
+        language_model=CONFIG.ct.report.model.llm.weights or [],
     output:
         "results/ct/generate_ct_reports/shards/{scatteritem}.jsonl",
     log:
@@ -142,7 +144,7 @@ rule generate_ct_reports_shard:
         "../../../envs/generate_ct_reports_shard.yaml"
     threads: CONFIG.runtime.threads
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(4000 + language_model_mb()),
         runtime=720,
         options=runtime_options("generate-ct-reports-shard"),
         gpu=min(1, CONFIG.runtime.gpus),

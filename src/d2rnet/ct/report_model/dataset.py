@@ -18,7 +18,8 @@ from d2rnet.ct.report_model.kept import check_kept
 from d2rnet.ct.report_model.selection import NONE, Features, Selected, select
 from d2rnet.ct.report_model.settings import CtReportModelSettings
 from d2rnet.report.annotation_file import Entry
-from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
+from d2rnet.report.text.report_tokens import ReportTokens
+from d2rnet.report.text.vocabulary import PAD_ID
 from d2rnet.training.batches import Ragged, stack_padded
 
 
@@ -110,7 +111,7 @@ class CtReportDataset(Dataset[Sample]):
         *,
         facts: FeatureFacts,
         settings: CtReportModelSettings,
-        vocabulary: Vocabulary,
+        vocabulary: ReportTokens,
         max_tokens: int,
     ) -> None:
         """Take entries and their features.

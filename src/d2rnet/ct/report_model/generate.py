@@ -141,7 +141,7 @@ def make_dataset(loaded: LoadedModel, entries: Sequence[Entry], features: Featur
         features,
         facts=features_of(loaded),
         settings=loaded.settings.model,
-        vocabulary=loaded.vocabulary,
+        vocabulary=loaded.tokens,
         max_tokens=loaded.settings.training.max_report_tokens,
     )
 

@@ -1,6 +1,6 @@
 """The report model of stage 2: selected tokens in, report logits out; stage 1 has looked before and is not part of it.
 
-Shapes: B volumes, L visual tokens (padded), D width of stage 1, d width of the Transformer, S structures, P patches.
+Shapes: B volumes, L visual tokens (padded), D width of stage 1, d width of the decoder, S structures, P patches.
 """
 
 import torch
@@ -12,13 +12,14 @@ from d2rnet.ct.report_model.selection import NUM_KINDS
 from d2rnet.ct.report_model.settings import CtReportModelSettings
 from d2rnet.ct.structure_model.positions import patch_positions
 from d2rnet.report.interface import ReportModel, VisualTokens, make_transformer
+from d2rnet.report.llm.decoder import LlmDecoder
 
 
 class CtReportModel(ReportModel):
-    """A projection of the tokens with what and where they are, and the memory-driven Transformer.
+    """A projection of the tokens with what and where they are, and the decoder.
 
-    Differs from the release, whose two-layer projection leads into LLaMA-2: one linear layer behind a norm, since vectors of
-    observations and of patches have different lengths.
+    Into a language model lead two linear layers, as in the release; into the memory-driven Transformer one. Differs: a norm
+    before them, since vectors of observations and of patches have different lengths.
     """
 
     places: Tensor
@@ -28,25 +29,30 @@ class CtReportModel(ReportModel):
 
         Args:
             settings: section ``ct.report.model``.
-            num_tokens: size of the vocabulary.
+            num_tokens: size of the vocabulary; a language model brings its own.
             facts: of the features that it sees.
 
         Raises:
-            ConfigError: d_model is odd or not a multiple of the numbers of heads.
+            ConfigError: d_model is odd or not a multiple of the numbers of heads; or a package of the language model is
+                missing, or it has no such layers.
+            CheckpointError: the folder of the language model holds none.
         """
         super().__init__()
-        self.transformer = make_transformer(settings, num_tokens)
+        is_llm = settings.llm.weights is not None
+        self.transformer = LlmDecoder(settings.llm) if is_llm else make_transformer(settings, num_tokens)
+        d_model = self.transformer.d_model
         self.norm = nn.LayerNorm(facts.width)
-        self.project = nn.Linear(facts.width, settings.d_model)
+        hidden = [nn.Linear(facts.width, facts.width), nn.ReLU()] if is_llm else []
+        self.project = nn.Sequential(*hidden, nn.Linear(facts.width, d_model))
         self.dropout = nn.Dropout(settings.dropout)
-        self.kinds = nn.Embedding(NUM_KINDS, settings.d_model) if settings.token_types else None
+        self.kinds = nn.Embedding(NUM_KINDS, d_model) if settings.token_types else None
         # the last row is for tokens of no structure, likewise for places
-        self.structures = nn.Embedding(len(facts.structures) + 1, settings.d_model) if settings.token_types else None
+        self.structures = nn.Embedding(len(facts.structures) + 1, d_model) if settings.token_types else None
         for table in (self.kinds, self.structures):
             if table is not None:
-                nn.init.normal_(table.weight, std=settings.d_model**-0.5)
+                nn.init.normal_(table.weight, std=d_model**-0.5)
         self.has_places = settings.positions
-        places = patch_positions(facts.grid_zyx, settings.d_model, like=self.project.weight.detach())  # (P, d)
+        places = patch_positions(facts.grid_zyx, d_model, like=self.norm.weight.detach())  # (P, d)
         self.register_buffer("places", torch.cat([places, torch.zeros_like(places[:1])]), persistent=False)
 
     def look(self, batch: CtBatch) -> VisualTokens:

@@ -1,8 +1,10 @@
 """Settings of stage 2. "Released" means the code by the authors of arXiv 2603.04878, which may differ from the paper."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from d2rnet.report.settings import DecoderSettings, GenerationSettings, ReportTrainingSettings, TextSettings
+from pydantic import model_validator
+
+from d2rnet.report.settings import DecoderSettings, GenerationSettings, LlmSettings, ReportTrainingSettings, TextSettings
 from d2rnet.settings import Section, setting
 
 
@@ -35,6 +37,12 @@ class CtTextSettings(TextSettings):
     (as CT2Rep)."""
 
 
+class CtLlmSettings(LlmSettings):
+    """A large language model with LoRA adapters in place of the memory-driven Transformer."""
+
+    place = "ct.report.model.llm"
+
+
 class CtReportModelSettings(DecoderSettings):
     """Tokens chosen of a volume, and the memory-driven Transformer behind them. Sizes called published are R2Gen's."""
 
@@ -56,6 +64,7 @@ class CtReportModelSettings(DecoderSettings):
     """Add the place of a patch, sines and cosines along z, y, x (repair); released: only what the patch vector knows of it."""
     token_types: bool = setting(True)
     """Add what a token is (observation, patch, mean) and the structure that it belongs to (ours)."""
+    llm: CtLlmSettings = CtLlmSettings()
 
 
 class CtReportTrainingSettings(ReportTrainingSettings):
@@ -90,6 +99,14 @@ class TrainCtReportModelSettings(Section):
     text: CtTextSettings = CtTextSettings()
     model: CtReportModelSettings = CtReportModelSettings()
     training: CtReportTrainingSettings = CtReportTrainingSettings()
+
+    @model_validator(mode="after")
+    def _one_decoder(self) -> Self:
+        if self.model.llm.weights and self.model.weights:
+            raise ValueError("model.weights: expected null where model.llm.weights names a language model")
+        if self.model.llm.weights and self.training.label_smoothing:
+            raise ValueError("training.label_smoothing: expected 0 where model.llm.weights names a language model")
+        return self
 
 
 class CtReportSettings(TrainCtReportModelSettings):

@@ -15,12 +15,15 @@ from d2rnet.ct.annotation.read import load_ct_annotation
 from d2rnet.ct.report_model.card import CT_REPORT_CARD
 from d2rnet.ct.report_model.dataset import CtReportDataset, StoredFeatures
 from d2rnet.ct.report_model.features import INDEX, FeatureFacts, load_facts
-from d2rnet.ct.report_model.front_end import facts_of
+from d2rnet.ct.report_model.front_end import BASE, facts_of, tokens_of
 from d2rnet.ct.report_model.model import CtReportModel
-from d2rnet.ct.report_model.settings import TrainCtReportModelSettings
+from d2rnet.ct.report_model.settings import CtReportModelSettings, TrainCtReportModelSettings
+from d2rnet.files.hashes import HashedFile
+from d2rnet.report.decoder.memory_transformer import MemoryTransformer
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
 from d2rnet.report.fit import fit_reports
 from d2rnet.report.settings import ReportRuntime
+from d2rnet.report.text.report_tokens import ReportTokens
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.report.training_files import check_batch, check_protocol, export_model, splits_with_words
 from d2rnet.report.training_task import report_task
@@ -61,7 +64,8 @@ def train_ct_report_model(
 
     Raises:
         DatasetError: an empty split, or features that are missing, damaged or of another extraction.
-        ConfigError: no such device; vocabulary of another protocol; a selection that the features do not hold.
+        ConfigError: no such device; vocabulary of another protocol; a selection that the features do not hold; peft missing.
+        FileNotFoundError: no language model where the settings name one.
         CheckpointError: weights that do not fit, or a damaged checkpoint.
         SystemExit: 143 after SIGTERM, once the state is saved.
     """
@@ -69,22 +73,24 @@ def train_ct_report_model(
     check_processes(processes, torch_device)
     log.info("training on %s", device_words(torch_device, processes))
     check_batch(processes, settings.training)
-    tokens = load_vocabulary(vocabulary)
-    check_protocol(tokens, settings.text, source=vocabulary)
+    words = load_vocabulary(vocabulary)
+    check_protocol(words, settings.text, source=vocabulary)
+    tokens = tokens_of(words, settings.model.llm)
     facts = load_facts(features)
-    splits, counts = splits_with_words(load_ct_annotation(annotation), annotation, protocol=tokens.protocol)
+    folder_facts = facts_of(facts, settings.model.llm)
+    splits, counts = splits_with_words(load_ct_annotation(annotation), annotation, protocol=words.protocol)
     options: dict[str, Any] = {"facts": facts, "settings": settings.model, "vocabulary": tokens}
     options["max_tokens"] = settings.training.max_report_tokens
     datasets = {
         split: CtReportDataset(entries, StoredFeatures(entries, features, facts), **options)
         for split, entries in splits.items()
     }
-    inputs = {"annotation": annotation, "vocabulary": vocabulary, "features": features / INDEX}
-    inputs |= {"weights": Path(settings.model.weights)} if settings.model.weights else {}
+    inputs: dict[str, Path | HashedFile] = {"annotation": annotation, "vocabulary": vocabulary, "features": features / INDEX}
+    inputs |= _weight_files(settings.model, folder_facts)
     with open_work_dir(work, settings=settings, inputs=inputs) as folder:
-        job = (folder, datasets, tokens, settings, facts, torch_device, runtime)
+        job = (folder, datasets, words, tokens, settings, facts, torch_device, runtime)
         run_processes(_fit, *job, processes=processes, device=torch_device)
-        selected = export_model(folder, output, tokens, settings=settings, facts=facts_of(facts))
+        selected = export_model(folder, output, words, settings=settings, facts=folder_facts)
         parts = code_parts(folder)
     write_run_record(
         output / "run.json",
@@ -98,10 +104,21 @@ def train_ct_report_model(
     write_card(CT_REPORT_CARD, output)
 
 
+def _weight_files(settings: CtReportModelSettings, facts: dict[str, Any]) -> dict[str, Path | HashedFile]:
+    """Return the weights that a model starts from, by name; of a language model its folder, with what names it."""
+    files: dict[str, Path | HashedFile] = {}
+    if settings.weights:
+        files["weights"] = Path(settings.weights)
+    if settings.llm.weights:
+        files[BASE] = HashedFile(Path(settings.llm.weights), facts[BASE])
+    return files
+
+
 def _fit(
     folder: Path,
     datasets: dict[str, CtReportDataset],
     vocabulary: Vocabulary,
+    tokens: ReportTokens,
     settings: TrainCtReportModelSettings,
     facts: FeatureFacts,
     device: torch.device,
@@ -111,6 +128,7 @@ def _fit(
     torch.manual_seed(settings.training.seed)
     model = CtReportModel(settings.model, num_tokens=len(vocabulary), facts=facts)
     if settings.model.weights:
+        assert isinstance(model.transformer, MemoryTransformer)  # settings name one decoder
         start_from_r2gen(model.transformer, Path(settings.model.weights), settings.model)
     task = report_task(
         model,
@@ -119,4 +137,4 @@ def _fit(
         device=device_of_process(device),
         loader_workers=runtime.loader_workers,
     )
-    fit_reports(folder, task, datasets["val"], vocabulary, runtime)
+    fit_reports(folder, task, datasets["val"], tokens, runtime)

@@ -14,6 +14,7 @@ from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.lesion_encoder import make_lesion_encoder
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings
 from d2rnet.cxr.report_model.visual_extractor import VisualExtractor
+from d2rnet.report.decoder.memory_transformer import MemoryTransformer
 from d2rnet.report.interface import ReportModel, VisualTokens, make_transformer
 
 
@@ -36,6 +37,8 @@ class ChestTokens(VisualTokens):
 
 class D2RNet(ReportModel):
     """Global branch, lesion branch and memory-driven Transformer."""
+
+    transformer: MemoryTransformer
 
     def __init__(self, settings: D2RNetModelSettings, *, num_tokens: int, num_categories: int) -> None:
         """Make the model with random weights.
