@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RULES = sorted(name.replace("-", "_") for name in COMMANDS.keys() - FOR_PEOPLE)
 
 # Extras that set-up leaves to the user.
-NOT_SET_UP = {"text-encoder", "colipri", "fuzz"}
+NOT_SET_UP = {"text-encoder", "colipri", "fuzz", "read"}
 # Import name -> name on the Python index, where they differ.
 DISTRIBUTIONS = {
     "SimpleITK": "simpleitk",

@@ -30,3 +30,8 @@ def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(importlib.import_module(f"d2rnet.reading.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name what there is for an editor or notebook to complete, imported or not."""
+    return sorted({*globals(), *__all__})

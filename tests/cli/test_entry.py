@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from d2rnet.cli import entry as cli
-from d2rnet.cli.commands import COMMANDS, FOR_PEOPLE
+from d2rnet.cli.commands import COMMANDS, FOR_PEOPLE, PURPOSES
 from d2rnet.errors import DatasetError
 from d2rnet.files.problems import Problems
 from d2rnet.settings import section_lines
@@ -41,7 +41,8 @@ def test_target_takes_exactly_the_options(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_lists_every_setting_with_its_default(name, capsys):
+def test_help_lists_every_setting_with_its_default(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "2000")  # no line is broken
     with pytest.raises(SystemExit) as caught:
         cli.main([*name.split(), "--help"])
     assert caught.value.code == 0
@@ -51,6 +52,41 @@ def test_help_lists_every_setting_with_its_default(name, capsys):
         assert line in shown
     for key in runtime.model_fields if runtime else ():
         assert f"--{key.replace('_', '-')} N" in shown
+
+
+def test_help_lists_every_command_once_by_what_people_want_and_read_first():
+    listed = [name for names in PURPOSES.values() for name in names]
+    assert sorted(listed) == sorted({name.split()[0] for name in COMMANDS}) and listed[0] == "read"
+    assert [heading.split()[0] for heading in PURPOSES] == ["look", "run", "train", "score", "check"]
+    shown = cli.build_parser("").format_help()
+    assert re.findall(r"^  ([a-z-]+)", shown.partition("\noptions:")[0], flags=re.M) == listed
+
+
+@pytest.mark.parametrize("words", [[], ["train-detector"], ["export"], ["read"]])
+@pytest.mark.parametrize("columns", [60, 100])
+def test_help_is_wrapped_at_the_width_of_the_terminal(words, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    too_long = [line for line in lines if len(line) > columns and len(line.split()) > 1]
+    assert len(lines) > 8 and too_long == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["reda"], "there is no 'd2rnet reda'. Did you mean 'd2rnet read'? 'd2rnet --help' lists all commands."),
+        (["train-detektor", "--output", "x"], "Did you mean 'd2rnet train-detector'?"),
+        (["export", "radevl"], "there is no 'd2rnet export radevl'. Did you mean 'd2rnet export radeval'?"),
+        (["quux"], "there is no 'd2rnet quux'. 'd2rnet --help' lists all commands."),
+    ],
+)
+def test_mistyped_command_is_told_what_was_meant(words, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    shown = capsys.readouterr().err
+    assert ended.value.code == 2 and says in shown and "choose from" not in shown
 
 
 def test_help_and_data_stage_import_no_torch():

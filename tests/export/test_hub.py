@@ -54,7 +54,7 @@ def test_folder_holds_what_a_reading_needs_and_nothing_else(finished_run, folder
 
 def test_card_has_usage_hashes_and_the_cards_of_both_models(folder):
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "d2rnet.load_models(" in card and 'pip install "d2rnet[read]"' in card and "not a medical device" in card
+    assert "d2rnet.load_models(" in card and 'pip install ".[read]"' in card and "not a medical device" in card
     for file in ("detector/model_final.pth", "report_model/model.safetensors"):
         assert f"| `{file}` | `{sha256_file(folder / file)}` |" in card
     assert "\n## Lesion detector\n" in card and "\n### Scores\n" in card and "\n# a comment\n" in card

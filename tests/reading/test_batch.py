@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,14 @@ def test_one_file(finished_run: Path, tmp_path: Path, arguments: list[str], caps
     assert all(sentence["text"] in shown for sentence in document["sentences"])
     assert "1 of 1 read" in shown and "not a medical device" in shown
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".d2rnet-read", "scan.html", "scan.json", "scan.png"]
+
+
+def test_missing_detectron2_is_said_with_the_remedy(finished_run: Path, tmp_path: Path, arguments: list[str]) -> None:
+    code = "import sys; sys.modules['detectron2'] = None; from d2rnet.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["read", str(finished_run / "images" / FILES["scan"]), *arguments]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "detectron2, which is not installed; CTs are read without it. docs/how-to/install.md" in done.stderr
 
 
 def test_folder_with_bad_files(

@@ -28,6 +28,7 @@ NOT_RUN = {
     "DETECTRON2_SPEC=": "builds detectron2",
     "python3 -m venv": "makes an environment",
     ".venv/bin/python -m pip": "installs packages",
+    "python -m pip": "likewise; tests/reading/test_read_extra.py does it in a fresh environment",
     ".venv/bin/snakemake --cores all --sdm conda": "needs conda; test_conda.py has a stand-in",
     ".venv/bin/python benchmarks/": "minutes to hours; each benchmark has its own tests",
     ".venv/bin/python tests/mutants.py": "an hour; test_mutants.py tries it",

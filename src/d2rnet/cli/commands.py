@@ -131,6 +131,27 @@ COMMANDS: dict[str, Command] = {
 # First word of commands of two words, "export radeval" -> what they have in common.
 GROUPS = {"export": "Hand results and models on to other tools, each in its own format."}
 
+# Heading of 'd2rnet --help' -> its commands; of two words the first alone.
+PURPOSES = {
+    "look": ("read", "compare", "export", "render-gallery", "render-ct-gallery", "draw-figures", "draw-ct-figures"),
+    "run (demo cohorts, data, annotation)": (
+        *("make-demo-cohort", "convert-images-shard", "convert-labelled", "convert-unlabelled", "build-annotation"),
+        *("oracle-annotation", "make-ct-demo-cohort", "convert-ct-shard", "convert-ct", "build-ct-annotation"),
+        *("clean", "migrate-config", "completion"),
+    ),
+    "train (and what is trained on)": (
+        *("train-detector", "calibrate-thresholds", "predict-boxes-shard", "predict-boxes", "build-vocabulary"),
+        *("train-report-model", "describe-reading", "train-structures", "extract-ct-features-shard", "extract-ct-features"),
+        *("build-ct-vocabulary", "train-ct-report-model", "describe-ct-reading"),
+    ),
+    "score (reports written, baselines, tables)": (
+        *("evaluate-detector", "generate-reports-shard", "generate-reports", "retrieve-reports", "evaluate-reports"),
+        *("summarize", "ablation", "evaluate-structures", "generate-ct-reports-shard", "generate-ct-reports"),
+        *("retrieve-ct-reports", "evaluate-ct-reports", "summarize-ct", "ct-ablation", "score-ct-labels", "score-ct-regions"),
+    ),
+    "check": ("doctor", "verify-inputs", "verify-training", "verify-ct-inputs", "verify-ct-training"),
+}
+
 # What people call; every other sub-command belongs to the rule of its name.
 FOR_PEOPLE = frozenset(
     {"clean", "compare", "completion", "doctor", "migrate-config", "read", "score-ct-labels", "score-ct-regions"}

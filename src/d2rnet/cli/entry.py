@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import d2rnet
-from d2rnet.cli.commands import COMMANDS, GROUPS
+from d2rnet.cli.commands import COMMANDS, GROUPS, PURPOSES
+from d2rnet.cli.help import Parser
 from d2rnet.cli.options import Command
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.exit_codes import ExitCode
@@ -40,10 +41,12 @@ def build_parser(detailed: str | None = None) -> argparse.ArgumentParser:
         detailed: the sub-command that is called: its settings are imported and listed in its help. Those of the others would
             take time. None details all of them.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="d2rnet",
-        description="Chest radiographs: from box annotations to written reports. Research software, not a medical device.",
+        description="Chest radiographs and CTs: from annotations to written reports. Research software, not a medical device.",
+        epilog="'d2rnet COMMAND --help' explains one. The workflow calls them in order: 'snakemake --cores all'.",
     )
+    parser.purposes = PURPOSES
     parser.add_argument("--version", action="version", version=f"d2rnet {d2rnet.__version__}")
     below = {"": parser.add_subparsers(dest="command", required=True, metavar="COMMAND")}
     for group, summary in GROUPS.items():
@@ -51,12 +54,7 @@ def build_parser(detailed: str | None = None) -> argparse.ArgumentParser:
         below[group] = within.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         group, _, word = name.rpartition(" ")
-        sub = below[group].add_parser(
-            word,
-            help=command.summary,
-            description=command.summary,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        sub = below[group].add_parser(word, help=command.summary, description=command.summary)
         sub.set_defaults(command=name)  # both words of one within a group
         if detailed in (None, name):
             _add_options(sub, command)

@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from d2rnet.errors import D2RNetError
+from d2rnet.errors import D2RNetError, ToolError
 from d2rnet.exit_codes import ExitCode
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_jsonl
@@ -84,9 +85,7 @@ def read_paths(
     check_output(output, path, [*found.images, *found.volumes])
     makers: list[Callable[[Task], Reading | CtReading]] = []
     if found.images:
-        from d2rnet.reading.cxr import load_models  # detectron2 takes seconds to load, and a CT does not need it
-
-        models = load_models(detector, report_model, device=device, score_threshold=score_threshold)
+        models = _radiograph_loader()(detector, report_model, device=device, score_threshold=score_threshold)
         makers.append(lambda task: models.read_study(task.files, name=task.name, strict=strict))
     if found.volumes:
         from d2rnet.reading.ct import load_ct_models
@@ -105,6 +104,24 @@ def read_paths(
     if not failures:
         return ExitCode.DONE
     return ExitCode.REFUSED if len(failures) == len(tasks) else ExitCode.PARTLY
+
+
+def _radiograph_loader() -> Callable[..., Any]:
+    """Import what reads radiographs: detectron2 takes seconds to load, and a CT does not need it.
+
+    Raises:
+        ToolError: detectron2 is not installed.
+    """
+    try:
+        from d2rnet.reading.cxr import load_models
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "detectron2":
+            raise
+        raise ToolError(
+            "radiographs are read with detectron2, which is not installed; CTs are read without it. docs/how-to/install.md, "
+            "'Only to read images', has the command."
+        ) from error
+    return load_models
 
 
 def _new_export(folder: Path) -> CocoExport:

@@ -7,7 +7,7 @@ on the entry that build_ct_annotation would have made.
 import logging
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ class CtModels:
         origin: what each reading records of them.
     """
 
-    extraction: Extraction
-    report: LoadedModel
-    grounding: StructureGrounding
+    extraction: Extraction = field(repr=False)
+    report: LoadedModel = field(repr=False)
+    grounding: StructureGrounding = field(repr=False)
     settings: CtReadingSettings
     origin: dict[str, Any]
 

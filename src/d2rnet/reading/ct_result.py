@@ -69,6 +69,13 @@ class CtReading(CtContent):
         lines += [f"  Not mentioned: {', '.join(silent)}"] if silent else []
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of it: the page, at most 6 MB."""
+        from d2rnet.reading.ct_page import page_text
+        from d2rnet.reading.page import notebook_frame
+
+        return notebook_frame(page_text(self))
+
     def save(self, folder: str | Path) -> dict[str, Path]:
         """Write ``<name>.json`` and ``<name>.html`` (one self-contained page).
 

@@ -9,7 +9,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from d2rnet.files.hashes import sha256_file
 from d2rnet.reading.content import SYNTHETIC, Box, Sentence, View
 from d2rnet.reading.cxr_settings import ReadingSettings, read_reading_settings
 from d2rnet.reading.model_folder import RADIOGRAPHS, find_parts
+from d2rnet.reading.pictures import Picture, as_files
 from d2rnet.reading.result import Reading, printable, readable, stem_of
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.generation import load_for_generation, write_reports
@@ -60,19 +61,19 @@ class Models:
         warnings: what holds for each of their readings.
     """
 
-    detector: nn.Module
-    cfg: CfgNode
-    report: LoadedModel
+    detector: nn.Module = field(repr=False)
+    cfg: CfgNode = field(repr=False)
+    report: LoadedModel = field(repr=False)
     settings: ReadingSettings
     device: torch.device
     origin: dict[str, Any]
     warnings: tuple[str, ...]
 
-    def read(self, path: str | Path, *, name: str = "", strict: bool = False) -> Reading:
+    def read(self, path: Picture, *, name: str = "", strict: bool = False) -> Reading:
         """Read one radiograph.
 
         Args:
-            path: DICOM, PNG or JPG file of any name.
+            path: DICOM, PNG or JPG file of any name; or an array or PIL image (:func:`d2rnet.reading.pictures.as_files`).
             name: of the reading; the file's name without its suffix if empty.
             strict: refuse a file that is doubtful as a frontal chest radiograph, in place of a warning.
 
@@ -81,21 +82,24 @@ class Models:
         """
         return self.read_study([path], name=name, strict=strict)
 
-    def read_study(self, paths: Sequence[str | Path], *, name: str = "", strict: bool = False) -> Reading:
+    def read_study(self, paths: Sequence[Picture], *, name: str = "", strict: bool = False) -> Reading:
         """Read the views of one study: boxes in each, findings of all together.
 
         Args:
-            paths: DICOM, PNG or JPG files.
+            paths: DICOM, PNG or JPG files, arrays or PIL images.
             name: of the reading; the first file's name without its suffix if empty.
             strict: refuse files that are doubtful as frontal chest radiographs, in place of a warning.
 
         Raises:
             DatasetError: a file is not a radiograph that can be read, or doubtful while ``strict``, or there is none.
         """
-        if not paths:
+        if not len(paths):
             raise DatasetError("read: got a study without any image; expected one or more.")
+        with as_files(paths, name) as files:
+            return self._read(files, name, strict=strict)
+
+    def _read(self, files: Sequence[Path], name: str, *, strict: bool) -> Reading:
         start = time.perf_counter()
-        files = [Path(path).absolute() for path in paths]
         sides_px = [self.settings.max_side_px, self.report.settings.model.input_size_px, None]
         views = []
         decoded: dict[tuple[Path, int | None], Radiograph] = {}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from d2rnet.ct.volumes.dicom_slices import is_ct_object
 from d2rnet.ct.volumes.reader import file_format
-from d2rnet.cxr.sources.folder import is_image_file
+from d2rnet.cxr.images.image_names import is_image_file
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.reading.result import VOLUME_SUFFIXES, stem_of
 

@@ -52,6 +52,14 @@ def fill_page(
     )
 
 
+def notebook_frame(page: str, *, height_px: int = 760) -> str:
+    """Return a page within a frame of its own, for a notebook: neither's style and script reach the other."""
+    return (
+        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts" title="reading" loading="lazy" '
+        f'style="width: 100%; height: {height_px}px; border: 0"></iframe>'
+    )
+
+
 def origin_facts(origin: Mapping[str, Any], seconds: float) -> list[str]:
     """Return what a page says of models, device and time; of each model the hash of its first file."""
     return [

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES
+from d2rnet.cxr.images.image_names import IMAGE_SUFFIXES
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_json
 from d2rnet.findings.classes import CATEGORY_IDS
@@ -74,6 +74,13 @@ class Reading(Content):
             image = f" in image {box.image + 1}" if len(self.images) > 1 else ""
             lines.append(f"    {number:2d} {box.label:20s} {box.score:.2f}  {place}{image}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of it: the page."""
+        from d2rnet.reading.page import notebook_frame
+        from d2rnet.reading.radiograph_page import page_text
+
+        return notebook_frame(page_text(self))
 
     def save(self, folder: str | Path) -> dict[str, Path]:
         """Write ``<name>.json``, ``<name>.png`` (boxes drawn on the image) and ``<name>.html`` (one self-contained page).

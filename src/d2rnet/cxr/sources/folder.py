@@ -1,7 +1,7 @@
 """A folder of radiographs without reports: further unlabelled images for the detector, nothing else.
 
 Reads: every DICOM, PNG and JPG file at any depth below ``root`` (an item of ``cxr.data.extra_unlabelled``), whatever its name
-(:func:`is_image_file`). All of them are ``train``; ``path`` is relative to that root. Each image counts as its own study, and
+(``is_image_file``). All of them are ``train``; ``path`` is relative to that root. Each image counts as its own study, and
 as its own patient unless it is named as in ChestX-ray14, ``00000013_005.png``: patient 00000013.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from d2rnet.cxr.images.reader import file_format
-from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES, report_table
+from d2rnet.cxr.images.image_names import IMAGE_SUFFIXES, is_image_file
+from d2rnet.cxr.sources.report_checks import report_table
 from d2rnet.cxr.sources.settings import UnlabelledSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable
 from d2rnet.errors import DatasetError
@@ -108,23 +108,6 @@ def _image_files(root: Path, counts: Counter[str]) -> list[str]:
             counts["linked_folders_not_followed"],
         )
     return sorted(found)
-
-
-def is_image_file(folder: str, name: str) -> bool:
-    """Say whether a file found in a folder counts as an image: by an image's suffix or first bytes; a hidden file is none.
-
-    PACS exports are often named by UID, without suffix. A file with an image's suffix and other bytes counts, so that the
-    check of the headers refuses it by name instead of leaving it out.
-    """
-    if name.startswith("."):
-        return False
-    if name.lower().endswith(IMAGE_SUFFIXES):
-        return True
-    try:
-        file_format(Path(folder, name))
-    except DatasetError:
-        return False
-    return True
 
 
 def _is_utf8(path: str) -> bool:

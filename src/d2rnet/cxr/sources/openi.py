@@ -21,8 +21,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from d2rnet.cxr.images.image_names import IMAGE_SUFFIXES
 from d2rnet.cxr.sources.openi_reports import OpeniReport, find_reports, read_reports
-from d2rnet.cxr.sources.report_checks import IMAGE_SUFFIXES, keep_views, report_table
+from d2rnet.cxr.sources.report_checks import keep_views, report_table
 from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable
 from d2rnet.errors import DatasetError

@@ -14,8 +14,6 @@ from d2rnet.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = (".dcm", ".dicom", ".png", ".jpg", ".jpeg")
-
 
 def keep_views(
     images: pd.DataFrame, views: Sequence[str], counts: Counter[str], *, keep_anyway: "pd.Series[bool] | None" = None
