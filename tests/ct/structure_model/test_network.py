@@ -1,5 +1,7 @@
 """Encoder, observer and their masks: places of patches, what may be seen, whose attention it is."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,6 +12,8 @@ from d2rnet.ct.structure_model.positions import patch_positions
 from d2rnet.ct.structure_model.settings import ObserverSettings, StructureNetworkSettings, VolumeEncoderSettings
 from d2rnet.ct.structure_model.volume_encoder import SmallEncoder, patch_mask
 from d2rnet.errors import ConfigError
+from d2rnet.training.collectives import num_processes, process_rank
+from d2rnet.training.processes import run_processes
 
 SHAPE = (8, 16, 24)  # patches of 8 x 8 x 8: a grid of 1 x 2 x 3
 TINY = StructureNetworkSettings().replaced(
@@ -35,7 +39,7 @@ def test_shapes_and_shares():
     assert observation.patches.shape == (2, 6, 12)
     assert observation.attention.shape == (2, 3, 6)
     assert (observation.attention.sum(dim=2) >= 1 - 1e-5).all()  # the greatest of several shares that sum to 1
-    embedded = model.embed(observation)
+    embedded = model.embed(observation.tokens)
     torch.testing.assert_close(embedded.norm(dim=2), torch.ones(2, 3))
 
 
@@ -53,6 +57,70 @@ def test_a_patch_is_where_its_voxels_are(place):
         change += (encoder(after) - encoder(before)).norm(dim=2)[0]
     assert encoder.grid_zyx == (1, 2, 3)
     assert int(change.argmax()) == (place[0] * 2 + place[1]) * 3 + place[2]
+
+
+def test_shares_of_grey_ranges():
+    """By hand: of the eight parts of 4 x 4 x 4 voxels of a patch, one is half bone."""
+    encoder = SmallEncoder(VolumeEncoderSettings(width=12, channels=4, edges=(-0.5, 0.5)), SHAPE)
+    found = torch.zeros(1, 1, *SHAPE)
+    found[0, 0, 4:8, 8:12, 16:18] = 1.0  # patch z 0, y 1, x 2; part of the upper half in z, the first in y and x
+    shares = encoder.shares(found)
+    assert shares.shape == (1, 9, 1, 2, 3)  # mean, most, least of three ranges
+    half = 0.5**0.5
+    expected = torch.tensor([0, (7 + half) / 8, half / 8, 0, 1, half, 0, half, 0])
+    torch.testing.assert_close(shares[0, :, 0, 1, 2], expected)
+    torch.testing.assert_close(shares[0, :, 0, 0, 0], torch.tensor([0.0, 1, 0, 0, 1, 0, 0, 1, 0]))
+
+
+def test_an_edge_belongs_to_the_range_above_it():
+    encoder = SmallEncoder(VolumeEncoderSettings(width=12, channels=4, edges=(0.0,)), SHAPE)
+    assert encoder.shares(torch.zeros(1, 1, *SHAPE))[0, :, 0, 0, 0].tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_observations_are_standardised_over_the_batch_and_by_running_values_afterwards():
+    model = tiny()
+    plain = tiny(standardise=False)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    found = volumes(4)
+    before = plain.observe(found).tokens  # (B, S, K, D)
+    expected = (before - before.mean(dim=0)) / (before.var(dim=0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(model.train().observe(found).tokens, expected, atol=1e-4, rtol=1e-3)
+    running = 0.1 * before.mean(dim=0)
+    spread = 0.9 + 0.1 * before.var(dim=0)
+    alone = model.observe(found[:1]).tokens  # one volume has no deviation: by running values, which it does not change
+    torch.testing.assert_close(alone[0], (before[0] - running) / (spread + 1e-5).sqrt(), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(alone, model.eval().observe(found[:1]).tokens)
+
+
+def finish_part(folder: Path) -> None:
+    """Standardise this process's part of three volumes, or of one; the second process has none of that."""
+    torch.set_num_threads(1)
+    for count in (3, 1):
+        model = tiny().train()
+        queries = observed_queries(count)
+        part = torch.tensor_split(queries, num_processes())[process_rank()].requires_grad_()
+        tokens = model.observer.finish(part)
+        weights = torch.tensor_split(observed_queries(count, seed=8), num_processes())[process_rank()]
+        (tokens.flatten(1, 2) * weights).sum().backward()
+        statistics = [model.observer.standardise.running_mean, model.observer.standardise.running_var]
+        torch.save([tokens.detach(), part.grad, *statistics], folder / f"{count}_{num_processes()}_{process_rank()}.pt")
+
+
+def observed_queries(count: int, seed: int = 7) -> torch.Tensor:
+    return torch.randn(count, 6, 12, generator=torch.Generator().manual_seed(seed))
+
+
+def test_two_processes_standardise_over_the_batch_of_both(tmp_path):
+    run_processes(finish_part, tmp_path, processes=2, device=torch.device("cpu"))
+    finish_part(tmp_path)
+    for count in (3, 1):
+        whole = torch.load(tmp_path / f"{count}_1_0.pt")
+        parts = [torch.load(tmp_path / f"{count}_2_{rank}.pt") for rank in range(2)]
+        for number in range(2):
+            torch.testing.assert_close(torch.cat([part[number] for part in parts]), whole[number], atol=1e-5, rtol=1e-4)
+        for number in range(2, 4):
+            for part in parts:
+                torch.testing.assert_close(part[number], whole[number])
 
 
 def test_positions_tell_every_place_apart():
@@ -133,7 +201,8 @@ def test_grey_levels_and_hounsfield_units_meet():
     ("changes", "words"),
     [
         ({"patch_zyx": (6, 8, 8)}, r"patch_zyx: got \[6, 8, 8\]; expected divisors"),
-        ({"patch_zyx": (1, 2, 3)}, "kind small expects powers of two"),
+        ({"patch_zyx": (1, 2, 3)}, "kind small expects even sides"),
+        ({"edges": (0.1, 0.0)}, r"edges: got \[0.1, 0.0\]; expected each greater"),
         ({"layers": 1, "width": 13}, "expected an even multiple"),
     ],
 )

@@ -189,7 +189,7 @@ def _observe(
         observation = loaded.model.observe(scaled(on_device.values, loaded.conversion.window_hu))
         parts.append(
             (
-                loaded.model.embed(observation).cpu(),
+                loaded.model.embed(observation.tokens).cpu(),
                 embed_known(tower, on_device.token_ids, on_device.known).float().cpu(),
                 batch.known,
                 batch.numbers,

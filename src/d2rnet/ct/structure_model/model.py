@@ -52,13 +52,13 @@ class StructureModel(nn.Module):
         grid_zyx = self.encoder.grid_zyx
         return cast(Observation, self.observer(self.encoder(volumes), grid_zyx, patch_mask(volumes, grid_zyx)))
 
-    def embed(self, observation: Observation) -> Tensor:
-        """Return (B, S, E): the mean of a structure's observation tokens, projected, of length 1."""
-        return F.normalize(self.project(observation.tokens.mean(dim=2)).float(), dim=-1)
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(B, S, K, D) observation tokens -> (B, S, E): their mean of each structure, projected, of length 1."""
+        return F.normalize(self.project(tokens.mean(dim=2)).float(), dim=-1)
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, S, E)."""
-        return self.embed(self.observe(volumes))
+        return self.embed(self.observe(volumes).tokens)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Source: arXiv 2603.04878 as its authors' code has it: queries attend to each other and to the patches, layer by layer;
 ``update_patches`` lets patches do the same with the same weights. Differs: norms come before attention, and padded air may be
-left out.
+left out, and observations may be standardised over the batch.
 
 Shapes: B volumes, S structures, K queries of each, P patches, D width, H heads.
 """
@@ -12,11 +12,15 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from d2rnet.ct.structure_model.positions import patch_positions
 from d2rnet.ct.structure_model.settings import ObserverSettings
 from d2rnet.errors import ConfigError
 from d2rnet.report.decoder.attention import FeedForward, LayerNorm, MultiHeadAttention
+from d2rnet.training.collectives import GlobalBatchNorm, sum_over_processes
+
+_FEWEST = 2  # volumes of a batch that have a deviation; a single one is standardised as in evaluation
 
 
 @dataclass
@@ -24,7 +28,7 @@ class Observation:
     """What the queries saw.
 
     Attributes:
-        tokens: (B, S, K, D) observation tokens after the last layer.
+        tokens: (B, S, K, D) observation tokens after the last layer, standardised with ``standardise``.
         patches: (B, P, D) patch tokens; updated ones with ``update_patches``.
         attention: (B, S, P) of the last layer, greatest over heads and over the K queries; 0 where nothing may be seen.
         patch_mask: (B, P) bool, False for a patch of nothing but padded air.
@@ -88,6 +92,22 @@ class Observer(nn.Module):
         self.queries = nn.Parameter(torch.randn(num_structures, settings.queries_per_structure, settings.d_model) * 0.02)
         self.layers = nn.ModuleList(ObserverLayer(settings) for _ in range(settings.num_layers))
         self.norm = LayerNorm(settings.d_model)
+        channels = num_structures * settings.queries_per_structure * settings.d_model
+        self.standardise = GlobalBatchNorm(channels) if settings.standardise else None
+
+    def finish(self, queries: Tensor) -> Tensor:
+        """(B, S * K, D) behind the last layer -> (B, S, K, D) tokens; all processes of a training step call it."""
+        structures, per_structure, _ = self.queries.shape
+        tokens = self.norm(queries).unflatten(1, (structures, per_structure))
+        if self.standardise is None:
+            return tokens
+        channels = tokens.flatten(1)[..., None, None]  # (B, S * K * D, 1, 1)
+        norm = self.standardise
+        if self.training and int(sum_over_processes(torch.tensor(len(tokens), device=tokens.device))) < _FEWEST:
+            return F.batch_norm(channels, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps).view_as(
+                tokens
+            )
+        return cast(Tensor, norm(channels)).view_as(tokens)
 
     def forward(self, embeddings: Tensor, grid_zyx: tuple[int, int, int], patch_mask: Tensor) -> Observation:
         """Look at patches.
@@ -118,7 +138,7 @@ class Observer(nn.Module):
         assert attention is not None  # there is a layer
         of_query = attention.amax(dim=1).unflatten(1, (structures, per_structure))  # (B, S, K, P)
         return Observation(
-            tokens=self.norm(queries).unflatten(1, (structures, per_structure)),
+            tokens=self.finish(queries),
             patches=patches,
             attention=of_query.amax(dim=2),
             patch_mask=patch_mask,

@@ -17,15 +17,19 @@ class VolumeEncoderSettings(Section):
     place = "ct.structure_model.model.encoder"
 
     kind: Literal["small", "ct_vit", "monai", "colipri"] = setting("small")
-    """small: a few 3D convolutions (ours, for a laptop); ct_vit: the factorised Transformer of CT-CLIP (released); monai: a
-    network of MONAI by name (extra ct-encoders); colipri: COLIPRI's image encoder (extra colipri)."""
+    """small: shares of grey ranges and two thin layers (ours, for a laptop); ct_vit: the factorised Transformer of CT-CLIP
+    (released); monai: a network of MONAI by name (extra ct-encoders); colipri: COLIPRI's image encoder (extra colipri)."""
     patch_zyx: tuple[_Side, _Side, _Side] = setting((8, 8, 8))
-    """Voxels of a patch, as [z, y, x]; must divide ct.data.conversion.shape_zyx. small: powers of two, the same product of
-    strides; convolutional networks of MONAI: 4, 8, 16 or 32, all alike. Released: 15 x 30 x 30."""
+    """Voxels of a patch, as [z, y, x]; must divide ct.data.conversion.shape_zyx. small: even; convolutional networks of MONAI:
+    4, 8, 16 or 32, all alike. Released: 15 x 30 x 30."""
     width: int = setting(96, ge=8)
     """Width of a patch embedding; released: 512."""
-    channels: int = setting(12, ge=4, le=256)
-    """Kind small: channels behind the first convolution, doubled by each next one."""
+    channels: int = setting(64, ge=4, le=256)
+    """Kind small: width of its two layers."""
+    edges: tuple[Annotated[float, Field(gt=-1, lt=1)], ...] = setting(
+        (-0.96, -0.9, -0.78, -0.6, -0.35, -0.15, -0.02, 0.025, 0.06, 0.13, 0.3)
+    )
+    """Kind small: edges of the grey ranges, in a window of [-1000, 1000] HU / 1000."""
     layers: int = setting(0, ge=0, le=48)
     """Transformer layers: of kind small over the patches of its convolutions, of kind ct_vit in the plane, and as many over z
     (released: 4), of monai's vit and of colipri in all."""
@@ -67,8 +71,11 @@ class ObserverSettings(Section):
     """Add the place of a patch, sines and cosines along z, y, x (ours); released: only what the encoder knows of it."""
     mask_air: bool = setting(True)
     """Patches of nothing but the lowest value of the window, where a volume was padded, are not looked at (ours)."""
-    dropout: float = setting(0.1, ge=0, lt=1)
-    """Dropout; released: 0.1."""
+    dropout: float = setting(0.0, ge=0, lt=1)
+    """Dropout; released: 0.1, whose noise is greater than what differs between volumes in the first hundred steps."""
+    standardise: bool = setting(True)
+    """Each number of an observation has mean 0 and deviation 1 over a training batch, by running ones afterwards (ours).
+    Without it, what differs between volumes is a few percent of what they share, and a small model does not learn it."""
 
 
 class StructureNetworkSettings(Section):
@@ -122,10 +129,10 @@ class ContrastSettings(Section):
     """Temperature of the texts' similarity to each other in the soft targets; released: 0.07."""
     soft_share: float = setting(0.2, ge=0, le=1)
     """Share of the soft targets beside the pair itself; released: 0.2; 0: hard targets."""
-    other_structures_weight: float = setting(0.1, ge=0)
+    other_structures_weight: float = setting(0.0, ge=0)
     """Weight of the texts of other structures in the soft targets; released: 0.1."""
-    other_structures_as_negatives: bool = setting(True)
-    """Texts of other structures stand in the denominator, as released, where they keep structures apart."""
+    other_structures_as_negatives: bool = setting(False)
+    """Texts of other structures stand in the denominator, where they keep structures apart (released)."""
     normalise_targets: bool = setting(True)
     """Targets of a row sum to 1 (repair); released: below 1, by what the weights take away."""
     equal_texts: bool = setting(True)
@@ -165,13 +172,13 @@ class StructureTrainingSettings(Section):
 
     seed: int = setting(1, ge=0)
     """Seed of weights, order, shifts and dropout."""
-    epochs: int = setting(16, ge=1)
+    epochs: int = setting(32, ge=1)
     """Passes over the training split; released: 20."""
     batch_size: int = setting(16, ge=1)
     """Volumes per step, of all processes together; released: 1 on each of 3 GPUs."""
     optimizer: Literal["adamw", "adam_amsgrad"] = setting("adamw")
     """adamw (released, with betas 0.9 and 0.98), or adam_amsgrad."""
-    learning_rate: float = setting(0.001, gt=0)
+    learning_rate: float = setting(0.003, gt=0)
     """Peak learning rate; released: 1e-4, five times that for the heads."""
     final_learning_rate: float = setting(1e-05, ge=0)
     """Learning rate at the end of the cosine."""
@@ -183,11 +190,11 @@ class StructureTrainingSettings(Section):
     """Bound of the gradient."""
     gradient_clip_kind: Literal["norm", "value"] = setting("norm")
     """norm of all gradients, or value of each."""
-    validate_every_epochs: int = setting(4, ge=1)
+    validate_every_epochs: int = setting(8, ge=1)
     """Epochs between validations; the last epoch is always validated."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = setting("32-true")
     """32-true, bf16-mixed or 16-mixed (released)."""
-    max_shift_voxels: int = setting(4, ge=0, le=64)
+    max_shift_voxels: int = setting(2, ge=0, le=64)
     """Most shift of a training volume along each axis, voxels of the grid, drawn for each epoch (ours). Left and right are
     never exchanged: sides would be false."""
     contrast: ContrastSettings = ContrastSettings()

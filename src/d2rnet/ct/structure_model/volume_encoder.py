@@ -3,8 +3,11 @@
 Shapes: B volumes of Z x Y x X voxels, P = gz * gy * gx patches in raster order (x fastest), W width of an embedding.
 """
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from d2rnet.ct.structure_model.positions import patch_positions
 from d2rnet.ct.structure_model.settings import VolumeEncoderSettings
@@ -13,7 +16,8 @@ from d2rnet.report.decoder.memory_transformer import EncoderLayer
 
 Shape = tuple[int, int, int]
 AIR = -1.0  # the lowest value of the window, of which padding is made
-_LARGEST_STRIDE = 2
+_PARTS = 2  # of a patch along each axis
+_STATISTICS = 3  # of these parts
 
 
 class VolumeEncoder(nn.Module):
@@ -32,50 +36,39 @@ class VolumeEncoder(nn.Module):
         raise NotImplementedError
 
 
-class _Neighbours(nn.Module):
-    """A convolution of kernel 3 in a residual block."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.block = nn.Sequential(nn.Conv3d(channels, channels, 3, padding=1), nn.GroupNorm(1, channels), nn.GELU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.block(x)
-
-
 class SmallEncoder(VolumeEncoder):
-    """3D convolutions of stride 2 down to one place per patch, then, if wanted, Transformer layers over the patches."""
+    """Shares of grey ranges within a patch, two thin layers over patches and neighbours, then, if wanted, Transformer layers.
+
+    A patch is described by how much of it lies in each range (air, emphysema, lung, fat, water, blood, bone ...): the mean
+    over its eight parts, the most and the least of them, as square roots (Arandjelovic and Zisserman, CVPR 2012), so that a
+    few voxels of bone count. Nothing is learnt below that, so that some hundred volumes and a laptop suffice. Ours.
+    """
+
+    edges: Tensor
 
     def __init__(self, settings: VolumeEncoderSettings, shape_zyx: Shape) -> None:
         """Make the encoder with random weights.
 
         Raises:
-            ConfigError: a patch side is no power of two, or heads do not divide the width.
+            ConfigError: an odd patch side, edges out of order, or heads do not divide the width.
         """
         super().__init__()
         self.grid_zyx = grid_of(shape_zyx, settings.patch_zyx, settings.place)
         self.width = settings.width
-        left = list(settings.patch_zyx)
-        if any(side & (side - 1) for side in left):
-            raise ConfigError(f"{settings.place}.patch_zyx: got {list(left)}; kind small expects powers of two.")
+        if any(side % _PARTS for side in settings.patch_zyx):
+            raise ConfigError(f"{settings.place}.patch_zyx: got {list(settings.patch_zyx)}; kind small expects even sides.")
+        if list(settings.edges) != sorted(set(settings.edges)):
+            raise ConfigError(
+                f"{settings.place}.edges: got {list(settings.edges)}; expected each greater than the one before."
+            )
         if settings.layers and (settings.width % settings.num_heads or settings.width % 2):
             got = f"{settings.width} with num_heads {settings.num_heads}"
             raise ConfigError(f"{settings.place}.width: got {got}; expected an even multiple of it.")
-        blocks: list[nn.Module] = []
-        entering = 1
-        leaving = settings.channels
-        while max(left) > 1:
-            z, y, x = (min(side, _LARGEST_STRIDE) for side in left)
-            stride = (z, y, x)
-            # Kernel and stride alike: what a place sees is centred on its patch. Kernel 3 with stride 2 would look aside.
-            blocks += [nn.Conv3d(entering, leaving, stride, stride), nn.GroupNorm(1, leaving), nn.GELU()]
-            if entering > 1:
-                blocks.append(_Neighbours(leaving))
-            left = [side // step for side, step in zip(left, stride, strict=True)]
-            entering = leaving
-            leaving *= 2
-        self.blocks = nn.Sequential(*blocks)
-        self.project = nn.Linear(entering, settings.width)
+        hidden = settings.channels
+        self.register_buffer("edges", torch.tensor(settings.edges), persistent=False)
+        self.describe = nn.Conv3d(_STATISTICS * (len(settings.edges) + 1), hidden, 1)
+        self.neighbours = nn.Conv3d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.project = nn.Linear(hidden, settings.width)
         self.norm = nn.LayerNorm(settings.width)  # else patches drown in their positions, which are several times as long
         self.layers = nn.ModuleList(
             EncoderLayer(settings.width, 2 * settings.width, settings.num_heads, dropout=0.0) for _ in range(settings.layers)
@@ -83,7 +76,8 @@ class SmallEncoder(VolumeEncoder):
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, P, W)."""
-        maps = self.blocks(volumes)  # (B, C, gz, gy, gx)
+        described = F.gelu(self.describe(self.shares(volumes)))
+        maps = described + F.gelu(self.neighbours(described))  # (B, hidden, gz, gy, gx)
         patches: Tensor = self.norm(self.project(maps.flatten(2).transpose(1, 2)))  # (B, P, W)
         if len(self.layers):
             patches = patches + patch_positions(self.grid_zyx, self.width, like=patches)
@@ -91,6 +85,28 @@ class SmallEncoder(VolumeEncoder):
             for layer in self.layers:
                 patches = layer(patches, everything)
         return patches
+
+    @torch.no_grad()
+    def shares(self, volumes: Tensor) -> Tensor:
+        """(B, 1, Z, Y, X) in [-1, 1] -> (B, 3 R, gz, gy, gx): mean, most, least of the parts' shares of R ranges, as roots."""
+        batch, _, *shape = volumes.shape
+        gz, gy, gx = (_PARTS * count for count in self.grid_zyx)  # parts along each axis
+        ranges = len(self.edges) + 1
+        z, y, x = (
+            torch.arange(side, device=volumes.device) // (side // parts)
+            for side, parts in zip(shape, (gz, gy, gx), strict=True)
+        )
+        part = (z[:, None, None] * gy + y[:, None]) * gx + x  # (Z, Y, X), number of a voxel's part
+        bins = part * ranges + torch.bucketize(volumes.squeeze(1), self.edges, right=True)  # (B, Z, Y, X)
+        size = gz * gy * gx * ranges
+        counts = bins.new_zeros(batch, size)
+        for own, of_volume in zip(counts, bins, strict=True):
+            own += torch.bincount(of_volume.flatten(), minlength=size)
+        voxels = prod(shape) / (gz * gy * gx)
+        shares = (counts / voxels).sqrt()
+        split = shares.view(batch, gz // _PARTS, _PARTS, gy // _PARTS, _PARTS, gx // _PARTS, _PARTS, ranges)
+        parts = split.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5)  # (B, R, gz, gy, gx, 8)
+        return torch.cat([parts.mean(dim=5), parts.amax(dim=5), parts.amin(dim=5)], dim=1)
 
 
 def grid_of(shape_zyx: Shape, patch_zyx: Shape, place: str) -> Shape:
