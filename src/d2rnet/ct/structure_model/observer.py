@@ -18,7 +18,7 @@ from d2rnet.ct.structure_model.positions import patch_positions
 from d2rnet.ct.structure_model.settings import ObserverSettings
 from d2rnet.errors import ConfigError
 from d2rnet.report.decoder.attention import FeedForward, LayerNorm, MultiHeadAttention
-from d2rnet.training.collectives import GlobalBatchNorm, sum_over_processes
+from d2rnet.training.collectives import GlobalBatchNorm, num_processes, sum_over_processes
 
 _FEWEST = 2  # volumes of a batch that have a deviation; a single one is standardised as in evaluation
 
@@ -103,7 +103,7 @@ class Observer(nn.Module):
             return tokens
         channels = tokens.flatten(1)[..., None, None]  # (B, S * K * D, 1, 1)
         norm = self.standardise
-        if self.training and int(sum_over_processes(torch.tensor(len(tokens), device=tokens.device))) < _FEWEST:
+        if self.training and _volumes_of_all(tokens) < _FEWEST:
             return F.batch_norm(channels, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps).view_as(
                 tokens
             )
@@ -143,3 +143,9 @@ class Observer(nn.Module):
             attention=of_query.amax(dim=2),
             patch_mask=patch_mask,
         )
+
+
+def _volumes_of_all(tokens: Tensor) -> int:
+    """Count the volumes of all processes' batches."""
+    own = len(tokens)
+    return own if num_processes() == 1 else int(sum_over_processes(torch.tensor(own, device=tokens.device)))

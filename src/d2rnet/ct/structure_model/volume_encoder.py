@@ -99,9 +99,8 @@ class SmallEncoder(VolumeEncoder):
         part = (z[:, None, None] * gy + y[:, None]) * gx + x  # (Z, Y, X), number of a voxel's part
         bins = part * ranges + torch.bucketize(volumes.squeeze(1), self.edges, right=True)  # (B, Z, Y, X)
         size = gz * gy * gx * ranges
-        counts = bins.new_zeros(batch, size)
-        for own, of_volume in zip(counts, bins, strict=True):
-            own += torch.bincount(of_volume.flatten(), minlength=size)
+        each = bins.new_ones(1).expand(batch, prod(shape))
+        counts = bins.new_zeros(batch, size).scatter_add_(1, bins.flatten(1), each)
         voxels = prod(shape) / (gz * gy * gx)
         shares = (counts / voxels).sqrt()
         split = shares.view(batch, gz // _PARTS, _PARTS, gy // _PARTS, _PARTS, gx // _PARTS, _PARTS, ranges)
