@@ -65,7 +65,7 @@ def test_what_the_structures_observe_stands_above_the_reports(scored, tmp_path, 
     text = capsys.readouterr().out
     words = " ".join(text.split())
     assert text.index("Stage 1, what the structures observe") < text.index("Stage 2, the reports")
-    assert "| lung | 3 | 0.75 [0.50, 1.00] | 0.25 | 0.50 | 3.2 [3.0, 3.5] | 1.00 |" in words
+    assert "| lung | 3 | 0.75 [0.50, 1.00] | 0.25 | 0.50 | 3.25 [3.00, 3.50] | 1.00 |" in words
     assert "| bone marrow | 1 | - | 0.25 | 0.50 | - | - |" in words
     assert "- COLLAPSED: bone marrow. Embeddings of different volumes" in words
     assert "mean of 1 abnormalities: 0.625; chance 0.500" in words

@@ -29,14 +29,12 @@ def structure_rows(metrics: Mapping[str, Any]) -> list[Row]:
         row = {
             "structure": name.replace("_", " "),
             "n": thousands(found["volumes"]),
-            "own text in 5": _with_interval(
-                found["image_to_text_recall_at_5"], found["image_to_text_recall_at_5_interval"], digits=2
-            ),
+            "own text in 5": _with_interval(found["image_to_text_recall_at_5"], found["image_to_text_recall_at_5_interval"]),
             "chance": _short(found["image_to_text_chance_at_5"]),
             "commonest": _short(found["image_to_text_commonest_at_5"]),
         }
         if any("attention_ratio" in other for other in metrics["structures"].values()):
-            row["attention"] = _with_interval(found.get("attention_ratio"), found.get("attention_ratio_interval"), digits=1)
+            row["attention"] = _with_interval(found.get("attention_ratio"), found.get("attention_ratio_interval"))
             row["greatest"] = _short(found.get("pointing_hit"))
         rows.append(row)
     return rows
@@ -68,7 +66,5 @@ def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def _with_interval(value: float | None, ends: list[float] | None, *, digits: int) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.{digits}f}" + (f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" if ends else "")
+def _with_interval(value: float | None, ends: list[float] | None) -> str:
+    return _short(value) + (f" [{ends[0]:.2f}, {ends[1]:.2f}]" if value is not None and ends else "")
