@@ -89,7 +89,7 @@ def test_what_reads_chest_ct_is_required_and_its_encoders_are_not(monkeypatch: p
     assert [finding.found for finding in required] == [
         f"No module named '{name}'" for name in ("nibabel", "SimpleITK", "isal")
     ]
-    assert "pip install 'd2rnet[ct-encoders]'" in str(found[3]) and len(found) == 6 and not any(one.ok for one in found)
+    assert "pip install 'd2rnet[ct-encoders]'" in str(found[3]) and len(found) == 7 and not any(one.ok for one in found)
 
 
 def test_missing_decoder_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

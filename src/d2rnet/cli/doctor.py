@@ -48,11 +48,12 @@ TRANSFER_SYNTAXES = {
 
 # module that reads NIfTI, MetaImage and NRRD, or gzip -> its distribution
 CT_READERS = {"nibabel": "nibabel", "SimpleITK": "SimpleITK", "isal": "isal"}
-# distribution -> its extra in pyproject.toml, and what of the configuration asks for it
+# distribution -> its extra in pyproject.toml, and what of the configuration asks for it (settings of chest CT)
 CT_ENCODERS = {
     "monai": ("ct-encoders", "ct.structure_model.model.encoder.kind monai"),
     "dynamic-network-architectures": ("colipri", "ct.structure_model.model.encoder.kind colipri"),
     "transformers": ("text-encoder", "ct.structure_model.text.weights, and text encoders of the radiographs"),
+    "peft": ("llm", "ct.report.model.llm.weights"),
 }
 
 
@@ -200,10 +201,10 @@ def check_ct() -> Iterator[Finding]:
             yield Finding("CT files", f"{package} {metadata.version(package)}")
     for package, (extra, use) in CT_ENCODERS.items():
         try:
-            yield Finding("CT encoders", f"{package} {metadata.version(package)}")
+            yield Finding("CT models", f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             remedy = f"Only for {use}: pip install 'd2rnet[{extra}]'"
-            yield Finding("CT encoders", f"{package}: not installed", ok=False, required=False, remedy=remedy)
+            yield Finding("CT models", f"{package}: not installed", ok=False, required=False, remedy=remedy)
 
 
 def check_scoring() -> Iterator[Finding]:
