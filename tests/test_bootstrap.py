@@ -286,7 +286,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_make_lists_its_targets() -> None:
     listed = [line.split()[1] for line in make("help").stdout.splitlines()]
-    assert listed == ["help", "setup", "demo", "test", "test-slow", "envs", "docs", "constraints", "clean"]
+    assert listed == ["help", "setup", "demo", "demo-ct", "test", "test-slow", "envs", "docs", "constraints", "clean"]
 
 
 def test_make_without_python_names_the_remedy() -> None:
