@@ -38,9 +38,9 @@ ARMS: dict[str, Any] = {
         "report": {},
     },
     "twin": {
-        "label": "dropout 0.1",
+        "label": "same dropout",
         "side": True,
-        "structure_model": {"model": {"observer": {"dropout": 0.1}}},
+        "structure_model": {"model": {"observer": {"dropout": AblateCtSettings().structure_model.model.observer.dropout}}},
         "report": {},
     },
 }
@@ -157,7 +157,7 @@ def test_what_stage_1_found_is_the_mean_over_structures_and_resampled_by_patient
 
 def test_an_arm_like_another_stands_there_with_its_name(inputs: dict[str, Any]) -> None:
     arms = scored(inputs)["arms"]
-    assert arms["twin"]["label"] == "dropout 0.1 (= base)"
+    assert arms["twin"]["label"] == "same dropout (= base)"
     assert arms["twin"]["scores"][MICRO]["seeds"] == arms["base"]["scores"][MICRO]["seeds"]
     assert arms["twin"]["scores"][MICRO]["difference"] == {"value": 0.0, "interval": [0.0, 0.0]}
     assert read_json(inputs["output"] / "run.json")["counts"] == {
