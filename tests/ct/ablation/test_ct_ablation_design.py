@@ -159,6 +159,13 @@ def test_designs_that_are_none(tmp_path: Path, arm: dict[str, Any], message: str
         read_design(tmp_path / "design.yaml")
 
 
+def test_arms_of_a_configuration_that_keeps_too_little_are_planned(repository: Path) -> None:
+    """Every start of the workflow plans them; whoever trains is told of the configuration itself."""
+    settings = settings_over(repository)
+    too_few = settings.replaced(report={"features": {"most_per_structure": 2}})
+    assert [*plan_arms(shipped(repository), too_few)] == [*plan_arms(shipped(repository), settings)]
+
+
 @pytest.mark.parametrize("name", ["label_set_report", "true_label_set_report", "most_frequent_report"])
 def test_names_of_baselines_are_taken(tmp_path: Path, name: str) -> None:
     (tmp_path / "design.yaml").write_text(yaml.safe_dump({"reference": name, "arms": {name: ARM}}))

@@ -105,7 +105,10 @@ rule train_ct_report_model:
         "../../../envs/train_ct_report_model.yaml"
     threads: CONFIG.runtime.threads
     resources:
-        mem_mb=growing(CONFIG.runtime.training_memory_mb(8000) + max(1, CONFIG.runtime.gpus) * language_model_mb()),
+        mem_mb=growing(
+            CONFIG.runtime.training_memory_mb(8000)
+            + max(1, CONFIG.runtime.gpus) * language_model_mb()
+        ),
         runtime=60 * CONFIG.runtime.training_hours,
         options=runtime_options("train-ct-report-model"),
         gpu=CONFIG.runtime.gpus,
