@@ -72,11 +72,11 @@ class CtReportTrainingSettings(ReportTrainingSettings):
 
     place = "ct.report.training"
 
-    epochs: int = setting(6, ge=1)
+    epochs: int = setting(12, ge=1)
     """Passes over the training split; released: 20."""
     batch_size: int = setting(16, ge=1)
     """Volumes per step; released: 1."""
-    learning_rate: float = setting(0.005, gt=0)
+    learning_rate: float = setting(0.003, gt=0)
     """Peak learning rate, for the few steps of the demo; released: 1e-4."""
     max_report_tokens: int = setting(180, ge=4)
     """Tokens of a training report, end token not counted; longer ones are cut and get no end token. Released: 380 of LLaMA."""
