@@ -12,7 +12,7 @@ class CtDemoSettings(Section):
     """Draw the demo cohort before anything else."""
     seed: int = setting(20261, ge=0)
     """Seed of the cohort."""
-    train_patients: int = setting(380, ge=4)
+    train_patients: int = setting(900, ge=4)
     """Patients of the part train; about one in twelve has a second scan."""
     valid_patients: int = setting(140, ge=2)
     """Patients of the part valid, which is the test split."""

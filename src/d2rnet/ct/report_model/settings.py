@@ -72,7 +72,7 @@ class CtReportTrainingSettings(ReportTrainingSettings):
 
     place = "ct.report.training"
 
-    epochs: int = setting(12, ge=1)
+    epochs: int = setting(10, ge=1)
     """Passes over the training split; released: 20."""
     batch_size: int = setting(16, ge=1)
     """Volumes per step; released: 1."""

@@ -172,7 +172,7 @@ class StructureTrainingSettings(Section):
 
     seed: int = setting(1, ge=0)
     """Seed of weights, order, shifts and dropout."""
-    epochs: int = setting(32, ge=1)
+    epochs: int = setting(14, ge=1)
     """Passes over the training split; released: 20."""
     batch_size: int = setting(16, ge=1)
     """Volumes per step, of all processes together; released: 1 on each of 3 GPUs."""
@@ -190,7 +190,7 @@ class StructureTrainingSettings(Section):
     """Bound of the gradient."""
     gradient_clip_kind: Literal["norm", "value"] = setting("norm")
     """norm of all gradients, or value of each."""
-    validate_every_epochs: int = setting(8, ge=1)
+    validate_every_epochs: int = setting(7, ge=1)
     """Epochs between validations; the last epoch is always validated."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = setting("32-true")
     """32-true, bf16-mixed or 16-mixed (released)."""
