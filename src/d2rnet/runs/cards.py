@@ -15,6 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from d2rnet.errors import DatasetError
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import sha256_file
@@ -134,6 +135,35 @@ def _table(header: Sequence[str], rows: Iterable[tuple[str, Any]]) -> list[str]:
     cells = [(name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)) for name, value in rows]
     lines = [f"| {' | '.join(header)} |", "|---|---|"]
     return lines + [f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in cells]
+
+
+def command_of(folder: Path, commands: Iterable[str]) -> str:
+    """Return which of these commands wrote a model folder.
+
+    Raises:
+        FileNotFoundError: the folder has no run record.
+        DatasetError: it is of another command.
+    """
+    path = folder / "run.json"
+    command = read_json(path).get("command")
+    expected = list(commands)
+    if command not in expected:
+        raise DatasetError(f"{path}: got a record of {command!r}; expected one of {', '.join(expected)}.")
+    return str(command)
+
+
+def source_lines(counts: Sequence[Path], sections: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line on each source of training data whose converter's run record lies beside its counts.
+
+    Args:
+        counts: counts.json files.
+        sections: converter -> section of the configuration that names its source; records of other commands are passed over.
+    """
+    for path in counts:
+        record = read_json(path.with_name("run.json")) if path.with_name("run.json").is_file() else {}
+        section = sections.get(record.get("command", ""))
+        if section is not None and ORIGIN_KEY in record:
+            yield f"- `{section}`: {record[ORIGIN_KEY]}"
 
 
 def is_of_demo_cohort(path: str | Path) -> bool:

@@ -86,7 +86,7 @@ def test_cards_have_source_and_scores(scored, tmp_path):
     models = [write_trained(tmp_path / name, name, []) for name in ("train-structures", "train-ct-report-model")]
     counts = tmp_path / "convert" / "counts.json"
     write_json(counts, {"volumes": 4})
-    write_json(counts.with_name("run.json"), {ORIGIN_KEY: "Drawn by code."})
+    write_json(counts.with_name("run.json"), {"command": "convert-ct", ORIGIN_KEY: "Drawn by code."})
     summarize(scored, tmp_path / "out", counts=[counts], models=models)
     structures, reports = (
         (tmp_path / "out" / name).read_text() for name in ("structure_model_card.md", "report_model_card.md")

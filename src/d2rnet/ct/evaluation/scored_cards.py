@@ -4,19 +4,18 @@ The card beside a model is written when its training ends, before it is scored; 
 scores. Reads: run.json of trainings and of convert-ct. Writes: structure_model_card.md, report_model_card.md.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from d2rnet.ct.report_model.card import CT_REPORT_CARD
 from d2rnet.ct.structure_model.card import STRUCTURE_CARD
-from d2rnet.errors import DatasetError
-from d2rnet.files.documents import read_json
-from d2rnet.runs.cards import ORIGIN_KEY, write_card
+from d2rnet.runs.cards import command_of, source_lines, write_card
 
 CARDS = {
     "train-structures": (STRUCTURE_CARD, "structure_model_card.md"),
     "train-ct-report-model": (CT_REPORT_CARD, "report_model_card.md"),
 }
+CONVERTERS = {"convert-ct": "ct.data.reports"}  # command -> section of its source
 
 
 def write_scored_cards(
@@ -34,18 +33,8 @@ def write_scored_cards(
         FileNotFoundError: a folder has no run record.
         DatasetError: a folder is of another command.
     """
-    sources = list(_sources(counts))
+    sources = list(source_lines(counts, CONVERTERS))
     for folder in models:
-        command = read_json(folder / "run.json").get("command")
-        if command not in CARDS:
-            raise DatasetError(f"{folder / 'run.json'}: got a record of {command!r}; expected one of {', '.join(CARDS)}.")
+        command = command_of(folder, CARDS)
         card, name = CARDS[command]
         write_card(card, folder, output=output / name, scores=scores[command], sources=sources)
-
-
-def _sources(counts: Sequence[Path]) -> Iterator[str]:
-    """Yield a line on each source whose converter's run record lies beside its counts."""
-    for path in counts:
-        record = read_json(path.with_name("run.json")) if path.with_name("run.json").is_file() else {}
-        if ORIGIN_KEY in record:
-            yield f"- `ct.data.reports`: {record[ORIGIN_KEY]}"

@@ -12,13 +12,11 @@ from typing import Any
 from d2rnet.cxr.detector.card import DETECTOR_CARD
 from d2rnet.cxr.report_model.card import REPORT_CARD
 from d2rnet.cxr.summary.summary_rows import DETECTOR_LEGEND, HEADER, LEGEND, Row, difference_line
-from d2rnet.errors import DatasetError
 from d2rnet.figures.summary_lines import number, one_line
 from d2rnet.figures.tables import markdown_table
-from d2rnet.files.documents import read_json
-from d2rnet.runs.cards import ORIGIN_KEY, write_card
+from d2rnet.runs.cards import command_of, source_lines, write_card
 
-CONVERTERS = {"convert-labelled": "labelled", "convert-unlabelled": "reports"}  # command -> its source in section data
+CONVERTERS = {"convert-labelled": "data.labelled", "convert-unlabelled": "data.reports"}  # command -> section of its source
 
 
 def write_scored_cards(
@@ -41,11 +39,9 @@ def write_scored_cards(
         FileNotFoundError: a folder has no run record.
         DatasetError: a folder is of another command.
     """
-    sources = list(_sources(counts))
+    sources = list(source_lines(counts, CONVERTERS))
     for folder in models:
-        command = read_json(folder / "run.json").get("command")
-        if command not in CARDS:
-            raise DatasetError(f"{folder / 'run.json'}: got a record of {command!r}; expected one of {', '.join(CARDS)}.")
+        command = command_of(folder, CARDS)
         card, name, lines = CARDS[command]
         scores = [
             f"Test split, protocol: {one_line(metrics[command]['protocol'])}.",
@@ -55,15 +51,6 @@ def write_scored_cards(
             *lines(metrics[command]),
         ]
         write_card(card, folder, output=output / name, scores=scores, sources=sources)
-
-
-def _sources(counts: Sequence[Path]) -> Iterator[str]:
-    """Yield a line for each source of training data whose run record lies beside its counts."""
-    for path in counts:
-        record = read_json(path.with_name("run.json")) if path.with_name("run.json").is_file() else {}
-        section = CONVERTERS.get(record.get("command", ""))
-        if section is not None and ORIGIN_KEY in record:
-            yield f"- `data.{section}`: {record[ORIGIN_KEY]}"
 
 
 def _detector_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
