@@ -13,7 +13,6 @@ import d2rnet
 from d2rnet.cli import main
 from d2rnet.files.documents import write_json
 from d2rnet.files.hashes import sha256_file
-from d2rnet.reading.ct_settings import CtReadingSettings
 
 
 def call(run: Path, output: Path, *words) -> int:
@@ -120,15 +119,7 @@ def test_a_folder_with_files_is_not_written_to(finished_run, tmp_path, capsys):
 def test_models_of_ct_load_back_and_the_other_loader_says_which_is_theirs(tmp_path):
     cohort = ct_samples.write_ct_cohort(tmp_path / "cohort")
     model = ct_samples.train(cohort, ct_samples.extract(cohort, tmp_path / "features"), tmp_path / "report")
-    settings = ct_samples.settings_of()
-    reading = CtReadingSettings(
-        volumes={},
-        conversion=ct_samples.CONVERSION.to_json(),
-        table="ten",
-        features=settings.features.to_json(),
-        generation=settings.generation.to_json(),
-    )
-    write_json(model / "reading.json", reading.to_json())
+    ct_samples.describe(model)
     words = [
         "--modality",
         "ct",

@@ -23,7 +23,7 @@ from d2rnet.errors import CheckpointError, DatasetError
 from d2rnet.files.documents import read_json, read_jsonl, write_json
 from d2rnet.files.hashes import sha256_file
 from d2rnet.reading.ct import CtModels, load_ct_models
-from d2rnet.reading.ct_settings import CtReadingSettings, describe_ct_reading
+from d2rnet.reading.ct_settings import describe_ct_reading
 from d2rnet.report.annotation_file import write_annotation
 
 SPACING_MM = (5.0, 4.0, 4.0)
@@ -85,15 +85,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, hu: np.ndarray) -> Path:
     report_samples.generate(
         cohort, features, model, folder / "test.jsonl", batch_size=2, beam_size=2, max_tokens=30, min_tokens=8
     )
-    settings = report_samples.settings_of()
-    reading = CtReadingSettings(
-        volumes={},
-        conversion=report_samples.CONVERSION.to_json(),
-        table="ten",
-        features=settings.features.to_json(),
-        generation=settings.generation.to_json(),
-    )
-    write_json(model / "reading.json", reading.to_json())
+    report_samples.describe(model)
     return folder
 
 

@@ -15,9 +15,6 @@ import ct_report_samples as ct_samples
 import pytest
 from reading_samples import FILES
 
-from d2rnet.files.documents import write_json
-from d2rnet.reading.ct_settings import CtReadingSettings
-
 pytestmark = pytest.mark.slow
 LINKED = re.compile(r"(torch|torchgen|torchvision|functorch|triton|nvidia|cuda)([-_.].*)?")
 NOT_NEEDED = ("snakemake", "pandas", "tensorboard", "pycocoevalcap", "ensemble-boxes", "d2rnet[data]")
@@ -67,15 +64,7 @@ def test_ct_is_read_without_detectron2(place: Path, tmp_path: Path) -> None:
 
     cohort = ct_samples.write_ct_cohort(tmp_path / "cohort")
     model = ct_samples.train(cohort, ct_samples.extract(cohort, tmp_path / "features"), tmp_path / "report")
-    settings = ct_samples.settings_of()
-    reading = CtReadingSettings(
-        volumes={},
-        conversion=ct_samples.CONVERSION.to_json(),
-        table="ten",
-        features=settings.features.to_json(),
-        generation=settings.generation.to_json(),
-    )
-    write_json(model / "reading.json", reading.to_json())
+    ct_samples.describe(model)
     volume = drawn_volume()
     z, y, x = volume.spacing_mm
     nibabel.save(

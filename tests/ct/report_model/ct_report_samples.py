@@ -17,7 +17,8 @@ from d2rnet.ct.structure_model.model import StructureModel, facts_of
 from d2rnet.ct.structure_model.settings import StructureModelSettings
 from d2rnet.ct.structures.structures import structures_of
 from d2rnet.ct.structures.table import load_table
-from d2rnet.files.documents import read_jsonl
+from d2rnet.files.documents import read_jsonl, write_json
+from d2rnet.reading.ct_settings import CtReadingSettings
 from d2rnet.report.annotation_file import write_annotation
 from d2rnet.report.model_files import save_model
 from d2rnet.report.text.vocabulary import count_vocabulary
@@ -119,6 +120,19 @@ def extract(cohort: Path, output: Path, settings: CtFeatureSettings | None = Non
         extract_one(cohort, output, part, settings, shard=shard, shards=shards, **changes)
     extract_ct_features(annotation=cohort / "ct_annotation.json", shards=parts, output=output, settings=settings)
     return output
+
+
+def describe(model: Path) -> None:
+    """Write reading.json into a model folder: what a reading needs beside the weights."""
+    settings = settings_of()
+    reading = CtReadingSettings(
+        volumes={},
+        conversion=CONVERSION.to_json(),
+        table="ten",
+        features=settings.features.to_json(),
+        generation=settings.generation.to_json(),
+    )
+    write_json(model / "reading.json", reading.to_json())
 
 
 def extract_one(
