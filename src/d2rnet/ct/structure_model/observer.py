@@ -1,8 +1,8 @@
 """The observer: learnable queries, some for each structure, look at the patches of a volume.
 
 Source: arXiv 2603.04878 as its authors' code has it: queries attend to each other and to the patches, layer by layer;
-``update_patches`` lets patches do the same with the same weights. Differs: norms come before attention, and padded air may be
-left out, and observations may be standardised over the batch.
+``update_patches`` lets patches do the same with the same weights. Differs: norms come before attention, padded air may be left
+out, and observations may be standardised over the batch.
 
 Shapes: B volumes, S structures, K queries of each, P patches, D width, H heads.
 """
@@ -104,10 +104,10 @@ class Observer(nn.Module):
         channels = tokens.flatten(1)[..., None, None]  # (B, S * K * D, 1, 1)
         norm = self.standardise
         if self.training and _volumes_of_all(tokens) < _FEWEST:
-            return F.batch_norm(channels, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps).view_as(
-                tokens
-            )
-        return cast(Tensor, norm(channels)).view_as(tokens)
+            finished = F.batch_norm(channels, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        else:
+            finished = norm(channels)
+        return finished.view_as(tokens)
 
     def forward(self, embeddings: Tensor, grid_zyx: tuple[int, int, int], patch_mask: Tensor) -> Observation:
         """Look at patches.
