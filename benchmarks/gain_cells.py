@@ -3,12 +3,16 @@
 At every hundredth iteration student and EMA teacher draw boxes on the validation split. The weights of the best of each are
 kept, and at the end these alone see the test images, and the teacher of the last iteration too, for comparison. What is left
 of a cell is a small JSON file: curve, chosen iterations, AP50 on the test images and on resamples of them.
+
+Until burn-in is over no arm looks at an unlabelled image, so cells that differ in the arm alone share it: the first to come to
+its end leaves a copy of its state, and later ones go on from there.
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from d2rnet.cxr.detector.evaluate import predict
 from d2rnet.cxr.detector.hooks import networks_to_score
 from d2rnet.cxr.detector.meta_arch import UnbiasedTeacherRCNN
 from d2rnet.cxr.detector.settings import DetectorRuntime, DetectorSettings, PredictionSettings, TrainDetectorSettings
-from d2rnet.cxr.detector.trainer import Job, checked_cfg, run
+from d2rnet.cxr.detector.trainer import CHECKPOINT_NAME, Job, checked_cfg, run
 from d2rnet.cxr.detector.training_images import load_images
 from d2rnet.cxr.detector.validation import score_on
 from d2rnet.errors import ConfigError
@@ -68,6 +72,11 @@ class Cell:
         """Name of its folder and file."""
         rate = f"{self.base_lr:g}".replace(".", "p")
         return f"{self.arm}_{self.percent:g}_percent_seed_{self.seed}_cohort_{self.cohort}_lr_{rate}_iters_{self.iters}"
+
+    @property
+    def burn_in_name(self) -> str:
+        """Name of the folder with its state at the end of burn-in, which is that of the same cell of every arm."""
+        return f"burn_in_of_{replace(self, arm='any').name}"
 
     def settings(self, detector: DetectorSettings) -> TrainDetectorSettings:
         """Return what train-detector reads for this cell."""
@@ -127,6 +136,27 @@ class ScoringHook(HookBase):
         log.info("iteration %d: validation AP50 %s, %.0f s", done, rounded, seconds)
 
 
+class BurnInCopyHook(HookBase):
+    """Leaves a copy of a cell's files as they are at the end of burn-in."""
+
+    def __init__(self, folder: Path, target: Path) -> None:
+        """Copy the files of ``folder`` to ``target``, which appears whole or not at all."""
+        self._folder = folder
+        self._target = target
+
+    def before_step(self) -> None:
+        """Copy before the first iteration behind burn-in, once its checkpoint is written."""
+        if self.trainer.iter != self.trainer.training.burn_in_iters or self._target.is_dir():
+            return
+        unfinished = self._target.with_name(f"{self._target.name}.{self._folder.name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(self._folder, unfinished)
+        try:
+            unfinished.rename(self._target)
+        except OSError:  # a cell of another arm was faster
+            shutil.rmtree(unfinished)
+
+
 def chosen(curve: list[dict[str, Any]], network: str) -> dict[str, Any]:
     """Point of the curve where a network is best on the validation images, the first of equals."""
     return max((point for point in curve if network in point), key=lambda point: point[network])
@@ -153,7 +183,10 @@ def train_cell(cell: Cell, data: Path, detector: DetectorSettings, kept: Path) -
             raise ConfigError(f"{target}: made with other settings than those of today; remove it, or give another --results.")
         return done
     folder = data / "cells" / cell.name
+    burnt_in = data / "cells" / cell.burn_in_name
     folder.mkdir(parents=True, exist_ok=True)
+    if burnt_in.is_dir() and not (folder / CHECKPOINT_NAME).is_file():
+        shutil.copytree(burnt_in, folder, dirs_exist_ok=True)
     labelled = data / "resources" / "cxr" / "labelled"
     coco = {f"labelled_{split}": labelled / f"{split}.json" for split in ("train", "val", "test")}
     coco["unlabelled"] = data / "resources" / "cxr" / "unlabelled.json"
@@ -164,7 +197,10 @@ def train_cell(cell: Cell, data: Path, detector: DetectorSettings, kept: Path) -
     def score(network: UnbiasedTeacherRCNN) -> float:
         return float(score_on(images.validation, cfg, detector.prediction, runtime, network)["AP50"])
 
-    trainer, counts = run(Job(folder, folder, images, cfg, settings, runtime, CPU), [ScoringHook(score, folder)])
+    trainer, counts = run(
+        Job(folder, folder, images, cfg, settings, runtime, CPU),
+        [ScoringHook(score, folder), BurnInCopyHook(folder, burnt_in)],
+    )
     write_cfg(folder, cfg)
     save_weights(folder / f"{LAST}.pth", trainer.ema_teacher.model)
     curve = read_json(folder / PROGRESS_NAME)["curve"]

@@ -60,13 +60,15 @@ def search_cells() -> list[Cell]:
 
 
 def measured_cells(part: str, rates: dict[str, float]) -> list[Cell]:
-    """The trainings of a part, the most telling first; the control takes the semi-supervised arm's learning rate."""
+    """The trainings of a part, arm by arm, so that a later arm finds the burn-in of an earlier one of the same learning rate.
+
+    The control takes the semi-supervised arm's learning rate.
+    """
     by_arm = rates | {CONTROL: rates[SEMI]}
     if part == "ten":
-        order = [(LABELLED_PERCENT, seed, arm) for seed in SEEDS for arm in (SUPERVISED, SEMI)]
-        order += [(LABELLED_PERCENT, seed, CONTROL) for seed in SEEDS]
+        order = [(LABELLED_PERCENT, seed, arm) for arm in (SUPERVISED, SEMI, CONTROL) for seed in SEEDS]
     else:
-        order = [(percent, seed, arm) for percent in OTHER_PERCENTS for seed in OTHER_SEEDS for arm in (SUPERVISED, SEMI)]
+        order = [(percent, seed, arm) for percent in OTHER_PERCENTS for arm in (SUPERVISED, SEMI) for seed in OTHER_SEEDS]
     return [Cell(arm, percent, seed, COHORT, by_arm[arm], ITERS) for percent, seed, arm in order]
 
 

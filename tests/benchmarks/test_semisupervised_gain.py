@@ -64,7 +64,7 @@ def test_only_seeds_with_both_arms_are_paired(benchmark: ModuleType, cells: Modu
 
 
 def test_each_arm_takes_the_rate_of_its_own_best_teacher(benchmark: ModuleType) -> None:
-    peaks = dict(zip(benchmark.search_cells(), (0.20, 0.30, 0.25, 0.10, 0.21, 0.31), strict=True))
+    peaks = dict(zip(benchmark.search_cells(), (0.20, 0.30, 0.25, 0.10, 0.21, 0.31, 0.1, 0.2, 0.1, 0.2), strict=True))
     searched = {
         cell: {"curve": [{"iteration": 100, "student": 0.9}, {"iteration": 400, "student": 0, "ema_teacher": peak}]}
         for cell, peak in peaks.items()
@@ -115,3 +115,22 @@ def test_a_stopped_cell_keeps_the_same_best_weights(cells: ModuleType, tmp_path:
     assert cells.chosen(curve, "ema_teacher")["iteration"] == 4  # the first of equals
     for name in cells.NETWORKS.values():
         assert torch.load(tmp_path / name, weights_only=True)["model"]["weight"].item() == 4
+
+
+def test_cells_of_all_arms_share_their_burn_in(cells: ModuleType, tmp_path: Path) -> None:
+    first = cells.Cell(cells.SUPERVISED, 10, 3, 1, 0.001, 400)
+    names = {cells.replace(first, arm=arm).burn_in_name for arm in cells.ARMS}
+    assert len(names) == 1
+    others = [cells.replace(first, seed=4), cells.replace(first, percent=5), cells.replace(first, base_lr=0.002)]
+    assert len(names | {other.burn_in_name for other in others}) == 4
+    folder, target = tmp_path / first.name, tmp_path / first.burn_in_name
+    folder.mkdir()
+    hook = cells.BurnInCopyHook(folder, target)
+    hook.trainer = SimpleNamespace(training=SimpleNamespace(burn_in_iters=2))
+    for iteration in range(5):
+        (folder / "checkpoint.pth").write_text(str(iteration))
+        hook.trainer.iter = iteration
+        hook.before_step()
+        assert target.is_dir() == (iteration >= 2)
+    assert (target / "checkpoint.pth").read_text() == "2"  # and not that of a later iteration
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([folder.name, target.name])
