@@ -10,6 +10,9 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 SUMMARY := results/cxr/summarize/summary.md
 CT_SUMMARY := results/ct/summarize_ct/summary.md
+# Of a summary its tables and their headings, "Stage ..."; legend, counts and places stay in the file.
+TABLES := awk -v RS= -v ORS='\n\n' '/^\||^Stage/; \
+  END { printf "Synthetic data: nothing about patients. Legend and counts: %s\n", FILENAME }'
 WITH_ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 
 .DEFAULT_GOAL := help
@@ -23,15 +26,15 @@ setup: ## make .venv with everything in it (about 7 GB); a finished one is left 
 	  echo "[setup] remedy: apt-get install python3 python3-venv, or name one: make PYTHON=python3.12 setup." >&2; exit 2; }
 	@$(PYTHON) envs/bootstrap.py
 
-demo: setup ## run the whole workflow on the synthetic cohort and print the result table
-	@$(WITH_ENV) $(BIN)/snakemake --cores $(CORES)
-	@cat $(SUMMARY)
-	@echo "- radiographs, boxes and reports side by side: results/cxr/render_gallery/index.html, to be opened in a browser"
+demo: setup ## run the whole workflow on the synthetic cohort; ends with the result table and the gallery
+	@$(WITH_ENV) $(BIN)/snakemake --logger d2rnet --cores $(CORES)
+	@echo; $(TABLES) $(SUMMARY)
+	@echo "Radiographs, boxes and reports side by side: open results/cxr/render_gallery/index.html in a browser"
 
-demo-ct: setup ## run the chest CT wing on its synthetic cohort and print the result tables
-	@$(WITH_ENV) $(BIN)/snakemake --cores $(CORES) ct
-	@cat $(CT_SUMMARY)
-	@echo "- slices and reports side by side: results/ct/render_ct_gallery/index.html, to be opened in a browser"
+demo-ct: setup ## run the chest CT wing on its synthetic cohort; ends with the result tables and the gallery
+	@$(WITH_ENV) $(BIN)/snakemake ct --logger d2rnet --cores $(CORES)
+	@echo; $(TABLES) $(CT_SUMMARY)
+	@echo "Slices and reports side by side: open results/ct/render_ct_gallery/index.html in a browser"
 
 test: setup ## run the test suite
 	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 $(PYTEST_ARGS)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from d2rnet.cli.entry import set_up_logging
+from d2rnet.cli.logs import set_up_logging
 from d2rnet.runs.progress import track
 
 

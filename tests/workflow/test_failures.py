@@ -18,12 +18,14 @@ def snakemake(repository: Path, directory: Path, *arguments: str, **variables: s
     return warm_snakemake(*words, environment=environment, one_stream=True)
 
 
-def test_the_reason_of_a_failed_job_is_the_last_thing_on_the_screen(repository, tmp_path):
+@pytest.mark.parametrize("screen", [(), ("--logger", "d2rnet")], ids=["Snakemake's", "ours"])
+def test_the_reason_of_a_failed_job_is_the_last_thing_on_the_screen(repository, tmp_path, screen):
     overlay = tmp_path / "mine.yaml"
     roots = {"labelled": {"root": "/nowhere"}, "reports": {"root": "/nowhere"}}
     overlay.write_text(json.dumps({"cxr": {"data": {"demo": {"enabled": False}, **roots}}}))
     run = tmp_path / "a run"
-    done = snakemake(repository, run, "verify_inputs", "--cores", "1", "--configfile", str(repository / TINY), str(overlay))
+    words = ("verify_inputs", *screen, "--cores", "1", "--configfile", str(repository / TINY), str(overlay))
+    done = snakemake(repository, run, *words)
     assert done.returncode == 1
     last = done.stdout.rpartition("At least one job did not complete successfully.\n\n")[2].splitlines()
     assert last[0] == "verify_inputs failed:" and last[1].startswith("  verify-inputs: ")

@@ -4,6 +4,8 @@ import atexit
 import importlib.util
 import subprocess
 
+from snakemake.logging import logger
+
 from d2rnet.cli.run_failures import failure_lines
 from d2rnet.cli.run_lock import hold_run
 from d2rnet.cxr.settings import trainings_of
@@ -41,6 +43,7 @@ def try_trainings(wing, planned):
     output = Path("logs/verify_training", fingerprint([settings, options]))
     if (output / "run.json").exists():
         return
+    logger.info(f"Trying what the trainings of {wing} need, once for a configuration")
     options += ["--settings", settings, "--output", str(output), "--quiet"]
     source = [f"{workflow.basedir}/src", *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(

@@ -13,7 +13,6 @@ import gc
 import importlib
 import logging
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import d2rnet
 from d2rnet.cli.commands import COMMANDS, GROUPS, PURPOSES
 from d2rnet.cli.help import Parser
+from d2rnet.cli.logs import set_up_logging
 from d2rnet.cli.options import Command
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.exit_codes import ExitCode
@@ -31,7 +31,6 @@ DISK_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EISDIR}
     | {errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE}
 )
-_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def build_parser(detailed: str | None = None) -> argparse.ArgumentParser:
@@ -144,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = build_parser(_called(words)).parse_args(words)
     command = COMMANDS[args.command]
     try:
-        set_up_logging(args.log, verbose=args.verbose, quiet=args.quiet)
+        set_up_logging(args.log, command=args.command, verbose=args.verbose, quiet=args.quiet)
         set_threads(args.threads)
         keywords = _keywords(command, args)
         module, function = command.target.split(":")
@@ -182,28 +181,3 @@ def set_threads(threads: int) -> None:
     if threads > 0:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
             os.environ[name] = str(threads)
-
-
-class PrintableFormatter(logging.Formatter):
-    """Shows control characters as escapes: a class name out of a table may clear the screen or turn the text's direction."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Lay out a record; line breaks and tabs stay."""
-        return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], super().format(record))
-
-
-def set_up_logging(log_file: Path | None, *, verbose: bool = False, quiet: bool = False) -> None:
-    """Send the log to standard error and, if given, to a file as well."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    if log_file is not None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        # a file name that is no UTF-8 can be logged, too
-        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8", errors="backslashreplace"))
-    for handler in handlers:
-        handler.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
-    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
-    logging.raiseExceptions = False  # on a full disk each line would be a traceback of the logging library
-    logging.getLogger("d2rnet").setLevel(level)
-    logging.captureWarnings(True)
-    logging.getLogger("py.warnings").setLevel(logging.DEBUG if verbose else logging.ERROR)

@@ -15,7 +15,7 @@ _ERROR = re.compile(r"^\s*(?:Error in )?rule (\w+):$")
 _FIELD = re.compile(r"^\s+(jobid|output|log): (.*)$")
 _FINISHED = re.compile(r"^Finished jobid: (\d+)\b")
 # How the logs of this package begin a line, and the line that tells why a sub-command ended.
-_STAMPED = re.compile(r"^\d\d:\d\d:\d\d ")
+STAMPED = re.compile(r"^\d\d:\d\d:\d\d ")
 _TOLD = re.compile(r"^\d\d:\d\d:\d\d [a-z][a-z-]+: ")
 _UNTOLD = "it ended without a word of its own: killed, most often for lack of memory or at its time limit"
 
@@ -84,16 +84,16 @@ def reason_of(logs: Sequence[Path]) -> list[str]:
     Args:
         logs: its own log, then that of the scheduler, which alone tells of a job that did not come to log anything.
     """
-    tails = [tail for tail in map(_tail, logs) if tail]
+    tails = [tail for tail in map(tail_of, logs) if tail]
     for lines in tails:
         told = next((place for place in reversed(range(len(lines))) if _TOLD.match(lines[place])), None)
-        if told is not None and not any(_STAMPED.match(line) for line in lines[told + 1 :]):
-            return _shortened([_STAMPED.sub("", lines[told]), *lines[told + 1 :]])
+        if told is not None and not any(STAMPED.match(line) for line in lines[told + 1 :]):
+            return _shortened([STAMPED.sub("", lines[told]), *lines[told + 1 :]])
     last = [line for lines in tails for line in lines[-3:]]
     return [f"{_UNTOLD}. The last of its log{'s' if len(tails) > 1 else ''}:", *last] if last else [f"{_UNTOLD}; no log"]
 
 
-def _tail(path: Path) -> list[str]:
+def tail_of(path: Path) -> list[str]:
     """Return the last lines of a log, without empty ones; [] where there is none."""
     try:
         with path.open("rb") as stream:
