@@ -8,13 +8,15 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from d2rnet.cli.commands import COMMANDS
+from d2rnet.cli.given_settings import given_settings, part_of
 from d2rnet.config import Config, RuntimeSettings, check_order
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.trainer import check_batches, check_schedule
 from d2rnet.errors import ConfigError
-from d2rnet.settings import Section, leaves, merge, parse_settings, read_overlay, subsection
+from d2rnet.settings import Section, leaves, merge, read_overlay, subsection
 
 
 def test_shipped_config_equals_the_defaults(repository):
@@ -103,9 +105,9 @@ def test_section_problems_carry_the_full_path():
 def test_assignments_override_a_settings_file(tmp_path):
     path = tmp_path / "annotation.yaml"
     path.write_text("score_threshold: 0.7\nmax_boxes: 3\n")
-    read = parse_settings(AnnotationSettings, str(path), ["max_boxes=5"])
+    read = given_settings(AnnotationSettings, (), str(path), ["max_boxes=5"])
     assert (read.score_threshold, read.max_boxes, read.entry) == (0.7, 5, "image")
-    nested = parse_settings(DataSettings, '{"labelled": {"root": "x"}}', ["labelled.source=nih"])
+    nested = given_settings(DataSettings, (), '{"labelled": {"root": "x"}}', ["labelled.source=nih"])
     assert (nested.labelled.root, nested.labelled.source) == ("x", "nih")
 
 
@@ -123,7 +125,7 @@ def test_assignments_override_a_settings_file(tmp_path):
 )
 def test_bad_command_line_settings(text, assignments, message):
     with pytest.raises(ConfigError, match=message):
-        parse_settings(AnnotationSettings, text, assignments)
+        given_settings(AnnotationSettings, (), text, assignments)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,51 @@ def test_bad_command_line_settings(text, assignments, message):
 )
 def test_a_wrong_assignment_is_said_to_be_one(text, source):
     with pytest.raises(ConfigError, match=source):
-        parse_settings(AnnotationSettings, text, ["max_boxes=-1"])
+        given_settings(AnnotationSettings, (), text, ["max_boxes=-1"])
+
+
+def test_a_whole_configuration_is_understood_where_a_section_is_expected(repository, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("cxr: {annotation: {max_boxes: 3}, detector: {model: {backbone_width: 16}}}\nruntime: {gpus: 2}\n")
+    assert given_settings(AnnotationSettings, (), str(mine), []) == AnnotationSettings(max_boxes=3)
+    assert given_settings(AnnotationSettings, (), '{"cxr": {"annotation": {"max_boxes": 3}}}', []).max_boxes == 3
+    shipped = str(repository / "config.yaml")
+    assert given_settings(AnnotationSettings, (), shipped, ["max_boxes=5"]) == AnnotationSettings(max_boxes=5)
+    mine.write_text("cxr: {annotation: {max_box: 3}}")
+    with pytest.raises(ConfigError, match=r"--settings .*mine.yaml: 1 problem.*\n.*cxr.annotation.max_box: unknown key; did"):
+        given_settings(AnnotationSettings, (), str(mine), [])
+    mine.write_text("annotation: {max_boxes: 3}")
+    with pytest.raises(ConfigError, match=r"cxr\.annotation\.annotation: unknown key"):
+        given_settings(AnnotationSettings, (), str(mine), [])
+
+
+def test_what_is_given_last_counts(tmp_path):
+    first, second, own = (tmp_path / name for name in ("first.yaml", "second.yaml", "own.yaml"))
+    first.write_text("cxr: {annotation: {max_boxes: 3, score_threshold: 0.1}}")
+    second.write_text("cxr: {annotation: {max_boxes: 4, score_threshold: 0.2}}")
+    own.write_text("max_boxes: 5")
+    files = [first, second]
+    read = [
+        given_settings(AnnotationSettings, files[:1], None, []),
+        given_settings(AnnotationSettings, files, None, []),
+        given_settings(AnnotationSettings, files, str(own), []),
+        given_settings(AnnotationSettings, files, str(own), ["max_boxes=6"]),
+    ]
+    assert [(one.max_boxes, one.score_threshold) for one in read] == [(3, 0.1), (4, 0.2), (5, 0.2), (6, 0.2)]
+    own.write_text("cxr: {annotation: {score_threshold: 0.5}}")  # the rest of a configuration stays as it was given before
+    read = given_settings(AnnotationSettings, files, str(own), [])
+    assert (read.max_boxes, read.score_threshold) == (4, 0.5)
+    with pytest.raises(ConfigError, match=r"first.yaml with .*second.yaml with --set: 1 problem"):
+        given_settings(AnnotationSettings, files, None, ["max_boxes=-1"])
+    second.write_text("cxr: {annotation: {max_box: 4}}")
+    with pytest.raises(ConfigError, match=r"first.yaml with .*second.yaml: 1 problem"):
+        given_settings(AnnotationSettings, files, None, [])
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.section])
+def test_every_command_finds_its_part_of_the_whole(name):
+    section = COMMANDS[name].settings_class()
+    assert section.read(part_of(Config().to_json(), section)) == section()
 
 
 def test_merge_does_not_touch_its_arguments():

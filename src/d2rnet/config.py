@@ -1,6 +1,6 @@
 """``config.yaml`` whole: the sections of all wings, and what no section alone can see."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ from d2rnet.evaluation.settings import MeteorRuntime, NoBoxSettings, RetrievalSe
 from d2rnet.gallery.settings import GallerySettings
 from d2rnet.report.settings import ReportRuntime
 from d2rnet.runs.settings import SchedulerSettings
-from d2rnet.settings import Section
+from d2rnet.settings import Section, merge, read_overlay
 
 SHOWN_KEYS = 5
 # A preset of the whole, which messages name
@@ -160,6 +160,22 @@ class Config(Section):
         if problems:
             raise ConfigError(f"{source}: {len(problems)} problem(s)\n  " + "\n  ".join(sorted(problems)))
         return config
+
+
+def read_configuration(files: Sequence[Path]) -> Config:
+    """Read a configuration that somebody wrote.
+
+    Args:
+        files: YAML or JSON files, laid over ``config.yaml`` one after the other, as with Snakemake; none for the defaults.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: as :meth:`Config.read`, and what :func:`d2rnet.settings.read_overlay` refuses.
+    """
+    overlay: dict[str, Any] = {}
+    for file in files:
+        overlay = merge(overlay, read_overlay(file))
+    return Config.read(overlay, source=" with ".join(map(str, files)) or "configuration")
 
 
 def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -141,28 +141,6 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def parse_settings(section: type[AnySection], text: str | None, assignments: list[str]) -> AnySection:
-    """Read settings given on the command line.
-
-    Args:
-        section: the keys that the command reads; others are refused.
-        text: inline JSON object, or the path of a YAML/JSON file that holds this section; None for the defaults.
-        assignments: ``dotted.key=value`` pairs laid over it; values are read as YAML.
-
-    Raises:
-        ConfigError: not an object, not found, or not valid.
-    """
-    overlay: dict[str, Any] = {}
-    source = "configuration"
-    if text:
-        overlay, source = _read_settings(text)
-    for assignment in assignments:
-        overlay = merge(overlay, _assigned(assignment))
-    if assignments:
-        source = f"{source} with --set" if text else "--set"
-    return section.read(overlay, source=source)
-
-
 def read_overlay(path: Path) -> dict[str, Any]:
     """Read a YAML file of settings that somebody wrote.
 
@@ -198,8 +176,15 @@ def _not_utf8(path: Path, error: UnicodeDecodeError) -> str:
     )
 
 
-def _read_settings(text: str) -> tuple[dict[str, Any], str]:
-    """Read ``--settings``; return its content and its name for messages."""
+def read_settings(text: str) -> tuple[dict[str, Any], str]:
+    """Read ``--settings``; return its content and its name for messages.
+
+    Args:
+        text: inline JSON object, or the path of a YAML or JSON file.
+
+    Raises:
+        ConfigError: not an object, not found, or not a file of settings.
+    """
     if text.lstrip().startswith("{"):
         try:
             return parse_json(text), "configuration"
@@ -216,8 +201,12 @@ def _read_settings(text: str) -> tuple[dict[str, Any], str]:
         raise ConfigError(f"--settings {error}") from error
 
 
-def _assigned(assignment: str) -> dict[str, Any]:
-    """Return what one ``--set`` says as nested settings."""
+def assigned(assignment: str) -> dict[str, Any]:
+    """Return what one ``--set`` says as nested settings.
+
+    Raises:
+        ConfigError: not ``key=value`` with a YAML value.
+    """
     key, separator, value = assignment.partition("=")
     if not separator or key.count(".") > MAX_KEY_DEPTH:
         raise ConfigError(f"--set {assignment[:80]}: expected key=value, with a key of config.yaml.")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from hostile_case import READ, SET_ASIDE, Outcome
 
+from d2rnet.cli.given_settings import given_settings
 from d2rnet.ct.conversion.verify import check_table
 from d2rnet.ct.sources.settings import CtSourceSettings
 from d2rnet.ct.sources.tables import ct_source
@@ -41,7 +42,6 @@ from d2rnet.report.interface import make_transformer
 from d2rnet.report.model_files import load_model
 from d2rnet.report.settings import DecoderSettings
 from d2rnet.report.text.vocabulary import load_vocabulary
-from d2rnet.settings import parse_settings
 
 Reader = Callable[[Path], Outcome]
 SPLIT_COLUMNS = ("dicom_id", "study_id", "subject_id", "split")
@@ -236,7 +236,7 @@ def r2gen_checkpoint(folder: Path) -> Outcome:
 
 def settings_file(folder: Path) -> Outcome:
     """A file for ``--settings``."""
-    parse_settings(AnnotationSettings, str(only_file(folder)), [])
+    given_settings(AnnotationSettings, (), str(only_file(folder)), [])
     return Outcome(READ, "valid")
 
 

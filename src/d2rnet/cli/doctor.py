@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from d2rnet.cli.run_report import report_run
 from d2rnet.errors import ToolError
@@ -246,17 +245,14 @@ def check_trainings(files: Sequence[Path]) -> Iterator[Finding]:
     Raises:
         ConfigError: the configuration is not valid.
     """
-    from d2rnet.config import Config, check_order
+    from d2rnet.config import check_order, read_configuration
     from d2rnet.cxr.settings import trainings_of
     from d2rnet.runs.provenance import REPOSITORY
-    from d2rnet.settings import merge, read_overlay
+    from d2rnet.settings import read_overlay
 
     overlays = {file.resolve(): read_overlay(file) for file in files}
     check_order(overlays, REPOSITORY / "workflow" / "presets")
-    overlay: dict[str, Any] = {}
-    for content in overlays.values():
-        overlay = merge(overlay, content)
-    config = Config.read(overlay, source=" with ".join(map(str, files)))
+    config = read_configuration(files)
     runtime = config.runtime
     machine = {"device": runtime.device_of_jobs, "processes": max(1, runtime.gpus)}
     for wing, settings in (("cxr", (trainings_of(config.cxr), runtime)), ("ct", (config.ct,))):

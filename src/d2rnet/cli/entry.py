@@ -81,8 +81,20 @@ def _add_options(parser: argparse.ArgumentParser, command: Command) -> None:
 
         lines = "\n".join(f"  {line}" for line in section_lines(section))
         parser.epilog = f"settings ({section.place} in config.yaml):\n{lines}"
-        parser.add_argument("--settings", metavar="JSON|FILE", help="settings as a JSON object or a YAML file; rest: defaults")
-        parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+        parser.add_argument(
+            "--configfile",
+            type=Path,
+            nargs="+",
+            default=[],
+            metavar="FILE",
+            help="configuration: files laid over config.yaml in this order; of them it takes the settings below",
+        )
+        parser.add_argument(
+            "--settings",
+            metavar="JSON|FILE",
+            help="the settings below as a JSON object or a YAML file, or a configuration; rest: of --configfile, defaults",
+        )
+        parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one of them; may be repeated")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads (default: the libraries' own)")
     parser.add_argument("--log", type=Path, metavar="FILE", help="write the log here too")
     loudness = parser.add_mutually_exclusive_group()
@@ -101,10 +113,10 @@ def _keywords(command: Command, args: argparse.Namespace) -> dict[str, Any]:
     if runtime := command.runtime_class():
         keywords["runtime"] = runtime.read({key: getattr(args, key) for key in runtime.model_fields}, source=args.command)
     if section := command.settings_class():
-        from d2rnet.settings import parse_settings
+        from d2rnet.cli.given_settings import given_settings
 
         _check_assignments(args.set, list(runtime.model_fields) if runtime else [])
-        keywords["settings"] = parse_settings(section, args.settings, args.set)
+        keywords["settings"] = given_settings(section, args.configfile, args.settings, args.set)
     for option in command.options:
         option.check(keywords[option.name])
     return keywords

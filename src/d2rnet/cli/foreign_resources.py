@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.cli.commands import COMMANDS
+from d2rnet.cli.given_settings import part_of
 from d2rnet.cli.run_state import made_here
 from d2rnet.config import Config
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.files.comparison import differences, first_few
 from d2rnet.files.documents import read_json
-from d2rnet.settings import Section, subsection
 
 RESOURCES = "resources"
 # Where its rules leave run records; a search through all of it would pass 377,110 images.
@@ -26,16 +26,7 @@ def settings_of(config: Config, command: str) -> dict[str, Any]:
     """Return the settings of a configuration that a sub-command reads, as JSON values."""
     section = COMMANDS[command].settings_class()
     assert section is not None, command
-    value: Any = config
-    for key in section.place.split("."):
-        value = getattr(value, key)
-    return _read_by(section, value.to_json())
-
-
-def _read_by(section: type[Section], values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values that a section has fields for, in its own sections too."""
-    inner = {name: subsection(field.annotation) for name, field in section.model_fields.items()}
-    return {name: values[name] if part is None else _read_by(part, values[name]) for name, part in inner.items()}
+    return part_of(config.to_json(), section)
 
 
 def check_resources(folder: Path, config: Config) -> None:

@@ -7,7 +7,7 @@ model are all that a reading needs, wherever they are copied to.
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2rnet.config import Config
+from d2rnet.config import read_configuration
 from d2rnet.ct.conversion.settings import CtConversionSettings
 from d2rnet.ct.report_model.settings import CtFeatureSettings, CtGenerationSettings
 from d2rnet.ct.structures.table import load_table
@@ -15,7 +15,7 @@ from d2rnet.ct.volumes.settings import VolumeSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, write_json
 from d2rnet.runs.cards import is_of_demo_cohort
-from d2rnet.settings import Section, merge, read_overlay
+from d2rnet.settings import Section
 
 FILE = "reading.json"
 
@@ -50,10 +50,7 @@ def describe_ct_reading(*, report_model: Path, configfile: Sequence[Path] = ()) 
     Raises:
         ConfigError: a setting is unknown or out of range, or there is no such table of structures.
     """
-    overlay: dict[str, object] = {}
-    for path in configfile:
-        overlay = merge(overlay, read_overlay(path))
-    settings = Config.read(overlay, source=" with ".join(map(str, configfile)) or "configuration").ct
+    settings = read_configuration(configfile).ct
     load_table(settings.structures.table)
     reading = CtReadingSettings(
         volumes=settings.data.volumes,

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from d2rnet.config import Config
+from d2rnet.config import read_configuration
 from d2rnet.cxr.annotation.confidence_filter import confidence_filter
 from d2rnet.cxr.annotation.settings import ClassName
 from d2rnet.cxr.detector.settings import PredictionSettings
@@ -24,7 +24,7 @@ from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.report.annotation_file import load_annotation
 from d2rnet.runs.cards import is_of_demo_cohort
-from d2rnet.settings import Section, merge, read_overlay
+from d2rnet.settings import Section
 
 FILE = "reading.json"
 MOST_IMAGES = 200  # looked at; the 0.5th percentile of 200 is their second value
@@ -96,10 +96,7 @@ def describe_reading(
     """
     if (annotation is None) != (image_root is None):
         raise ConfigError("describe-reading: got one of --annotation and --image-root; expected both or neither.")
-    overlay: dict[str, object] = {}
-    for path in configfile:
-        overlay = merge(overlay, read_overlay(path))
-    settings = Config.read(overlay, source=" with ".join(map(str, configfile)) or "configuration").cxr
+    settings = read_configuration(configfile).cxr
     max_side_px = settings.data.conversion.max_side_px
     reading = ReadingSettings(
         max_side_px=max_side_px,
