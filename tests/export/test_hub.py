@@ -79,17 +79,21 @@ def test_huggingface_hub_itself_reads_the_card(folder):
     assert again.to_dict() == written
 
 
-def test_models_of_drawings_say_so_on_the_card(finished_run, tmp_path):
+def test_models_of_drawings_say_so_on_the_card(finished_run, scores, tmp_path):
     report = tmp_path / "report"
     report.mkdir()
     for file in (finished_run / "results/cxr/train_report_model").iterdir():
         (report / file.name).write_bytes(file.read_bytes())
     reading = json.loads((report / "reading.json").read_text())
     write_json(report / "reading.json", {**reading, "synthetic": True})
-    assert call(finished_run, tmp_path / "out", "--report-model", report, "--license", "apache-2.0") == 0
+    words = ("--report-model", report, "--license", "apache-2.0", "--scores", *scores)
+    assert call(finished_run, tmp_path / "out", *words) == 0
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "on a real radiograph every finding is meaningless" in card
     front = front_matter(card)
+    assert [result["dataset"]["type"] for result in front["model-index"][0]["results"]] == [
+        "drawn-demo-cohort-of-chest-radiographs-synthetic"
+    ] * 2
     assert "synthetic-data" in front["tags"] and front["license"] == "apache-2.0" and "license_name" not in front
 
 
@@ -137,3 +141,86 @@ def test_models_of_ct_load_back_and_the_other_loader_says_which_is_theirs(tmp_pa
     assert "d2rnet.load_ct_models(" in (tmp_path / "hub" / "README.md").read_text()
     with pytest.raises(FileNotFoundError, match=r"no folder detector in it; .*It reads CTs: d2rnet\.load_ct_models"):
         d2rnet.load_models(tmp_path / "hub")
+
+
+def write_scores(folder: Path, command: str, inputs: dict[str, Path], metrics: dict) -> Path:
+    """An evaluation: metrics.json, and beside it a run record that names what was scored."""
+    folder.mkdir(parents=True)
+    named = {name: {"file": str(path), "sha256": sha256_file(path)} for name, path in inputs.items()}
+    write_json(folder / "run.json", {"command": command, "inputs": named})
+    write_json(folder / "metrics.json", metrics)
+    return folder / "metrics.json"
+
+
+@pytest.fixture(scope="module")
+def scores(finished_run, tmp_path_factory) -> tuple[Path, Path]:
+    """Scores of both models of the miniature run."""
+    place, models = tmp_path_factory.mktemp("scores"), finished_run / "results" / "cxr"
+    teacher = {
+        "AP50": 0.79712,
+        "AP40": 0.81,
+        "AP75": None,
+        "intervals": {"AP50": [0.75, 0.82]},
+        "per_class_AP50": {"ILD": 0.1},
+    }
+    detector = {"protocol": {"split": "test", "score_floor": 0.05}, "n_images": 120, "n_boxes": 252, "ema_teacher": teacher}
+    table = [
+        {"metric": "bleu_4", "value": 0.3194, "interval": [0.29, 0.35]},
+        {"metric": "bleu_2", "value": 0.4, "interval": None},  # in no summary
+        {"metric": "cider", "value": 1.5, "interval": None},
+        {"metric": "meteor", "value": None, "interval": None},  # was not run
+    ]
+    reports = {"protocol": {"text": "r2gen", "section": "findings", "split": "test", "n": 175}, "table": table}
+    return (
+        write_scores(place / "d", "evaluate-detector", {"ema_teacher": models / "train_detector/model_final.pth"}, detector),
+        write_scores(place / "r", "evaluate-reports", {"vocabulary": models / "train_report_model/vocabulary.json"}, reports),
+    )
+
+
+def test_scores_are_a_model_index_that_huggingface_hub_takes(finished_run, scores, tmp_path):
+    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed (extra 'test')")
+    assert call(finished_run, tmp_path / "out", "--scores", *scores, "--dataset", "Ward 7, 2024") == 0
+    written = front_matter((tmp_path / "out/README.md").read_text(encoding="utf-8"))
+    card = hub.ModelCard.load(tmp_path / "out/README.md")
+    found = {result.metric_type: result for result in card.data.eval_results}
+    assert card.data.model_name.startswith("Chest radiographs") and list(found) == ["AP50", "AP40", "bleu_4", "cider"]
+    assert found["AP50"].metric_value == 0.7971 and found["AP50"].metric_name == "AP50, EMA teacher"
+    assert found["AP50"].metric_args == {"interval_95": [0.75, 0.82]} and found["AP40"].metric_args is None
+    detection, writing = found["AP40"], found["bleu_4"]
+    assert (detection.task_type, writing.task_type) == ("object-detection", "image-to-text")
+    assert {one.dataset_name for one in found.values()} == {"Ward 7, 2024"} and writing.dataset_type == "ward-7-2024"
+    assert detection.dataset_args == {"n": 120, "n_boxes": 252, "protocol": {"split": "test", "score_floor": 0.05}}
+    assert writing.dataset_args["n"] == 175 and writing.dataset_args["protocol"]["section"] == "findings"
+    assert writing.dataset_split == "test"
+    assert hub.ModelCardData(**written).to_dict() == written
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("weights", "its run record names ema_teacher of SHA-256 0; expected the scores of these models"),
+        ("command", "of summarize; expected metrics.json of evaluate-detector or"),
+        ("metrics", "lacks 'n_boxes'; expected metrics.json of 'd2rnet evaluate-detector'"),
+        ("protocol", "no object with 'protocol'"),
+        ("name", "--dataset: missing; expected the name of the data"),
+    ],
+)
+def test_scores_of_other_weights_or_of_nameless_data_are_refused(finished_run, scores, tmp_path, capsys, change, message):
+    folder = tmp_path / "scores"
+    folder.mkdir()
+    record, metrics = (json.loads((scores[0].parent / name).read_text()) for name in ("run.json", "metrics.json"))
+    if change == "weights":
+        record["inputs"]["ema_teacher"]["sha256"] = "0"
+    elif change == "command":
+        record["command"] = "summarize"
+    elif change == "metrics":
+        del metrics["n_boxes"]
+    elif change == "protocol":
+        metrics = []
+    write_json(folder / "run.json", record)
+    write_json(folder / "metrics.json", metrics)
+    named = () if change == "name" else ("--dataset", "x")
+    assert call(finished_run, tmp_path / "out", "--scores", folder / "metrics.json", *named) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert message in re.sub(r"(SHA-256 0), .* has \w+;", r"\1;", told)
+    assert not (tmp_path / "out").exists()

@@ -74,6 +74,18 @@ EXPORT_COMMANDS: dict[str, Command] = {
             STRUCTURES,
             CT_REPORT_MODEL,
             Option("cards", "pages to join, such as those of summarize; default: model_card.md of each model", "inputs", ()),
+            Option(
+                "scores",
+                "metrics.json of their evaluations, for the model-index of the card; none: it is left out",
+                "inputs",
+                (),
+            ),
+            Option(
+                "dataset",
+                "name of the data that they were tested on; default: the demo cohort's, of its models",
+                "text",
+                optional=True,
+            ),
             Option("license", "of the weights, as the hub spells it: apache-2.0, cc-by-nc-4.0, other", "text", "other"),
             OUTPUT,
         ),

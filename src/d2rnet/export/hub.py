@@ -21,6 +21,7 @@ import yaml
 import d2rnet
 from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME
 from d2rnet.errors import ConfigError
+from d2rnet.export.model_index import DEMO, model_index
 from d2rnet.files.atomic import write_text
 from d2rnet.files.hashes import sha256_file
 from d2rnet.reading.ct import load_ct_models
@@ -88,6 +89,8 @@ def export_hub(
     structures: Path,
     ct_report_model: Path,
     cards: list[Path],
+    scores: list[Path],
+    dataset: str | None,
     license: str,
     output: Path,
 ) -> None:
@@ -100,11 +103,14 @@ def export_hub(
         structures: folder of train-structures, of CT.
         ct_report_model: folder of train-ct-report-model, of CT.
         cards: Markdown pages to join to the card, such as those of summarize; none: ``model_card.md`` of each model.
+        scores: metrics.json of the evaluations of these models, for ``model-index``; none: it is left out.
+        dataset: name of the data that they were tested on; None: that of the demo cohort, for models that it trained.
         license: of the weights, as the hub spells it.
         output: folder to make.
 
     Raises:
-        ConfigError: there is no such modality, or ``output`` holds files already.
+        ConfigError: there is no such modality, ``output`` holds files already, or the scores are of other weights or of data
+            without a name.
         FileNotFoundError: a model, or a file of one, is missing.
         CheckpointError: the models cannot be loaded, or do not belong together.
     """
@@ -122,7 +128,14 @@ def export_hub(
         files = _copy(kind, sources, folder)
         models = kind.load(folder, device="cpu")
         pages = [page for page in cards or [source / "model_card.md" for source in sources] if page.is_file()]
-        write_text(folder / "README.md", _card(kind, files, pages, license=license, synthetic=models.settings.synthetic))
+        synthetic = models.settings.synthetic
+        front = front_matter(kind, license=license, synthetic=synthetic)
+        if scores:
+            name = dataset or (DEMO[modality] if synthetic else "")
+            if not name:
+                raise ConfigError("--dataset: missing; expected the name of the data that --scores were measured on.")
+            front["model-index"] = model_index(kind.title, scores, name, files)
+        write_text(folder / "README.md", _card(kind, files, pages, front, synthetic=synthetic))
         if output.exists():
             output.rmdir()
         folder.rename(output)
@@ -148,8 +161,8 @@ def _copy(kind: Kind, sources: Sequence[Path], folder: Path) -> dict[str, str]:
     return hashes
 
 
-def _card(kind: Kind, files: Mapping[str, str], pages: Sequence[Path], *, license: str, synthetic: bool) -> str:
-    front = yaml.safe_dump(front_matter(kind, license=license, synthetic=synthetic), sort_keys=False, allow_unicode=True)
+def _card(kind: Kind, files: Mapping[str, str], pages: Sequence[Path], front: Mapping[str, Any], *, synthetic: bool) -> str:
+    matter = yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True)
     body = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=kind.title,
         warning=_SYNTHETIC.format(image=kind.image) if synthetic else "",
@@ -159,7 +172,7 @@ def _card(kind: Kind, files: Mapping[str, str], pages: Sequence[Path], *, licens
         files="\n".join(f"| `{name}` | `{sha256}` |" for name, sha256 in files.items()),
         cards="\n\n".join(_joined(page.read_text(encoding="utf-8")) for page in pages),
     )
-    return f"---\n{front}---\n\n{body.rstrip()}\n"
+    return f"---\n{matter}---\n\n{body.rstrip()}\n"
 
 
 def front_matter(kind: Kind, *, license: str, synthetic: bool) -> dict[str, Any]:
