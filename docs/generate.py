@@ -1,8 +1,8 @@
 """Write the generated parts of the documentation: ``make docs``.
 
 docs/reference/config.md and workflow/schemas/config.schema.json from the sections of settings, docs/reference/cli.md from
-``--help``, docs/figures/rulegraph.{dot,svg} from the real DAG (the SVG needs Graphviz). ``tests/test_docs.py`` fails when a
-committed file differs from what this writes.
+``--help``, docs/figures/rulegraph_<wing>.{dot,svg} from the real DAG (the SVG needs Graphviz), docs/figures/concept.svg.
+``tests/test_docs.py`` fails when a committed file differs from what this writes.
 """
 
 import argparse
@@ -103,18 +103,111 @@ def _sub_parser(parser: argparse.ArgumentParser, name: str) -> argparse.Argument
     return parser
 
 
-def rule_graph() -> str:
-    """Return the rule graph of the shipped configuration as DOT text with sorted nodes and edges."""
-    command = [sys.executable, "-m", "snakemake", "-s", str(REPOSITORY / "Snakefile"), "--rulegraph", "dot", "--forceall"]
+# Stages of each wing, the names of the files in workflow/rules/<wing>/, and the colours that they are drawn in.
+STAGES = {
+    "cxr": ("data", "detector", "annotation", "report", "evaluation"),
+    "ct": ("data", "structures", "report", "evaluation"),
+}
+FILLS = {
+    "data": "#dbe9f6",
+    "detector": "#dff0e0",
+    "structures": "#dff0e0",
+    "annotation": "#f6e0dc",
+    "report": "#fdf0d0",
+    "evaluation": "#e8e2f3",
+}
+
+
+def rule_graph(wing: str) -> str:
+    """Return the rule graph of a wing's target in the shipped configuration as DOT text, a cluster a stage, all sorted."""
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        wing,
+        "-s",
+        str(REPOSITORY / "Snakefile"),
+        "--rulegraph",
+        "dot",
+        "--forceall",
+    ]
     text = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout
     names = dict(re.findall(r'^\s*(\d+)\[label = "(\w+)"', text, flags=re.MULTILINE))
     edges = {(names[a], names[b]) for a, b in re.findall(r"^\s*(\d+) -> (\d+)", text, flags=re.MULTILINE)}
-    shown = sorted((a, b) for a, b in edges if b != "cxr")
-    style = (
-        'node [shape=box, style="rounded,filled", fillcolor="#eef3f8", color="#4a6785", fontname="sans-serif", fontsize=11]'
+    lines = []
+    for stage in STAGES[wing]:
+        file = REPOSITORY / "workflow" / "rules" / wing / f"{stage}.smk"
+        rules = set(re.findall(r"^rule (\w+):", file.read_text(encoding="utf-8"), flags=re.MULTILINE))
+        shown = "; ".join(sorted(rules & set(names.values())))
+        lines.append(f'  subgraph cluster_{stage} {{ label="{stage}"; node [fillcolor="{FILLS[stage]}"]; {shown}; }}')
+    lines += [f"  {a} -> {b};" for a, b in sorted(edges) if b != wing]
+    body = "\n".join(lines)
+    style = 'fontname="sans-serif", fontsize=14'
+    return (
+        f'digraph {wing} {{\n  rankdir=LR; bgcolor=white; nodesep=0.15; ranksep=0.25; edge [color="#7a8a99"];\n'
+        f'  graph [{style}, color="#b8c4cf", fontcolor="#4a6785"]; node [shape=box, style="rounded,filled", color="#4a6785", '
+        f"{style}];\n{body}\n}}\n"
     )
-    body = "\n".join(f"  {a} -> {b};" for a, b in shown)
-    return f'digraph d2rnet {{\n  rankdir=TB; bgcolor=white; edge [color="#7a8a99"];\n  {style};\n{body}\n}}\n'
+
+
+CONCEPT = (
+    (
+        "1  Data",
+        FILLS["data"],
+        ("images, boxes, reports:", "checked, converted, joined"),
+        ("VinDr-CXR, MIMIC-CXR", "CT-RATE, RadGenome"),
+    ),
+    (
+        "2  Look",
+        FILLS["detector"],
+        ("where something is,", "learnt with few labels"),
+        ("lesion boxes,", "10 structures, patches"),
+    ),
+    (
+        "3  Write",
+        FILLS["report"],
+        ("findings from what was", "seen, in sentences"),
+        ("D2R-Net's decoder,", "or a language model"),
+    ),
+    (
+        "4  Judge",
+        FILLS["evaluation"],
+        ("scores beside baselines,", "reports beside images"),
+        ("tables, gallery,", "pages of single readings"),
+    ),
+)
+BOX_WIDTH, BOX_HEIGHT, GAP = 222, 150, 24
+
+
+def concept_figure() -> str:
+    """Return docs/figures/concept.svg: what the workflow does in four boxes, legible on a light and on a dark page."""
+    step = BOX_WIDTH + GAP
+    width = len(CONCEPT) * step - GAP
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {BOX_HEIGHT}" width="{width}" height="{BOX_HEIGHT}" '
+        'font-family="system-ui, sans-serif" font-size="14" role="img" aria-labelledby="title">',
+        '<title id="title">Data are checked and joined; a model looks where something is; a decoder writes findings; scores '
+        "and pages judge them.</title>",
+    ]
+    for place, (heading, fill, what, examples) in enumerate(CONCEPT):
+        x = place * step
+        parts.append(
+            f'<rect x="{x + 1}" y="1" width="{BOX_WIDTH - 2}" height="{BOX_HEIGHT - 2}" rx="10" fill="{fill}" '
+            'stroke="#6b7f92" stroke-width="1.5"/>'
+        )
+        parts.append(f'<text x="{x + 16}" y="32" font-size="20" font-weight="600" fill="#1d2b38">{heading}</text>')
+        parts += [f'<text x="{x + 16}" y="{61 + 20 * n}" fill="#1d2b38">{line}</text>' for n, line in enumerate(what)]
+        parts += [
+            f'<text x="{x + 16}" y="{112 + 18 * n}" font-size="13" fill="#46586a">{line}</text>'
+            for n, line in enumerate(examples)
+        ]
+        if place:
+            left, middle = x - GAP, BOX_HEIGHT // 2
+            parts.append(
+                f'<path d="M{left + 3} {middle} h{GAP - 12} v-6 l9 6 l-9 6 v-6" fill="#8593a1" stroke="#8593a1" '
+                'stroke-width="2"/>'
+            )
+    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 def main() -> None:
@@ -122,13 +215,16 @@ def main() -> None:
     write_text(REPOSITORY / "docs/reference/config.md", config_page())
     write_text(REPOSITORY / "workflow/schemas/config.schema.json", config_schema())
     write_text(REPOSITORY / "docs/reference/cli.md", cli_page())
-    graph = rule_graph()
-    write_text(REPOSITORY / "docs/figures/rulegraph.dot", graph)
+    write_text(REPOSITORY / "docs/figures/concept.svg", concept_figure())
+    graphs = {REPOSITORY / f"docs/figures/rulegraph_{wing}.dot": rule_graph(wing) for wing in STAGES}
+    for path, graph in graphs.items():
+        write_text(path, graph)
     if not shutil.which("dot"):
-        sys.exit("docs/figures/rulegraph.svg not redrawn: Graphviz is missing (apt-get install graphviz)")
-    reduced = subprocess.run(["tred"], input=graph, capture_output=True, text=True, check=True).stdout
-    svg = subprocess.run(["dot", "-Tsvg"], input=reduced, capture_output=True, text=True, check=True).stdout
-    write_text(REPOSITORY / "docs/figures/rulegraph.svg", svg)
+        sys.exit("docs/figures/rulegraph_*.svg not redrawn: Graphviz is missing (apt-get install graphviz)")
+    for path, graph in graphs.items():
+        reduced = subprocess.run(["tred"], input=graph, capture_output=True, text=True, check=True).stdout
+        svg = subprocess.run(["dot", "-Tsvg"], input=reduced, capture_output=True, text=True, check=True).stdout
+        write_text(path.with_suffix(".svg"), svg)
 
 
 if __name__ == "__main__":

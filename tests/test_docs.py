@@ -31,7 +31,7 @@ MADE_BY_THE_READER = {
     "tests/evaluation/test_word_f1.py",
 }
 RELEASED_CODE = {"run_csv2coco.py", "run_unlabel2coco.py", "main.py", "train_net.py"}  # named beside our counterparts
-OTHER_PROGRAMS = {"cp", "echo", "mkdir", "python3", "tensorboard", "wget", "sha256sum"}
+OTHER_PROGRAMS = {"cp", "echo", "git", "mkdir", "python3", "tensorboard", "wget", "sha256sum"}
 OWN_FOLDERS = ("src", "workflow", "envs", "profiles", "docs", "benchmarks", "tests")
 
 
@@ -51,16 +51,26 @@ def pages(repository) -> dict[Path, str]:
 
 
 @pytest.mark.parametrize(
-    ("page", "function"),
+    ("page", "function", "arguments"),
     [
-        ("docs/reference/config.md", "config_page"),
-        ("workflow/schemas/config.schema.json", "config_schema"),
-        ("docs/reference/cli.md", "cli_page"),
-        ("docs/figures/rulegraph.dot", "rule_graph"),
+        ("docs/reference/config.md", "config_page", ()),
+        ("workflow/schemas/config.schema.json", "config_schema", ()),
+        ("docs/reference/cli.md", "cli_page", ()),
+        ("docs/figures/concept.svg", "concept_figure", ()),
+        ("docs/figures/rulegraph_cxr.dot", "rule_graph", ("cxr",)),
+        ("docs/figures/rulegraph_ct.dot", "rule_graph", ("ct",)),
     ],
 )
-def test_generated_page_is_in_sync(repository, generate, page, function):
-    assert (repository / page).read_text() == getattr(generate, function)(), f"{page} is stale; run 'make docs'"
+def test_generated_page_is_in_sync(repository, generate, page, function, arguments):
+    assert (repository / page).read_text() == getattr(generate, function)(*arguments), f"{page} is stale; run 'make docs'"
+
+
+@pytest.mark.parametrize("wing", ["cxr", "ct"])
+def test_every_rule_of_the_graph_is_in_a_stage(repository, wing):
+    text = (repository / f"docs/figures/rulegraph_{wing}.dot").read_text()
+    drawn = {name for edge in re.findall(r"^  (\w+) -> (\w+);$", text, flags=re.MULTILINE) for name in edge}
+    staged = re.findall(r"\w+", " ".join(re.findall(r"\]; (.*); \}$", text, flags=re.MULTILINE)))
+    assert len(drawn) > 12 and sorted(staged) == sorted(drawn)
 
 
 def test_relative_links_exist(pages):

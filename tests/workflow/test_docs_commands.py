@@ -25,6 +25,7 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "profiles/README.md", RO
 # Beginning of a command, or of a piece of Python -> why it is not run here; tests/test_docs.py parses it.
 NOT_RUN = {
     "make ": "sets up an environment, or is this test suite, or the demo of eight minutes",
+    "git clone": "needs the address of the repository",
     "DETECTRON2_SPEC=": "builds detectron2",
     "python3 -m venv": "makes an environment",
     ".venv/bin/python -m pip": "installs packages",
