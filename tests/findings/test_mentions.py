@@ -27,7 +27,7 @@ def read_sentences(name: str = "mention_sentences.tsv") -> list[tuple[str, list[
             continue
         sentence, _, labels = line.partition("\t")
         parts = [label.strip() for label in labels.split(";") if label.strip()]
-        found.append((sentence, [(*label[1:].partition("@")[::2], STATES[label[0]]) for label in parts]))
+        found.append((sentence.replace("\\n", "\n"), [(*label[1:].partition("@")[::2], STATES[label[0]]) for label in parts]))
     return [(sentence, [(name, state, side) for name, side, state in labels]) for sentence, labels in found]
 
 
@@ -51,6 +51,15 @@ def test_labelled_sentence(sentence, labels):
     assert labels_of(sentence) == set(labels)
 
 
+RETOLD = read_sentences("retold_sentences.tsv")
+RETOLD_NOT_YET = {
+    "Since drainage of the left effusion, a small pneumothorax is seen at the apex.",
+    "Compared with the prior, on which there was no effusion, a large right effusion has developed.",
+    "The patient has a history of pneumothorax.",  # read as denied
+    "On the prior study there was a right pneumothorax; this has resolved.",
+    "no fracture of the ribs left clavicle fracture",
+}
+RETOLD_SIDE_NOT_YET = {"A skin fold over the left chest should not be mistaken for a pneumothorax."}
 DICTATED = read_sentences("dictated_sentences.tsv")
 NOT_YET = {
     "Pneumothorax has been ruled out, effusion has not.",
@@ -79,6 +88,20 @@ def test_dictated_sentence(sentence, labels):
     assert (found == set(labels)) == (sentence not in NOT_YET | SIDE_NOT_YET)  # one that is mended leaves the list
     states = {(name, state) for name, state, _ in labels}
     assert ({(name, state) for name, state, _ in found} == states) == (sentence not in NOT_YET)
+
+
+@pytest.mark.parametrize(("sentence", "labels"), RETOLD, ids=[sentence[:60] for sentence, _ in RETOLD])
+def test_retold_sentence(sentence, labels):
+    found = labels_of(sentence)
+    assert (found == set(labels)) == (sentence not in RETOLD_NOT_YET | RETOLD_SIDE_NOT_YET)
+    states = {(name, state) for name, state, _ in labels}
+    assert ({(name, state) for name, state, _ in found} == states) == (sentence not in RETOLD_NOT_YET)
+
+
+def test_retold_sentences_were_enough():
+    assert len(RETOLD) >= 120
+    assert {sentence for sentence, _ in RETOLD} > RETOLD_NOT_YET | RETOLD_SIDE_NOT_YET
+    assert not {sentence for sentence, _ in RETOLD} & {sentence for sentence, _ in [*SENTENCES, *DICTATED]}
 
 
 def test_lexicon_names_the_22_classes_only():

@@ -39,12 +39,9 @@ ASIDE = re.compile(
 )
 _RELATIVE = re.compile(rf" , (?:which|that) (?:was|were|is|are|had|has)\b[^,;]*\b{_EARLIER} {_STUDY}[^,;]* , ")
 _PAST = re.compile(rf"(?<= )(?:in|on|at) (?:the |his |her |a |an )?(?:patients )?{_EARLIER} (?:[a-z]+ )?{_STUDY}(?= )")
-_HISTORY = re.compile(r"(?<= )(?:history|anamnesis) of [^,;]*")
 _CURRENT = r"(?:in|on|at) (?:the |this |todays )?(?:current|present|new|this)|currently|now"
 _TODAY = re.compile(rf"(?<= )(?:{_CURRENT})(?= )")
 _NOW = re.compile(rf"(?<= )(?:{_CURRENT}|but|however|still|also|stable)(?= )")
-# "Free" here denies nothing.
-_FREE_FLUID = re.compile(r"free(?: (?!of |from )[a-z]+){0,2} (?:fluid|air|effusion|liquid|gas) ")
 # An organ that was taken out: "the gallbladder was not observed".
 _MISSING = re.compile(
     r"^ (?:the )?(?:(?:left|right) )?(?:gall ?bladder|spleen|kidney|breast|thyroid)(?: (?:gland|lobe))? "
@@ -72,7 +69,7 @@ class SentenceFindings:
 def sentence_findings(sentence: str) -> SentenceFindings:
     """Read one sentence; reports repeat sentences, so results are kept."""
     text = ct_normalised(sentence)
-    scopes = [scope for scope in find_scopes(text) if not _FREE_FLUID.match(text, scope.start)] + list(_past_scopes(text))
+    scopes = [*find_scopes(text), *_past_scopes(text)]
     labels = _LEXICON.search(text, scopes)
     taken = [(mention.start, mention.end) for mention in labels]
     others = []
@@ -95,8 +92,6 @@ def ct_normalised(sentence: str) -> str:
 
 def _past_scopes(text: str) -> Iterator[Scope]:
     """Yield what the sentence retells of earlier examinations, as denied."""
-    for history in _HISTORY.finditer(text):
-        yield Scope(State.ABSENT, history.start(), history.end())
     for found in _PAST.finditer(text):
         now = _TODAY.search(text, 0, found.start()) or _NOW.search(text, found.end())
         if now is None:

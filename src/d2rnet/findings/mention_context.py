@@ -6,7 +6,8 @@ words are read first, so that "cannot exclude" is doubt and "no change in" is no
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from d2rnet.findings import mention_cues as cues
@@ -23,11 +24,19 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Scope:
-    """Characters [start, end) of a normalised sentence that a cue speaks about."""
+    """Characters [start, end) of a normalised sentence that a cue speaks about.
+
+    Attributes:
+        state: what it says of them.
+        start: first character.
+        end: one past the last.
+        forward: whether the cue stands first and its reach may end with a list (:func:`end_lists`).
+    """
 
     state: State
     start: int
     end: int
+    forward: bool = False
 
 
 _KINDS = (
@@ -38,6 +47,7 @@ _KINDS = (
     ("doubt_after", cues.DOUBT_AFTER),
     ("doubt_before", cues.CANNOT_EXCLUDE),
     ("denied_after", cues.DENIED_AFTER),
+    ("denied_before_gone", cues.GONE_BEFORE),
     ("denied_before", cues.DENIED_BEFORE),
     ("doubt_before_word", cues.DOUBT_BEFORE),
 )
@@ -49,21 +59,26 @@ _REASON = re.compile(rf"(?<= ){cues.REASON}(?= )")
 _OPENING = re.compile(rf" (?:and )?{cues.OPENS} ")
 # A verb that says something new, unlike "is seen".
 _PREDICATE = re.compile(rf"(?<= ){cues.FINITE} (?!(?:[a-z]+ly |also |otherwise |now |again )?(?:{cues.SEEN}|not |no ))")
+_HISTORY = re.compile(rf"(?<= ){cues.HISTORY}(?= )")
 _SUBJECT = re.compile(rf"(?<= ){cues.SUBJECTS}(?= )")
 _ITEM_END = re.compile(rf"(?<= , )(?:{cues.ATTRIBUTE} )+(?=, )")  # "effusion , small , "
+_RUNS_ON = re.compile(rf"(?: (?:(?:is|are) )?{cues.SEEN})? {cues.RUNS_ON}(?= )")
+_ADJECTIVE = re.compile(r"(?:ive|ar|ary|ic|ous|ed|al)$")
 _ANY_VERB = re.compile(rf"(?<= )(?:{cues.FINITE}|seen|noted|resolved|had)(?= )")
 
 
 def find_scopes(sentence: str) -> list[Scope]:
     """Return the scopes of all cues of a normalised sentence; both ends of a scope include the cue's own words."""
-    scopes = []
+    scopes = [Scope(State.ABSENT, *history.span()) for history in _HISTORY.finditer(sentence)]
     for cue in _CUE.finditer(sentence):
         kind = str(cue.lastgroup)
         state = State.ABSENT if kind.startswith("denied") else State.UNCERTAIN
         if kind.startswith("not_judged"):
             scopes += _unjudged(sentence, cue, kind)
         elif "before" in kind:
-            scopes.append(Scope(state, cue.start(), _end_forward(sentence, cue.end())))
+            end = _end_forward(sentence, cue.end())
+            came = sentence.find(" with ", cue.end() - 1, end) if kind.endswith("gone") else -1
+            scopes.append(Scope(state, cue.start(), end if came < 0 else came, forward=True))
         elif "after" in kind:
             scopes.append(Scope(state, _start_backward(sentence, cue.start()), cue.end()))
     return scopes
@@ -97,6 +112,32 @@ def state_of(start: int, end: int, scopes: list[Scope]) -> State:
         if state in covering:
             return state
     return State.PRESENT
+
+
+def end_lists(sentence: str, findings: Iterable[tuple[int, int]], scopes: list[Scope]) -> list[Scope]:
+    """Return scopes that end with their list, where the next statement follows it without punctuation.
+
+    "No pneumothorax or effusion stable cardiomegaly" denies two findings; "no consolidation small effusion or pneumothorax",
+    whose commas were lost, goes on to its last "or".
+
+    Args:
+        sentence: normalised.
+        findings: first character and one past the last of each finding named.
+        scopes: of :func:`find_scopes`.
+    """
+    ends = [
+        end
+        for start, end in sorted(findings)
+        if _RUNS_ON.match(sentence, end) and not _ADJECTIVE.search(sentence[start:end])  # "cystic right lower lobe lesion"
+    ]
+    return [_with_its_list(sentence, ends, scope) if scope.forward else scope for scope in scopes]
+
+
+def _with_its_list(sentence: str, ends: Iterable[int], scope: Scope) -> Scope:
+    for end in ends:
+        if scope.start < end < scope.end and not re.search(r" (?:or|nor) ", sentence[end : scope.end]):
+            return replace(scope, end=end)
+    return scope
 
 
 def _end_forward(sentence: str, start: int) -> int:

@@ -35,13 +35,27 @@ _NORMAL_MEASURE = (
     rf"(?:[a-z]+ ){{0,2}}(?:density|thickness|attenuation)(?! {_OF_A_FINDING})) )"
 )
 _NOT_YET = any_of("resolved cleared disappeared regressed receded changed")
-_ELSEWHEN = (  # said of an earlier examination, and of today the contrary
-    r"(?! (?:(?:in|on|at) (?:the |his |her )?(?:previous|prior|old|earlier|former|past|last)|previously|before|earlier) )"
+_FORMER = any_of("previous prior old earlier former past last comparison outside initial baseline preceding yesterdays")
+_STUDY = any_of("examination exam study film radiograph image ct scan x_ray")
+_THEN = (  # an earlier examination, of which something may be said while the contrary is true of today
+    rf"(?:(?:in|on|at|by) (?:(?:the|his|her|a|an|any|most|recent|immediate) )*(?:{_FORMER}|{_STUDY} (?:of|from|dated))|"
+    r"previously|formerly|before|earlier|yesterday|in (?:19|20)[0-9]{2}|last (?:night|week|month|year)|"
+    r"(?:a|one|two|three|four|five|six|several|few|[0-9]+) (?:hours?|days?|weeks?|months?|years?) (?:ago|before|earlier|prior)"
+    r")"
 )
 _GOES_ON = r"(?= (?:$|[,;] ))"  # the sentence ends here, or its next item begins
+_ENDS = (  # no object follows: the cue speaks of what stands before it
+    r"(?= (?:$|[,;] |(?:and|but|at|in|on|with|without|by|given|from|due|because|although|though|despite|under|here) ))"
+)
+_HARD = any_of("difficult hard impossible not_possible not_easy unable")
+_EXCLUDE = any_of("exclude rule_out")
 
 # "No change in the effusion" denies nothing; neither does "not well seen".
 IGNORED = (
+    rf"(?:{_BE} |do not |does not |can )?(?:not|cannot|never) (?:be )?(?:{_ADVERB} )?{SEEN} {_THEN}",
+    rf"{_BE} absent {_THEN}",
+    rf"(?:not |never )?(?:previously|formerly) (?:not |never )?"
+    rf"(?:{SEEN}|absent|clear|normal|described|reported|known|mentioned)",
     rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} changes?"
     rf"(?= {any_of('in of to from since compared when as noted is has the with')} )",
     rf"(?:no|not|without|nor)(?: {_QUALIFIED}){{0,3}} "
@@ -56,7 +70,7 @@ IGNORED = (
     r"(?:nearly|almost|near|partially|partly|largely|mostly|virtually)(?: completely)? "
     + any_of("resolved cleared resolution clearing"),
     r"(?:near complete|partial|incomplete)(?: interval)? (?:resolution|clearing)(?: of)?",
-    r"no (?:doubt|question)",
+    r"no (?:doubt|question|mistaking|denying)",
 )
 DOUBT_AFTER = (
     r"(?<= , )(?:possible|probable|suspected|questionable|questioned|equivocal|likely|unlikely|"
@@ -66,7 +80,8 @@ DOUBT_AFTER = (
     rf"{_CANNOT}(?: be)?(?: {_SURELY})? (?:excluded|ruled out)",
     rf"not (?:{_SURELY} )?(?:excluded|ruled out)",
     rf"(?:possible|probable|suspected|questionable|unlikely|doubtful|equivocal){_GOES_ON}",
-    rf"(?:difficult|hard) to (?:{_SURELY} )?exclude",
+    rf"{_HARD} to (?:{_SURELY} )?{_EXCLUDE}{_ENDS}",
+    r"not (?:be )?(?:confirmed|verified|corroborated|reproduced)",
     rf"{_BE} (?:also |again |therefore )?"
     + any_of("""
         possible suspected questioned questionable considered probable likely favored equivocal suggested unlikely not_likely
@@ -76,10 +91,14 @@ DOUBT_AFTER = (
     r"(?:remains?|would be) (?:a )?"
     + any_of("possible possibility in_the_differential considered questionable consideration"),
 )
-CANNOT_EXCLUDE = (rf"(?:{_CANNOT}|unable to|difficult to|hard to)(?: {_SURELY})? (?:exclude|rule out)",)
+CANNOT_EXCLUDE = (
+    rf"(?:{_CANNOT}|{_HARD} to)(?: {_SURELY})? {_EXCLUDE}",
+    r"whether(?: (?!and |but |which )[a-z0-9]+){1,8}",
+)
 DENIED_AFTER = (
-    rf"(?:{_BE} |do not |does not |can )?(?:not|cannot|no longer|never) (?:be )?(?:{_ADVERB} )?{SEEN}{_ELSEWHEN}",
-    rf"(?:{_BE}|appears?|appear to be) (?:now )?(?:absent|excluded|ruled out)",
+    rf"(?:{_BE} |do not |does not |can )?(?:not|cannot|no longer|never) (?:be )?(?:{_ADVERB} )?{SEEN}",
+    rf"(?:{_BE}|appears?|appear to be) (?:now )?(?:{_DEGREE} )?(?:absent|excluded|ruled out)",
+    rf"(?:{_BE}|has|have) (?:now )?(?:{_DEGREE} )?re ?expanded",
     rf"(?:has|have|had) (?:{_DEGREE} )?(?:resolved|cleared|disappeared)",
     rf"(?:has|have) (?:{_DEGREE} )?been (?:removed|drained|evacuated|excluded|ruled out|taken out|withdrawn|extracted)",
     r"(?:is|are|now) (?:completely |entirely |fully )?resolved",
@@ -91,6 +110,7 @@ DENIED_AFTER = (
     r"(?:has|have|did) not (?:recurred?|reaccumulated?|developed?|returned?|reappeared?)",
     rf"(?:{_BE} )?(?:none|nil)(?: {SEEN})?{_GOES_ON}",
     r"(?<= , )none(?: seen)? (?:in|on|at) (?:either|both|any|the lungs?|the chest|the thorax)",
+    rf"(?<= , )none (?:is|are|was|were|can be) {SEEN}",
     rf"(?<= , )(?:no|no evidence|no signs?|absent|negative|resolved|gone){_GOES_ON}",
     r"(?:absent|negative|resolved|no)(?= $)",
     rf"(?:excluded|ruled out){_GOES_ON}",
@@ -104,12 +124,17 @@ DENIED_BEFORE = (
     r"nowhere(?: (?!and |but |which |with )[a-z]+){0,10}? (?:is|are|was|were)(?: there)?",
     rf"(?:do|does|did)(?: not|nt) (?:yet )?{_SHOW}",
     r"(?:can ?not|(?:can)t|could(?: not|nt)|unable to) (?:see|identify|detect|find|appreciate|make out)",
-    r"(?:complete |interval )*(?:resolution|clearing|disappearance|removal) of",
-    r"(?:complete|total|full) (?:regression|recession) of",
     any_of("""
-        no_longer resolved negative_for free_of free_from free clear_of absence_of lack_of devoid_of rather_than without nor
+        no_longer negative_for free_of free_from clear_of absence_of lack_of devoid_of rather_than without nor
         nowhere neither no not denies never nothing none_of (?:is|are|was|were|does)nt unremarkable_for fails?_to nil zero
+        (?:excludes|rules_out)
     """),
+)
+# What has gone, up to "with", which tells what has come or is left: "removal of the tube with a new pneumothorax".
+GONE_BEFORE = (
+    r"(?:complete |interval |surgical )*(?:resolution|clearing|disappearance|removal|resection|excision) of",
+    r"(?:complete|total|full) (?:regression|recession) of",
+    r"resolved",
 )
 DOUBT_BEFORE = (
     any_of("""
@@ -118,9 +143,12 @@ DOUBT_BEFORE = (
         questioning questionable equivocal borderline presumed presumably perhaps potential potentially suggest suggests
         suggesting suggestive suggested suggestion differential favor favors
         favored favoring thought_to believed_to felt_to consider consideration unlikely conceivably seemingly alternatively
-        raises? evaluate_for if_there_is would_be_compatible_with query doubt doubtful
+        raises? evaluate_for if_there_(?:is|are) would_be_compatible_with query doubt doubtful
     """),
 )
+
+# Told of the past, up to a comma or to what is there today.
+HISTORY = r"(?:history|anamnesis) of(?: (?!with |now )[^,; ]+)*"
 
 # What was not judged: outside the field of view, obscured, not evaluated. Neither there nor absent.
 _WELL = any_of("""
@@ -145,7 +173,7 @@ _FIELD = (
 )
 _HIDDEN = any_of("obscured masked hidden degraded blurred")
 NOT_JUDGED_AFTER = (
-    rf"(?:{_BE} |could |can )?{_CANNOT}(?: be| been)?(?: {_WELL}){{0,2}} (?:{_JUDGED}|{_IMAGED}){_ELSEWHEN}"
+    rf"(?:{_BE} |could |can )?{_CANNOT}(?: be| been)?(?: {_WELL}){{0,2}} (?:{_JUDGED}|{_IMAGED})(?! {_THEN} )"
     rf"(?: {_WELL}){{0,2}}",
     rf"(?:could|can) (?:only|hardly|barely|scarcely) be (?:{_POORLY} )?(?:{_JUDGED}|{_IMAGED})",
     rf"{_BE} {_JUDGED} only (?:{_POORLY}|to a limited (?:extent|degree)|within limits)",
@@ -209,6 +237,12 @@ OPENS = any_of("""
     stable unchanged persistent left right bilateral bibasilar increased increasing new but heart cardiac lungs? again old
     healed chronic subtle slight slightly patchy low mediastin\\w+ enlarged degenerative calcified tortuous prominent
     unremarkable normal status interval bony osseous
+""")
+# After a finding, without punctuation between them, these tell what the next one is like: "no effusion small nodule".
+RUNS_ON = any_of("""
+    small tiny trace mild mildly moderate moderately large severe severely minimal minimally stable unchanged persistent left
+    right bilateral bibasilar biapical increased increasing worsening new old healed chronic subtle slight slightly patchy low
+    tortuous calcified_granulomas? scattered multiple
 """)
 FINITE = any_of("is are was were has have remains? appears? demonstrates? shows? contains? persists? reveals?")
 SUBJECTS = any_of("""

@@ -112,7 +112,8 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
     "Rib fracture": (rf"{_RIB}{_BONE_GAP} {_FRACTURE}", rf"{_FRACTURE}{_BONE_GAP} {_RIB}"),
     "Other lesion": (
         r"(?:hiatal |hiatus |diaphragmatic |bochdalek |morgagni )?hernia\w*", _DEVICE, r"pneumomediastinum",
-        r"pneumoperitoneum", r"free (?:[a-z]+ ){0,2}air", r"(?:subcutaneous|soft tissue|chest wall) (?:emphysema|air|gas)",
+        r"pneumoperitoneum", r"free (?!of |from )(?:[a-z]+ ){0,2}air",
+        r"(?:subcutaneous|soft tissue|chest wall) (?:emphysema|air|gas)",
         r"(?:lymph)?adenopathy", r"bronchiecta\w+",
         rf"(?:elevat\w+|eventration){_gap(4, stop='no|without|but')} (?:hemi ?)?diaphragm",
         r"(?:hemi ?)?diaphragm(?: (?:is|remains|again|are|mildly|slightly|chronically)){0,3} elevat\w+",
@@ -155,7 +156,6 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
     ),
     "Mediastinal shift": (r"midline (?:sternotomy|sternal|trachea|catheter|wires?)(?: [a-z]+){0,6}",),
     "Atelectasis": (r"(?:vertebra\w*|spin\w+|body) collapse",),
-    "Other lesion": (r"removal of (?:the )?(?:[a-z]+ ){0,2}pace ?maker",),
 }  # fmt: skip
 
 # Statements that a class is absent without naming it in the negative.

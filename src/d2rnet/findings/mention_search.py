@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from d2rnet.findings.mention_context import Scope, State, state_of
+from d2rnet.findings.mention_context import Scope, State, end_lists, state_of
 
 Span = tuple[str, int, int]  # class, first character, one past the last
 
@@ -62,10 +62,9 @@ class Lexicon:
             sentence: as mention_text.normalise_sentence returns it.
             scopes: of the sentence, from mention_context.find_scopes.
         """
-        found = [
-            Found(name, state_of(start, end, scopes), start, end)
-            for name, start, end in self._spans(sentence, self._patterns, self._blocked)
-        ]
+        spans = list(self._spans(sentence, self._patterns, self._blocked))
+        scopes = end_lists(sentence, [(start, end) for _, start, end in spans], scopes)
+        found = [Found(name, state_of(start, end, scopes), start, end) for name, start, end in spans]
         named = {mention.category for mention in found}
         for name, start, end in self._spans(sentence, self._signs, {}):
             if name not in named:

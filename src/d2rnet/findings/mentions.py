@@ -49,14 +49,19 @@ _EXPLANATION = any_of("""
     typical_of favor\\w*
 """)
 _EXPLAINS = re.compile(rf" {_EXPLANATION} ")
+_VERSUS_AFTER = re.compile(r" (?:versus|vs) ")  # "pneumothorax versus skin fold"
+_VERSUS_BEFORE = re.compile(r" (?:versus|vs)(?: [a-z]+){0,2} $")
 _ALTERNATIVE = re.compile(r"^(?: [a-z0-9]+){0,4} (?:or|versus|vs)(?: [a-z0-9]+){0,6} $")
 _SIDE = re.compile(
     r"(?<= )(?:(?P<left>left\w*|lingula\w*)|(?P<right>right\w*|middle lobe)|"
     r"(?P<both>bilateral\w*|both|bibasilar\w*|bibasal\w*|biapical\w*|bases|lung bases|apices))(?= )"
+    r"(?! (?:[a-z]+ ){0,3}(?:tubes?|catheters?|drains?|lines?|ports?|electrodes?) )"  # the side of the tube
 )
 _HEAD_SIDE = re.compile(r"^ (?:left|right)(?: (?:lung|base|side|hemithorax))? , ")  # "Left lung: no nodule."
 _NONE_THERE = re.compile(r"(?<= , )(?:none|nothing) ")  # "effusion on the right, none on the left"
-_CONJUNCTION = re.compile(r"(?<= )(?:[,;]|and|as well as|with|or|but|without|no|versus|vs)(?= )")
+_CONJUNCTION = re.compile(
+    r"(?<= )(?:[,;]|and|as well as|with|or|but|without|no|versus|vs|there (?:is|are|was|were|remains?))(?= )"
+)
 _SHARED_SIDE = re.compile(
     r"^ (?:(?:and|with|or|versus|vs)(?: (?:adjacent|associated|underlying|overlying|subjacent|some))? )?$"
 )
@@ -155,8 +160,12 @@ def _without_explained(text: str, mentions: list[Mention]) -> list[Mention]:
 
 
 def _doubt_alternatives(text: str, mentions: list[Mention]) -> list[Mention]:
-    """Turn "atelectasis or scar", said without denial, into two doubts."""
-    doubted = set()
+    """Turn "atelectasis or scar", said without denial, into two doubts, and what is weighed against anything into one."""
+    doubted = {
+        place
+        for place, mention in enumerate(mentions)
+        if _VERSUS_AFTER.match(text, mention.end) or _VERSUS_BEFORE.search(text[: mention.start])
+    }
     for place, (first, second) in enumerate(pairwise(mentions)):
         if first.category != second.category and _ALTERNATIVE.match(text[first.end : second.start]):
             doubted |= {place, place + 1}
@@ -179,12 +188,8 @@ def _side_of(text: str, mentions: Sequence[Mention], place: int, sides: Sequence
     if mention.category in _MIDLINE:
         return ""
     previous_end = max((other.end for other in mentions[:place] if other.end <= mention.start), default=0)
-    next_start = min((other.start for other in mentions[place + 1 :] if other.start >= mention.end), default=len(text))
     phrase = max((mark.end() for mark in _CONJUNCTION.finditer(text, previous_end, mention.start)), default=previous_end)
-    marks_after = [mark.start() for mark in _CONJUNCTION.finditer(text, mention.end, next_start)]
-    after = marks_after[-1] if marks_after and next_start < len(text) else next_start
-    none_there = _NONE_THERE.search(text, mention.end, after)
-    after = none_there.start() if none_there else after
+    after = _end_of_place(text, mentions, place)
     own = _sides(text, mention.start, mention.end)
     side = own or _sides(text, phrase, mention.start) or _sides(text, mention.end, after)
     if not side and mention.state is not State.ABSENT:
@@ -192,6 +197,20 @@ def _side_of(text: str, mentions: Sequence[Mention], place: int, sides: Sequence
     side = side or _shared_side(text, mentions, place, sides)
     head = _HEAD_SIDE.match(text)
     return side or (_sides(text, 0, head.end()) if head else "")
+
+
+def _end_of_place(text: str, mentions: Sequence[Mention], place: int) -> int:
+    """Return how far the words after a mention may name its side: to those that lead to the next one."""
+    mention = mentions[place]
+    later = next((other for other in mentions[place + 1 :] if other.start >= mention.end), None)
+    next_start = later.start if later else len(text)
+    marks = [mark.start() for mark in _CONJUNCTION.finditer(text, mention.end, next_start)]
+    end = marks[-1] if marks and later else next_start
+    none_there = _NONE_THERE.search(text, mention.end, end)
+    if none_there:
+        return none_there.start()
+    denied_alone = mention.state is State.ABSENT and later is not None and later.state is not State.ABSENT
+    return mention.end if denied_alone and not marks else end  # "no effusion small left pneumothorax"
 
 
 def _shared_side(text: str, mentions: Sequence[Mention], place: int, sides: Sequence[str]) -> str:
@@ -204,7 +223,7 @@ def _shared_side(text: str, mentions: Sequence[Mention], place: int, sides: Sequ
             return sides[place - 1]
     for later in mentions[place + 1 : place + 2]:
         if _SHARED_SIDE.match(text[mention.end : later.start]):
-            return _sides(text, later.end, len(text))
+            return _sides(text, later.end, _end_of_place(text, mentions, place + 1))
     return ""
 
 
