@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from d2rnet.cli.given_settings import given_settings
 from d2rnet.cxr.boxes.coco import annotations_by_image, load_coco, write_coco
 from d2rnet.cxr.boxes.coco_scores import coco_scores
 from d2rnet.cxr.boxes.records import Record, load_records
@@ -38,7 +39,6 @@ from d2rnet.files.hashes import fingerprint, sha256_file
 from d2rnet.files.problems import Problems
 from d2rnet.files.splits import split_groups
 from d2rnet.runs.provenance import code_version, hardware
-from d2rnet.settings import parse_settings
 
 SIDE_PX = 256
 SEED = 1
@@ -204,7 +204,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    settings = parse_settings(DetectorSettings, json.dumps(DETECTOR), arguments.set)
+    settings = given_settings(DetectorSettings, [], json.dumps(DETECTOR), arguments.set)
     boxed, others = convert(arguments.data, arguments.unlabelled, arguments.work)
     names = [str(number) for number in range(1, arguments.folds + 1)]
     fold_of = split_groups((image["subject_id"] for image in boxed["images"]), dict.fromkeys(names, 1 / len(names)), seed=SEED)

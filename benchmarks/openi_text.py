@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 import torch
 
+from d2rnet.cli.given_settings import given_settings
 from d2rnet.cxr.report_model.dataset import ReportDataset, image_sources
 from d2rnet.cxr.report_model.front_end import D2RNET, categories_of
 from d2rnet.cxr.report_model.generate import generate_reports
@@ -45,7 +46,7 @@ from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import UNK_ID, Vocabulary, build_vocabulary, load_vocabulary
 from d2rnet.report.validation import validate_model
 from d2rnet.runs.provenance import code_version, hardware
-from d2rnet.settings import merge, parse_settings
+from d2rnet.settings import merge
 from d2rnet.training.task import make_loader
 
 BLANK = "blank.png"
@@ -217,7 +218,7 @@ def main() -> None:
     args.run.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     overlay = merge(OVERLAY, {"training": {"epochs": args.epochs}})
-    settings = parse_settings(ReportSettings, json.dumps(overlay), args.set)
+    settings = given_settings(ReportSettings, [], json.dumps(overlay), args.set)
     start = time.monotonic()
     counts = write_entries(args.reports, args.run, protocol=settings.text.protocol)
     run(args.run, settings)

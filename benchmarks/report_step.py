@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import torch
 
+from d2rnet.cli.given_settings import given_settings
 from d2rnet.cxr.report_model.alignment import Alignment
 from d2rnet.cxr.report_model.dataset import ChestBatch, ReportDataset
 from d2rnet.cxr.report_model.model import D2RNet
@@ -29,7 +30,7 @@ from d2rnet.report.decoder.beam_search import SearchOptions
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, SPECIAL_TOKENS, Vocabulary
 from d2rnet.report.training_task import report_task
 from d2rnet.runs.provenance import code_version, hardware
-from d2rnet.settings import parse_settings, read_overlay
+from d2rnet.settings import read_overlay
 from d2rnet.training.task import TrainingTask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,7 +156,7 @@ def main() -> None:
     if options.preset != "demo":
         preset = read_overlay(ROOT / "workflow" / "presets" / "cxr" / f"{options.preset}.yaml")
         overlay = preset.get("cxr", {}).get("report", {})
-    settings = parse_settings(ReportSettings, json.dumps(overlay), options.set)
+    settings = given_settings(ReportSettings, [], json.dumps(overlay), options.set)
     metrics = measure(settings, options)
     named = {key: f"{value:.3g}" for key, value in metrics.items() if value is not None}
     print("\n".join(markdown_table(["metric", "value"], [[key.replace("_", " "), value] for key, value in named.items()])))

@@ -34,7 +34,7 @@ from d2rnet.cxr.detector.settings import DetectorSettings
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json
-from d2rnet.settings import merge, parse_settings, read_overlay
+from d2rnet.settings import merge, read_overlay
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAY = Path(__file__).with_suffix(".yaml")
@@ -217,7 +217,7 @@ def main() -> None:
     if args.cell:
         cell = Cell(**json.loads(args.cell))
         torch.set_num_threads(1)
-        detector = parse_settings(DetectorSettings, json.dumps(read_overlay(OVERLAY)["cxr"]["detector"]), [])
+        detector = DetectorSettings.read(read_overlay(OVERLAY)["cxr"]["detector"])
         train_cell(cell, run / f"cohort_{cell.cohort}", detector, args.results)
         return
     searched = search_cells()
