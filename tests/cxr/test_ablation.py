@@ -150,6 +150,9 @@ def test_grounding_is_that_of_arms_that_see_boxes(inputs: dict[str, Any]) -> Non
     assert found["seeds"]["sentences_of_entries_without_boxes"] == [0, 0]
     assert found["true_hit_rate"] == 1.0
     assert found["true_random_hit_rate"] == 0.5
+    assert found["seeds"]["linked_hit_rate"] == [pytest.approx(2 / 3), pytest.approx(1 / 2)]
+    assert (found["true_linked_hit_rate"], found["other_side_rate"], found["linked_other_side_rate"]) == (1.0, 0.0, 0.0)
+    assert "linked hits, lesion is there" in (inputs["output"] / "ablation.md").read_text()
 
 
 def test_without_truth_and_baseline(inputs: dict[str, Any]) -> None:

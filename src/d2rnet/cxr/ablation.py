@@ -39,18 +39,22 @@ from d2rnet.runs.provenance import write_run_record
 log = logging.getLogger(__name__)
 GROUNDING = RateTable(
     key="grounding",
-    heading="Grounding: sentences whose attended box lies on a true lesion of the class that they name.",
+    heading="Grounding: sentences whose attended, and whose linked box lies on a true lesion of the class that they name.",
     columns={
         "sentences": ("sentences per seed", ".0f"),
         "sentences_of_entries_without_boxes": ("left out: no box", ".0f"),
-        "hit_rate": ("hits", ".2f"),
+        "hit_rate": ("attended hits", ".2f"),
+        "linked_hit_rate": ("linked hits", ".2f"),
         "random_hit_rate": ("random box", ".2f"),
         "reachable_rate": ("best box", ".2f"),
-        "true_hit_rate": ("hits, lesion is there", ".2f"),
+        "true_hit_rate": ("attended hits, lesion is there", ".2f"),
+        "true_linked_hit_rate": ("linked hits, lesion is there", ".2f"),
         "true_random_hit_rate": ("random box, lesion is there", ".2f"),
         "true_reachable_rate": ("best box, lesion is there", ".2f"),
+        "other_side_rate": ("attended on the other side", ".2f"),
+        "linked_other_side_rate": ("linked on the other side", ".2f"),
     },
-    others=("ratio", "true_sentences", "entries_without_truth"),
+    others=("ratio", "linked_rate", "true_sentences", "side_sentences", "entries_without_truth"),
 )
 LAYOUT = Layout(
     title="Ablation of the report model",

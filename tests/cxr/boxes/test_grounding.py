@@ -1,4 +1,4 @@
-"""Grounding score: most attended box against drawn lesions and against a random box."""
+"""Grounding score: most attended and linked box against drawn lesions and against a random box, and on which side they lie."""
 
 from typing import Any
 
@@ -8,8 +8,13 @@ from d2rnet.cxr.boxes.grounding import grounding_score
 from d2rnet.errors import DatasetError
 
 ENTRIES = {
-    "a": {"boxes": [[0, 0, 10, 10], [50, 50, 20, 20]], "labels": ["Cardiomegaly", "Nodule/Mass"]},
-    "b": {"boxes": [], "labels": []},
+    "a": {
+        "boxes": [[0, 0, 10, 10], [50, 50, 20, 20]],
+        "labels": ["Cardiomegaly", "Nodule/Mass"],
+        "scores": [0.9, 0.8],
+        "width": 100,
+    },
+    "b": {"boxes": [], "labels": [], "scores": [], "width": 100},
 }
 TRUTH = {"a": [("Nodule/Mass", [51, 50, 70, 70]), ("Cardiomegaly", [0, 0, 100, 100])], "b": []}
 
@@ -29,8 +34,8 @@ def test_rates_by_hand():
         report(
             "a",
             ("there is a nodule in the left lung .", 1),  # hit; one of two boxes would hit
-            ("a nodule is seen .", 0),  # a miss
-            ("the heart is enlarged .", 0),  # IoU 0.01 with the heart: a miss, and so would be any box
+            ("a right nodule is seen .", 0),  # a miss on its side; its linked box, a hit, lies on the other
+            ("the heart is enlarged .", 0),  # IoU 0.01 with the heart: a miss, linked or not, and so would be any box
             ("there is a left pleural effusion .", None),  # not in the image, and unfinished
             ("no pneumothorax .", 0),  # names no lesion as there
         ),
@@ -45,11 +50,31 @@ def test_rates_by_hand():
         "ratio": pytest.approx(1.0),
         "reachable_rate": pytest.approx(2 / 4),
         "listed_rate": pytest.approx(1 / 4),
+        "linked_rate": pytest.approx(3 / 4),
+        "linked_hit_rate": pytest.approx(2 / 4),
         "true_sentences": 3,
         "true_hit_rate": pytest.approx(1 / 3),
         "true_random_hit_rate": pytest.approx(1 / 3),
         "true_reachable_rate": pytest.approx(2 / 3),
+        "true_linked_hit_rate": pytest.approx(2 / 3),
+        "side_sentences": 3,
+        "other_side_rate": 0.0,
+        "linked_other_side_rate": pytest.approx(1 / 3),
     }
+
+
+def test_the_first_linked_box_counts_and_the_file_is_believed():
+    sentence = {"text": "left nodule .", "boxes": [], "attended": 0, "linked": [0, 1]}
+    found = grounding_score([{"id": "a", "sentences": [sentence]}], ENTRIES, TRUTH)
+    assert (found["linked_hit_rate"], found["reachable_rate"]) == (0.0, 1.0)
+    assert (found["side_sentences"], found["other_side_rate"], found["linked_other_side_rate"]) == (1, 1.0, 1.0)
+    found = grounding_score([{"id": "a", "sentences": [sentence | {"linked": []}]}], ENTRIES, TRUTH)
+    assert (found["linked_rate"], found["linked_hit_rate"], found["linked_other_side_rate"]) == (0.0, 0.0, 0.0)
+
+
+def test_sentences_that_name_no_side_or_both_are_in_no_rate_of_sides():
+    found = grounding_score([report("a", ("a nodule .", 1), ("bilateral nodules .", 1))], ENTRIES, TRUTH)
+    assert (found["side_sentences"], found["other_side_rate"], found["linked_other_side_rate"]) == (0, None, None)
 
 
 @pytest.mark.parametrize(("shift", "hits"), [(0, 1.0), (6, 1.0), (7, 0.0)])
@@ -80,5 +105,5 @@ def test_images_without_truth_are_counted_not_scored():
 def test_boxes_and_ids_of_another_run_are_refused():
     with pytest.raises(DatasetError, match="report zz: not among the entries"):
         grounding_score([report("zz", ("a nodule .", 0))], ENTRIES, TRUTH)
-    with pytest.raises(DatasetError, match=r"attends to boxes \[2\] and 2; its entry has 2"):
+    with pytest.raises(DatasetError, match=r"attends to boxes \[2\] and 2, linked \[1\]; its entry has 2"):
         grounding_score([report("a", ("a nodule .", 2))], ENTRIES, TRUTH)

@@ -6,8 +6,13 @@ Reads: annotation.json, radiographs, model folder. Writes: a shard of test.jsonl
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from d2rnet.cxr.boxes.evidence import linked_boxes
 from d2rnet.cxr.images.reader import Reader, read_radiograph
 from d2rnet.cxr.report_model.dataset import ReportDataset, crop_arguments, image_sources
 from d2rnet.cxr.report_model.front_end import D2RNET, categories_of
@@ -16,7 +21,8 @@ from d2rnet.cxr.report_model.settings import D2RNetGenerationSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import write_jsonl
 from d2rnet.report.annotation_file import Entry, load_annotation
-from d2rnet.report.generation import load_for_generation, shard_bounds, write_reports
+from d2rnet.report.generation import Written, load_for_generation, shard_bounds, write_reports
+from d2rnet.report.interface import Encoded
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
 from d2rnet.report.region_grounding import RegionGrounding
 from d2rnet.runs.device import resolve_device
@@ -91,9 +97,30 @@ def generate_reports(
     log.info("%d of %d %s reports, %d cut at max_tokens: %s", count, len(entries), settings.split, ends["cut"], output)
 
 
-def box_grounding(settings: D2RNetGenerationSettings) -> RegionGrounding:
-    """Return what says which lesion boxes a sentence looks at."""
-    return RegionGrounding(settings.grounding_share, settings.grounding_contrast)
+@dataclass(frozen=True)
+class BoxGrounding:
+    """Says which lesion boxes a sentence looks at, and which are of what it names.
+
+    Attributes:
+        attended: says what a sentence looks at.
+    """
+
+    attended: RegionGrounding
+
+    def __call__(
+        self, loaded: LoadedModel, batch: Any, encoded: Encoded, token_ids: Tensor, written: Sequence[Written]
+    ) -> list[list[dict[str, Any]]]:
+        """Return ``text``, ``boxes``, ``attended`` and ``linked`` of each sentence of each report."""
+        found = self.attended(loaded, batch, encoded, token_ids, written)
+        return [
+            [{**sentence, "linked": linked_boxes(sentence, report.entry)} for sentence in sentences]
+            for report, sentences in zip(written, found, strict=True)
+        ]
+
+
+def box_grounding(settings: D2RNetGenerationSettings) -> BoxGrounding:
+    """Return what says which lesion boxes belong to a sentence."""
+    return BoxGrounding(RegionGrounding(settings.grounding_share, settings.grounding_contrast))
 
 
 def make_dataset(
