@@ -24,6 +24,7 @@ CASES = {
     ),
     "clean": ("the heart is enlarged .", "the heart is enlarged .", ""),
 }
+LINKED = {"agrees": [1], "invented": [], "wrong side": [1], "clean": [0]}  # boxes of the first sentence
 
 
 def entry(name: str, *, boxes: bool = True, split: str = "test") -> dict[str, Any]:
@@ -44,12 +45,14 @@ def entry(name: str, *, boxes: bool = True, split: str = "test") -> dict[str, An
 
 
 def generated_lines(count: int) -> list[dict[str, Any]]:
-    """Lines of test.jsonl, the cases in turn; the first sentence lists the second box."""
+    """Lines of test.jsonl, the cases in turn; the first sentence attends to the second box, an effusion."""
     lines = []
     for row in range(count):
-        reference, hypothesis, _ = list(CASES.values())[row % len(CASES)]
+        name = list(CASES)[row % len(CASES)]
+        reference, hypothesis, _ = CASES[name]
         first, *rest = [f"{part.strip()} ." for part in hypothesis.split(" .") if part.strip()]
-        sentences = [{"text": first, "boxes": [1]}, *({"text": text, "boxes": []} for text in rest)]
+        sentences = [{"text": first, "boxes": [1], "attended": 1, "linked": LINKED[name]}]
+        sentences += [{"text": text, "boxes": [], "attended": 1, "linked": []} for text in rest]
         lines.append(
             {
                 "id": f"i{row}",

@@ -115,6 +115,27 @@ def test_a_sentence_lights_its_boxes_and_a_box_its_sentences(open_page, gallery)
     assert lit(tab, "sentence") == lit(tab, "box") == [] and tab.locator(".box.dim").count() == 0
 
 
+def test_brackets_are_evidence_or_absent_and_what_is_attended_is_grey(open_page, gallery):
+    tab = open_page(gallery)
+    assert tab.inner_text(".text.generated .sentence") == "there is a left pleural effusion . [Pleural effusion 0.60]"
+    tab.evaluate("show(3)")  # the heart is enlarged; the model looked at the effusion
+    sentence = tab.locator(".text.generated .sentence")
+    assert sentence.inner_text() == "the heart is enlarged . [Cardiomegaly 0.90] attended: Pleural effusion 0.60"
+    assert tab.locator(".text.reference small").count() == 0
+    sentence.hover()
+    assert lit(tab, "box") == ["pseudo0"]
+    attended = tab.locator(".box.attended")
+    assert attended.evaluate_all("nodes => nodes.map((n) => n.dataset.index)") == ["1"]
+    assert attended.evaluate("node => getComputedStyle(node).borderTopColor") == "rgb(180, 188, 196)"
+    assert tab.inner_text("#box-count") == "This sentence has 1 box, 0 hidden. Grey: 1 more attended, not proof."
+    tab.hover(".box[data-kind=pseudo][data-index='1'] ", position={"x": 3, "y": 3})
+    assert lit(tab, "sentence") == [], "to attend is not to speak of it"
+    tab.evaluate("show(2)")
+    said = tab.locator(".text.generated .sentence").all_inner_texts()
+    assert said == ["a small right pleural effusion is seen . [Pleural effusion 0.60]", "lungs are clear ."]
+    assert "attended, not proof" in tab.inner_text(".words .hint")
+
+
 def test_a_click_keeps_light_until_escape_or_another_click(open_page, gallery):
     tab = open_page(gallery)
     sentence = tab.locator(".text.generated .sentence")

@@ -113,7 +113,7 @@ def test_an_interrupted_page_leaves_the_old_one_whole(tmp_path):
 def test_a_listed_box_that_is_not_there_is_refused():
     study = samples.studies(1)[0]
     study.entry["boxes"], study.entry["labels"], study.entry["scores"] = [], [], []
-    with pytest.raises(ValueError, match=r"report i0: a sentence lists boxes \[1\]; its entry has 0"):
+    with pytest.raises(ValueError, match=r"report i0: a sentence lists boxes \[1\], linked \[1\]; its entry has 0"):
         study_record(study, [])
 
 
@@ -121,7 +121,7 @@ def test_a_listed_box_that_is_not_there_is_refused():
 def test_a_sentence_of_another_format_is_refused(sentence):
     study = samples.studies(1)[0]
     broken = dataclasses.replace(study, answers=(dataclasses.replace(study.answers[0], sentences=[sentence]),))
-    with pytest.raises(ValueError, match=r"report i0: got a sentence with text.*expected text and a list of boxes"):
+    with pytest.raises(ValueError, match=r"report i0: got a sentence with text.*expected text and lists of boxes"):
         study_record(broken, [])
 
 
@@ -130,21 +130,35 @@ def test_words_outside_the_listed_sentences_are_shown_too():
     study = samples.studies(1)[0]
     answer = dataclasses.replace(study.answers[0], text=text)
     shown = study_record(dataclasses.replace(study, answers=(answer,)), [])["x"][1]["s"]
-    assert [(text[start:end], boxes) for start, end, boxes, _ in shown] == [
+    assert [(text[start:end], boxes) for start, end, boxes, *_ in shown] == [
         ("so .", []),
         ("there is a left pleural effusion .", [1]),
         ("and more", []),
     ]
     other = dataclasses.replace(answer, text="nothing of it . at all .")
     shown = study_record(dataclasses.replace(study, answers=(other,)), [])["x"][1]["s"]
-    assert [(start, end, boxes) for start, end, boxes, _ in shown] == [(0, 15, []), (16, 24, [])]
+    assert [(start, end, boxes) for start, end, boxes, *_ in shown] == [(0, 15, []), (16, 24, [])]
 
 
 def test_sentences_know_their_boxes():
     record = study_record(samples.studies(1)[0], [PICTURE])
     reference, generated = record["x"]
-    # the reference by the classes that it names, the generated text by what the model listed, both by the true box's class
-    assert [sentence[2:] for sentence in reference["s"]] == [[[1], [0]], [[0], []]]
-    assert [sentence[2:] for sentence in generated["s"]] == [[[1], [0]]]
+    # the reference by the classes that it names, the generated text by what is linked, both by the true box's class
+    assert [sentence[2:] for sentence in reference["s"]] == [[[1], [0], []], [[0], [], []]]
+    assert [sentence[2:] for sentence in generated["s"]] == [[[1], [0], []]]
     assert record["b"][1] == [0, 100.0, 120.0, 40.0, 60.0, CATEGORY_IDS["Pleural effusion"] - 1, 0.6]
     assert record["t"] == [[0, 95.0, 110.0, 55.0, 80.0, CATEGORY_IDS["Pleural effusion"] - 1]]
+
+
+def test_boxes_attended_to_stand_apart_from_linked_ones():
+    study = samples.studies(4)[3]  # the heart is enlarged; the model looked at the effusion
+    assert study_record(study, [PICTURE])["x"][1]["s"][0][2:] == [[0], [], [1]]
+    earlier = [{key: value for key, value in sentence.items() if key != "linked"} for sentence in study.answers[0].sentences]
+    answer = dataclasses.replace(study.answers[0], sentences=earlier)
+    assert study_record(dataclasses.replace(study, answers=(answer,)), [])["x"][1]["s"][0][2:] == [[0], [], [1]]
+    denied = dataclasses.replace(
+        study.answers[0],
+        text="no effusion .",
+        sentences=[{"text": "no effusion .", "boxes": [1], "attended": 1, "linked": []}],
+    )
+    assert study_record(dataclasses.replace(study, answers=(denied,)), [])["x"][1]["s"][0][2:] == [[], [], []]

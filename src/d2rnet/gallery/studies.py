@@ -1,8 +1,8 @@
 """What the page shows of one study: texts with sentences and marks, boxes, and what each sentence belongs to.
 
-A generated sentence belongs to the pseudo boxes that generate-reports lists for it. A sentence of the reference belongs to the
-pseudo boxes of the classes that it says are there or doubts. Either belongs to the true boxes of those classes. Sentences
-about a CT belong to structures instead.
+A generated sentence belongs to the pseudo boxes that are linked to it; apart from these, if it names a lesion at all, it has
+those that the model attended to while writing it. A sentence of the reference belongs to the pseudo boxes of the classes that
+it says are there or doubts. Either belongs to the true boxes of those classes. Sentences about a CT belong to structures.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from typing import Any
 
 from d2rnet.ct.structures.structures import structures_of
 from d2rnet.ct.structures.table import StructureTable
+from d2rnet.cxr.boxes.evidence import attended_alone, linked_boxes
 from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
 from d2rnet.cxr.boxes.true_boxes import TrueBox, TrueBoxes
 from d2rnet.errors import DatasetError
@@ -32,7 +33,8 @@ class Answer:
 
     Attributes:
         text: single-spaced.
-        sentences: ``text`` and ``boxes`` (places in the entry's boxes) of each sentence; empty where that is not known.
+        sentences: ``text``, ``boxes``, ``attended`` and ``linked`` (places in the entry's boxes) of each sentence; empty where
+            that is not known.
         scores: metric -> value of this report alone.
     """
 
@@ -125,7 +127,8 @@ def _true_row(image: int, box: TrueBox) -> list[Any]:
     return [image, *(round(value, 1) for value in xyxy_to_xywh([corners])[0].tolist()), CATEGORY_IDS[category] - 1]
 
 
-Span = tuple[int, int, list[int]]  # start and end in the text, places of pseudo boxes, or of structures
+# start and end in the text, places of pseudo boxes, or of structures, places of pseudo boxes that were attended to alone
+Span = tuple[int, int, list[int], list[int]]
 
 
 def _reference_spans(study: Study) -> list[Span]:
@@ -137,7 +140,7 @@ def _reference_spans(study: Study) -> list[Span]:
     spans = []
     for start, end in split_spans(text):
         named = study.modality.named(text[start:end])
-        spans.append((start, end, [place for place, label in enumerate(labels) if label in named]))
+        spans.append((start, end, [place for place, label in enumerate(labels) if label in named], []))
     return spans
 
 
@@ -148,52 +151,64 @@ def _structure_spans(text: str, table: StructureTable) -> list[Span]:
     start = 0
     for sentence in structures_of(text, table).sentences:
         end = start + len(sentence.text)
-        spans.append((start, start + len(sentence.text.rstrip()), [places[name] for name in sentence.structures]))
+        spans.append((start, start + len(sentence.text.rstrip()), [places[name] for name in sentence.structures], []))
         start = end
     return spans
 
 
 def _answer_spans(study: Study, answer: Answer) -> list[Span]:
-    """Sentences of a generated report, each with the boxes listed for it (what lies between them has none), or structures."""
+    """Sentences of a generated report, each with its boxes (what lies between them has none), or with its structures."""
     if study.structures:
         return _structure_spans(answer.text, study.structures)
-    name = study.name
-    boxes = 0 if study.entry is None else len(study.entry["labels"])
     spans: list[Span] = []
     position = 0
     for sentence in answer.sentences:
-        words = sentence.get("text")
-        listed = sentence.get("boxes")
-        if not isinstance(words, str) or not isinstance(listed, list):
-            raise DatasetError(f"report {name}: got a sentence with {', '.join(sentence)}; expected text and a list of boxes.")
-        if any(type(place) is not int or not 0 <= place < boxes for place in listed):
-            raise DatasetError(
-                f"report {name}: a sentence lists boxes {listed}; its entry has {boxes}. Give the annotation.json that the "
-                "reports were written for."
-            )
-        start = answer.text.find(words, position)
+        linked, attended = _boxes_of(study, sentence)
+        start = answer.text.find(sentence["text"], position)
         if start < 0:  # of another text; its boxes cannot be placed
             return _unlisted_spans(answer.text, 0, len(answer.text))
         spans += _unlisted_spans(answer.text, position, start)
-        position = start + len(words)
-        spans.append((start, position, listed))
+        position = start + len(sentence["text"])
+        spans.append((start, position, linked, attended))
     return spans + _unlisted_spans(answer.text, position, len(answer.text))
+
+
+def _boxes_of(study: Study, sentence: Sentence) -> tuple[list[int], list[int]]:
+    """Return the boxes linked to a generated sentence, and those that it merely attends to, if it names a lesion."""
+    boxes = 0 if study.entry is None else len(study.entry["labels"])
+    listed = sentence.get("boxes")
+    linked = sentence.get("linked", [])
+    if not isinstance(sentence.get("text"), str) or not isinstance(listed, list) or not isinstance(linked, list):
+        raise DatasetError(
+            f"report {study.name}: got a sentence with {', '.join(sentence)}; expected text and lists of boxes."
+        )
+    if any(type(place) is not int or not 0 <= place < boxes for place in [*listed, *linked]):
+        raise DatasetError(
+            f"report {study.name}: a sentence lists boxes {listed}, linked {linked}; its entry has {boxes}. Give the "
+            "annotation.json that the reports were written for."
+        )
+    linked = linked_boxes(sentence, study.entry) if study.entry else []
+    return linked, attended_alone(sentence["text"], listed, linked)
 
 
 def _unlisted_spans(text: str, start: int, end: int) -> list[Span]:
     """Sentences of a stretch of text, without boxes."""
-    return [(start + first, start + last, []) for first, last in split_spans(text[start:end])]
+    return [(start + first, start + last, [], []) for first, last in split_spans(text[start:end])]
 
 
 def _text_record(study: Study, text: str, spans: Sequence[Span], verdicts: Sequence[dict[str, Verdict]]) -> dict[str, Any]:
-    """Text, sentences (start, end, boxes or structures, true boxes), mentions (start, end, class, state, side, verdicts)."""
+    """Text, sentences (start, end, boxes or structures, true boxes, boxes attended to alone), mentions.
+
+    A mention has start, end, class, state, side and verdicts.
+    """
     modality = study.modality
     states = modality.states(text)
     true_labels = [category for _, (category, _) in study.true_boxes or ()]
     sentences = []
-    for start, end, places in spans:
+    for start, end, places, attended in spans:
         named = modality.named(text[start:end]) if true_labels else set()
-        sentences.append([start, end, places, [place for place, label in enumerate(true_labels) if label in named]])
+        truth = [place for place, label in enumerate(true_labels) if label in named]
+        sentences.append([start, end, places, truth, attended])
     marks = [
         [
             found.start,

@@ -208,10 +208,13 @@ def test_sample_without_its_image_says_why(tmp_path):
 
 def test_sentences_name_their_boxes(tmp_path):
     Image.fromarray(np.zeros((40, 60), dtype=np.uint8)).save(tmp_path / "a.png")
-    sentences = [{"text": "big heart .", "boxes": [1, 0]}, {"text": "clear .", "boxes": []}]
-    draw_samples(tmp_path / "out", [Sample(entry("a"), "normal", "big heart . clear .", sentences)], tmp_path)
+    sentences = [
+        {"text": "the heart is enlarged .", "boxes": [1, 0], "attended": 1, "linked": [1]},
+        {"text": "clear .", "boxes": [0], "attended": 0, "linked": []},
+    ]
+    draw_samples(tmp_path / "out", [Sample(entry("a"), "normal", "the heart is enlarged . clear .", sentences)], tmp_path)
     found = svg_texts(tmp_path / "out.svg")
-    assert found.index("big heart . [2, 1]") + 1 == found.index("clear .")
+    assert found.index("the heart is enlarged . [2] (attended: 1)") + 1 == found.index("clear .")
 
 
 def rows(page: Path) -> list[list[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from d2rnet.cxr.boxes.evidence import attended_alone, bracketed, linked_boxes
 from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
 from d2rnet.cxr.images.reader import read_radiograph
 from d2rnet.errors import DatasetError
@@ -34,7 +35,7 @@ class Sample:
         entry: of annotation.json.
         reference: report of the study.
         generated: report of the model.
-        sentences: ``text`` and ``boxes`` (places in the entry's boxes) of each generated sentence; empty where unknown.
+        sentences: of test.jsonl; empty where unknown.
     """
 
     entry: Entry
@@ -111,9 +112,9 @@ def _draw_boxes(panel: Axes, entry: Entry, size: tuple[float, float]) -> None:
 
 
 def _texts(sample: Sample) -> str:
-    """Lay out boxes and both reports; numbers in brackets name the boxes that a generated sentence attends to."""
+    """Lay out boxes and both reports; numbers in brackets name the boxes of what a generated sentence names."""
     boxes = ", ".join(_named_boxes(sample.entry))
-    sentences = [_with_boxes(sentence) for sentence in sample.sentences] or [sample.generated]
+    sentences = [_with_boxes(sentence, sample.entry) for sentence in sample.sentences] or [sample.generated]
     parts = {"BOXES": [boxes or "none"], "GENERATED": sentences, "REFERENCE": [sample.reference]}
     return "\n\n".join("\n".join([title, *_shorten(texts)]) for title, texts in parts.items())
 
@@ -126,9 +127,9 @@ def _named_boxes(entry: Entry) -> list[str]:
     return [f"{number} {text}".replace(" ", "\N{NO-BREAK SPACE}") for number, text in enumerate(texts, start=1)]
 
 
-def _with_boxes(sentence: dict[str, Any]) -> str:
-    numbers = ", ".join(str(place + 1) for place in sentence["boxes"])
-    return f"{sentence['text']} [{numbers}]" if numbers else str(sentence["text"])
+def _with_boxes(sentence: dict[str, Any], entry: Entry) -> str:
+    linked = linked_boxes(sentence, entry)
+    return f"{sentence['text']}{bracketed(linked, attended_alone(sentence['text'], sentence['boxes'], linked))}"
 
 
 def _shorten(paragraphs: Sequence[str]) -> list[str]:

@@ -101,37 +101,41 @@ function sayBoxes(shown) {
 
 const boxKey = (kind, index) => `${kind}-${index}`;
 
-/** Boxes and sentences that belong to a sentence, box or class. */
+/** Boxes and sentences that belong to a sentence, box or class, and boxes that a sentence merely attends to. */
 function linked(item) {
   const boxes = new Set();
+  const attended = new Set();
   const sentences = new Set();
   if (item.what === 'class') {
     view.record.b.forEach((box, index) => box[5] === item.category && boxes.add(boxKey('pseudo', index)));
     (view.record.t || []).forEach((box, index) => box[5] === item.category && boxes.add(boxKey('true', index)));
-    return { boxes, sentences };
+    return { boxes, attended, sentences };
   }
   view.record.x.forEach((text, place) => {
-    text.s.forEach(([, , places, truth], index) => {
+    text.s.forEach(([, , places, truth, others], index) => {
       const pseudo = HAS_BOXES ? places : [];
       const own = [...pseudo.map((box) => boxKey('pseudo', box)), ...truth.map((box) => boxKey('true', box))];
       if (item.what === 'sentence' && item.key === `${place}.${index}`) {
         own.forEach((key) => boxes.add(key));
+        others.forEach((box) => attended.add(boxKey('pseudo', box)));
         sentences.add(item.key);
       } else if (item.what === 'box' && own.includes(item.key)) sentences.add(`${place}.${index}`);
     });
   });
   if (item.what === 'box') boxes.add(item.key);
-  return { boxes, sentences };
+  return { boxes, attended, sentences };
 }
 
 /** Light up an item and what belongs to it; null lights nothing. */
 function light(item) {
-  const { boxes, sentences } = item ? linked(item) : { boxes: new Set(), sentences: new Set() };
+  const { boxes, attended, sentences } = item ? linked(item) : { boxes: new Set(), attended: new Set(), sentences: new Set() };
   let hidden = 0;
   for (const box of document.querySelectorAll('.box')) {
-    const lit = boxes.has(boxKey(box.dataset.kind, box.dataset.index));
+    const key = boxKey(box.dataset.kind, box.dataset.index);
+    const lit = boxes.has(key);
     box.classList.toggle('lit', lit);
-    box.classList.toggle('dim', Boolean(item) && !lit);
+    box.classList.toggle('attended', attended.has(key));
+    box.classList.toggle('dim', Boolean(item) && !lit && !attended.has(key));
     hidden += lit && box.hidden;
   }
   for (const sentence of document.querySelectorAll('.sentence')) sentence.classList.toggle('lit', sentences.has(sentence.dataset.key));
@@ -141,7 +145,8 @@ function light(item) {
   filterBoxes();
   if (item && item.what === 'sentence' && view.record.p.length && HAS_BOXES) {
     const note = boxes.size ? `This sentence has ${boxes.size} ${boxes.size === 1 ? 'box' : 'boxes'}, ${hidden} hidden.` : 'This sentence has no box.';
-    byId('box-count').textContent = note;
+    const grey = attended.size ? ` Grey: ${attended.size} more attended, not proof.` : '';
+    byId('box-count').textContent = note + grey;
   }
 }
 

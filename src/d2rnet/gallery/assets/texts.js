@@ -45,7 +45,7 @@ function drawStructures(record) {
   return sections;
 }
 
-function drawSentence(text, place, [start, end, places, truth], index) {
+function drawSentence(text, place, [start, end, places, truth, attended], index) {
   const made = element('div', { className: 'sentence', role: 'button', tabIndex: 0 });
   made.dataset.key = `${place}.${index}`;
   made.classList.toggle('has-box', HAS_BOXES && places.length + truth.length > 0);
@@ -55,7 +55,17 @@ function drawSentence(text, place, [start, end, places, truth], index) {
     position = mark.end;
   }
   made.append(text.t.slice(position, end));
+  if (HAS_BOXES && place) made.append(...drawBrackets(places, attended));
   return element('li', {}, made);
+}
+
+/** Behind a generated sentence: the boxes of what it names in brackets, those that it merely attends to in grey. */
+function drawBrackets(places, attended) {
+  const named = (boxes) => boxes.map((box) => `${className(view.record.b[box][5])} ${view.record.b[box][6].toFixed(2)}`).join(', ');
+  const made = [];
+  if (places.length) made.push(' ', element('small', { className: 'linked', textContent: `[${named(places)}]` }));
+  if (attended.length) made.push(' ', element('small', { className: 'attended', textContent: `attended: ${named(attended)}` }));
+  return made;
 }
 
 /** Mentions of a sentence in order; those that overlap become one mark. */
