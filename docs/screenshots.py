@@ -19,6 +19,7 @@ from typing import Any
 
 from PIL import Image
 
+from d2rnet.cxr.boxes.evidence import linked_boxes
 from d2rnet.files.atomic import atomic_path
 from d2rnet.files.documents import read_jsonl
 from d2rnet.report.annotation_file import load_annotation
@@ -84,10 +85,13 @@ def compare(run: Path, folder: Path) -> Path:
 
 
 def read(run: Path, folder: Path) -> Path:
-    """Read a radiograph whose sentences attend to three classes of box, of these the best report; return the page."""
+    """Read a radiograph whose sentences have boxes of three classes, of these the best report; return the page."""
     entries = {entry["id"]: entry for entry in load_annotation(run / "results/cxr/build_annotation/annotation.json")["test"]}
     reports = read_jsonl(run / "results/cxr/generate_reports/test.jsonl")
-    boxes = {line["id"]: {box for sentence in line["sentences"] for box in sentence["boxes"]} for line in reports}
+    boxes = {
+        line["id"]: {box for sentence in line["sentences"] for box in linked_boxes(sentence, entries[line["id"]])}
+        for line in reports
+    }
     rouge = {line["id"]: line["rouge_l"] for line in read_jsonl(run / "results/cxr/evaluate_reports/per_report.jsonl")}
     best = max(entries, key=lambda name: (min(3, len({entries[name]["labels"][box] for box in boxes[name]})), rouge[name]))
     image = folder / "chest.jpg"

@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from d2rnet.reading.ct import CtModels, load_ct_models
     from d2rnet.reading.ct_result import CtReading
     from d2rnet.reading.cxr import Models, load_models
+    from d2rnet.reading.own_boxes import OwnBox
     from d2rnet.reading.result import Reading
 
-__all__ = ["CtModels", "CtReading", "Models", "Reading", "__version__", "load_ct_models", "load_models"]
+__all__ = ["CtModels", "CtReading", "Models", "OwnBox", "Reading", "__version__", "load_ct_models", "load_models"]
 __version__ = "0.1.0"
 _PLACES = {
     "CtModels": "ct",
     "CtReading": "ct_result",
     "load_ct_models": "ct",
     "Models": "cxr",
+    "OwnBox": "own_boxes",
     "load_models": "cxr",
     "Reading": "result",
 }

@@ -38,7 +38,8 @@ def assert_equal(reading: Reading, entry: dict, line: dict) -> None:
     np.testing.assert_allclose([box.score for box in reading.boxes], entry["scores"], atol=2e-5)
     assert [box.label for box in reading.boxes] == entry["labels"]
     assert reading.hypothesis == line["hypothesis"]
-    assert [list(sentence.boxes) for sentence in reading.sentences] == [sentence["boxes"] for sentence in line["sentences"]]
+    for key in ("boxes", "linked"):
+        assert [list(getattr(sentence, key)) for sentence in reading.sentences] == [one[key] for one in line["sentences"]]
     assert reading.log_prob == pytest.approx(line["log_prob"], abs=2e-4)
 
 

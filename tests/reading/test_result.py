@@ -14,12 +14,13 @@ from pycocotools.coco import COCO
 from reading_samples import FILES, SECRET, draw_chest
 
 from d2rnet.cxr.boxes.coco import load_coco
+from d2rnet.cxr.boxes.evidence import BRACKETS
 from d2rnet.figures.plots import class_colours
 from d2rnet.files.documents import read_json
 from d2rnet.reading.coco_export import CocoExport
 from d2rnet.reading.content import NOTICE, Box, Sentence, View
 from d2rnet.reading.cxr import Models
-from d2rnet.reading.overlay import LEAST_PX, LONGEST_PX, draw_overlay, wrap
+from d2rnet.reading.overlay import FAINT, INK, LEAST_PX, LONGEST_PX, draw_overlay, overlay_lines, wrap
 from d2rnet.reading.radiograph_page import page_text
 from d2rnet.reading.result import Reading, readable, stem_of
 
@@ -37,7 +38,7 @@ def make_reading(path: Path, **changes: object) -> Reading:
         Box(0, "Cardiomegaly", 0.91, (200.0, 500.0, 400.0, 300.0)),
         Box(0, "Nodule/Mass", 0.55, (100.5, 100.25, 80.0, 60.0)),
     )
-    sentences = (Sentence("The heart is enlarged.", (0,), 0), Sentence("No effusion.", (), 1))
+    sentences = (Sentence("The heart is enlarged.", (0, 1), 0, (0,)), Sentence("No effusion.", (1,), 1))
     reading = Reading(
         "chest",
         (View(path, "PA", np.full((1000, 800), 90, np.uint8)),),
@@ -83,8 +84,15 @@ def test_json_document(tmp_path: Path) -> None:
         "label": "Nodule/Mass",
         "score": 0.55,
         "bbox": [100.5, 100.25, 80.0, 60.0],
+        "own": False,
     }
-    assert document["sentences"][0] == {"text": "The heart is enlarged.", "boxes": [0], "attended": 0}
+    assert document["own_boxes"] == []
+    assert document["sentences"][0] == {
+        "text": "The heart is enlarged.",
+        "boxes": [0, 1],
+        "attended": 0,
+        "linked": [0],
+    }
     assert document["models"] == ORIGIN["models"] and document["seconds"] == 0.25
     assert str(tmp_path) not in json.dumps(document), "folders are nobody's business"
 
@@ -93,8 +101,9 @@ def test_text_shows_findings_boxes_and_warnings(tmp_path: Path) -> None:
     text = make_reading(tmp_path / "chest.png", warnings=("odd view",)).to_text()
     for line in (
         "  chest.png: 800 x 1000 px, PA",
-        "    The heart is enlarged. [1]",
-        "    No effusion.",
+        "    The heart is enlarged. [1] (attended: 2)",
+        "    No effusion.",  # it attends to a box, which is no evidence for a denial
+        f"  {BRACKETS}",
         "     1 Cardiomegaly         0.91  200, 500, 400, 300",
         "  Warning: odd view",
     ):
@@ -102,6 +111,43 @@ def test_text_shows_findings_boxes_and_warnings(tmp_path: Path) -> None:
     assert text.index("Warning: odd view") < text.index("Findings:")
     empty = make_reading(tmp_path / "chest.png", boxes=(), sentences=())
     assert "  Boxes: none" in empty.to_text() and "(none written)" in empty.to_text()
+    assert BRACKETS not in empty.to_text() and "attended, not proof" in BRACKETS
+
+
+def test_brackets_are_evidence_or_absent(tmp_path: Path) -> None:
+    """Of what is named; grey and called attended of another class; none behind what is denied, normal or names nothing."""
+    sentences = (
+        Sentence("The heart is enlarged.", (1, 0), 1, (0,)),
+        Sentence("There is a pneumothorax.", (1,), 1),
+        Sentence("No effusion.", (1,), 1),
+        Sentence("The lungs are clear.", (0,), 0),
+    )
+    reading = make_reading(tmp_path / "chest.png", sentences=sentences)
+    assert [sentence.attended_alone for sentence in reading.sentences] == [(1,), (1,), (), ()]
+    shown = [line.strip() for line in reading.to_text().splitlines()]
+    assert shown[3:8] == [
+        "The heart is enlarged. [1] (attended: 2)",
+        "There is a pneumothorax. (attended: 2)",
+        "No effusion.",
+        "The lungs are clear.",
+        BRACKETS,
+    ]
+    page = page_text(reading)
+    assert '<li tabindex="0" data-boxes="0" data-attended="1">The heart is enlarged. <small class="linked">[1]</small>' in page
+    assert 'data-boxes="" data-attended="1">There is a pneumothorax. <small class="attended">attended: 2</small></li>' in page
+    assert '<li tabindex="0" data-boxes="" data-attended="">No effusion.</li>' in page and BRACKETS in page
+    assert '<li tabindex="0" data-boxes="" data-attended="">The lungs are clear.</li>' in page
+
+
+def test_picture_says_what_is_linked_and_greys_what_is_attended(tmp_path: Path) -> None:
+    lines = overlay_lines(make_reading(tmp_path / "chest.png"), 800, ImageFont.load_default(16))
+    texts = {text.strip(): ink for text, ink, _ in lines}
+    assert texts["The heart is enlarged. [1]"] == INK and texts["No effusion."] == INK
+    assert texts["attended: 2"] == FAINT != INK
+    said = " ".join(text for text, ink, _ in lines if ink == FAINT)
+    assert BRACKETS in said
+    plain = make_reading(tmp_path / "chest.png", sentences=(Sentence("No effusion.", (1,), 1),))
+    assert "Attended" not in " ".join(text for text, _, _ in overlay_lines(plain, 800, ImageFont.load_default(16)))
 
 
 def test_every_file_of_a_reading_is_documented_and_keeps_the_header_secret(
@@ -182,6 +228,7 @@ document.querySelector("#sentences li").dispatchEvent(new Event("mouseenter"));
 const lit = (selector) => [...document.querySelectorAll(selector)].map((item) => item.dataset.box ?? item.dataset.boxes);
 document.body.dataset.fromSentence = lit(".box.lit").join();
 document.body.dataset.withSentence = lit("li.lit").join();
+document.body.dataset.grey = lit(".box.seen").join();
 document.querySelector("#sentences li").dispatchEvent(new Event("mouseleave"));
 document.body.dataset.after = lit(".lit").length;
 document.querySelector(".box[data-box='0']").dispatchEvent(new Event("mouseenter"));
@@ -194,7 +241,10 @@ def test_hovering_lights_up_both_ways_in_a_browser(tmp_path: Path) -> None:
     if chromium is None:
         pytest.skip("chromium is not installed")
     page = tmp_path / "page.html"
-    sentences = (Sentence("Large.", (0,), 0), Sentence("Large and round.", (0, 1), 0))
+    sentences = (
+        Sentence("Cardiomegaly.", (0, 1), 0, (0,)),
+        Sentence("Cardiomegaly and a nodule.", (0, 1), 0, (0, 1)),
+    )
     text = page_text(make_reading(tmp_path / "chest.png", sentences=sentences))
     page.write_text(text.replace("</body>", f"{HOVER}</body>"), encoding="utf-8")
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
@@ -202,6 +252,7 @@ def test_hovering_lights_up_both_ways_in_a_browser(tmp_path: Path) -> None:
     body = re.search(r"<body[^>]*>", done.stdout)
     assert body, done.stderr[-2000:]
     assert 'data-from-sentence="0"' in body[0] and 'data-after="0"' in body[0]
+    assert 'data-grey="1"' in body[0], "what it attends to and does not name"
     assert 'data-with-sentence="0,0"' in body[0], "itself and the row of its box, no other sentence about that box"
     assert 'data-from-box="0,0 1,0"' in body[0], "the sentences about box 0 and its row in the list"
 

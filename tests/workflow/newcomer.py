@@ -60,6 +60,9 @@ def _radiographs(folder: Path) -> None:
     for source, name in zip(dicoms, ("chest.dcm", "frontal.dcm", "lateral.dcm", "scans/1.dcm", "scans/2.dcm"), strict=False):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(source, folder / name)
+    (folder / "my_boxes.csv").write_text(
+        "image,x,y,width,height,class\n1.dcm,20,24,60,90,Emphysema\n2,60,70,30,25,Nodule/Mass\n"
+    )
     (folder / "more").mkdir()
     shutil.copy(next((folder / "resources/cxr/labelled/images").glob("*.png")), folder / "more/chest.png")
 

@@ -302,6 +302,20 @@ CXR_COMMANDS: dict[str, Command] = {
             Option("output", "folder to write to", "path", Path("readings")),
             DEVICE,
             Option("score-threshold", "least score of a box, 0 to 1 (default: those of the run)", "float", optional=True),
+            Option(
+                "box",
+                "a box of yours, x,y,width,height or x,y,width,height=class in pixels of the one radiograph that is read: "
+                "shows the sentences for it; may be repeated",
+                "texts",
+            ),
+            Option(
+                "boxes",
+                "boxes of yours for any number of radiographs: COCO json, or CSV with image,x,y,width,height and, if wanted, "
+                "class, score",
+                "input",
+                optional=True,
+            ),
+            Option("no-detector", "run no detector: boxes are those of --box and --boxes alone", "flag"),
             Option("study", "all images are views of one study: boxes in each, findings of all together", "flag"),
             Option("coco", "write a COCO data set too: coco/data/, labels.json, results.json", "flag"),
             Option("json", "show JSON lines instead of text", "flag"),

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class Option:
     """One command-line option; positional ones are given without their name.
 
-    ``kind`` is input or inputs (files or folders that must exist), path, int, float, text, or flag (no value; true if given).
+    ``kind`` is input or inputs (files or folders that must exist), path, int, float, text, texts (may be given again), or flag
+    (no value; true if given).
     """
 
     flag: str
@@ -34,6 +35,9 @@ class Option:
         types: dict[str, Any] = {"input": Path, "inputs": Path, "path": Path, "int": int, "float": float, "text": str}
         if self.kind == "flag":
             parser.add_argument(f"--{self.flag}", action="store_true", help=self.help)
+            return
+        if self.kind == "texts":
+            parser.add_argument(f"--{self.flag}", action="append", default=[], metavar="TEXT", help=self.help)
             return
         nargs = "+" if self.kind == "inputs" else None
         if self.positional:

@@ -137,7 +137,7 @@ def _reference_spans(study: Study) -> list[Span]:
     if study.structures:
         return _structure_spans(text, study.structures)
     labels = [] if study.entry is None else study.entry["labels"]
-    spans = []
+    spans: list[Span] = []
     for start, end in split_spans(text):
         named = study.modality.named(text[start:end])
         spans.append((start, end, [place for place, label in enumerate(labels) if label in named], []))

@@ -9,21 +9,23 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from d2rnet.errors import D2RNetError, ToolError
+from d2rnet.errors import ConfigError, D2RNetError, ToolError
 from d2rnet.exit_codes import ExitCode
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_jsonl
+from d2rnet.reading.box_files import boxes_of_files, boxes_of_study, read_boxes
 from d2rnet.reading.coco_export import CocoExport
 from d2rnet.reading.content import NOTICE
 from d2rnet.reading.ct_result import CtReading
 from d2rnet.reading.inputs import MARK, Found, check_output, find_inputs, reading_names
+from d2rnet.reading.own_boxes import OwnBox, check_classes, parse_box
 from d2rnet.reading.result import KINDS, Reading, printable, stem_of
 from d2rnet.runs.progress import track
 
@@ -38,7 +40,10 @@ class Task:
 
     name: str
     files: tuple[Path, ...]
-    make: Callable[["Task"], Reading | CtReading]
+    make: "Maker"
+
+
+Maker = Callable[[Task], Reading | CtReading]
 
 
 def read_paths(
@@ -53,6 +58,9 @@ def read_paths(
     coco: bool,
     json: bool,
     strict: bool = False,
+    box: Sequence[str] = (),
+    boxes: Path | None = None,
+    no_detector: bool = False,
     structures: Path = Path("results/ct/train_structures"),
     ct_report_model: Path = Path("results/ct/train_ct_report_model"),
 ) -> int:
@@ -69,6 +77,9 @@ def read_paths(
         coco: write a COCO data set of all readings as well.
         json: show JSON lines instead of text.
         strict: a file that is doubtful as a frontal chest radiograph, or an odd CT, fails.
+        box: boxes of a person on the only radiograph, see :func:`d2rnet.reading.own_boxes.parse_box`.
+        boxes: file of such boxes on any number of them, see :func:`d2rnet.reading.own_boxes.read_boxes`.
+        no_detector: no detector is run, and its folder need not exist.
         structures: folder of train-structures, for CT.
         ct_report_model: folder of train-ct-report-model, for CT.
 
@@ -77,21 +88,19 @@ def read_paths(
 
     Raises:
         FileNotFoundError: a path, a model folder or its reading.json does not exist.
-        DatasetError: a folder holds nothing to read.
+        DatasetError: a folder holds nothing to read, or a box is none; the message names where it was given.
         CheckpointError: a model folder is not one of this version.
-        ConfigError: no such device, or a setting is wrong.
+        ConfigError: no such device, a setting is wrong, or options do not go together.
     """
     found = find_inputs(path, output)
     check_output(output, path, [*found.images, *found.volumes])
-    makers: list[Callable[[Task], Reading | CtReading]] = []
+    makers: list[Maker] = []
+    own = _own_boxes(found.images, box, boxes, no_detector=no_detector)
     if found.images:
-        models = _radiograph_loader()(detector, report_model, device=device, score_threshold=score_threshold)
-        makers.append(lambda task: models.read_study(task.files, name=task.name, strict=strict))
+        options = {"device": device, "score_threshold": score_threshold, "run_detector": not no_detector}
+        makers.append(_radiograph_maker(own, detector, report_model, strict=strict, options=options))
     if found.volumes:
-        from d2rnet.reading.ct import load_ct_models
-
-        ct_models = load_ct_models(structures, ct_report_model, device=device)
-        makers.append(lambda task: ct_models.read(task.files[0], name=task.name, strict=strict))
+        makers.append(_ct_maker(structures, ct_report_model, strict=strict, device=device))
     tasks = _tasks(path, found, study=study, makers=makers)
     write_text(output / MARK, "Written by 'd2rnet read', which may replace the files of this folder.\n")
     export = _new_export(output / "coco") if coco else None
@@ -101,9 +110,57 @@ def read_paths(
     _tell_failures(failures, len(tasks), output)
     if not json:
         _show(f"{len(tasks) - len(failures)} of {len(tasks)} read; files in {output}\n{NOTICE}")
+    return _exit_code(len(failures), len(tasks))
+
+
+def _exit_code(failures: int, tasks: int) -> int:
     if not failures:
         return ExitCode.DONE
-    return ExitCode.REFUSED if len(failures) == len(tasks) else ExitCode.PARTLY
+    return ExitCode.REFUSED if failures == tasks else ExitCode.PARTLY
+
+
+def _radiograph_maker(
+    own: Mapping[Path, Sequence[OwnBox]], detector: Path, report_model: Path, *, strict: bool, options: Mapping[str, Any]
+) -> Maker:
+    """Load the models for radiographs; return what reads with them, and with the boxes that a person drew."""
+    models = _radiograph_loader()(detector, report_model, **options)
+    return lambda task: models.read_study(task.files, name=task.name, strict=strict, boxes=boxes_of_study(task.files, own))
+
+
+def _ct_maker(structures: Path, report_model: Path, *, strict: bool, device: str) -> Maker:
+    """Load the models for CT volumes; return what reads with them."""
+    from d2rnet.reading.ct import load_ct_models
+
+    models = load_ct_models(structures, report_model, device=device)
+    return lambda task: models.read(task.files[0], name=task.name, strict=strict)
+
+
+def _own_boxes(
+    images: Sequence[Path], box: Sequence[str], boxes: Path | None, *, no_detector: bool
+) -> dict[Path, list[OwnBox]]:
+    """Return the boxes that a person drew on each radiograph.
+
+    Raises:
+        ConfigError: there is no radiograph for them, or not one alone for ``--box``; without a detector, there are none, or
+            one has no class.
+        DatasetError: a box is none, or a file names no image that is read, or one of several.
+    """
+    if no_detector and not box and boxes is None:
+        raise ConfigError("--no-detector: got no boxes; expected yours, with --box or --boxes.")
+    if not box and boxes is None:
+        return {}
+    if not images:
+        raise ConfigError("--box, --boxes: got no radiograph; expected one or more. A CT is read without boxes.")
+    if box and len(images) > 1:
+        raise ConfigError(
+            f"--box: got {len(images)} radiographs; expected one. Give boxes of several in a file, with --boxes."
+        )
+    own = boxes_of_files(read_boxes(boxes), images, source=boxes) if boxes else {}
+    if box:
+        own.setdefault(images[0], []).extend(map(parse_box, box))
+    if no_detector:
+        check_classes(one for drawn in own.values() for one in drawn)
+    return own
 
 
 def _radiograph_loader() -> Callable[..., Any]:
@@ -140,9 +197,7 @@ def _tell_failures(failures: Sequence[dict[str, str]], tasks: int, output: Path)
     log.error("%d of %d failed; all of them, one per line: %s", len(failures), tasks, output / FAILURES)
 
 
-def _tasks(
-    paths: Sequence[Path], found: Found, *, study: bool, makers: Sequence[Callable[[Task], Reading | CtReading]]
-) -> list[Task]:
+def _tasks(paths: Sequence[Path], found: Found, *, study: bool, makers: Sequence[Maker]) -> list[Task]:
     """Return one reading a file, or one of all radiographs, named after the folder that was given or the first of them.
 
     Args:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from d2rnet.cxr.boxes.evidence import attended_alone, side_of, speaks_of
+
 NOTICE = (
     "Research software, not a medical device: no diagnosis, no treatment decision. Findings, and where they are said to be, "
     "may be wrong. Images and text may be protected health information."
@@ -41,21 +43,43 @@ class View:
 
 @dataclass(frozen=True)
 class Box:
-    """A lesion: index of its image, class name, score from 0 to 1, and ``xywh`` in original pixels of that image."""
+    """A lesion.
+
+    Attributes:
+        image: index of its image.
+        label: class name.
+        score: from 0 to 1.
+        xywh: original pixels of that image.
+        own: a person drew it.
+    """
 
     image: int
     label: str
     score: float
     xywh: tuple[float, float, float, float]
+    own: bool = False
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence: text, indices of the boxes it looks at, and of the one it looks at most (None where there is no box)."""
+    """A sentence of the findings. Boxes are places among the reading's.
+
+    Attributes:
+        text: as a person would write it.
+        boxes: those that it looks at, most attended first.
+        attended: the one that stands out most among what it looks at, listed or not; None where there is no box.
+        linked: boxes of the classes that it names as there, see :func:`d2rnet.cxr.boxes.evidence.link_boxes`.
+    """
 
     text: str
     boxes: tuple[int, ...]
     attended: int | None
+    linked: tuple[int, ...] = ()
+
+    @property
+    def attended_alone(self) -> tuple[int, ...]:
+        """Boxes that it looks at and that are not linked to it; none where it names nothing as there."""
+        return tuple(attended_alone(self.text, self.boxes, self.linked))
 
 
 @dataclass(frozen=True)
@@ -83,3 +107,32 @@ class Content:
     warnings: tuple[str, ...]
     origin: dict[str, Any]
     seconds: float
+
+    @property
+    def for_own_boxes(self) -> dict[int, tuple[list[int], list[int]]]:
+        """Places of the boxes that a person drew, each with its sentences.
+
+        These are those that speak of its class, and not of the other side alone; then those that attend to it most and do not.
+        """
+        found = {}
+        for place, box in enumerate(self.boxes):
+            if box.own:
+                side = side_of(box.xywh, self.images[box.image].width)
+                named = [number for number, one in enumerate(self.sentences) if speaks_of(one.text, box.label, side)]
+                attended = [number for number, one in enumerate(self.sentences) if one.attended == place]
+                found[place] = (named, [number for number in attended if number not in named])
+        return found
+
+    def own_box_texts(self) -> dict[int, list[str]]:
+        """Return what is said of each box that a person drew: its sentences, or that none speaks of it."""
+        texts = {}
+        for place, (named, attended) in self.for_own_boxes.items():
+            said = [self.sentences[number].text for number in named]
+            seen = [f"attended, not proof: {self.sentences[number].text}" for number in attended]
+            texts[place] = [*(said or ["no sentence names it"]), *seen]
+        return texts
+
+    @property
+    def has_brackets(self) -> bool:
+        """Whether any sentence shows a box."""
+        return any(sentence.linked or sentence.attended_alone for sentence in self.sentences)

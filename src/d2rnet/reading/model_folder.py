@@ -35,24 +35,26 @@ CT = Parts(
 )
 
 
-def find_parts(first: str | Path, report: str | Path | None, parts: Parts) -> tuple[Path, Path]:
+def find_parts(first: str | Path, report: str | Path | None, parts: Parts, *, needs_first: bool = True) -> tuple[Path, Path]:
     """Return the folders of both models.
 
     Args:
         first: folder of the first model, or, without ``report``, of both.
         report: folder of the report model.
         parts: what belongs together.
+        needs_first: the first model is used; its folder need not exist otherwise.
 
     Raises:
         FileNotFoundError: a folder is missing; the message says what makes it.
     """
     if report is not None:
-        _check(Path(first), parts.first)
+        if needs_first:
+            _check(Path(first), parts.first)
         _check(Path(report), parts.report)
         return Path(first), Path(report)
     both = Path(first)
     found = [both / name for name, _, _ in (parts.first, parts.report)]
-    missing = [folder.name for folder in found if not folder.is_dir()]
+    missing = [folder.name for folder in found[not needs_first :] if not folder.is_dir()]
     if missing:
         other = next((one for one in (RADIOGRAPHS, CT) if one is not parts and (both / one.first[0]).is_dir()), None)
         remedy = f"It reads {other.image}: d2rnet.{other.load}" if other else "Name the folders of both models"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from d2rnet.cxr.boxes.evidence import BRACKETS, box_numbers, bracketed
 from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
 from d2rnet.cxr.images.radiograph import reduced_hw, resize_area
 from d2rnet.figures.label_places import place_labels
@@ -41,7 +42,7 @@ def draw_overlay(reading: Content) -> Image.Image:
     font = ImageFont.load_default(size)
     for number, panel in enumerate(panels):
         _draw_boxes(panel, reading, number, font)
-    lines = _lines(reading, width, font)
+    lines = overlay_lines(reading, width, font)
     picture = Image.new("RGB", (width, height + (len(lines) + 1) * round(1.4 * size)), BACKGROUND)
     left = 0
     for panel in panels:
@@ -86,18 +87,22 @@ def _height(font: Font) -> float:
     return font.getbbox("0Ag")[3]
 
 
-def _lines(reading: Content, width: int, font: Font) -> list[tuple[str, str, str]]:
-    """Lay out the text below the picture: (text, colour, colour of the chip before it or "")."""
+def overlay_lines(reading: Content, width: int, font: Font) -> list[tuple[str, str, str]]:
+    """Lay out the text below a picture of so many pixels: (text, colour, colour of the chip before it or "") of each line."""
     room = width - 2 * GAP_PX
     warned = (part for warning in reading.warnings for part in wrap(f"Warning: {warning}", room, font))
     lines: list[tuple[str, str, str]] = [(part, WARNING, "") for part in warned]
     for number, box in enumerate(reading.boxes, start=1):
-        lines.append((f"{number}  {box.label}  {box.score:.2f}", INK, class_colours()[box.label]))
+        mine = ", yours" if box.own else ""
+        lines.append((f"{number}  {box.label}  {box.score:.2f}{mine}", INK, class_colours()[box.label]))
     if not reading.boxes:
         lines.append(("no box above the threshold", FAINT, ""))
     for sentence in reading.sentences:
-        numbers = f" [{', '.join(str(box + 1) for box in sentence.boxes)}]" if sentence.boxes else ""
-        lines += [(text, INK, "") for text in wrap(sentence.text + numbers, room, font)]
+        lines += [(text, INK, "") for text in wrap(sentence.text + bracketed(sentence.linked, ()), room, font)]
+        if sentence.attended_alone:
+            lines.append((f"    attended: {box_numbers(sentence.attended_alone)}", FAINT, ""))
+    if reading.has_brackets:
+        lines += [(part, FAINT, "") for part in wrap(BRACKETS, room, font)]
     lines += [(part, FAINT, "") for part in wrap(NOTICE, room, font)]
     return lines
 

@@ -1,10 +1,12 @@
 """The page of radiographs that were read: images with boxes as SVG, findings, boxes.
 
-Hovering a sentence lights up its boxes and the reverse; the keyboard does the same.
+Hovering a sentence lights up the boxes linked to it, and shows grey those that it merely attended to; hovering a box lights up
+its sentences; the keyboard does the same.
 """
 
 from html import escape
 
+from d2rnet.cxr.boxes.evidence import BRACKETS, box_numbers, bracketed
 from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
 from d2rnet.cxr.images.radiograph import reduced_hw, resize_area
 from d2rnet.figures.label_places import place_labels
@@ -21,12 +23,17 @@ def page_text(reading: Content) -> str:
     """Return the page of a reading."""
     files = (f"{view.path.name}: {view.width} x {view.height} px{view.view and f', {view.view}'}" for view in reading.images)
     sentences = "\n".join(map(_sentence, reading.sentences)) or "<li>No findings were written.</li>"
+    texts = reading.own_box_texts()
+    mine = "\n".join(_said_of(number, text) for number, said in texts.items() for text in said)
+    own = f'\n<h2>For your boxes</h2>\n<ol id="own">\n{mine}\n</ol>' if texts else ""
+    findings = f'<h2>Findings</h2>\n<ol id="sentences">\n{sentences}\n</ol>'
+    note = f'\n<p class="note">{escape(BRACKETS)}</p>' if reading.has_brackets else ""
     boxes = "\n".join(_row(number, box) for number, box in enumerate(reading.boxes)) or "<li>No box above the threshold.</li>"
     return fill_page(
         title=reading.name,
         warnings=reading.warnings,
         images="\n".join(_figure(reading, number, view) for number, view in enumerate(reading.images)),
-        text=f'<h2>Findings</h2>\n<ol id="sentences">\n{sentences}\n</ol>\n<h2>Boxes</h2>\n<ol id="boxes">\n{boxes}\n</ol>',
+        text=f'{findings}{note}{own}\n<h2>Boxes</h2>\n<ol id="boxes">\n{boxes}\n</ol>',
         facts=[*files, *origin_facts(reading.origin, reading.seconds)],
         style="boxes.css",
         script="boxes.js",
@@ -65,14 +72,20 @@ def _address(view: View) -> str:
 
 
 def _sentence(sentence: Sentence) -> str:
-    numbers = " ".join(map(str, sentence.boxes))
-    shown = f" <small>[{', '.join(str(box + 1) for box in sentence.boxes)}]</small>" if sentence.boxes else ""
-    return f'<li tabindex="0" data-boxes="{numbers}">{escape(sentence.text)}{shown}</li>'
+    attended = sentence.attended_alone
+    shown = f' <small class="linked">{bracketed(sentence.linked, ()).strip()}</small>' if sentence.linked else ""
+    shown += f' <small class="attended">attended: {box_numbers(attended)}</small>' if attended else ""
+    boxes, others = (" ".join(map(str, places)) for places in (sentence.linked, attended))
+    return f'<li tabindex="0" data-boxes="{boxes}" data-attended="{others}">{escape(sentence.text)}{shown}</li>'
+
+
+def _said_of(number: int, text: str) -> str:
+    return f'<li tabindex="0" data-boxes="{number}">{number + 1} <small>{escape(text)}</small></li>'
 
 
 def _row(number: int, box: Box) -> str:
     colour = class_colours()[box.label]
     return (
         f'<li tabindex="0" data-boxes="{number}"><span class="chip" style="background: {colour}">{number + 1}</span> '
-        f"{escape(box.label)} <small>{box.score:.2f}</small></li>"
+        f"{escape(box.label)} <small>{box.score:.2f}{', yours' if box.own else ''}</small></li>"
     )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from d2rnet.cxr.boxes.evidence import BRACKETS, bracketed
 from d2rnet.cxr.images.image_names import IMAGE_SUFFIXES
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_json
@@ -49,10 +50,18 @@ class Reading(Content):
                     "label": box.label,
                     "score": box.score,
                     "bbox": list(box.xywh),
+                    "own": box.own,
                 }
                 for box in self.boxes
             ],
-            "sentences": [asdict(sentence) | {"boxes": list(sentence.boxes)} for sentence in self.sentences],
+            "sentences": [
+                asdict(sentence) | {"boxes": list(sentence.boxes), "linked": list(sentence.linked)}
+                for sentence in self.sentences
+            ],
+            "own_boxes": [
+                {"box": place, "sentences": named, "attended_by": attended}
+                for place, (named, attended) in self.for_own_boxes.items()
+            ],
             "warnings": list(self.warnings),
             **self.origin,
             "seconds": self.seconds,
@@ -67,12 +76,17 @@ class Reading(Content):
         ]
         lines += [f"  Warning: {warning}" for warning in self.warnings]
         lines += ["  Findings:"]
-        lines += [f"    {sentence.text}{_numbers(sentence.boxes)}" for sentence in self.sentences] or ["    (none written)"]
+        lines += [
+            f"    {sentence.text}{bracketed(sentence.linked, sentence.attended_alone)}" for sentence in self.sentences
+        ] or ["    (none written)"]
+        lines += [f"  {BRACKETS}"] if self.has_brackets else []
         lines += ["  Boxes (x, y, width, height in original pixels):" if self.boxes else "  Boxes: none"]
         for number, box in enumerate(self.boxes, start=1):
             place = ", ".join(f"{value:.0f}" for value in box.xywh)
             image = f" in image {box.image + 1}" if len(self.images) > 1 else ""
-            lines.append(f"    {number:2d} {box.label:20s} {box.score:.2f}  {place}{image}")
+            lines.append(f"    {number:2d} {box.label:20s} {box.score:.2f}  {place}{image}{', yours' if box.own else ''}")
+        lines += ["  For your boxes:"] if self.for_own_boxes else []
+        lines += [f"    {place + 1:2d} {text}" for place, texts in self.own_box_texts().items() for text in texts]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -121,7 +135,3 @@ def readable(tokens: str) -> str:
     """Write tokens separated by spaces as a sentence: no space before punctuation, a capital first."""
     text = _BEFORE_PUNCTUATION.sub("", tokens)
     return text[:1].upper() + text[1:]
-
-
-def _numbers(boxes: tuple[int, ...]) -> str:
-    return f" [{', '.join(str(box + 1) for box in boxes)}]" if boxes else ""

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.structures import Boxes
 from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -219,6 +220,32 @@ def detect_batch(
     with torch.autocast(torch.device(cfg.MODEL.DEVICE).type, dtype, enabled=dtype is not None):
         outputs = network(inputs)
     return [to_results(item["image_id"], result["instances"]) for item, result in zip(inputs, outputs, strict=True)]
+
+
+@torch.no_grad()
+def classify_boxes(
+    network: Any, item: dict[str, Any], boxes_xyxy: NDArray[np.float64], settings: PredictionSettings
+) -> list[tuple[int, float]]:
+    """Say what a detector takes given boxes for.
+
+    Args:
+        network: a detector (an nn.Module that has a backbone and roi_heads) in evaluation mode, on its device.
+        item: image, of :func:`network_input`.
+        boxes_xyxy: (N, 4) in pixels of the PNG.
+        settings: ``cxr.detector.prediction``.
+
+    Returns:
+        Class id, 1 to 22, the likeliest that is no background, and its probability, of each box.
+    """
+    images = network.preprocess_image([item])
+    height, width = images.image_sizes[0]
+    scale = np.array([width / item["width"], height / item["height"]] * 2)
+    dtype = AMP_TYPES.get(settings.amp)
+    with torch.autocast(images.tensor.device.type, dtype, enabled=dtype is not None):
+        boxes = Boxes(torch.as_tensor(boxes_xyxy * scale, dtype=torch.float32, device=images.tensor.device))
+        (probabilities,) = network.roi_heads.class_probabilities(network.backbone(images.tensor), [boxes])
+    best = probabilities[:, :-1].float().max(dim=1)
+    return [(int(category) + 1, round(float(score), SCORE_DECIMALS)) for score, category in zip(*best, strict=True)]
 
 
 def to_results(image_id: int, instances: Any) -> list[Result]:

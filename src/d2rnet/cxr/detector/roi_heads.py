@@ -176,14 +176,30 @@ class UncertaintyROIHeads(StandardROIHeads):
             sampled.append(chosen)
         return sampled
 
-    def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances]) -> dict[str, Tensor] | list[Instances]:
-        """Losses of the sampled proposals in training, detections otherwise.
+    def class_probabilities(self, features: dict[str, Tensor], boxes: list[Boxes]) -> list[Tensor]:
+        """Classify given boxes, which stay as they are.
+
+        Args:
+            features: of the backbone.
+            boxes: R_i of each image, xyxy in pixels of the network's input.
+
+        Returns:
+            (R_i, C + 1) of each image.
+        """
+        logits, deltas, _ = self._predict(features, boxes)
+        return list(self.box_predictor.predict_probs((logits, deltas), boxes))
+
+    def _predict(self, features: dict[str, Tensor], boxes: list[Boxes]) -> Predictions:
+        """Run the box head on given boxes.
 
         ROIAlign takes the boxes in the type of the features: bfloat16 would round them by up to 4 px at 1333 px.
         """
         levels = [features[name].float() for name in self.box_in_features]
-        pooled = self.box_pooler(levels, [proposal.proposal_boxes for proposal in proposals])  # (R, C, size, size)
-        predictions: Predictions = self.box_predictor(self.box_head(pooled))
+        return self.box_predictor(self.box_head(self.box_pooler(levels, boxes)))  # pooled: (R, C, size, size)
+
+    def _forward_box(self, features: dict[str, Tensor], proposals: list[Instances]) -> dict[str, Tensor] | list[Instances]:
+        """Losses of the sampled proposals in training, detections otherwise."""
+        predictions = self._predict(features, [proposal.proposal_boxes for proposal in proposals])
         if not self.training:
             return self.box_predictor.inference(predictions, proposals)[0]
         sizes = [len(proposal) for proposal in proposals]

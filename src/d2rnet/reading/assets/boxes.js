@@ -1,14 +1,19 @@
 "use strict";
 const shapes = [...document.querySelectorAll(".box")];
 const items = [...document.querySelectorAll("li[data-boxes]")];
-const boxesOf = (item) => (item.dataset.boxes ? item.dataset.boxes.split(" ") : []);
+const listed = (places) => (places ? places.split(" ") : []);
+const boxesOf = (item) => listed(item.dataset.boxes);
 function light(boxes, source) {
   const wanted = new Set(boxes);
+  const seen = new Set(source ? listed(source.dataset.attended) : []);
   const sentence = source && source.closest("#sentences");
   const belongs = (item) => !(sentence && item.closest("#sentences")) && boxesOf(item).some((box) => wanted.has(box));
-  for (const shape of shapes) shape.classList.toggle("lit", wanted.has(shape.dataset.box));
+  for (const shape of shapes) {
+    shape.classList.toggle("lit", wanted.has(shape.dataset.box));
+    shape.classList.toggle("seen", seen.has(shape.dataset.box));
+  }
   for (const item of items) item.classList.toggle("lit", item === source || belongs(item));
-  for (const svg of document.querySelectorAll("svg")) svg.classList.toggle("dim", wanted.size > 0);
+  for (const svg of document.querySelectorAll("svg")) svg.classList.toggle("dim", wanted.size + seen.size > 0);
 }
 function listen(element, boxes) {
   for (const name of ["mouseenter", "focus"]) element.addEventListener(name, () => light(boxes, element));
