@@ -132,7 +132,7 @@ def test_brackets_are_evidence_or_absent_and_what_is_attended_is_grey(open_page,
     assert lit(tab, "sentence") == [], "to attend is not to speak of it"
     tab.evaluate("show(2)")
     said = tab.locator(".text.generated .sentence").all_inner_texts()
-    assert said == ["a small right pleural effusion is seen . [Pleural effusion 0.60]", "lungs are clear ."]
+    assert said[0].endswith("is seen . [Pleural effusion 0.60]") and said[1] == "lungs are clear ."
     assert "attended, not proof" in tab.inner_text(".words .hint")
 
 
