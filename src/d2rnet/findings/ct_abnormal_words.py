@@ -15,7 +15,8 @@ ABNORMAL: tuple[str, ...] = phrases("""
     collapse* collection* compress* congest* conglomerat* consolidat* contaminat* contamination covid* crowding cyst
     cystectom* cystic cysts damage* decrease decrease_in_bone_density decrease_in_density decrease_in_liver
     decrease_in_parenchymal_density decrease_in_the_density decreased decreased_density decreased_diffusely
-    decreased_height deformation* deformed deformit* degenerat* densities_decreased density_decreased density_increase*
+    decreased_height deformation* deformed deformit* degenerat* densities_decreased density_decreased
+    density_is_diffusely_reduced density_is_reduced density_increase*
     density_increment* density_of_bone*_decreased destruct* deviat* diffuse_decrease diffusely_decreased dilat*
     dilatation* dirty displac* distend* distension diverticul* double_j drain drains ectas* ectatic edema* effusion*
     elevat* elongat* embol* emboli emphysem* empyema* enchondroma* enlarg* enostos* eros* erosive eventration* expan*

@@ -250,6 +250,7 @@ BLOCKED: Mapping[str, tuple[str, ...]] = {
         r"densit\w+ (?:is |are |was )?(?:diffusely |minimally |slightly )?(?:decreas\w+|reduced)",
         r"(?:opaque|opacifi\w+) (?:material|contrast)",
         r"(?:arter\w+|veins?|vessels?|aorta|vascular structures?|o?esophagus|bowel\w*)(?: [a-z]+){0,4} opacif\w+",
+        r"(?:fat|fatty) infiltrat\w+",
         r"infiltrat\w+ (?:of|in|into|to) the (?:fat|adjacent|surrounding|muscle|chest wall|bone|liver|pleura|"
         r"mediastin)\w*(?: [a-z]+){0,2}",
         r"(?:hu|hounsfield) (?:unit )?densit\w+",

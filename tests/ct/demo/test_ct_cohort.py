@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from d2rnet.ct.demo.chest_findings import LARGE_HEART
-from d2rnet.ct.demo.cohort import make_ct_demo_cohort
-from d2rnet.ct.demo.phantom import PREVALENCE, draw_phantom
+from d2rnet.ct.demo.cohort import STRUCTURE_CODES, make_ct_demo_cohort
+from d2rnet.ct.demo.phantom import FINDINGS, OTHER_PREVALENCE, PREVALENCE, draw_phantom
 from d2rnet.ct.demo.reports import write_report
 from d2rnet.ct.demo.settings import CtDemoSettings
-from d2rnet.ct.demo.wording import ABNORMAL, IMPRESSION
+from d2rnet.ct.demo.wording import ABNORMAL, IMPRESSION, NORMAL
 from d2rnet.ct.sources.ct_rate import read_table
 from d2rnet.ct.sources.settings import CtSourceSettings
 from d2rnet.files.documents import read_json, read_jsonl
@@ -71,7 +71,7 @@ def test_volumes_and_masks_lie_in_one_frame_with_the_axes_of_ct_rate(cohort):
         np.testing.assert_array_equal(mask.affine, volume.affine)
 
 
-@pytest.mark.parametrize("label", CT_ABNORMALITIES)
+@pytest.mark.parametrize("label", FINDINGS)
 def test_an_abnormality_is_drawn_where_its_mask_is(label):
     """The same patient without it is drawn from the same random numbers, so that only the abnormality differs."""
     with_it = draw_phantom(np.random.default_rng(5), np.random.default_rng(6), FINE, labels=(label,))
@@ -86,7 +86,9 @@ def test_an_abnormality_is_drawn_where_its_mask_is(label):
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("label", ["Lung nodule", "Consolidation", "Atelectasis", "Bronchiectasis", "Pleural effusion"])
+@pytest.mark.parametrize(
+    "label", ["Lung nodule", "Consolidation", "Atelectasis", "Bronchiectasis", "Pleural effusion", "Chest wall mass"]
+)
 def test_sides_are_the_patients(label, seed):
     phantom = draw_phantom(np.random.default_rng(seed), np.random.default_rng(seed + 50), FINE, labels=(label,))
     columns = np.argwhere(phantom.masks[label])[:, 2]
@@ -146,7 +148,17 @@ def test_structures_go_unmentioned_as_in_real_reports():
 
 def test_every_abnormality_is_frequent_enough_to_be_learnt():
     assert set(PREVALENCE) == set(CT_ABNORMALITIES)
-    assert min(PREVALENCE.values()) >= 0.08
+    assert set(PREVALENCE | OTHER_PREVALENCE) == set(FINDINGS)
+    assert min((PREVALENCE | OTHER_PREVALENCE).values()) >= 0.08
+
+
+def test_every_structure_has_a_finding_that_its_sentences_tell():
+    settings = CtDemoSettings(in_plane_voxels=64, slice_mm=8.0)
+    drawn = draw_phantom(np.random.default_rng(1), np.random.default_rng(2), settings, labels=tuple(FINDINGS)).drawn
+    assert {one.structure for one in drawn} == set(STRUCTURE_CODES)
+    sentences = write_report(drawn, np.random.default_rng(3)).sentences
+    assert "multinodular goitre" in " ".join(sentences["thyroid"]) or "thyroid gland is enlarged" in sentences["thyroid"][0]
+    assert not set(sentences["bone"]) & set(NORMAL["bone"][0])
 
 
 def test_unusable_files_are_listed_and_bad(cohort):

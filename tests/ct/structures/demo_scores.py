@@ -12,7 +12,7 @@ import numpy as np
 from d2rnet.ct.demo.anatomy import LOBES
 from d2rnet.ct.demo.chest_findings import NODES
 from d2rnet.ct.demo.drawn import Drawn, side_of
-from d2rnet.ct.demo.phantom import PREVALENCE
+from d2rnet.ct.demo.phantom import OTHER_PREVALENCE, PREVALENCE
 from d2rnet.ct.demo.reports import Report, write_report
 from d2rnet.ct.structures.rates import one_rate, rate_lines
 from d2rnet.ct.structures.structures import StructuredReport, structures_of
@@ -46,12 +46,19 @@ KINDS: dict[str, tuple[tuple[str, str], ...]] = {  # label -> structure and kind
     "Consolidation": (("lung", "consolidation"),),
     "Bronchiectasis": (("trachea_bronchi", "bronchiectasis"),),
     "Interlobular septal thickening": (("lung", "septal thickening"),),
+    "Fatty liver": (("abdomen", "fatty liver"),),
+    "Liver lesion": (("abdomen", "liver lesion"),),
+    "Low bone density": (("bone", "low bone density"),),
+    "Bone metastases": (("bone", "bone metastases"),),
+    "Goitre": (("thyroid", "goitre"),),
+    "Chest wall mass": ((WALL, "breast mass"), (WALL, "chest wall mass")),
+    "Tracheal secretion": (("trachea_bronchi", "tracheal secretion"),),
 }
 
 
 def draw_list(rng: np.random.Generator) -> list[Drawn]:
     """Draw the abnormalities of a patient, as often as the cohort has them, without a volume."""
-    return [_draw(label, rng) for label, share in PREVALENCE.items() if rng.random() < share]
+    return [_draw(label, rng) for label, share in (PREVALENCE | OTHER_PREVALENCE).items() if rng.random() < share]
 
 
 def _draw(label: str, rng: np.random.Generator) -> Drawn:
@@ -86,7 +93,8 @@ def demo_rates() -> dict[str, dict[str, dict[str, Any]]]:
         mentioned = {name for name, entry in read.structures.items() if entry["text"]}
         _count(counts["sentence of"], homes, dealt)
         _count(counts["structure mentioned"], {(name,) for name in report.sentences}, {(name,) for name in mentioned})
-        _count(counts["abnormality"], {(one.label,) for one in drawn}, {(label,) for label in read.labels})
+        labelled = {(one.label,) for one in drawn if one.label in PREVALENCE}
+        _count(counts["abnormality"], labelled, {(label,) for label in read.labels})
     return {kind: _rates(by_name) for kind, by_name in counts.items()}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from demo_scores import KINDS, demo_rates, draw_list, read_reports
 
-from d2rnet.ct.demo.phantom import draw_phantom
+from d2rnet.ct.demo.phantom import FINDINGS, draw_phantom
 from d2rnet.ct.demo.settings import CtDemoSettings
 from d2rnet.ct.demo.wording import ABNORMAL
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
@@ -42,10 +42,10 @@ def test_sentences_are_cut_where_they_were_joined():
 
 
 def test_the_lists_are_what_the_cohort_draws():
-    """Of every label a volume is drawn once; what it notes is what this list may hold."""
+    """Of every finding a volume is drawn once; what it notes is what this list may hold."""
     settings = CtDemoSettings(in_plane_voxels=48, slice_mm=10.0)
-    drawn = draw_phantom(np.random.default_rng(1), np.random.default_rng(2), settings, labels=CT_ABNORMALITIES).drawn
-    assert {one.label for one in drawn} == set(CT_ABNORMALITIES)
+    drawn = draw_phantom(np.random.default_rng(1), np.random.default_rng(2), settings, labels=tuple(FINDINGS)).drawn
+    assert {one.label for one in drawn} == set(FINDINGS)
     assert all((one.structure, one.kind) in KINDS[one.label] for one in drawn)
     assert {kind for kinds in KINDS.values() for _, kind in kinds} == set(ABNORMAL)
     assert {one.kind for seed in range(200) for one in draw_list(np.random.default_rng(seed))} == set(ABNORMAL)

@@ -108,6 +108,7 @@ def test_the_reason_why_something_was_not_judged_counts():
     ("text", "labels"),
     [
         ("Density increases are seen in the fat around the kidney.", ()),
+        ("The liver is of low density, in keeping with fatty infiltration.", ()),
         ("There is an increase in density under the skin.", ()),
         ("The adipose tissue of the breast shows increased density.", ()),
         ("There is an increase in density in the left lower lobe.", ("Lung opacity",)),

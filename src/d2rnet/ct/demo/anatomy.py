@@ -25,6 +25,7 @@ CARINA: Point = (2.0, 18.0, 40.0)
 SPINE_Y = 72.0
 WALL_MM = 20.0
 RIB_STEP_MM = 25.0
+VERTEBRA_MM = 24.0  # from disc to disc; one lies at z = 0
 LOBES = {
     "right upper lobe": ("right", False, False),
     "right middle lobe": ("right", False, True),
@@ -46,6 +47,7 @@ class Anatomy:
         heart_radii: along x, y, z.
         aorta: points of its centre line from the valve to the abdomen.
         structures: structure of the report tables -> its voxels (Z, Y, X).
+        organs: "liver" -> its voxels.
         lobes: name -> voxels.
         lungs: voxels of both.
         depth_mm: depth (Z, Y, X) of a voxel below the dome of the diaphragm on its side, standard mm; negative above.
@@ -58,6 +60,7 @@ class Anatomy:
     heart_radii: Point
     aorta: list[Point]
     structures: dict[str, Mask] = field(default_factory=dict)
+    organs: dict[str, Mask] = field(default_factory=dict)
     lobes: dict[str, Mask] = field(default_factory=dict)
     lungs: Mask = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=bool))
     depth_mm: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), dtype=np.float32))
@@ -202,7 +205,7 @@ def _draw_bones(anatomy: Anatomy) -> None:
     canvas.hu[cartilage] = 105
     bone |= ribs
     spine = np.broadcast_to((x / 19) ** 2 + ((y - SPINE_Y) / 16) ** 2 < 1, bone.shape)
-    disc = np.broadcast_to(np.abs(np.mod(z, 24) - 12) > 9.5, bone.shape)
+    disc = np.broadcast_to(np.abs(np.mod(z, VERTEBRA_MM) - VERTEBRA_MM / 2) > 9.5, bone.shape)
     canvas.hu[spine] = BONE_HU - 60
     canvas.hu[spine & disc] = 85
     rim = spine & ~np.broadcast_to((x / 16) ** 2 + ((y - SPINE_Y) / 13) ** 2 < 1, bone.shape) & ~disc
@@ -213,8 +216,8 @@ def _draw_bones(anatomy: Anatomy) -> None:
     canvas.hu[arch] = BONE_HU + 60
     canvas.hu[canal] = 30
     bone |= arch
-    spinous = (np.abs(x) < 4) & (y > SPINE_Y + 36) & (y < SPINE_Y + 56) & (np.mod(z, 24) < 15) & (anatomy.wall_mm < 0)
-    transverse = (np.abs(y - SPINE_Y - 22) < 4.5) & (np.abs(x) < 34) & (np.mod(z, 24) < 9)
+    spinous = (np.abs(x) < 4) & (y > SPINE_Y + 36) & (y < SPINE_Y + 56) & (np.mod(z, VERTEBRA_MM) < 15) & (anatomy.wall_mm < 0)
+    transverse = (np.abs(y - SPINE_Y - 22) < 4.5) & (np.abs(x) < 34) & (np.mod(z, VERTEBRA_MM) < 9)
     for part in (spinous, transverse):
         canvas.hu[np.broadcast_to(part, bone.shape)] = BONE_HU
         bone |= part
@@ -311,6 +314,8 @@ def _draw_abdomen(anatomy: Anatomy, scan: Scan, rng: np.random.Generator) -> Non
     ]
     for solid, hu in organs:
         canvas.paint(solid, float(hu), only=below)
+    anatomy.organs["liver"] = canvas.mask([solid for solid, _ in organs[:2]], 0.5) & below
+    anatomy.organs["liver"] &= ~canvas.mask([solid for solid, _ in organs[2:]])
     texture = below & (canvas.hu > 20)
     canvas.hu[texture] += 5 * smooth_noise(rng, canvas.hu.shape, (12, 16, 16))[texture]
     anatomy.structures["abdomen"] = below

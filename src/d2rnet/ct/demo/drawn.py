@@ -23,7 +23,7 @@ class Drawn:
     """An abnormality that was drawn.
 
     Attributes:
-        label: one of :data:`d2rnet.findings.ct_classes.CT_ABNORMALITIES`.
+        label: one of :data:`d2rnet.findings.ct_classes.CT_ABNORMALITIES`, or the name of a finding that none of them covers.
         structure: the structure that its sentence belongs to.
         kind: which wording tells it.
         side: the patient's "left", "right", "bilateral", or "" where there is no side.

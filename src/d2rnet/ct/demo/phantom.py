@@ -14,11 +14,12 @@ from d2rnet.ct.demo.canvas import FloatVolume
 from d2rnet.ct.demo.chest_findings import CHEST_FINDINGS, LARGE_HEART
 from d2rnet.ct.demo.drawn import Body, Drawn, Mask
 from d2rnet.ct.demo.lung_findings import LUNG_FINDINGS
+from d2rnet.ct.demo.other_findings import OTHER_FINDINGS
 from d2rnet.ct.demo.patient import Patient, Scan, make_canvas, sample_patient, sample_scan
 from d2rnet.ct.demo.settings import CtDemoSettings
 from d2rnet.ct.demo.trees import draw_trees
 
-FINDINGS = {**CHEST_FINDINGS, **LUNG_FINDINGS}
+FINDINGS = {**OTHER_FINDINGS, **CHEST_FINDINGS, **LUNG_FINDINGS}
 PREVALENCE = {
     "Medical material": 0.14,
     "Arterial wall calcification": 0.24,
@@ -38,6 +39,15 @@ PREVALENCE = {
     "Consolidation": 0.16,
     "Bronchiectasis": 0.13,
     "Interlobular septal thickening": 0.11,
+}
+OTHER_PREVALENCE = {
+    "Fatty liver": 0.2,
+    "Liver lesion": 0.2,
+    "Low bone density": 0.2,
+    "Bone metastases": 0.16,
+    "Goitre": 0.2,
+    "Chest wall mass": 0.18,
+    "Tracheal secretion": 0.14,
 }
 WITHOUT_ABNORMALITY = 0.14
 _OF_THE_OLD = ("Arterial wall calcification", "Coronary artery wall calcification")
@@ -79,7 +89,7 @@ def draw_phantom(
         patient_rng: what all scans of a patient share.
         rng: what differs between them: position, breathing, findings.
         settings: size.
-        labels: abnormalities to draw; None draws them by PREVALENCE.
+        labels: of FINDINGS, what to draw; None draws by PREVALENCE and OTHER_PREVALENCE.
     """
     patient = sample_patient(patient_rng)
     scan = sample_scan(rng, patient, settings)
@@ -98,7 +108,7 @@ def _sample_labels(patient: Patient, rng: np.random.Generator) -> tuple[str, ...
         return ()
     shares = {
         label: share * (1.5 if patient.age > 55 else 0.4) if label in _OF_THE_OLD else share
-        for label, share in PREVALENCE.items()
+        for label, share in (PREVALENCE | OTHER_PREVALENCE).items()
     }
     draws = rng.random(len(shares))
     return tuple(label for (label, share), draw in zip(shares.items(), draws, strict=True) if draw < share)

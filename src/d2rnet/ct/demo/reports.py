@@ -23,7 +23,7 @@ MENTIONED = {
     "abdomen": 0.9,
     "others": 0.0,
 }
-_COUNTS = ("", "one", "two", "three", "four")
+_COUNTS = ("", "one", "two", "three", "four", "five")
 # sentences of NORMAL["heart_mediastinum_vessels"], in order -> labels with which they would be wrong
 _HEART_NORMAL = (
     {"Cardiomegaly"},
@@ -45,14 +45,14 @@ _LUNG = {
 }
 _WRONG_WITH: dict[str, tuple[set[str], ...]] = {
     "heart_mediastinum_vessels": _HEART_NORMAL,
-    "trachea_bronchi": (set(),),
+    "trachea_bronchi": ({"Tracheal secretion"},),
     "lung": (_LUNG,),
     "oesophagus": ({"Hiatal hernia"},),
     "pleura": ({"Pleural effusion"},),
-    "bone": (set(),),
-    "thyroid": (set(),),
-    "breast_axilla_chest_wall": ({"Lymphadenopathy", "Medical material"},),
-    "abdomen": (set(),),
+    "bone": ({"Bone metastases", "Low bone density"},),
+    "thyroid": ({"Goitre"},),
+    "breast_axilla_chest_wall": ({"Lymphadenopathy", "Medical material", "Chest wall mass"},),
+    "abdomen": ({"Fatty liver", "Liver lesion"},),
 }
 
 
@@ -122,7 +122,8 @@ def _abnormal(one: Drawn, rng: np.random.Generator) -> str:
     """Return a sentence that tells an abnormality."""
     a_side = "bilateral" if one.side == "bilateral" else f"a {one.side}-sided"
     several = one.count > 1
-    a_count = f"{_COUNTS[one.count]} nodules" if several else "a nodule"
+    noun = "lesion" if one.kind == "liver lesion" else "nodule"
+    a_count = f"{_COUNTS[one.count]} {noun}s" if several else f"a {noun}"
     words = {
         "lobe": one.place,
         "place": one.place,

@@ -200,6 +200,40 @@ ABNORMAL: dict[str, tuple[str, ...]] = {
         "A central venous catheter ends in the superior vena cava.",
         "The tip of a jugular catheter lies in the superior vena cava.",
     ),
+    "fatty liver": (
+        "The density of the liver is reduced, consistent with steatosis.",
+        "There is hepatic steatosis.",
+        "The liver is of low density, in keeping with fatty infiltration.",
+    ),
+    "liver lesion": (
+        "{A_count} of low density {is_are} seen in the liver, up to {size} mm.",
+        "In the liver, {a_count} of low density measuring up to {size} mm {is_are} present.",
+    ),
+    "bone metastases": (
+        "Sclerotic metastases are seen in the thoracic vertebrae.",
+        "There are multiple sclerotic lesions in the vertebral bodies, consistent with metastases.",
+    ),
+    "low bone density": (
+        "Bone density is diffusely reduced.",
+        "There is osteopenia of the included bones.",
+        "The bones are diffusely osteoporotic.",
+    ),
+    "goitre": (
+        "The thyroid gland is enlarged and contains hypodense nodules.",
+        "There is a multinodular goitre.",
+    ),
+    "breast mass": (
+        "A mass of {size} mm is seen in the {side} breast.",
+        "The {side} breast contains a solid mass measuring {size} mm.",
+    ),
+    "chest wall mass": (
+        "A soft tissue mass of {size} mm is seen in the {side} anterior chest wall.",
+        "There is a solid mass measuring {size} mm in the {side} chest wall.",
+    ),
+    "tracheal secretion": (
+        "Secretion is seen in the lumen of the trachea.",
+        "The trachea contains mucus that narrows its lumen.",
+    ),
 }
 IMPRESSION: dict[str, str] = {
     "Medical material": "Medical device in place",
@@ -220,4 +254,11 @@ IMPRESSION: dict[str, str] = {
     "Consolidation": "Consolidation",
     "Bronchiectasis": "Bronchiectasis",
     "Interlobular septal thickening": "Interlobular septal thickening",
+    "Fatty liver": "Hepatic steatosis",
+    "Liver lesion": "Liver lesion, ultrasound advised",
+    "Bone metastases": "Bone metastases",
+    "Low bone density": "Osteopenia",
+    "Goitre": "Multinodular goitre",
+    "Chest wall mass": "Chest wall or breast mass",
+    "Tracheal secretion": "Tracheal secretion",
 }

@@ -58,7 +58,8 @@ class StructureModel(nn.Module):
 
     def forward(self, volumes: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, S, E)."""
-        return self.embed(self.observe(volumes).tokens)
+        grid_zyx = self.encoder.grid_zyx
+        return self.embed(self.observer.tokens(self.encoder(volumes), grid_zyx, patch_mask(volumes, grid_zyx)))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from d2rnet.ct.structure_model.positions import patch_positions
 from d2rnet.ct.structure_model.settings import ObserverSettings
 from d2rnet.errors import ConfigError
-from d2rnet.report.decoder.attention import FeedForward, LayerNorm, MultiHeadAttention
+from d2rnet.report.decoder.attention import FeedForward, MultiHeadAttention
 from d2rnet.training.collectives import GlobalBatchNorm, num_processes, sum_over_processes
 
 _FEWEST = 2  # volumes of a batch that have a deviation; a single one is standardised as in evaluation
@@ -50,7 +50,7 @@ class ObserverLayer(nn.Module):
         self.self_attention = MultiHeadAttention(width, settings.num_heads, settings.dropout)
         self.cross_attention = MultiHeadAttention(width, settings.num_heads, settings.dropout)
         self.feed_forward = FeedForward(width, settings.d_ff, settings.dropout)
-        self.norms = nn.ModuleList(LayerNorm(width) for _ in range(4))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, x: Tensor, other: Tensor, x_mask: Tensor | None, other_mask: Tensor | None) -> Tensor:
@@ -91,7 +91,7 @@ class Observer(nn.Module):
         self.project = nn.Linear(patch_width, settings.d_model, bias=False)
         self.queries = nn.Parameter(torch.randn(num_structures, settings.queries_per_structure, settings.d_model) * 0.02)
         self.layers = nn.ModuleList(ObserverLayer(settings) for _ in range(settings.num_layers))
-        self.norm = LayerNorm(settings.d_model)
+        self.norm = nn.LayerNorm(settings.d_model)
         channels = num_structures * settings.queries_per_structure * settings.d_model
         self.standardise = GlobalBatchNorm(channels) if settings.standardise else None
 
@@ -117,32 +117,47 @@ class Observer(nn.Module):
             grid_zyx: patches along each axis.
             patch_mask: (B, P) bool, True where there is something to see.
         """
-        patches = self.project(embeddings)
-        if self.settings.positions:
-            patches = patches + patch_positions(grid_zyx, patches.shape[-1], like=patches)
-        structures, per_structure, _ = self.queries.shape
-        queries = self.queries.flatten(0, 1).expand(len(patches), -1, -1)  # (B, S * K, D)
         if not self.settings.mask_air:
             patch_mask = torch.ones_like(patch_mask)
-        seen = patch_mask[:, None, None]  # (B, 1, 1, P)
-        attention = None
-        for number, part in enumerate(self.layers, start=1):
-            layer = cast(ObserverLayer, part)
-            if number == len(self.layers):
-                with torch.no_grad():
-                    attention = layer.cross_weights(queries, patches, None, seen)
-            updated = layer(queries, patches, None, seen)
-            if self.settings.update_patches:
-                patches = layer(patches, queries, seen, None)
-            queries = updated
-        assert attention is not None  # there is a layer
-        of_query = attention.amax(dim=1).unflatten(1, (structures, per_structure))  # (B, S, K, P)
+        queries, patches = self._before_last(embeddings, grid_zyx, patch_mask)
+        with torch.no_grad():
+            attention = self._layer(-1).cross_weights(queries, patches, None, patch_mask[:, None, None])
+        of_query = attention.amax(dim=1).unflatten(1, self.queries.shape[:2])  # (B, S, K, P)
+        queries, patches = self._through(self._layer(-1), queries, patches, patch_mask)
         return Observation(
             tokens=self.finish(queries),
             patches=patches,
             attention=of_query.amax(dim=2),
             patch_mask=patch_mask,
         )
+
+    def tokens(self, embeddings: Tensor, grid_zyx: tuple[int, int, int], patch_mask: Tensor) -> Tensor:
+        """Return (B, S, K, D): only the tokens of :meth:`forward`, which are all that training needs."""
+        if not self.settings.mask_air:
+            patch_mask = torch.ones_like(patch_mask)
+        queries, patches = self._before_last(embeddings, grid_zyx, patch_mask)
+        return self.finish(self._through(self._layer(-1), queries, patches, patch_mask)[0])
+
+    def _layer(self, place: int) -> ObserverLayer:
+        return cast(ObserverLayer, self.layers[place])
+
+    def _before_last(self, embeddings: Tensor, grid_zyx: tuple[int, int, int], patch_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return queries (B, S * K, D) and patches (B, P, D) behind all layers but the last."""
+        patches = self.project(embeddings)
+        if self.settings.positions:
+            patches = patches + patch_positions(grid_zyx, patches.shape[-1], like=patches)
+        queries = self.queries.flatten(0, 1).expand(len(patches), -1, -1)
+        for number in range(len(self.layers) - 1):
+            queries, patches = self._through(self._layer(number), queries, patches, patch_mask)
+        return queries, patches
+
+    def _through(self, layer: ObserverLayer, queries: Tensor, patches: Tensor, patch_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Pass queries (B, S * K, D) and, with ``update_patches``, patches (B, P, D) through a layer."""
+        seen = patch_mask[:, None, None]  # (B, 1, 1, P)
+        updated: Tensor = layer(queries, patches, None, seen)
+        if self.settings.update_patches:
+            patches = layer(patches, queries, seen, None)
+        return updated, patches
 
 
 def _volumes_of_all(tokens: Tensor) -> int:

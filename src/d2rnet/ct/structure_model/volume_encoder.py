@@ -18,6 +18,8 @@ Shape = tuple[int, int, int]
 AIR = -1.0  # the lowest value of the window, of which padding is made
 _PARTS = 2  # of a patch along each axis
 _STATISTICS = 3  # of these parts
+_ROUNDING = 1e-3  # of a level: what floats may lack
+_LEVELS = 2000  # grey levels of [-1, 1] that ranges are told apart by: of 1 HU in a window of [-1000, 1000]
 
 
 class VolumeEncoder(nn.Module):
@@ -44,7 +46,7 @@ class SmallEncoder(VolumeEncoder):
     few voxels of bone count. Nothing is learnt below that, so that some hundred volumes and a laptop suffice. Ours.
     """
 
-    edges: Tensor
+    range_of_level: Tensor
 
     def __init__(self, settings: VolumeEncoderSettings, shape_zyx: Shape) -> None:
         """Make the encoder with random weights.
@@ -65,8 +67,11 @@ class SmallEncoder(VolumeEncoder):
             got = f"{settings.width} with num_heads {settings.num_heads}"
             raise ConfigError(f"{settings.place}.width: got {got}; expected an even multiple of it.")
         hidden = settings.channels
-        self.register_buffer("edges", torch.tensor(settings.edges), persistent=False)
-        self.describe = nn.Conv3d(_STATISTICS * (len(settings.edges) + 1), hidden, 1)
+        self.ranges = len(settings.edges) + 1
+        levels = torch.arange(_LEVELS + 1) / (_LEVELS / 2) - 1
+        range_of_level = torch.bucketize(levels + _ROUNDING / _LEVELS, torch.tensor(settings.edges), right=True)
+        self.register_buffer("range_of_level", range_of_level, persistent=False)
+        self.describe = nn.Conv3d(_STATISTICS * self.ranges, hidden, 1)
         self.neighbours = nn.Conv3d(hidden, hidden, 3, padding=1, groups=hidden)
         self.project = nn.Linear(hidden, settings.width)
         self.norm = nn.LayerNorm(settings.width)  # else patches drown in their positions, which are several times as long
@@ -91,19 +96,20 @@ class SmallEncoder(VolumeEncoder):
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, 3 R, gz, gy, gx): mean, most, least of the parts' shares of R ranges, as roots."""
         batch, _, *shape = volumes.shape
         gz, gy, gx = (_PARTS * count for count in self.grid_zyx)  # parts along each axis
-        ranges = len(self.edges) + 1
         z, y, x = (
             torch.arange(side, device=volumes.device) // (side // parts)
             for side, parts in zip(shape, (gz, gy, gx), strict=True)
         )
         part = (z[:, None, None] * gy + y[:, None]) * gx + x  # (Z, Y, X), number of a voxel's part
-        bins = part * ranges + torch.bucketize(volumes.squeeze(1), self.edges, right=True)  # (B, Z, Y, X)
-        size = gz * gy * gx * ranges
+        levels = volumes.squeeze(1).add(1).mul_(_LEVELS / 2).add_(_ROUNDING).int()
+        found = self.range_of_level.index_select(0, levels.flatten()).view(levels.shape)  # (B, Z, Y, X), range of a voxel
+        bins = part * self.ranges + found
+        size = gz * gy * gx * self.ranges
         each = bins.new_ones(1).expand(batch, prod(shape))
         counts = bins.new_zeros(batch, size).scatter_add_(1, bins.flatten(1), each)
         voxels = prod(shape) / (gz * gy * gx)
         shares = (counts / voxels).sqrt()
-        split = shares.view(batch, gz // _PARTS, _PARTS, gy // _PARTS, _PARTS, gx // _PARTS, _PARTS, ranges)
+        split = shares.view(batch, gz // _PARTS, _PARTS, gy // _PARTS, _PARTS, gx // _PARTS, _PARTS, self.ranges)
         parts = split.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5)  # (B, R, gz, gy, gx, 8)
         return torch.cat([parts.mean(dim=5), parts.amax(dim=5), parts.amin(dim=5)], dim=1)
 
