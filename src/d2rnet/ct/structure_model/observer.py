@@ -2,7 +2,7 @@
 
 Source: arXiv 2603.04878 as its authors' code has it: queries attend to each other and to the patches, layer by layer;
 ``update_patches`` lets patches do the same with the same weights. Differs: norms come before attention, padded air may be left
-out, and observations may be standardised over the batch.
+out, attention may begin uneven, and observations may be standardised over the batch.
 
 Shapes: B volumes, S structures, K queries of each, P patches, D width, H heads.
 """
@@ -91,6 +91,10 @@ class Observer(nn.Module):
         self.project = nn.Linear(patch_width, settings.d_model, bias=False)
         self.queries = nn.Parameter(torch.randn(num_structures, settings.queries_per_structure, settings.d_model) * 0.02)
         self.layers = nn.ModuleList(ObserverLayer(settings) for _ in range(settings.num_layers))
+        with torch.no_grad():
+            for number in range(settings.num_layers):
+                for parameter in self._layer(number).cross_attention.query.parameters():
+                    parameter *= settings.attention_start
         self.norm = nn.LayerNorm(settings.d_model)
         channels = num_structures * settings.queries_per_structure * settings.d_model
         self.standardise = GlobalBatchNorm(channels) if settings.standardise else None

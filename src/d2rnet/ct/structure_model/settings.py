@@ -62,8 +62,11 @@ class ObserverSettings(Section):
     """Width of its feed-forward layers; released: 3072."""
     num_heads: int = setting(4, ge=1)
     """Attention heads; released: 12."""
-    num_layers: int = setting(2, ge=1, le=24)
-    """Layers of cross-attention; released: 2."""
+    num_layers: int = setting(1, ge=1, le=24)
+    """Layers of cross-attention; released: 2. With one, the attention that is kept is all that an observation is made of."""
+    attention_start: float = setting(8.0, gt=0, le=100)
+    """What the projections of queries to attention are multiplied with at the start (ours); released: 1. At 1 each query looks
+    everywhere alike, so that no place tells it more than another; at 8 each begins with some places."""
     update_patches: bool = setting(False)
     """Patches attend to each other and back to the queries in each layer, with the same weights (released). Attention among
     4,096 patches is what takes the memory."""
