@@ -191,6 +191,17 @@ def test_attention_is_the_greatest_over_heads_and_queries():
     torch.testing.assert_close(model.observer(embeddings, (1, 2, 3), mask).attention, by_hand)
 
 
+def test_attention_begins_uneven_and_training_needs_its_tokens_alone():
+    even, uneven = (tiny(attention_start=start) for start in (1.0, 8.0))
+    for name, weight in even.named_parameters():
+        factor = 8.0 if ".cross_attention.query." in name else 1.0
+        torch.testing.assert_close(uneven.get_parameter(name), weight * factor)
+    most = [float(model.observe(volumes()).attention.amax()) for model in (even, uneven)]
+    assert most[1] > 1.5 * most[0]
+    for model in (even, uneven):
+        torch.testing.assert_close(model(volumes()), model.embed(model.observe(volumes()).tokens))
+
+
 def test_grey_levels_and_hounsfield_units_meet():
     levels = scaled(torch.tensor([0, 255], dtype=torch.uint8), (-1000, 1000))
     units = scaled(torch.tensor([-1000, 0, 1000, 3000], dtype=torch.int16), (-1000, 1000))
