@@ -94,7 +94,7 @@ class Observer(nn.Module):
         with torch.no_grad():
             for number in range(settings.num_layers):
                 for parameter in self._layer(number).cross_attention.query.parameters():
-                    parameter *= settings.attention_start
+                    parameter.mul_(settings.attention_start)
         self.norm = nn.LayerNorm(settings.d_model)
         channels = num_structures * settings.queries_per_structure * settings.d_model
         self.standardise = GlobalBatchNorm(channels) if settings.standardise else None
