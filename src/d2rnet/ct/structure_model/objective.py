@@ -138,7 +138,7 @@ class StructureContrast(Objective):
 
     def values(self) -> dict[str, float]:
         """Temperature, and what the queue holds."""
-        found = {"temperature": float(self.temperature())}
+        found = {"temperature": float(self.temperature().detach())}
         if self.queue is not None:
             found |= {f"queue_{name}": value for name, value in self.queue.report().items()}
         return found
