@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headless_browser import SIZES, TIMEOUT_MS, chromium, find_chromium
+from headless_browser import FURTHER_SIZES, SIZES, TIMEOUT_MS, chromium, find_chromium
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -71,7 +71,7 @@ def open_file(browser: Any) -> Iterator[Callable[..., Any]]:
     complaints: list[str] = []
 
     def opened(page: Path, size: str = "desktop", *, address: str = "", **options: Any) -> Any:
-        width, height = SIZES[size]
+        width, height = (SIZES | FURTHER_SIZES)[size]
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         tab = context.new_page()

@@ -13,6 +13,7 @@ TIMEOUT_MS = 300_000  # of any wait; a busy machine is not an error
 REMEDY = "Debian, Ubuntu: apt-get install chromium; pip install playwright (extra 'test' of pyproject.toml)"
 
 SIZES = {"desktop": (1440, 900), "phone": (390, 844)}
+FURTHER_SIZES = {"tablet": (768, 1024), "zoomed": (320, 256)}  # the latter: 1280 x 1024 at 400 %
 # Text on a background of less than 4.5 : 1 (WCAG 2.1, 1.4.3), layers blended; pictures and what is switched off left out.
 _LOW_CONTRAST = """() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number).concat(1).slice(0, 4);
@@ -65,6 +66,16 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+def violations(tab: Any) -> list[str]:
+    """Return what axe-core finds wrong with a page, of any severity: its usual rules, size of targets, names of labels."""
+    from axe_playwright_python.base import AXE_SCRIPT
+
+    rules = {name: {"enabled": True} for name in ("target-size", "label-content-name-mismatch")}
+    tab.evaluate(AXE_SCRIPT)
+    found = tab.evaluate("rules => axe.run({ resultTypes: ['violations'], rules })", rules)["violations"]
+    return [f"{one['impact']} {one['id']}: {', '.join(str(node['target']) for node in one['nodes'])}" for one in found]
 
 
 def low_contrast(tab: Any) -> list[str]:

@@ -82,8 +82,8 @@ def test_first_study_with_picture_boxes_texts_scores_and_notice(open_page, galle
     assert "section findings" in tab.inner_text("#protocol") and "n 4" in tab.inner_text("#protocol")
     assert visible_boxes(tab) == [
         "true box: Pleural effusion",
-        "pseudo box: Cardiomegaly, score 0.90",
-        "pseudo box: Pleural effusion, score 0.60",
+        "pseudo box and its score: Cardiomegaly 0.90",
+        "pseudo box and its score: Pleural effusion 0.60",
     ]
     assert tab.locator(".text.reference mark.missed").inner_text().startswith("heart is enlarged")
     assert tab.locator(".text.generated mark.match").inner_text() == "pleural effusion"
@@ -159,7 +159,7 @@ def test_slider_and_switches_hide_boxes_and_say_so(open_page, gallery):
     tab = open_page(gallery)
     assert tab.inner_text("#box-count") == "2 of 2 pseudo boxes, 1 of 1 true boxes shown."
     tab.fill("#score", "0.7")
-    assert visible_boxes(tab) == ["true box: Pleural effusion", "pseudo box: Cardiomegaly, score 0.90"]
+    assert visible_boxes(tab) == ["true box: Pleural effusion", "pseudo box and its score: Cardiomegaly 0.90"]
     assert tab.inner_text("#box-count") == "1 of 2 pseudo boxes, 1 of 1 true boxes shown."
     assert tab.inner_text("#score-value") == "0.70"
     tab.uncheck("#true")
@@ -172,9 +172,9 @@ def test_slider_and_switches_hide_boxes_and_say_so(open_page, gallery):
 
 def test_filters_by_class_error_and_id(open_page, gallery):
     tab = open_page(gallery)
-    assert len(listed(tab)) == COUNT and tab.inner_text("#count") == "12 of 12 studies"
+    assert len(listed(tab)) == COUNT and tab.inner_text("#count") == "12 radiographs of 12 studies"
     tab.check("#error-wrong_side")
-    assert listed(tab) == ["si2", "si6", "si10"] and tab.inner_text("#count") == "3 of 12 studies"
+    assert listed(tab) == ["si2", "si6", "si10"] and tab.inner_text("#count") == "3 of 12 radiographs, 3 of 12 studies"
     assert tab.inner_text("#name") == "Study si2"
     tab.check("#error-invented")
     assert listed(tab) == ["si1", "si2", "si5", "si6", "si9", "si10"]
@@ -381,10 +381,11 @@ def test_several_images_of_a_study(open_page, tmp_path):
     tab = open_page(build(tmp_path, [study], images=1))
     assert tab.locator("figure").count() == 2 and tab.locator("figcaption").last.inner_text() == "Radiograph 2 of 2"
     assert (
-        tab.locator("figure").nth(1).locator(".box").get_attribute("aria-label") == "pseudo box: Pleural effusion, score 0.60"
+        tab.locator("figure").nth(1).locator(".box").get_attribute("aria-label")
+        == "pseudo box and its score: Pleural effusion 0.60"
     )
     assert "gone.png" in tab.inner_text(".no-image")
-    assert tab.inner_text("#left-out") == "1 radiographs cannot be shown."
+    assert tab.inner_text("#left-out") == "1 radiograph cannot be shown."
 
 
 def test_labels_of_boxes_do_not_cover_one_another(open_page, tmp_path):

@@ -159,7 +159,7 @@ def test_in_a_browser(open_file: Any, run: dict[str, Any], size: str, scheme: st
     if size == "desktop":
         assert tab.inner_text("label[for=class]") == "Abnormality, in a text"
         tab.check("#error-missed")
-        assert tab.inner_text("#count") == "2 of 3 studies" and not tab.locator("#error-wrong_side").count()
+        assert tab.inner_text("#count") == "2 of 3 CT volumes, 2 of 3 studies" and not tab.locator("#error-wrong_side").count()
         tab.select_option("#class", label="Pericardial effusion (1)")
         assert tab.inner_text("#name") == "Study s1"
         assert tab.locator(".structure", has_text="Heart").locator(".generated .sentence").count() == 1

@@ -49,6 +49,7 @@ def test_run_record_counts_what_is_shown(run):
     }
     assert 0.1 * size < record["counts"].pop("bytes") < size
     assert record["counts"] == {
+        "reports": COUNT,
         "studies": COUNT,
         "shown": COUNT,
         "left_out_by_number": 0,

@@ -62,7 +62,7 @@ def write_gallery(
         pictures: of each study; none where only texts are known.
         output: folder of index.html.
         meta: head of the page.
-        known: number of studies that there are.
+        known: number of entries with a report that there are.
         how: how ``studies`` were chosen among them, "" if all are shown.
         settings: size of the page.
         modality: of all studies.
@@ -87,8 +87,9 @@ def write_gallery(
             unreadable += [picture.problem for picture in shown if picture.problem]
         _check_pictures(unreadable, seen, modality)
         counts = {
-            "studies": known,
+            "reports": known,
             "shown": page.count,
+            "studies": page.studies,
             "left_out_by_number": known - len(studies),
             "left_out_by_size": len(studies) - page.count,
             "images": seen - len(unreadable),
@@ -97,7 +98,7 @@ def write_gallery(
             "bytes": page.study_bytes,
         }
         page.finish({**meta, "counts": counts, "how": how, "names": modality.scores})
-    _log_counts(counts, how, settings, output, modality)
+    _log_counts(counts, how, settings, output / "index.html", modality)
     return counts
 
 
@@ -109,8 +110,8 @@ def _check_pictures(unreadable: Sequence[str], seen: int, modality: Modality) ->
         raise DatasetError(f"none of {seen} {modality.images} can be shown; the first: {unreadable[0]} Check {option}.")
 
 
-def _log_counts(counts: Counts, how: str, settings: PageSettings, output: Path, modality: Modality) -> None:
-    log.info("gallery of %d of %d studies: %s", counts["shown"], counts["studies"], output / "index.html")
+def _log_counts(counts: Counts, how: str, settings: PageSettings, page: Path, modality: Modality) -> None:
+    log.info("gallery of %d of %d reports, on %d studies: %s", *(counts[key] for key in ("shown", "reports", "studies")), page)
     if counts["left_out_by_number"]:
         log.info("%d left out: more than %d; shown are %s", counts["left_out_by_number"], settings.max_studies, how)
     if counts["left_out_by_size"]:

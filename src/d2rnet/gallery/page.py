@@ -20,7 +20,7 @@ from d2rnet.gallery.modality import RADIOGRAPHS, Modality
 from d2rnet.gallery.studies import Study
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("data.js", "filters.js", "list.js", "boxes.js", "texts.js", "main.js")
+SCRIPTS = ("data.js", "filters.js", "list.js", "boxes.js", "texts.js", "print.js", "main.js")
 SCORE_DIGITS = 4
 
 
@@ -42,7 +42,7 @@ class PageWriter:
         self._errors = [error for error in ERRORS if modality.has_sides or error is not Verdict.WRONG_SIDE]
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._index: dict[str, Any] = {"id": [], "study": [], "named": [], "scores": {}}
+        self._index: dict[str, Any] = {"id": [], "study": [], "images": [], "named": [], "scores": {}}
         self._index["errors"] = {error: [[] for _ in range(systems)] for error in self._errors}
         style = _asset("gallery.css")
         script = "\n".join(map(_asset, SCRIPTS))
@@ -62,6 +62,11 @@ class PageWriter:
         return len(self._index["id"])
 
     @property
+    def studies(self) -> int:
+        """Number of studies that those taken so far are of: each of their images may have been one."""
+        return len(set(map(_study_of, self._index["study"], self._index["id"])))
+
+    @property
     def study_bytes(self) -> int:
         """Bytes of all studies."""
         return self._bytes
@@ -74,10 +79,11 @@ class PageWriter:
             record: of :func:`d2rnet.gallery.studies.study_record`.
         """
         text = script_json(record)
-        if self._bytes + len(text) > self._max_bytes:
+        plain = _plain(study)
+        if self._bytes + len(text) + len(plain) > self._max_bytes:
             return False
-        self._bytes += len(text)
-        self._stream.write(f'<script type="application/json" class="study">{text}</script>\n')
+        self._bytes += len(text) + len(plain)
+        self._stream.write(f'<script type="application/json" class="study">{text}</script>\n{plain}')
         self._add_to_index(study)
         return True
 
@@ -85,6 +91,7 @@ class PageWriter:
         row = self.count
         self._index["id"].append(study.name)
         self._index["study"].append(study.study_id)
+        self._index["images"].append(study.images)
         texts = (study.reference, *(answer.text for answer in study.answers))
         named = set().union(*map(self._modality.named, texts), (category for _, (category, _) in study.true_boxes or ()))
         named.update(study.entry["labels"] if study.entry else ())
@@ -122,6 +129,23 @@ def script_json(value: Any) -> str:
     """Return compact JSON in ASCII that is safe inside a script element, whatever its strings hold."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _study_of(study_id: str, name: str) -> str:
+    return study_id or name
+
+
+def _plain(study: Study) -> str:
+    """Return the texts of a study as they are read without JavaScript."""
+    names = ["Generated"] if len(study.answers) == 1 else [f"Run {letter}" for letter in "AB"]
+    texts = zip(["Reference", *names], [study.reference, *(answer.text for answer in study.answers)], strict=True)
+    parts = "".join(f"<h3>{name}</h3><p>{_readable(text) or 'empty report'}</p>" for name, text in texts)
+    title = f"Study {study.study_id}" if study.study_id else study.name
+    return f"<noscript><article><h2>{_readable(title)}</h2>{parts}</article></noscript>\n"
+
+
+def _readable(text: str) -> str:
+    return html.escape(text.replace("\0", "\N{REPLACEMENT CHARACTER}"))
 
 
 def _asset(name: str) -> str:

@@ -67,6 +67,13 @@ class Study:
     modality: Modality = RADIOGRAPHS
     structures: StructureTable | None = None
 
+    @property
+    def images(self) -> int:
+        """How many images it is of: the radiographs of its entry, one volume, none where only texts are known."""
+        if self.structures is not None:
+            return 1
+        return len(self.entry["image_path"]) if self.entry else 0
+
     @cached_property
     def verdicts(self) -> list[dict[str, Verdict]]:
         """Class verdicts of each answer."""

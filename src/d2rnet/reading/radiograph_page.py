@@ -47,7 +47,8 @@ def _figure(reading: Content, image: int, view: View) -> str:
     corners = xywh_to_xyxy([box.xywh for _, box in shown]).tolist()
     sizes = [(size * (0.3 + 0.65 * len(str(number + 1))), 1.25 * size) for number, _ in shown]
     places = place_labels(corners, sizes, (view.width, view.height))
-    shapes = "\n".join(_shape(number, box, place, size) for (number, box), place in zip(shown, places, strict=True))
+    numbers = [_number(*one, *place, *wide) for one, place, wide in zip(shown, places, sizes, strict=True)]
+    shapes = "\n".join([*(_shape(number, box) for number, box in shown), *numbers])  # no line runs through a number
     return (
         f'<figure><svg viewBox="0 0 {view.width} {view.height}" role="img" aria-label="radiograph {image + 1} with boxes">\n'
         f'<image width="{view.width}" height="{view.height}" preserveAspectRatio="none" href="{_address(view)}"/>\n'
@@ -55,15 +56,22 @@ def _figure(reading: Content, image: int, view: View) -> str:
     )
 
 
-def _shape(number: int, box: Box, place: tuple[float, float], size: float) -> str:
-    """Return a box with its number, whose label begins at ``place`` and has a font of ``size``, original pixels."""
+def _shape(number: int, box: Box) -> str:
+    """Return a box in original pixels."""
     x, y, width, height = box.xywh
-    left, top = place
     label = f"{number + 1} {box.label} {box.score:.2f}"
     return (
         f'<g class="box" data-box="{number}" style="--colour: {class_colours()[box.label]}"><title>{escape(label)}</title>'
-        f'<rect x="{x}" y="{y}" width="{width}" height="{height}"/>'
-        f'<text x="{left + 0.15 * size:.1f}" y="{top + size:.1f}" font-size="{size:.1f}">{number + 1}</text></g>'
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}"/></g>'
+    )
+
+
+def _number(number: int, box: Box, left: float, top: float, width: float, height: float) -> str:
+    """Return the number of a box on a chip of its colour, as in the list beside it, in original pixels."""
+    return (
+        f'<g class="number" data-box="{number}" style="--colour: {class_colours()[box.label]}">'
+        f'<rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
+        f'<text x="{left + width / 2:.1f}" y="{top + 0.8 * height:.1f}" font-size="{0.8 * height:.1f}">{number + 1}</text></g>'
     )
 
 

@@ -1,9 +1,14 @@
 // Pictures of a study, radiographs with their boxes, the legend, and what is lit.
 const view = { record: null, pinned: null };
 
-/** One figure per image; boxes are placed in per cent of the original size. */
 function drawPictures(record) {
-  const pictures = record.p.map(([uri, width, height, problem, name], place) => {
+  byId('pictures').replaceChildren(...figuresOf(record));
+  byId('pictures').classList.toggle('several', record.p.length > 1);
+}
+
+/** One figure per image; boxes are placed in per cent of the original size. */
+function figuresOf(record) {
+  const figures = record.p.map(([uri, width, height, problem, name], place) => {
     const frame = element('div', { className: 'frame' });
     frame.style.setProperty('--ratio', width / height);
     if (uri) frame.append(element('img', { src: uri, alt: `${name} of study ${record.s}`, decoding: 'async' }));
@@ -12,9 +17,8 @@ function drawPictures(record) {
     const caption = record.p.length > 1 ? [element('figcaption', { textContent: name })] : [];
     return element('figure', {}, frame, ...caption);
   });
-  if (!pictures.length) pictures.push(element('p', { className: 'no-image', textContent: 'Texts only: images were not given.' }));
-  byId('pictures').replaceChildren(...pictures);
-  byId('pictures').classList.toggle('several', record.p.length > 1);
+  if (!figures.length) figures.push(element('p', { className: 'no-image', textContent: 'Texts only: images were not given.' }));
+  return figures;
 }
 
 /** Boxes of one image, the largest first, so that small ones lie on top. */
@@ -31,7 +35,7 @@ function drawBox({ kind, index, box, score }, width, height) {
   const [, left, top, across, down, category] = box;
   const text = kind === 'true' ? className(category) : `${className(category)} ${score.toFixed(2)}`;
   const made = element('div', { className: `box ${kind}`, role: 'button', tabIndex: 0 });
-  made.setAttribute('aria-label', kind === 'true' ? `true box: ${text}` : `pseudo box: ${className(category)}, score ${score.toFixed(2)}`);
+  made.setAttribute('aria-label', kind === 'true' ? `true box: ${text}` : `pseudo box and its score: ${text}`);
   Object.assign(made.style, {
     left: `${(100 * left) / width}%`,
     top: `${(100 * top) / height}%`,
@@ -62,22 +66,27 @@ function drawLegend(record) {
 
 /** Show and hide boxes by kind and score; say how many are left. */
 function filterBoxes() {
+  byId('score-value').textContent = Number(byId('score').value).toFixed(2);
+  sayBoxes(hideBoxes(byId('pictures')));
+}
+
+/** Hide the boxes below a node that are switched off or below the least score; return how many of each kind are left. */
+function hideBoxes(root) {
   const least = Number(byId('score').value);
-  byId('score-value').textContent = least.toFixed(2);
   const shown = { pseudo: 0, true: 0 };
-  for (const box of document.querySelectorAll('.box')) {
+  for (const box of root.querySelectorAll('.box')) {
     const { kind } = box.dataset;
     box.hidden = !byId(kind).checked || (kind === 'pseudo' && Number(box.dataset.score) < least);
     shown[kind] += !box.hidden;
   }
-  spreadLabels();
-  sayBoxes(shown);
+  spreadLabels(root);
+  return shown;
 }
 
 /** Shift labels that would lie on one another up or down, as far as their picture and a few lines allow. */
-function spreadLabels() {
+function spreadLabels(root) {
   const placed = [];
-  for (const label of document.querySelectorAll('.box:not([hidden]) .box-label')) {
+  for (const label of root.querySelectorAll('.box:not([hidden]) .box-label')) {
     label.style.transform = '';
     const { left, right, top, bottom, height } = label.getBoundingClientRect();
     const frame = label.closest('.frame').getBoundingClientRect();
@@ -187,5 +196,5 @@ function setUpBoxes() {
     pin(itemOf(event.target));
   });
   for (const id of ['pseudo', 'true', 'score']) byId(id).addEventListener('input', filterBoxes);
-  new ResizeObserver(spreadLabels).observe(byId('pictures'));
+  new ResizeObserver(() => spreadLabels(byId('pictures'))).observe(byId('pictures'));
 }

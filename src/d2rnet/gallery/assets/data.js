@@ -30,8 +30,10 @@ function element(tag, properties = {}, ...children) {
 
 const className = (index) => META.classes[index][0];
 const classColour = (index) => META.classes[index][1];
+const studyName = (study) => (INDEX.study[study] ? `Study ${INDEX.study[study]}` : INDEX.id[study]);
 const number = (value) => (value === null || value === undefined ? '-' : value.toFixed(3));
 const grouped = (value) => value.toLocaleString('en-US');
+const named = (count, plural) => (count === 1 ? plural.replace(/ies$/, 'y').replace(/s$/, '') : plural);
 
 /** Names of the classes in a mask. */
 function classesIn(mask) {

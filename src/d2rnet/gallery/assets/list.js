@@ -1,5 +1,5 @@
 // The list of studies: only the rows in view exist, whatever the number of studies.
-const ROW_PX = 54; // .row in gallery.css
+const ROW_PX = SYSTEMS > 1 ? 78 : 54; // a line of chips for each generated report
 const SPARE_ROWS = 6;
 let listed = [];
 
@@ -39,9 +39,9 @@ function imageName(study) {
   return id === INDEX.study[study] || !INDEX.study[study] ? [] : [element('span', { className: 'row-image', textContent: ` ${id.slice(0, 8)}` })];
 }
 
-/** One chip per error type that a study has, for each generated report where there are two. */
+/** One chip per error type that a study has, those of each generated report together. */
 function errorChips(study) {
-  const chips = [];
+  const lines = [];
   for (let system = 0; system < SYSTEMS; system += 1) {
     const own = ERRORS.filter((error) => errorCount(study, error, system)).map((error) => {
       const count = errorCount(study, error, system);
@@ -50,9 +50,9 @@ function errorChips(study) {
     });
     if (!own.length) own.push(element('span', { className: 'chip none', textContent: `no ${META.finding} error` }));
     if (SYSTEMS > 1) own.unshift(element('span', { className: 'chip-system', textContent: 'AB'[system] }));
-    chips.push(...own);
+    lines.push(element('span', { className: 'of-system' }, ...own));
   }
-  return chips;
+  return lines;
 }
 
 function scrollToStudy(study) {
@@ -67,6 +67,7 @@ function scrollToStudy(study) {
 /** Wire the list; `show` shows a study, `current` says which one is shown. */
 function setUpList(show, current) {
   const list = byId('list');
+  list.style.setProperty('--row', `${ROW_PX}px`);
   let asked = false;
   const redraw = () => {
     if (asked) return;

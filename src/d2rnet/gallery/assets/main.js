@@ -1,5 +1,6 @@
 // The page: which study is shown, the keyboard, light and dark.
 let current = null;
+const ALL = INDEX.id.map((_, study) => study);
 
 /** What the scores on the page hold for. */
 function describeRun() {
@@ -9,9 +10,9 @@ function describeRun() {
   const runs = META.mode === 'compare' ? META.systems : [];
   byId('protocol').textContent = [...shown, ...n, ...runs].join(' \u00b7 ');
   const lines = [];
-  if (counts.left_out_by_number) lines.push(`${grouped(counts.left_out_by_number)} of ${grouped(counts.studies)} studies are left out; shown are ${META.how}.`);
-  if (counts.left_out_by_size) lines.push(`${grouped(counts.left_out_by_size)} studies are left out for the size of this gallery.`);
-  if (counts.images_not_shown) lines.push(`${grouped(counts.images_not_shown)} ${META.images} cannot be shown.`);
+  if (counts.left_out_by_number) lines.push(`${grouped(counts.left_out_by_number)} of ${grouped(counts.reports)} reports are left out; shown are ${META.how}.`);
+  if (counts.left_out_by_size) lines.push(`${grouped(counts.left_out_by_size)} reports are left out for the size of this gallery.`);
+  if (counts.images_not_shown) lines.push(`${grouped(counts.images_not_shown)} ${named(counts.images_not_shown, META.images)} cannot be shown.`);
   if (META.missing) lines.push(`${grouped(META.missing)} entries of the split have no generated report.`);
   byId('left-out').textContent = lines.join(' ');
   byId('wrong-side-legend').hidden = !ERRORS.includes('wrong_side');
@@ -25,7 +26,7 @@ function show(study) {
   history.replaceState(null, '', `#${encodeURIComponent(INDEX.id[study])}`);
   document.body.classList.remove('drawer-open');
   byId('drawer').setAttribute('aria-expanded', 'false');
-  byId('name').textContent = INDEX.study[study] ? `Study ${INDEX.study[study]}` : INDEX.id[study];
+  byId('name').textContent = studyName(study);
   byId('name').title = INDEX.id[study];
   byId('chips').replaceChildren(...errorChips(study));
   scrollToStudy(study);
@@ -43,6 +44,7 @@ function draw(study) {
   drawTexts(record);
   drawFindings(record);
   drawScores(study);
+  reachTables();
   light(null);
 }
 
@@ -60,10 +62,29 @@ function sayPlace() {
   byId('next').disabled = place < 0 || place === listed.length - 1;
 }
 
+/** Images and studies of some entries: an image may be an entry, and a study have several; texts alone are counted as reports. */
+function sizesOf(entries) {
+  const images = entries.reduce((sum, study) => sum + INDEX.images[study], 0);
+  return { images: images || entries.length, studies: new Set(entries.map((study) => INDEX.study[study] || INDEX.id[study])).size };
+}
+
+/** "175 radiographs of 159 studies"; of fewer, how many of how many. */
+function sayCount() {
+  const all = sizesOf(ALL);
+  const what = INDEX.images.some(Boolean) ? META.images : 'reports';
+  if (listed.length === COUNT) {
+    byId('count').textContent = `${grouped(all.images)} ${named(all.images, what)} of ${grouped(all.studies)} ${named(all.studies, 'studies')}`;
+    return;
+  }
+  const { images, studies } = listed.length ? sizesOf(listed) : { images: 0, studies: 0 };
+  const part = (count, of, plural) => `${grouped(count)} of ${grouped(of)} ${named(of, plural)}`;
+  byId('count').textContent = `${part(images, all.images, what)}, ${part(studies, all.studies, 'studies')}`;
+}
+
 /** Redo the list after a change of filters or order. */
 function relist() {
   listed = listedStudies();
-  byId('count').textContent = `${grouped(listed.length)} of ${grouped(COUNT)} studies`;
+  sayCount();
   byId('list').scrollTop = 0;
   if (!listed.length) {
     current = null;
@@ -159,12 +180,15 @@ function studyOfAddress() {
   return place < 0 ? null : place;
 }
 
+for (const id of ['layout', 'top-buttons']) byId(id).hidden = false; // a plain list without this script
 setUpTheme();
 describeRun();
 drawCorpus();
 setUpFilters(relist);
 setUpList(show, () => current);
 setUpBoxes();
+new ResizeObserver(reachTables).observe(byId('study'));
+setUpPrint();
 byId('previous').onclick = () => step(-1);
 byId('next').onclick = () => step(1);
 byId('help-open').onclick = () => byId('help').showModal();

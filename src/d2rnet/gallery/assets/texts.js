@@ -5,19 +5,18 @@ const shortName = (system) => (SYSTEMS > 1 ? `Run ${'AB'[system]}` : 'Generated'
 
 function drawTexts(record) {
   byId('texts').classList.toggle('by-structure', !HAS_BOXES);
-  if (!HAS_BOXES) byId('texts').replaceChildren(...drawStructures(record));
-  else drawWholeTexts(record);
+  byId('texts').replaceChildren(...textsOf(record));
 }
 
+const textsOf = (record) => (HAS_BOXES ? drawWholeTexts(record) : drawStructures(record));
+
 function drawWholeTexts(record) {
-  byId('texts').replaceChildren(
-    ...record.x.map((text, place) => {
-      const sentences = text.s.map((span, index) => drawSentence(text, place, span, index));
-      if (!sentences.length) sentences.push(element('li', { className: 'empty', textContent: 'empty report' }));
-      const heading = element('h3', { textContent: textName(place) });
-      return element('article', { className: place ? 'text generated' : 'text reference' }, heading, element('ol', {}, ...sentences));
-    }),
-  );
+  return record.x.map((text, place) => {
+    const sentences = text.s.map((span, index) => drawSentence(text, place, span, index));
+    if (!sentences.length) sentences.push(element('li', { className: 'empty', textContent: 'empty report' }));
+    const heading = element('h3', { textContent: textName(place) });
+    return element('article', { className: place ? 'text generated' : 'text reference' }, heading, element('ol', {}, ...sentences));
+  });
 }
 
 /** A section a structure that is mentioned, the texts side by side in it; then the structures that no text mentions. */
@@ -135,6 +134,18 @@ function drawFindings(record) {
   const header = ['Class', ...record.x.map((_, place) => textName(place))];
   if (record.p.length && HAS_BOXES) header.push('Pseudo boxes', ...(record.t ? ['True boxes'] : []));
   byId('findings').replaceChildren(table('Findings of this study', header, rows));
+}
+
+/** A table that is wider than its place can be scrolled by the keyboard, too: only then is it a stop of Tab. */
+function reachTables() {
+  for (const place of document.querySelectorAll('.tables > div')) {
+    const wide = place.scrollWidth > place.clientWidth;
+    const name = place.querySelector('caption')?.textContent ?? '';
+    for (const [key, value] of [['tabindex', '0'], ['role', 'region'], ['aria-label', name]]) {
+      if (wide) place.setAttribute(key, value);
+      else place.removeAttribute(key);
+    }
+  }
 }
 
 /** Class -> "present, left" from the mentions of a text. */

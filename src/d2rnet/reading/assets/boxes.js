@@ -1,5 +1,5 @@
 "use strict";
-const shapes = [...document.querySelectorAll(".box")];
+const shapes = [...document.querySelectorAll(".box, .number")];
 const items = [...document.querySelectorAll("li[data-boxes]")];
 const listed = (places) => (places ? places.split(" ") : []);
 const boxesOf = (item) => listed(item.dataset.boxes);
