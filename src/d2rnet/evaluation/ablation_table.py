@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.lines import Line2D
 
 from d2rnet.evaluation.ablation_arm import Arm
 from d2rnet.evaluation.metric_names import Group, Metric
@@ -235,7 +236,8 @@ def draw(document: Mapping[str, Any], layout: Layout, target: Path) -> None:
     """Draw some scores of every arm with intervals and seeds; write ``target`` as SVG and PNG."""
     arms = list(document["arms"].values())
     places = np.arange(len(arms))[::-1]
-    with plots.figure(target, columns=len(layout.drawn), panel_inches=(3.4, 0.6 + 0.32 * len(arms))) as panels:
+    height = 16.0 + 5.5 * len(arms)
+    with plots.figure(target, width_mm=plots.PAGE_MM, rows_mm=[height], columns=len(layout.drawn)) as panels:
         for number, (metric, panel) in enumerate(zip(map(layout.metrics.__getitem__, layout.drawn), panels, strict=True)):
             scale = 1 if metric.group is Group.WORDS else 100
             for place, arm in zip(places, arms, strict=True):
@@ -243,8 +245,16 @@ def draw(document: Mapping[str, Any], layout: Layout, target: Path) -> None:
                 if score is None:
                     continue
                 shown = {key: scale * np.asarray(score[key] or []) for key in ("interval", "seeds")}
-                panel.plot(shown["interval"], [place] * len(shown["interval"]), color=plots.COLOURS[0], linewidth=2, zorder=2)
-                panel.plot(scale * score["value"], place, "o", color=plots.COLOURS[0], markersize=5, zorder=4)
-                panel.plot(shown["seeds"], [place] * len(score["seeds"]), "|", color=plots.COLOURS[1], markersize=8, zorder=3)
+                panel.plot(
+                    shown["interval"], [place] * len(shown["interval"]), color=plots.COLOURS[0], linewidth=1.2, zorder=2
+                )
+                panel.plot(scale * score["value"], place, "o", color=plots.COLOURS[0], zorder=4)
+                panel.plot(shown["seeds"], [place] * len(score["seeds"]), "|", color=plots.COLOURS[1], markersize=6, zorder=3)
             panel.set(xlabel=_heading(metric), ylim=(-0.6, len(arms) - 0.4), yticks=places)
             panel.set_yticklabels([arm["label"] for arm in arms] if number == 0 else [])
+        keys = [
+            Line2D([], [], marker="o", linestyle="", color=plots.COLOURS[0], label="mean over the seeds"),
+            Line2D([], [], color=plots.COLOURS[0], linewidth=1.2, label=f"95 % interval over {layout.resampled}"),
+            Line2D([], [], marker="|", linestyle="", color=plots.COLOURS[1], markersize=6, label="one seed"),
+        ]
+        panels[0].figure.legend(handles=keys, loc="outside lower right", ncols=len(keys))

@@ -3,18 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
 from d2rnet.errors import DatasetError
-from d2rnet.figures.plots import COLOURS, GREY, REPORT_INCHES, figure, say_empty, series
+from d2rnet.figures.line_labels import label_ends, point_out
+from d2rnet.figures.plots import COLOURS, PAGE_MM, figure, say_empty, series
 from d2rnet.files.documents import read_jsonl
 from d2rnet.settings import read_overlay
 
 EPOCH = "epoch"
-ROOM_FOR_LEGEND = 1.4  # of the highest value
-PANEL_INCHES = (REPORT_INCHES[0] / 3, 2.8)
+ROOM_ABOVE = 1.05  # of the highest value
+ROW_MM = 46.0
 MOST_MARKERS = 40  # longer curves are drawn without a marker per point
 LINES = ("-", "--", "-.", ":", "-")  # colour and line differ, for print in grey
 
@@ -67,7 +69,7 @@ def draw_curves(
     *,
     clock: str,
     x_label: str,
-    mark: float | None = None,
+    marks: Mapping[str, float | None] = MappingProxyType({}),
 ) -> None:
     """Draw the panels that have data; two a row where there are four, else up to three.
 
@@ -77,12 +79,12 @@ def draw_curves(
         wanted: panels in their order.
         clock: key of the x axis.
         x_label: its name.
-        mark: an x to point out: the epoch whose weights were kept; None: not marked.
+        marks: what to point out on the x axis: words -> place; None: not known.
     """
     shown = [panel for panel in wanted if any(key in line for line in history for key in panel.curves)]
     columns = 2 if len(shown) == 4 else min(3, max(1, len(shown)))
     rows = max(1, -(-len(shown) // columns))
-    with figure(target, rows=rows, columns=columns, panel_inches=PANEL_INCHES) as panels:
+    with figure(target, width_mm=PAGE_MM, rows_mm=[ROW_MM] * rows, columns=columns) as panels:
         if not shown:
             say_empty(panels[0], "The training wrote no history:\nit was shorter than one interval.")
         for panel in panels[max(1, len(shown)) :]:
@@ -90,15 +92,17 @@ def draw_curves(
         end = max((line[clock] for line in history), default=1)
         for number, (panel, content) in enumerate(zip(panels, shown, strict=False)):
             present = [key for key in content.curves if any(key in line for line in history)]
+            highest = [line[key] for line in history for key in present if key in line]
             for key, line, colour in zip(present, LINES, COLOURS, strict=False):
                 points = series(history, clock, key)
                 marker = "." if len(points) <= MOST_MARKERS else None
                 panel.plot(*points.T, line, marker=marker, color=colour, label=content.curves[key])
-            if mark is not None:
-                panel.axvline(mark, color=GREY, linewidth=1, label=f"weights kept: epoch {mark:g}")
             panel.set(xlabel=x_label, ylabel=content.y_label, xlim=(0, 1.02 * end))
-            panel.set_ylim(0, ROOM_FOR_LEGEND * panel.get_ylim()[1])
+            panel.set_ylim(0, ROOM_ABOVE * max(highest, default=1) or 1)
+            for text, place in marks.items():
+                if place is not None:
+                    point_out(panel, place, text if number == 0 else "")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.ticklabel_format(axis="y", scilimits=(-2, 4))
-            if len(present) > 1 or (mark is not None and number == 0):
-                panel.legend(fontsize=7)
+            if len(present) > 1:
+                label_ends(panel)

@@ -1,7 +1,7 @@
-"""One style for all figures: sizes, colours that colour-blind readers can tell apart, SVG and PNG.
+"""One rule for all figures: as wide as a column or a page of a journal, text of 6 and 7 points at that size, SVG and PNG.
 
-Colours: Okabe and Ito, Color Universal Design, 2008; those of the 22 classes, for boxes on radiographs, are our own.
-Figures are drawn without a display.
+Widths: 89 and 183 mm, those of Nature. Colours: Okabe and Ito, Color Universal Design, 2008; those of the 22 classes,
+for boxes on radiographs, are our own. Figures are drawn without a display.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,20 +32,36 @@ CLASS_COLOURS = {
     "Enlarged PA": "#009955", "Pneumothorax": "#CC88CC", "Emphysema": "#CC55CC", "Lung cavity": "#DD5588",
     "Lung cyst": "#77DD33", "Clavicle fracture": "#00FFBB", "Edema": "#FFAA77",
 }  # fmt: skip
-PNG_DPI = 150
-# What the page of Snakemake shows of a figure on a laptop (1366 x 768); it cuts off the left and the top of a larger one.
-REPORT_INCHES = (10.4, 7.0)
+COLUMN_MM, PAGE_MM = 89.0, 183.0
+MOST_HEIGHT_MM = 170.0  # of a printed page; a laptop shows it whole on the page of Snakemake, too
+MM_PER_INCH = 25.4
+TEXT_POINTS, SMALL_POINTS = 7.0, 6.0  # names of axes and panels; numbers, labels of lines
+PNG_DPI = 300
 STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 9,
+    "font.family": "sans-serif",
+    "font.size": TEXT_POINTS,
+    "axes.titlesize": TEXT_POINTS,
+    "axes.labelsize": TEXT_POINTS,
+    "axes.linewidth": 0.6,
+    "axes.titlepad": 4,
+    "axes.labelpad": 2,
+    "xtick.labelsize": SMALL_POINTS,
+    "ytick.labelsize": SMALL_POINTS,
+    "xtick.major.size": 2,
+    "ytick.major.size": 2,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": SMALL_POINTS,
+    "legend.handlelength": 1.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#e5e5e5",
-    "grid.linewidth": 0.6,
+    "grid.linewidth": 0.4,
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "lines.linewidth": 1.5,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3,
     "svg.hashsalt": "d2rnet",  # the same data gives the same file
     "svg.fonttype": "none",
 }
@@ -55,27 +71,30 @@ STYLE: dict[Any, Any] = {
 def figure(
     target: Path,
     *,
-    rows: int = 1,
+    width_mm: float,
+    rows_mm: Sequence[float],
     columns: int = 1,
     shared: bool = False,
-    panel_inches: tuple[float, float] = (4.5, 3.2),
-    row_inches: Sequence[float] | None = None,
 ) -> Iterator[list[Axes]]:
     """Yield the panels of a figure, row by row; write ``target`` as SVG and PNG at the end.
 
     Args:
         target: file to write, without suffix.
-        rows: number of rows of panels.
+        width_mm: of the whole figure as printed: ``COLUMN_MM`` or ``PAGE_MM``.
+        rows_mm: height of each row of panels.
         columns: number of columns.
         shared: all panels have the same axes; their numbers stand at the left and at the bottom only.
-        panel_inches: width and height of a panel.
-        row_inches: height of each row; None: that of ``panel_inches``.
+
+    Raises:
+        ValueError: another width.
     """
+    if width_mm not in (COLUMN_MM, PAGE_MM):
+        raise ValueError(f"figure {target.name}: width {width_mm} mm; expected {COLUMN_MM:g} or {PAGE_MM:g}.")
     with matplotlib.rc_context(STYLE):
-        heights = row_inches or [panel_inches[1]] * rows
-        drawing = Figure(figsize=(columns * panel_inches[0], sum(heights)), layout="constrained")
+        drawing = Figure(figsize=(width_mm / MM_PER_INCH, sum(rows_mm) / MM_PER_INCH), layout="constrained")
         FigureCanvasAgg(drawing)
-        yield list(drawing.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared, height_ratios=heights).ravel())
+        panels = drawing.subplots(len(rows_mm), columns, squeeze=False, sharex=shared, sharey=shared, height_ratios=rows_mm)
+        yield list(panels.ravel())
         for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
             with atomic_path(target.with_suffix(suffix)) as temporary:
                 drawing.savefig(temporary, dpi=PNG_DPI, metadata=metadata)

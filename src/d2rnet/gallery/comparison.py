@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.ct.evaluation.systems import CHEST_CT
-from d2rnet.cxr.boxes.true_boxes import read_true_boxes
+from d2rnet.cxr.boxes.true_boxes import read_true_boxes, true_boxes_of
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.compare import AUTO, Comparison, Run, compare_runs
 from d2rnet.evaluation.settings import MeteorRuntime
@@ -24,7 +24,7 @@ from d2rnet.gallery.modality import CT, RADIOGRAPHS
 from d2rnet.gallery.pictures import radiograph_pictures
 from d2rnet.gallery.run_inputs import RunInputs, entries_by_id, find_inputs, record_of
 from d2rnet.gallery.settings import CompareSettings, PageSettings
-from d2rnet.gallery.studies import Answer, Sentence, Study, true_boxes_of
+from d2rnet.gallery.studies import Answer, Sentence, Study
 from d2rnet.report.annotation_file import Entry
 
 log = logging.getLogger(__name__)

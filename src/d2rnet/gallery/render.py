@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from d2rnet.cxr.boxes.true_boxes import read_true_boxes
+from d2rnet.cxr.boxes.true_boxes import read_true_boxes, true_boxes_of
 from d2rnet.evaluation.metric_names import Group, keys_of
 from d2rnet.evaluation.report_pairs import ReportPairs, read_pairs
 from d2rnet.files.documents import read_jsonl
@@ -19,7 +19,7 @@ from d2rnet.gallery.modality import RADIOGRAPHS, Modality
 from d2rnet.gallery.pictures import radiograph_pictures
 from d2rnet.gallery.selection import choose_studies
 from d2rnet.gallery.settings import PageSettings
-from d2rnet.gallery.studies import Answer, Study, true_boxes_of
+from d2rnet.gallery.studies import Answer, Study
 from d2rnet.report.annotation_file import Entry, load_annotation
 from d2rnet.runs.provenance import write_run_record
 

@@ -8,14 +8,13 @@ it says are there or doubts. Either belongs to the true boxes of those classes. 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from d2rnet.ct.structures.structures import structures_of
 from d2rnet.ct.structures.table import StructureTable
 from d2rnet.cxr.boxes.evidence import attended_alone, linked_boxes
 from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
-from d2rnet.cxr.boxes.true_boxes import TrueBox, TrueBoxes
+from d2rnet.cxr.boxes.true_boxes import TrueBox
 from d2rnet.errors import DatasetError
 from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.gallery.located import split_spans
@@ -78,20 +77,6 @@ class Study:
     def verdicts(self) -> list[dict[str, Verdict]]:
         """Class verdicts of each answer."""
         return [class_verdicts(self.reference, answer.text, self.modality) for answer in self.answers]
-
-
-def true_boxes_of(entry: Entry, known: TrueBoxes) -> list[tuple[int, TrueBox]] | None:
-    """Return image number and box of each true lesion of an entry; None if ``known`` has none of its images.
-
-    An image is known by the stem of its file name; an entry of one image by its id, too.
-    """
-    paths = entry["image_path"]
-    names = [Path(path).stem for path in paths]
-    if len(paths) == 1 and entry["id"] in known:
-        names = [entry["id"]]
-    if not any(name in known for name in names):
-        return None
-    return [(image, box) for image, name in enumerate(names) for box in known.get(name, ())]
 
 
 def study_record(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:

@@ -1,35 +1,25 @@
 """evaluate_detector: its metrics with their protocol, its figures, what it refuses."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from detection_samples import random_case, result
+from figure_size import breaks_the_rule
 from PIL import Image
 
 from d2rnet.cxr.boxes.coco import write_coco
-from d2rnet.cxr.boxes.detection_figures import draw_figures
+from d2rnet.cxr.boxes.detection_figures import draw_figures, draw_precision_recall
 from d2rnet.cxr.boxes.detection_scores import evaluate_results, figures_of, headlines
 from d2rnet.cxr.boxes.records import Record
 from d2rnet.cxr.detector import evaluate as detection
 from d2rnet.cxr.detector.settings import EvaluateDetectorSettings
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.resampling import resample_counts
-from d2rnet.figures.plots import REPORT_INCHES
-from d2rnet.files.documents import write_jsonl
 
-FIGURES = ("precision_recall", "froc", "reliability", "pseudo_boxes")
-HISTORY = [
-    {"iterations_done": 50, "labelled_boxes_per_image": 2.0},
-    {
-        "iterations_done": 100,
-        "labelled_boxes_per_image": 2.2,
-        "pseudo_boxes_per_image": 1.5,
-        "unlabelled_with_pseudo_boxes": 0.6,
-    },
-    {"iterations_done": 100, "pseudo_boxes_by_class": {"Cardiomegaly": 3}},
-]
+FIGURES = ("precision_recall", "froc", "reliability")
 
 
 @pytest.fixture
@@ -43,7 +33,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(detection, "predict", predict)
     for name in ("config.yaml", *widths):
         (tmp_path / name).write_text("x")
-    write_jsonl(tmp_path / "metrics.jsonl", HISTORY)
     image = {"id": 1, "file_name": "1.png", "height": 100, "width": 100, "source_id": "s1", "split": "test"}
     box = {"id": 1, "image_id": 1, "category_id": 4, "bbox": [0, 0, 10, 10], "area": 100, "iscrowd": 0}
     write_coco(tmp_path / "test.json", [image, {**image, "id": 2, "source_id": "s2"}], [box])
@@ -84,21 +73,31 @@ def test_figures_are_drawn_twice_the_same(run: dict[str, Any]) -> None:
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     detection.evaluate_detector(**run)
     assert first == {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert "Cardiomegaly (1)" in first["precision_recall.svg"].decode()
-    assert "pseudo boxes" in first["pseudo_boxes.svg"].decode()
+    drawn = first["precision_recall.svg"].decode()
+    assert ">Cardiomegaly</text>" in drawn and "AP50 1.00, 0.00; n 1" in drawn, "EMA teacher, student"
+    assert ">n 1</text>" in first["reliability.svg"].decode(), "a bin of one box says so"
 
 
-def test_figures_of_a_run_without_mutual_learning_and_of_networks_that_find_nothing(tmp_path: Path) -> None:
+def test_figures_of_networks_that_find_nothing(tmp_path: Path) -> None:
     records, _ = random_case(5, seed=1)
     evaluated = dict.fromkeys(("student", "ema_teacher"), evaluate_results(records, []))
     counts = resample_counts(5, samples=10, seed=0)
     metrics = {name: figures_of(network, headlines(network, counts), counts) for name, network in evaluated.items()}
-    draw_figures(tmp_path, evaluated, metrics, HISTORY[:1])
-    assert "no mutual learning" in (tmp_path / "pseudo_boxes.svg").read_text()
+    draw_figures(tmp_path, evaluated, metrics)
     for name in FIGURES:
+        assert breaks_the_rule(tmp_path / f"{name}.svg") == [], name
         with Image.open(tmp_path / f"{name}.png") as picture:
-            assert min(picture.size) > 200
-            assert all(size <= 150 * most for size, most in zip(picture.size, REPORT_INCHES, strict=True)), name
+            assert min(picture.size) > 400 and picture.width in (1051, 2161)
+
+
+def test_classes_are_drawn_in_the_order_of_their_ap(tmp_path: Path) -> None:
+    records, found = random_case(30, seed=2)
+    evaluated = dict.fromkeys(("student", "ema_teacher"), evaluate_results(records, found))
+    counts = resample_counts(30, samples=10, seed=0)
+    metrics = {name: figures_of(network, headlines(network, counts), counts) for name, network in evaluated.items()}
+    draw_precision_recall(tmp_path / "curves", evaluated, metrics)
+    drawn = re.findall(r">AP50 ([\d.]+), [\d.]+; n \d+</text>", (tmp_path / "curves.svg").read_text())
+    assert len(drawn) > 1 and drawn == sorted(drawn, reverse=True)
 
 
 def test_the_split_is_that_of_the_images_not_of_the_file_name(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,10 +112,3 @@ def test_a_test_split_without_boxes_is_refused(run: dict[str, Any]) -> None:
     write_coco(run["labelled_test"], [], [])
     with pytest.raises(DatasetError, match="0 images without any box; expected a labelled test split"):
         detection.evaluate_detector(**run)
-
-
-def test_a_folder_without_history_is_refused_before_anything_runs(run: dict[str, Any]) -> None:
-    (run["model"] / "metrics.jsonl").unlink()
-    with pytest.raises(FileNotFoundError, match=r"metrics\.jsonl: no such file; expected the history"):
-        detection.evaluate_detector(**run)
-    assert not run["output"].exists()

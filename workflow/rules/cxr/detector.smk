@@ -50,7 +50,6 @@ DETECTOR_FIGURES = {
     "precision_recall.svg": ("Detector", "Precision and recall per class"),
     "froc.svg": ("Detector", "Free-response ROC"),
     "reliability.svg": ("Detector", "Reliability of the scores"),
-    "pseudo_boxes.svg": ("Pseudo boxes", "Over the training"),
 }
 
 
@@ -60,7 +59,6 @@ rule evaluate_detector:
         ema_teacher=rules.train_detector.output.ema_teacher,
         student=rules.train_detector.output.student,
         config=rules.train_detector.output.config,
-        history=rules.train_detector.output.metrics,
     output:
         **in_report("results/cxr/evaluate_detector/figures", DETECTOR_FIGURES),
         metrics="results/cxr/evaluate_detector/metrics.json",

@@ -173,10 +173,12 @@ DRAWN_TOO = [
 rule draw_figures:
     input:
         detector_history=rules.train_detector.output.metrics,
+        detector_run=rules.train_detector.output.run,
         report_history=rules.train_report_model.output.metrics,
         report_config=rules.train_report_model.output.config,
         annotation=rules.build_annotation.output.annotation,
         generated=rules.generate_reports.output.test,
+        true_boxes=TRUE_BOXES,
         summary=rules.summarize.output.json,
     output:
         **in_report("results/cxr/draw_figures", DRAWN),
@@ -193,12 +195,14 @@ rule draw_figures:
         mem_mb=growing(4000),
         runtime=30,
     params:
+        detector=subpath(input.detector_run, parent=True),
         model=subpath(input.report_config, parent=True),
         folder=subpath(output.run, parent=True),
         image_root=CONFIG.cxr.data.reports.root,
+        true_boxes=option("true-boxes", TRUE_BOXES),
     message:
         "Draw training curves, pseudo-box statistics and sample readings; lay out the tables"
     shell:
-        "python -m d2rnet draw-figures --detector-history {input.detector_history:q} --report-model {params.model:q}"
+        "python -m d2rnet draw-figures --detector {params.detector:q} --report-model {params.model:q}"
         " --annotation {input.annotation:q} --generated {input.generated:q} --image-root={params.image_root:q}"
-        " --summary {input.summary:q} --output {params.folder:q} --log {log:q}"
+        " --summary {input.summary:q} {params.true_boxes} --output {params.folder:q} --log {log:q}"

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from d2rnet.ct.evaluation.metric_table import HEADLINE, OWN
-from d2rnet.figures.plots import COLOURS, REPORT_INCHES, figure, say_empty
+from d2rnet.figures.intervals import share_interval
+from d2rnet.figures.plots import COLOURS, PAGE_MM, figure, say_empty
 
 AGAINST_REFERENCES = f"{OWN}_vs_report_{HEADLINE}"
 
@@ -27,26 +28,31 @@ def draw_abnormalities(target: Path, metrics: Mapping[str, Any]) -> None:
     """Draw ``target`` (.svg and .png) from the metrics of evaluate-ct-reports; without any abnormality a sentence says so."""
     found = named_abnormalities(metrics)
     places = np.arange(len(found))
-    with figure(target, columns=2, panel_inches=(REPORT_INCHES[0] / 2, 5.2)) as (scores, counts):
+    with figure(target, width_mm=PAGE_MM, rows_mm=[30.0 + 5.0 * len(found)], columns=2) as (scores, counts):
         if not found:
             for panel in (scores, counts):
                 say_empty(panel, "No report, generated or reference,\nnames an abnormality.")
             return
         rows = found.values()
         scores.barh(places, [row["f1"] or 0 for row in rows], color=COLOURS[0], height=0.6, label="F1")
-        for key, marker, colour in (("precision", "|", COLOURS[1]), ("recall", "d", COLOURS[4])):
+        for key, of, shift, colour in (("precision", "claimed", -0.14, COLOURS[1]), ("recall", "true", 0.14, COLOURS[6])):
             values = [np.nan if row[key] is None else row[key] for row in rows]
-            scores.plot(values, places, marker, color=colour, label=key, markersize=6, markeredgewidth=2, clip_on=False)
-        scores.set(xlim=(0, 1), title=f"named in the generated report, of {metrics['protocol']['n']} {_counted(metrics)}")
-        scores.set_yticks(places, [f"{name} ({row['true']})" for name, row in found.items()], fontsize=7.5)
+            ends = [share_interval(round((row[key] or 0) * row[of]), row[of]) for row in rows]
+            scores.hlines(places + shift, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=0.6)
+            scores.plot(values, places + shift, "o", color=colour, label=f"{key}, 95 % interval", clip_on=False)
+        scores.set(xlim=(0, 1), xlabel=f"named in the generated report, of {metrics['protocol']['n']} {_counted(metrics)}")
+        scores.set_yticks(places, [f"{name} ({row['true']})" for name, row in found.items()])
         counts.barh(places - 0.2, [row["true"] for row in rows], color=COLOURS[2], height=0.38, label="in references")
         counts.barh(places + 0.2, [row["claimed"] for row in rows], color=COLOURS[3], height=0.38, label="in generated")
-        counts.set(title="reports that name it")
+        counts.set(xlabel="reports that name it")
         counts.set_yticks(places, [""] * len(found))
         for panel in (scores, counts):
             panel.set_ylim(len(found) - 0.4, -0.6)
             panel.grid(axis="y", visible=False)
-            panel.legend(fontsize=7, loc="lower right", frameon=True, edgecolor="none")
+            handles, labels = panel.get_legend_handles_labels()
+            panel.legend(
+                handles[::-1], labels[::-1], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=len(labels)
+            )
         counts.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 

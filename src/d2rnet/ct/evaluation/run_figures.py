@@ -24,20 +24,18 @@ CONFIG = "config.yaml"
 SUMMARY_KEYS = ("synthetic", "structure_table", "table", "reports")
 SYNTHETIC = "The cohort is synthetic: these numbers show that the machinery learns, never that it is good medicine."
 STRUCTURE_PANELS = (
-    Panel("contrast (nats per observation)", {"contrast_loss": "training, with the queue", "val_loss": "validation, without"}),
+    Panel("contrast (nats per observation)", {"contrast_loss": "training,\nwith queue", "val_loss": "validation,\nwithout"}),
     Panel(
         "validation split",
-        {"val_recall_at_1": "own text is the nearest, share", "val_mean_length": "mean observation, length (1: collapsed)"},
+        {"val_recall_at_1": "own text\nnearest, share", "val_mean_length": "mean observation,\nlength"},
     ),
-    Panel("share in the queues", {"queue_fill": "places taken", "queue_normal_share": "texts that are normal"}),
-    Panel(
-        "texts in the queues", {"queue_distinct_texts": "distinct, of all structures", "queue_mean_age": "mean age, arrivals"}
-    ),
+    Panel("share in the queues", {"queue_fill": "places taken", "queue_normal_share": "normal texts"}),
+    Panel("texts in the queues", {"queue_distinct_texts": "distinct texts", "queue_mean_age": "mean age, arrivals"}),
     Panel("temperature", {"temperature": "temperature"}),
     Panel("learning rate", {"learning_rate": "learning rate"}),
 )
 REPORT_PANELS = (
-    Panel("loss (nats per token)", {"train_loss": "training split", "val_loss": "validation split"}),
+    Panel("loss (nats per token)", {"train_loss": "training", "val_loss": "validation"}),
     Panel("BLEU-4, greedy, validation split", {"val_bleu_4": "BLEU-4"}),
     Panel("learning rate", {"learning_rate": "learning rate"}),
 )
@@ -61,7 +59,9 @@ def draw_ct_figures(*, structures: Path, report_model: Path, summary: Path, outp
     trainings = {"structure_training": (structures, STRUCTURE_PANELS), "report_training": (report_model, REPORT_PANELS)}
     for name, (folder, panels) in trainings.items():
         history = read_history(folder / HISTORY, EPOCH)
-        draw_curves(output / name, history, panels, clock=EPOCH, x_label="epochs", mark=kept_epoch(folder / CONFIG))
+        kept = kept_epoch(folder / CONFIG)
+        marks = {f"weights kept: epoch {kept}": kept}
+        draw_curves(output / name, history, panels, clock=EPOCH, x_label="epochs", marks=marks)
     draw_abnormalities(output / "abnormalities", content["reports"])
     _write_tables(output, content)
     write_run_record(

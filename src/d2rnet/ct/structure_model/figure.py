@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.figures.plots import COLOURS, GREY, figure
+from d2rnet.figures.plots import COLOURS, GREY, PAGE_MM, figure
 
 _EVEN = 1.0
 
@@ -18,13 +18,13 @@ def draw_structures(target: Path, metrics: Mapping[str, Any]) -> None:
     rows = list(metrics["structures"].values())
     shown = [name.replace("_", " ") for name in names]
     places = np.arange(len(names))
-    with figure(target, rows=2, columns=2, panel_inches=(5.2, 3.5)) as (retrieval, attention, similarity, zero_shot):
+    with figure(target, width_mm=PAGE_MM, rows_mm=[62.0, 72.0], columns=2) as (retrieval, attention, similarity, zero_shot):
         found = [row["image_to_text_recall_at_5"] or 0 for row in rows]
         ends = _whiskers(found, [row["image_to_text_recall_at_5_interval"] for row in rows])
         retrieval.barh(places, found, xerr=ends, ecolor=GREY, color=COLOURS[0], height=0.6)
-        retrieval.plot([row["image_to_text_chance_at_5"] or 0 for row in rows], places, "|", color=COLOURS[1], ms=11, mew=2)
+        retrieval.plot([row["image_to_text_chance_at_5"] or 0 for row in rows], places, "|", color=COLOURS[1], ms=8, mew=1.2)
         commonest = [row["image_to_text_commonest_at_5"] or 0 for row in rows]
-        retrieval.plot(commonest, places, "d", color=COLOURS[4], ms=5)
+        retrieval.plot(commonest, places, "d", color=COLOURS[4], ms=3)
         retrieval.set_title("own text among the 5 nearest; | chance, \N{BLACK DIAMOND} commonest 5")
         retrieval.set_xlim(0, 1)
         ratios = [row.get("attention_ratio", np.nan) for row in rows]
@@ -46,9 +46,9 @@ def draw_structures(target: Path, metrics: Mapping[str, Any]) -> None:
         labels = sorted(((f"{label} ({one['positive']})", one["auroc"]) for label, one in scored), key=lambda pair: pair[1])
         zero_shot.barh(np.arange(len(labels)), [value for _, value in labels], color=COLOURS[3], height=0.6)
         zero_shot.axvline(0.5, color=GREY, linewidth=1)
-        zero_shot.set_yticks(np.arange(len(labels)), [label for label, _ in labels], fontsize=6.5)
+        zero_shot.set_yticks(np.arange(len(labels)), [label for label, _ in labels])
         zero_shot.set_xlim(0, 1)
-        zero_shot.set_title("zero-shot AUROC (volumes that have it)")
+        zero_shot.set_title("zero-shot AUROC (n: volumes that have it)")
 
 
 def _whiskers(values: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_jsonl
 from d2rnet.findings.classes import CATEGORY_IDS, suggest_category
+from d2rnet.report.annotation_file import Entry
 
 TrueBox = tuple[str, Sequence[float]]  # class name, xyxy in original pixels
 TrueBoxes = dict[str, list[TrueBox]]
@@ -35,6 +36,20 @@ def read_true_boxes(path: Path) -> TrueBoxes:
             if category not in CATEGORY_IDS:
                 raise DatasetError(f"{path}: image {name}: class '{category}'. {suggest_category(str(category))}")
     return boxes
+
+
+def true_boxes_of(entry: Entry, known: TrueBoxes) -> list[tuple[int, TrueBox]] | None:
+    """Return image number and box of each true lesion of an entry; None if ``known`` has none of its images.
+
+    An image is known by the stem of its file name; an entry of one image by its id, too.
+    """
+    paths = entry["image_path"]
+    names = [Path(path).stem for path in paths]
+    if len(paths) == 1 and entry["id"] in known:
+        names = [entry["id"]]
+    if not any(name in known for name in names):
+        return None
+    return [(image, box) for image, name in enumerate(names) for box in known.get(name, ())]
 
 
 def _read_lines(path: Path) -> TrueBoxes:

@@ -28,11 +28,10 @@ from d2rnet.cxr.detector.results import Result
 from d2rnet.cxr.detector.settings import EvaluateDetectorSettings, PredictionSettings
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.resampling import LEVEL, resample_counts
-from d2rnet.files.documents import read_jsonl, write_json
+from d2rnet.files.documents import write_json
 from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.settings import LoaderRuntime
-from d2rnet.training.history import HISTORY_NAME
 
 log = logging.getLogger(__name__)
 NETWORKS = {"student": STUDENT_NAME, "ema_teacher": TEACHER_NAME}
@@ -59,15 +58,12 @@ def evaluate_detector(
 
     Raises:
         DatasetError: the test split has no image or no box.
-        FileNotFoundError: the folder lacks the history of the training.
         CheckpointError: the folder does not hold a detector of this version.
     """
     records = load_records(labelled_test)
     boxes = sum(len(record.classes) for record in records)
     if not boxes:
         raise DatasetError(f"{labelled_test}: {len(records)} images without any box; expected a labelled test split.")
-    if not (model / HISTORY_NAME).is_file():
-        raise FileNotFoundError(f"{model / HISTORY_NAME}: no such file; expected the history that train-detector writes.")
     evaluated, scores = score_networks(records, model, device, settings, runtime)
     metrics: dict[str, Any] = {
         "protocol": protocol(records, settings),
@@ -77,7 +73,7 @@ def evaluate_detector(
         **scores,
     }
     write_json(output / "metrics.json", metrics)
-    draw_figures(output / "figures", evaluated, metrics, list(read_jsonl(model / HISTORY_NAME)))
+    draw_figures(output / "figures", evaluated, metrics)
     write_run_record(
         output / "run.json",
         command="evaluate-detector",
@@ -85,7 +81,6 @@ def evaluate_detector(
         inputs={
             "labelled_test": labelled_test,
             "config": model / CONFIG_NAME,
-            "history": model / HISTORY_NAME,
             **{name: model / weights for name, weights in NETWORKS.items()},
         },
         counts={"images": len(records), "boxes": boxes},
