@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from reading_samples import FILES, draw_chest
+from radiograph_samples import draw_chest
+from reading_samples import FILES
 
 from d2rnet.cli.entry import main
 from d2rnet.errors import DatasetError

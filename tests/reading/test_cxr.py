@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from reading_samples import FILES, SECRET, STUDIES, draw_chest, write_dicom
+from radiograph_samples import SECRET, draw_chest, write_dicom
+from reading_samples import FILES, STUDIES
 
 import d2rnet
 from d2rnet.cxr.images import dicom_file

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from reading_samples import OVERLAY, draw_chest, write_yaml
+from radiograph_samples import draw_chest
+from reading_samples import OVERLAY, write_yaml
 
 from d2rnet.cxr.images.grey_levels import describe_grey_levels, reduce
 from d2rnet.errors import ConfigError, D2RNetError, DatasetError

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from ct_reading_samples import make_reading
 from PIL import Image
-from reading_samples import FILES, draw_chest
+from radiograph_samples import draw_chest
+from reading_samples import FILES
 
 import d2rnet
 from d2rnet.errors import DatasetError

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 from pycocotools.coco import COCO
-from reading_samples import FILES, SECRET, draw_chest
+from radiograph_samples import SECRET, draw_chest
+from reading_samples import FILES
 
 from d2rnet.cxr.boxes.coco import load_coco
 from d2rnet.cxr.boxes.evidence import BRACKETS
