@@ -72,6 +72,7 @@ WITHOUT_TORCH = (
     "export.radeval",
     "gallery.",
     "reading.cxr_settings",
+    "reading.dicom.",
     "report.text.",
 )
 DEEP_LEARNING = {"torch", "torchvision", "detectron2", "lightning", "safetensors"}

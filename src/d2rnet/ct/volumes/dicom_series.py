@@ -75,6 +75,16 @@ def read_series(folder: Path) -> StoredVolume:
     return StoredVolume(hu, affine, scale, "DICOM series", (*notes, *more))
 
 
+def series_slices(folder: Path) -> list[Path]:
+    """Return the files of the series that :func:`read_series` reads; no pixel is read.
+
+    Raises:
+        DatasetError: no CT slices, or headers that cannot be parsed.
+    """
+    slices, _ = _chosen_series(folder)
+    return [described.path for described in slices]
+
+
 def series_files(folder: Path) -> list[Path]:
     """Return what lies below a folder, sorted; linked folders are named and not entered.
 
