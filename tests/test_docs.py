@@ -31,7 +31,7 @@ MADE_BY_THE_READER = {
     "tests/evaluation/test_word_f1.py",
 }
 RELEASED_CODE = {"run_csv2coco.py", "run_unlabel2coco.py", "main.py", "train_net.py"}  # named beside our counterparts
-OTHER_PROGRAMS = {"cp", "echo", "git", "mkdir", "python3", "tensorboard", "wget", "sha256sum"}
+OTHER_PROGRAMS = {"cp", "dcmsend", "echo", "git", "mkdir", "python3", "tensorboard", "wget", "sha256sum"}
 OWN_FOLDERS = ("src", "workflow", "envs", "profiles", "docs", "benchmarks", "tests")
 
 

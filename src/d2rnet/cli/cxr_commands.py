@@ -321,6 +321,11 @@ CXR_COMMANDS: dict[str, Command] = {
             Option("coco", "write a COCO data set too: coco/data/, labels.json, results.json", "flag"),
             Option("json", "show JSON lines instead of text", "flag"),
             Option("strict", "a file that is doubtful as a frontal chest radiograph or chest CT fails", "flag"),
+            Option(
+                "dicom-sr",
+                "write DICOM documents too: dicom/, a measurement report and presentation states; only of DICOM files",
+                "flag",
+            ),
             STRUCTURES,
             CT_REPORT_MODEL,
         ),

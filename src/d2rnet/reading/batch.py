@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -29,8 +29,12 @@ from d2rnet.reading.own_boxes import OwnBox, check_classes, parse_box
 from d2rnet.reading.result import KINDS, Reading, printable, stem_of
 from d2rnet.runs.progress import track
 
+if TYPE_CHECKING:
+    from d2rnet.reading.dicom.documents import DicomExport
+
 log = logging.getLogger(__name__)
 FAILURES = "failures.jsonl"
+DICOM = "dicom"  # folder of the documents
 MOST_NAMED = 10  # failures on the terminal; all are in the file
 
 
@@ -61,6 +65,7 @@ def read_paths(
     box: Sequence[str] = (),
     boxes: Path | None = None,
     no_detector: bool = False,
+    dicom_sr: bool = False,
     structures: Path = Path("results/ct/train_structures"),
     ct_report_model: Path = Path("results/ct/train_ct_report_model"),
 ) -> int:
@@ -80,6 +85,7 @@ def read_paths(
         box: boxes of a person on the only radiograph, see :func:`d2rnet.reading.own_boxes.parse_box`.
         boxes: file of such boxes on any number of them, see :func:`d2rnet.reading.own_boxes.read_boxes`.
         no_detector: no detector is run, and its folder need not exist.
+        dicom_sr: write DICOM documents of each reading as well: a report, presentation states; what is no DICOM file fails.
         structures: folder of train-structures, for CT.
         ct_report_model: folder of train-ct-report-model, for CT.
 
@@ -91,7 +97,9 @@ def read_paths(
         DatasetError: a folder holds nothing to read, or a box is none; the message names where it was given.
         CheckpointError: a model folder is not one of this version.
         ConfigError: no such device, a setting is wrong, or options do not go together.
+        ToolError: highdicom, or detectron2 for radiographs, is not installed.
     """
+    dicom = _new_dicom(output / DICOM) if dicom_sr else None
     found = find_inputs(path, output)
     check_output(output, path, [*found.images, *found.volumes])
     makers: list[Maker] = []
@@ -104,7 +112,9 @@ def read_paths(
     tasks = _tasks(path, found, study=study, makers=makers)
     write_text(output / MARK, "Written by 'd2rnet read', which may replace the files of this folder.\n")
     export = _new_export(output / "coco") if coco else None
-    failures = _read_all(tasks, output, export, as_json=json)
+    if dicom is not None:
+        shutil.rmtree(dicom.folder, ignore_errors=True)  # who sends the folder sends what this call made, nothing else
+    failures = _read_all(tasks, output, export, dicom, as_json=json)
     if export is not None:
         export.write()
     _tell_failures(failures, len(tasks), output)
@@ -186,6 +196,24 @@ def _new_export(folder: Path) -> CocoExport:
     return CocoExport(folder)
 
 
+def _new_dicom(folder: Path) -> "DicomExport":
+    """Import what writes DICOM documents: highdicom is an extra of its own.
+
+    Raises:
+        ToolError: highdicom is not installed.
+    """
+    try:
+        from d2rnet.reading.dicom.documents import DicomExport
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "highdicom":
+            raise
+        raise ToolError(
+            "--dicom-sr writes with highdicom, which is not installed. Install it: python -m pip install '.[dicom]', in the "
+            "checkout of the project."
+        ) from error
+    return DicomExport(folder)
+
+
 def _tell_failures(failures: Sequence[dict[str, str]], tasks: int, output: Path) -> None:
     """Write failures to their file, where there are any, and name the first of them."""
     (output / FAILURES).unlink(missing_ok=True)
@@ -219,13 +247,19 @@ def _tasks(paths: Sequence[Path], found: Found, *, study: bool, makers: Sequence
     return tasks
 
 
-def _read_all(tasks: Sequence[Task], output: Path, export: CocoExport | None, *, as_json: bool) -> list[dict[str, str]]:
+def _read_all(
+    tasks: Sequence[Task], output: Path, export: CocoExport | None, dicom: "DicomExport | None", *, as_json: bool
+) -> list[dict[str, str]]:
     """Make, write and show each reading; return the failures."""
     failures = []
     for task in track(tasks, total=len(tasks), what="read", unit="study" if len(tasks[0].files) > 1 else "file"):
         try:
+            sources = dicom.sources(task.files) if dicom is not None else []  # refused before anything is read
             reading = task.make(task)
+            documents = dicom.documents(reading, sources) if dicom is not None else {}
             reading.save(output)
+            if dicom is not None:
+                dicom.write(documents, task.name)
             if export is not None and isinstance(reading, Reading):
                 export.add(reading)
         except (D2RNetError, MemoryError) as error:
