@@ -112,8 +112,6 @@ def read_paths(
     tasks = _tasks(path, found, study=study, makers=makers)
     write_text(output / MARK, "Written by 'd2rnet read', which may replace the files of this folder.\n")
     export = _new_export(output / "coco") if coco else None
-    if dicom is not None:
-        shutil.rmtree(dicom.folder, ignore_errors=True)  # who sends the folder sends what this call made, nothing else
     failures = _read_all(tasks, output, export, dicom, as_json=json)
     if export is not None:
         export.write()
@@ -251,6 +249,8 @@ def _read_all(
     tasks: Sequence[Task], output: Path, export: CocoExport | None, dicom: "DicomExport | None", *, as_json: bool
 ) -> list[dict[str, str]]:
     """Make, write and show each reading; return the failures."""
+    if dicom is not None:
+        shutil.rmtree(dicom.folder, ignore_errors=True)  # who sends the folder sends what this call made, nothing else
     failures = []
     for task in track(tasks, total=len(tasks), what="read", unit="study" if len(tasks[0].files) > 1 else "file"):
         try:

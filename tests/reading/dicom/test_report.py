@@ -268,6 +268,7 @@ def template_errors(file: Path) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("Error") and NEWER not in line]
 
 
+@pytest.mark.slow  # its rules are compiled anew for each file, on a busy machine for minutes
 def test_rows_of_the_templates_are_kept(image: Path, tmp_path: Path) -> None:
     file = write(make_reading(image), tmp_path)["report"]
     assert template_errors(file) == []
