@@ -113,11 +113,7 @@ def read_paths(
     write_text(output / MARK, "Written by 'd2rnet read', which may replace the files of this folder.\n")
     export = _new_export(output / "coco") if coco else None
     failures = _read_all(tasks, output, export, dicom, as_json=json)
-    if export is not None:
-        export.write()
-    _tell_failures(failures, len(tasks), output)
-    if not json:
-        _show(f"{len(tasks) - len(failures)} of {len(tasks)} read; files in {output}\n{NOTICE}")
+    _tell_failures(failures, len(tasks), output, as_json=json)
     return _exit_code(len(failures), len(tasks))
 
 
@@ -212,15 +208,16 @@ def _new_dicom(folder: Path) -> "DicomExport":
     return DicomExport(folder)
 
 
-def _tell_failures(failures: Sequence[dict[str, str]], tasks: int, output: Path) -> None:
-    """Write failures to their file, where there are any, and name the first of them."""
+def _tell_failures(failures: Sequence[dict[str, str]], tasks: int, output: Path, *, as_json: bool) -> None:
+    """Write failures to their file, where there are any, name the first of them, and say how many were read."""
     (output / FAILURES).unlink(missing_ok=True)
-    if not failures:
-        return
-    write_jsonl(output / FAILURES, failures)
-    for failure in failures[:MOST_NAMED]:
-        log.error("failed: %s", failure["error"])
-    log.error("%d of %d failed; all of them, one per line: %s", len(failures), tasks, output / FAILURES)
+    if failures:
+        write_jsonl(output / FAILURES, failures)
+        for failure in failures[:MOST_NAMED]:
+            log.error("failed: %s", failure["error"])
+        log.error("%d of %d failed; all of them, one per line: %s", len(failures), tasks, output / FAILURES)
+    if not as_json:
+        _show(f"{tasks - len(failures)} of {tasks} read; files in {output}\n{NOTICE}")
 
 
 def _tasks(paths: Sequence[Path], found: Found, *, study: bool, makers: Sequence[Maker]) -> list[Task]:
@@ -270,6 +267,8 @@ def _read_all(
                 (output / f"{task.name}.{kind}").unlink(missing_ok=True)
             continue
         _show(_json_line(reading) if as_json else reading.to_text() + "\n")
+    if export is not None:
+        export.write()
     return failures
 
 

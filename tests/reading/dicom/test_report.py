@@ -10,6 +10,7 @@ import pytest
 from ct_reading_samples import make_reading as make_ct_reading
 from document_samples import (
     BOXES,
+    ORIGIN,
     PATIENT,
     WEIGHTS,
     documents_of,
@@ -88,6 +89,18 @@ def test_box_of_the_whole_image_ends_at_columns_and_rows(tmp_path: Path) -> None
     (group,) = report.content[0].ContentSequence[-2].ContentSequence
     (region,) = (item for item in group.ContentSequence if item.ValueType == "SCOORD")
     assert max(region.GraphicData[::2]) == 90 and max(region.GraphicData[1::2]) == 100 and min(region.GraphicData) == 0
+
+
+def test_box_of_a_person_is_none_of_the_detectors(image: Path) -> None:
+    drawn = replace(BOXES[0], own=True, score=1.0)
+    origin = ORIGIN | {"models": {"report_model": ORIGIN["models"]["report_model"]}}  # without a detector
+    documents = documents_of(make_reading(image, boxes=(drawn,), origin=origin))
+    assert "d2rnet detector (EMA teacher)" not in texts(documents["report"], "Algorithm Name")
+    (group,) = documents["report"].content[0].ContentSequence[-2].ContentSequence
+    assert [item.ValueType for item in group.ContentSequence] == ["TEXT", "UIDREF", "CODE", "SCOORD"], "and no score"
+    assert group.ContentSequence[0].TextValue == "1 Cardiomegaly, drawn by a person"
+    label = documents["presentation"].GraphicAnnotationSequence[0].TextObjectSequence[0]
+    assert label.UnformattedTextValue == "1 Cardiomegaly, drawn by a person"
 
 
 def test_findings_warnings_and_notice_are_texts(image: Path) -> None:

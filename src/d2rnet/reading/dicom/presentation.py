@@ -119,7 +119,7 @@ def _annotations(image: Dataset, tracked: Sequence[Tracked], layers: dict[str, G
         )
         left, top = one.outline[0].tolist()
         label = TextObject(
-            f"{one.name} {one.box.score:.2f}",
+            one.name if one.box.own else f"{one.name} {one.box.score:.2f}",
             AnnotationUnitsValues.PIXEL,
             anchor_point=(left, top),
             anchor_point_visible=False,

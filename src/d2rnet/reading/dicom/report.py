@@ -14,7 +14,6 @@ Source: DICOM PS3.3 A.35.3 (Comprehensive SR), C.18.6.1.1 (SCOORD); PS3.16 TID 1
 from collections.abc import Iterable, Iterator, Sequence
 
 from highdicom.sr import (
-    AlgorithmIdentification,
     CodeContentItem,
     CodedConcept,
     ComprehensiveSR,
@@ -144,14 +143,14 @@ def _text(text: str, site: CodedConcept | None, software: Software) -> TextConte
 
 
 def _group(tracked: Tracked, source: Source, software: Software) -> PlanarROIMeasurementsAndQualitativeEvaluations:
-    """Return a box with its class and score."""
+    """Return a box with its class, and the detector's with its score; one that a person drew is none of the detector's."""
     identity = source.identity
     image = SourceImageForRegion(identity.SOPClassUID, identity.SOPInstanceUID)
-    algorithm: AlgorithmIdentification = software.identification(DETECTOR)
+    own_box = tracked.box.own
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(tracked.uid, tracked.name),
         referenced_region=ImageRegion(GraphicTypeValues.POLYLINE, tracked.outline, image),
         finding_type=own.class_concept(tracked.box.label),
-        algorithm_id=algorithm,
-        measurements=[Measurement(own.SCORE, tracked.box.score, own.NO_UNIT)],
+        algorithm_id=None if own_box else software.identification(DETECTOR),
+        measurements=None if own_box else [Measurement(own.SCORE, tracked.box.score, own.NO_UNIT)],
     )

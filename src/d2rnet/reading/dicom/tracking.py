@@ -11,6 +11,8 @@ from d2rnet.cxr.boxes.geometry import clip_to_image, xywh_to_xyxy
 from d2rnet.reading.content import Box
 from d2rnet.reading.result import Reading
 
+DRAWN = ", drawn by a person"
+
 
 @dataclass(frozen=True)
 class Tracked:
@@ -18,7 +20,7 @@ class Tracked:
 
     Attributes:
         box: the box.
-        name: its number in the reading, as page and picture show it, and its class.
+        name: its number in the reading, as page and picture show it, its class, and whether a person drew it.
         uid: new for each reading: another reading of the same image finds boxes of its own.
         outline: (5, 2) float64, closed polyline of (column, row) within the image, clockwise from the upper left corner: 0.0
             is the left edge of the first column and the upper edge of the first row.
@@ -33,7 +35,7 @@ class Tracked:
 def track(reading: Reading) -> Sequence[Tracked]:
     """Return the boxes of a reading in their order."""
     return [
-        Tracked(box, f"{number} {box.label}", generate_uid(None), _outline(box, reading))
+        Tracked(box, f"{number} {box.label}{DRAWN if box.own else ''}", generate_uid(None), _outline(box, reading))
         for number, box in enumerate(reading.boxes, start=1)
     ]
 
