@@ -6,12 +6,12 @@ import gallery_samples as samples
 import numpy as np
 import pytest
 
+from d2rnet.cxr.boxes.true_boxes import true_boxes_of
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, write_json, write_jsonl
 from d2rnet.gallery.render import render_gallery
 from d2rnet.gallery.selection import choose_studies
 from d2rnet.gallery.settings import PageSettings
-from d2rnet.gallery.studies import true_boxes_of
 
 COUNT = 8
 

@@ -90,4 +90,7 @@ def _samples(pairs: ReportPairs, splits: Mapping[str, Sequence[Entry]], truth: T
     """What is drawn of each entry with a generated report, in the order of the file."""
     entries = {entry["id"]: entry for entry in splits[pairs.split]}
     texts = zip(pairs.ids, pairs.references, pairs.hypotheses, pairs.sentences, strict=True)
-    return [Sample(entries[name], *told, true_boxes_of(entries[name], truth)) for name, *told in texts]
+    return [
+        Sample(entries[name], reference, generated, sentences, true_boxes_of(entries[name], truth))
+        for name, reference, generated, sentences in texts
+    ]
