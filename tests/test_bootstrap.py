@@ -96,7 +96,7 @@ def test_packages_are_installed_under_the_pins(bootstrap: ModuleType) -> None:
     installs = [(command, constrained) for command, constrained in bootstrap.commands if "install" in command]
     assert len(installs) == 3
     assert all(constrained for _, constrained in installs)
-    assert ".[data,ct,ct-encoders,detector,report,llm,evaluation,workflow,slurm,test]" in installs[-1][0]
+    assert ".[data,ct,ct-encoders,detector,report,llm,dicom,evaluation,workflow,slurm,test]" in installs[-1][0]
 
 
 def test_changed_pins_refresh_without_clearing(bootstrap: ModuleType) -> None:

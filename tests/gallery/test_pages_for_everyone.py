@@ -60,7 +60,7 @@ def keep_one_lit(tab: Any, name: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", [*GALLERIES, *READINGS])
+@pytest.mark.parametrize("name", ["gallery", "compare", "ct gallery", *READINGS])
 def test_axe_finds_nothing(open_page: Any, name: str, size: str, scheme: str) -> None:
     pytest.importorskip("axe_playwright_python", reason="axe-core is not installed (extra 'test')")
     tab = open_page(name, size, color_scheme=scheme)
