@@ -2,17 +2,21 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from d2rnet.errors import DatasetError, ToolError
+from d2rnet.errors import ConfigError, DatasetError, ToolError
 from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
 from d2rnet.evaluation.captioning import evaluate_reports
 from d2rnet.evaluation.degeneracy import text_statistics
 from d2rnet.evaluation.report_pairs import commonest_answer, derangement
 from d2rnet.evaluation.settings import NoBoxSettings
+from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.report.annotation_file import write_annotation
 from d2rnet.report.text.vocabulary import count_vocabulary
@@ -146,8 +150,10 @@ def test_metrics_file(run: dict[str, Any]) -> None:
     evaluate_reports(**run)
     metrics = json.loads((run["output"] / "metrics.json").read_text())
     protocol = metrics["protocol"]
-    assert {key: protocol[key] for key in ("text", "section", "split", "n", "references_per_report", "shuffle_seed")} == {
+    asked = ("text", "references", "section", "split", "n", "references_per_report", "shuffle_seed")
+    assert {key: protocol[key] for key in asked} == {
         "text": "r2gen",
+        "references": "full",
         "section": "findings",
         "split": "test",
         "n": 4,
@@ -276,7 +282,7 @@ def test_intervals_baselines_and_lesions(run: dict[str, Any]) -> None:
     assert low <= metrics["scores"]["rouge_l"] <= high
     assert metrics["nearest_training_report"]["rouge_l"] < metrics["no_box_model"]["rouge_l"]
     keys = {row["metric"]: row for row in metrics["table"]}
-    assert keys["rouge_l"]["key"] == "rouge_l[text=r2gen,section=findings,split=test,n=4]"
+    assert keys["rouge_l"]["key"] == "rouge_l[text=r2gen,references=full,section=findings,split=test,n=4]"
     assert keys["rouge_l"]["value"] == metrics["scores"]["rouge_l"] and keys["rouge_l"]["interval"] == [low, high]
     assert keys["lesion22_uncertain_positive_micro_f1"]["value"] == 1.0
     lines = [json.loads(line) for line in (run["output"] / "per_report.jsonl").read_text().splitlines()]
@@ -305,3 +311,75 @@ def test_baseline_of_another_protocol_is_refused(run: dict[str, Any]) -> None:
         evaluate_reports(**run, nearest=[path])
     with pytest.raises(FileNotFoundError, match="reports of a baseline"):
         evaluate_reports(**run, nearest=[run["output"] / "absent.jsonl"])
+
+
+def test_references_as_r2gen_scores_them(run: dict[str, Any]) -> None:
+    """Of max_report_tokens 4 R2Gen scores 3 words; those outside the vocabulary are <unk>, and baselines are cut alike."""
+    write_text(run["model"] / "config.yaml", "training: {max_report_tokens: 4}\n")
+    evaluate_reports(**{**run, "settings": NO_METEOR.replaced(references="r2gen_exact")})
+    metrics = json.loads((run["output"] / "metrics.json").read_text())
+    lines = [json.loads(line) for line in (run["output"] / "per_report.jsonl").read_text().splitlines()]
+    assert [line["reference"] for line in lines] == ["<unk> <unk> <unk>", *["lungs are clear"] * 2, "<unk> <unk> <unk>"]
+    assert lines[1]["hypothesis"] == "lungs are clear ."  # what the model wrote stays
+    assert metrics["most_frequent_report"]["bleu_1"] == pytest.approx(6 / 12)  # its answer is "lungs are clear"
+    assert metrics["protocol"]["references"] == "r2gen_exact" and metrics["protocol"]["max_report_tokens"] == 4
+    assert metrics["table"][0]["key"] == "bleu_1[text=r2gen,references=r2gen_exact,section=findings,split=test,n=4]"
+
+
+@pytest.mark.parametrize("config", [None, "training: {}\n", "- 1\n", "training: [\n"])
+def test_r2gens_references_ask_for_the_length_that_the_model_was_trained_on(run: dict[str, Any], config: str | None) -> None:
+    if config is not None:
+        write_text(run["model"] / "config.yaml", config)
+    error = FileNotFoundError if config is None else ConfigError
+    with pytest.raises(error, match=r"config\.yaml"):
+        evaluate_reports(**{**run, "settings": NO_METEOR.replaced(references="r2gen_exact")})
+
+
+def test_r2gens_references_are_of_its_own_text_protocol(run: dict[str, Any]) -> None:
+    vocabulary = count_vocabulary(["a ."], protocol="faithful", section="findings", min_token_count=1)
+    vocabulary.save(run["model"] / "vocabulary.json")
+    with pytest.raises(ConfigError, match=r"text protocol 'faithful'; expected 'r2gen'.*Set evaluation\.references to full"):
+        evaluate_reports(**{**run, "settings": NO_METEOR.replaced(references="r2gen_exact")})
+
+
+def test_labellers_that_fail_leave_everything_else_as_it_is(run: dict[str, Any], tmp_path: Path) -> None:
+    evaluate_reports(**run)
+    without = json.loads((run["output"] / "metrics.json").read_text())
+    assert without["notes"]["chexbert"] == "not run: evaluation.chexbert_weights is null"
+    assert without["notes"]["radgraph"] == "not run: evaluation.radgraph_weights is null"
+    absent = str(tmp_path / "absent.pth")
+    evaluate_reports(**{**run, "settings": NO_METEOR.replaced(chexbert_weights=absent, radgraph_weights=str(tmp_path))})
+    metrics = json.loads((run["output"] / "metrics.json").read_text())
+    reason = f"evaluation.chexbert_weights: {absent}: no such file; expected chexbert.pth."
+    assert metrics["notes"]["chexbert"] == f"not run: {reason}"
+    assert "holds no radgraph-xl/weights.th" in metrics["notes"]["radgraph"]
+    assert {key: value for key, value in metrics.items() if key != "notes"} == {
+        key: value for key, value in without.items() if key != "notes"
+    }
+
+
+def test_labels_of_chexbert_stand_beside_those_of_the_baselines(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in reads "heart" as cardiomegaly, "clear" as no finding, "effusion" as a doubted effusion."""
+
+    def classify(texts: Sequence[str]) -> NDArray[Any]:
+        states = np.zeros((len(texts), 14), dtype=int)
+        for row, text in enumerate(texts):
+            states[row, [1, 13]] = "heart" in text, "clear" in text
+            states[row, 9] = 3 * ("effusion" in text)
+        return states
+
+    monkeypatch.setattr("d2rnet.evaluation.chexbert._open", lambda weights: classify)
+    evaluate_reports(**run)
+    metrics = json.loads((run["output"] / "metrics.json").read_text())
+    found = metrics["clinical"]["chexbert14_uncertain_positive"]
+    assert found["generated"]["micro_recall"] == pytest.approx(3 / 4)  # the last report is empty
+    assert found["generated"]["per_class"]["Pleural Effusion"]["true"] == 1
+    assert metrics["clinical"]["chexbert14_uncertain_negative"]["generated"]["micro_recall"] == 1.0
+    assert found["most_frequent_report"]["micro_precision"] == pytest.approx(2 / 4)
+    assert metrics["clinical"]["chexbert5_uncertain_negative"]["generated"]["example_f1"] == 1.0
+    rows = {row["metric"]: row for row in metrics["table"]}
+    key = "chexbert14_uncertain_positive_example_f1"
+    assert rows[key]["key"] == f"{key}[text=r2gen,references=full,section=findings,split=test,n=4]"
+    assert rows[key]["value"] == pytest.approx(3 / 4) and rows[key]["interval"][1] == 1.0
+    assert key in metrics["against"]["most_frequent_report"]
+    assert "chexbert" not in metrics["notes"]

@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from d2rnet.evaluation.clinical import agreement, class_matrix, named_matrix, resampled_f1, sentence_grounding, side_agreement
+from d2rnet.evaluation.clinical import (
+    MEANS,
+    agreement,
+    class_matrix,
+    judge_lesions,
+    named_matrix,
+    sentence_grounding,
+    side_agreement,
+)
+from d2rnet.evaluation.label_scores import draw_labels
+from d2rnet.evaluation.labeller import Judged
 from d2rnet.findings.classes import CATEGORY_NAMES
 
 REFERENCES = ["Left pleural effusion. No pneumothorax.", "Cardiomegaly and edema.", "Lungs are clear."]
@@ -28,6 +38,11 @@ def test_agreement_by_hand():
     assert scores["micro_recall"] == pytest.approx(2 / 3)
     assert scores["micro_f1"] == pytest.approx(2 / 3)
     assert scores["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+    assert scores["macro_precision"] == pytest.approx((1 + 1 / 2 + 0) / 3)
+    assert scores["macro_recall"] == pytest.approx((1 + 1 + 0) / 3)
+    assert scores["example_precision"] == pytest.approx((1 / 2 + 1) / 2)  # the third report names nothing, rightly: left out
+    assert scores["example_recall"] == pytest.approx((1 + 1 / 2) / 2)
+    assert scores["example_f1"] == pytest.approx((2 / 3 + 2 / 3) / 2)
     assert scores["per_class"]["Edema"] == {"precision": None, "recall": 0.0, "f1": 0.0, "true": 1, "claimed": 0}
     assert set(scores["per_class"]) == {"Pleural effusion", "Cardiomegaly", "Edema"}
     assert len(scores["classes_without_truth"]) == 19
@@ -43,17 +58,25 @@ def test_saying_nothing_is_not_right():
     assert agreement(nothing, nothing)["micro_f1"] is None
 
 
-def test_resampled_f1_is_the_f1_of_the_reports_drawn():
+def test_a_draw_scores_as_the_reports_drawn():
     rng = np.random.default_rng(0)
     truth, claimed = rng.random((30, 22)) < 0.2, rng.random((30, 22)) < 0.2
+    labels = {"some": Judged(truth, claimed, np.ones_like(truth))}
     counts = rng.integers(0, 3, size=(30, 5))
-    drawn = resampled_f1(truth, claimed, counts)
+    drawn = draw_labels(labels, counts)
     for column in range(5):
         rows = np.repeat(np.arange(30), counts[:, column])
         again = agreement(truth[rows], claimed[rows])
-        assert drawn["micro_f1"][column] == pytest.approx(again["micro_f1"])
-        assert drawn["macro_f1"][column] == pytest.approx(again["macro_f1"])
-    assert np.isnan(resampled_f1(truth, claimed, np.zeros((30, 1)))["micro_f1"]).all()
+        assert {mean: drawn[f"some_{mean}"][column] for mean in MEANS} == pytest.approx({mean: again[mean] for mean in MEANS})
+    assert np.isnan(draw_labels(labels, np.zeros((30, 1)))["some_micro_f1"]).all()
+
+
+def test_lesions_under_both_conventions():
+    judged = judge_lesions(REFERENCES, HYPOTHESES)
+    assert list(judged) == ["lesion22_uncertain_positive", "lesion22_uncertain_negative"]
+    assert [columns(found.claimed)[0] for found in judged.values()] == [{"Pleural effusion", "Cardiomegaly"}, {"Cardiomegaly"}]
+    assert columns(judged["lesion22_uncertain_negative"].truth) == [{"Pleural effusion"}, {"Cardiomegaly", "Edema"}, set()]
+    assert all(found.known.all() for found in judged.values())
 
 
 def test_sentences_against_boxes():

@@ -6,25 +6,33 @@ reports of baselines. Writes: metrics.json and per_report.jsonl (docs/reference/
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from d2rnet.errors import ConfigError
 from d2rnet.evaluation.caption_scores import Scorer, Scores, open_scorer
+from d2rnet.evaluation.chexbert import PROTOCOLS, Chexbert
 from d2rnet.evaluation.clinical import CONVENTIONS, HEADLINE, agreement, class_matrix, sentence_grounding, side_agreement
 from d2rnet.evaluation.degeneracy import text_statistics
-from d2rnet.evaluation.metric_names import COMMONEST, METRICS, NEAREST, NO_BOX, Group, keys_of
-from d2rnet.evaluation.outside_labelers import outside_scores
+from d2rnet.evaluation.metric_names import COMMONEST, NEAREST, NO_BOX, Group, Shown, keys_of, shown_in
+from d2rnet.evaluation.radgraph import radgraph_scores
 from d2rnet.evaluation.report_pairs import ReportPairs, answers_of, commonest_answer, derangement, read_pairs
 from d2rnet.evaluation.settings import MeteorRuntime, NoBoxSettings, ScoreSettings
 from d2rnet.evaluation.systems import ScoredSystem, compare_systems, intervals, score_system, study_counts
 from d2rnet.files.documents import write_json, write_jsonl
+from d2rnet.files.parsing import ParseError, parse_yaml
+from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.findings.mentions import report_findings
 from d2rnet.report.annotation_file import Entry, load_annotation
+from d2rnet.report.text.scored_references import r2gen_exact
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
+CLASSES = {**dict.fromkeys(CONVENTIONS, CATEGORY_NAMES), **PROTOCOLS}  # protocol of labels -> its classes
+FULL = "full"
 NO_SHUFFLE = "shuffled control undefined: one study holds more than half of the pairs"
 GENERATED = "generated"
 
@@ -44,7 +52,8 @@ def evaluate_reports(
     Args:
         generated: JSON lines file with ``id, reference, hypothesis``, both texts cleaned by the model's text protocol.
         annotation: annotation.json; its training reports give the most-frequent-report control.
-        model: folder of the report model; its vocabulary.json names the text protocol and the section.
+        model: folder of the report model; its vocabulary.json names the text protocol and the section, its config.yaml the
+            length that references are cut to.
         output: folder for the results.
         settings: what is scored, and how.
         nearest: test.jsonl of retrieve-reports, or nothing.
@@ -52,6 +61,7 @@ def evaluate_reports(
 
     Raises:
         DatasetError: an input is not what its format says, or a baseline does not answer the same entries.
+        ConfigError: references are asked for that this model has not.
         ToolError: METEOR was asked for and Java is missing, or Java died or did not answer.
     """
     vocabulary = load_vocabulary(model / "vocabulary.json")
@@ -64,34 +74,75 @@ def evaluate_reports(
     answers = {COMMONEST: [commonest["report"]] * len(pairs.ids)}
     wanted = dict(zip(pairs.ids, pairs.references, strict=True))
     answers |= {name: answers_of(path, wanted) for name, path in baselines.items()}
-    outside, notes = outside_scores(pairs.references, pairs.hypotheses, settings)
-    with open_scorer(settings, runtime, notes) as scorer:
-        systems, shuffled = _score_all(scorer, pairs, answers, settings.shuffle_seed)
-    protocol = _protocol(vocabulary, pairs, settings, scorer.notes.get("meteor", ""))
+    most = None if settings.references == FULL else _max_report_tokens(model / "config.yaml", vocabulary)
+    if most is not None:
+        pairs = replace(pairs, references=_exact(pairs.references, vocabulary, most))
+        answers = {name: _exact(texts, vocabulary, most) for name, texts in answers.items()}
+    chexbert = Chexbert(settings.chexbert_weights)
+    radgraph, unscored = radgraph_scores(settings.radgraph_weights, pairs.references, pairs.hypotheses)
+    with open_scorer(settings, runtime) as scorer:
+        systems, shuffled = _score_all(scorer, pairs, answers, chexbert, settings.shuffle_seed)
+    notes = {**scorer.notes, **chexbert.notes, **unscored}
+    protocol = _protocol(vocabulary, pairs, settings, scorer.notes.get("meteor", ""), most)
+    inputs = {"generated": generated, "annotation": annotation, **baselines}
     metrics = {
         "protocol": protocol,
         **_caption_sections(systems, shuffled, commonest),
         **_with_uncertainty(systems, pairs, protocol, settings),
-        "clinical": {**_clinical(systems, pairs, splits[pairs.split]), **outside},
+        "clinical": {**_clinical(systems, pairs, splits[pairs.split]), **radgraph},
         **text_statistics(pairs.references, pairs.hypotheses),
-        "notes": scorer.notes,
-        "files": {key: str(path) for key, path in {"generated": generated, "annotation": annotation, **baselines}.items()},
+        "notes": notes,
+        "files": {key: str(path) for key, path in inputs.items()},
     }
     write_json(output / "metrics.json", metrics)
     write_jsonl(output / "per_report.jsonl", _report_lines(pairs, systems[GENERATED]))
+    used = {"vocabulary": model / "vocabulary.json", **({"config": model / "config.yaml"} if most is not None else {})}
+    _write_record(output / "run.json", pairs, settings, {**inputs, **used, **_weights(chexbert, settings)})
+    _log_scores(metrics, answers)
+
+
+def _write_record(target: Path, pairs: ReportPairs, settings: NoBoxSettings, inputs: Mapping[str, Path]) -> None:
     write_run_record(
-        output / "run.json",
+        target,
         command="evaluate-reports",
         settings=settings,
-        inputs={"generated": generated, "annotation": annotation, "vocabulary": model / "vocabulary.json", **baselines},
+        inputs=inputs,
         counts={
             "reports": len(pairs.ids),
             "entries_without_report": pairs.missing,
-            "empty_hypotheses": metrics["empty_hypotheses"],
+            "empty_hypotheses": sum(not text for text in pairs.hypotheses),
         },
         seeds={"shuffle": settings.shuffle_seed, "bootstrap": settings.bootstrap_seed},
     )
-    _log_scores(metrics, answers)
+
+
+def _weights(chexbert: Chexbert, settings: ScoreSettings) -> dict[str, Path]:
+    return {"chexbert": Path(settings.chexbert_weights)} if chexbert.runs and settings.chexbert_weights else {}
+
+
+def _max_report_tokens(config: Path, vocabulary: Vocabulary) -> int:
+    """Return the most tokens of a report that a model was trained on.
+
+    Raises:
+        ConfigError: its text protocol is not that of R2Gen, or its config.yaml does not say.
+    """
+    if vocabulary.protocol != "r2gen":
+        raise ConfigError(
+            f"evaluation.references: r2gen_exact with a model of text protocol '{vocabulary.protocol}'; expected 'r2gen', on "
+            "whose words R2Gen's references are made. Set evaluation.references to full."
+        )
+    try:
+        content = parse_yaml(config.read_text(encoding="utf-8"))
+        return int(content["training"]["max_report_tokens"])
+    except (ParseError, UnicodeDecodeError, LookupError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{config}: no training.max_report_tokens ({error}), to which evaluation.references: r2gen_exact cuts. Copy the "
+            "model folder again."
+        ) from error
+
+
+def _exact(texts: Sequence[str], vocabulary: Vocabulary, max_tokens: int) -> list[str]:
+    return [r2gen_exact(text, vocabulary, max_tokens=max_tokens) for text in texts]
 
 
 def _caption_sections(
@@ -104,14 +155,16 @@ def _caption_sections(
 
 
 def _score_all(
-    scorer: Scorer, pairs: ReportPairs, answers: Mapping[str, Sequence[str]], shuffle_seed: int
+    scorer: Scorer, pairs: ReportPairs, answers: Mapping[str, Sequence[str]], chexbert: Chexbert, shuffle_seed: int
 ) -> tuple[dict[str, ScoredSystem], Scores]:
     """Score the generated reports, every baseline's answers, and the reports against shuffled references."""
-    systems = {GENERATED: score_system(scorer, pairs.references, pairs.hypotheses, what="generated reports")}
+
+    def scored(texts: Sequence[str], what: str) -> ScoredSystem:
+        return score_system(scorer, pairs.references, texts, what=what, outside=chexbert.judge(pairs.references, texts))
+
+    systems = {GENERATED: scored(pairs.hypotheses, "generated reports")}
     shuffled = _shuffled_scores(scorer, pairs, shuffle_seed)
-    for name, texts in answers.items():
-        systems[name] = score_system(scorer, pairs.references, texts, what=name.replace("_", " "))
-    return systems, shuffled
+    return systems | {name: scored(texts, name.replace("_", " ")) for name, texts in answers.items()}, shuffled
 
 
 def _shuffled_scores(scorer: Scorer, pairs: ReportPairs, seed: int) -> Scores:
@@ -130,7 +183,7 @@ def _with_uncertainty(
     """Return ``intervals``, ``against`` (differences to each baseline), ``table`` (a row per metric, protocol in its key)."""
     counts = study_counts(pairs.study_ids, samples=settings.bootstrap_samples, seed=settings.bootstrap_seed)
     ends = intervals(systems[GENERATED].resampled(counts))
-    held = ",".join(f"{name}={protocol[name]}" for name in ("text", "section", "split", "n"))
+    held = ",".join(f"{name}={protocol[name]}" for name in ("text", "references", "section", "split", "n"))
     table = [
         {"key": f"{metric}[{held}]", "metric": metric, "value": value, "interval": ends.get(metric)}
         for metric, value in systems[GENERATED].scores().items()
@@ -144,25 +197,33 @@ def _with_uncertainty(
 
 
 def _clinical(systems: Mapping[str, ScoredSystem], pairs: ReportPairs, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return lesion scores of every system under every convention, and reports against boxes."""
+    """Return the scores of labels of every system under every protocol, and reports against boxes."""
     labels = {entry["id"]: entry["labels"] for entry in entries}
     boxed = [labels[name] for name in pairs.ids]
-    scores = {name: system.lesions() for name, system in systems.items()}
-    for name in scores.keys() - {GENERATED}:
-        for found in scores[name].values():
-            del found["per_class"]
-            del found["classes_without_truth"]
     boxes = class_matrix(boxed)
-    own = systems[GENERATED]
+    own = systems[GENERATED].labels
     return {
-        **{convention: {name: scores[name][convention] for name in scores} for convention in CONVENTIONS},
+        **{protocol: _of_systems(systems, protocol) for protocol in own},
         "against_boxes_uncertain_positive": {
-            "hypothesis": agreement(boxes, own.named[HEADLINE]),
-            "reference": agreement(boxes, own.truth[HEADLINE]),
+            "hypothesis": agreement(boxes, own[HEADLINE].claimed),
+            "reference": agreement(boxes, own[HEADLINE].truth),
         },
         "sentences_against_boxes": sentence_grounding(pairs.sentences, boxed),
         "sides": side_agreement(pairs.references, pairs.hypotheses),
     }
+
+
+def _of_systems(systems: Mapping[str, ScoredSystem], protocol: str) -> dict[str, dict[str, Any]]:
+    """Return system -> its scores under a protocol, class by class for the generated reports alone."""
+    found = {
+        name: agreement(system.labels[protocol].truth, system.labels[protocol].claimed, CLASSES[protocol])
+        for name, system in systems.items()
+        if protocol in system.labels
+    }
+    for name in found.keys() - {GENERATED}:
+        del found[name]["per_class"]
+        del found[name]["classes_without_truth"]
+    return found
 
 
 def _report_lines(pairs: ReportPairs, system: ScoredSystem) -> Iterator[dict[str, Any]]:
@@ -179,10 +240,14 @@ def _report_lines(pairs: ReportPairs, system: ScoredSystem) -> Iterator[dict[str
         }
 
 
-def _protocol(vocabulary: Vocabulary, pairs: ReportPairs, settings: ScoreSettings, meteor_reason: str) -> dict[str, Any]:
+def _protocol(
+    vocabulary: Vocabulary, pairs: ReportPairs, settings: NoBoxSettings, meteor_reason: str, max_report_tokens: int | None
+) -> dict[str, Any]:
     """Return what the scores hold under."""
     return {
         "text": vocabulary.protocol,
+        "references": settings.references,
+        **({"max_report_tokens": max_report_tokens} if max_report_tokens is not None else {}),
         "section": vocabulary.section,
         "split": pairs.split,
         "n": len(pairs.ids),
@@ -196,10 +261,13 @@ def _protocol(vocabulary: Vocabulary, pairs: ReportPairs, settings: ScoreSetting
 
 
 def _log_scores(metrics: Mapping[str, Any], baselines: Iterable[str]) -> None:
-    lesions = {row["metric"]: row["value"] for row in metrics["table"]}
+    labels = {row["metric"]: row["value"] for row in metrics["table"]}
     sections = {name: (metrics[name], Group.WORDS) for name in ("scores", "shuffled", *baselines)}
-    for name, (values, group) in {**sections, "lesions": (lesions, Group.LESIONS)}.items():
-        shown = (f"{METRICS[key].heading} {METRICS[key].text(values[key])}" for key in keys_of(group))
-        log.info("%s: %s", name.replace("_", " "), ", ".join(shown))
+    sections |= {"lesions": (labels, Group.LESIONS), "CheXbert": (labels, Group.CHEXBERT)}
+    for name, (values, group) in sections.items():
+        known = [metric for metric in shown_in(Shown.SUMMARY) if metric.group is group and metric.key in values]
+        if known:
+            words = (f"{metric.heading} {metric.text(values[metric.key])}" for metric in known)
+            log.info("%s: %s", name.replace("_", " "), ", ".join(words))
     for metric, note in metrics["notes"].items():
         log.warning("%s: %s", metric, note)

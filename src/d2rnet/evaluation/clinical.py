@@ -1,20 +1,20 @@
 """Clinical efficacy without weights: do two reports, or a report and its boxes, name the same lesions.
 
-Each report becomes one state for each of the 22 classes (mentions.py). Precision, recall and F1 are computed over all
-report-class pairs (micro) and as the mean over classes (macro), under two conventions that the key names:
+Each report becomes one state for each of the 22 classes (mentions.py). Precision, recall and F1 are averaged in the ways of
+label_scores.py (micro, macro, example), under two conventions that the key names:
 ``lesion22_uncertain_positive`` counts a doubted lesion as named, ``lesion22_uncertain_negative`` does not. Denied and
 unmentioned lesions are both "not named".
 
-Shapes: N reports, C = 22 classes, S resamples.
+Shapes: N reports, C = 22 classes.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from d2rnet.evaluation.labeller import Labeller, Named
+from d2rnet.evaluation.label_scores import RATES, label_scores
+from d2rnet.evaluation.labeller import Judged, Labeller, Named
 from d2rnet.evaluation.labeller import class_matrix as matrix_of_classes
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.findings.mentions import find_mentions, named_classes, named_sides
@@ -22,11 +22,19 @@ from d2rnet.findings.mentions import find_mentions, named_classes, named_sides
 CONVENTIONS: Mapping[str, bool] = {"lesion22_uncertain_positive": True, "lesion22_uncertain_negative": False}
 HEADLINE = "lesion22_uncertain_positive"
 LESIONS = Labeller(CATEGORY_NAMES, CONVENTIONS, named_classes)
+MEANS = tuple(f"{average}_{rate}" for average in ("micro", "macro", "example") for rate in RATES)
 
 
 def named_matrix(texts: Sequence[str], *, uncertain_counts: bool) -> Named:
     """Return (N, C) bool: which classes each report names; columns in the order of CATEGORY_NAMES."""
     return LESIONS.matrix(texts, uncertain_counts=uncertain_counts)
+
+
+def judge_lesions(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, Judged]:
+    """Return convention -> lesions that N references and as many generated reports name."""
+    truth = LESIONS.matrices(references)
+    claimed = LESIONS.matrices(hypotheses)
+    return {name: Judged(truth[name], claimed[name], np.ones_like(truth[name])) for name in CONVENTIONS}
 
 
 def class_matrix(names: Sequence[Collection[str]]) -> Named:
@@ -43,7 +51,7 @@ def agreement(truth: Named, claimed: Named, classes: Sequence[str] = CATEGORY_NA
         classes: names of the C classes.
 
     Returns:
-        ``micro_precision``, ``micro_recall``, ``micro_f1``, ``macro_f1`` (mean over the classes that ``truth`` holds),
+        Each of MEANS, such as ``micro_precision`` and ``example_f1`` (label_scores.py says how each is averaged),
         ``per_class`` (class -> ``precision``, ``recall``, ``f1``, ``true``, ``claimed``; classes that neither side holds are
         left out) and ``classes_without_truth``. A share of nothing is None: precision where nothing is claimed, recall where
         nothing is true; F1 is None only where both sides are empty, so that saying nothing does not count as right.
@@ -56,13 +64,9 @@ def agreement(truth: Named, claimed: Named, classes: Sequence[str] = CATEGORY_NA
         for place, name in enumerate(classes)
         if true[place] or named[place]
     }
-    total = _rates(int(hits.sum()), int(true.sum()), int(named.sum()))
-    with_truth = [rates["f1"] for rates in per_class.values() if rates["true"]]
+    means = label_scores(truth, claimed, np.ones_like(truth), np.ones((len(truth), 1)))
     return {
-        "micro_precision": total["precision"],
-        "micro_recall": total["recall"],
-        "micro_f1": total["f1"],
-        "macro_f1": float(np.mean(with_truth)) if with_truth else None,
+        **{mean: float(means[mean][0]) if np.isfinite(means[mean][0]) else None for mean in MEANS},
         "per_class": per_class,
         "classes_without_truth": [name for name, count in zip(classes, true, strict=True) if not count],
     }
@@ -79,26 +83,6 @@ def precision_recall_f1(hits: int, true: int, claimed: int) -> dict[str, float |
         "recall": hits / true if true else None,
         "f1": 2 * hits / (true + claimed) if true or claimed else None,
     }
-
-
-def resampled_f1(truth: Named, claimed: Named, counts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """Compute micro and macro F1 of resamples.
-
-    Args:
-        truth: (N, C) bool.
-        claimed: (N, C) bool.
-        counts: (N, S) how often each report is in each resample.
-
-    Returns:
-        ``micro_f1`` and ``macro_f1`` -> (S,); NaN where a resample holds no lesion.
-    """
-    weights = np.asarray(counts, dtype=np.float64).T
-    hits, true, named = (weights @ held.astype(np.float64) for held in (truth & claimed, truth, claimed))  # (S, C)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        of_classes = np.where(true > 0, 2 * hits / (true + named), np.nan)
-        micro = 2 * hits.sum(axis=1) / (true.sum(axis=1) + named.sum(axis=1))
-        macro = np.nansum(of_classes, axis=1) / (true > 0).sum(axis=1)
-    return {"micro_f1": micro, "macro_f1": macro}
 
 
 def sentence_grounding(

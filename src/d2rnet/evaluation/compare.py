@@ -34,7 +34,7 @@ PLACES = {  # modality -> where a whole run has them
 SCORED = ("evaluate_reports", "evaluate_ct_reports")
 RESAMPLED = {"cxr": ("study_id", "studies"), "ct": ("subject_id", "patients")}  # key of a line, and what it names
 AUTO = "auto"
-PROTOCOL_KEYS = ("text", "section", "split")
+PROTOCOL_KEYS = ("text", "references", "section", "split")
 STUDIES = ("same", "common")
 
 

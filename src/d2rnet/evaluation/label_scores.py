@@ -13,13 +13,14 @@ A cell whose truth is unknown counts nowhere.
 Shapes: N reports, C classes, S resamples.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.evaluation.crg import crg
-from d2rnet.evaluation.labeller import Named
+from d2rnet.evaluation.labeller import Judged, Named
 
 AVERAGES = ("micro", "macro", "weighted", "example")
 RATES = ("precision", "recall", "f1")
@@ -57,6 +58,15 @@ def label_scores(truth: Named, claimed: Named, known: Named, counts: NDArray[Any
     found |= _named("example", tuple(_mean(rate, weights * said) for rate in of_reports))
     found["crg"] = crg(pooled[0], pooled[1] - pooled[0], pooled[2] - pooled[0], cells)
     return found
+
+
+def draw_labels(labels: Mapping[str, Judged], counts: NDArray[Any]) -> dict[str, Values]:
+    """Return ``<protocol>_<score>`` -> (S,) for the labels under each protocol; counts as in :func:`label_scores`."""
+    return {
+        f"{protocol}_{score}": values
+        for protocol, judged in labels.items()
+        for score, values in label_scores(judged.truth, judged.claimed, judged.known, counts).items()
+    }
 
 
 def _named(average: str, values: tuple[Values, ...]) -> dict[str, Values]:

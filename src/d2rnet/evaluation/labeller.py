@@ -24,6 +24,15 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
+class Judged:
+    """Labels of N reports under one protocol: ``truth``, ``claimed`` and, False where the truth is not known, ``known``."""
+
+    truth: Named
+    claimed: Named
+    known: Named
+
+
+@dataclass(frozen=True)
 class Labeller:
     """Texts to findings.
 

@@ -3,8 +3,8 @@
 A new metric is its module, its test, a line here and a line of docs/reference/metrics.md (docs/how-to/add-a-metric.md).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -22,6 +22,7 @@ class Group(StrEnum):
 
     WORDS = "words"
     LESIONS = "lesions"
+    CHEXBERT = "chexbert"  # labels of weights that the user has
     ABNORMALITIES = "abnormalities"  # of chest CT
     STRUCTURES = "structures"  # of chest CT, found again by stage 1
 
@@ -67,6 +68,19 @@ class Metric:
         return "-" if value is None else f"{value:{sign}.{self.digits + more_digits}f}"
 
 
+def _quietly(key: str, name: str, rates: Iterable[tuple[str, str]], group: Group) -> Iterator[Metric]:
+    """Yield metrics of labels that stand in metrics.json and in comparisons alone: (average, rate) of one protocol."""
+    for average, rate in rates:
+        words = f"{name} {'F1' if rate == 'f1' else rate}, {average}"
+        words += ", doubt as no" if key.endswith("_uncertain_negative") else ""
+        yield Metric(f"{key}_{average}_{rate}", words, group, left_out_of=(*Shown,))
+
+
+_AVERAGES = ("micro", "macro", "example")
+_ALL = tuple((average, rate) for average in _AVERAGES for rate in ("precision", "recall", "f1"))
+CHEXBERT_SHOWN = tuple(f"chexbert{labels}_uncertain_negative_{average}_f1" for labels in (14, 5) for average in _AVERAGES)
+_MORE = tuple(found for found in _ALL if found not in (("micro", "f1"), ("macro", "f1")))
+
 METRICS = {
     metric.key: metric
     for metric in (
@@ -81,7 +95,16 @@ METRICS = {
         Metric("lesion22_uncertain_positive_macro_f1", "lesion F1, macro", Group.LESIONS, left_out_of=(Shown.ABLATION,)),
         Metric("lesion22_uncertain_negative_micro_f1", "lesion F1, micro, doubt as no", Group.LESIONS, left_out_of=(*Shown,)),
         Metric("lesion22_uncertain_negative_macro_f1", "lesion F1, macro, doubt as no", Group.LESIONS, left_out_of=(*Shown,)),
+        *_quietly("lesion22_uncertain_positive", "lesion", _MORE, Group.LESIONS),
+        *_quietly("lesion22_uncertain_negative", "lesion", _MORE, Group.LESIONS),
     )
+}
+# Those of CheXbert, where its weights are given. The F1 of labels that are there without doubt stand in the summary.
+CHEXBERT_METRICS = {
+    metric.key: replace(metric, left_out_of=(Shown.GALLERY, Shown.ABLATION)) if metric.key in CHEXBERT_SHOWN else metric
+    for labels in (14, 5)
+    for convention in ("uncertain_positive", "uncertain_negative")
+    for metric in _quietly(f"chexbert{labels}_{convention}", f"CheXbert-{labels}", _ALL, Group.CHEXBERT)
 }
 
 
@@ -91,5 +114,5 @@ def keys_of(group: Group) -> tuple[str, ...]:
 
 
 def shown_in(table: Shown) -> tuple[Metric, ...]:
-    """Return the metrics that a table shows, in their order."""
-    return tuple(metric for metric in METRICS.values() if table not in metric.left_out_of)
+    """Return the metrics that a table shows, in their order; those of CheXbert have values where its weights are given."""
+    return tuple(metric for metric in (*METRICS.values(), *CHEXBERT_METRICS.values()) if table not in metric.left_out_of)

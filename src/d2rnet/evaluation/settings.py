@@ -46,10 +46,11 @@ class ScoreSettings(WordScoreSettings):
     place = "evaluation"
 
     chexbert_weights: str | None = setting(None)
-    """File chexbert.pth for CheXbert-14 by the package f1chexbert, which is not installed here; null: not run."""
+    """File chexbert.pth for CheXbert's 14 labels, with vocab.txt of bert-base-uncased beside it; needs the package
+    transformers. null: not run."""
     radgraph_weights: str | None = setting(None)
     """Folder that holds radgraph-xl/, modern-radgraph-xl/ or radgraph/ with weights.th, for RadGraph F1 by the package
-    radgraph, which is not installed here; null: not run."""
+    radgraph, which is not installed here and asks for transformers below 5; null: not run."""
 
 
 class NoBoxSettings(ScoreSettings):
@@ -57,6 +58,10 @@ class NoBoxSettings(ScoreSettings):
 
     place = "evaluation"
 
+    references: Literal["full", "r2gen_exact"] = setting("full")
+    """What reports are scored against: full, the cleaned report; r2gen_exact, as R2Gen and published scores on its code do:
+    cut one word before the model's training.max_report_tokens, words outside its vocabulary as <unk>; text protocol r2gen
+    only."""
     no_box_reports: str | None = setting(None)
     """test.jsonl of a model without boxes, for the same entries; its scores stand beside this model's. null: none."""
 

@@ -7,15 +7,17 @@ Shapes: N reports, S resamples.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.evaluation.caption_scores import PairScores, Scorer, Scores
-from d2rnet.evaluation.clinical import CONVENTIONS, LESIONS, agreement, resampled_f1
-from d2rnet.evaluation.labeller import Named
-from d2rnet.evaluation.metric_names import METRICS, Metric
+from d2rnet.evaluation.clinical import judge_lesions
+from d2rnet.evaluation.label_scores import draw_labels
+from d2rnet.evaluation.labeller import Judged
+from d2rnet.evaluation.metric_names import CHEXBERT_METRICS, METRICS, Metric
 from d2rnet.evaluation.resampling import percentile_interval, resample_counts
 
 
@@ -61,23 +63,26 @@ class ScoredSystem:
 
     Attributes:
         captions: BLEU, METEOR, ROUGE-L, CIDEr.
-        truth: convention -> (N, 22) lesions that the references name.
-        named: convention -> (N, 22) lesions that the reports name.
+        labels: protocol -> what references and reports name: the 22 lesions, and the labels of CheXbert where it runs.
     """
 
     captions: PairScores
-    truth: Mapping[str, Named]
-    named: Mapping[str, Named]
+    labels: Mapping[str, Judged]
 
-    def lesions(self) -> dict[str, dict[str, Any]]:
-        """Convention -> precision, recall and F1; see :func:`d2rnet.evaluation.clinical.agreement`."""
-        return {convention: agreement(self.truth[convention], self.named[convention]) for convention in CONVENTIONS}
+    @cached_property
+    def _corpus(self) -> Scores:
+        found = {key: float(values[0]) for key, values in draw_labels(self.labels, np.ones((self._count, 1))).items()}
+        means = {key: value if np.isfinite(value) else None for key, value in found.items()}
+        known = {**self.captions.corpus, **means}
+        return {key: known[key] for key in (*METRICS, *CHEXBERT_METRICS) if key in known}
+
+    @property
+    def _count(self) -> int:
+        return len(next(iter(self.labels.values())).truth)
 
     def scores(self) -> Scores:
-        """Each of METRICS -> value of the corpus, None where there is none."""
-        lesions = self.lesions()
-        means = {f"{name}_{mean}": lesions[name][mean] for name in CONVENTIONS for mean in ("micro_f1", "macro_f1")}
-        return {**self.captions.corpus, **means}
+        """Each of METRICS, and of CHEXBERT_METRICS where it runs -> value of the corpus, None where there is none."""
+        return dict(self._corpus)
 
     def resampled(self, counts: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
         """Score resamples.
@@ -88,14 +93,18 @@ class ScoredSystem:
         Returns:
             Metric -> (S,) scores, without the metrics that have no value.
         """
-        drawn = self.captions.resampled(counts)
-        for convention in CONVENTIONS:
-            scores = resampled_f1(self.truth[convention], self.named[convention], counts)
-            drawn |= {f"{convention}_{mean}": values for mean, values in scores.items()}
+        drawn = self.captions.resampled(counts) | draw_labels(self.labels, counts)
         return {metric: drawn[metric] for metric, value in self.scores().items() if value is not None}
 
 
-def score_system(scorer: Scorer, references: Sequence[str], hypotheses: Sequence[str], *, what: str) -> ScoredSystem:
+def score_system(
+    scorer: Scorer,
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    *,
+    what: str,
+    outside: Mapping[str, Judged] | None = None,
+) -> ScoredSystem:
     """Score the radiograph reports of one system.
 
     Args:
@@ -103,12 +112,10 @@ def score_system(scorer: Scorer, references: Sequence[str], hypotheses: Sequence
         references: N texts, none empty.
         hypotheses: N texts in the same order.
         what: name for log and progress lines.
+        outside: labels by other labellers of the same texts.
     """
-    return ScoredSystem(
-        captions=scorer.score(references, hypotheses, what=what),
-        truth=LESIONS.matrices(references),
-        named=LESIONS.matrices(hypotheses),
-    )
+    labels = {**judge_lesions(references, hypotheses), **(outside or {})}
+    return ScoredSystem(scorer.score(references, hypotheses, what=what), labels)
 
 
 RADIOGRAPHS = Scoring("cxr", score_system, METRICS)

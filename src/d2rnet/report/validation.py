@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from d2rnet.report.decoder.beam_search import SearchOptions
 from d2rnet.report.interface import Batch, ReportModel
 from d2rnet.report.text.report_tokens import ReportTokens
+from d2rnet.report.text.scored_references import r2gen_cut
 from d2rnet.report.text.vocabulary import PAD_ID
 from d2rnet.training.collectives import gather_objects
 
@@ -46,7 +47,8 @@ def validate_model(
         write_reports: whether to write reports and score BLEU-4, which costs most of the time.
 
     Returns:
-        ``val_loss`` (nats per token) and, if reports are written, ``val_bleu_4`` in [0, 1] against references as encoded.
+        ``val_loss`` (nats per token) and, if reports are written, ``val_bleu_4`` in [0, 1] against references as R2Gen
+        scores them, the test's ``r2gen_exact`` (text/scored_references.py).
     """
     was_training = model.training
     model.eval()
@@ -62,7 +64,8 @@ def validate_model(
         if write_reports:
             decoded = model.generate(encoded, SearchOptions(beam_size=1, max_tokens=max_tokens))
             for written, reference in zip(decoded.token_ids.tolist(), batch.token_ids.tolist(), strict=True):
-                texts.append((" ".join(vocabulary.decode(written)), " ".join(vocabulary.decode(reference))))
+                kept = r2gen_cut(vocabulary.decode(reference), max_tokens=max_tokens)
+                texts.append((" ".join(vocabulary.decode(written)), " ".join(kept)))
     model.train(was_training)
     parts = gather_objects((loss_sum, tokens, texts))
     scores = {"val_loss": sum(part[0] for part in parts) / sum(part[1] for part in parts)}

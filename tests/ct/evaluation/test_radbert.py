@@ -1,6 +1,7 @@
 """CT-RATE's text classifier: what says why it does not run, both layouts of weights, thresholds, and files that do not fit."""
 
 import importlib.util
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,38 +9,39 @@ import pytest
 import torch
 
 from d2rnet.ct.evaluation.abnormalities import Truth
-from d2rnet.ct.evaluation.radbert import RELEASED, RadBertLabels, radbert_labels
-from d2rnet.errors import CheckpointError
+from d2rnet.ct.evaluation.radbert import RELEASED, RadBert
 
 WORDS = ["<s>", "<pad>", "</s>", "<unk>", "nodule", "heart", "."]
 
 
 def test_without_weights_it_says_so():
-    labels = radbert_labels(None, device="cpu")
+    labels = RadBert(None, device="cpu")
     assert labels.notes == {"radbert18": "not run: ct.evaluation.radbert_weights is null"}
     assert labels.judge(["a"], None, ["b"]) == {}
 
 
 def test_without_the_package_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "transformers", None)
-    labels = radbert_labels(str(tmp_path), device="cpu")
+    labels = RadBert(str(tmp_path), device="cpu")
     assert labels.notes["radbert18"].startswith("not run: the package transformers does not import")
     assert labels.judge(["a"], None, ["b"]) == {}
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"ct.evaluation.radbert_weights: .*nowhere"):
-        radbert_labels(str(tmp_path / "nowhere"), device="cpu")
+    labels = RadBert(str(tmp_path / "nowhere"), device="cpu")
+    assert labels.notes["radbert18"] == f"not run: ct.evaluation.radbert_weights: {tmp_path / 'nowhere'}: no such folder."
+    assert labels.judge(["a"], None, ["b"]) == {} and labels.files == {}
 
 
-def test_each_text_is_read_once_and_set_beside_both_truths():
+def test_each_text_is_read_once_and_set_beside_both_truths(monkeypatch):
     calls = []
 
     def classify(texts):
         calls.append(list(texts))
         return np.array([[text.startswith("a")] + [False] * 17 for text in texts])
 
-    labels = RadBertLabels(_classify=classify)
+    monkeypatch.setattr("d2rnet.ct.evaluation.radbert._open", lambda folder, device: classify)
+    labels = RadBert(None, device="cpu")
     table = Truth({"uncertain_positive": np.zeros((2, 18), bool)}, np.ones((2, 18), bool))
     found = labels.judge(["a", "b"], table, ["a", "a"])
     assert sum(map(len, calls)) == 2
@@ -86,8 +88,8 @@ def a_released_network(folder, monkeypatch, *, outputs=18, extra=None):
 
 def test_the_released_layout_by_hand(tmp_path, monkeypatch):
     state = a_released_network(tmp_path, monkeypatch)
-    labels = radbert_labels(str(tmp_path), device="cpu")
-    found = labels.labels(["nodule heart .", "heart"])
+    labels = RadBert(str(tmp_path), device="cpu")
+    found = labels.read(["nodule heart .", "heart"])
     embedding = state["model.embedding.weight"]
     logits = torch.stack([embedding[[4, 5, 6]].sum(0), embedding[5]]) @ state["classifier.weight"].T + state["classifier.bias"]
     assert found.tolist() == (logits > 0).tolist()  # sigmoid above 0.5
@@ -98,8 +100,9 @@ def test_the_released_layout_by_hand(tmp_path, monkeypatch):
 @pytest.mark.parametrize("change", [{"outputs": 19}, {"extra": {"model.unknown": torch.zeros(1)}}])
 def test_weights_that_do_not_fit_are_refused(tmp_path, monkeypatch, change):
     a_released_network(tmp_path, monkeypatch, **change)
-    with pytest.raises(CheckpointError, match=rf"{RELEASED}: does not fit"):
-        radbert_labels(str(tmp_path), device="cpu")
+    labels = RadBert(str(tmp_path), device="cpu")
+    assert re.search(rf"^not run: .*{RELEASED}: does not fit", labels.notes["radbert18"])
+    assert labels.read(["nodule"]) is None
 
 
 @pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="optional extra text-encoder is not installed")
@@ -123,11 +126,11 @@ def test_a_sequence_classifier_that_transformers_saved(tmp_path):
     )
     network = transformers.RobertaForSequenceClassification(config).eval()
     network.save_pretrained(tmp_path)
-    labels = radbert_labels(str(tmp_path), device="cpu")
+    labels = RadBert(str(tmp_path), device="cpu")
     inputs = tokenizer(["nodule heart ."], return_tensors="pt")
     with torch.no_grad():
         expected = network(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits > 0
-    assert labels.labels(["nodule heart ."]).tolist() == expected.tolist()
+    assert labels.read(["nodule heart ."]).tolist() == expected.tolist()
 
 
 def _word_tokenizer(vocabulary):

@@ -192,3 +192,40 @@ def test_count_lines_leave_zeros_out_and_sum_up_large_groups() -> None:
         "boxes: kept 5, below threshold 231 in 21 entries",
         "few: a (b 1)",
     ]
+
+
+def test_labellers_of_others_have_rows_where_they_were_asked_for(
+    run: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(run["report_metrics"], {"notes": {"chexbert": "not run: evaluation.chexbert_weights is null"}})
+    summarize(**run)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(rows) > 10 and not any("CheXbert" in row or "RadGraph" in row for row in rows)
+    failed = {"chexbert": "not run: chexbert.pth: does not fit", "radgraph": "not run: AttributeError: no encode_plus"}
+    protocol = json.loads(run["report_metrics"].read_text())["protocol"] | {"references": "r2gen_exact"}
+    change(run["report_metrics"], {"notes": failed, "protocol": protocol})
+    summarize(**run)
+    text = capsys.readouterr().out
+    assert cells(text, "CheXbert F1") == [
+        "CheXbert F1",
+        "not run",
+        "see below",
+        "findings, r2gen, references r2gen_exact, n 170",
+    ]
+    assert cells(text, "RadGraph F1")[1] == "not run"
+    assert "- chexbert: not run: chexbert.pth: does not fit" in text and "- radgraph: not run: AttributeError" in text
+    means = {"micro_f1": 0.5, "macro_f1": 0.4, "example_f1": 0.45}
+    systems = {"generated": means, "most_frequent_report": dict.fromkeys(means, 0.1)}
+    clinical = {
+        "chexbert14_uncertain_negative": systems,
+        "chexbert5_uncertain_negative": systems,
+        "radgraph_xl_f1_partial": 0.25,
+    }
+    ends = {"chexbert5_uncertain_negative_micro_f1": [0.45, 0.55]}
+    change(run["report_metrics"], {"notes": {}, "clinical": clinical, "intervals": ends})
+    summarize(**run)
+    text = capsys.readouterr().out
+    assert cells(text, "CheXbert-14 F1, example, doubt as no")[1:3] == ["0.450", "commonest 0.100"]
+    assert cells(text, "CheXbert-5 F1, micro, doubt as no")[1] == "0.500 [0.450, 0.550]"
+    assert cells(text, "RadGraph F1, partial")[1] == "0.250"
+    assert "not run" not in text

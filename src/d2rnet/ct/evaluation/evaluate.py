@@ -17,7 +17,7 @@ from d2rnet.ct.evaluation.abnormalities import ABNORMALITIES, ACCURACY, Truth, t
 from d2rnet.ct.evaluation.baselines import LABEL_SET, plain_answers, read_answers
 from d2rnet.ct.evaluation.cases import Cases, Split, data_version, read_split
 from d2rnet.ct.evaluation.metric_table import CT_METRICS, HEADLINE, OWN
-from d2rnet.ct.evaluation.radbert import RadBertLabels, radbert_labels
+from d2rnet.ct.evaluation.radbert import RadBert
 from d2rnet.ct.evaluation.settings import EvaluateCtSettings
 from d2rnet.ct.evaluation.systems import CtSystem, judge
 from d2rnet.evaluation.caption_scores import Scorer, Scores, open_scorer
@@ -65,7 +65,6 @@ def evaluate_ct_reports(
 
     Raises:
         DatasetError: an input is not what its format says, or a baseline does not answer the same volumes.
-        CheckpointError: RadBERT's weights are given and are something else.
         ToolError: METEOR was asked for and Java is missing, or Java died or did not answer.
     """
     vocabulary = load_vocabulary(model / "vocabulary.json")
@@ -75,10 +74,11 @@ def evaluate_ct_reports(
     given = {NEAREST: next(iter(nearest), None), LABEL_SET: next(iter(label_set), None)}
     inputs = {name: path for name, path in given.items() if path is not None}
     inputs |= {"generated": generated, "annotation": annotation, "counts": counts, "vocabulary": model / "vocabulary.json"}
-    outside = radbert_labels(settings.radbert_weights, device=device)
+    outside = RadBert(settings.radbert_weights, device=device)
     answers, commonest, notes = _answers(split.answered, splits["train"], given, vocabulary.protocol, settings)
     truths = truths_of(split.answered.references, split.answered.entries)
-    notes |= outside.notes if "table" in truths else {**outside.notes, "labels_of_table": NO_TABLE}
+    if "table" not in truths:
+        notes["labels_of_table"] = NO_TABLE
     with open_scorer(settings, runtime, notes) as scorer:
         systems = _score_all(scorer, split.answered, answers, truths, outside, settings.level)
         missing = _missing(scorer, split, outside, settings)
@@ -90,7 +90,7 @@ def evaluate_ct_reports(
         "missing": missing,
         "labels": _label_sections(systems[GENERATED], truths),
         **text_statistics(split.answered.references, split.answered.hypotheses, ABNORMALITIES),
-        "notes": scorer.notes,
+        "notes": {**scorer.notes, **outside.notes},
         "files": {name: str(path) for name, path in inputs.items()},
     }
     write_json(output / "metrics.json", metrics)
@@ -134,7 +134,7 @@ def _score_all(
     cases: Cases,
     answers: Mapping[str, Sequence[str]],
     truths: Mapping[str, Truth],
-    outside: RadBertLabels,
+    outside: RadBert,
     level: str,
 ) -> dict[str, CtSystem]:
     """Score the generated reports and every baseline's."""
@@ -149,7 +149,7 @@ def _score(
     cases: Cases,
     texts: Sequence[str],
     truths: Mapping[str, Truth],
-    outside: RadBertLabels,
+    outside: RadBert,
     level: str,
     *,
     what: str,
@@ -180,7 +180,7 @@ def _score_sections(
     }
 
 
-def _missing(scorer: Scorer, split: Split, outside: RadBertLabels, settings: EvaluateCtSettings) -> dict[str, Any]:
+def _missing(scorer: Scorer, split: Split, outside: RadBert, settings: EvaluateCtSettings) -> dict[str, Any]:
     """Count the missing predictions; where there are any, score the whole split with an empty report for each of them."""
     found: dict[str, Any] = {"predictions": len(split.missing.entries), "ids": split.missing.ids[:100]}
     if not split.missing.entries:

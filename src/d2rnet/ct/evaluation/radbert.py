@@ -7,10 +7,7 @@ transformers itself has saved as a sequence classifier with 18 outputs is read, 
 Shapes: N reports, C = 18 abnormalities.
 """
 
-import importlib
-import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +15,34 @@ import numpy as np
 
 from d2rnet.ct.evaluation.abnormalities import Truth
 from d2rnet.ct.evaluation.metric_table import HEADLINE, RADBERT
-from d2rnet.ct.evaluation.systems import Judged
-from d2rnet.errors import CheckpointError
-from d2rnet.evaluation.labeller import Named
+from d2rnet.errors import CheckpointError, ToolError
+from d2rnet.evaluation.labeller import Judged
+from d2rnet.evaluation.outside_labeller import Classify, OutsideLabeller, import_transformers, take_weights
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
 
-log = logging.getLogger(__name__)
 PLACE = "ct.evaluation.radbert_weights"
 RELEASED = "RadBertClassifier.pth"
 THRESHOLD = 0.5
 MAX_TOKENS = 512
-BATCH_TEXTS = 32  # changes no label
 
 
-@dataclass
-class RadBertLabels:
-    """Reads reports, or says why it does not.
+class RadBert(OutsideLabeller):
+    """Reads reports by RadBERT's classifier, or says why it does not.
 
     Attributes:
-        notes: why it does not run; empty where it does.
         files: of the weights, for the run record.
     """
 
-    notes: dict[str, str] = field(default_factory=dict)
-    files: dict[str, Path] = field(default_factory=dict)
-    _classify: Any = None
-    _known: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, folder: str | None, *, device: str) -> None:
+        """Open the classifier.
+
+        Args:
+            folder: ``ct.evaluation.radbert_weights``.
+            device: auto, cpu, cuda or cuda:N.
+        """
+        super().__init__(RADBERT, lambda: _open(folder, device))
+        found = sorted(Path(folder).iterdir()) if folder is not None and self.runs else []
+        self.files = {f"radbert_{path.name}": path for path in found if path.is_file()}
 
     def judge(self, references: Sequence[str], table: Truth | None, hypotheses: Sequence[str]) -> dict[str, Judged]:
         """Set what it reads in N generated reports beside what it reads in the references, and beside the labels of a table.
@@ -51,52 +50,33 @@ class RadBertLabels:
         Returns:
             Key of the protocol -> labels; empty where it does not run.
         """
-        if self._classify is None:
+        claimed = self.read(hypotheses)
+        truth = self.read(references)
+        if claimed is None or truth is None:
             return {}
-        claimed = self.labels(hypotheses)
-        truth = self.labels(references)
         found = {f"{RADBERT}_vs_report": Judged(truth, claimed, np.ones_like(truth))}
         if table is not None:
             found[f"{RADBERT}_vs_table"] = Judged(table.labels[HEADLINE], claimed, table.known)
         return found
 
-    def labels(self, texts: Sequence[str]) -> Named:
-        """Return (N, 18) bool; a text that was read before is not read again."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        for start in range(0, len(new), BATCH_TEXTS):
-            part = new[start : start + BATCH_TEXTS]
-            self._known.update(zip(part, self._classify(part), strict=True))
-        return np.array([self._known[text] for text in texts], dtype=bool).reshape(len(texts), len(CT_ABNORMALITIES))
 
-
-def radbert_labels(folder: str | None, *, device: str) -> RadBertLabels:
-    """Open the classifier.
-
-    Args:
-        folder: ``ct.evaluation.radbert_weights``.
-        device: auto, cpu, cuda or cuda:N.
+def _open(folder: str | None, device: str) -> Classify:
+    """Return a function: texts -> (n, 18) bool.
 
     Raises:
         FileNotFoundError: there is no such folder.
+        ToolError: no folder is given, or transformers is not installed.
         CheckpointError: it holds no classifier of 18 labels that fits.
     """
     if folder is None:
-        return RadBertLabels({RADBERT: f"not run: {PLACE} is null"})
+        raise ToolError(f"{PLACE} is null")
     place = Path(folder)
     if not place.is_dir():
         raise FileNotFoundError(f"{PLACE}: {place}: no such folder.")
-    try:
-        transformers = importlib.import_module("transformers")  # an optional extra
-    except ImportError as error:
-        note = f"not run: the package transformers does not import ({error}). Install it: pip install 'd2rnet[text-encoder]'."
-        return RadBertLabels({RADBERT: note})
-    classify = _open(transformers, place, device)
-    files = {f"radbert_{path.name}": path for path in sorted(place.iterdir()) if path.is_file()}
-    return RadBertLabels(files=files, _classify=classify)
+    return _classifier(import_transformers(), place, device)
 
 
-def _open(transformers: Any, folder: Path, device: str) -> Any:
-    """Return a function: texts -> (n, 18) bool."""
+def _classifier(transformers: Any, folder: Path, device: str) -> Classify:
     import torch
 
     from d2rnet.runs.device import resolve_device
@@ -148,12 +128,6 @@ def _released(transformers: Any, folder: Path, config: Any) -> Any:
             return self.classifier(pooled)
 
     network = PooledClassifier()
-    state: Mapping[str, Tensor] = {
-        key: value for key, value in load_torch(folder / RELEASED).items() if not key.endswith("position_ids")
-    }  # a buffer that older versions of transformers saved
-    try:
-        network.load_state_dict(state)
-    except (RuntimeError, AttributeError) as error:
-        first = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{PLACE}: {folder / RELEASED}: does not fit config.json and 18 labels: {first}") from error
+    state: Mapping[str, Tensor] = load_torch(folder / RELEASED)
+    take_weights(network, state, source=f"{PLACE}: {folder / RELEASED}", expected="config.json and 18 labels")
     return network

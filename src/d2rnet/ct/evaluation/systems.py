@@ -17,18 +17,9 @@ from numpy.typing import NDArray
 from d2rnet.ct.evaluation.abnormalities import ABNORMALITIES, Truth, truth_of_reports
 from d2rnet.ct.evaluation.metric_table import CT_METRICS, ORDERS, protocol_keys, report_mean
 from d2rnet.evaluation.caption_scores import PairScores, Scorer, Scores
-from d2rnet.evaluation.label_scores import label_scores
-from d2rnet.evaluation.labeller import Named
+from d2rnet.evaluation.label_scores import draw_labels
+from d2rnet.evaluation.labeller import Judged
 from d2rnet.evaluation.systems import Scoring
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Labels of N reports under one protocol: ``truth``, ``claimed`` and, False where the truth is not known, ``known``."""
-
-    truth: Named
-    claimed: Named
-    known: Named
 
 
 @dataclass(frozen=True)
@@ -76,10 +67,7 @@ class CtSystem:
         drawn = self.captions.resampled(weights)
         for order in ORDERS:
             drawn[report_mean(order)] = self.captions.pairs[f"bleu_{order}"] @ weights / weights.sum(axis=0)
-        for key, judged in self.labels.items():
-            found = label_scores(judged.truth, judged.claimed, judged.known, weights)
-            drawn |= {f"{key}_{score}": values for score, values in found.items()}
-        return drawn
+        return drawn | draw_labels(self.labels, weights)
 
 
 def judge(truths: Mapping[str, Truth], hypotheses: Sequence[str]) -> dict[str, Judged]:

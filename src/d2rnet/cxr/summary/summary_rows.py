@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.errors import DatasetError
+from d2rnet.evaluation import chexbert, radgraph
 from d2rnet.evaluation.clinical import HEADLINE
 from d2rnet.evaluation.metric_names import COMMONEST, NEAREST, NO_BOX, Group, Metric, Shown, shown_in
+from d2rnet.evaluation.outside_labeller import NOT_RUN
 from d2rnet.figures.summary_lines import number, thousands
 
 DETECTOR_ROWS = {
@@ -26,6 +28,8 @@ DETECTOR_ROWS = {
 DETECTOR_REQUIRED = ("AP50", "AP40")
 GENERATED = "generated"
 LESION_BASELINES = {COMMONEST: "commonest", NEAREST: "nearest", NO_BOX: "no boxes"}
+LABELLERS = {chexbert.NAME: "CheXbert F1", radgraph.NAME: "RadGraph F1"}  # key of the note -> name of the row
+FULL = "full"
 HEADER = ("metric", "result", "baseline", "measured on")
 LEGEND = (
     "shuffled: the same reports against references of other studies; a model that ignores its image scores the same there. "
@@ -104,6 +108,8 @@ def report_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
     scores, shuffled, commonest = (section(metrics, key, path) for key in names)
     protocol = section(metrics, "protocol", path)
     words = [str(protocol.get(key, f"{key} not recorded")) for key in ("section", "text")]
+    references = protocol.get("references", FULL)
+    words += [f"references {references}"] if references != FULL else []
     measured_on = ", ".join([*words, f"n {thousands(protocol.get('n', 'not recorded'))}"])
     for metric in shown_in(Shown.SUMMARY):
         if metric.group is not Group.WORDS:
@@ -120,6 +126,7 @@ def report_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
         beside = [f"{name} {metric.text(found.get(key))}" for name, found in baselines.items() if isinstance(found, dict)]
         yield Row(metric.heading, with_interval(metric, scores[key], metrics), ", ".join(beside), measured_on)
     yield from lesion_rows(metrics, measured_on)
+    yield from labeller_rows(metrics, measured_on)
     if "unique_report_rate" in metrics:
         references = f"references {number(metrics.get('unique_reference_rate'))}"
         yield Row("different reports / n", number(metrics["unique_report_rate"]), references, measured_on)
@@ -132,10 +139,32 @@ def lesion_rows(metrics: Mapping[str, Any], measured_on: str) -> Iterator[Row]:
         return
     for metric in shown_in(Shown.SUMMARY):
         if metric.group is Group.LESIONS:
-            mean = metric.key.removeprefix(f"{HEADLINE}_")
-            beside = [f"{name} {metric.text(systems[key][mean])}" for key, name in LESION_BASELINES.items() if key in systems]
-            result = with_interval(metric, systems[GENERATED][mean], metrics)
-            yield Row(metric.heading, result, ", ".join(beside), measured_on)
+            yield _label_row(metric, metric.key.removeprefix(f"{HEADLINE}_"), systems, metrics, measured_on)
+
+
+def _label_row(metric: Metric, mean: str, systems: Mapping[str, Any], metrics: Mapping[str, Any], measured_on: str) -> Row:
+    """Return a mean of labels of the generated reports, each baseline beside it."""
+    beside = [f"{name} {metric.text(systems[key][mean])}" for key, name in LESION_BASELINES.items() if key in systems]
+    return Row(metric.heading, with_interval(metric, systems[GENERATED][mean], metrics), ", ".join(beside), measured_on)
+
+
+def labeller_rows(metrics: Mapping[str, Any], measured_on: str) -> Iterator[Row]:
+    """Yield the scores by labellers whose weights are given; "not run" for one that failed, nothing for one not asked for."""
+    clinical = metrics.get("clinical", {})
+    for metric in shown_in(Shown.SUMMARY):
+        if metric.group is Group.CHEXBERT:
+            protocol = next(name for name in chexbert.PROTOCOLS if metric.key.startswith(f"{name}_"))
+            systems = clinical.get(protocol, {})
+            mean = metric.key.removeprefix(f"{protocol}_")
+            if GENERATED in systems:
+                yield _label_row(metric, mean, systems, metrics, measured_on)
+    for key, value in clinical.items():
+        if key.startswith(radgraph.NAME):
+            yield Row(f"RadGraph F1, {key.rpartition('_')[2]}", number(value), "-", measured_on)
+    for name, words in LABELLERS.items():
+        note = str(metrics.get("notes", {}).get(name, ""))
+        if note.startswith(NOT_RUN) and not note.endswith(" is null") and not any(key.startswith(name) for key in clinical):
+            yield Row(words, NOT_RUN.strip(": "), "see below", measured_on)
 
 
 def with_interval(metric: Metric, value: float | None, metrics: Mapping[str, Any]) -> str:
