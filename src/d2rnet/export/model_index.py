@@ -15,7 +15,7 @@ from typing import Any
 from d2rnet.ct.evaluation.metric_table import CT_METRICS
 from d2rnet.cxr.summary.summary_rows import DETECTOR_ROWS
 from d2rnet.errors import ConfigError, DatasetError
-from d2rnet.evaluation.metric_names import METRICS, Shown
+from d2rnet.evaluation.metric_names import CHEXBERT_METRICS, METRICS, Shown
 from d2rnet.files.documents import read_json
 
 DEMO = {"cxr": "drawn demo cohort of chest radiographs (synthetic)", "ct": "drawn demo cohort of chest CTs (synthetic)"}
@@ -105,7 +105,7 @@ def _of_detector(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _of_reports(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    known = {**METRICS, **CT_METRICS}
+    known = {**METRICS, **CHEXBERT_METRICS, **CT_METRICS}
     for row in metrics["table"]:
         metric = known.get(row["metric"])
         if metric and Shown.SUMMARY not in metric.left_out_of and row["value"] is not None:
