@@ -106,9 +106,7 @@ def test_at_400_per_cent_texts_reflow_and_can_be_brought_into_view(open_page: An
     assert seen[0] >= 0 and seen[1] <= 320 and seen[2], "the words are not behind a bar or beyond an edge"
     if name in GALLERIES:
         tab.click("#drawer")
-        row = tab.locator(".row").first
-        row.scroll_into_view_if_needed()
-        row.click()
+        tab.locator(".row").first.click()  # it is brought into view; opening the list may draw its rows once more
         assert tab.inner_text("#place").startswith("1 of ")
 
 

@@ -186,5 +186,5 @@ def test_report_page_holds_every_item_with_its_caption(repository, run, tmp_path
     done = warm_snakemake(*words, environment=os.environ)
     assert done.returncode == 0, done.stderr[-4000:]
     items = report_items("cxr")
-    assert len(items) >= 13
+    assert len(items) >= 12  # pseudo boxes stand in the figure of the detector's training
     assert_report_holds(page, items)
