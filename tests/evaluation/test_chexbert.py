@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from d2rnet.evaluation.chexbert import BLANK, FIVE, LABELS, NEGATIVE, POSITIVE, PROTOCOLS, UNCERTAIN, Chexbert
+from d2rnet.evaluation.chexbert_network import _tokenizer
 from d2rnet.evaluation.clinical import agreement
 
 torch = pytest.importorskip("torch")
@@ -67,6 +68,8 @@ def test_long_texts_are_cut_at_512_tokens(tiny, weights):
     words = [WORDS[4 + number % 6] for number in range(700)]
     found = Chexbert(str(weights)).read([" ".join(words)])
     assert found.tolist() == [by_hand(tiny, words[:510])]
+    encoded = _tokenizer(weights.with_name("vocab.txt"), len(WORDS), source="here").encode(" ".join(words))
+    assert encoded.tokens == ["[CLS]", *words[:510], "[SEP]"]
 
 
 def test_a_file_without_the_prefix_of_data_parallel(tiny, weights):
