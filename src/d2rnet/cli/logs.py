@@ -30,9 +30,7 @@ class WarningHandler(logging.StreamHandler):
             command: the sub-command, which each warning begins with.
         """
         super().__init__(os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace"))
-        self.terminator = "\n"
         self.begin = CLEAR_LINE if self.stream.isatty() else ""  # there may be a line of progress
-        self.command = command
         self.setFormatter(PrintableFormatter(f"{command}: %(message)s"))
         self.addFilter(lambda record: record.name.startswith("d2rnet") and record.levelno == logging.WARNING)
 

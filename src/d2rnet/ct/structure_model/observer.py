@@ -121,39 +121,38 @@ class Observer(nn.Module):
             grid_zyx: patches along each axis.
             patch_mask: (B, P) bool, True where there is something to see.
         """
-        if not self.settings.mask_air:
-            patch_mask = torch.ones_like(patch_mask)
-        queries, patches = self._before_last(embeddings, grid_zyx, patch_mask)
+        queries, patches, seen = self._before_last(embeddings, grid_zyx, patch_mask)
         with torch.no_grad():
-            attention = self._layer(-1).cross_weights(queries, patches, None, patch_mask[:, None, None])
+            attention = self._layer(-1).cross_weights(queries, patches, None, seen[:, None, None])
         of_query = attention.amax(dim=1).unflatten(1, self.queries.shape[:2])  # (B, S, K, P)
-        queries, patches = self._through(self._layer(-1), queries, patches, patch_mask)
+        queries, patches = self._through(self._layer(-1), queries, patches, seen)
         return Observation(
             tokens=self.finish(queries),
             patches=patches,
             attention=of_query.amax(dim=2),
-            patch_mask=patch_mask,
+            patch_mask=seen,
         )
 
     def tokens(self, embeddings: Tensor, grid_zyx: tuple[int, int, int], patch_mask: Tensor) -> Tensor:
         """Return (B, S, K, D): only the tokens of :meth:`forward`, which are all that training needs."""
-        if not self.settings.mask_air:
-            patch_mask = torch.ones_like(patch_mask)
-        queries, patches = self._before_last(embeddings, grid_zyx, patch_mask)
-        return self.finish(self._through(self._layer(-1), queries, patches, patch_mask)[0])
+        queries, patches, seen = self._before_last(embeddings, grid_zyx, patch_mask)
+        return self.finish(self._layer(-1)(queries, patches, None, seen[:, None, None]))
 
     def _layer(self, place: int) -> ObserverLayer:
         return cast(ObserverLayer, self.layers[place])
 
-    def _before_last(self, embeddings: Tensor, grid_zyx: tuple[int, int, int], patch_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return queries (B, S * K, D) and patches (B, P, D) behind all layers but the last."""
+    def _before_last(
+        self, embeddings: Tensor, grid_zyx: tuple[int, int, int], patch_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries (B, S * K, D) and patches (B, P, D) behind all layers but the last; (B, P), what may be looked at."""
+        seen = patch_mask if self.settings.mask_air else torch.ones_like(patch_mask)
         patches = self.project(embeddings)
         if self.settings.positions:
             patches = patches + patch_positions(grid_zyx, patches.shape[-1], like=patches)
         queries = self.queries.flatten(0, 1).expand(len(patches), -1, -1)
         for number in range(len(self.layers) - 1):
-            queries, patches = self._through(self._layer(number), queries, patches, patch_mask)
-        return queries, patches
+            queries, patches = self._through(self._layer(number), queries, patches, seen)
+        return queries, patches, seen
 
     def _through(self, layer: ObserverLayer, queries: Tensor, patches: Tensor, patch_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Pass queries (B, S * K, D) and, with ``update_patches``, patches (B, P, D) through a layer."""
