@@ -11,9 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 from ct_reading_samples import drawn_volume
-from pydicom import Dataset, dcmwrite
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from ct_series_samples import SPACING_MM, write_ct_series
 
 from d2rnet.cli.entry import main
 from d2rnet.ct.conversion.grid import convert_volume
@@ -25,8 +23,6 @@ from d2rnet.files.hashes import sha256_file
 from d2rnet.reading.ct import CtModels, load_ct_models
 from d2rnet.reading.ct_settings import describe_ct_reading
 from d2rnet.report.annotation_file import write_annotation
-
-SPACING_MM = (5.0, 4.0, 4.0)
 
 
 @pytest.fixture(scope="module")
@@ -49,24 +45,9 @@ def write_nifti(path: Path, hu: np.ndarray, *, turned: str = "LPS") -> Path:
 
 def write_series(folder: Path, hu: np.ndarray, *, slices: int | None = None) -> Path:
     """Write axial DICOM slices, names in no order."""
-    folder.mkdir(parents=True)
-    series = generate_uid()
-    for place, plane in enumerate(hu[:slices]):
-        dataset = Dataset()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", generate_uid()
-        dataset.Modality, dataset.SeriesInstanceUID, dataset.PatientName = "CT", series, "Do^Not^Tell"
-        dataset.Rows, dataset.Columns = plane.shape
-        dataset.PixelSpacing, dataset.ImageOrientationPatient = [SPACING_MM[1], SPACING_MM[2]], [1, 0, 0, 0, 1, 0]
-        dataset.ImagePositionPatient = [0, 0, place * SPACING_MM[0]]
-        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-        dataset.BitsAllocated = dataset.BitsStored = 16
-        dataset.HighBit, dataset.PixelRepresentation = 15, 1
-        dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
-        dataset.PixelData = np.ascontiguousarray(plane, dtype="<i2").tobytes()
-        dcmwrite(folder / f"{hash(place * 7919) % 1000:03d}_{place}", dataset, enforce_file_format=True)
-    return folder
+    return write_ct_series(
+        folder, hu[:slices], lambda place: f"{hash(place * 7919) % 1000:03d}_{place}", PatientName="Do^Not^Tell"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmwrite
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from ct_series_samples import write_ct_series
+from pydicom import Dataset
+from pydicom.uid import generate_uid
 from radiograph_samples import draw_chest, write_dicom
 
 from d2rnet.cxr.images.reader import read_radiograph
@@ -48,7 +48,6 @@ BOXES = (
     Box(0, "Nodule/Mass", 0.55, (100.5, 100.25, 80.0, 60.0)),
 )
 SENTENCES = (Sentence("The heart is enlarged.", (0,), 0), Sentence("No effusion.", (), 1))
-SPACING_MM = (5.0, 4.0, 4.0)
 # Of an X-ray image it cannot know whether the body part is one of a pair; a chest is not, so the attribute is rightly absent.
 NOT_MEANT = re.compile(r"Error - Missing attribute Type 2C Conditional Element=<Laterality> Module=<GeneralSeries>")
 
@@ -62,27 +61,7 @@ def write_image(path: Path, pixels: np.ndarray | None = None, **attributes: Any)
 
 def write_ct_slices(folder: Path, hu: np.ndarray) -> Path:
     """Write axial slices of the study of PATIENT, (Z, Y, X) int16 Hounsfield units."""
-    folder.mkdir(parents=True)
-    series = generate_uid()
-    for place, plane in enumerate(hu):
-        dataset = Dataset()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.SpecificCharacterSet = "ISO_IR 100"
-        dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", generate_uid()
-        dataset.Modality, dataset.SeriesInstanceUID = "CT", series
-        for name, value in PATIENT.items():
-            setattr(dataset, name, value)
-        dataset.Rows, dataset.Columns = plane.shape
-        dataset.PixelSpacing, dataset.ImageOrientationPatient = [SPACING_MM[1], SPACING_MM[2]], [1, 0, 0, 0, 1, 0]
-        dataset.ImagePositionPatient = [0, 0, place * SPACING_MM[0]]
-        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-        dataset.BitsAllocated = dataset.BitsStored = 16
-        dataset.HighBit, dataset.PixelRepresentation = 15, 1
-        dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
-        dataset.PixelData = np.ascontiguousarray(plane, dtype="<i2").tobytes()
-        dcmwrite(folder / f"{place}.dcm", dataset, enforce_file_format=True)
-    return folder
+    return write_ct_series(folder, hu, lambda place: f"{place}.dcm", SpecificCharacterSet="ISO_IR 100", **PATIENT)
 
 
 def make_reading(*paths: Path, **changes: Any) -> Reading:

@@ -8,7 +8,8 @@ import ct_report_samples
 import numpy as np
 import pytest
 from ct_reading_samples import drawn_volume
-from document_samples import SPACING_MM, write_ct_slices, write_image
+from ct_series_samples import SPACING_MM
+from document_samples import write_ct_slices, write_image
 from PIL import Image
 from pydicom import Dataset, dcmread
 from radiograph_samples import draw_chest
