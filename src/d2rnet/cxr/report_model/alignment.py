@@ -287,7 +287,7 @@ def make_text_encoder(
     """Make the encoder that the settings ask for; ``dropout`` is the small one's."""
     if settings.text_encoder_weights is not None:
         return PretrainedTextEncoder(settings.text_encoder_weights, vocabulary, place=_text_weights(settings))
-    return SmallTextEncoder(
+    encoder = SmallTextEncoder(
         vocabulary,
         width=settings.embed_dim,
         num_layers=settings.text_layers,
@@ -295,6 +295,7 @@ def make_text_encoder(
         dropout=dropout,
         place=f"{settings.place}.embed_dim",
     )
+    return encoder.let_context_count()
 
 
 def _text_weights(settings: AlignmentSettings) -> str:
