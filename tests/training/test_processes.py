@@ -34,12 +34,16 @@ CPU = torch.device("cpu")
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *"abcdefghijklmno", "."), (0, 0, 0, 0, *[5] * 16), "r2gen", "findings", 1)
 LERA = {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"}
 # Model, alignment, boxes of each entry; two processes get the entries 0, 1 and 2, or 0 and none.
+BALANCED = {"weight_by": "gradient_ratio", "centring": True, "word_projection": "separate", "projection_bias": False}
 CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
     ({}, {"lab": "lesions", "gab": "patches"}, (2, 1, 3)),
     (LERA, {"lab": "lesions", "gab": "mean"}, (0, 0, 3)),  # the first process has no box
     (LERA, {"lab": "lesions_or_image", "gab": "patches", "targets": "soft"}, (2, 0, 1)),
     (LERA, {"lab": "lesions", "gab": "patches"}, (2,)),  # the second process has no entry
     (LERA, {}, (0, 0)),
+    ({}, {"lab": "lesions", "gab": "patches"} | BALANCED, (2, 1, 3)),
+    (LERA, {"lab": "lesions_or_image", "gab": "mean", "targets": "soft"} | BALANCED, (0, 2, 3)),
+    (LERA, {"lab": "lesions", "gab": "patches"} | BALANCED, (2,)),
 ]
 
 

@@ -80,6 +80,10 @@ class ReportModel(nn.Module):
         """Return how many of the last tokens stand for regions."""
         return 0
 
+    def visual_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that make the visual tokens: all but those of the decoder."""
+        return [parameter for name, parameter in self.named_parameters() if not name.startswith("transformer.")]
+
     def encode(self, batch: Any) -> Encoded:
         """Turn a batch into encoded visual tokens."""
         return self.encode_tokens(self.look(batch))

@@ -1,6 +1,6 @@
 """Teacher-forced training of a report model: the cross entropy of its tokens, and losses beside it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +16,19 @@ from d2rnet.training.task import Entries, Objective, TrainingTask
 class FurtherLosses(nn.Module):
     """Losses beside the cross entropy, such as alignment: trained along, alive in training only."""
 
-    def forward(self, visual: Any, token_ids: Tensor) -> dict[str, Tensor]:
-        """Return named losses of visual tokens and their reports, each times its weight."""
+    def forward(self, visual: Any, batch: Any) -> dict[str, Tensor]:
+        """Return named losses of a batch and the visual tokens of it, unweighted."""
         raise NotImplementedError
+
+    def weigh(self, losses: dict[str, Tensor], main: Tensor, shared: Sequence[nn.Parameter]) -> dict[str, Tensor]:
+        """Return each loss times its weight.
+
+        Args:
+            losses: of :meth:`forward`.
+            main: cross entropy of the tokens.
+            shared: parameters that make the visual tokens.
+        """
+        return losses
 
     def values(self) -> dict[str, float]:
         """Return what else the history shows."""
@@ -47,7 +57,8 @@ class Losses(Objective):
         # The mean of this over processes is the mean over the tokens of all.
         losses = {"train": loss * num_processes() / sum_over_processes(count)}
         if self.further is not None:
-            losses |= self.further(visual, batch.token_ids)
+            shared = self.model.visual_parameters()
+            losses |= self.further.weigh(self.further(visual, batch), losses["train"], shared)
         return losses
 
     def parts(self) -> dict[str, nn.Module | None]:

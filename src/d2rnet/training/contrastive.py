@@ -11,6 +11,16 @@ from d2rnet.training.collectives import first_row, gather_rows, num_processes, s
 NOWHERE = torch.finfo(torch.float32).min
 
 
+def centred(vectors: Tensor, mask: Tensor) -> Tensor:
+    """Subtract from vectors (n, ..., E) the mean of those of all processes where ``mask`` (n, ...) is True.
+
+    The gradient goes through the mean, so that no loss can move all vectors one way.
+    """
+    kept = (vectors * mask.unsqueeze(-1)).flatten(0, -2)
+    total = sum_over_processes(torch.cat([kept.sum(dim=0), mask.sum().view(1).to(kept.dtype)]))
+    return vectors - total[:-1] / total[-1].detach().clamp(min=1)
+
+
 def hardest_negative_loss(scores: Tensor, valid: Tensor, margin: float) -> Tensor:
     """Hinge with the hardest negative of the batch, image to report and report to image, mean over entries.
 

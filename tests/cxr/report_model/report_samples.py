@@ -29,7 +29,18 @@ SMALL_MODEL = {
 EVERYTHING = {
     "model": {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"},
     "training": {
-        "alignment": {"lab": "lesions", "gab": "patches", "embed_dim": 8, "text_heads": 2},
+        "alignment": {
+            "lab": "lesions",
+            "gab": "patches",
+            "embed_dim": 8,
+            "text_heads": 2,
+            "weight_by": "gradient_ratio",
+            "warmup_steps": 4,
+            "measure_every_steps": 2,
+            "centring": True,
+            "word_projection": "separate",
+            "projection_bias": False,
+        },
         "augmentation": {"max_shift": 0.1, "max_scale": 0.1, "max_intensity": 0.1, "horizontal_flip": True},
     },
 }

@@ -84,6 +84,22 @@ class AlignmentSettings(Section):
     """Weight of LAB's loss beside the cross entropy; 1 published."""
     gab_weight: float = setting(1.0, ge=0)
     """Weight of GAB's loss beside the cross entropy; 1 published."""
+    weight_by: Literal["fixed", "gradient_ratio"] = setting("fixed")
+    """fixed: the weights are these; gradient_ratio: they are factors on the weight at which a loss's gradient on the visual
+    parameters that it reaches is gradient_ratio times that of the cross entropy (own choice)."""
+    gradient_ratio: float = setting(0.5, gt=0)
+    """Wanted ratio of gradient norms with weight_by gradient_ratio (own choice)."""
+    warmup_steps: int = setting(0, ge=0)
+    """Steps over which the weights rise linearly from 0 (own choice)."""
+    measure_every_steps: int = setting(10, ge=1)
+    """Steps between measurements of the gradient ratio, each one backward pass a loss (own choice)."""
+    centring: bool = setting(False)
+    """Subtract the mean over the batch from the vectors of regions, and from those of words, before they get length 1 (own
+    choice; keeps the hinge from moving all vectors one way)."""
+    word_projection: Literal["shared", "separate"] = setting("shared")
+    """Whether LAB and GAB project words by one layer or each by its own."""
+    projection_bias: bool = setting(True)
+    """Whether the projections of regions and words have a bias, which alone can make all vectors alike."""
     targets: Literal["hardest", "soft"] = setting("hardest")
     """hardest: hinge with the hardest negative of the batch, both ways (NAAF); soft: cross entropy against shares by likeness
     of the reports, so that near-duplicate reports are no negatives."""
