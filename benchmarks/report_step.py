@@ -56,6 +56,7 @@ def make_batch(settings: ReportSettings, *, entries: int, boxes: int, tokens: in
         category_ids=torch.randint(1, len(CATEGORY_NAMES) + 1, (entries, boxes)),
         scores=torch.rand(entries, boxes),
         crops=torch.randint(0, 256, (entries, boxes, crop, crop), dtype=torch.uint8),
+        crop_insides=torch.tensor([0, 0, crop, crop]).expand(entries, boxes, -1),
         lesion_mask=torch.ones(entries, boxes, dtype=torch.bool),
         token_ids=token_ids,
     )

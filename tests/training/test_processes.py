@@ -42,7 +42,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
     (LERA, {"lab": "lesions", "gab": "patches"}, (2,)),  # the second process has no entry
     (LERA, {}, (0, 0)),
     ({}, {"lab": "lesions", "gab": "patches"} | BALANCED, (2, 1, 3)),
-    (LERA, {"lab": "lesions_or_image", "gab": "mean", "targets": "soft"} | BALANCED, (0, 2, 3)),
+    (LERA | {"crop_statistics": "box"}, {"lab": "lesions_or_image", "gab": "mean", "targets": "soft"} | BALANCED, (0, 2, 3)),
     (LERA, {"lab": "lesions", "gab": "patches"} | BALANCED, (2,)),
 ]
 
@@ -77,7 +77,7 @@ def part_of(batch: ChestBatch) -> ChestBatch:
         return collate([], size_px=32, crop_size_px=32)
     part = ChestBatch(**{name: getattr(batch, name)[chosen] for name in batch.__dataclass_fields__})
     most, longest = int(part.lesion_mask.sum(dim=1).max()), int((part.token_ids != 0).sum(dim=1).max())
-    for name in ("boxes_xyxy", "positions", "lesion_view", "category_ids", "scores", "crops", "lesion_mask"):
+    for name in ("boxes_xyxy", "positions", "lesion_view", "category_ids", "scores", "crops", "crop_insides", "lesion_mask"):
         setattr(part, name, getattr(part, name)[:, :most])
     part.token_ids = part.token_ids[:, :longest]
     return part

@@ -27,7 +27,16 @@ SMALL_MODEL = {
     "memory_heads": 2,
 }
 EVERYTHING = {
-    "model": {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"},
+    "model": {
+        "lesion_branch": "crop",
+        "crop_size_px": 32,
+        "crop_width": 2,
+        "crop_margin": 1.25,
+        "crop_statistics": "box",
+        "lesion_enhancement": "lera",
+        "lera_gate": "shifted",
+        "lesion_class_dropout": 0.4,
+    },
     "training": {
         "alignment": {
             "lab": "lesions",
@@ -136,6 +145,7 @@ def make_batch(
         scores=torch.rand(entries, most, generator=generator) * mask,
         crops=torch.randint(0, 256, (entries, most, crop_px, crop_px), generator=generator, dtype=torch.uint8)
         * mask[:, :, None, None],
+        crop_insides=torch.tensor([0, 0, crop_px, crop_px]) * mask.unsqueeze(2),
         lesion_mask=mask,
         token_ids=token_ids,
     )

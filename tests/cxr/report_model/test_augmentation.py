@@ -115,6 +115,10 @@ def test_flipped_entry_is_consistent(make_dataset: Callable[..., ReportDataset])
     assert 1 <= len(flipped) <= 7
     for sample in flipped:
         assert torch.equal(sample.pixels, plain.pixels.flip(2)) and torch.equal(sample.crops, plain.crops.flip(2))
+        side = plain.crops.shape[2]
+        assert torch.equal(sample.crop_insides[:, 0], side - plain.crop_insides[:, 2])
+        assert torch.equal(sample.crop_insides[:, 2], side - plain.crop_insides[:, 0])
+        assert torch.equal(sample.crop_insides[:, [1, 3]], plain.crop_insides[:, [1, 3]])
         assert sample.boxes_xyxy[0].tolist() == pytest.approx([100, 70, 140, 80])
         assert sample.positions[0].tolist() == pytest.approx([0.75, 35 / 80, 0.25, 0.125])
         assert " ".join(VOCABULARY.decode(sample.token_ids.tolist())) == "nodule on the right . middle line ."

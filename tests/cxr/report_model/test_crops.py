@@ -14,6 +14,8 @@ from d2rnet.cxr.report_model.crops import (
     CropCache,
     CropSource,
     DirectCrops,
+    grown_boxes,
+    inside_of_square,
     kept_sizes,
     pixel_rectangles,
     read_crops,
@@ -67,6 +69,20 @@ def test_rectangles_by_hand(box: tuple[float, ...], expected: tuple[int, ...]) -
     assert pixel_rectangles(np.zeros((0, 4)), (60, 90)).shape == (0, 4)
 
 
+def test_boxes_grow_about_their_centres() -> None:
+    boxes = np.array([[10.0, 20.0, 30.0, 8.0], [1.0, 2.0, 0.3, 0.7]])
+    assert grown_boxes(boxes, 1.25).tolist()[0] == [6.25, 19.0, 37.5, 10.0]
+    assert np.array_equal(grown_boxes(boxes, 1.0), boxes) and grown_boxes(np.zeros((0, 4)), 1.25).shape == (0, 4)
+
+
+def test_crops_have_the_margin_of_the_settings(root: Path) -> None:
+    entry = {"id": "e", "image_path": ["a.png"], "report": "", "height": 60, "width": 90, "boxes": [[10, 20, 40, 20]]}
+    pixels = cv2.imread(str(root / "a.png"), cv2.IMREAD_UNCHANGED)
+    for margin, expected in ((1.0, pixels[20:40, 10:50]), (1.25, pixels[18:42, 5:55]), (4.0, pixels)):
+        settings = D2RNetModelSettings(lesion_branch="crop", crop_size_px=96, crop_margin=margin)
+        assert np.array_equal(crop_arguments([entry], root, settings)["crops"][0][0], expected)
+
+
 def test_large_crops_shrink_to_the_side_and_small_ones_stay(root: Path) -> None:
     rectangles = np.array([[0, 0, 90, 60], [0, 0, 30, 5], [0, 0, 90, 1]])
     assert kept_sizes(rectangles, 32).tolist() == [[21, 32], [5, 30], [1, 32]]
@@ -82,6 +98,14 @@ def test_square_by_hand() -> None:
     ramp = np.tile(np.arange(100, 132, dtype=np.uint8), (32, 1))
     assert np.ptp(square_crop(ramp, 32, equalise=True)) > 2 * np.ptp(ramp)
     assert np.array_equal(square_crop(ramp, 32, equalise=False), ramp)
+
+
+@pytest.mark.parametrize(("crop_hw", "expected"), [((2, 4), (0, 1, 4, 3)), ((5, 2), (1, 0, 3, 4)), ((3, 3), (0, 0, 4, 4))])
+def test_inside_of_a_square_is_where_its_pixels_are(crop_hw: tuple[int, int], expected: tuple[int, int, int, int]) -> None:
+    assert inside_of_square(crop_hw, 4) == expected
+    left, top, right, bottom = inside_of_square(crop_hw, 9)
+    found = square_crop(np.full(crop_hw, 7, np.uint8), 9, equalise=False)
+    assert (found[top:bottom, left:right] == 7).all() and found.sum() == 7 * (right - left) * (bottom - top)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -189,6 +213,45 @@ def test_normalised_crops() -> None:
     assert normalise_crops(pixels[:0]).shape == (0, 1, 16, 16)
 
 
+def test_crops_normalised_inside_their_box_by_hand() -> None:
+    """Grey levels 0, 51, 102, 255 of a box of two by two: mean 102, deviation 95.4; the black padding does not count."""
+    pixels = torch.zeros(2, 4, 4, dtype=torch.uint8)
+    pixels[0, 1:3, 1:3] = torch.tensor([[0, 51], [102, 255]])
+    pixels[1] = torch.randint(0, 256, (4, 4))
+    found = normalise_crops(pixels, torch.tensor([[1, 1, 3, 3], [0, 0, 4, 4]]))
+    deviation = ((102**2 + 51**2 + 153**2) / 4) ** 0.5
+    assert found[0, 0, 1:3, 1:3].flatten().tolist() == pytest.approx([-102 / deviation, -51 / deviation, 0, 153 / deviation])
+    assert found[0].count_nonzero() == 3
+    assert torch.allclose(found[1], normalise_crops(pixels)[1], atol=1e-5)  # all of it is inside
+    wide = normalise_crops(pixels[:1], torch.tensor([[0, 1, 4, 3]]))
+    assert wide[0, 0, 0].count_nonzero() == 0 and wide[0, 0, 1, 0] < 0  # columns first, then rows
+    assert normalise_crops(pixels[:0], torch.zeros(0, 4, dtype=torch.long)).shape == (0, 1, 4, 4)
+
+
+def test_statistics_of_the_box_leave_the_padding_out() -> None:
+    batch = make_batch(lesions=(2, 1))
+    batch.crop_insides = torch.tensor([0, 8, 32, 24]) * batch.lesion_mask.unsqueeze(2)
+    for statistics, same in (("box", True), ("square", False)):
+        model = make_model(lesion_branch="crop", crop_size_px=32, crop_width=2, crop_statistics=statistics)
+        batch.crops[:, :, :8] = 0
+        before = model(batch)
+        batch.crops[:, :, :8] = 200
+        assert torch.allclose(model(batch), before, atol=1e-6) is same
+
+
+def test_a_shifted_gate_leaves_no_branch_of_lera_silent() -> None:
+    """Of 40 blocks of random weights some have a branch that gives nothing, and that no gradient can wake."""
+    silent = {"clamped": 0, "shifted": 0}
+    crops = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1)
+    for gate in silent:
+        for seed in range(40):
+            torch.manual_seed(seed)
+            for branch in LesionEnhancement(3, 0.0, gate=gate).patches:
+                branch(crops).square().sum().backward()
+                silent[gate] += not branch.narrow.weight.grad.any()
+    assert silent["clamped"] >= 5 and silent["shifted"] == 0
+
+
 def test_lera_keeps_shape_and_is_what_its_parts_make() -> None:
     torch.manual_seed(3)
     block = LesionEnhancement(3, dropout=0.0).eval()
@@ -275,6 +338,20 @@ def test_what_a_token_carries_can_be_switched_off(switch: str, field: str) -> No
     assert torch.equal(model(batch), model(changed))
     whole = crop_model()
     assert not torch.equal(whole(batch), whole(changed))
+
+
+def test_hidden_classes_are_hidden_in_training_alone() -> None:
+    batch = make_batch(lesions=(3, 2))
+    other = make_batch(lesions=(3, 2))
+    other.category_ids = (other.category_ids + 1) * other.lesion_mask
+    model = make_model(lesion_class_dropout=1.0, dropout=0.0).train()
+    assert torch.equal(model.look(batch).lesions, model.look(other).lesions)
+    model.eval()
+    assert not torch.allclose(model.look(batch).lesions, model.look(other).lesions, atol=1e-2)
+    torch.manual_seed(0)
+    ids = torch.arange(1, 2001)
+    shown = make_model(lesion_class_dropout=0.3).train().lesion_encoder._shown_classes(ids)
+    assert ((shown == ids) | (shown == 0)).all() and int((shown == 0).sum()) == pytest.approx(600, abs=60)
 
 
 def test_channels_double() -> None:

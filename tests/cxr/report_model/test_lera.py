@@ -12,13 +12,14 @@ def literal_patch(branch: PatchAttention, pixels: Tensor) -> Tensor:
     features = branch.narrow(branch.norm(branch.widen(torch.stack([value for row in pixels for value in row]))).relu())
     features = features * (features.exp() / features.exp().sum())
     cosine = (features @ branch.pattern) / (features.norm() * branch.pattern.norm())
-    return branch.mix(features * cosine.clamp(0, 1))
+    return branch.mix(features * (cosine.clamp(0, 1) if branch.gate == "clamped" else (1 + cosine) / 2))
 
 
+@pytest.mark.parametrize("gate", ["clamped", "shifted"])
 @pytest.mark.parametrize("side", [2, 4])
-def test_patch_attention_equals_the_literal_one(side: int) -> None:
+def test_patch_attention_equals_the_literal_one(side: int, gate: str) -> None:
     torch.manual_seed(1)
-    branch = PatchAttention(3, side)
+    branch = PatchAttention(3, side, gate=gate)
     crops = torch.randn(2, 3, 8, 12)
     torch.nn.init.normal_(branch.narrow.weight)  # patches differ: some are like the pattern, others are not
     cells = torch.zeros(2, 3, 8 // side, 12 // side)
@@ -29,7 +30,7 @@ def test_patch_attention_equals_the_literal_one(side: int) -> None:
                 cells[index, :, row, column] = literal_patch(branch, place)
     expected = branch.exit(torch.nn.functional.interpolate(cells, scale_factor=side, mode="bilinear"))
     silent = (cells == 0).all(dim=1)
-    assert silent.any() and not silent.all()
+    assert silent.any() == (gate == "clamped") and not silent.all()
     torch.testing.assert_close(branch(crops), expected)
 
 

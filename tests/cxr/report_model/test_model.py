@@ -34,7 +34,7 @@ def test_an_entry_is_the_same_with_and_without_padding() -> None:
     alone = make_batch(lesions=(1, 3))
     for name in alone.__dataclass_fields__:
         setattr(alone, name, getattr(alone, name)[:1])
-    for name in ("boxes_xyxy", "positions", "lesion_view", "category_ids", "scores", "crops", "lesion_mask"):
+    for name in ("boxes_xyxy", "positions", "lesion_view", "category_ids", "scores", "crops", "crop_insides", "lesion_mask"):
         setattr(alone, name, getattr(alone, name)[:, :1])
     assert torch.allclose(model(alone)[0], model(padded)[0], atol=1e-5)
 

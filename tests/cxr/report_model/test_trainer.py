@@ -207,7 +207,7 @@ def test_two_processes_go_on_where_one_was_stopped(
     """5 entries in batches of 2: in the last batch of an epoch one of two processes has no entry."""
     settings = report_settings.replaced(**EVERYTHING).replaced(
         # Nothing random differs between processes, and a step so small that rounding is not blown up by Adam.
-        model={"dropout": 0.0, "patch_dropout": 0.0},
+        model={"dropout": 0.0, "patch_dropout": 0.0, "lesion_class_dropout": 0.0},
         training={"learning_rate": 1e-6, "backbone_learning_rate": 0.0},
     )
     whole = train(cohort, tmp_path / "whole", settings)

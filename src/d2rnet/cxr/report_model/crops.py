@@ -43,6 +43,13 @@ class CropSource:
     rectangles: NDArray[np.int64]
 
 
+def grown_boxes(boxes_xywh: NDArray[Any], factor: float) -> NDArray[np.float64]:
+    """Scale boxes (K, 4) about their centres; what then lies outside of the image is cut off by :func:`pixel_rectangles`."""
+    boxes = np.asarray(boxes_xywh, dtype=np.float64)
+    sizes = boxes[:, 2:] * factor
+    return np.concatenate([boxes[:, :2] - (sizes - boxes[:, 2:]) / 2, sizes], axis=1)
+
+
 def pixel_rectangles(boxes_xywh: NDArray[Any], image_hw: tuple[int, int]) -> NDArray[np.int64]:
     """Round boxes to whole pixels inside their image.
 
@@ -91,6 +98,15 @@ def read_crops(source: CropSource, size_px: int, read: Reader = read_radiograph)
     return crops
 
 
+def inside_of_square(crop_hw: tuple[int, int], size_px: int) -> tuple[int, int, int, int]:
+    """Return where :func:`square_crop` puts a crop: first column and row, one past the last column and row."""
+    scale = size_px / max(crop_hw)
+    height, width = (max(1, round(side * scale)) for side in crop_hw)
+    top = (size_px - height) // 2
+    left = (size_px - width) // 2
+    return left, top, left + width, top + height
+
+
 def square_crop(crop: NDArray[np.uint8], size_px: int, *, equalise: bool) -> NDArray[np.uint8]:
     """Pad a crop to a square, centred on black, and enlarge it.
 
@@ -103,18 +119,15 @@ def square_crop(crop: NDArray[np.uint8], size_px: int, *, equalise: bool) -> NDA
         (size_px, size_px) uint8.
     """
     height, width = crop.shape
-    scale = size_px / max(height, width)
-    inner_h = max(1, round(height * scale))
-    inner_w = max(1, round(width * scale))
+    left, top, right, bottom = inside_of_square((height, width), size_px)
+    inner_hw = (bottom - top, right - left)
     inner: NDArray[Any] = crop
-    if (inner_h, inner_w) != crop.shape:
-        inner = cv2.resize(crop, (inner_w, inner_h), interpolation=cv2.INTER_LINEAR)
+    if inner_hw != crop.shape:
+        inner = cv2.resize(crop, inner_hw[::-1], interpolation=cv2.INTER_LINEAR)
     if equalise:
         inner = cv2.createCLAHE(CLAHE_CLIP, (CLAHE_TILES, CLAHE_TILES)).apply(inner)
     square = np.zeros((size_px, size_px), dtype=np.uint8)
-    top = (size_px - inner_h) // 2
-    left = (size_px - inner_w) // 2
-    square[top : top + inner_h, left : left + inner_w] = inner
+    square[top:bottom, left:right] = inner
     return square
 
 

@@ -20,7 +20,16 @@ from torch.utils.data import Dataset
 
 from d2rnet.cxr.images.reader import Reader, read_radiograph
 from d2rnet.cxr.report_model.augmentation import Augmentation, Change, mirror_report
-from d2rnet.cxr.report_model.crops import CropCache, Crops, CropSource, DirectCrops, pixel_rectangles, square_crop
+from d2rnet.cxr.report_model.crops import (
+    CropCache,
+    Crops,
+    CropSource,
+    DirectCrops,
+    grown_boxes,
+    inside_of_square,
+    pixel_rectangles,
+    square_crop,
+)
 from d2rnet.cxr.report_model.image_cache import Source, letterbox_of
 from d2rnet.cxr.report_model.settings import AugmentationSettings, D2RNetModelSettings
 from d2rnet.errors import DatasetError
@@ -56,6 +65,7 @@ class Sample:
         category_ids: (K,) int64, 1-based place in the model's list of categories.
         scores: (K,) float32 in [0, 1].
         crops: (K, c, c) uint8, full-resolution crops padded to squares; c = 0 where the model takes none.
+        crop_insides: (K, 4) int64, what of a square is no padding: first column and row, one past the last ones.
         token_ids: (T,) int64 from ``<bos>`` on.
     """
 
@@ -66,6 +76,7 @@ class Sample:
     category_ids: Tensor
     scores: Tensor
     crops: Tensor
+    crop_insides: Tensor
     token_ids: Tensor
 
 
@@ -84,6 +95,7 @@ class ChestBatch:
     category_ids: Tensor
     scores: Tensor
     crops: Tensor
+    crop_insides: Tensor
     lesion_mask: Tensor
     token_ids: Tensor
 
@@ -141,7 +153,7 @@ def crop_arguments(
     if settings.lesion_branch != "crop":
         return {}
     rectangles = [
-        pixel_rectangles(entry_boxes[views == view], image_hw)
+        pixel_rectangles(grown_boxes(entry_boxes[views == view], settings.crop_margin), image_hw)
         for entry in entries
         for entry_boxes, views in [(np.asarray(entry["boxes"], dtype=np.float64).reshape(-1, 4), _views(entry))]
         for view, image_hw in enumerate(_sizes_hw(entry))
@@ -261,7 +273,7 @@ class ReportDataset(Dataset[Sample]):
         pixels = np.stack([self._images[row] for row in rows])
         boxes_xyxy = self._input_boxes(boxes_xywh, views, sizes)
         positions = _positions(boxes_xywh, sizes[views])
-        crops = self._square_crops(rows, views)  # (K, c, c)
+        crops, insides = self._square_crops(rows, views)  # (K, c, c), (K, 4)
         token_ids = self._token_ids[index]
         if self._drawn is not None:
             mirrored_ids = self._mirrored_ids[index]
@@ -271,6 +283,7 @@ class ReportDataset(Dataset[Sample]):
             positions = self._moved(positions, change, sizes[views])
             if change.flip:
                 crops = np.ascontiguousarray(crops[:, :, ::-1])
+                insides[:, [0, 2]] = self.crop_size_px - insides[:, [2, 0]]
                 token_ids = mirrored_ids
         return Sample(
             pixels=torch.from_numpy(pixels),
@@ -280,6 +293,7 @@ class ReportDataset(Dataset[Sample]):
             category_ids=torch.from_numpy(self._labels[index]),
             scores=torch.from_numpy(self._scores[index]),
             crops=torch.from_numpy(crops),
+            crop_insides=torch.from_numpy(insides),
             token_ids=torch.from_numpy(token_ids).long(),
         )
 
@@ -289,15 +303,17 @@ class ReportDataset(Dataset[Sample]):
             boxes_xyxy[views == view] = letterbox_of((height, width), self.size_px).boxes(boxes_xywh[views == view])
         return boxes_xyxy
 
-    def _square_crops(self, rows: range, views: NDArray[Any]) -> NDArray[np.uint8]:
-        """Crops of an entry in the order of its boxes: (K, c, c)."""
+    def _square_crops(self, rows: range, views: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Crops of an entry in the order of its boxes, (K, c, c), and what of each is no padding, (K, 4)."""
         side = self.crop_size_px
         squares = np.zeros((len(views), side, side), dtype=np.uint8)
+        insides = np.zeros((len(views), 4), dtype=np.int64)
         if self._crops is not None:
             for view, row in enumerate(rows):
                 for place, crop in zip(np.flatnonzero(views == view), self._crops[row], strict=True):
                     squares[place] = square_crop(crop, side, equalise=self._equalise_crops)
-        return squares
+                    insides[place] = inside_of_square(crop.shape, side)
+        return squares, insides
 
     def _moved(self, positions: NDArray[np.float32], change: Change, sizes_hw: NDArray[Any]) -> NDArray[np.float32]:
         """Move positions (K, 4) as ``change`` moves boxes of the square input, which holds each image in its middle."""
@@ -336,6 +352,7 @@ def collate(samples: Sequence[Sample], *, size_px: int = 0, crop_size_px: int = 
         category_ids=stack_padded([sample.category_ids for sample in samples])[0],
         scores=stack_padded([sample.scores for sample in samples])[0],
         crops=stack_padded([sample.crops for sample in samples])[0],
+        crop_insides=stack_padded([sample.crop_insides for sample in samples])[0],
         lesion_mask=lesion_mask,
         token_ids=stack_padded([sample.token_ids for sample in samples], value=PAD_ID)[0],
     )
@@ -351,6 +368,7 @@ def _no_samples(size_px: int, crop_size_px: int) -> ChestBatch:
         category_ids=torch.zeros(0, 0, dtype=torch.long),
         scores=torch.zeros(0, 0),
         crops=torch.zeros(0, 0, crop_size_px, crop_size_px, dtype=torch.uint8),
+        crop_insides=torch.zeros(0, 0, 4, dtype=torch.long),
         lesion_mask=torch.zeros(0, 0, dtype=torch.bool),
         token_ids=torch.zeros(0, 2, dtype=torch.long),
     )

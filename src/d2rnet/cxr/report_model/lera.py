@@ -23,10 +23,11 @@ SPATIAL_KERNEL = 7
 class PatchAttention(nn.Module):
     """Patch-aware attention: each patch is weighed by its own pixels (local) and by a learnt pattern (global)."""
 
-    def __init__(self, channels: int, patch: int) -> None:
-        """Make the branch for patches of ``patch`` x ``patch`` pixels."""
+    def __init__(self, channels: int, patch: int, *, gate: str = "clamped") -> None:
+        """Make the branch for patches of ``patch`` x ``patch`` pixels; ``gate`` is ``clamped`` or ``shifted``."""
         super().__init__()
         self.patch = patch
+        self.gate = gate
         self.widen = nn.Linear(patch * patch, max(4, channels // 2))
         self.norm = nn.LayerNorm(self.widen.out_features)
         self.narrow = nn.Linear(self.widen.out_features, channels)
@@ -42,7 +43,9 @@ class PatchAttention(nn.Module):
         pixels = cells.reshape(count, height // side, width // side, side * side)
         features = self.narrow(self.norm(self.widen(pixels)).relu())  # (N, h / p, w / p, C)
         features = features * features.softmax(dim=-1)
-        likeness = F.cosine_similarity(features, self.pattern, dim=-1).clamp(0, 1).unsqueeze(-1)
+        cosine = F.cosine_similarity(features, self.pattern, dim=-1).unsqueeze(-1)
+        # With three channels, one branch in six begins with no patch above 0: silent, and never taught to speak.
+        likeness = cosine.clamp(0, 1) if self.gate == "clamped" else (1 + cosine) / 2
         features = self.mix(features * likeness).permute(0, 3, 1, 2)
         return self.exit(F.interpolate(features, scale_factor=side, mode="bilinear", align_corners=False))
 
@@ -50,11 +53,11 @@ class PatchAttention(nn.Module):
 class LesionEnhancement(nn.Module):
     """LERA."""
 
-    def __init__(self, channels: int, dropout: float) -> None:
-        """Make the block for ``channels`` channels in and out; ``dropout`` leaves out whole channels."""
+    def __init__(self, channels: int, dropout: float, *, gate: str = "clamped") -> None:
+        """Make the block for ``channels`` channels in and out; ``dropout`` leaves out whole channels; ``gate`` of patches."""
         super().__init__()
         self.skip = nn.Conv2d(channels, channels, 1)
-        self.patches = nn.ModuleList(PatchAttention(channels, side) for side in PATCH_SIDES)
+        self.patches = nn.ModuleList(PatchAttention(channels, side, gate=gate) for side in PATCH_SIDES)
         self.chain = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), GlobalBatchNorm(channels), nn.ReLU())
             for _ in range(CHAIN_LENGTH)

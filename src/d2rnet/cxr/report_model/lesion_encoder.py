@@ -50,16 +50,15 @@ class RoiFeatures(nn.Module):
 class CropFeatures(nn.Module):
     """Appearance of lesions, from their full-resolution crops."""
 
-    def __init__(self, *, first_width: int, enhance: bool, dropout: float) -> None:
-        """Make the network.
-
-        Args:
-            first_width: channels of the first of five convolutions, doubled by each next one.
-            enhance: whether LERA goes before it.
-            dropout: of LERA.
-        """
+    def __init__(self, settings: D2RNetModelSettings) -> None:
+        """Make the network from the settings of crops; LERA goes before it where it is the enhancement."""
         super().__init__()
-        self.enhancement = LesionEnhancement(CROP_CHANNELS, dropout) if enhance else nn.Identity()
+        enhance = settings.lesion_enhancement == "lera"
+        self.enhancement = (
+            LesionEnhancement(CROP_CHANNELS, settings.dropout, gate=settings.lera_gate) if enhance else nn.Identity()
+        )
+        self.inside_only = settings.crop_statistics == "box"
+        first_width = settings.crop_width
         self.convolutions = nn.Sequential()
         incoming = CROP_CHANNELS
         for number, stride in enumerate(CROP_STRIDES):
@@ -71,19 +70,41 @@ class CropFeatures(nn.Module):
 
     def forward(self, feature_map: Tensor, batch: ChestBatch) -> Tensor:
         """Look at the crops of the lesions that are there: (L, width); the map lends its type only."""
-        crops = normalise_crops(batch.crops[batch.lesion_mask]).to(feature_map.dtype)
+        mask = batch.lesion_mask
+        insides = batch.crop_insides[mask] if self.inside_only else None
+        crops = normalise_crops(batch.crops[mask], insides).to(feature_map.dtype)
         return self.convolutions(self.enhancement(crops.expand(-1, CROP_CHANNELS, -1, -1))).mean(dim=(2, 3))
 
 
-def normalise_crops(crops: Tensor) -> Tensor:
-    """Give each crop mean 0 and standard deviation 1, padding included: (L, S, S) uint8 -> (L, 1, S, S) float32.
+def normalise_crops(crops: Tensor, insides: Tensor | None = None) -> Tensor:
+    """Give each crop mean 0 and standard deviation 1: (L, S, S) uint8 -> (L, 1, S, S) float32.
 
     The standard deviation counts as 0.01 of the grey range at least, so that an even crop stays even.
+
+    Args:
+        crops: padded squares.
+        insides: (L, 4), see ``Sample.crop_insides``: both are of these pixels, and padding becomes 0. None: of the whole
+            square, two thirds of which are black in a box of 3 to 1.
     """
     values = crops.unsqueeze(1).float() / 255
-    centred = values - values.mean(dim=(2, 3), keepdim=True)
-    std = centred.square().mean(dim=(2, 3), keepdim=True).sqrt()
-    return centred / std.clamp(min=LEAST_STD)
+    if insides is None:
+        centred = values - values.mean(dim=(2, 3), keepdim=True)
+        variance = centred.square().mean(dim=(2, 3), keepdim=True)
+    else:
+        inside = _inside_mask(insides, values.shape[-1])
+        count = inside.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+        centred = (values - (values * inside).sum(dim=(2, 3), keepdim=True) / count) * inside
+        variance = centred.square().sum(dim=(2, 3), keepdim=True) / count
+    return centred / variance.sqrt().clamp(min=LEAST_STD)
+
+
+def _inside_mask(insides: Tensor, side: int) -> Tensor:
+    """(L, 4) -> (L, 1, S, S), 1 inside and 0 on the padding."""
+    places = torch.arange(side, device=insides.device)
+    left, top, right, bottom = insides.unsqueeze(-1).unbind(dim=1)  # (L, 1) each
+    columns = (places >= left) & (places < right)  # (L, S)
+    rows = (places >= top) & (places < bottom)
+    return (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1).float()
 
 
 class LesionEncoder(nn.Module):
@@ -97,6 +118,7 @@ class LesionEncoder(nn.Module):
         num_categories: int,
         dropout: float,
         with_class: bool,
+        class_dropout: float,
         with_score: bool,
         with_position: bool,
     ) -> None:
@@ -108,6 +130,7 @@ class LesionEncoder(nn.Module):
             num_categories: number of lesion classes; class ids run from 1.
             dropout: dropout of the appearance.
             with_class: whether a token carries the class of its box,
+            class_dropout: and which share of them does not in training,
             with_score: its score,
             with_position: its position and size in the image.
         """
@@ -117,6 +140,7 @@ class LesionEncoder(nn.Module):
             nn.Linear(features.width, d_model), nn.ReLU(), nn.Dropout(dropout), nn.Linear(d_model, d_model)
         )
         self.category = nn.Embedding(num_categories + 1, d_model, padding_idx=0) if with_class else None
+        self.class_dropout = class_dropout
         self.score = nn.Linear(1, d_model, bias=False) if with_score else None
         self.position = (
             nn.Sequential(nn.Linear(4 * (1 + 2 * POSITION_FREQUENCIES), d_model), nn.ReLU(), nn.Linear(d_model, d_model))
@@ -143,13 +167,20 @@ class LesionEncoder(nn.Module):
             return tokens
         found = self.appearance(self.features(feature_map, batch))  # (L, D)
         if self.category is not None:
-            found = found + self.category(batch.category_ids[mask])
+            found = found + self.category(self._shown_classes(batch.category_ids[mask]))
         if self.score is not None:
             found = found + self.score(batch.scores[mask].unsqueeze(1).to(found.dtype))
         if self.position is not None:
             found = found + self.position(position_features(batch.positions[mask]).to(found.dtype))
         found = self.norm(found)
         return tokens.to(found.dtype).masked_scatter(mask.unsqueeze(-1), found)
+
+    def _shown_classes(self, category_ids: Tensor) -> Tensor:
+        """Hide some classes (L,) in training: id 0 adds nothing to a token."""
+        if not (self.training and self.class_dropout):
+            return category_ids
+        hidden = torch.rand(category_ids.shape, device=category_ids.device) < self.class_dropout
+        return category_ids.masked_fill(hidden, 0)
 
 
 def position_features(positions: Tensor) -> Tensor:
@@ -182,15 +213,14 @@ def make_lesion_encoder(
     if settings.lesion_branch == "roi_align":
         appearance = RoiFeatures(channels=channels, stride=stride, roi_size=settings.lesion_roi_size)
     else:
-        appearance = CropFeatures(
-            first_width=settings.crop_width, enhance=settings.lesion_enhancement == "lera", dropout=settings.dropout
-        )
+        appearance = CropFeatures(settings)
     return LesionEncoder(
         appearance,
         d_model=settings.d_model,
         num_categories=num_categories,
         dropout=settings.dropout,
         with_class=settings.lesion_class,
+        class_dropout=settings.lesion_class_dropout,
         with_score=settings.lesion_score,
         with_position=settings.lesion_position,
     )

@@ -40,11 +40,21 @@ class D2RNetModelSettings(DecoderSettings):
     published."""
     crop_width: int = setting(16, ge=2, le=128)
     """Branch crop: channels of the first of five convolutions, doubled by each next one. 64 published."""
+    crop_margin: float = setting(1.0, ge=1, le=4)
+    """Branch crop: sides of what is cut out, as a multiple of the box's; 1 published."""
+    crop_statistics: Literal["square", "box"] = setting("square")
+    """Branch crop: a crop gets mean 0 and standard deviation 1 over the padded square (published), or over its own pixels, and
+    padding is then the mean (own choice)."""
     lesion_enhancement: Literal["none", "clahe", "lera"] = setting("none")
     """Branch crop: what is done to a crop before its network: none, clahe (histogram equalisation), lera (Lesion Region
     Enhancement Module, published; its inside is reconstructed)."""
+    lera_gate: Literal["clamped", "shifted"] = setting("clamped")
+    """How LERA weighs a patch by its cosine with a learnt pattern: clamped, below 0 not at all (HCF-Net), which leaves some
+    branches silent and without a gradient from the start; shifted, by (1 + cosine) / 2 (own choice)."""
     lesion_class: bool = setting(True)
     """A lesion token carries its class (own choice; false in the published model)."""
+    lesion_class_dropout: float = setting(0.0, ge=0, le=1)
+    """Share of lesion tokens whose class is hidden in training, so that their look has to tell it (own choice)."""
     lesion_score: bool = setting(True)
     """A lesion token carries its score (own choice; false in the published model)."""
     lesion_position: bool = setting(True)
