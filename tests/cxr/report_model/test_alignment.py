@@ -136,6 +136,16 @@ def test_reports_without_words_take_no_part() -> None:
     assert all(torch.isfinite(loss) for loss in losses_of(make_alignment(**options), (2, 1, 3, 1), token_ids=ids).values())
 
 
+@pytest.mark.parametrize("kind", ["patches", "mean"])
+@pytest.mark.parametrize("centring", [False, True])
+def test_padding_changes_no_loss(kind: str, centring: bool) -> None:
+    ids = make_batch(lesions=(2, 1, 3, 1)).token_ids
+    options = {"lab": "lesions", "gab": kind, "centring": centring}
+    plain, padded = (losses_of(make_alignment(**options), (2, 1, 3, 1), token_ids=each) for each in (ids, F.pad(ids, (0, 5))))
+    for name, loss in plain.items():
+        assert padded[name].item() == pytest.approx(loss.item(), abs=1e-5), name
+
+
 def test_weights_scale_the_losses() -> None:
     options = {"lab": "lesions", "gab": "mean"}
     module = make_alignment(**options, lab_weight=2.0, gab_weight=0.0).eval()
