@@ -17,8 +17,9 @@ import numpy as np
 from bootstrap_coverage import coverage
 from numpy.typing import NDArray
 
-from d2rnet.cxr.boxes.detection_scores import auroc, evaluate_results
+from d2rnet.cxr.boxes.detection_scores import evaluate_results
 from d2rnet.cxr.boxes.records import Record
+from d2rnet.evaluation.auroc import auroc
 from d2rnet.evaluation.resampling import basic_interval, logit_interval, percentile_interval, resample_counts
 from d2rnet.figures.tables import markdown_table
 from d2rnet.findings.classes import CATEGORY_NAMES

@@ -8,8 +8,8 @@ from d2rnet.cxr.boxes.coco_scores import unweighted
 from d2rnet.cxr.boxes.detection_scores import (
     FROC_RATES,
     HEADLINES,
-    auroc,
     calibration,
+    class_intervals,
     difference_of,
     evaluate_results,
     figures_of,
@@ -106,25 +106,6 @@ def test_boxes_of_classes_without_truth_enter_auroc_only():
     assert evaluated.image_scores.tolist() == [0.9, 0.0]
 
 
-def test_auroc_by_hand_with_a_tie():
-    scores, abnormal = np.array([0.9, 0.5, 0.5, 0.1]), np.array([True, True, False, False])
-    assert auroc(scores, abnormal, unweighted(4)) == pytest.approx([(1 + 1 + 0.5 + 1) / 4])
-    double = np.array([[1], [2], [1], [0]], dtype=np.float32)
-    assert auroc(scores, abnormal, double) == pytest.approx([(1 + 2 * 0.5) / 3])
-
-
-def test_auroc_of_random_scores_is_the_share_of_pairs():
-    rng = np.random.default_rng(0)
-    scores, abnormal = rng.random(40).round(1), rng.random(40) < 0.4
-    pairs = [(a > b) + (a == b) / 2 for a in scores[abnormal] for b in scores[~abnormal]]
-    assert auroc(scores, abnormal, unweighted(40)) == pytest.approx([np.mean(pairs)])
-
-
-def test_auroc_needs_both_kinds_of_image():
-    assert np.isnan(auroc(np.array([0.5]), np.array([True]), unweighted(1))).all()
-    assert np.isnan(auroc(np.zeros(0), np.zeros(0, bool), np.zeros((0, 3), np.float32))).sum() == 3
-
-
 def test_calibration_by_hand():
     boxes = [result(1, 4, BOX, 0.95), result(2, 4, FAR, 0.91), result(2, 4, BOX, 0.2), result(3, 4, FAR, 1.0)]
     found = calibration(evaluate_results([ONE, TWO, NORMAL], boxes).scored)
@@ -215,3 +196,16 @@ def plain_voc_ap(records, results, category):
     recall = np.concatenate([[0], tp / sum(map(len, truth.values()))])
     precision = tp / np.arange(1, len(hits) + 1)
     return sum((recall[place + 1] - recall[place]) * precision[place:].max() for place in range(len(hits)))
+
+
+def test_interval_of_a_class_is_over_the_images_that_show_it():
+    """Cardiomegaly is found in three of four images; the only nodule is found, so that no draw says anything of it."""
+    shown = [record(number, [[0, 0, 10, 10]], [CARDIOMEGALY]) for number in range(1, 5)]
+    records = [*shown, record(5, [[0, 0, 10, 10]], [NODULE]), record(6, [], [])]
+    found = [result(number, 4, BOX, 0.9) for number in (1, 2, 3)] + [result(5, 16, BOX, 0.9)]
+    evaluated = evaluate_results(records, found)
+    intervals = class_intervals(evaluated, resample_counts(6, samples=500, seed=1))
+    assert intervals["Nodule/Mass"] == [0.025, 1.0]  # Clopper and Pearson: 0.025 ** (1 / 1)
+    low, high = intervals["Cardiomegaly"]
+    assert low < evaluated.scored.per_class([0], unweighted(6))[0, 0, 0] < high and 0.1 < low < high < 1
+    assert set(intervals) == {"Cardiomegaly", "Nodule/Mass"}

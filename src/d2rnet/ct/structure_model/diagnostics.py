@@ -60,15 +60,6 @@ def effective_rank(vectors: Floats) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def auroc(scores: Floats, truth: NDArray[np.bool_]) -> float | None:
-    """Return the share of pairs of a positive and a negative that the scores put in order, ties half; None without pairs."""
-    positive, negative = scores[truth], np.sort(scores[~truth])
-    if not len(positive) or not len(negative):
-        return None
-    below = np.searchsorted(negative, positive, side="left") + np.searchsorted(negative, positive, side="right")
-    return float(below.mean() / (2 * len(negative)))
-
-
 def attention_inside(attention: Floats, shares: Floats, seen: NDArray[np.bool_]) -> dict[str, Any] | None:
     """Compare where a query looks with where its structure is, in one volume.
 

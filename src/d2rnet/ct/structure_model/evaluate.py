@@ -33,7 +33,6 @@ from d2rnet.ct.structure_model.diagnostics import (
     RANKS,
     Floats,
     attention_inside,
-    auroc,
     chance_of_any,
     effective_rank,
     image_to_text,
@@ -50,7 +49,8 @@ from d2rnet.ct.structure_model.text_tower import TextTower, embed_known, load_te
 from d2rnet.ct.structure_model.trainer import check_shapes
 from d2rnet.ct.structures.table import StructureTable, load_table
 from d2rnet.errors import DatasetError
-from d2rnet.evaluation.resampling import percentile_interval
+from d2rnet.evaluation.auroc import auroc
+from d2rnet.evaluation.resampling import logit_interval, percentile_interval
 from d2rnet.evaluation.systems import study_counts
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_jsonl, write_json, write_jsonl
@@ -115,7 +115,7 @@ def evaluate_structures(
         rows[name] |= expected
     if masks:
         _add_attention(rows, observed, loaded, entries, volumes, masks[0], counts)
-    zero_shot = _zero_shot(observed, _directions(tower, loaded, table, content["train"], target), entries)
+    zero_shot = _zero_shot(observed, _directions(tower, loaded, table, content["train"], target), entries, counts)
     metrics = _metrics(entries, rows, zero_shot, observed)
     write_json(output / "metrics.json", metrics)
     write_text(output / "metrics.md", "\n".join(score_lines(metrics)) + "\n")
@@ -303,17 +303,31 @@ def _directions(
 
 
 def _zero_shot(
-    observed: _Observed, directions: Mapping[str, Mapping[int, Floats]], entries: Sequence[Entry]
+    observed: _Observed,
+    directions: Mapping[str, Mapping[int, Floats]],
+    entries: Sequence[Entry],
+    counts: NDArray[np.float32],
 ) -> dict[str, dict[str, Any]]:
-    """Return label -> AUROC and how many volumes have it, have it not, and are not labelled."""
+    """Return label -> AUROC, its 95 % interval over patients, and how many volumes have it and are labelled."""
     scores: dict[str, dict[str, Any]] = {}
     for number, label in enumerate(CT_ABNORMALITIES):
         labels = [entry["labels"][number] for entry in entries]
         labelled = np.array([value is not None for value in labels])
         truth = np.array([value == 1 for value in labels])
         parts = [observed.images[:, place] @ direction for place, direction in directions[label].items()]
-        value = auroc(np.sum(parts, axis=0)[labelled], truth[labelled]) if parts else None
-        scores[label] = {"auroc": value, "positive": int(truth.sum()), "labelled": int(labelled.sum())}
+        positive = int(truth.sum())
+        rarer = min(positive, int(labelled.sum()) - positive)
+        value, drawn = np.nan, np.zeros(0)
+        if parts and rarer:
+            projected = np.sum(parts, axis=0)[labelled]
+            (value,) = auroc(projected, truth[labelled], np.ones((len(projected), 1), np.float32))
+            drawn = auroc(projected, truth[labelled], counts[labelled])
+        scores[label] = {
+            "auroc": float(value) if np.isfinite(value) else None,
+            "interval": logit_interval(value, drawn, cases=rarer),
+            "positive": positive,
+            "labelled": int(labelled.sum()),
+        }
     return scores
 
 

@@ -43,12 +43,14 @@ def draw_structures(target: Path, metrics: Mapping[str, Any]) -> None:
         similarity.set_xticks(places, [str(place + 1) for place in places])
         similarity.grid(visible=False)
         scored = [(label, one) for label, one in metrics["zero_shot_auroc"].items() if one["auroc"] is not None]
-        labels = sorted(((f"{label} ({one['positive']})", one["auroc"]) for label, one in scored), key=lambda pair: pair[1])
-        zero_shot.barh(np.arange(len(labels)), [value for _, value in labels], color=COLOURS[3], height=0.6)
+        scored.sort(key=lambda pair: pair[1]["auroc"])
+        values = [one["auroc"] for _, one in scored]
+        ends = _whiskers(values, [one.get("interval") for _, one in scored])
+        zero_shot.barh(np.arange(len(scored)), values, xerr=ends, ecolor=GREY, color=COLOURS[3], height=0.6)
         zero_shot.axvline(0.5, color=GREY, linewidth=1)
-        zero_shot.set_yticks(np.arange(len(labels)), [label for label, _ in labels])
+        zero_shot.set_yticks(np.arange(len(scored)), [f"{label} ({one['positive']})" for label, one in scored])
         zero_shot.set_xlim(0, 1)
-        zero_shot.set_title("zero-shot AUROC (n: volumes that have it)")
+        zero_shot.set_title("zero-shot AUROC, 95 % interval (n: volumes that have it)")
 
 
 def _whiskers(values: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> NDArray[np.float64]:

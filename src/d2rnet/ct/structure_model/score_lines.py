@@ -1,6 +1,6 @@
 """The tables of stage 1's scores, as Markdown that is read on a terminal, too."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from d2rnet.figures.tables import markdown_table
@@ -29,7 +29,6 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
     header += ["attention inside", "times its share", "hit"]
     rows = []
     for name, row in metrics["structures"].items():
-        interval = row["image_to_text_recall_at_5_interval"]
         rows.append(
             [
                 name,
@@ -37,7 +36,7 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
                 str(row["distinct_texts"]),
                 shown(row["image_to_text_recall_at_1"]),
                 shown(row["image_to_text_recall_at_5"]),
-                f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "",
+                _ends(row["image_to_text_recall_at_5_interval"]),
                 shown(row["image_to_text_chance_at_5"]),
                 shown(row["image_to_text_commonest_at_5"]),
                 shown(row["text_to_image_recall_at_5"]),
@@ -50,7 +49,7 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
             ]
         )
     labels = [
-        [label, str(one["positive"]), str(one["labelled"]), shown(one["auroc"])]
+        [label, str(one["positive"]), str(one["labelled"]), shown(one["auroc"]), _ends(one.get("interval"))]
         for label, one in metrics["zero_shot_auroc"].items()
     ]
     macro = shown(metrics["zero_shot_auroc_macro"])
@@ -61,8 +60,12 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
         "",
         f"Zero-shot AUROC, macro {macro}:",
         "",
-        *markdown_table(["abnormality", "positive", "labelled", "AUROC"], labels),
+        *markdown_table(["abnormality", "positive", "labelled", "AUROC", "95 %"], labels),
     ]
+
+
+def _ends(interval: Sequence[float] | None) -> str:
+    return f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else ""
 
 
 def _false_of(row: Mapping[str, Any]) -> str:

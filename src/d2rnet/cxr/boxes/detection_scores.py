@@ -27,6 +27,7 @@ from d2rnet.cxr.boxes.coco_scores import (
 )
 from d2rnet.cxr.boxes.matching import match_voc
 from d2rnet.cxr.boxes.records import Record
+from d2rnet.evaluation.auroc import auroc
 from d2rnet.evaluation.resampling import basic_interval, logit_interval
 from d2rnet.findings.classes import CATEGORY_NAMES, VINBIGDATA_NAMES
 
@@ -131,29 +132,6 @@ def froc_sensitivity(ranking: Ranking, weights: NDArray[np.float32]) -> NDArray[
     return np.concatenate(values, axis=1)
 
 
-def auroc(image_scores: NDArray[np.float64], abnormal: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probability that an abnormal image scores above a normal one; equal scores count half.
-
-    Args:
-        image_scores: (n,).
-        abnormal: (n,).
-        weights: (n, S).
-
-    Returns:
-        (S,) values in [0, 1]; NaN where one kind of image is missing.
-    """
-    if not len(image_scores):
-        return np.full(weights.shape[1], np.nan)
-    order = np.argsort(image_scores, kind="stable")
-    _, starts = np.unique(image_scores[order], return_index=True)
-    ordered = weights[order].astype(np.float64)
-    positive, negative = (np.add.reduceat(ordered * kind[order, None], starts, axis=0) for kind in (abnormal, ~abnormal))
-    below = np.cumsum(negative, axis=0) - negative
-    pairs = positive.sum(axis=0) * negative.sum(axis=0)
-    won = (positive * (below + negative / 2)).sum(axis=0)
-    return np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
-
-
 def calibration(scored: Scored) -> dict[str, Any]:
     """Compare scores with the share of boxes that hit a truth box of their class at IoU >= 0.5 (COCO's rule).
 
@@ -186,6 +164,22 @@ def calibration(scored: Scored) -> dict[str, Any]:
     return {"ece": as_figure(ece), "bins": bins}
 
 
+def class_intervals(evaluated: Evaluated, counts: NDArray[np.float32]) -> dict[str, list[float] | None]:
+    """Name of each class with a truth box -> 95 % bootstrap interval of its AP50, None without a finite draw.
+
+    Args:
+        evaluated: matched detections of a network.
+        counts: (n, S) resamples of the images. One that leaves a class no truth box says nothing of that class.
+    """
+    scored = evaluated.scored
+    at_50 = [REPORTED["AP50"]]
+    values = scored.per_class(at_50, unweighted(scored.images))[:, 0, 0]
+    drawn = scored.per_class(at_50, counts)[:, 0]  # (C, S)
+    images = [len(np.unique(scored.truth.rows[scored.truth.classes == category])) for category in scored.present]
+    names = [CATEGORY_NAMES[category] for category in scored.present]
+    return {name: logit_interval(values[row], drawn[row], cases=images[row]) for row, name in enumerate(names)}
+
+
 def figures_of(evaluated: Evaluated, drawn: Mapping[str, NDArray[np.float64]], counts: NDArray[np.float32]) -> dict[str, Any]:
     """Lay out all figures of a network for metrics.json.
 
@@ -206,6 +200,7 @@ def figures_of(evaluated: Evaluated, drawn: Mapping[str, NDArray[np.float64]], c
     return {
         **scores_of(evaluated.scored),
         **{name: as_figure(figures[name][0]) for name in HEADLINES[3:]},
+        "per_class_AP50_intervals": class_intervals(evaluated, counts),
         "per_class_voc_AP40": {name: as_figure(value) for name, value in zip(names, per_class, strict=True)},
         "froc": {
             "false_positives_per_image": list(FROC_RATES),

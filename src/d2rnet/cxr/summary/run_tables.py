@@ -67,7 +67,7 @@ def _detector_classes(metrics: Mapping[str, Any]) -> Table:
         [
             name,
             str(boxes[name]),
-            number(teacher["per_class_AP50"].get(name)),
+            _ap50_with_interval(teacher, name),
             number(student["per_class_AP50"].get(name)),
             number(teacher["per_class_AP"].get(name)),
             number(teacher["per_class_voc_AP40"].get(name)),
@@ -76,7 +76,14 @@ def _detector_classes(metrics: Mapping[str, Any]) -> Table:
         if boxes.get(name)
     ]
     header = ("class", "test boxes", "AP50, EMA teacher", "AP50, student", "AP, EMA teacher", "VOC AP40, EMA teacher")
-    return Table("Classes without a test box are left out; read nothing into classes with a handful.", header, rows)
+    notes = "Brackets: 95 % interval over images. Classes without a test box are left out; read nothing into a handful."
+    return Table(notes, header, rows)
+
+
+def _ap50_with_interval(scores: Mapping[str, Any], name: str) -> str:
+    interval = scores.get("per_class_AP50_intervals", {}).get(name)
+    brackets = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+    return f"{number(scores['per_class_AP50'].get(name))}{brackets}"
 
 
 def _report_scores(metrics: Mapping[str, Any]) -> Table:
