@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from d2rnet.errors import CheckpointError
+from d2rnet.errors import CheckpointError, ConfigError
 from d2rnet.files.torch_files import load_torch
 from d2rnet.report.fit import fit_reports
 from d2rnet.report.generation import load_for_generation, write_reports
@@ -25,9 +25,11 @@ from d2rnet.report.model_files import LoadedModel, load_model, save_model
 from d2rnet.report.region_grounding import RegionGrounding
 from d2rnet.report.settings import DecoderSettings, GenerationSettings, ReportRuntime, ReportTrainingSettings, TextSettings
 from d2rnet.report.text.vocabulary import Vocabulary, count_vocabulary
+from d2rnet.report.training_files import check_report_batch
 from d2rnet.report.training_task import report_task
 from d2rnet.settings import Section
 from d2rnet.training.batches import stack_padded
+from d2rnet.training.processes import run_processes
 from d2rnet.training.record import BEST, LAST
 from d2rnet.training.task import TrainingTask, make_loader
 
@@ -101,6 +103,9 @@ class ToyEntries:
         return torch.tensor(entry["vectors"]), torch.tensor(self.vocabulary.encode(entry["report"], max_tokens=12))
 
     def collate(self, samples: Sequence[tuple[Tensor, Tensor]]) -> ToyBatch:
+        if not samples:  # other processes have the few entries of an epoch's last batch
+            vectors = torch.zeros(0, 1, WIDTH)
+            return ToyBatch(vectors, torch.zeros(0, 1, dtype=torch.bool), torch.zeros(0, 2, dtype=torch.int64))
         vectors, mask = stack_padded([sample[0] for sample in samples])
         token_ids, _ = stack_padded([sample[1] for sample in samples])
         return ToyBatch(vectors, mask, token_ids)
@@ -230,6 +235,56 @@ def test_a_mixed_training_goes_on_with_its_loss_scale(
     scales = [load_torch(tmp_path / run / LAST)["scaler"] for run in ("stopped", "whole")]
     assert scales[0] == scales[1]
     assert bool(scales[0]) is (precision == "16-mixed")
+
+
+# Four entries in batches of three: the last batch of an epoch has one, so that two of its three micro-batches are empty.
+# Steps so small that Adam does not blow rounding up.
+WHOLE = SETTINGS.replaced(
+    model={"dropout": 0.0}, training={"epochs": 2, "batch_size": 3, "validate_every_epochs": 1, "learning_rate": 1e-8}
+)
+
+
+def fit(work: Path, settings: ToySettings) -> None:
+    """Train in this process, which may be one of several."""
+    torch.set_num_threads(1)
+    entries = ToyEntries(ENTRIES, VOCABULARY)
+    torch.manual_seed(settings.training.seed)
+    task = report_task(ToyModel(settings.model, len(VOCABULARY)), entries, settings.training, device=torch.device("cpu"))
+    fit_reports(work, task, entries, VOCABULARY, ReportRuntime())
+
+
+@pytest.mark.parametrize(("micro_batches", "processes"), [(2, 1), (3, 1), (1, 2), (2, 2)])
+def test_micro_batches_of_any_number_of_processes_make_the_step_of_one(
+    tmp_path: Path, micro_batches: int, processes: int
+) -> None:
+    """Reports differ in length: a mean of means would not do."""
+    folders = [tmp_path / "whole", tmp_path / "parts"]
+    settings = [WHOLE, WHOLE.replaced(training={"accumulation_steps": micro_batches})]
+    for folder, own, number in zip(folders, settings, (1, processes), strict=True):
+        folder.mkdir()
+        run_processes(fit, folder, own, processes=number, device=torch.device("cpu"))
+    for one, other in zip(*map(history, folders), strict=True):
+        assert other == pytest.approx(one, rel=1e-4)
+    whole, parts = (load_torch(folder / LAST)["optimizer"]["state"] for folder in folders)
+    assert any(float(state["exp_avg"].abs().max()) > 1e-3 for state in whole.values())
+    for place, state in whole.items():  # its running mean of the gradients
+        torch.testing.assert_close(parts[place]["exp_avg"], state["exp_avg"], rtol=1e-4, atol=1e-7)
+
+
+def test_a_training_in_micro_batches_goes_on_as_if_it_had_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = SETTINGS.replaced(training={"epochs": 3, "validate_every_epochs": 1, "accumulation_steps": 2})
+    train(tmp_path / "whole", tmp_path / "model", settings)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(TrainingTask, "train_step", stopping_after(3))
+        train(tmp_path / "stopped", tmp_path / "model", settings)
+    train(tmp_path / "stopped", tmp_path / "model", settings)
+    assert history(tmp_path / "stopped") == history(tmp_path / "whole")
+
+
+def test_more_micro_batches_than_entries_are_refused() -> None:
+    check_report_batch(2, ReportTrainingSettings(batch_size=4, accumulation_steps=2))
+    with pytest.raises(ConfigError, match=r"accumulation_steps 3 in 2 process\(es\): .*batch_size \(4\)"):
+        check_report_batch(2, ReportTrainingSettings(batch_size=4, accumulation_steps=3))
 
 
 def test_the_model_folder_gives_settings_and_facts_back(trained: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from d2rnet.report.decoder.memory_transformer import MemoryTransformer
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
 from d2rnet.report.llm.base import base_identity
 from d2rnet.report.text.vocabulary import count_vocabulary
-from d2rnet.report.training_files import check_batch
+from d2rnet.report.training_files import check_batch, check_report_batch
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.training.processes import check_processes
@@ -67,7 +67,7 @@ def training_problems(settings: CtSettings, *, device: str | None, processes: in
     """
     checks: list[Callable[[], None]] = [
         lambda: check_batch(processes, settings.structure_model.training),
-        lambda: check_batch(processes, settings.report.training),
+        lambda: check_report_batch(processes, settings.report.training),
         lambda: check_models(settings),
     ]
     if device is not None:

@@ -25,7 +25,7 @@ from d2rnet.cxr.settings import TrainingsSettings
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
-from d2rnet.report.training_files import check_batch
+from d2rnet.report.training_files import check_report_batch
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.settings import LoaderRuntime
@@ -80,7 +80,7 @@ def training_problems(
         lambda: check_schedule(settings.detector.training),
         lambda: check_batches(processes, settings.detector.training),
         lambda: check_detector(settings.detector),
-        lambda: check_batch(processes, settings.report.training),
+        lambda: check_report_batch(processes, settings.report.training),
         lambda: check_report_model(settings.report),
     ]
     if device is not None:

@@ -11,7 +11,7 @@ from d2rnet.files.atomic import atomic_path
 from d2rnet.files.torch_files import load_torch
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.model_files import save_model
-from d2rnet.report.settings import TextSettings
+from d2rnet.report.settings import ReportTrainingSettings, TextSettings
 from d2rnet.report.text.protocols import clean_report
 from d2rnet.report.text.vocabulary import Vocabulary
 from d2rnet.settings import Section
@@ -30,6 +30,20 @@ def check_batch(processes: int, training: OptimizationSettings) -> None:
     """
     if processes > training.batch_size:
         raise ConfigError(f"--processes {processes}: expected 1 to {training.place}.batch_size ({training.batch_size}).")
+
+
+def check_report_batch(processes: int, training: ReportTrainingSettings) -> None:
+    """Refuse more processes, or micro-batches of them, than a batch has entries.
+
+    Raises:
+        ConfigError: names both.
+    """
+    check_batch(processes, training)
+    if processes * training.accumulation_steps > training.batch_size:
+        raise ConfigError(
+            f"{training.place}.accumulation_steps {training.accumulation_steps} in {processes} process(es): expected at most "
+            f"as many micro-batches as {training.place}.batch_size ({training.batch_size}) has entries."
+        )
 
 
 def check_protocol(vocabulary: Vocabulary, text: TextSettings, *, source: Path) -> None:

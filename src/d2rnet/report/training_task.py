@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from d2rnet.report.interface import Batch, ReportModel, VisualTokens
 from d2rnet.report.settings import ReportTrainingSettings
+from d2rnet.report.text.vocabulary import PAD_ID
 from d2rnet.report.validation import token_loss
 from d2rnet.training.collectives import num_processes, sum_over_processes
 from d2rnet.training.task import Entries, Objective, TrainingTask
@@ -65,6 +66,10 @@ class Losses(Objective):
         """Model and further losses."""
         return {"model": self.model, "further": self.further}
 
+    def size(self, batch: Batch) -> Tensor:
+        """Return how many tokens are learnt, of which the cross entropy is the mean."""
+        return (batch.token_ids[:, 1:] != PAD_ID).sum()
+
     def values(self) -> dict[str, float]:
         """Those of the further losses."""
         return {} if self.further is None else self.further.values()
@@ -92,4 +97,12 @@ def report_task(
         loader_workers: processes that prepare batches.
     """
     objective = Losses(model, further, settings.label_smoothing)
-    return TrainingTask(objective, entries, settings, device=device, rates=rates, loader_workers=loader_workers)
+    return TrainingTask(
+        objective,
+        entries,
+        settings,
+        device=device,
+        rates=rates,
+        loader_workers=loader_workers,
+        accumulation_steps=settings.accumulation_steps,
+    )

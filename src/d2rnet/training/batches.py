@@ -2,6 +2,8 @@
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,18 @@ def stack_padded(tensors: Sequence[Tensor], value: int = 0) -> tuple[Tensor, Ten
         padded[index, : len(tensor)] = tensor
         mask[index, : len(tensor)] = True
     return padded, mask
+
+
+def split_batch(batch: Any, parts: int) -> list[Any]:
+    """Cut a batch into successive parts, as equal as can be; with fewer entries than parts the last ones are empty.
+
+    Args:
+        batch: a dataclass of tensors whose first dimension is the entry.
+        parts: how many.
+    """
+    bounds = np.cumsum([0, *(len(part) for part in np.array_split(np.arange(len(batch)), parts))]).tolist()
+    names = [field.name for field in fields(batch)]
+    return [type(batch)(**{name: getattr(batch, name)[first:last] for name in names}) for first, last in pairwise(bounds)]
 
 
 class EpochBatches(Sampler[list[int]]):

@@ -8,6 +8,7 @@ statistics are over the entries of all processes: several of them make the step 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from d2rnet.errors import D2RNetError
-from d2rnet.training.batches import EpochBatches, start_loader_process
+from d2rnet.training.batches import EpochBatches, split_batch, start_loader_process
 from d2rnet.training.collectives import num_processes, process_rank, sum_over_processes
 from d2rnet.training.settings import OptimizationSettings
 
@@ -48,6 +49,13 @@ class Objective(nn.Module):
         """Return the modules that a checkpoint holds, by name, the one that is the result of the training as ``model``."""
         raise NotImplementedError
 
+    def size(self, batch: Any) -> Tensor:
+        """Return how much of what the losses are means over is in a batch, a scalar: micro-batches count by it.
+
+        An objective that compares the entries of a batch with each other has none, and cannot accumulate.
+        """
+        raise NotImplementedError
+
     def after_step(self) -> None:
         """Do what follows a step of the optimiser."""
 
@@ -73,6 +81,7 @@ class TrainingTask:
         device: torch.device,
         rates: Mapping[str, float] | None = None,
         loader_workers: int = 0,
+        accumulation_steps: int = 1,
     ) -> None:
         """Make the optimiser; what is trained is at its beginning.
 
@@ -83,6 +92,8 @@ class TrainingTask:
             device: where to train.
             rates: prefix of parameter names -> their own peak learning rate.
             loader_workers: processes that prepare batches.
+            accumulation_steps: micro-batches that a process's part of a batch goes through the model in; their gradients
+                are added up. Batch statistics, and grids of a batch, are those of a micro-batch.
         """
         self.objective = objective.to(device)
         self.parts = {name: part for name, part in objective.parts().items() if part is not None}
@@ -90,12 +101,14 @@ class TrainingTask:
         self.settings = settings
         self.device = device
         self.loader_workers = loader_workers
+        self.accumulation_steps = accumulation_steps
         self.steps_per_epoch = math.ceil(len(entries) / settings.batch_size)
         self.total_steps = self.steps_per_epoch * settings.epochs
         self.finished_steps = 0
         self.loss_sums: defaultdict[str, float] = defaultdict(float)
         self.optimizer = make_optimizer(list(self.parts.values()), settings, rates or {})
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "16-mixed")
+        allow_tf32(device, settings.precision)
         # A batch can leave a branch without a gradient: no box, no sentence.
         several = num_processes() > 1
         self.losses = DistributedDataParallel(objective, find_unused_parameters=True) if several else objective
@@ -138,9 +151,11 @@ class TrainingTask:
         """
         self._seed()
         self._set_learning_rates()
-        loss = self.loss(batch)
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
+        parts = self._micro_batches(batch)
+        for number, (part, share) in enumerate(parts, start=1):
+            with self._gradients_of(is_last=number == len(parts)):
+                self.scaler.scale(self.loss(part, share)).backward()
         self.scaler.unscale_(self.optimizer)
         self._clip()
         self.scaler.step(self.optimizer)
@@ -148,8 +163,27 @@ class TrainingTask:
         self.objective.after_step()
         self.finished_steps += 1
 
-    def loss(self, batch: Any) -> Tensor:
+    def _micro_batches(self, batch: Any) -> list[tuple[Any, float]]:
+        """Cut a batch; return each part with its share of the step. Parts without anything in any process are left out."""
+        if self.accumulation_steps == 1:
+            return [(batch, 1.0)]
+        parts = split_batch(batch, self.accumulation_steps)
+        sizes = sum_over_processes(torch.stack([self.objective.size(part) for part in parts]).float())
+        shares = (sizes / sizes.sum()).tolist()
+        return [(part, share) for part, share in zip(parts, shares, strict=True) if share]
+
+    def _gradients_of(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Average gradients over processes once a step, with the last micro-batch."""
+        if is_last or not isinstance(self.losses, DistributedDataParallel):
+            return nullcontext()
+        return self.losses.no_sync()
+
+    def loss(self, batch: Any, share: float = 1.0) -> Tensor:
         """Return the sum of the losses of a batch, and add each to ``loss_sums``.
+
+        Args:
+            batch: a batch, or a micro-batch of it.
+            share: of the step's losses that those of this batch are.
 
         Raises:
             D2RNetError: it is not finite.
@@ -167,8 +201,8 @@ class TrainingTask:
                 f"Lower {self.settings.place}.learning_rate or gradient_clip, or use precision 32-true or bf16-mixed."
             )
         for name, value in zip(losses, values, strict=True):
-            self.loss_sums[name] += value
-        return total.sum()
+            self.loss_sums[name] += value * share
+        return total.sum() * share
 
     def _seed(self) -> None:
         """Seed what this step draws: the same whatever was drawn before it."""
@@ -219,6 +253,17 @@ class TrainingTask:
             part.load_state_dict(state[name], strict=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+
+
+def allow_tf32(device: torch.device, precision: str) -> None:
+    """Let products that stay in 32 bits amid a mixed training round to TensorFloat-32 on a GPU; "32-true" does not round.
+
+    Convolutions too, which PyTorch would else let round in any training.
+    """
+    if device.type == "cuda":
+        mixed = precision in AUTOCAST
+        torch.backends.cuda.matmul.allow_tf32 = mixed
+        torch.backends.cudnn.allow_tf32 = mixed
 
 
 def make_loader(dataset: Any, batches: Iterable[list[int]], collate: Callable[[Any], Any], *, workers: int) -> DataLoader[Any]:

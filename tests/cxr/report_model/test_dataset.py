@@ -1,10 +1,14 @@
 """Geometry of images and boxes, several images an entry, the cache of decoded images."""
 
+import ctypes
 import dataclasses
 import errno
 import json
 import pickle
+import resource
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -185,14 +189,33 @@ def test_rows_of_a_lost_file_are_not_done(root: Path, damage: str) -> None:
     assert before.max() == 255 and np.array_equal(after, before)
 
 
-def test_full_disk_is_an_error_before_anything_is_decoded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(array_cache.os, "posix_fallocate", full)
-    with pytest.raises(OSError, match="No space left"):
-        ImageCache(root / "cache", [(root / "wide.png", (50, 100))], size_px=32, workers=0)
+def test_full_disk_is_an_error_before_anything_is_decoded(root: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # stands for the disk: no file grows past it
+    try:
+        with pytest.raises(OSError, match="too large"):
+            ImageCache(root / "cache", [(root / "wide.png", (50, 100))], size_px=32, workers=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list((root / "cache").rglob("*.u8")) == []
+
+
+def _no_reserving(*_: object) -> int:
+    ctypes.set_errno(errno.EOPNOTSUPP)
+    return -1
+
+
+@pytest.mark.parametrize("system", [{}, {"fallocate": _no_reserving}], ids=["not Linux", "network file system"])
+def test_file_system_that_cannot_reserve_gets_zeros(
+    root: Path, monkeypatch: pytest.MonkeyPatch, system: dict[str, Callable[..., int]]
+) -> None:
+    sources = [(root / "wide.png", (50, 100))]
+    expected = ImageCache(root / "reserved", sources, size_px=32, workers=0)[0].copy()
+    monkeypatch.setattr(array_cache.ctypes, "CDLL", lambda *_, **__: SimpleNamespace(**system))
+    monkeypatch.setattr(array_cache, "ZEROS_BYTES", 1000)  # the last piece is shorter
+    assert np.array_equal(ImageCache(root / "written", sources, size_px=32, workers=0)[0], expected)
+    (pixels,) = (root / "written").rglob("pixels.u8")
+    assert pixels.stat().st_size == 32 * 32 and pixels.stat().st_blocks > 0
 
 
 def test_changed_file_is_decoded_again(root: Path) -> None:

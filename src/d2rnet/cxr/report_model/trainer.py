@@ -25,7 +25,7 @@ from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
 from d2rnet.report.fit import fit_reports
 from d2rnet.report.settings import ReportRuntime
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
-from d2rnet.report.training_files import check_batch, check_protocol, export_model, splits_with_words
+from d2rnet.report.training_files import check_protocol, check_report_batch, export_model, splits_with_words
 from d2rnet.report.training_task import report_task
 from d2rnet.runs.cards import write_card
 from d2rnet.runs.code_parts import PARTS_KEY, code_parts
@@ -71,7 +71,7 @@ def train_report_model(
     torch_device = resolve_device(device)
     check_processes(processes, torch_device)
     log.info("training on %s", device_words(torch_device, processes))
-    check_batch(processes, settings.training)
+    check_report_batch(processes, settings.training)
     tokens = load_vocabulary(vocabulary)
     check_protocol(tokens, settings.text, source=vocabulary)
     splits, counts = splits_with_words(load_annotation(annotation), annotation, protocol=tokens.protocol)
