@@ -24,6 +24,7 @@ from d2rnet.cxr.demo import vindr as demo_vindr
 from d2rnet.cxr.demo.anatomy import sample_anatomy, sample_frame
 from d2rnet.cxr.demo.exposure import draw_lateral, expose
 from d2rnet.cxr.demo.findings import Box, Finding, Style, deal_findings
+from d2rnet.cxr.demo.follow_ups import go_on
 from d2rnet.cxr.demo.lesions import render_frontal
 from d2rnet.cxr.demo.settings import DemoSettings
 from d2rnet.errors import D2RNetError
@@ -34,7 +35,7 @@ from d2rnet.runs.progress import track
 
 log = logging.getLogger(__name__)
 _CHUNK = 8
-_VINDR, _PATIENT, _STUDY, _PLAN = range(4)  # first word of the seed of each kind of item
+_VINDR, _PATIENT, _STUDY, _PLAN, _FOLLOW_UPS = range(5)  # first word of the seed of each kind of item
 Record = dict[str, Any]
 
 
@@ -79,6 +80,8 @@ def _fill(folder: Path, workers: int, settings: DemoSettings) -> Record:
         "test": settings.report_test_studies,
     }
     plans = demo_mimic.plan_studies(study_counts, rng)
+    if settings.follow_ups:
+        plans = go_on(plans, np.random.default_rng([settings.seed, _FOLLOW_UPS]))
     for path in (
         "vindr/train",
         "vindr/test",
@@ -158,8 +161,9 @@ def _draw_study(folder: Path, plan: demo_mimic.StudyPlan, settings: DemoSettings
     rng = np.random.default_rng([settings.seed, _STUDY, plan.number])
     anatomy = sample_anatomy(np.random.default_rng([settings.seed, _PATIENT, plan.patient_number]))
     style = Style.of_difficulty(settings.difficulty)
-    report = demo_reports.write_report(plan.findings, rng)
-    text = demo_reports.format_report(report, plan.variant, plan.views, rng)
+    report = demo_reports.write_report(plan.findings, rng, plan.changes)
+    told = demo_reports.Told(plan.indication, plan.is_follow_up) if plan.indication else None
+    text = demo_reports.format_report(report, plan.variant, plan.views, rng, told)
     (folder / plan.report_path).write_text(text, encoding="utf-8", newline="\n")
     records = []
     for view, dicom_id in zip(plan.views, plan.dicom_ids, strict=True):
@@ -188,6 +192,7 @@ def _study_record(plan: demo_mimic.StudyPlan, report: demo_reports.Report) -> Re
         "header_variant": plan.variant,
         "report": asdict(report),
         "facts": [{**asdict(finding), "size_word": finding.size_word} for finding in plan.findings],
+        **({"changes": plan.changes, "indication": plan.indication} if plan.indication else {}),
     }
 
 

@@ -53,6 +53,10 @@ class StudyPlan:
         views: ViewPosition of each image.
         findings: what every frontal image shows and the report says.
         variant: key of demo_reports.HEADER_VARIANTS.
+        changes: with follow-ups, how each finding of a later study has changed; else none.
+        indication: with follow-ups, why it was taken; else "".
+        is_follow_up: whether it goes on from the study before.
+        year: of its date, counted from the first.
     """
 
     number: int
@@ -64,6 +68,10 @@ class StudyPlan:
     dicom_ids: tuple[str, ...]
     findings: tuple[Finding, ...]
     variant: str
+    changes: tuple[str, ...] = ()
+    indication: str = ""
+    is_follow_up: bool = False
+    year: int = 0
 
     @property
     def patient_folder(self) -> Path:
@@ -174,7 +182,7 @@ def _metadata_row(plan: StudyPlan, view: str, dicom_id: str, image: dict[str, An
         "ViewPosition": view,
         "Rows": image["height"],
         "Columns": image["width"],
-        "StudyDate": 21_500_100 + plan.number // 28 % 12 * 100 + day,
+        "StudyDate": 21_500_100 + plan.year * 10_000 + plan.number // 28 % 12 * 100 + day,
         "StudyTime": round(80_000 + plan.number % 10 * 1_000 + 0.5, 3),
         "ProcedureCodeSequence_CodeMeaning": description,
         "ViewCodeSequence_CodeMeaning": names[view],

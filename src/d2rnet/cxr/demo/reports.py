@@ -6,6 +6,7 @@ sentences about structures without a finding. The patient's left is on the right
 Reads and writes: nothing. The texts are own work; the section headers and their traps follow facts of the MIMIC-CXR reports.
 """
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from d2rnet.cxr.demo.findings import Finding
-from d2rnet.cxr.demo.wording import FINDING_TEMPLATES, INDICATIONS, NORMAL_SENTENCES
+from d2rnet.cxr.demo.wording import CHANGE_WORDS, FINDING_TEMPLATES, INDICATIONS, NORMAL_SENTENCES
 
 Rng = np.random.Generator
 HEADER_VARIANTS: Mapping[str, float] = {
@@ -27,6 +28,7 @@ HEADER_VARIANTS: Mapping[str, float] = {
 
 WORDING_SHARES = (0.6, 0.2, 0.12, 0.08)  # of the four wordings of a finding, the usual one first
 
+_COMPARES = re.compile(r"\b(?:unchanged|stable|persists|remains|chronic|acute|increased|prior)\b", re.IGNORECASE)
 _KINDS = {"nodule": "Nodule", "mass": "Mass", "device": "Device", "hernia": "Hernia"}
 
 _PLEURA = ("Pleural effusion", "Pleural thickening", "Pneumothorax")
@@ -41,6 +43,14 @@ class Report:
 
     findings: str
     impression: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a report with follow-ups tells beside its sections: why it was taken, and whether there is a study before."""
+
+    indication: str
+    is_follow_up: bool
 
 
 def _place(finding: Finding) -> str:
@@ -65,6 +75,20 @@ def finding_sentence(finding: Finding, rng: Rng) -> str:
     )
 
 
+def changed_sentence(finding: Finding, change: str, rng: Rng) -> str:
+    """Say one finding and how it has changed, in a wording that says nothing of a change by itself.
+
+    Args:
+        finding: of a later study.
+        change: a key of CHANGE_WORDS.
+        rng: chooses the wording.
+    """
+    while _COMPARES.search(sentence := finding_sentence(finding, rng)):
+        pass
+    words = CHANGE_WORDS[change]
+    return f"{sentence[:-1]}, {words[int(rng.integers(len(words)))]}."
+
+
 def _normal_sentence(place: str, findings: Sequence[Finding], rng: Rng) -> str | None:
     """A normal sentence about a place, None where it would contradict a finding."""
     categories = {finding.category for finding in findings}
@@ -78,11 +102,18 @@ def _normal_sentence(place: str, findings: Sequence[Finding], rng: Rng) -> str |
     return choices[int(rng.integers(len(choices)))]
 
 
-def write_report(findings: Sequence[Finding], rng: Rng) -> Report:
-    """Write findings (3 to 7 sentences, lungs first, bones last) and impression of one study."""
+def write_report(findings: Sequence[Finding], rng: Rng, changes: Sequence[str] = ()) -> Report:
+    """Write findings (3 to 7 sentences, lungs first, bones last) and impression of one study.
+
+    Args:
+        findings: what it shows.
+        rng: chooses the wording.
+        changes: of a follow-up, how each finding has changed.
+    """
     by_place: dict[str, list[str]] = {place: [] for place in _ORDER}
-    for finding in findings:
-        by_place[_place(finding)].append(finding_sentence(finding, rng))
+    for number, finding in enumerate(findings):
+        sentence = changed_sentence(finding, changes[number], rng) if changes else finding_sentence(finding, rng)
+        by_place[_place(finding)].append(sentence)
     normal = {place: text for place in _ORDER[:5] if (text := _normal_sentence(place, findings, rng)) is not None}
     wanted = 4 if not findings else max(3 - len(findings), 1)
     kept = set(rng.permutation(sorted(normal))[:wanted].tolist())
@@ -108,7 +139,7 @@ def header_variants(count: int, rng: Rng) -> list[str]:
     return [names[i] for i in rng.permutation(count)]
 
 
-def format_report(report: Report, variant: str, view_names: Sequence[str], rng: Rng) -> str:
+def format_report(report: Report, variant: str, view_names: Sequence[str], rng: Rng, told: Told | None = None) -> str:
     """Lay a report out as a MIMIC-CXR text file, wrapped at 80 columns.
 
     Args:
@@ -116,18 +147,18 @@ def format_report(report: Report, variant: str, view_names: Sequence[str], rng: 
         variant: a key of HEADER_VARIANTS.
         view_names: views of the study, such as ``["PA", "LATERAL"]``.
         rng: chooses indication and header spelling.
+        told: why it was taken, and whether there is a study before; None draws both at random.
     """
     two_views = len(view_names) > 1
     views = " and ".join(view if view in ("PA", "AP") else view.lower() for view in view_names)
     person = "woman" if rng.random() < 0.5 else "man"
-    indication = (
-        f"___ year old {person} with {INDICATIONS[int(rng.integers(len(INDICATIONS)))]}. Evaluate the patient\u2019s chest."
-    )
+    complaint = INDICATIONS[int(rng.integers(len(INDICATIONS)))] if told is None else told.indication
+    indication = f"___ year old {person} with {complaint}. Evaluate the patient\u2019s chest."
     sections = [
         ("EXAMINATION", f"CHEST ({views.upper()})"),
         (("INDICATION", "HISTORY", "REASON FOR EXAM")[int(rng.integers(3))], indication),
         ("TECHNIQUE", f"{views[0].upper()}{views[1:]} view{'s' if two_views else ''} of the chest."),
-        ("COMPARISON", "___." if rng.random() < 0.6 else "None."),
+        ("COMPARISON", "___." if (rng.random() < 0.6 if told is None else told.is_follow_up) else "None."),
     ]
     views_header = "CHEST, TWO VIEWS" if two_views else "CHEST, SINGLE VIEW"
     match variant:

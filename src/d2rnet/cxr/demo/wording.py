@@ -189,3 +189,27 @@ INDICATIONS = (
     "hypoxia",
     "preoperative evaluation",
 )
+COMPLAINTS: dict[str, tuple[str, ...]] = {
+    "Aortic enlargement": ("long-standing hypertension", "back pain"),
+    "Atelectasis": ("shallow breathing after surgery",),
+    "Cardiomegaly": ("leg swelling", "known heart failure"),
+    "Clavicle fracture": ("fall on the shoulder",),
+    "Consolidation": ("cough and fever", "productive cough"),
+    "Edema": ("orthopnea", "known heart failure"),
+    "Emphysema": ("smoking for 40 years",),
+    "Enlarged PA": ("syncope on exertion",),
+    "ILD": ("dry cough for months",),
+    "Infiltration": ("cough and fever", "productive cough"),
+    "Lung cavity": ("night sweats and weight loss",),
+    "Nodule/Mass": ("weight loss", "smoking for 40 years"),
+    "Pleural effusion": ("shortness of breath", "dullness on percussion"),
+    "Pneumothorax": ("sudden pleuritic pain",),
+    "Pulmonary fibrosis": ("dry cough for months", "clubbing"),
+    "Rib fracture": ("fall from a ladder", "pain on breathing after a fall"),
+}
+CHANGE_WORDS: dict[str, tuple[str, ...]] = {
+    "unchanged": ("unchanged from the prior study", "stable since the prior study"),
+    "increased": ("increased since the prior study", "larger than on the prior study"),
+    "decreased": ("decreased since the prior study", "smaller than on the prior study"),
+    "new": ("new since the prior study",),
+}
