@@ -23,6 +23,7 @@ TEXT_KEYS = ("id", "study_id", "subject_id", "split", "report")
 LIST_KEYS = ("image_path", "boxes", "scores", "labels")
 SIZE_KEYS = ("height", "width")
 SEVERAL_IMAGES_KEYS = ("heights", "widths", "box_image")
+PRIOR_KEYS = ("study_id", "report", "height", "width", "boxes", "scores", "labels")
 OUTSIDE_TOLERANCE_PX = 1.0
 _NUMBER = (int, float)
 
@@ -56,13 +57,17 @@ def load_annotation(path: str | Path) -> dict[str, list[Entry]]:
         ``train``, ``val`` and ``test`` -> entries with keys ``id, study_id, subject_id, split, report`` (str),
         ``image_path`` (list of str), ``height, width`` (int, original pixels), ``boxes`` (K lists xywh, original pixels),
         ``scores`` (K floats in [0, 1]), ``labels`` (K class names); with n > 1 images also ``heights, widths`` (n ints)
-        and ``box_image`` (K indices into ``image_path``). A split that the file lacks is empty.
+        and ``box_image`` (K indices into ``image_path``); by ``cxr.annotation.context`` also ``views`` (n str), ``indication``
+        (str), ``prior`` (None, or an object with ``study_id, report, height, width, boxes, scores, labels``). A split that
+        the file lacks is empty.
 
     Raises:
         FileNotFoundError: there is no such file.
         DatasetError: not JSON, or of another schema; the message names file, split and entry.
     """
-    return read_splits(path, entry_complaint, command="build-annotation", remedy=_REMEDY)
+    splits = read_splits(path, entry_complaint, command="build-annotation", remedy=_REMEDY)
+    _check_priors(splits, path)
+    return splits
 
 
 def read_splits(
@@ -134,7 +139,49 @@ def entry_complaint(entry: Any, split: str) -> str | None:
     lengths = {key: len(entry[key]) for key in ("boxes", "scores", "labels")}
     if len(set(lengths.values())) != 1:
         return f"lengths differ ({lengths}); expected one score and one label a box"
-    return _size_complaint(entry, several) or _boxes_complaint(entry, several)
+    return _size_complaint(entry, several) or _boxes_complaint(entry, several) or _context_complaint(entry)
+
+
+def _context_complaint(entry: Entry) -> str | None:
+    """Say what is wrong with the keys that an entry may have."""
+    count = len(entry["image_path"])
+    views = entry.get("views", [""] * count)
+    if not (isinstance(views, list) and len(views) == count and all(isinstance(view, str) for view in views)):
+        return f"views is {repr(views)[:200]}; expected one text for each of {count} images"
+    if not isinstance(entry.get("indication", ""), str):
+        return f"indication is {entry['indication']!r:.80}; expected a text"
+    return None if entry.get("prior") is None else _prior_complaint(entry["prior"], entry["study_id"])
+
+
+def _prior_complaint(prior: Any, study_id: str) -> str | None:
+    """Say what is wrong with the study before a study."""
+    missing = [key for key in PRIOR_KEYS if not isinstance(prior, dict) or key not in prior]
+    if missing:
+        return f"prior lacks {', '.join(missing)}"
+    if not (isinstance(prior["study_id"], str) and isinstance(prior["report"], str)) or prior["study_id"] == study_id:
+        return f"prior is study {prior['study_id']!r:.80}; expected texts under study_id and report, of another study"
+    lists = [prior[key] for key in ("boxes", "scores", "labels")]
+    if not all(isinstance(values, list) and len(values) == len(lists[0]) for values in lists):
+        return "prior has boxes, scores and labels that are no lists of one length"
+    complaint = _size_complaint(prior, False) or _boxes_complaint(prior, False)
+    return complaint and f"prior: {complaint}"
+
+
+def _check_priors(splits: Mapping[str, list[Entry]], path: str | Path) -> None:
+    """Refuse a study before that is an entry of another split or of another patient.
+
+    Raises:
+        DatasetError: names the entry and both splits or patients.
+    """
+    known = {entry["study_id"]: (split, entry["subject_id"]) for split, entries in splits.items() for entry in entries}
+    for split, entries in splits.items():
+        for entry in entries:
+            before = known.get((entry.get("prior") or {}).get("study_id"))
+            if before not in (None, (split, entry["subject_id"])):
+                raise DatasetError(
+                    f"{path}: {split} ({entry['id']}): prior is study {entry['prior']['study_id']} of patient {before[1]}, "
+                    f"split {before[0]}; expected an earlier study of patient {entry['subject_id']}, split {split}. {_REMEDY}"
+                )
 
 
 def _size_complaint(entry: Entry, several: bool) -> str | None:

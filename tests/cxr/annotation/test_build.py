@@ -224,3 +224,20 @@ def test_thresholds_of_another_detector_are_refused(inputs: Any) -> None:
     write_json(path, {"classes": classes, "detector": {"sha256": "def"}})
     with pytest.raises(DatasetError, match=r"predicted by another detector \(m\.pth, says run\.json\)"):
         inputs.build(thresholds="calibrated", thresholds_file=path)
+
+
+def test_views_stand_in_entries_where_asked_for(inputs: Any) -> None:
+    before, _ = inputs.build(entry="study")
+    inputs.images[1]["view"] = ""
+    told, _ = inputs.build(entry="study", context=["views"])
+    assert told["train"][0].pop("views") == ["", "PA"]  # the report's order of images: b, a
+    assert [entry.pop("views") for entry in told["val"]] == [["PA"]]
+    assert told == before
+
+
+def test_a_wrong_number_of_views_is_refused(inputs: Any, tmp_path: Path) -> None:
+    annotation, _ = inputs.build(context=["views"])
+    annotation["train"][0]["views"] = []
+    write_json(tmp_path / "edited.json", annotation)
+    with pytest.raises(DatasetError, match=r"train\[0\] \(b\): views is \[\]; expected one text for each of 1 images"):
+        load_annotation(tmp_path / "edited.json")

@@ -399,3 +399,53 @@ def test_texts_without_any_header_are_counted_and_warned_of(
     assert table.counts["studies_with_report"] == (4 if section == "findings" else 3)
     assert "1 of 4 reports have no header that is known" in caplog.text
     assert says in caplog.text and headless in caplog.text
+
+
+CONTEXT_REPORT = " INDICATION:  Cough.\n \n FINDINGS: \n \n The lungs are\n clear.\n"
+
+
+def write_with_times(release: Release, times: dict[str, str]) -> None:
+    """Write the release with reports that say why, and StudyDate,StudyTime by dicom_id."""
+    release.reports |= {path: CONTEXT_REPORT.encode() for path in list(release.reports)[:2]}
+    release.write_jpg()
+    rows = [f"{row},{times.get(row.split(',')[0], ',')}" for row in release.metadata]
+    header = "dicom_id,subject_id,study_id,ViewPosition,Rows,Columns,StudyDate,StudyTime"
+    release.write_table("mimic-cxr-2.0.0-metadata.csv.gz", header, rows)
+
+
+def test_why_and_when_a_study_was_taken(tmp_path: Path) -> None:
+    release = Release(tmp_path / "mimic")
+    write_with_times(
+        release, {"a-1": "21800506,80556.875", "a-2": "21800506,80512", "b-1": "21800506,213014.5", "c-1": "2180,1"}
+    )
+    table = mimic.read_table(ReportSourceSettings(root=str(release.root), context=True), Problems())
+    found = table.reports.set_index("study_id")
+    assert found["indication"].to_dict() == {"50000001": "Cough.", "50000002": "Cough.", "50000003": "", "50000005": ""}
+    times = found["study_time"].to_dict()
+    assert times == {"50000001": "21800506080512.000000", "50000002": "21800506213014.500000", "50000003": "", "50000005": ""}
+    assert table.counts["reports_with_indication"] == 2 and table.counts["reports_without_time"] == 2
+    assert table.counts["studies_without_time"] == 3 and table.counts["indications_refused"] == 0
+
+
+def test_without_the_switch_nothing_of_it_is_read(tmp_path: Path) -> None:
+    release = Release(tmp_path / "mimic")
+    write_with_times(release, {})
+    table = mimic.read_table(ReportSourceSettings(root=str(release.root)), Problems())
+    assert tuple(table.reports.columns) == REPORT_COLUMNS
+    assert not any("indication" in name or "time" in name for name in table.counts)
+
+
+def test_times_need_their_columns(tmp_path: Path) -> None:
+    release = Release(tmp_path / "mimic")
+    release.write_jpg()
+    with pytest.raises(DatasetError, match="StudyDate"):
+        mimic.read_table(ReportSourceSettings(root=str(release.root), context=True), Problems())
+
+
+def test_a_study_that_no_rule_can_split_says_no_why(tmp_path: Path) -> None:
+    release = Release(tmp_path / "mimic")
+    write_with_times(release, {})
+    (release.root / "section_exceptions.csv").write_text("study_id,section,start,end\n50000001,indication,,\n")
+    table = mimic.read_table(ReportSourceSettings(root=str(release.root), context=True), Problems())
+    found = table.reports.set_index("study_id").loc["50000001"]
+    assert found["report"] == "Cough." and found["indication"] == ""

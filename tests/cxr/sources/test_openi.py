@@ -98,6 +98,22 @@ def test_report_root(collection: Collection, tmp_path: Path, place: str) -> None
     assert openi.required_files(missing)[1].path == tmp_path / "absent.tgz"
 
 
+def test_indication_as_the_xml_names_it_and_nothing_of_the_findings(collection: Collection) -> None:
+    comparison = b'<AbstractText Label="COMPARISON"/>'
+    density = b"Patchy right basal density"
+    collection.reports["4.xml"] = xml(4, "CXR4_IM-0004-1001", findings=f"Heart normal. {density.decode()}.")
+    whys = {1: b"Chest pain.\n XXXX", 2: b"Fever. The lungs are clear.", 3: b"Fever, normal 3.", 4: density + b"?"}
+    for number, text in whys.items():
+        why = b'<AbstractText Label="INDICATION">' + text + b"</AbstractText>" + comparison
+        collection.reports[f"{number}.xml"] = collection.reports[f"{number}.xml"].replace(comparison, why)
+    collection.write()
+    table, _ = collection.read(context=True)
+    found = table.reports.set_index("study_id")["indication"].to_dict()
+    assert found == {"CXR1": "Chest pain. XXXX", "CXR2": "Fever.", "CXR3": "Fever, normal 3.", "CXR4": "", "CXR5": ""}
+    assert table.counts["indications_cut_before_findings"] == 1 and table.counts["indications_refused"] == 1
+    assert set(table.reports["study_time"]) == {""}
+
+
 def test_impression(collection: Collection) -> None:
     collection.write()
     assert collection.read(section="impression")[0].reports["report"].tolist()[1] == "Normal 2."

@@ -1,13 +1,14 @@
 """build_annotation: pseudo boxes that pass the confidence filter, joined with the reports, become annotation.json.
 
 Reads: unlabelled.json and reports.jsonl of convert_unlabelled, COCO results of predict_boxes. Writes: annotation.json,
-counts.json, run.json. The only place where boxes change frame: from pixels of the converted PNG to original pixels, each axis
-by its own factor. Why the default threshold is what it is: docs/explanation/annotation.md.
+counts.json, run.json, and with indications refused_indications.jsonl. The only place where boxes change frame: from pixels of
+the converted PNG to original pixels, each axis by its own factor. Why the default threshold is what it is:
+docs/explanation/annotation.md.
 """
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.cxr.annotation.confidence_filter import confidence_filter
+from d2rnet.cxr.annotation.context import EntryContext, check_told
 from d2rnet.cxr.annotation.inputs import ImageTable, check_origin, match_images, read_images, read_reports
 from d2rnet.cxr.annotation.predictions import PseudoBoxes, by_class, read_predictions
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.geometry import clip_to_image, has_area, xyxy_to_xywh
 from d2rnet.files.collection import collection_paused
-from d2rnet.files.documents import write_json
+from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.annotation_file import SPLITS, Entry, write_annotation
@@ -28,6 +30,7 @@ from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
+REFUSED = "refused_indications.jsonl"
 DECIMALS_PX = 2  # a hundredth of an original pixel is far below any detector's accuracy
 
 
@@ -55,13 +58,14 @@ def build_annotation(
         ConfigError: ``thresholds`` and the settings disagree.
         FileNotFoundError: a shard or the thresholds are missing.
         DatasetError: the inputs contradict each other or their formats; all contradictions are in output/problems.jsonl.
-            Predictions of other images or of another detector than the thresholds'.
+            Predictions of other images or of another detector than the thresholds'. Reports that lack what the context needs.
     """
     confidence = confidence_filter(settings, thresholds)
     check_origin(predictions, unlabelled, confidence.detector_sha256)
     problems = Problems()
     images = read_images(unlabelled, problems)
     records = read_reports(reports, problems)
+    check_told(records, settings.context, source=reports)
     rows_of_reports, absent = match_images(images, records, images_file=unlabelled, reports_file=reports, problems=problems)
     boxes, box_counts = read_predictions(predictions, images, confidence, problems=problems)
     problems.raise_if_any(details=output / "problems.jsonl")
@@ -70,7 +74,8 @@ def build_annotation(
     images_with_report[[row for rows in rows_of_reports for row in rows]] = True
     boxes, dropped = keep_boxes(boxes, images, images_with_report, max_boxes=settings.max_boxes)
     box_counts |= dropped
-    entries = EntryWriter(images, boxes, list(zip(records, rows_of_reports, strict=True)), entry=settings.entry)
+    studies = list(zip(records, rows_of_reports, strict=True))
+    entries = EntryWriter(images, boxes, studies, entry=settings.entry, context=settings.context)
     write_annotation(output / "annotation.json", {split: entries.of_split(split) for split in SPLITS})
 
     counts = {
@@ -79,7 +84,9 @@ def build_annotation(
         "boxes": box_counts,
         "entries": dict(entries.written),
         "entries_without_boxes": dict(entries.without_boxes),
+        **({"context": entries.told.counts()} if settings.context else {}),
     }
+    _write_refusals(entries.told, output / REFUSED)
     write_json(output / "counts.json", counts)
     inputs = {"unlabelled": unlabelled, "reports": reports, **({"thresholds": thresholds} if thresholds else {})}
     inputs |= {f"predictions_{number}": path for number, path in enumerate(predictions, start=1)}
@@ -155,10 +162,17 @@ class EntryWriter:
     Attributes:
         written: split -> entries made so far.
         without_boxes: split -> those without any box.
+        told: what they tell beside images, boxes and report.
     """
 
     def __init__(
-        self, images: ImageTable, boxes: PseudoBoxes, studies: list[tuple[dict[str, Any], list[int]]], *, entry: str
+        self,
+        images: ImageTable,
+        boxes: PseudoBoxes,
+        studies: list[tuple[dict[str, Any], list[int]]],
+        *,
+        entry: str,
+        context: Sequence[str] = (),
     ) -> None:
         """Keep references to the joined tables.
 
@@ -167,10 +181,12 @@ class EntryWriter:
             boxes: boxes in original pixels, sorted by image.
             studies: report record and rows of its images, in output order.
             entry: ``image`` for an entry per image, ``study`` for an entry per study.
+            context: ``cxr.annotation.context``.
         """
         self._images = images
         self._studies = studies
         self._entry = entry
+        self.told = EntryContext(context, images, studies)
         self._starts = np.searchsorted(boxes.rows, np.arange(len(images.records) + 1)).tolist()
         self._boxes_xywh = np.round(xyxy_to_xywh(boxes.boxes_xyxy), DECIMALS_PX)
         self._scores = np.round(boxes.scores, 6)
@@ -191,7 +207,7 @@ class EntryWriter:
     def make(self, report: dict[str, Any], rows: list[int]) -> Entry:
         """Return the entry of a report and the rows of its images."""
         records = [self._images.records[row] for row in rows]
-        spans = [slice(self._starts[row], self._starts[row + 1]) for row in rows]
+        boxes = [self._boxes_of(row) for row in rows]
         entry: Entry = {
             "id": report["study_id"] if self._entry == "study" else records[0]["source_id"],
             "study_id": report["study_id"],
@@ -201,15 +217,32 @@ class EntryWriter:
             "report": report["report"],
             "height": records[0]["source_height"],
             "width": records[0]["source_width"],
-            "boxes": [box for span in spans for box in self._boxes_xywh[span].tolist()],
-            "scores": [score for span in spans for score in self._scores[span].tolist()],
-            "labels": [CATEGORY_NAMES[index - 1] for span in spans for index in self._category_ids[span].tolist()],
+            **{key: [item for of_image in boxes for item in of_image[key]] for key in ("boxes", "scores", "labels")},
         }
         if len(rows) > 1:
             entry["heights"] = [record["source_height"] for record in records]
             entry["widths"] = [record["source_width"] for record in records]
-            entry["box_image"] = [image for image, span in enumerate(spans) for _ in range(span.stop - span.start)]
-        return entry
+            entry["box_image"] = [image for image, of_image in enumerate(boxes) for _ in of_image["boxes"]]
+        return entry | self.told.of(report, rows, self._boxes_of)
+
+    def _boxes_of(self, row: int) -> dict[str, Any]:
+        """Return ``boxes``, ``scores`` and ``labels`` of an image."""
+        span = slice(self._starts[row], self._starts[row + 1])
+        return {
+            "boxes": self._boxes_xywh[span].tolist(),
+            "scores": self._scores[span].tolist(),
+            "labels": [CATEGORY_NAMES[index - 1] for index in self._category_ids[span].tolist()],
+        }
+
+
+def _write_refusals(told: EntryContext, path: Path) -> None:
+    """List the indications that were refused, where entries have indications."""
+    if "indication" not in told.parts:
+        path.unlink(missing_ok=True)  # of an earlier build
+        return
+    count = write_jsonl(path, told.refusals())
+    if count:
+        log.warning("%d indications hold a sentence of their target and are left empty: %s", count, path)
 
 
 def _log_counts(counts: dict[str, Any], output: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from d2rnet.findings.classes import CATEGORY_IDS, suggest_category
-from d2rnet.settings import Section, setting
+from d2rnet.settings import Section, each_once, setting
 
 
 def _known_class(name: str) -> str:
@@ -14,6 +14,7 @@ def _known_class(name: str) -> str:
     return name
 
 
+ContextPart = Literal["views", "indication", "prior"]
 ClassName = Annotated[str, AfterValidator(_known_class)]
 
 
@@ -38,3 +39,6 @@ class AnnotationSettings(Section):
     findings; 20 only stops runaway detections."""
     entry: Literal["image", "study"] = setting("image")
     """image: one entry per image (R2Gen's convention for MIMIC-CXR); study: one entry per study with all its images."""
+    context: Annotated[tuple[ContextPart, ...], AfterValidator(each_once)] = setting(())
+    """What an entry tells beside images, boxes and report, for cxr.report.model: views (of each image), indication (and
+    history), prior (report and boxes of the patient's study before). The last two need cxr.data.reports.context."""

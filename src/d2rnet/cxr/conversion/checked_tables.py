@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from d2rnet.cxr.sources.tables import LabelledTable
+from d2rnet.cxr.sources.tables import CONTEXT_COLUMNS, REPORT_COLUMNS, LabelledTable
 from d2rnet.files.checked_tables import HASHES, NUMBER, TEXT, WHOLE, Columns, write_table
 
 IMAGE_FOLDER = "unlabelled_images"
@@ -57,7 +57,8 @@ UNLABELLED_IMAGES: Columns = {
     "source_height": WHOLE,
     "source_width": WHOLE,
 }
-REPORTS: Columns = dict.fromkeys(("study_id", "subject_id", "split", "section", "report"), TEXT)
+REPORTS: Columns = dict.fromkeys(REPORT_COLUMNS, TEXT)
+REPORTS_WITH_CONTEXT: Columns = dict.fromkeys((*REPORT_COLUMNS, *CONTEXT_COLUMNS), TEXT)
 
 
 def labelled_file_name(source_id: str) -> str:
@@ -101,7 +102,7 @@ def write_unlabelled(output: Path, images: pd.DataFrame, reports: pd.DataFrame, 
     Args:
         output: folder of the tables.
         images: columns ``file``, path to open, and those of UNLABELLED_IMAGES but the first two.
-        reports: columns of REPORTS.
+        reports: columns of REPORTS, or of REPORTS_WITH_CONTEXT.
         bad: absolute paths of files that cannot be read; their images are left out.
 
     Returns:
@@ -109,9 +110,10 @@ def write_unlabelled(output: Path, images: pd.DataFrame, reports: pd.DataFrame, 
     """
     images, quarantined = _without(bad, images.rename(columns={"file": "source"}))
     images = images.assign(file_name=images["source_id"].map(unlabelled_file_name))
+    columns = REPORTS_WITH_CONTEXT if set(CONTEXT_COLUMNS) <= set(reports.columns) else REPORTS
     hashes = {
         "images": write_table(output / "unlabelled_images.jsonl", images, UNLABELLED_IMAGES),
-        "reports": write_table(output / "reports.jsonl", reports, REPORTS),
+        "reports": write_table(output / "reports.jsonl", reports, columns),
     }
     return {HASHES: hashes, "images_quarantined": quarantined}
 

@@ -6,7 +6,8 @@ Writes, into the output folder:
 * ``unlabelled.json``: COCO without annotations. Beside the usual keys an image has ``source_height, source_width``
   (its file's own size, pixels), ``source_id, study_id, subject_id, view, split, has_report`` and ``source_path``, the
   original file relative to ``cxr.data.reports.root`` (null for extra unlabelled images);
-* ``reports.jsonl``: ``subject_id, study_id, split, section, report, images`` (source_ids), one study with text a line;
+* ``reports.jsonl``: ``subject_id, study_id, split, section, report, images`` (source_ids), one study with text a line; with
+  ``cxr.data.reports.context`` also ``indication, study_time``;
 * ``convert_unlabelled/{counts.json,run.json,data_card.md}``.
 """
 
@@ -19,10 +20,11 @@ import pandas as pd
 
 from d2rnet.cxr.boxes.coco import write_coco
 from d2rnet.cxr.conversion.cards import UNLABELLED_CARD
-from d2rnet.cxr.conversion.checked_tables import REPORTS, UNLABELLED_IMAGES
+from d2rnet.cxr.conversion.checked_tables import REPORTS, REPORTS_WITH_CONTEXT, UNLABELLED_IMAGES
 from d2rnet.cxr.conversion.image_shards import join_shards
 from d2rnet.cxr.conversion.settings import ConversionSettings, UnlabelledConversionSettings, source_settings
 from d2rnet.cxr.sources.sources import report_source
+from d2rnet.cxr.sources.tables import CONTEXT_COLUMNS
 from d2rnet.errors import DatasetError
 from d2rnet.files.checked_tables import count_of, read_counts, read_table
 from d2rnet.files.documents import write_json, write_jsonl
@@ -78,7 +80,7 @@ def convert_unlabelled(
     counted, checked = read_counts(counts, "unlabelled", settings=made_with, images=images, reports=reports)
     listed = read_table(images, UNLABELLED_IMAGES)
     converted = _with_frames(listed, shards, settings.conversion, counted)
-    checked_texts = read_table(reports, REPORTS)
+    checked_texts = read_table(reports, REPORTS_WITH_CONTEXT if settings.reports.context else REPORTS)
     texts = _with_images(checked_texts, converted, counted)
     converted["has_report"] = converted["study_id"].isin(texts["study_id"]) & converted["source_path"].notna()
     assert_patients_disjoint(converted, texts, key="cxr.data.reports")
@@ -138,6 +140,7 @@ def _image_records(images: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _report_records(reports: pd.DataFrame) -> Iterator[dict[str, Any]]:
     columns = ["subject_id", "study_id", "split", "section", "report", "images"]
+    columns += [name for name in CONTEXT_COLUMNS if name in reports]
     for row in reports[columns].itertuples(index=False, name=None):
         yield dict(zip(columns, row, strict=True))
 

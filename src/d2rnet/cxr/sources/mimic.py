@@ -27,7 +27,8 @@ from d2rnet.cxr.sources.mimic_tables import (
     add_views,
     read_images,
 )
-from d2rnet.cxr.sources.report_checks import keep_views
+from d2rnet.cxr.sources.mimic_times import study_times
+from d2rnet.cxr.sources.report_checks import keep_views, with_context
 from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable
 from d2rnet.files.csv_tables import read_table_csv
@@ -82,7 +83,16 @@ def read_table(settings: ReportSourceSettings, problems: Problems) -> ReportTabl
     studies = images[["subject_id", "study_id", "split"]].drop_duplicates("study_id", ignore_index=True)
     exceptions = _section_exceptions(folders)
     section = settings.section
-    reports, unreadable = read_reports(studies, folders.report_root, section=section, exceptions=exceptions, counts=counts)
+    reports, unreadable, whys = read_reports(
+        studies,
+        folders.report_root,
+        section=section,
+        exceptions=exceptions,
+        counts=counts,
+        with_why=settings.context,
+    )
+    if settings.context:
+        reports = with_context(reports, whys, study_times(folders, counts), counts)
     return ReportTable(images, reports, counts, unreadable)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from d2rnet.cxr.sources.clinical_context import ClinicalText, clinical_text
 from d2rnet.cxr.sources.mimic_exceptions import Exceptions
 from d2rnet.cxr.sources.mimic_tables import FILES_FOLDER
 from d2rnet.cxr.sources.report_checks import report_table
@@ -26,21 +27,29 @@ log = logging.getLogger(__name__)
 _THREADS = 16
 _CHUNK = 256
 MAX_WITHOUT_HEADER = 0.02  # share of the reports read; a warning above it
+_NO_WHY = ClinicalText()
 _MAX_BYTES = 1_000_000  # the longest report of MIMIC-CXR has about 10,000
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a report file gave: the section's text, nothing, or the reason why it could not be read; whether it has headers."""
+    """What a report file gave: the section's text, nothing, or why it cannot be read; if it has headers; the indication."""
 
     text: str | None = None
     reason: str | None = None
     has_header: bool = True
+    why: ClinicalText = _NO_WHY
 
 
 def read_reports(
-    studies: pd.DataFrame, report_root: Path, *, section: str, exceptions: Exceptions, counts: Counter[str]
-) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+    studies: pd.DataFrame,
+    report_root: Path,
+    *,
+    section: str,
+    exceptions: Exceptions,
+    counts: Counter[str],
+    with_why: bool = False,
+) -> tuple[pd.DataFrame, list[dict[str, str]], dict[str, ClinicalText]]:
     """Read the wanted section of each study's report.
 
     Args:
@@ -50,10 +59,11 @@ def read_reports(
         exceptions: hand-made section rules by study id.
         counts: grows by ``reports_read``, ``reports_without_header``, ``studies_without_<section>``, ``studies_with_report``,
             ``reports_unreadable``.
+        with_why: whether to look for indication and history.
 
     Returns:
-        The reports table, and the report files that are missing, empty, no text in UTF-8, too large or no files at all
-        (``path, study_id, reason``).
+        The reports table; the report files that are missing, empty, no text in UTF-8, too large or no files at all
+        (``path, study_id, reason``); and study id -> why it was taken, of the studies in the table.
 
     Raises:
         DatasetError: not one of the report files exists.
@@ -61,13 +71,16 @@ def read_reports(
     rows: list[tuple[str, str, str, str, str]] = []
     unreadable = []
     headless = []
+    whys: dict[str, ClinicalText] = {}
     keys = list(studies[["subject_id", "study_id", "split"]].itertuples(index=False, name=None))
-    for (subject_id, study_id, split), outcome in zip(keys, _outcomes(keys, report_root, section, exceptions), strict=True):
+    outcomes = _outcomes(keys, report_root, section, exceptions, with_why)
+    for (subject_id, study_id, split), outcome in zip(keys, outcomes, strict=True):
         if outcome.reason is not None:
             path = report_root / _report_path(subject_id, study_id)
             unreadable.append({"path": str(path), "study_id": study_id, "reason": outcome.reason})
         elif outcome.text is not None:
             rows.append((study_id, subject_id, split, section, outcome.text))
+            whys[study_id] = outcome.why
         if not outcome.has_header:
             headless.append(_report_path(subject_id, study_id))
     if keys and all(record["reason"] == "missing" for record in unreadable) and len(unreadable) == len(keys):
@@ -82,7 +95,7 @@ def read_reports(
     _warn_of_headless(headless, report_root, counts["reports_read"], section)
     counts[f"studies_without_{section}"] = counts["reports_read"] - len(rows)
     counts["studies_with_report"] = len(rows)
-    return report_table(rows), unreadable
+    return report_table(rows), unreadable, whys
 
 
 def _warn_of_headless(headless: list[str], report_root: Path, read: int, section: str) -> None:
@@ -104,12 +117,14 @@ def _report_path(subject_id: str, study_id: str) -> str:
     return f"{FILES_FOLDER}/p{subject_id[:2]}/p{subject_id}/s{study_id}.txt"
 
 
-def _outcomes(keys: list[tuple[str, str, str]], report_root: Path, section: str, exceptions: Exceptions) -> Iterator[_Outcome]:
+def _outcomes(
+    keys: list[tuple[str, str, str]], report_root: Path, section: str, exceptions: Exceptions, with_why: bool
+) -> Iterator[_Outcome]:
     """Yield the outcome of each study, in order; chunks keep the number of futures small."""
 
     def read_chunk(start: int) -> list[_Outcome]:
         return [
-            _read_one(f"{report_root}/{_report_path(subject_id, study_id)}", section, study_id, exceptions)
+            _read_one(f"{report_root}/{_report_path(subject_id, study_id)}", section, study_id, exceptions, with_why)
             for subject_id, study_id, _ in keys[start : start + _CHUNK]
         ]
 
@@ -119,7 +134,7 @@ def _outcomes(keys: list[tuple[str, str, str]], report_root: Path, section: str,
             yield from chunk
 
 
-def _read_one(path: str, section: str, study_id: str, exceptions: Exceptions) -> _Outcome:
+def _read_one(path: str, section: str, study_id: str, exceptions: Exceptions, with_why: bool) -> _Outcome:
     try:
         check_regular_file(path)
         with open(path, "rb") as stream:  # noqa: PTH123 - a Path object per file costs as much as reading it
@@ -142,4 +157,7 @@ def _read_one(path: str, section: str, study_id: str, exceptions: Exceptions) ->
         return _Outcome(reason="empty")
     sections = split_sections(text)
     found = extract_section(text, section, study_id, exceptions=exceptions, sections=sections)
-    return _Outcome(text=found, has_header=sections[0].name != FULL_REPORT)
+    # Of a study whose sections no rule can split, the indication may well be the findings.
+    is_sought = with_why and found is not None and study_id not in exceptions
+    why = clinical_text(sections) if is_sought else _NO_WHY
+    return _Outcome(text=found, has_header=sections[0].name != FULL_REPORT, why=why)

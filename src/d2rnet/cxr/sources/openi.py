@@ -22,8 +22,9 @@ from pathlib import Path
 import pandas as pd
 
 from d2rnet.cxr.images.image_names import IMAGE_SUFFIXES
+from d2rnet.cxr.sources.clinical_context import ClinicalText, checked_text
 from d2rnet.cxr.sources.openi_reports import OpeniReport, find_reports, read_reports
-from d2rnet.cxr.sources.report_checks import keep_views, report_table
+from d2rnet.cxr.sources.report_checks import keep_views, report_table, with_context
 from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable
 from d2rnet.errors import DatasetError
@@ -76,7 +77,16 @@ def read_table(settings: ReportSourceSettings, problems: Problems) -> ReportTabl
     counts["studies_with_report"] = len(texts)
     counts[f"studies_without_{section}"] = len(studies) - len(texts)
     rows = [(study, study, split_of[study], section, text) for study, text in texts.items()]
-    return ReportTable(images[list(REPORT_IMAGE_COLUMNS)], report_table(rows), counts, unreadable)
+    table = report_table(rows)
+    if settings.context:
+        whys = {study: _why(reports[study].sections) for study in texts}
+        table = with_context(table, whys, {}, counts)
+    return ReportTable(images[list(REPORT_IMAGE_COLUMNS)], table, counts, unreadable)
+
+
+def _why(sections: Mapping[str, str]) -> ClinicalText:
+    described = (sections.get(name, "") for name in ("findings", "impression"))
+    return checked_text(sections.get("indication", ""), described)
 
 
 def _image_key(name: str) -> ImageKey | None:

@@ -23,7 +23,7 @@ import pandas as pd
 from d2rnet.cxr.sources.report_checks import keep_views, report_table
 from d2rnet.cxr.sources.settings import ReportSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable
-from d2rnet.errors import DatasetError
+from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_json
 from d2rnet.files.names import is_path_below
 from d2rnet.files.problems import Problems
@@ -67,8 +67,12 @@ def read_table(settings: ReportSourceSettings, problems: Problems) -> ReportTabl
     Raises:
         FileNotFoundError: there is no such json.
         DatasetError: it is of another schema.
-        ConfigError: ``cxr.data.reports.views`` is not empty.
+        ConfigError: ``cxr.data.reports.views`` is not empty, or ``cxr.data.reports.context`` is true.
     """
+    if settings.context:
+        raise ConfigError(
+            "cxr.data.reports.context: got true; expected false with source r2gen, whose file tells neither why nor when."
+        )
     file = annotation_path(settings)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; set cxr.data.reports.report_root to an annotation.json.")

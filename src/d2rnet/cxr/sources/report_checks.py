@@ -5,10 +5,11 @@ Works on whole columns, so that 377,110 rows take seconds; only offending rows a
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from d2rnet.cxr.sources.clinical_context import ClinicalText
 from d2rnet.cxr.sources.tables import REPORT_COLUMNS
 from d2rnet.errors import ConfigError
 
@@ -50,3 +51,35 @@ def keep_views(
 def report_table(rows: Sequence[tuple[str, ...]]) -> pd.DataFrame:
     """Build the reports table from rows in the order of REPORT_COLUMNS; string columns even where there is no row."""
     return pd.DataFrame(rows, columns=list(REPORT_COLUMNS), dtype=str)
+
+
+def with_context(
+    reports: pd.DataFrame, indications: Mapping[str, ClinicalText], times: Mapping[str, str], counts: Counter[str]
+) -> pd.DataFrame:
+    """Add CONTEXT_COLUMNS to the reports table.
+
+    Args:
+        reports: columns REPORT_COLUMNS.
+        indications: study id -> why it was taken.
+        times: study id -> when; a study that is not in it has no time.
+        counts: grows by ``reports_with_indication``, ``indications_cut_before_findings``, ``indications_refused`` and
+            ``reports_without_time``.
+    """
+    studies = reports["study_id"].tolist()
+    found = [indications.get(study_id, ClinicalText()) for study_id in studies]
+    reports = reports.assign(
+        indication=pd.Series([item.text for item in found], index=reports.index, dtype=str),
+        study_time=pd.Series([times.get(study_id, "") for study_id in studies], index=reports.index, dtype=str),
+    )
+    counts["reports_with_indication"] = sum(bool(item.text) for item in found)
+    counts["indications_cut_before_findings"] = sum(item.is_cut for item in found)
+    counts["indications_refused"] = sum(item.is_refused for item in found)
+    counts["reports_without_time"] = int((reports["study_time"] == "").sum())
+    log.info(
+        "%d of %d reports say why; %d cut where they began to describe, %d refused for sentences of the report",
+        counts["reports_with_indication"],
+        len(found),
+        counts["indications_cut_before_findings"],
+        counts["indications_refused"],
+    )
+    return reports

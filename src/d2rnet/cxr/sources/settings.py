@@ -62,6 +62,9 @@ class ReportSourceSettings(Section):
     """mimic: jpg for MIMIC-CXR-JPG 2.x, dicom for MIMIC-CXR 2.x."""
     section: Literal["findings", "impression"] = setting("findings")
     """Which report section is the target."""
+    context: bool = setting(False)
+    """Whether to read why and when each study was taken, for cxr.annotation.context: indication and history (mimic, openi)
+    without anything of findings or impression, and date and time (mimic)."""
     views: tuple[str, ...] = setting(("PA", "AP"))
     """View positions kept; empty keeps all. Images of unknown view are dropped and counted unless empty."""
     split_seed: int = setting(1, ge=0)

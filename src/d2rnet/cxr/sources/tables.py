@@ -19,6 +19,7 @@ LABELLED_IMAGE_COLUMNS = ("source_id", "path", "split", "subject_id", "source_he
 BOX_COLUMNS = ("source_id", "reader_id", "category_id", "x_min", "y_min", "x_max", "y_max", "origin")
 REPORT_IMAGE_COLUMNS = ("source_id", "path", "subject_id", "study_id", "view", "split", "source_height", "source_width")
 REPORT_COLUMNS = ("study_id", "subject_id", "split", "section", "report")
+CONTEXT_COLUMNS = ("indication", "study_time")
 
 
 @dataclass
@@ -49,7 +50,9 @@ class ReportTable:
             str, "" unknown; ``split`` "train", "val", "test"; ``source_height``/``source_width`` int, 0 where the file tells.
             Views that are not wanted are already left out and counted.
         reports: one row per study that has text in the wanted section, columns REPORT_COLUMNS; ``report`` is the section's
-            text with white space collapsed to single spaces, nothing else changed.
+            text with white space collapsed to single spaces, nothing else changed. With ``cxr.data.reports.context`` also
+            CONTEXT_COLUMNS: ``indication`` str, "" where the report does not say why; ``study_time`` str that sorts the
+            studies of a patient, "" unknown.
         counts: images and studies in, dropped and why, kept.
         unreadable_reports: one record per report file that is missing, empty or not UTF-8, keys ``path, study_id, reason``;
             its images stay, for the detector.

@@ -1,0 +1,85 @@
+"""Why a radiograph was taken: indication and history of a report, and nothing of what was seen on it.
+
+Pure functions on text; reads and writes nothing. A model that is given this text must not find the answer in it, so that
+
+* only sections that say why count (:func:`clinical_text`): the first of each name, and its first paragraph alone, because
+  findings without a header stand in a paragraph of their own behind it;
+* the text ends before its first sentence that describes an image ("The lungs are clear.");
+* a text that holds a sentence of what the report describes is refused whole (:mod:`d2rnet.cxr.sources.shared_sentences`).
+
+All three err on the side of leaving out. build_annotation asks the third once more, of the very text that is the target.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from d2rnet.cxr.sources.report_sections import FULL_REPORT, PREAMBLE, Section
+from d2rnet.cxr.sources.shared_sentences import SENTENCE_END, shared_sentences
+
+_WHY = ("indication", "history")
+_WHY_WORDS = re.compile(
+    r"(?:reason for|indications?|(?:clinical|patient|medical|relevant) (?:history|information|data)|history)\b"
+)
+_HOW = ("comparison", "technique", "examination", "date")  # neither why nor what was seen
+_PARAGRAPH = re.compile(r"\n[ \t\r]*\n")
+_STRUCTURES = (
+    r"lungs?(?: fields?| bases?| volumes?)?|heart(?: size)?|silhouette|mediastinum|hila|contours?|angles?|structures|bones"
+    r"|effusions?|pneumothorax|consolidations?|opacit(?:y|ies)|vasculature|diaphragms?|airspaces?"
+)
+_DESCRIBES = re.compile(
+    rf"\b(?:{_STRUCTURES}) (?:is|are|was|were|appears?|remains?|has|have)\b|\bthere (?:is|are|has been|have been)\b"
+    r"|\b(?:is|are) (?:again )?(?:seen|noted|identified|present|demonstrated|visuali[sz]ed|unchanged|unremarkable|clear|normal"
+    r"|enlarged|intact)\b|\bwithin normal limits\b|^(?:the )?lungs clear\b"
+    r"|^no (?:(?:acute|focal|definite|new|large|significant) |evidence of |pleural |pneumothorax|effusion|consolidation)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class ClinicalText:
+    """Why a radiograph was taken.
+
+    Attributes:
+        text: white space collapsed; "" where the report does not say, or the text was refused.
+        is_cut: it went on to describe an image, and was cut there.
+        is_refused: it held a sentence of what the report describes.
+    """
+
+    text: str = ""
+    is_cut: bool = False
+    is_refused: bool = False
+
+
+def clinical_text(sections: Sequence[Section]) -> ClinicalText:
+    """Return indication and history of a MIMIC-CXR report.
+
+    Args:
+        sections: of :func:`d2rnet.cxr.sources.report_sections.split_sections`.
+    """
+    whys = [section for section in sections if _says_why(section.name)]
+    first_of_name = {section.name: section for section in reversed(whys) if section.text}
+    found = [section for section in whys if first_of_name.get(section.name) is section]
+    paragraphs = dict.fromkeys(" ".join(_PARAGRAPH.split(section.text, maxsplit=1)[0].split()) for section in found)
+    described = [section.text for section in sections if not _says_why(section.name) and section.name not in _HOW]
+    return checked_text(" ".join(paragraphs), described)
+
+
+def checked_text(text: str, described: Iterable[str]) -> ClinicalText:
+    """Cut or refuse an indication that tells what was seen.
+
+    Args:
+        text: white space collapsed.
+        described: what the report describes: its findings and impression.
+    """
+    sentences = SENTENCE_END.split(text)
+    place = next((place for place, sentence in enumerate(sentences) if _DESCRIBES.search(sentence)), len(sentences))
+    kept = " ".join(sentences[:place])
+    is_cut = place < len(sentences)
+    if any(shared_sentences(kept, part) for part in described):
+        return ClinicalText(is_cut=is_cut, is_refused=True)
+    return ClinicalText(kept, is_cut=is_cut)
+
+
+def _says_why(name: str) -> bool:
+    return name in _WHY or (name not in (PREAMBLE, FULL_REPORT) and _WHY_WORDS.match(name) is not None)
