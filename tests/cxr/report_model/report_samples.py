@@ -36,6 +36,10 @@ EVERYTHING = {
         "lesion_enhancement": "lera",
         "lera_gate": "shifted",
         "lesion_class_dropout": 0.4,
+        "view_embedding": True,
+        "indication": True,
+        "prior": True,
+        "context_buckets": 64,
     },
     "training": {
         "alignment": {
@@ -86,7 +90,18 @@ def make_entry(number: int, split: str, folder: Path, rng: np.random.Generator) 
         "boxes": boxes,
         "scores": [0.9] * len(boxes),
         "labels": labels,
+        "views": [("PA", "AP", "")[number % 3]],
+        "indication": ("Pain on the left.", "", "Cough and fever.")[number % 3],
+        "prior": None if number % 2 else make_prior(f"before_{split}{number}", number),
     }
+
+
+def make_prior(study_id: str, number: int) -> dict[str, Any]:
+    """Return a study before, with ``number % 3`` lesions in an image of 40 x 48 pixels."""
+    boxes = [[2.0 + lesion, 3.0, 12.0, 10.0] for lesion in range(number % 3)]
+    labels = [CLASSES[lesion] for lesion in range(number % 3)]
+    told = {"boxes": boxes, "scores": [0.8] * len(boxes), "labels": labels}
+    return {"study_id": study_id, "report": "Effusion on the right.", "height": 40, "width": 48, **told}
 
 
 def write_cohort(folder: Path) -> Path:

@@ -84,6 +84,21 @@ def test_outputs_and_metadata(whole_run: Path) -> None:
     assert not loaded.model.training
 
 
+def test_what_entries_tell_changes_nothing_unless_it_is_asked_for(whole_run: Path, tmp_path: Path) -> None:
+    """Entries without views, indication and prior, as they always were, give the same weights to the bit."""
+    cohort = write_cohort(tmp_path / "cohort")
+    content = json.loads((cohort / "annotation.json").read_text())
+    for entries in content.values():
+        for entry in entries:
+            for key in ("views", "indication", "prior"):
+                del entry[key]
+    (cohort / "annotation.json").write_text(json.dumps(content))
+    assert same_weights(whole_run, train(cohort, tmp_path, small_settings()))
+    asked = small_settings().replaced(model={"indication": True})
+    with pytest.raises(DatasetError, match=r"7 of 7 entries, such as train0, have no key 'indication'"):
+        train(cohort, tmp_path / "asked", asked)
+
+
 def test_test_split_is_never_looked_at(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
     for image in cohort.glob("test_*.png"):
         image.unlink()

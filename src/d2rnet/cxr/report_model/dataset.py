@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 
 from d2rnet.cxr.images.reader import Reader, read_radiograph
 from d2rnet.cxr.report_model.augmentation import Augmentation, Change, mirror_report
+from d2rnet.cxr.report_model.context import Context, ContextBatch, EntryContexts, collate_contexts, known_categories
 from d2rnet.cxr.report_model.crops import (
     CropCache,
     Crops,
@@ -67,6 +68,7 @@ class Sample:
         crops: (K, c, c) uint8, full-resolution crops padded to squares; c = 0 where the model takes none.
         crop_insides: (K, 4) int64, what of a square is no padding: first column and row, one past the last ones.
         token_ids: (T,) int64 from ``<bos>`` on.
+        context: what the entry tells beside images and boxes; None where the model takes none of it.
     """
 
     pixels: Tensor
@@ -78,6 +80,7 @@ class Sample:
     crops: Tensor
     crop_insides: Tensor
     token_ids: Tensor
+    context: Context | None = None
 
 
 @dataclass
@@ -85,6 +88,7 @@ class ChestBatch:
     """Padded samples; ``view_mask`` (B, V) and ``lesion_mask`` (B, K) are True where there is an image or a lesion.
 
     The other attributes are those of Sample with a leading B; absent images, lesions and tokens are zero (``<pad>``).
+    A context that is not given tells nothing.
     """
 
     pixels: Tensor
@@ -98,6 +102,11 @@ class ChestBatch:
     crop_insides: Tensor
     lesion_mask: Tensor
     token_ids: Tensor
+    context: ContextBatch = None  # type: ignore[assignment]  # never None once the batch is made
+
+    def __post_init__(self) -> None:
+        if self.context is None:
+            self.context = ContextBatch.nothing(self.view_mask)
 
     def to(self, device: torch.device | str) -> "ChestBatch":
         """Copy to a device."""
@@ -196,6 +205,7 @@ class ReportDataset(Dataset[Sample]):
         crops: ImageCrops | None = None,
         crop_size_px: int = 0,
         equalise_crops: bool = False,
+        context: EntryContexts | None = None,
         augmentation: AugmentationSettings | None = None,
         seed: int = 0,
     ) -> None:
@@ -212,22 +222,18 @@ class ReportDataset(Dataset[Sample]):
             crops: lesion crops, rows as of ``images``; None where the model takes none.
             crop_size_px: side of a crop.
             equalise_crops: apply CLAHE to crops.
+            context: what the entries tell beside images and boxes; None where the model takes none of it.
             augmentation: what :meth:`of_epoch` changes; None for nothing.
             seed: of its draws.
 
         Raises:
             DatasetError: a box has a class that the model does not know.
         """
-        category_ids = {name: index for index, name in enumerate(categories, start=1)}
-        unknown = {label for entry in entries for label in entry["labels"]} - set(categories)
-        if unknown:
-            raise DatasetError(
-                f"annotation.json: boxes of class {', '.join(sorted(unknown))}, which the model does not know; it knows "
-                f"{', '.join(categories)}. Train the model on boxes of the same class table."
-            )
+        category_ids = known_categories((label for entry in entries for label in entry["labels"]), categories)
         self._images = images
         self.size_px = size_px
         self._count = len(entries)
+        self._context = context
         self._crops = crops
         self.crop_size_px = crop_size_px
         self._equalise_crops = equalise_crops
@@ -275,9 +281,11 @@ class ReportDataset(Dataset[Sample]):
         positions = _positions(boxes_xywh, sizes[views])
         crops, insides = self._square_crops(rows, views)  # (K, c, c), (K, 4)
         token_ids = self._token_ids[index]
+        change = Change()
         if self._drawn is not None:
             mirrored_ids = self._mirrored_ids[index]
-            change = self._drawn.draw(index, may_flip=len(mirrored_ids) > 0)
+            may_flip = len(mirrored_ids) > 0 and (self._context is None or self._context.may_flip(index))
+            change = self._drawn.draw(index, may_flip=may_flip)
             pixels = np.stack([change.pixels(image) for image in pixels])
             boxes_xyxy = change.boxes(boxes_xyxy, self.size_px)
             positions = self._moved(positions, change, sizes[views])
@@ -295,6 +303,7 @@ class ReportDataset(Dataset[Sample]):
             crops=torch.from_numpy(crops),
             crop_insides=torch.from_numpy(insides),
             token_ids=torch.from_numpy(token_ids).long(),
+            context=None if self._context is None else self._context.of(index, flip=change.flip),
         )
 
     def _input_boxes(self, boxes_xywh: NDArray[np.float32], views: NDArray[Any], sizes: NDArray[Any]) -> NDArray[np.float32]:
@@ -343,6 +352,7 @@ def collate(samples: Sequence[Sample], *, size_px: int = 0, crop_size_px: int = 
         return _no_samples(size_px, crop_size_px)
     views, view_mask = stack_padded([sample.pixels for sample in samples])
     boxes, lesion_mask = stack_padded([sample.boxes_xyxy for sample in samples])
+    contexts = [sample.context for sample in samples if sample.context is not None]
     return ChestBatch(
         pixels=views,
         view_mask=view_mask,
@@ -355,6 +365,7 @@ def collate(samples: Sequence[Sample], *, size_px: int = 0, crop_size_px: int = 
         crop_insides=stack_padded([sample.crop_insides for sample in samples])[0],
         lesion_mask=lesion_mask,
         token_ids=stack_padded([sample.token_ids for sample in samples], value=PAD_ID)[0],
+        context=collate_contexts(contexts) if contexts else ContextBatch.nothing(view_mask),
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from d2rnet.cxr.boxes.evidence import linked_boxes
 from d2rnet.cxr.images.reader import Reader, read_radiograph
+from d2rnet.cxr.report_model.context import EntryContexts, check_context
 from d2rnet.cxr.report_model.dataset import ReportDataset, crop_arguments, image_sources
 from d2rnet.cxr.report_model.front_end import D2RNET, categories_of
 from d2rnet.cxr.report_model.image_cache import DirectImages
@@ -71,6 +72,7 @@ def generate_reports(
     entries = load_annotation(annotation)[settings.split]
     if not entries:
         raise DatasetError(f"{annotation}: split '{settings.split}' is empty; expected entries to write reports for.")
+    check_context(entries, loaded.settings.model, source=annotation)
     start, end = shard_bounds(len(entries), batch_size=settings.batch_size, shard=shard, shards=shards)
     mine = entries[start:end]
     dataset = make_dataset(loaded, mine, image_root)
@@ -145,5 +147,8 @@ def make_dataset(
         categories=categories_of(loaded),
         size_px=size_px,
         max_tokens=loaded.settings.training.max_report_tokens,
+        context=EntryContexts(
+            entries, loaded.settings.model, protocol=loaded.vocabulary.protocol, categories=categories_of(loaded)
+        ),
         **crop_arguments(entries, image_root, loaded.settings.model, read=read),
     )

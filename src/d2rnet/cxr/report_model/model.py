@@ -1,8 +1,10 @@
 """D2R-Net: radiographs and boxes in, report logits out.
 
-The decoder's memory is [patch features of all images ; lesion tokens], with a mask, as in D2R-Net (Tang et al. 2025).
+The decoder's memory is [patch features of all images ; lesion tokens], with a mask, as in D2R-Net (Tang et al. 2025); between
+them stand tokens of what the entry tells beside images and boxes, where the settings ask for it.
 
-Shapes: B entries, V images per entry, P patches per image, K lesions per entry, L = V P + K visual tokens, D width.
+Shapes: B entries, V images per entry, P patches per image, C tokens of the context, K lesions per entry, L = V P + C + K
+visual tokens, D width.
 """
 
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from d2rnet.cxr.report_model.context_encoder import ViewEmbedding, make_context_encoder
 from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.lesion_encoder import make_lesion_encoder
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings
@@ -20,7 +23,7 @@ from d2rnet.report.interface import ReportModel, VisualTokens, make_transformer
 
 @dataclass
 class ChestTokens(VisualTokens):
-    """What both branches see: ``tokens`` is [embedded patches ; lesion tokens].
+    """What both branches see: ``tokens`` is [embedded patches ; context ; lesion tokens], with the views of their images.
 
     Attributes:
         patches: (B, V P, C) patch features of all images of an entry.
@@ -65,6 +68,9 @@ class D2RNet(ReportModel):
             settings, channels=self.extractor.channels, stride=self.extractor.stride, num_categories=num_categories
         )
         self.transformer = make_transformer(settings, num_tokens)
+        # Last, so that the weights above are those of a seed with and without them.
+        self.views = ViewEmbedding(settings.d_model) if settings.view_embedding else None
+        self.context = make_context_encoder(settings, num_categories=num_categories)
 
     def look(self, batch: ChestBatch) -> ChestTokens:
         """Run both visual branches."""
@@ -78,18 +84,34 @@ class D2RNet(ReportModel):
         if self.lesion_encoder is not None:
             lesions = self.lesion_encoder(feature_map, batch)  # (B, K, D)
             lesion_mask = batch.lesion_mask
+        shown = lesions.to(tokens.dtype)
+        if self.views is not None:
+            of_images = self.views(batch.context)  # (B, V, D)
+            tokens = tokens + of_images.repeat_interleave(found.shape[1], dim=1) * patch_mask.unsqueeze(-1)
+            shown = shown + _of_lesions(of_images, batch.lesion_view[:, : shown.shape[1]]) * lesion_mask.unsqueeze(-1)
+        seen = [tokens, shown]
+        masks = [patch_mask, lesion_mask]
+        if self.context is not None:
+            told, told_mask = self.context(batch.context)  # (B, C, D)
+            seen.insert(1, told.to(tokens.dtype))
+            masks.insert(1, told_mask)
         return ChestTokens(
             patches=patches,
             patch_mask=patch_mask,
             lesions=lesions,
             lesion_mask=lesion_mask,
-            tokens=torch.cat([tokens, lesions.to(tokens.dtype)], dim=1),
-            mask=torch.cat([patch_mask, lesion_mask], dim=1),
+            tokens=torch.cat(seen, dim=1),
+            mask=torch.cat(masks, dim=1),
         )
 
     def num_regions(self, visual: ChestTokens) -> int:
         """Return K: the lesion tokens come last."""
         return visual.lesions.shape[1]
+
+
+def _of_lesions(of_images: Tensor, lesion_view: Tensor) -> Tensor:
+    """Give each lesion what its image has: (B, V, D) and image indices (B, K) -> (B, K, D)."""
+    return of_images.gather(1, lesion_view.unsqueeze(-1).expand(-1, -1, of_images.shape[-1]))
 
 
 def _of_entries(features: Tensor, view_mask: Tensor) -> Tensor:

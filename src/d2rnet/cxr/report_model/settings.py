@@ -59,6 +59,18 @@ class D2RNetModelSettings(DecoderSettings):
     """A lesion token carries its score (own choice; false in the published model)."""
     lesion_position: bool = setting(True)
     """A lesion token carries its normalised position (own choice; false in the published model)."""
+    view_embedding: bool = setting(False)
+    """Patch and lesion tokens carry the view of their image (PA, AP, lateral, unknown) and, beyond the first image of a view,
+    its number, as learnt embeddings (own choice). Needs views in cxr.annotation.context."""
+    indication: bool = setting(False)
+    """The words of the indication are tokens of the encoder (own choice). Needs indication in cxr.annotation.context."""
+    prior: bool = setting(False)
+    """The words of the report of the patient's study before, and its lesions (class, score, place), are tokens of the encoder
+    (own choice). Needs prior in cxr.annotation.context."""
+    context_words: int = setting(60, ge=1)
+    """Most words taken of an indication, and of a report before."""
+    context_buckets: int = setting(4096, ge=16)
+    """Rows of the table that the words of either text are hashed into; more of them share fewer rows."""
     patch_dropout: float = setting(0.5, ge=0, lt=1)
     """Dropout after the patch projection; 0.5 published."""
 

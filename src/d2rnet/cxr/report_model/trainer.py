@@ -13,6 +13,7 @@ import torch
 
 from d2rnet.cxr.report_model.alignment import Alignment, pretrained_files
 from d2rnet.cxr.report_model.card import REPORT_CARD
+from d2rnet.cxr.report_model.context import EntryContexts, check_context
 from d2rnet.cxr.report_model.dataset import Entry, ReportDataset, crop_arguments, image_sources
 from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.image_cache import ImageCache
@@ -75,6 +76,7 @@ def train_report_model(
     tokens = load_vocabulary(vocabulary)
     check_protocol(tokens, settings.text, source=vocabulary)
     splits, counts = splits_with_words(load_annotation(annotation), annotation, protocol=tokens.protocol)
+    check_context([entry for entries in splits.values() for entry in entries], settings.model, source=annotation)
     # annotation.json stays the same where a radiograph, or the root of all, is exchanged.
     sources = [source for entries in splits.values() for source in image_sources(entries, image_root)]
     images = ManyFiles(image_root, [path for path, _ in sources])
@@ -125,6 +127,13 @@ def _make_datasets(
             size_px=size_px,
             max_tokens=training.max_report_tokens,
             first_row=0 if split == "train" else len(sources["train"]),
+            context=EntryContexts(
+                splits[split],
+                settings.model,
+                protocol=vocabulary.protocol,
+                categories=CATEGORY_NAMES,
+                flips=training.augmentation.horizontal_flip and split == "train",
+            ),
             augmentation=training.augmentation if split == "train" else None,
             seed=training.seed,
             **crops,
