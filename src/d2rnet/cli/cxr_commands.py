@@ -318,6 +318,18 @@ CXR_COMMANDS: dict[str, Command] = {
             ),
             Option("no-detector", "run no detector: boxes are those of --box and --boxes alone", "flag"),
             Option("study", "all images are views of one study: boxes in each, findings of all together", "flag"),
+            Option(
+                "indication",
+                "why the study was taken, for a report model that was trained with indications",
+                "text",
+                optional=True,
+            ),
+            Option(
+                "prior",
+                "the patient's study before, for a report model that was trained with it: JSON of a reading, or a text file",
+                "input",
+                optional=True,
+            ),
             Option("coco", "write a COCO data set too: coco/data/, labels.json, results.json", "flag"),
             Option("json", "show JSON lines instead of text", "flag"),
             Option("strict", "a file that is doubtful as a frontal chest radiograph or chest CT fails", "flag"),

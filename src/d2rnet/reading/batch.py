@@ -27,6 +27,7 @@ from d2rnet.reading.ct_result import CtReading
 from d2rnet.reading.inputs import MARK, Found, check_output, find_inputs, reading_names
 from d2rnet.reading.own_boxes import OwnBox, check_classes, parse_box
 from d2rnet.reading.result import KINDS, Reading, printable, stem_of
+from d2rnet.reading.told import Told, told_of
 from d2rnet.runs.progress import track
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def read_paths(
     box: Sequence[str] = (),
     boxes: Path | None = None,
     no_detector: bool = False,
+    indication: str | None = None,
+    prior: Path | None = None,
     dicom_sr: bool = False,
     structures: Path = Path("results/ct/train_structures"),
     ct_report_model: Path = Path("results/ct/train_ct_report_model"),
@@ -85,6 +88,8 @@ def read_paths(
         box: boxes of a person on the only radiograph, see :func:`d2rnet.reading.own_boxes.parse_box`.
         boxes: file of such boxes on any number of them, see :func:`d2rnet.reading.own_boxes.read_boxes`.
         no_detector: no detector is run, and its folder need not exist.
+        indication: why the study was taken.
+        prior: the study before it, see :func:`d2rnet.reading.told.read_prior`.
         dicom_sr: write DICOM documents of each reading as well: a report, presentation states; what is no DICOM file fails.
         structures: folder of train-structures, for CT.
         ct_report_model: folder of train-ct-report-model, for CT.
@@ -100,21 +105,17 @@ def read_paths(
         ToolError: highdicom, or detectron2 for radiographs, is not installed.
     """
     dicom = _new_dicom(output / DICOM) if dicom_sr else None
-    found = find_inputs(path, output)
-    check_output(output, path, [*found.images, *found.volumes])
+    found = _find(path, output)
     makers: list[Maker] = []
     own = _own_boxes(found.images, box, boxes, no_detector=no_detector)
+    told = told_of(indication, prior, found.images, study=study)
     if found.images:
         options = {"device": device, "score_threshold": score_threshold, "run_detector": not no_detector}
-        makers.append(_radiograph_maker(own, detector, report_model, strict=strict, options=options))
+        makers.append(_radiograph_maker(own, told, detector, report_model, strict=strict, options=options))
     if found.volumes:
         makers.append(_ct_maker(structures, ct_report_model, strict=strict, device=device))
     tasks = _tasks(path, found, study=study, makers=makers)
-    write_text(output / MARK, "Written by 'd2rnet read', which may replace the files of this folder.\n")
-    export = _new_export(output / "coco") if coco else None
-    failures = _read_all(tasks, output, export, dicom, as_json=json)
-    _tell_failures(failures, len(tasks), output, as_json=json)
-    return _exit_code(len(failures), len(tasks))
+    return _read_and_tell(tasks, output, dicom, coco=coco, as_json=json)
 
 
 def _exit_code(failures: int, tasks: int) -> int:
@@ -123,12 +124,27 @@ def _exit_code(failures: int, tasks: int) -> int:
     return ExitCode.REFUSED if failures == tasks else ExitCode.PARTLY
 
 
+def _find(path: list[Path], output: Path) -> Found:
+    """Find what is to be read, and refuse an output that is not for it."""
+    found = find_inputs(path, output)
+    check_output(output, path, [*found.images, *found.volumes])
+    return found
+
+
 def _radiograph_maker(
-    own: Mapping[Path, Sequence[OwnBox]], detector: Path, report_model: Path, *, strict: bool, options: Mapping[str, Any]
+    own: Mapping[Path, Sequence[OwnBox]],
+    told: Told,
+    detector: Path,
+    report_model: Path,
+    *,
+    strict: bool,
+    options: Mapping[str, Any],
 ) -> Maker:
-    """Load the models for radiographs; return what reads with them, and with the boxes that a person drew."""
+    """Load the models for radiographs; return what reads with them, and with the boxes and words of a person."""
     models = _radiograph_loader()(detector, report_model, **options)
-    return lambda task: models.read_study(task.files, name=task.name, strict=strict, boxes=boxes_of_study(task.files, own))
+    return lambda task: models.read_study(
+        task.files, name=task.name, strict=strict, boxes=boxes_of_study(task.files, own), told=told
+    )
 
 
 def _ct_maker(structures: Path, report_model: Path, *, strict: bool, device: str) -> Maker:
@@ -240,6 +256,15 @@ def _tasks(paths: Sequence[Path], found: Found, *, study: bool, makers: Sequence
     for place, (name, file) in enumerate(zip(names, files, strict=True)):
         tasks.append(Task(name, (file,), makers[0] if place < len(images) else makers[-1]))
     return tasks
+
+
+def _read_and_tell(tasks: Sequence[Task], output: Path, dicom: "DicomExport | None", *, coco: bool, as_json: bool) -> int:
+    """Mark the folder, make all readings and say what failed; return the exit code."""
+    write_text(output / MARK, "Written by 'd2rnet read', which may replace the files of this folder.\n")
+    export = _new_export(output / "coco") if coco else None
+    failures = _read_all(tasks, output, export, dicom, as_json=as_json)
+    _tell_failures(failures, len(tasks), output, as_json=as_json)
+    return _exit_code(len(failures), len(tasks))
 
 
 def _read_all(

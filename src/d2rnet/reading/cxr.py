@@ -38,6 +38,7 @@ from d2rnet.reading.model_folder import RADIOGRAPHS, find_parts
 from d2rnet.reading.own_boxes import OwnBox, check_classes, parse_box, view_of, with_own_boxes
 from d2rnet.reading.pictures import Picture, as_files
 from d2rnet.reading.result import Reading, printable, readable, stem_of
+from d2rnet.reading.told import NOTHING, Told
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.generation import load_for_generation, write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
@@ -71,7 +72,15 @@ class Models:
     origin: dict[str, Any]
     warnings: tuple[str, ...]
 
-    def read(self, path: Picture, *, name: str = "", strict: bool = False, boxes: Sequence[OwnBox | str] = ()) -> Reading:
+    def read(
+        self,
+        path: Picture,
+        *,
+        name: str = "",
+        strict: bool = False,
+        boxes: Sequence[OwnBox | str] = (),
+        told: Told = NOTHING,
+    ) -> Reading:
         """Read one radiograph.
 
         Args:
@@ -80,15 +89,22 @@ class Models:
             strict: refuse a file that is doubtful as a frontal chest radiograph, in place of a warning.
             boxes: those of a person, beside the detector's: :class:`d2rnet.OwnBox`, or texts as on the command line,
                 ``"x,y,width,height=class"``. Of detected boxes of the same class that overlap them they take the place.
+            told: why it was taken, and the study before; for a report model that takes them.
 
         Raises:
             DatasetError: the file is not a radiograph that can be read, or doubtful while ``strict``; a box lies outside.
             ConfigError: a box has no class, and no detector is run.
         """
-        return self.read_study([path], name=name, strict=strict, boxes=boxes)
+        return self.read_study([path], name=name, strict=strict, boxes=boxes, told=told)
 
     def read_study(
-        self, paths: Sequence[Picture], *, name: str = "", strict: bool = False, boxes: Sequence[OwnBox | str] = ()
+        self,
+        paths: Sequence[Picture],
+        *,
+        name: str = "",
+        strict: bool = False,
+        boxes: Sequence[OwnBox | str] = (),
+        told: Told = NOTHING,
     ) -> Reading:
         """Read the views of one study: boxes in each, findings of all together.
 
@@ -97,6 +113,7 @@ class Models:
             name: of the reading; the first file's name without its suffix if empty.
             strict: refuse files that are doubtful as frontal chest radiographs, in place of a warning.
             boxes: as :meth:`read`; an OwnBox names its image.
+            told: as :meth:`read`.
 
         Raises:
             DatasetError: a file is not a radiograph that can be read, or doubtful while ``strict``, or there is none; a box
@@ -109,9 +126,9 @@ class Models:
         if self.detector is None:
             check_classes(own)
         with as_files(paths, name) as files:
-            return self._read(files, name, own, strict=strict)
+            return self._read(files, name, own, told, strict=strict)
 
-    def _read(self, files: Sequence[Path], name: str, own: Sequence[OwnBox], *, strict: bool) -> Reading:
+    def _read(self, files: Sequence[Path], name: str, own: Sequence[OwnBox], told: Told, *, strict: bool) -> Reading:
         start = time.perf_counter()
         sides_px = [self.settings.max_side_px, self.report.settings.model.input_size_px, None]
         views = []
@@ -133,7 +150,8 @@ class Models:
                 warnings.append(f"{file.name}: carries EXIF orientation {header.exif_orientation}; pixels are taken as stored")
         root = Path(os.path.commonpath([file.parent for file in files]))
         entry, is_own, notes = self._entry(views, [decoded[file, self.settings.max_side_px] for file in files], root, own)
-        warnings += notes
+        entry |= told.keys()
+        warnings += [*notes, *told.unread(self.report.settings.model)]
         ends: Counter[str] = Counter()
         generation = self.settings.generation.replaced(batch_size=1)
         dataset = make_dataset(self.report, [entry], root, lambda path, max_side_px=None: decoded[path, max_side_px])
@@ -156,7 +174,7 @@ class Models:
             hypothesis=written["hypothesis"],
             log_prob=written["log_prob"],
             warnings=tuple(warnings),
-            origin=self.origin,
+            origin={**self.origin, **told.record()},
             seconds=round(time.perf_counter() - start, 3),
         )
 
@@ -183,6 +201,7 @@ class Models:
                 "source_path": view.path.relative_to(root).as_posix(),
                 "source_height": view.height,
                 "source_width": view.width,
+                "view": view.view,
             }
             for view in views
         ]
@@ -201,7 +220,7 @@ class Models:
         boxes, is_own = with_own_boxes(detected, drawn, nms_iou=self.settings.prediction.nms_iou)
         report = {"study_id": stem_of(views[0].path), "subject_id": "", "split": SPLIT, "report": ""}
         rows = list(range(len(views)))
-        writer = EntryWriter(table, boxes, [(report, rows)], entry="image" if len(views) == 1 else "study")
+        writer = EntryWriter(table, boxes, [(report, rows)], entry="image" if len(views) == 1 else "study", context=("views",))
         return writer.make(report, rows), is_own, notes
 
     def _detected(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
