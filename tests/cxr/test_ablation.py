@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from d2rnet.config import Config
 from d2rnet.cxr.ablation import ablation
 from d2rnet.cxr.ablation_design import cell_settings, read_design
 from d2rnet.cxr.report_model.settings import ReportSettings, TrainReportModelSettings
@@ -274,3 +275,32 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
         assert type(cell) is TrainReportModelSettings
         for key in ("epochs", "batch_size", "learning_rate"):
             assert getattr(cell.training, key) == getattr(report.training, key), "arms must train for equal steps"
+
+
+@pytest.mark.parametrize("preset", [None, "inputs", "d2rnet"])
+def test_arms_of_inputs_differ_in_what_their_names_say(repository: Path, preset: str | None) -> None:
+    design = read_design(repository / "workflow" / "ablation_inputs.yaml")
+    report = ReportSettings()
+    if preset:
+        overlay = yaml.safe_load((repository / "workflow" / "presets" / "cxr" / f"{preset}.yaml").read_text())
+        report = report.replaced(**overlay["cxr"]["report"])
+    cells = {name: cell_settings(report, design, arm=name, seed=7).model for name in design.arms}
+    told = {name: (cell.view_embedding, cell.indication, cell.prior) for name, cell in cells.items()}
+    assert told == {
+        "base": (False, False, False),
+        "tokens": (False, False, False),
+        "views": (True, False, False),
+        "indication": (False, True, False),
+        "prior": (False, False, True),
+        "all": (True, True, True),
+        "all_oracle": (True, True, True),
+    }
+    assert {name for name, cell in cells.items() if cell.lesion_branch == "none"} == {"base"}
+    assert design.reference == "tokens"
+
+
+def test_the_preset_of_inputs_brings_what_its_model_takes(repository: Path) -> None:
+    overlay = yaml.safe_load((repository / "workflow" / "presets" / "cxr" / "inputs.yaml").read_text())
+    settings = Config.read(overlay)
+    assert set(settings.cxr.annotation.context) == {"views", "indication", "prior"} and settings.cxr.data.reports.context
+    assert settings.cxr.ablation.design and (repository / settings.cxr.ablation.design).is_file()
