@@ -94,6 +94,14 @@ def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp
     assert ("retrieve_reports" in jobs, "--nearest " in done.stdout) == (retrieves, retrieves)
 
 
+def test_the_preset_of_inputs_brings_its_arms_into_any_working_directory(repository, tmp_path):
+    preset = repository / "workflow" / "presets" / "cxr" / "inputs.yaml"
+    done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "ablation", "--configfile", str(preset))
+    counts = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)}
+    assert counts["train_ablation_cell"] == 7 * 3, done.stderr + done.stdout
+    assert "results/cxr/ablation/indication/seed_1" in done.stdout
+
+
 def test_ablation_of_ct_trains_what_arms_share_once(repository, tmp_path):
     path = tmp_path / "overlay.yaml"
     arms = ["repaired", "closest_pair", "hard", "all_patches", "random_patches"]

@@ -116,6 +116,11 @@ def shard_options(wildcards):
     return "--shard {} --shards {}".format(*wildcards.scatteritem.split("-of-"))
 
 
+def shipped_or_own(path):
+    """Return a file of the working directory, or else the one of that name that the workflow brings."""
+    return path if os.path.isfile(path) else os.path.join(workflow.basedir, path)
+
+
 def option(name, files):
     """Return an option with the files that it takes, "" where there are none."""
     return f"--{name} {' '.join(map(shlex.quote, files))}" if files else ""

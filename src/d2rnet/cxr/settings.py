@@ -15,7 +15,8 @@ class CxrAblationSettings(AblationSettings):
     place = "cxr.ablation"
 
     design: str | None = setting(None)
-    """YAML file of the arms and what differs in each; null: workflow/ablation.yaml."""
+    """YAML file of the arms and what differs in each, in the working directory, else beside the Snakefile; null:
+    workflow/ablation.yaml."""
 
 
 class CxrDataSettings(DataSettings):

@@ -2,7 +2,7 @@
 
 from d2rnet.cxr.ablation_design import cell_settings, read_design
 
-DESIGN = CONFIG.cxr.ablation.design or f"{workflow.basedir}/workflow/ablation.yaml"
+DESIGN = shipped_or_own(CONFIG.cxr.ablation.design or "workflow/ablation.yaml")
 with explained():
     ARMS = read_design(Path(DESIGN))
 CELLS = expand(
