@@ -34,6 +34,7 @@ NOT_RUN = {
     ".venv/bin/python benchmarks/": "minutes to hours; each benchmark has its own tests",
     ".venv/bin/python tests/mutants.py": "an hour; test_mutants.py tries it",
     ".venv/bin/python docs/screenshots.py": "needs Chromium and the demo's 175 reports",
+    ".venv/bin/python docs/notebooks/execute.py": "writes the committed notebook; test_notebook.py executes it",
     ".venv/bin/snakemake --report report.html cxr ablation": "needs a finished ablation",
     ".venv/bin/snakemake --report report.html ct": "needs a finished run of the target ct; test_ct_end_to_end.py makes one",
     ".venv/bin/d2rnet score-ct-": "needs tables that may not be passed on; tests/ct/structures draws some of their layout",

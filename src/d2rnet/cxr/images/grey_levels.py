@@ -41,7 +41,7 @@ class GreyLevels(Section):
     """
 
     images: Annotated[int, Field(ge=LEAST_IMAGES)]
-    mean_image: Annotated[tuple[Row, ...], Field(strict=False, min_length=SIDE, max_length=SIDE)]
+    mean_image: Annotated[tuple[Row, ...], Field(strict=False, min_length=SIDE, max_length=SIDE, repr=False)]
     limits: Annotated[dict[Statistic, Limits], Field(min_length=len(_STATISTICS))]
 
     def unlike(self, pixels: np.ndarray) -> list[str]:
