@@ -1,7 +1,7 @@
 # 'make demo' (chest radiographs), 'make demo-ct' (chest CT) and 'make test' do everything on a fresh machine with Python
 # 3.11-3.13 and make; the others are for developers.
 # Variables: PYTHON=python3.12 picks the interpreter, CORES=4 limits the demo, PYTEST_ARGS=... goes to pytest,
-# DETECTRON2_SPEC=... installs another detectron2 (see envs/bootstrap.py).
+# DETECTRON2_SPEC=... installs another detectron2, TORCH_INDEX=... another build of PyTorch (see envs/bootstrap.py).
 
 SHELL := /bin/bash
 PYTHON ?= python3

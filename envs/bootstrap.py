@@ -5,11 +5,13 @@ What cannot work is said before anything is downloaded. A finished set-up leaves
 pyproject.toml or the pins change; an interrupted one is started afresh.
 
 Environment: ``PYTHON`` names the interpreter; ``DETECTRON2_SPEC`` is a pip requirement for detectron2 (git address, folder,
-wheel) in place of the pinned wheel.
+wheel) in place of the pinned wheel; ``TORCH_INDEX`` is a package index that is asked, too, when PyTorch is installed: that of
+its builds for CPU, or for another CUDA, whose versions (2.14.1+cpu) go before the same ones without an addition.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,17 +37,20 @@ SUPPORTED = ((3, 11), (3, 12), (3, 13))
 NEEDED_GB = 12
 NEEDED_TEMPORARY_GB = 4
 HEARTBEAT_SECONDS = 15
+DETECTRON2_ORIGIN = "from d2rnet.cli.doctor import detectron2_origin; print('     ' + detectron2_origin())"
 CHECK = "import torch, torchvision, detectron2, cv2, pydicom, nibabel, SimpleITK, pandas, pycocoevalcap, snakemake, d2rnet.cli"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Make or refresh the environment; return the exit code."""
+    asked = parser().parse_args(arguments)
+    extras = tuple(extra for extra in EXTRAS if extra not in asked.without)
     spec = os.environ.get("DETECTRON2_SPEC", "")
-    if is_ready(spec):
+    if is_ready(spec, extras):
         return 0
     STATE.mkdir(exist_ok=True)
     with only_one_set_up():
-        if is_ready(spec):
+        if is_ready(spec, extras):
             return 0
         start = time.monotonic()
         unfinished = STATE / "unfinished"
@@ -54,12 +59,16 @@ def main() -> int:
         if unfinished.exists() or moved or not (VENV / "bin" / "python").exists():
             make_venv(unfinished)
         STAMP.unlink(missing_ok=True)
-        install_packages()
+        install_packages(extras, only_dependencies=asked.only_dependencies)
         install_detectron2(spec)
-        with stage("5/5 check that everything imports"):
-            run(venv_python(), "-c", CHECK)
-        recorded = {"key": key(), "root": str(ROOT), "detectron2_spec": spec or stamp.get("detectron2_spec", "")}
-        STAMP.write_text(json.dumps(recorded) + "\n", encoding="utf-8")
+        if asked.only_dependencies:
+            say("5/5 left to the set-up of the project itself")
+        else:
+            with stage("5/5 check that everything imports"):
+                run(venv_python(), "-c", DETECTRON2_ORIGIN)
+                run(venv_python(), "-c", CHECK)
+            recorded = {"key": key(extras), "root": str(ROOT), "detectron2_spec": spec or stamp.get("detectron2_spec", "")}
+            STAMP.write_text(json.dumps(recorded) + "\n", encoding="utf-8")
         unfinished.unlink(missing_ok=True)
         say(f"set-up finished in {clock(time.monotonic() - start)}")
     if shutil.which("java") is None:
@@ -67,9 +76,21 @@ def main() -> int:
     return 0
 
 
-def key() -> str:
+def parser() -> argparse.ArgumentParser:
+    """Return the options, which images are built with; ``make setup`` gives none."""
+    options = argparse.ArgumentParser(description="Make the project's virtual environment, .venv.")
+    options.add_argument(
+        "--only-dependencies",
+        action="store_true",
+        help="leave d2rnet itself to a second call: a layer of an image that a change of the code leaves alone",
+    )
+    options.add_argument("--without", action="append", default=[], choices=EXTRAS, help="an extra to leave out; repeatable")
+    return options
+
+
+def key(extras: Sequence[str]) -> str:
     """Name the files and extras that the environment is made from."""
-    digest = hashlib.sha256(",".join(EXTRAS).encode())
+    digest = hashlib.sha256(",".join(extras).encode())
     for name in ("pyproject.toml", CONSTRAINTS, DETECTRON2_WHEEL):
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
@@ -83,12 +104,12 @@ def read_stamp() -> dict[str, str]:
         return {}
 
 
-def is_ready(spec: str) -> bool:
-    """Say whether a finished environment of these pins, and of this detectron2 if one is named, is in place."""
+def is_ready(spec: str, extras: Sequence[str]) -> bool:
+    """Say whether a finished environment of these pins and extras, and of this detectron2 if one is named, is in place."""
     stamp = read_stamp()
     same_detectron2 = not spec or stamp.get("detectron2_spec") == spec
     same_place = stamp.get("root") == str(ROOT) and (VENV / "bin" / "python").exists()
-    return stamp.get("key") == key() and same_detectron2 and same_place
+    return stamp.get("key") == key(extras) and same_detectron2 and same_place
 
 
 @contextlib.contextmanager
@@ -170,13 +191,15 @@ def check_disk() -> None:
         )
 
 
-def install_packages() -> None:
-    """Install the project (editable) with all extras; what is there already is left as it is."""
+def install_packages(extras: Sequence[str], *, only_dependencies: bool) -> None:
+    """Install the project (editable) with these extras, or what it needs alone; what is there already is left as it is."""
+    index = os.environ.get("TORCH_INDEX", "")
+    project = f".[{','.join(extras)}]"
     with stage("2/5 PyTorch (the largest part, about 5 GB unpacked)"):
         pip("install", "--upgrade", "pip")
-        pip("install", "torch", "torchvision")
-    with stage("3/5 all other packages and d2rnet itself"):
-        pip("install", "--editable", f".[{','.join(EXTRAS)}]")
+        pip("install", *(("--extra-index-url", index) if index else ()), "torch", "torchvision")
+    with stage("3/5 all other packages" + ("" if only_dependencies else " and d2rnet itself")):
+        pip("install", *(("--only-deps", project) if only_dependencies else ("--editable", project)))
 
 
 def install_detectron2(spec: str) -> None:
@@ -188,7 +211,6 @@ def install_detectron2(spec: str) -> None:
             pip("install", "--no-build-isolation", spec)
         elif not imports_detectron2():
             install_detectron2_wheel()
-    run(venv_python(), "-c", "from d2rnet.cli.doctor import detectron2_origin; print('     ' + detectron2_origin())")
 
 
 def imports_detectron2() -> bool:
@@ -267,4 +289,4 @@ def stop(problem: str, remedy: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -49,8 +49,8 @@ def bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(module, "imports_detectron2", lambda: False)
     monkeypatch.setattr(module, "install_detectron2_wheel", lambda: module.commands.append((("the wheel",), True)))
     monkeypatch.setattr(module, "check_disk", lambda: None)
-    monkeypatch.delenv("DETECTRON2_SPEC", raising=False)
-    monkeypatch.delenv("PYTHON", raising=False)
+    for name in ("DETECTRON2_SPEC", "PYTHON", "TORCH_INDEX"):
+        monkeypatch.delenv(name, raising=False)
     return module
 
 
@@ -60,6 +60,7 @@ def steps(module: ModuleType) -> list[str]:
     marks = {
         "-m venv": "venv",
         "--editable": "project",
+        "--only-deps": "dependencies",
         "install torch": "torch",
         "uninstall": "uninstall",
         "the wheel": "wheel",
@@ -99,6 +100,27 @@ def test_packages_are_installed_under_the_pins(bootstrap: ModuleType) -> None:
     assert ".[data,ct,ct-encoders,detector,report,llm,dicom,evaluation,workflow,slurm,test]" in installs[-1][0]
 
 
+def test_layers_of_an_image_dependencies_then_the_project(bootstrap: ModuleType) -> None:
+    assert bootstrap.main(["--only-dependencies", "--without", "test"]) == 0
+    assert [step for step in steps(bootstrap) if step] == ["venv", "torch", "dependencies", "wheel"]
+    asked = next(command[-1] for command, _ in bootstrap.commands if "--only-deps" in command)
+    assert asked == ".[data,ct,ct-encoders,detector,report,llm,dicom,evaluation,workflow,slurm]"
+    assert not bootstrap.STAMP.exists()  # an environment without d2rnet is not finished
+
+    bootstrap.commands.clear()
+    assert bootstrap.main(["--without", "test"]) == 0
+    assert [step for step in steps(bootstrap) if step] == ["torch", "project", "wheel", "origin", "check"]
+    assert bootstrap.commands and bootstrap.is_ready("", tuple(extra for extra in bootstrap.EXTRAS if extra != "test"))
+    assert not bootstrap.is_ready("", bootstrap.EXTRAS)
+
+
+def test_an_index_of_pytorch_is_asked_for_pytorch_alone(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_INDEX", "https://example.org/cpu")
+    bootstrap.main()
+    asked = [command for command, _ in bootstrap.commands if "https://example.org/cpu" in command]
+    assert [command[-4:] for command in asked] == [("--extra-index-url", "https://example.org/cpu", "torch", "torchvision")]
+
+
 def test_changed_pins_refresh_without_clearing(bootstrap: ModuleType) -> None:
     bootstrap.main()
     bootstrap.commands.clear()
@@ -111,14 +133,14 @@ def test_changed_pins_refresh_without_clearing(bootstrap: ModuleType) -> None:
 def test_interrupted_set_up_starts_afresh(bootstrap: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     real = bootstrap.install_packages
 
-    def interrupted() -> None:
+    def interrupted(extras: object, *, only_dependencies: bool) -> None:
         raise KeyboardInterrupt
 
     bootstrap.install_packages = interrupted
     with pytest.raises(KeyboardInterrupt):
         bootstrap.main()
     (bootstrap.VENV / "half-installed").touch()
-    assert not bootstrap.is_ready("")
+    assert not bootstrap.is_ready("", bootstrap.EXTRAS)
 
     bootstrap.install_packages = real
     bootstrap.commands.clear()
@@ -126,7 +148,7 @@ def test_interrupted_set_up_starts_afresh(bootstrap: ModuleType, capsys: pytest.
     assert steps(bootstrap)[0] == "venv"
     assert "interrupted: starting afresh" in capsys.readouterr().out
     assert not (bootstrap.VENV / "half-installed").exists()
-    assert bootstrap.is_ready("")
+    assert bootstrap.is_ready("", bootstrap.EXTRAS)
 
 
 def test_moved_project_gets_a_new_environment(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +157,7 @@ def test_moved_project_gets_a_new_environment(bootstrap: ModuleType, monkeypatch
     for name, path in {"ROOT": "", "VENV": ".venv", "STAMP": ".venv/.ready", "STATE": ".setup"}.items():
         monkeypatch.setattr(bootstrap, name, moved / path)
     bootstrap.commands.clear()
-    assert not bootstrap.is_ready("")
+    assert not bootstrap.is_ready("", bootstrap.EXTRAS)
     monkeypatch.setattr(bootstrap, "make_venv", lambda unfinished: bootstrap.commands.append((("-m venv",), False)))
     bootstrap.main()
     assert steps(bootstrap)[0] == "venv"
@@ -154,12 +176,12 @@ def test_environment_of_somebody_else_is_added_to(bootstrap: ModuleType) -> None
 def test_importable_detectron2_is_kept(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "imports_detectron2", lambda: True)
     bootstrap.install_detectron2("")
-    assert steps(bootstrap) == ["origin"]
+    assert steps(bootstrap) == []
 
 
 def test_wheel_if_detectron2_is_missing(bootstrap: ModuleType) -> None:
     bootstrap.install_detectron2("")
-    assert steps(bootstrap) == ["wheel", "origin"]
+    assert steps(bootstrap) == ["wheel"]
 
 
 def test_detectron2_spec_overrides_and_is_remembered(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

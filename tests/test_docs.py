@@ -32,6 +32,8 @@ MADE_BY_THE_READER = {
 }
 RELEASED_CODE = {"run_csv2coco.py", "run_unlabel2coco.py", "main.py", "train_net.py"}  # named beside our counterparts
 OTHER_PROGRAMS = {"cp", "dcmsend", "echo", "git", "mkdir", "python3", "tensorboard", "wget", "sha256sum"}
+ENGINES = ("docker", "podman", "apptainer")
+IMAGES = ("d2rnet", "d2rnet.sif")  # that docs/how-to/containers.md builds
 OWN_FOLDERS = ("src", "workflow", "envs", "profiles", "docs", "benchmarks", "tests")
 
 
@@ -171,6 +173,14 @@ def commands(pages: dict[Path, str]) -> Iterator[tuple[Path, list[str]]]:
                 words = words[1:]
             if words:
                 yield page, [words[0].removeprefix(".venv/bin/"), *words[1:]]
+            if words and words[0] in ENGINES and words[1] == "run":
+                yield page, in_the_image(words)
+
+
+def in_the_image(words: list[str]) -> list[str]:
+    """The command that a container engine runs, with the names of the image's files as they are in the checkout."""
+    image = next(place for place, word in enumerate(words) if word in IMAGES)
+    return [word.removeprefix("/opt/d2rnet/") for word in words[image + 1 :]]
 
 
 @pytest.fixture(scope="module")
@@ -205,12 +215,14 @@ def test_commands_in_docs_parse(repository, pages, targets):
                 assert file in examples | {"..."} or (repository / file).is_file(), f"{shown}: no configuration {file}"
             profiles = [repository / name / "config.yaml" for name in options.profile or ()]
             assert all(profile.is_file() for profile in profiles), f"{shown}: no such profile"
+        elif program in ENGINES:
+            assert all((repository / word).is_file() for word in arguments if word.startswith("envs/")), shown
         elif program == "python":
             assert arguments[0] == "-m" or (repository / arguments[0]).is_file(), shown
         else:
             assert program in OTHER_PROGRAMS, f"{shown}: not checked by any parser"
         seen.add(program)
-    assert {"make", "d2rnet", "snakemake"} <= seen
+    assert {"make", "d2rnet", "snakemake", *ENGINES} <= seen
 
 
 def parsed(parser, arguments, shown):

@@ -78,7 +78,7 @@ WITHOUT_TORCH = (
 DEEP_LEARNING = {"torch", "torchvision", "detectron2", "lightning", "safetensors"}
 NOT_PORTABLE = {
     "path of one machine": r"(?<![\w.])/(?:home|root|Users|work)/\w",
-    "package index": r"pypi[.]|pythonhosted[.]|anaconda[.](?:org|com)|index[-_]url",
+    "package index": r"pypi[.]|pythonhosted[.]|anaconda[.](?:org|com)|index[-_]url\W{1,4}(?:https?|file):",
 }
 
 

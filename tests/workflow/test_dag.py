@@ -188,7 +188,7 @@ def other_value(key: str) -> object:
     default = getattr(RuntimeSettings(), key)
     if isinstance(default, int | float):
         return default + 10
-    return {"device": "cpu", "delete_after_success": ["stale"]}[key]
+    return {"device": "cpu", "container": "d2rnet.sif", "delete_after_success": ["stale"]}[key]
 
 
 @pytest.mark.slow  # test_end_to_end.py changes all of them at once; this one tells which key it was

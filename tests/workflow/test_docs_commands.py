@@ -55,6 +55,11 @@ NOT_RUN = {
     '"""inference.py': "likewise",
     ".venv/bin/d2rnet export hub --modality ct": "needs a run of the target ct; tests/export/test_hub.py has a small one",
     "wget ": "needs a network, and an account of PhysioNet",
+    "docker ": "needs a container engine; docs/how-to/containers.md says what was run by hand",
+    "podman ": "likewise",
+    "apptainer ": "likewise",
+    ".venv/bin/snakemake --cores all --sdm apptainer": "likewise; test_apptainer.py has a stand-in",
+    ".venv/bin/snakemake --profile profiles/slurm --sdm apptainer": "likewise",
 }
 # Beginning of a command of Snakemake -> why only its plan is made.
 PLANNED = {

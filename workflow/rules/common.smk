@@ -5,6 +5,8 @@ import json
 import os
 import shlex
 
+from snakemake.settings.types import DeploymentMethod
+
 from d2rnet.cli.commands import COMMANDS
 from d2rnet.cli.foreign_resources import check_resources, settings_of
 from d2rnet.config import Config, check_order
@@ -51,6 +53,36 @@ shell.prefix(
     "set -euo pipefail; export PYTHONSAFEPATH=1"
     f" PYTHONPATH={shlex.quote(f'{workflow.basedir}/src')}$(printenv PYTHONPATH | sed 's/^./:&/' || true); "
 )
+
+
+def check_container(image):
+    """Let jobs see this checkout inside the image that they run in, and say what is missing before the first of them.
+
+    Apptainer shows a job its working directory and little else; without the checkout, Python would take the d2rnet that the
+    image holds, which may be another.
+
+    Args:
+        image: runtime.container.
+    """
+    deployment = workflow.deployment_settings
+    if DeploymentMethod.APPTAINER not in deployment.deployment_method:
+        return
+    if not image:
+        sys.exit("--sdm apptainer: runtime.container names no image; expected an image file or an address, docker://...")
+    if "://" not in image and not Path(image).exists():
+        sys.exit(
+            f"runtime.container: {image}: no such file in {Path.cwd()}. Build it or correct the path: docs/how-to/containers.md"
+        )
+    bind = f"--bind {shlex.quote(str(workflow.basedir))}"
+    if bind not in deployment.apptainer_args:
+        deployment.apptainer_args = f"{deployment.apptainer_args} {bind}".strip()
+
+
+check_container(CONFIG.runtime.container)
+
+
+# Heeded with --sdm apptainer alone.
+container: CONFIG.runtime.container or None
 
 
 def settings_file(command, value=None):

@@ -81,8 +81,11 @@ def _input(source: str | Path | ManyFiles | HashedFile) -> dict[str, str]:
 
 
 def code_version() -> dict[str, Any]:
-    """Package version, git commit and whether tracked files differ from it (None where there is no git checkout)."""
-    commit = _git("rev-parse", "HEAD")
+    """Package version, git commit and whether tracked files differ from it (None where there is no git checkout).
+
+    An image holds no checkout; the commit it was built of is in the file COMMIT (envs/container/setup).
+    """
+    commit = _git("rev-parse", "HEAD") or _commit_of_image()
     status = _git("status", "--porcelain", "--untracked-files=no")
     return {"d2rnet": d2rnet.__version__, "commit": commit, "dirty": None if status is None else bool(status)}
 
@@ -93,6 +96,13 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _commit_of_image() -> str | None:
+    try:
+        return (REPOSITORY / "COMMIT").read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
 
 
 def versions() -> dict[str, str]:

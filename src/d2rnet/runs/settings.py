@@ -47,6 +47,10 @@ class SchedulerSettings(Section):
     """Processes of data rules."""
     threads: int = setting(2, ge=1)
     """CPU threads of training and prediction rules."""
+    container: str = setting("")
+    """Image that each rule runs in with --sdm apptainer: an image file, or an address such as docker://...; empty for none. A
+    path is looked up from the working directory. Another image is another software environment to Snakemake: jobs that
+    --sdm apptainer ran are run again."""
     delete_after_success: Annotated[
         tuple[Literal["stale", "finished", "caches", "shards"], ...], AfterValidator(each_once)
     ] = setting((), json_schema_extra={"uniqueItems": True})
