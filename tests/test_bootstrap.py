@@ -115,10 +115,11 @@ def test_layers_of_an_image_dependencies_then_the_project(bootstrap: ModuleType)
 
 
 def test_an_index_of_pytorch_is_asked_for_pytorch_alone(bootstrap: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_INDEX", "https://example.org/cpu")
+    index = "https://example.org/cpu"
+    monkeypatch.setenv("TORCH_INDEX", index)
     bootstrap.main()
-    asked = [command for command, _ in bootstrap.commands if "https://example.org/cpu" in command]
-    assert [command[-4:] for command in asked] == [("--extra-index-url", "https://example.org/cpu", "torch", "torchvision")]
+    asked = [command for command, _ in bootstrap.commands if index in command]
+    assert [command[-4:] for command in asked] == [("--extra-index-url", index, "torch", "torchvision")]
 
 
 def test_changed_pins_refresh_without_clearing(bootstrap: ModuleType) -> None:
