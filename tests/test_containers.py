@@ -139,6 +139,13 @@ def test_scripts_are_executable_and_parse(name: str) -> None:
     assert subprocess.run(["sh", "-n", script], capture_output=True, text=True).stderr == ""
 
 
+def test_the_last_layer_touches_no_dependency() -> None:
+    """A file that chmod touches is stored again: 7 GB, found by a real build."""
+    project = (FOLDER / "setup").read_text().partition("\nproject() {")[2].partition("\n}")[0]
+    (chmod,) = [line for line in project.splitlines() if "chmod" in line and not line.lstrip().startswith("#")]
+    assert "find . -path ./.venv -prune -o" in chmod and "! -perm -a=r" in chmod
+
+
 def test_unknown_stage_is_refused() -> None:
     done = subprocess.run([FOLDER / "setup", "everything"], capture_output=True, text=True)
     assert done.returncode == 2 and "usage:" in done.stderr
