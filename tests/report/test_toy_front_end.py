@@ -304,3 +304,18 @@ def test_the_model_folder_gives_settings_and_facts_back(trained: Path, tmp_path:
         (folder / "config.yaml").write_text(yaml.safe_dump(config | change))
         with pytest.raises(CheckpointError, match=message):
             load_model(folder, torch.device("cpu"), TOY)
+
+
+def test_a_model_of_an_earlier_version_is_read_as_it_was(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It lacks what came later: a setting of the model is named with its default, one of the training says nothing."""
+    for name in ("model.safetensors", "vocabulary.json"):
+        (tmp_path / name).write_bytes((trained / "model" / name).read_bytes())
+    config = yaml.safe_load((trained / "model" / "config.yaml").read_text())
+    del config["model"]["memory_slots"], config["training"]["accumulation_steps"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    loaded = load_model(tmp_path, torch.device("cpu"), TOY)
+    assert loaded.settings == SETTINGS
+    (warning,) = (record.getMessage() for record in caplog.records if record.name.endswith("model_files"))
+    assert "without model.memory_slots (3); taken as" in warning

@@ -5,8 +5,10 @@
 train_report_model, read by generate_reports.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from d2rnet.report.text.report_tokens import ReportTokens
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.settings import Section, leaves
 
+log = logging.getLogger(__name__)
 FORMAT = "d2rnet-report-model-1"
 WEIGHTS = "model.safetensors"
 VOCABULARY = "vocabulary.json"
@@ -108,7 +111,10 @@ def load_model(folder: Path, device: torch.device, front_end: FrontEnd) -> Loade
 
 
 def _read_config(path: Path, front_end: FrontEnd) -> tuple[Any, dict[str, Any]]:
-    """Read config.yaml: the settings, and the front end's facts."""
+    """Read config.yaml: the settings, and the front end's facts.
+
+    A setting that came after the model gets its default; one that is gone, or a part without any, is an error.
+    """
     try:
         config = parse_yaml(path.read_text(encoding="utf-8"))
     except (ParseError, UnicodeDecodeError) as error:
@@ -124,14 +130,26 @@ def _read_config(path: Path, front_end: FrontEnd) -> tuple[Any, dict[str, Any]]:
     found = list(_keys_in(given, known))
     lacking = [key for key in known if key not in found]
     unknown = [key for key in found if key not in known]
-    differences = [f"{what} {', '.join(keys)}" for what, keys in (("lacks", lacking), ("has unknown", unknown)) if keys]
-    if differences:
+    emptied = [part for part in PARTS if not any(key.startswith(f"{part}.") for key in found)]
+    if unknown or emptied:
+        differences = [f"{what} {', '.join(keys)}" for what, keys in (("lacks", lacking), ("has unknown", unknown)) if keys]
         raise CheckpointError(
             f"{path}: {' and '.join(differences)}; the model was trained by another version. Train it again, or read it with "
             "that version."
         )
     settings = front_end.settings.read(given, source=str(path))
+    _note_later_keys(path, settings, lacking)
     return settings, {key: config[key] for key in front_end.facts}
+
+
+def _note_later_keys(path: Path, settings: Section, keys: Sequence[str]) -> None:
+    """Say which settings came after the model: their defaults keep what was before (CONTRIBUTING.md).
+
+    Those of the training alone change no reading, and are not worth a warning.
+    """
+    later = [f"{key} ({attrgetter(key)(settings)})" for key in keys if not key.startswith("training.")]
+    if later:
+        log.warning("%s: by an earlier version, without %s; taken as set in brackets", path, ", ".join(later))
 
 
 def _keys_in(content: Mapping[str, Any], known: Sequence[str], prefix: str = "") -> Iterator[str]:
