@@ -84,6 +84,23 @@ def test_every_rule_is_a_target_and_can_be_forced(repository, tmp_path):
     assert sorted({*RULES} - jobs) == []
 
 
+def test_report_models_and_cells_may_start_from_the_detector(repository, tmp_path):
+    """Only the cells of an arm that asks for it wait for the detector's folder by that way."""
+    start = {"model": {"backbone_weights": "detector", "backbone_width": 32}}
+    arms = {"plain": {"label": "plain", "boxes": "pseudo", "report": {}}}
+    arms["warm"] = {"label": "warm", "boxes": "pseudo", "report": start}
+    design = {"reference": "plain", "report": {}, "arms": arms}
+    (tmp_path / "arms.yaml").write_text(yaml.safe_dump(design))
+    path = tmp_path / "overlay.yaml"
+    for report, expected in (({}, 1), (start, 3)):
+        cxr = {"report": report, "ablation": {"seeds": [1], "design": str(tmp_path / "arms.yaml")}}
+        path.write_text(yaml.safe_dump({"cxr": cxr}))
+        targets = ("ablation", "train_report_model", "--configfile", str(path))
+        done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", *targets)
+        assert {"train_detector", "train_ablation_cell", "train_report_model"} <= planned_jobs(done)
+        assert done.stdout.count(" --detector results/cxr/train_detector/model_final.pth ") == expected
+
+
 @pytest.mark.parametrize(("candidates", "retrieves"), [(20000, True), (0, False)])
 def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp_path, candidates, retrieves):
     path = tmp_path / "overlay.yaml"

@@ -158,6 +158,27 @@ def option(name, files):
     return f"--{name} {' '.join(map(shlex.quote, files))}" if files else ""
 
 
+def backbone_files(report):
+    """Return the files that the image network of section cxr.report starts from: the detector's, those of a path, or none."""
+    given = report.model.backbone_weights
+    detector = rules.train_detector.output
+    if given == "detector":
+        return [detector.ema_teacher, detector.config]
+    return [given] if given else []
+
+
+def detector_option(report):
+    """Return the option that names the detector's weights where the image network starts from them."""
+    starts = report.model.backbone_weights == "detector"
+    return option("detector", backbone_files(report)[:1] if starts else [])
+
+
+def settings_of_cell(wildcards):
+    """Return section cxr.report as one cell of the ablation trains with it."""
+    seed = int(wildcards.seed)
+    return cell_settings(CONFIG.cxr.report, ARMS, arm=wildcards.arm, seed=seed)
+
+
 def in_report(folder, files):
     """Return files as outputs named after them, with the captions of those names in the Snakemake report.
 

@@ -180,6 +180,12 @@ CXR_COMMANDS: dict[str, Command] = {
             ANNOTATION,
             Option("vocabulary", "vocabulary.json", "input"),
             IMAGE_ROOT,
+            Option(
+                "detector",
+                "model_final.pth of train-detector, if report.model.backbone_weights is detector",
+                "input",
+                optional=True,
+            ),
             WORK,
             OUTPUT,
             DEVICE,

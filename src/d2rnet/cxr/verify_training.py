@@ -16,11 +16,13 @@ from pathlib import Path
 from d2rnet.cxr.detector.checkpoint import load_pretrained
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.registration import build_network
-from d2rnet.cxr.detector.settings import TrainDetectorSettings
+from d2rnet.cxr.detector.settings import DetectorModelSettings, TrainDetectorSettings
 from d2rnet.cxr.detector.trainer import check_batches, check_schedule
 from d2rnet.cxr.report_model.alignment import pretrained_files
+from d2rnet.cxr.report_model.backbone_weights import start_backbone
+from d2rnet.cxr.report_model.backbones import transformer_facts
 from d2rnet.cxr.report_model.model import D2RNet
-from d2rnet.cxr.report_model.settings import TrainReportModelSettings
+from d2rnet.cxr.report_model.settings import DETECTOR, D2RNetModelSettings, TrainReportModelSettings
 from d2rnet.cxr.settings import TrainingsSettings
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -82,6 +84,7 @@ def training_problems(
         lambda: check_detector(settings.detector),
         lambda: check_report_batch(processes, settings.report.training),
         lambda: check_report_model(settings.report),
+        lambda: check_warm_start(settings.detector.model, settings.report.model),
     ]
     if device is not None:
         checks.append(lambda: check_processes(processes, resolve_device(device)))
@@ -114,15 +117,36 @@ def check_report_model(settings: TrainReportModelSettings) -> None:
         ConfigError: settings that do not fit each other; weights, or the folder of the text encoder, are missing or do not
             fit.
     """
-    model = D2RNet(settings.model, num_tokens=SOME_WORDS, num_categories=len(CATEGORY_NAMES))
-    if settings.model.backbone_weights:
-        with _naming("cxr.report.model.backbone_weights"):
-            model.extractor.load_backbone(settings.model.backbone_weights)
+    with _naming("cxr.report.model.backbone_weights"):
+        config = transformer_facts(settings.model)
+        model = D2RNet(settings.model, num_tokens=SOME_WORDS, num_categories=len(CATEGORY_NAMES), backbone_config=config)
+        if settings.model.backbone_weights != DETECTOR:  # which is not trained yet
+            start_backbone(model.extractor.backbone, settings.model, None)
     if settings.model.weights:
         with _naming("cxr.report.model.weights"):
             start_from_r2gen(model.transformer, Path(settings.model.weights), settings.model)
     with _naming("cxr.report.training.alignment.text_encoder_weights"):
         pretrained_files(settings.training.alignment)
+
+
+def check_warm_start(detector: DetectorModelSettings, report: D2RNetModelSettings) -> None:
+    """Compare the report model's image network with the detector's, where it is to start from it.
+
+    Raises:
+        ConfigError: they are not of the same kind.
+    """
+    if report.backbone_weights != DETECTOR:
+        return
+    wanted = {"backbone": f"resnet{detector.backbone_depth}", "backbone_width": detector.backbone_width}
+    others = {key: value for key, value in wanted.items() if getattr(report, key) != value}
+    if others:
+        needed = ", ".join(f"cxr.report.model.{key} {value}" for key, value in others.items())
+        raise ConfigError(f"cxr.report.model.backbone_weights: 'detector', whose backbone is another; expected {needed}.")
+    if detector.norm == "GN" or (detector.stride_in_1x1 and detector.backbone_depth >= 50):
+        raise ConfigError(
+            "cxr.report.model.backbone_weights: 'detector', but cxr.detector.model.norm is GN or stride_in_1x1 true; expected "
+            "BN, SyncBN or FrozenBN, and false, as the report model has."
+        )
 
 
 @contextmanager

@@ -1,17 +1,13 @@
 """The network: masks, boxes, weights by path."""
 
-from pathlib import Path
-
 import pytest
 import torch
-import torchvision
 from report_samples import make_batch, make_model
-from safetensors.torch import save_file
 from torchvision.ops import roi_align
 
 from d2rnet.cxr.report_model.lesion_encoder import position_features
-from d2rnet.cxr.report_model.visual_extractor import ChannelPriorAttention, VisualExtractor
-from d2rnet.errors import CheckpointError, ConfigError
+from d2rnet.cxr.report_model.visual_extractor import ChannelPriorAttention
+from d2rnet.errors import ConfigError
 
 
 def test_padded_lesions_change_nothing() -> None:
@@ -139,68 +135,6 @@ def test_position_features_by_hand() -> None:
 
 def test_channel_attention_keeps_shape() -> None:
     assert ChannelPriorAttention(8)(torch.randn(2, 8, 5, 7)).shape == (2, 8, 5, 7)
-
-
-@pytest.mark.parametrize(("backbone", "stages", "channels", "side"), [("resnet18", 4, 512, 2), ("resnet50", 3, 1024, 4)])
-def test_extractor_shapes(backbone: str, stages: int, channels: int, side: int) -> None:
-    extractor = VisualExtractor(backbone=backbone, stages=stages, patch_channels=6, attention=False).eval()
-    feature_map, patches = extractor(torch.zeros(1, 64, 64, dtype=torch.uint8))
-    assert feature_map.shape == (1, channels, side, side)
-    assert patches.shape == (1, side * side, 6)
-    assert torch.equal(patches[0, side], extractor.projection(feature_map)[0, :, 1, 0])  # row by row
-
-
-@pytest.fixture(scope="module")
-def torchvision_state() -> dict[str, torch.Tensor]:
-    """Random weights under torchvision's own keys, classifier included."""
-    torch.manual_seed(5)
-    return torchvision.models.resnet18(weights=None).state_dict()
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_backbone_weights_by_path(tmp_path: Path, torchvision_state: dict[str, torch.Tensor], suffix: str) -> None:
-    path = tmp_path / f"resnet18{suffix}"
-    (save_file if suffix == ".safetensors" else torch.save)(torchvision_state, path)
-    extractor = VisualExtractor(backbone="resnet18", stages=2, patch_channels=4, attention=False).eval()
-    extractor.load_backbone(path)
-    reference = torchvision.models.resnet18(weights=None)
-    reference.load_state_dict(torchvision_state)
-    reference.eval()
-    pixels = torch.randint(0, 256, (1, 32, 32), dtype=torch.uint8)
-    grey = ((pixels / 255 - 0.449) / 0.226).unsqueeze(1).expand(-1, 3, -1, -1)
-    x = reference.maxpool(reference.relu(reference.bn1(reference.conv1(grey))))
-    assert torch.allclose(extractor(pixels)[0], reference.layer2(reference.layer1(x)), atol=1e-4)
-
-
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_backbone_weights_of_an_r2gen_checkpoint(
-    tmp_path: Path, torchvision_state: dict[str, torch.Tensor], prefix: str
-) -> None:
-    """Its image network is a Sequential of the ResNet's parts but the last two."""
-    resnet = torchvision.models.resnet18(weights=None)
-    resnet.load_state_dict(torchvision_state)
-    parts = torch.nn.Sequential(*list(resnet.children())[:-2]).state_dict()
-    renamed = {f"{prefix}visual_extractor.model.{name}": tensor for name, tensor in parts.items()}
-    torch.save({"epoch": 3, "state_dict": {"encoder_decoder.logit.bias": torch.zeros(2), **renamed}}, tmp_path / "r2gen.pth")
-    torch.save(torchvision_state, tmp_path / "resnet18.pth")
-    found = [VisualExtractor(backbone="resnet18", stages=4, patch_channels=8, attention=False) for _ in range(2)]
-    found[0].load_backbone(tmp_path / "r2gen.pth")
-    found[1].load_backbone(tmp_path / "resnet18.pth")
-    own, expected = (extractor.backbone.state_dict() for extractor in found)
-    assert own.keys() == expected.keys() and all(torch.equal(own[name], expected[name]) for name in expected)
-
-
-def test_backbone_weights_of_another_kind_are_refused(tmp_path: Path, torchvision_state: dict[str, torch.Tensor]) -> None:
-    extractor = VisualExtractor(backbone="resnet18", stages=2, patch_channels=4, attention=False)
-    torch.save({f"module.{key}": value for key, value in torchvision_state.items()}, tmp_path / "prefixed.pth")
-    with pytest.raises(CheckpointError, match=r"Missing \d+: conv1\.weight.*unused \d+: module\.conv1\.weight"):
-        extractor.load_backbone(tmp_path / "prefixed.pth")
-    with pytest.raises(FileNotFoundError, match="backbone_weights"):
-        extractor.load_backbone(tmp_path / "none.pth")
-    for name, kind in (("half.pth", "PyTorch"), ("half.safetensors", "safetensors")):
-        (tmp_path / name).write_bytes(b"half a file")
-        with pytest.raises(CheckpointError, match=f"{name}: not a readable {kind} file"):
-            extractor.load_backbone(tmp_path / name)
 
 
 @pytest.mark.parametrize(("d_model", "key"), [(18, "memory_heads"), (15, "num_heads")])

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
+from backbone_samples import write_detector, write_transformer
 from pretend_gpu import GPU, pretend_gpu
 from r2gen_reference import random_weights
 from report_samples import EVERYTHING, small_settings, training_settings, write_cohort
@@ -29,7 +31,14 @@ from d2rnet.training.record import TrainingRecord
 from d2rnet.training.task import TrainingTask, learning_rate
 
 
-def train(cohort: Path, folder: Path, settings: ReportSettings, device: str = "cpu", processes: int = 1) -> Path:
+def train(
+    cohort: Path,
+    folder: Path,
+    settings: ReportSettings,
+    device: str = "cpu",
+    processes: int = 1,
+    detector: Path | None = None,
+) -> Path:
     """Run both commands; return the model folder."""
     build_vocabulary(annotation=cohort / "annotation.json", output=folder / "vocabulary", settings=settings.text)
     train_report_model(
@@ -40,6 +49,7 @@ def train(cohort: Path, folder: Path, settings: ReportSettings, device: str = "c
         output=folder / "model",
         device=device,
         settings=training_settings(settings),
+        detector=detector,
         processes=processes,
     )
     return folder / "model"
@@ -316,6 +326,36 @@ def test_training_starts_from_weights_of_r2gen(cohort: Path, tmp_path: Path, rep
     expected = weights["model.encoder.layers.0.self_attn.linears.0.weight"]
     assert torch.allclose(loaded[name], expected, atol=1e-5)
     assert not torch.allclose(random[name], expected, atol=1e-2)
+
+
+def test_training_starts_from_a_vision_transformer_that_is_not_needed_again(
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings
+) -> None:
+    reference = write_transformer(tmp_path / "vit", "vit")
+    settings = report_settings.replaced(
+        model={"backbone": "vision_transformer", "backbone_weights": str(tmp_path / "vit")},
+        training={"epochs": 1, "learning_rate": 1e-9, "backbone_learning_rate": 0.0},
+    )
+    model = train(cohort, tmp_path, settings)
+    assert "backbone_model.safetensors" in json.loads((model / "run.json").read_text())["inputs"]
+    shutil.rmtree(tmp_path / "vit")
+    loaded = load_model(model, torch.device("cpu"), D2RNET).model.state_dict()
+    own = {key: value for key, value in reference.state_dict().items() if not key.startswith("pooler.")}
+    assert all(torch.equal(loaded[f"extractor.backbone.network.{key}"], value) for key, value in own.items())
+    assert len(write_reports(cohort, model, tmp_path / "test.jsonl")) == 5
+
+
+def test_training_starts_from_a_detector(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
+    network, path = write_detector(tmp_path / "detector")
+    settings = report_settings.replaced(
+        model={"backbone_weights": "detector", "backbone_width": 16},
+        training={"epochs": 1, "backbone_learning_rate": 0.0, "weight_decay": 0.0},
+    )
+    with pytest.raises(ConfigError, match="no --detector was given"):
+        train(cohort, tmp_path, settings)
+    loaded = load_file(train(cohort, tmp_path, settings, detector=path) / "model.safetensors")
+    expected = network.backbone.bottom_up.res2[0].conv1.weight
+    assert torch.allclose(loaded["extractor.backbone.layer1.0.conv1.weight"], expected, atol=1e-6)
 
 
 def test_overfits_the_training_studies(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:

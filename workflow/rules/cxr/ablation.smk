@@ -48,7 +48,7 @@ use rule train_report_model as train_ablation_cell with:
     input:
         annotation=lambda wildcards: ANNOTATIONS[ARMS.arms[wildcards.arm].boxes],
         vocabulary=rules.build_vocabulary.output.vocabulary,
-        backbone_weights=CONFIG.cxr.report.model.backbone_weights or [],
+        backbone_weights=lambda wildcards: backbone_files(settings_of_cell(wildcards)),
         decoder_weights=CONFIG.cxr.report.model.weights or [],
         text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights or [],
     output:
@@ -67,11 +67,9 @@ use rule train_report_model as train_ablation_cell with:
         folder=subpath(output.config, parent=True),
         work="work/cxr/ablation/{arm}/seed_{seed}",
         image_root=CONFIG.cxr.data.reports.root,
+        detector=lambda wildcards: detector_option(settings_of_cell(wildcards)),
         settings=lambda wildcards: settings_file(
-            "train-report-model",
-            cell_settings(
-                CONFIG.cxr.report, ARMS, arm=wildcards.arm, seed=int(wildcards.seed)
-            ).to_json(),
+            "train-report-model", settings_of_cell(wildcards).to_json()
         ),
     message:
         "Train arm {wildcards.arm}, seed {wildcards.seed}"

@@ -26,7 +26,7 @@ rule train_report_model:
     input:
         annotation=rules.build_annotation.output.annotation,
         vocabulary=rules.build_vocabulary.output.vocabulary,
-        backbone_weights=CONFIG.cxr.report.model.backbone_weights or [],
+        backbone_weights=backbone_files(CONFIG.cxr.report),
         decoder_weights=CONFIG.cxr.report.model.weights or [],
         text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights or [],
     output:
@@ -55,12 +55,13 @@ rule train_report_model:
         folder=subpath(output.config, parent=True),
         work="work/cxr/train_report_model",
         image_root=CONFIG.cxr.data.reports.root,
+        detector=detector_option(CONFIG.cxr.report),
         settings=settings_file("train-report-model"),
     message:
         "Train D2R-Net"
     shell:
         "python -m d2rnet train-report-model --annotation {input.annotation:q} --vocabulary {input.vocabulary:q}"
-        " --image-root={params.image_root:q} --work {params.work:q} --output {params.folder:q}"
+        " --image-root={params.image_root:q} {params.detector} --work {params.work:q} --output {params.folder:q}"
         " --settings {params.settings:q} --device {resources.device:q} --processes {resources.processes}"
         " --threads {threads} {resources.options} --log {log:q}"
 

@@ -7,11 +7,14 @@ Shapes: B entries, V images per entry, P patches per image, C tokens of the cont
 visual tokens, D width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from d2rnet.cxr.report_model.backbones import make_backbone
 from d2rnet.cxr.report_model.context_encoder import ViewEmbedding, make_context_encoder
 from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.lesion_encoder import make_lesion_encoder
@@ -43,21 +46,28 @@ class D2RNet(ReportModel):
 
     transformer: MemoryTransformer
 
-    def __init__(self, settings: D2RNetModelSettings, *, num_tokens: int, num_categories: int) -> None:
+    def __init__(
+        self,
+        settings: D2RNetModelSettings,
+        *,
+        num_tokens: int,
+        num_categories: int,
+        backbone_config: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make the model with random weights.
 
         Args:
             settings: sizes and branches.
             num_tokens: size of the vocabulary.
             num_categories: number of lesion classes.
+            backbone_config: of :func:`transformer_facts`, for a vision transformer.
 
         Raises:
             ConfigError: d_model is odd or not a multiple of the numbers of heads.
         """
         super().__init__()
         self.extractor = VisualExtractor(
-            backbone=settings.backbone,
-            stages=settings.backbone_stages,
+            make_backbone(settings, backbone_config),
             patch_channels=settings.patch_channels,
             attention=settings.channel_prior_attention,
         )

@@ -5,6 +5,9 @@ from typing import Literal
 from d2rnet.report.settings import DecoderSettings, GenerationSettings, ReportTrainingSettings, TextSettings
 from d2rnet.settings import Section, setting
 
+VISION_TRANSFORMER = "vision_transformer"
+DETECTOR = "detector"
+
 
 class D2RNetTextSettings(TextSettings):
     """Text of reports."""
@@ -19,13 +22,32 @@ class D2RNetModelSettings(DecoderSettings):
 
     input_size_px: int = setting(64, ge=32, le=2048)
     """Side of the square input, pixels; radiographs are scaled to fit and padded (letterbox). 384 published."""
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = setting("resnet18")
-    """ResNet of the global branch; resnet101 published."""
+    backbone: Literal[
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnet152",
+        "resnext50_32x4d",
+        "resnext101_32x8d",
+        "resnext101_64x4d",
+        "wide_resnet50_2",
+        "wide_resnet101_2",
+        "densenet121",
+        "vision_transformer",
+    ] = setting("resnet18")
+    """Network of the global branch, by torchvision's name (resnet101 published), or vision_transformer: that of the folder in
+    backbone_weights (needs the package transformers)."""
+    backbone_width: int = setting(64, ge=8, le=256)
+    """Channels of a ResNet's stem; 64 published. Another one fits a detector of that width."""
     backbone_stages: int = setting(2, ge=2, le=4)
-    """Residual stages used: 4 = conv5, stride 32 (published); 3 = conv4, stride 16; 2 = conv3, stride 8."""
+    """Residual stages (dense blocks) used: 4 = conv5, stride 32 (published); 3 = conv4, stride 16; 2 = conv3, stride 8."""
     backbone_weights: str | None = setting(None)
-    """Path of a torchvision ResNet state dict (.pth or .safetensors), or of a checkpoint of R2Gen; null starts from random
-    weights."""
+    """Where the global branch starts from: path of a state dict (.pth or .safetensors) of torchvision or torchxrayvision, of a
+    checkpoint of R2Gen, or of a vision transformer's folder; detector: the trained detector's backbone, of the same depth and
+    width; null: random weights."""
+    backbone_pixels: Literal["imagenet", "torchxrayvision"] = setting("imagenet")
+    """Grey levels that the weights of a file were trained on: imagenet (normalised), or torchxrayvision (-1024 to 1024)."""
     channel_prior_attention: bool = setting(True)
     """Channel prior convolutional attention (CPCA) on the last feature map; published."""
     patch_channels: int = setting(128, ge=8)

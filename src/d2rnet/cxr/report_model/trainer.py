@@ -8,10 +8,13 @@ Writes: model folder (report/model_files.py), metrics.jsonl, run.json; checkpoin
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from d2rnet.cxr.report_model.alignment import Alignment, pretrained_files
+from d2rnet.cxr.report_model.backbone_weights import backbone_inputs, start_backbone
+from d2rnet.cxr.report_model.backbones import transformer_facts
 from d2rnet.cxr.report_model.card import REPORT_CARD
 from d2rnet.cxr.report_model.context import EntryContexts, check_context
 from d2rnet.cxr.report_model.dataset import Entry, ReportDataset, crop_arguments, image_sources
@@ -47,6 +50,7 @@ def train_report_model(
     output: Path,
     device: str,
     settings: TrainReportModelSettings,
+    detector: Path | None = None,
     processes: int = 1,
     runtime: ReportRuntime = ReportRuntime(),
 ) -> None:
@@ -60,6 +64,7 @@ def train_report_model(
         output: model folder to write.
         device: auto, cpu, cuda or cuda:N.
         settings: text, model and training.
+        detector: model_final.pth of train-detector, where the settings have the global branch start from it.
         processes: how many share each step; on GPUs each takes one.
         runtime: loader processes, minutes between checkpoints.
 
@@ -81,15 +86,16 @@ def train_report_model(
     sources = [source for entries in splits.values() for source in image_sources(entries, image_root)]
     images = ManyFiles(image_root, [path for path, _ in sources])
     inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "vocabulary": vocabulary, "images": images}
-    given = {"weights": settings.model.weights, "backbone_weights": settings.model.backbone_weights}
-    inputs |= {name: path for name, path in given.items() if path}
+    inputs |= {"weights": settings.model.weights} if settings.model.weights else {}
+    inputs |= backbone_inputs(settings.model, detector)
     inputs |= pretrained_files(settings.training.alignment)
+    backbone_config = transformer_facts(settings.model)
     with open_work_dir(work, settings=settings, inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, work / "images", tokens, settings, runtime.loader_workers)
         del splits  # the datasets hold what training needs of them, in a fifth of the memory
-        job = (folder, datasets, tokens, settings, torch_device, runtime)
+        job = (folder, datasets, tokens, settings, torch_device, runtime, detector, backbone_config)
         run_processes(_fit, *job, processes=processes, device=torch_device)
-        selected = export_model(folder, output, tokens, settings=settings, facts=facts_of(CATEGORY_NAMES))
+        selected = export_model(folder, output, tokens, settings=settings, facts=facts_of(CATEGORY_NAMES, backbone_config))
         parts = code_parts(folder)
     write_run_record(
         output / "run.json",
@@ -149,13 +155,15 @@ def _fit(
     settings: TrainReportModelSettings,
     device: torch.device,
     runtime: ReportRuntime,
+    detector: Path | None,
+    backbone_config: Mapping[str, Any] | None,
 ) -> None:
     """Make model and losses and train them; runs in each training process."""
     training = settings.training
     torch.manual_seed(training.seed)
-    model = D2RNet(settings.model, num_tokens=len(vocabulary), num_categories=len(CATEGORY_NAMES))
-    if settings.model.backbone_weights:
-        model.extractor.load_backbone(settings.model.backbone_weights)
+    num_tokens, num_categories = len(vocabulary), len(CATEGORY_NAMES)
+    model = D2RNet(settings.model, num_tokens=num_tokens, num_categories=num_categories, backbone_config=backbone_config)
+    start_backbone(model.extractor.backbone, settings.model, detector)
     if settings.model.weights:
         start_from_r2gen(model.transformer, Path(settings.model.weights), settings.model)
     aligned = not training.alignment.lab == training.alignment.gab == "none"
