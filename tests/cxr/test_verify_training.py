@@ -55,7 +55,7 @@ def test_everything_wrong_is_listed_at_once(tmp_path: Path) -> None:
         ("detector", {"training": {"burn_in_iters": 500}}, "burn_in_iters 500 is not below total_iters 500"),
         ("report", {"training": {"batch_size": 1}}, "--processes 2: expected 1 to cxr.report.training.batch_size (1)"),
         ("report", {"model": {"d_model": 97}}, "d_model"),
-        ("report", {"model": {"backbone_weights": "detector"}}, "expected cxr.report.model.backbone_width 32."),
+        ("report", {"model": {"backbone_weights": "detector"}}, "expected cxr.report.model.backbone_width 16."),
         (
             "report",
             {"training": {"alignment": {"lab": "lesions", "text_encoder_weights": "gone"}}},
@@ -71,10 +71,11 @@ def test_settings_that_do_not_fit(section: str, change: dict[str, Any], words: s
 def test_a_report_model_that_starts_from_the_detector() -> None:
     """Whose weights are not there yet; its kind is known."""
     report = {"model": {"backbone_weights": "detector", "backbone_width": 32}}
-    assert problems(settings(report=report)) == []
-    (found,) = problems(settings(report=report, detector={"model": {"norm": "GN"}}))
+    wide = {"backbone_width": 32}
+    assert problems(settings(report=report, detector={"model": wide})) == []
+    (found,) = problems(settings(report=report, detector={"model": wide | {"norm": "GN"}}))
     assert "cxr.detector.model.norm is GN" in found
-    (found,) = problems(settings(report=report, detector={"model": {"backbone_depth": 34}}))
+    (found,) = problems(settings(report=report, detector={"model": wide | {"backbone_depth": 34}}))
     assert "expected cxr.report.model.backbone resnet34." in found
 
 
