@@ -31,10 +31,12 @@ from d2rnet.training.collectives import GlobalBatchNorm, first_row, gather_rows,
 from d2rnet.training.processes import COLLECTIVE_TIMEOUT, ProcessError, check_processes, run_processes
 
 CPU = torch.device("cpu")
-VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *"abcdefghijklmno", "."), (0, 0, 0, 0, *[5] * 16), "r2gen", "findings", 1)
+WORDS = ("cardiomegaly", "pneumothorax", *"abcdefghijklm", ".")
+VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 0, 0, *[5] * 16), "r2gen", "findings", 1)
 LERA = {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"}
 # Model, alignment, boxes of each entry; two processes get the entries 0, 1 and 2, or 0 and none.
 BALANCED = {"weight_by": "gradient_ratio", "centring": True, "word_projection": "separate", "projection_bias": False}
+FINDINGS = {"sentence_box": True, "same_findings": "left_out"}
 CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
     ({}, {"lab": "lesions", "gab": "patches"}, (2, 1, 3)),
     (LERA, {"lab": "lesions", "gab": "mean"}, (0, 0, 3)),  # the first process has no box
@@ -44,6 +46,8 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
     ({}, {"lab": "lesions", "gab": "patches"} | BALANCED, (2, 1, 3)),
     (LERA | {"crop_statistics": "box"}, {"lab": "lesions_or_image", "gab": "mean", "targets": "soft"} | BALANCED, (0, 2, 3)),
     (LERA, {"lab": "lesions", "gab": "patches"} | BALANCED, (2,)),
+    ({}, FINDINGS | {"lab": "lesions", "gab": "patches", "targets": "soft", "likeness": "words_and_findings"}, (2, 1, 3)),
+    ({}, FINDINGS | {"gab": "mean"} | BALANCED, (0, 2, 3)),
 ]
 
 
@@ -62,7 +66,11 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
     training = D2RNetTrainingSettings().replaced(alignment={"embed_dim": 8, "text_heads": 2} | aligned)
     alignment = Alignment(training.alignment, settings, VOCABULARY) if aligned else None
     task = report_task(network, Entries(), training, device=CPU, further=alignment)
-    task.loss(part_of(make_batch(lesions=lesions))).backward()
+    batch = make_batch(lesions=lesions)
+    named = torch.tensor([CATEGORY_NAMES.index("Cardiomegaly") + 1, CATEGORY_NAMES.index("Pneumothorax") + 1])
+    batch.category_ids = named[batch.category_ids % 2] * batch.lesion_mask
+    batch.token_ids[-1, 1:4] = torch.tensor([4, 19, 5])  # sentences that name either
+    task.loss(part_of(batch)).backward()
     own = task.losses.module if isinstance(task.losses, DistributedDataParallel) else task.losses
     found = {f"buffer {name}": value.float() for name, value in own.named_buffers()}
     for name, parameter in own.named_parameters():
@@ -98,7 +106,7 @@ def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
     run_processes(write_gradients, tmp_path, processes=2, device=CPU)
     for number, case in enumerate(CASES):
         single, shared = gradients(*case), torch.load(tmp_path / f"{number}.pt")
-        assert single.keys() == shared.keys()
+        assert single.keys() == shared.keys() and float(single.get("sentence_box", 1.0)) > 0
         scale = max(float(value.abs().max()) for name, value in single.items() if not name.startswith("buffer"))
         for name, value in single.items():
             bound = 2e-5 * (1 if name.startswith("buffer") else max(scale, 1.0))

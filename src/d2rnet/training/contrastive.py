@@ -21,22 +21,27 @@ def centred(vectors: Tensor, mask: Tensor) -> Tensor:
     return vectors - total[:-1] / total[-1].detach().clamp(min=1)
 
 
-def hardest_negative_loss(scores: Tensor, valid: Tensor, margin: float) -> Tensor:
+def hardest_negative_loss(scores: Tensor, valid: Tensor, margin: float, left_out: Tensor | None = None) -> Tensor:
     """Hinge with the hardest negative of the batch, image to report and report to image, mean over entries.
 
     Args:
         scores: (B, B), images by reports; the diagonal are the pairs.
         valid: (B,) bool, entries that take part.
         margin: by which a pair has to beat every other.
+        left_out: (B, B) bool, symmetric: pairs of entries that are no negatives of each other.
     """
     pairs = scores.diagonal()
     negative = valid[:, None] & valid & ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    if left_out is not None:
+        negative = negative & ~left_out
     of_images = (margin + scores - pairs[:, None]).clamp(min=0) * negative
     of_reports = (margin + scores - pairs).clamp(min=0) * negative
     return (of_images.amax(dim=1) + of_reports.amax(dim=0)).sum() / valid.sum().clamp(min=1)
 
 
-def soft_target_loss(scores: Tensor, valid: Tensor, likeness: Tensor, temperature: float) -> Tensor:
+def soft_target_loss(
+    scores: Tensor, valid: Tensor, likeness: Tensor, temperature: float, left_out: Tensor | None = None
+) -> Tensor:
     """Cross entropy between shares by score and shares by likeness of reports, mean of both ways and over entries.
 
     Args:
@@ -44,13 +49,36 @@ def soft_target_loss(scores: Tensor, valid: Tensor, likeness: Tensor, temperatur
         valid: (B,) bool, entries that take part.
         likeness: (B, B) of reports, 1 for equal ones; symmetric.
         temperature: of both softmaxes.
+        left_out: (B, B) bool, symmetric: pairs of different entries that are in neither softmax.
     """
     outside = ~(valid[:, None] & valid)
+    if left_out is not None:
+        outside = outside | (left_out & ~torch.eye(len(scores), dtype=torch.bool, device=scores.device))
     targets = (likeness / temperature).masked_fill(outside, NOWHERE).softmax(dim=1)
     logits = (scores / temperature).masked_fill(outside, NOWHERE)
     log_shares = (logits.log_softmax(dim=1) / 2 + logits.T.log_softmax(dim=1) / 2).masked_fill(outside, 0.0)
     per_entry = -(targets * log_shares).sum(dim=1)
     return (per_entry * valid).sum() / valid.sum().clamp(min=1)
+
+
+def class_balanced_loss(scores: Tensor, positives: Tensor, negative_classes: Tensor, key_classes: Tensor) -> Tensor:
+    """Cross entropy of each positive key against the negative ones, of which each class counts as one key.
+
+    Args:
+        scores: (R, K) of rows and keys, divided by a temperature.
+        positives: (R, K) bool, at least one a row.
+        negative_classes: (R, C) bool, classes whose keys are negatives of a row.
+        key_classes: (K, C) bool, class of each key; none: the key takes no part as a negative.
+
+    Returns:
+        (R,) mean over the positives p of -log(exp(s_p) / (exp(s_p) + sum over negative classes of the mean of exp(s))).
+    """
+    sizes = key_classes.sum(dim=0).clamp(min=1)  # (C,)
+    shares = (negative_classes / sizes) @ key_classes.to(scores.dtype).T  # (R, K): 1 / size of its class, or 0
+    weighted = scores + shares.clamp(min=torch.finfo(scores.dtype).tiny).log()
+    against = weighted.masked_fill(shares == 0, NOWHERE).logsumexp(dim=1, keepdim=True)  # (R, 1)
+    per_key = torch.logaddexp(scores, against) - scores
+    return (per_key * positives).sum(dim=1) / positives.sum(dim=1).clamp(min=1)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ EVERYTHING = {
             "measure_every_steps": 2,
             "centring": True,
             "word_projection": "separate",
+            "sentence_box": True,
+            "same_findings": "left_out",
             "projection_bias": False,
         },
         "augmentation": {"max_shift": 0.1, "max_scale": 0.1, "max_intensity": 0.1, "horizontal_flip": True},

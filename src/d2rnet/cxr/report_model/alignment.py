@@ -26,6 +26,8 @@ from torch.utils.checkpoint import checkpoint
 from d2rnet.cxr.report_model.alignment_watch import Watch, mean_length
 from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.model import ChestTokens
+from d2rnet.cxr.report_model.report_findings import jaccard, naming_sentences, report_classes
+from d2rnet.cxr.report_model.sentence_box import sentence_box_loss
 from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings
 from d2rnet.cxr.report_model.word_scores import Boundary, best_similarities, word_scores
 from d2rnet.errors import ConfigError
@@ -37,6 +39,8 @@ from d2rnet.training.contrastive import centred, hardest_negative_loss, soft_tar
 from d2rnet.training.loss_weights import LossWeights
 
 GRID_ELEMENTS = 2**26
+SENTENCE_BOX = "sentence_box"
+LOSS_NAMES = {"local": "local_alignment", "global": "global_alignment", SENTENCE_BOX: SENTENCE_BOX}
 LEAST_LENGTH = 1e-4  # a vector that is the mean itself has no direction
 
 
@@ -59,28 +63,36 @@ class Alignment(FurtherLosses):
         super().__init__()
         self.settings = settings
         self._kinds = {"local": settings.lab, "global": settings.gab}
-        self._weights = {"local": settings.lab_weight, "global": settings.gab_weight}
+        self.vocabulary = vocabulary
+        if settings.sentence_box and model.lesion_branch == "none":
+            raise ConfigError(
+                "cxr.report.training.alignment.sentence_box: true, but cxr.report.model.lesion_branch is 'none' and leaves no "
+                "lesion token for a box. Set it to false, or the branch to roi_align or crop."
+            )
         if settings.lab != "none" and model.lesion_branch == "none":
             raise ConfigError(
                 f"cxr.report.training.alignment.lab: got '{settings.lab}', but cxr.report.model.lesion_branch is 'none' and "
                 "leaves no lesion token to align. Set it to none, or the branch to roi_align or crop."
             )
         self.text_encoder = make_text_encoder(settings, vocabulary, dropout=model.dropout)
-        widths = {"local": model.d_model, "global": model.patch_channels}
+        widths = {"local": model.d_model, "global": model.patch_channels, SENTENCE_BOX: model.d_model}
+        weights = {"local": settings.lab_weight, "global": settings.gab_weight, SENTENCE_BOX: settings.sentence_box_weight}
         blocks = [block for block, kind in self._kinds.items() if kind != "none"]
-        self._projection_of = {block: block if settings.word_projection == "separate" else "shared" for block in blocks}
+        projected = [*blocks, *([SENTENCE_BOX] if settings.sentence_box else [])]
+        self._projection_of = {block: block if settings.word_projection == "separate" else "shared" for block in projected}
         self.words = nn.ModuleDict()
         for name in dict.fromkeys(self._projection_of.values()):
             self.words[name] = nn.Linear(self.text_encoder.width, settings.embed_dim, bias=settings.projection_bias)
         self.regions = nn.ModuleDict()
         self.boundaries = nn.ModuleDict()
         self.watches = nn.ModuleDict()
-        for block in blocks:
+        for block in projected:
             self.regions[block] = nn.Linear(widths[block], settings.embed_dim, bias=settings.projection_bias)
+        for block in blocks:
             weight = {"local": "lab_weight", "global": "gab_weight"}[block]
             self.watches[block] = Watch(f"{block}_alignment", place=settings.place, weight=weight)
         self.weights = LossWeights(
-            {f"{block}_alignment": self._weights[block] for block in blocks},
+            {LOSS_NAMES[block]: weights[block] for block in projected},
             target_ratio=settings.gradient_ratio if settings.weight_by == "gradient_ratio" else None,
             warmup_steps=settings.warmup_steps,
             measure_every_steps=settings.measure_every_steps,
@@ -96,7 +108,7 @@ class Alignment(FurtherLosses):
         self.register_buffer("rarity", rarity, persistent=False)
 
     def forward(self, visual: ChestTokens, batch: ChestBatch) -> dict[str, Tensor]:
-        """Return the losses that are on, ``local_alignment`` and ``global_alignment``, unweighted.
+        """Return the losses that are on, ``local_alignment``, ``global_alignment`` and ``sentence_box``, unweighted.
 
         Args:
             visual: of D2RNet.look, images of this process.
@@ -104,8 +116,8 @@ class Alignment(FurtherLosses):
         """
         losses = {}
         token_ids = batch.token_ids
-        likeness = self._likeness(token_ids) if self.settings.targets == "soft" else None
-        for block in self.regions:
+        likeness, left_out = self._relations(token_ids)
+        for block in self.watches:
             regions, region_mask = self._regions_of(block, visual)
             words = self.text_encoder(token_ids, by_sentence=block == "local")
             with torch.autocast(token_ids.device.type, enabled=False):
@@ -117,14 +129,48 @@ class Alignment(FurtherLosses):
                     words = Words(*self._mean(words.features, words.mask))
                 scores, valid = self._grid(block, regions, region_mask, words)
                 if likeness is None:
-                    loss = hardest_negative_loss(scores, valid, self.settings.margin)
+                    loss = hardest_negative_loss(scores, valid, self.settings.margin, left_out)
                 else:
-                    loss = soft_target_loss(scores, valid, likeness, self.settings.soft_temperature)
+                    loss = soft_target_loss(scores, valid, likeness, self.settings.soft_temperature, left_out)
                 if self.training:
                     lengths = (mean_length(regions, region_mask), mean_length(words.features, words.mask))
                     cast(Watch, self.watches[block]).look(scores, valid, lengths)
-            losses[f"{block}_alignment"] = loss
+            losses[LOSS_NAMES[block]] = loss
+        if self.settings.sentence_box:
+            losses[SENTENCE_BOX] = self._sentence_box(visual, batch)
         return losses
+
+    def _sentence_box(self, visual: ChestTokens, batch: ChestBatch) -> Tensor:
+        """Compare the sentences that name a class with the boxes of all processes."""
+        sentences = naming_sentences(batch.token_ids, self.vocabulary)
+        words = self.text_encoder(sentences.token_ids, by_sentence=True)
+        with torch.autocast(batch.token_ids.device.type, enabled=False):
+            features = self._project(self.words[self._projection_of[SENTENCE_BOX]], words.features, words.mask)
+            return sentence_box_loss(
+                self._mean(features, words.mask)[0][:, 0],
+                sentences.owners,
+                sentences.classes,
+                self._project(self.regions[SENTENCE_BOX], visual.lesions, visual.lesion_mask),
+                visual.lesion_mask,
+                batch.category_ids,
+                temperature=self.settings.sentence_box_temperature,
+            )
+
+    @torch.no_grad()
+    def _relations(self, token_ids: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the likeness of reports for soft targets, and which pairs of reports are no negatives: (B, B) each."""
+        settings = self.settings
+        soft = settings.targets == "soft"
+        if settings.same_findings == "negatives" and not (soft and settings.likeness != "words"):
+            return (self._likeness(token_ids) if soft else None), None
+        by_findings = jaccard(gather_rows(report_classes(token_ids, self.vocabulary).byte()).bool())
+        left_out = by_findings == 1 if settings.same_findings == "left_out" else None
+        if not soft:
+            return None, left_out
+        if settings.likeness == "findings":
+            return by_findings, left_out
+        by_words = self._likeness(token_ids)
+        return (by_words if settings.likeness == "words" else (by_words + by_findings) / 2), left_out
 
     def weigh(self, losses: dict[str, Tensor], main: Tensor, shared: Sequence[nn.Parameter]) -> dict[str, Tensor]:
         """Return each loss times its weight, and measure gradients where it is time to."""
@@ -232,6 +278,6 @@ def pretrained_files(settings: AlignmentSettings) -> dict[str, Path]:
     Raises:
         FileNotFoundError: its folder is missing.
     """
-    if settings.text_encoder_weights is None or settings.lab == settings.gab == "none":
+    if settings.text_encoder_weights is None or not settings.is_on:
         return {}
     return encoder_files(Path(settings.text_encoder_weights), place=_text_weights(settings))

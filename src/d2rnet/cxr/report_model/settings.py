@@ -147,6 +147,17 @@ class AlignmentSettings(Section):
     targets: Literal["hardest", "soft"] = setting("hardest")
     """hardest: hinge with the hardest negative of the batch, both ways (NAAF); soft: cross entropy against shares by likeness
     of the reports, so that near-duplicate reports are no negatives."""
+    likeness: Literal["words", "findings", "words_and_findings"] = setting("words")
+    """What makes reports alike for targets soft: words (cosine of word counts), findings (lesion classes that both name over
+    those that either names; own choice), or the mean of both."""
+    same_findings: Literal["negatives", "left_out"] = setting("negatives")
+    """Whether two reports that name the same lesion classes, or none, are negatives of each other (own choice: left_out)."""
+    sentence_box: bool = setting(False)
+    """A third loss: a sentence that names a class against boxes, those of its entry and class the positives (own choice)."""
+    sentence_box_weight: float = setting(1.0, ge=0)
+    """Its weight beside the cross entropy."""
+    sentence_box_temperature: float = setting(0.1, gt=0)
+    """Temperature of its cosines."""
     margin: float = setting(0.2, ge=0)
     """Margin of the hinge; 0.2 published."""
     lambda_softmax: float = setting(20.0, gt=0)
@@ -168,6 +179,11 @@ class AlignmentSettings(Section):
     text_encoder_weights: str | None = setting(None)
     """Folder of a Hugging Face BERT-like encoder (needs the package transformers), frozen, instead of the small text encoder;
     published: BERT. null: the small one."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any of the losses is."""
+        return self.sentence_box or not self.lab == self.gab == "none"
 
 
 class D2RNetTrainingSettings(ReportTrainingSettings):

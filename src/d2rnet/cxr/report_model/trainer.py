@@ -166,13 +166,12 @@ def _fit(
     start_backbone(model.extractor.backbone, settings.model, detector)
     if settings.model.weights:
         start_from_r2gen(model.transformer, Path(settings.model.weights), settings.model)
-    aligned = not training.alignment.lab == training.alignment.gab == "none"
     task = report_task(
         model,
         datasets["train"],
         training,
         device=device_of_process(device),
-        further=Alignment(training.alignment, settings.model, vocabulary) if aligned else None,
+        further=Alignment(training.alignment, settings.model, vocabulary) if training.alignment.is_on else None,
         rates={"extractor.backbone.": training.backbone_learning_rate},
         loader_workers=runtime.loader_workers,
     )
