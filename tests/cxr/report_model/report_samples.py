@@ -53,7 +53,6 @@ EVERYTHING = {
             "centring": True,
             "word_projection": "separate",
             "sentence_box": True,
-            "same_findings": "left_out",
             "projection_bias": False,
         },
         "augmentation": {"max_shift": 0.1, "max_scale": 0.1, "max_intensity": 0.1, "horizontal_flip": True},

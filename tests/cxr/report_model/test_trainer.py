@@ -195,6 +195,7 @@ def test_resume_with_every_module_on_is_bit_identical(
     parts = train(cohort, tmp_path / "parts", settings)
     assert same_weights(whole, parts) and history(whole) == history(parts)
     assert history(whole)[-1]["local_alignment_loss"] > 0 and "global_boundary" in history(whole)[-1]
+    assert history(whole)[-1]["sentence_box_loss"] > 0
     kept = load_file(whole / "model.safetensors")
     assert not any("text_encoder" in name or "alignment" in name for name in kept)
     reports = write_reports(cohort, whole, tmp_path / "test.jsonl")
