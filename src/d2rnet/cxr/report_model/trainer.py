@@ -87,8 +87,7 @@ def train_report_model(
     images = ManyFiles(image_root, [path for path, _ in sources])
     inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "vocabulary": vocabulary, "images": images}
     inputs |= {"weights": settings.model.weights} if settings.model.weights else {}
-    inputs |= backbone_inputs(settings.model, detector)
-    inputs |= pretrained_files(settings.training.alignment)
+    inputs |= backbone_inputs(settings.model, detector) | pretrained_files(settings.training.alignment)
     backbone_config = transformer_facts(settings.model)
     with open_work_dir(work, settings=settings, inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, work / "images", tokens, settings, runtime.loader_workers)
