@@ -148,11 +148,13 @@ class FrontEnd:
     Attributes:
         settings: section with the parts ``text``, ``model`` and ``training``.
         facts: keys of the folder's config.yaml that the front end needs beside them, such as its class table.
+        later_facts: such keys that folders of earlier versions lack; None stands for one that is not there.
         command: sub-command that makes the folder.
     """
 
     settings: type[Section]
     facts: tuple[str, ...] = ()
+    later_facts: tuple[str, ...] = ()
     command: str = "train-report-model"
 
     def tokens(self, vocabulary: Vocabulary, settings: Any, *, facts: Mapping[str, Any], source: Path) -> ReportTokens:

@@ -139,7 +139,7 @@ def _read_config(path: Path, front_end: FrontEnd) -> tuple[Any, dict[str, Any]]:
         )
     settings = front_end.settings.read(given, source=str(path))
     _note_later_keys(path, settings, lacking)
-    return settings, {key: config[key] for key in front_end.facts}
+    return settings, {key: config.get(key) for key in (*front_end.facts, *front_end.later_facts)}
 
 
 def _note_later_keys(path: Path, settings: Section, keys: Sequence[str]) -> None:

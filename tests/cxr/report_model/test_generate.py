@@ -298,7 +298,7 @@ def test_weights_of_another_network_are_refused(
     [
         ("model.safetensors", "half a file", "not a readable safetensors file"),
         ("config.yaml", "text: [", "not a YAML document"),
-        ("config.yaml", "format: d2rnet-report-model-1\ntext: {}", "lacks backbone_config, categories, model, training"),
+        ("config.yaml", "format: d2rnet-report-model-1\ntext: {}", "lacks categories, model, training"),
         ("config.yaml", "format: other", "got format 'other'"),
     ],
 )

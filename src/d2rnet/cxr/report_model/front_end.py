@@ -40,4 +40,4 @@ class _D2RNetFrontEnd(FrontEnd):
         return D2RNet(settings.model, num_tokens=num_tokens, num_categories=len(names), backbone_config=backbone_config)
 
 
-D2RNET = _D2RNetFrontEnd(settings=TrainReportModelSettings, facts=("categories", "backbone_config"))
+D2RNET = _D2RNetFrontEnd(settings=TrainReportModelSettings, facts=("categories",), later_facts=("backbone_config",))
