@@ -18,6 +18,13 @@ def losses_of(first: nn.Parameter, second: nn.Parameter) -> tuple[dict[str, torc
     return {"one": one, "other": other}, 3 * first[0] + 4 * first[1] + 12 * second
 
 
+def step(weights: LossWeights, losses: dict[str, torch.Tensor], main: torch.Tensor, shared: list[nn.Parameter]):
+    """Weighed losses of a step."""
+    weighed = weights(losses, main, shared)
+    weights.after_step()
+    return weighed
+
+
 @pytest.fixture
 def shared() -> list[nn.Parameter]:
     return [nn.Parameter(torch.tensor([0.5, -0.5])), nn.Parameter(torch.tensor(2.0))]
@@ -54,9 +61,9 @@ def test_weights_are_fixed_or_by_gradient(shared: list[nn.Parameter]) -> None:
 def test_a_loss_without_a_gradient_waits(shared: list[nn.Parameter]) -> None:
     losses, main = losses_of(*shared)
     weights = make_weights(target=0.5)
-    weighed = weights({**losses, "one": 0 * losses["one"] + 3.0}, main, shared)
+    weighed = step(weights, {**losses, "one": 0 * losses["one"] + 3.0}, main, shared)
     assert float(weighed["one"].detach()) == 0.0 and weights.measured.tolist() == [0, 1]
-    weights(losses, main, shared)
+    step(weights, losses, main, shared)
     assert weights.measured.tolist() == [1, 2] and float(weights.weights()[0]) == pytest.approx(2.5)
 
 
@@ -64,7 +71,7 @@ def test_measurements_are_averaged_and_seldom(shared: list[nn.Parameter]) -> Non
     losses, main = losses_of(*shared)
     weights = make_weights(every=3)
     for factor in (1.0, 9.0, 9.0, 3.0, 9.0, 9.0):  # steps 0 and 3 are measured
-        weights({name: factor * loss for name, loss in losses.items()}, main, shared)
+        step(weights, {name: factor * loss for name, loss in losses.items()}, main, shared)
     assert weights.measured.tolist() == [2, 2] and weights.ratios.tolist() == pytest.approx([(0.2 + 0.6) / 2, (1 + 3) / 2])
     for _ in range(30):
         weights.ratios.fill_(1.0)
@@ -76,7 +83,17 @@ def test_measurements_are_averaged_and_seldom(shared: list[nn.Parameter]) -> Non
 def test_weights_rise_linearly(shared: list[nn.Parameter]) -> None:
     losses, main = losses_of(*shared)
     weights = make_weights(warmup=4)
-    seen = [float(weights(losses, main, shared)["one"].detach()) / 0.5 for _ in range(6)]
+    seen = [float(step(weights, losses, main, shared)["one"].detach()) / 0.5 for _ in range(6)]
     assert seen == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
     weights.eval()(losses, main, shared)
     assert int(weights.steps) == 6  # looking is no step
+
+
+def test_micro_batches_of_a_step_have_its_weight_and_one_measurement(shared: list[nn.Parameter]) -> None:
+    losses, main = losses_of(*shared)
+    weights = make_weights(warmup=2)
+    assert [float(weights(losses, main, shared)["one"].detach()) / 0.5 for _ in range(3)] == pytest.approx([0.5] * 3)
+    assert weights.measured.tolist() == [1, 1]
+    weights.after_step()
+    assert float(weights(losses, main, shared)["one"].detach()) / 0.5 == pytest.approx(1.0)
+    assert weights.measured.tolist() == [2, 2]

@@ -31,6 +31,9 @@ class FurtherLosses(nn.Module):
         """
         return losses
 
+    def after_step(self) -> None:
+        """Do what follows a step of the optimiser."""
+
     def values(self) -> dict[str, float]:
         """Return what else the history shows."""
         return {}
@@ -69,6 +72,11 @@ class Losses(Objective):
     def size(self, batch: Batch) -> Tensor:
         """Return how many tokens are learnt, of which the cross entropy is the mean."""
         return (batch.token_ids[:, 1:] != PAD_ID).sum()
+
+    def after_step(self) -> None:
+        """Let the further losses do what follows a step."""
+        if self.further is not None:
+            self.further.after_step()
 
     def values(self) -> dict[str, float]:
         """Those of the further losses."""

@@ -48,21 +48,26 @@ class LossWeights(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("ratios", torch.zeros(len(self.base)))
         self.register_buffer("measured", torch.zeros(len(self.base), dtype=torch.long))
+        self._measured_at = -1
 
     def forward(self, losses: Mapping[str, Tensor], main: Tensor, shared: Sequence[nn.Parameter]) -> dict[str, Tensor]:
-        """Return losses times their weights; in training, a step.
+        """Return losses times their weights; in training, measure them first where it is time to.
 
         Args:
             losses: the unweighted ones, all names of ``base``; their mean over processes is that of the whole batch.
             main: the main loss.
             shared: parameters that the main loss reaches and others may.
         """
-        if self.training and int(self.steps) % self.measure_every_steps == 0:
+        step = int(self.steps)
+        if self.training and step % self.measure_every_steps == 0 and step != self._measured_at:
+            self._measured_at = step  # the further micro-batches of a step need no measuring
             self._measure(losses, main, [parameter for parameter in shared if parameter.requires_grad])
         weights = self.weights()
-        if self.training:
-            self.steps += 1
         return {name: weights[place] * losses[name] for place, name in enumerate(self.base)}
+
+    def after_step(self) -> None:
+        """Count a step of the optimiser."""
+        self.steps += 1
 
     def weights(self) -> Tensor:
         """Return the weights of this step: (L,)."""

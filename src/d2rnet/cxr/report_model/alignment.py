@@ -176,6 +176,10 @@ class Alignment(FurtherLosses):
         """Return each loss times its weight, and measure gradients where it is time to."""
         return self.weights(losses, main, shared)
 
+    def after_step(self) -> None:
+        """Count a step, for warm-up and measuring."""
+        self.weights.after_step()
+
     def values(self) -> dict[str, float]:
         """Return boundaries (``local_boundary``), weights and gradient ratios, retrieval and lengths of mean vectors."""
         found = {f"{block}_boundary": float(cast(Boundary, kept).value) for block, kept in self.boundaries.items()}
