@@ -64,6 +64,26 @@ LEAKS = {
     ),
     "no header at all": (f"Cough. {FINDINGS}\n", ""),
     "before the first header": (f"{FINDINGS}\n \n INDICATION:  Cough.\n \n IMPRESSION:  Normal.\n", "Cough."),
+    "findings on the line of the indication, without a full stop before": (
+        " INDICATION:  Cough FINDINGS:  Mild cardiomegaly.\n \n IMPRESSION:  Large heart today.\n",
+        "Cough",
+    ),
+    "an impression on that line, in small letters": (
+        f" INDICATION:  Cough. Impression: left basal pneumonia.\n \n FINDINGS:  {FINDINGS}\n",
+        "Cough.",
+    ),
+    "a wet read, far indented": (
+        f" INDICATION:  Cough.\n      WET READ:  large left pneumothorax.\n \n FINDINGS:  {FINDINGS}\n",
+        "Cough.",
+    ),
+    "why somebody was called": (
+        f" INDICATION:  Cough.\n \n FINDINGS:  {FINDINGS}\n \n REASON FOR CALL:  left pneumothorax.\n",
+        "Cough.",
+    ),
+    "why a report was changed": (
+        f" REASON FOR CHANGE:  missed left pneumothorax.\n \n INDICATION:  Cough.\n \n FINDINGS:  {FINDINGS}\n",
+        "Cough.",
+    ),
     "a wet read behind it": (f" INDICATION:  Cough.\n \n WET READ:  {FINDINGS}\n \n IMPRESSION:  Normal.\n", "Cough."),
 }  # fmt: skip
 
@@ -102,6 +122,8 @@ def test_shared_sentences_by_hand() -> None:
     assert shared_sentences("pneumonia", "Pneumonia. Normal heart.") == []  # one short sentence: asked for and found
     assert shared_sentences("mild edema, pneumonia", "Mild edema. Pneumonia.") == ["Mild edema.", "Pneumonia."]
     assert shared_sentences("no pleural effusions", "No pleural effusion.") == []  # whole words
+    # numbers of a list are no sentences
+    assert shared_sentences("cough for 2 weeks, fever for 1 day", "1. Edema. 2. Large heart. 3. Clear apices.") == []
     assert shared_sentences("", "Normal.") == [] and shared_sentences("cough", "...") == []
 
 

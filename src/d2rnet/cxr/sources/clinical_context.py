@@ -4,10 +4,11 @@ Pure functions on text; reads and writes nothing. A model that is given this tex
 
 * only sections that say why count (:func:`clinical_text`): the first of each name, and its first paragraph alone, because
   findings without a header stand in a paragraph of their own behind it;
-* the text ends before its first sentence that describes an image ("The lungs are clear.");
+* the text ends before a header of what was seen ("Impression:") that no line begins with, so that it opened no section, and
+  before its first sentence that describes an image ("The lungs are clear.");
 * a text that holds a sentence of what the report describes is refused whole (:mod:`d2rnet.cxr.sources.shared_sentences`).
 
-All three err on the side of leaving out. build_annotation asks the third once more, of the very text that is the target.
+All of it errs on the side of leaving out. build_annotation asks the last once more, of the very text that is the target.
 """
 
 import re
@@ -19,9 +20,16 @@ from d2rnet.cxr.sources.shared_sentences import SENTENCE_END, shared_sentences
 
 _WHY = ("indication", "history")
 _WHY_WORDS = re.compile(
-    r"(?:reason for|indications?|(?:clinical|patient|medical|relevant) (?:history|information|data)|history)\b"
+    r"(?:reason for (?:(?:this|the) )?(?:exam\w*|stud(?:y|ies)|ct|cxr|chest|portable|x-?rays?|radiographs?|films?|imaging|scan"
+    r"|views?|test|procedure|request|order|consult\w*|referral|visit|admission)|indications?"
+    r"|(?:clinical|patient|medical|relevant) (?:history|information|data)|history)\b"
 )
 _HOW = ("comparison", "technique", "examination", "date")  # neither why nor what was seen
+_SEEN = re.compile(
+    r"\b(?:findings?|impressions?|conclusions?|opinion|wet ?read(?:ing)?|preliminary (?:report|read(?:ing)?)"
+    r"|addend(?:um|a))\s*:",
+    re.IGNORECASE,
+)
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n")
 _STRUCTURES = (
     r"lungs?(?: fields?| bases?| volumes?)?|heart(?: size)?|silhouette|mediastinum|hila|contours?|angles?|structures|bones"
@@ -42,7 +50,7 @@ class ClinicalText:
 
     Attributes:
         text: white space collapsed; "" where the report does not say, or the text was refused.
-        is_cut: it went on to describe an image, and was cut there.
+        is_cut: it went on to what was seen, and was cut there.
         is_refused: it held a sentence of what the report describes.
     """
 
@@ -72,10 +80,11 @@ def checked_text(text: str, described: Iterable[str]) -> ClinicalText:
         text: white space collapsed.
         described: what the report describes: its findings and impression.
     """
-    sentences = SENTENCE_END.split(text)
+    before = _SEEN.split(text, maxsplit=1)[0].rstrip()
+    sentences = SENTENCE_END.split(before)
     place = next((place for place, sentence in enumerate(sentences) if _DESCRIBES.search(sentence)), len(sentences))
     kept = " ".join(sentences[:place])
-    is_cut = place < len(sentences)
+    is_cut = before != text or place < len(sentences)
     if any(shared_sentences(kept, part) for part in described):
         return ClinicalText(is_cut=is_cut, is_refused=True)
     return ClinicalText(kept, is_cut=is_cut)

@@ -15,7 +15,8 @@ MOST_SHORT = 1  # of shorter sentences that may stand in both
 def shared_sentences(indication: str, report: str) -> list[str]:
     """Return the sentences of a report that stand in an indication, whatever their case and punctuation.
 
-    Sentences of one or two words count only where there are two of them: "Pneumonia." may be asked for and found.
+    Sentences of one or two words count only where there are two of them: "Pneumonia." may be asked for and found. The number
+    of an item of a list ("1.") is no sentence.
 
     Args:
         indication: why the radiograph was taken.
@@ -30,4 +31,4 @@ def shared_sentences(indication: str, report: str) -> list[str]:
 
 def _stands_in(sentence: str, given: str) -> bool:
     words = " ".join(_WORDS.findall(sentence.lower()))
-    return bool(words) and f" {words} " in given
+    return any(map(str.isalpha, words)) and f" {words} " in given
