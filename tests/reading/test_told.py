@@ -54,6 +54,24 @@ def test_a_text_becomes_a_study_before_without_boxes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("image", "box", "message"),
+    [
+        ({"height": 0}, {}, "height and width are .0, 100."),
+        ({}, {"label": "Foo"}, "label 0 is 'Foo'"),
+        ({}, {"bbox": [1, 2]}, "box 0 is .1.0, 2.0.; expected"),
+        ({}, {"bbox": [1, 2, 300, 4]}, "box 0 is .*, outside its image"),
+        ({}, {"score": 7}, "score 0 is 7"),
+    ],
+)
+def test_a_reading_that_was_edited_is_named(tmp_path: Path, image: dict[str, Any], box: dict[str, Any], message: str) -> None:
+    first, *others = READING["boxes"]
+    edited = READING | {"images": [READING["images"][0] | image], "boxes": [first | box, *others]}
+    write_json(tmp_path / "edited.json", edited)
+    with pytest.raises(DatasetError, match=rf"--prior .*edited\.json: prior: {message}"):
+        read_prior(tmp_path / "edited.json")
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.json", b'{"format": "d2rnet-ct-reading-1"}', "not a reading of radiographs"),

@@ -9,6 +9,7 @@ from d2rnet.cxr.report_model.settings import D2RNetModelSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import check_regular_file, read_json
 from d2rnet.reading.result import FORMAT
+from d2rnet.report.annotation_file import prior_complaint
 
 MAX_BYTES = 1_000_000  # of a report
 
@@ -80,7 +81,7 @@ def read_prior(path: Path) -> dict[str, Any]:
         An object as under ``prior`` in annotation.json.
 
     Raises:
-        DatasetError: the file is no reading of radiographs, no text, or empty.
+        DatasetError: the file is no reading of radiographs, an edited one, no text, or empty.
     """
     if path.suffix.lower() == ".json":
         return _prior_of_reading(read_json(path), path)
@@ -106,7 +107,7 @@ def _prior_of_reading(content: Any, path: Path) -> dict[str, Any]:
         if content["format"] != FORMAT:
             raise KeyError("format")
         boxes = [box for box in content["boxes"] if box["image"] == 0]
-        return {
+        prior = {
             "study_id": str(content["name"]),
             "report": str(content["findings"]),
             "height": int(content["images"][0]["height"]),
@@ -120,3 +121,7 @@ def _prior_of_reading(content: Any, path: Path) -> dict[str, Any]:
             f"--prior {path}: not a reading of radiographs ({type(error).__name__}: {error}); expected a JSON file that "
             f"'d2rnet read' wrote ({FORMAT}), or a text file."
         ) from error
+    complaint = prior_complaint(prior, "")
+    if complaint:
+        raise DatasetError(f"--prior {path}: {complaint}. Give the file as 'd2rnet read' wrote it.")
+    return prior

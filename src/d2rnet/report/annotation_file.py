@@ -150,11 +150,11 @@ def _context_complaint(entry: Entry) -> str | None:
         return f"views is {repr(views)[:200]}; expected one text for each of {count} images"
     if not isinstance(entry.get("indication", ""), str):
         return f"indication is {entry['indication']!r:.80}; expected a text"
-    return None if entry.get("prior") is None else _prior_complaint(entry["prior"], entry["study_id"])
+    return None if entry.get("prior") is None else prior_complaint(entry["prior"], entry["study_id"])
 
 
-def _prior_complaint(prior: Any, study_id: str) -> str | None:
-    """Say what is wrong with the study before a study."""
+def prior_complaint(prior: Any, study_id: str) -> str | None:
+    """Say what is wrong with the study before the study ``study_id``, None if nothing is."""
     missing = [key for key in PRIOR_KEYS if not isinstance(prior, dict) or key not in prior]
     if missing:
         return f"prior lacks {', '.join(missing)}"
