@@ -55,7 +55,17 @@ def study_batch(*, order: tuple[int, ...] = (0, 1, 2), views: tuple[int, ...] = 
 
 @pytest.mark.parametrize(
     ("spelt", "expected"),
-    [("PA", PA), ("pa", PA), ("AP", AP), ("AP AXIAL", AP), ("LATERAL", LATERAL), ("LL", LATERAL), ("LPO", 0), ("", UNKNOWN)],
+    [
+        ("PA", PA),
+        ("pa", PA),
+        ("AP", AP),
+        ("AP AXIAL", AP),
+        ("XTABLE LATERAL", LATERAL),
+        ("LATERAL", LATERAL),
+        ("LL", LATERAL),
+        ("LPO", 0),
+        ("", UNKNOWN),
+    ],
 )
 def test_views_as_releases_spell_them(spelt: str, expected: int) -> None:
     assert view_id(spelt) == expected

@@ -32,9 +32,11 @@ _VIEWS = {"PA": PA, "AP": AP, "LATERAL": LATERAL, "LL": LATERAL, "LAT": LATERAL,
 
 
 def view_id(view: str) -> int:
-    """Return the number of a view position as DICOM and MIMIC-CXR spell it: "AP AXIAL" is AP, an oblique view unknown."""
-    words = view.upper().split()
-    return _VIEWS.get(words[0], UNKNOWN) if words else UNKNOWN
+    """Return the number of a view position as DICOM and MIMIC-CXR spell it.
+
+    "AP AXIAL" is AP, "XTABLE LATERAL" lateral, an oblique view unknown.
+    """
+    return next((_VIEWS[word] for word in view.upper().split() if word in _VIEWS), UNKNOWN)
 
 
 def numbers_of(views: Sequence[int]) -> list[int]:
