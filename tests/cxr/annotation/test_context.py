@@ -94,6 +94,17 @@ def test_an_indication_that_holds_the_target_is_refused_and_counted(told: Any) -
     assert refused == {"study_id": "s1", "sentences": ["Heart size normal in s1."]}
 
 
+def test_a_part_that_no_study_tells_is_warned_of(told: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Such as studies before with Open-i, which tells no times."""
+    told.build(context=EVERYTHING)
+    assert "no study tells" not in caplog.text
+    for item in told.reports:
+        item["study_time"] = ""
+    told.build(context=EVERYTHING)
+    assert "annotation.json: no study tells 'prior': leave it out of cxr.annotation.context" in caplog.text
+    assert "'indication'" not in caplog.text
+
+
 @pytest.mark.parametrize(("part", "key"), [("indication", "indication"), ("prior", "study_time")])
 def test_reports_that_do_not_tell_name_the_setting(inputs: Any, part: str, key: str) -> None:
     with pytest.raises(DatasetError, match=rf"3 of 3 reports, such as .*'{key}'.*cxr.data.reports.context to true"):

@@ -255,5 +255,12 @@ def _log_counts(counts: dict[str, Any], output: Path) -> None:
     )
     shares = ", ".join(f"{split} {entries[split]} ({empty[split]} without boxes)" for split in SPLITS)
     log.info("%s: entries %s", output / "annotation.json", shares)
+    for part in ("indication", "prior"):
+        if counts.get("context", {}).get(f"studies_with_{part}") == 0:
+            log.warning(
+                "%s: no study tells '%s': leave it out of cxr.annotation.context, or see why none does",
+                output / "annotation.json",
+                part,
+            )
     if boxes["predicted"] and not boxes["kept"]:
         log.warning("no box passed the confidence filter: lower cxr.annotation.score_threshold or train the detector longer")

@@ -116,7 +116,7 @@ def priors_of(studies: Sequence[Study]) -> dict[str, Study]:
             of_patient[report["subject_id"], report["split"]].append((report, rows))
     found = {}
     for own in of_patient.values():
-        own.sort(key=lambda study: study[0]["study_time"])  # of two at one time, the one that reports.jsonl has later
+        own.sort(key=lambda study: study[0]["study_time"])  # of two at one time, the one that ``studies`` has later
         for place, (report, _) in enumerate(own):
             earlier = [study for study in own[:place] if study[0]["study_time"] < report["study_time"]]
             if earlier:
