@@ -207,6 +207,24 @@ def test_a_vision_transformer_of_a_folder(tmp_path: Path, kind: str, side: int) 
     assert torch.equal(again.eval()((grey - 0.449) / 0.226), found)
 
 
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_a_vision_transformer_that_was_saved_in_16_bits_is_trained_in_32(tmp_path: Path, key: str) -> None:
+    reference = write_transformer(tmp_path, "vit").bfloat16()
+    reference.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config = {name: value for name, value in config.items() if name not in ("dtype", "torch_dtype")}
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: "bfloat16"}))
+    settings = D2RNetModelSettings.read(
+        SMALL_MODEL | {"backbone": "vision_transformer", "backbone_weights": str(tmp_path), "lesion_branch": "none"}
+    )
+    model = D2RNet(settings, num_tokens=NUM_TOKENS, num_categories=22, backbone_config=transformer_facts(settings))
+    start_backbone(model.extractor.backbone, settings, None)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    found = model.extractor.backbone.network.embeddings.patch_embeddings.projection.weight
+    assert torch.equal(found, reference.embeddings.patch_embeddings.projection.weight.float())
+    assert model(make_batch()).isfinite().all()
+
+
 def test_a_vision_transformer_feeds_the_model(tmp_path: Path) -> None:
     write_transformer(tmp_path, "vit")
     settings = D2RNetModelSettings.read(

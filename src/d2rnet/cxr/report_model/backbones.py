@@ -154,7 +154,7 @@ class VisionTransformer(nn.Module):
         try:
             given = dict(facts["config"])
             config = transformers.AutoConfig.for_model(given.pop("model_type"), **given)
-            self.network = transformers.AutoModel.from_config(config)
+            self.network = transformers.AutoModel.from_config(config).float()  # its folder may be saved in 16 bits
             self.channels = int(config.hidden_size)
             self.stride = int(config.patch_size)
             mean, std = (torch.tensor(facts[key], dtype=torch.float32).view(1, 3, 1, 1) for key in ("mean", "std"))
