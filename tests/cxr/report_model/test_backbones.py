@@ -225,6 +225,22 @@ def test_a_vision_transformer_that_was_saved_in_16_bits_is_trained_in_32(tmp_pat
     assert model(make_batch()).isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("kind", "changes", "tokens"),
+    [
+        ("vit_mae", {}, 5),  # leaves out three quarters of the patches
+        ("yolos", {"image_size": [32, 32]}, 117),  # 100 tokens of objects come behind them
+    ],
+)
+def test_a_transformer_without_a_token_a_patch_is_refused(kind: str, changes: dict[str, Any], tokens: int) -> None:
+    pytest.importorskip("transformers", reason="optional extra text-encoder is not installed")
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 32}
+    config = sizes | changes | {"model_type": kind, "patch_size": 8}
+    network = VisionTransformer({"config": config, "mean": [0.5] * 3, "std": [0.5] * 3}, 32).eval()
+    with pytest.raises(CheckpointError, match=rf"'{kind}' gives {tokens} tokens of an image of 4 x 4 patches"):
+        network(OURS[:, :, :32, :32])
+
+
 def test_a_vision_transformer_feeds_the_model(tmp_path: Path) -> None:
     write_transformer(tmp_path, "vit")
     settings = D2RNetModelSettings.read(

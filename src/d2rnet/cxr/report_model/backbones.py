@@ -27,6 +27,7 @@ PIXEL_MEAN = 0.449
 PIXEL_STD = 0.226
 PUBLISHED_WIDTH = 64
 PLACE = "cxr.report.model.backbone_weights"
+MOST_FURTHER_TOKENS = 2  # class and distillation, before the patches; registers are named by the configuration
 
 
 def make_backbone(settings: D2RNetModelSettings, transformer: Mapping[str, Any] | None) -> "Convolutional | VisionTransformer":
@@ -172,12 +173,21 @@ class VisionTransformer(nn.Module):
         self.register_buffer("std", std)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 1, S, S), normalised as for the others -> (N, C, S / patch, S / patch)."""
+        """(N, 1, S, S), normalised as for the others -> (N, C, S / patch, S / patch).
+
+        Raises:
+            CheckpointError: the network gives no token for each patch, or many others beside them.
+        """
         pixels = (x * PIXEL_STD + PIXEL_MEAN - self.get_buffer("mean")) / self.get_buffer("std")  # (N, 3, S, S)
         side = x.shape[-1] // self.stride
         if not len(x):
             return x.new_zeros(0, self.channels, side, side)
         tokens = self.network(pixel_values=pixels.to(x.dtype), **self.options).last_hidden_state
+        if not 0 <= tokens.shape[1] - side**2 <= MOST_FURTHER_TOKENS + getattr(self.network.config, "num_register_tokens", 0):
+            raise CheckpointError(
+                f"{PLACE}: a network of model_type '{self.network.config.model_type}' gives {tokens.shape[1]} tokens of an "
+                f"image of {side} x {side} patches. Expected a plain vision transformer, with a token a patch, such as vit."
+            )
         return tokens[:, -(side**2) :].transpose(1, 2).reshape(len(x), self.channels, side, side)
 
 
