@@ -241,6 +241,16 @@ def test_a_transformer_without_a_token_a_patch_is_refused(kind: str, changes: di
         network(OURS[:, :, :32, :32])
 
 
+def test_a_vision_transformer_gets_the_grey_levels_of_its_preprocessor(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    settings = D2RNetModelSettings(backbone="vision_transformer", backbone_weights=str(tmp_path))
+    assert transformer_facts(settings)["mean"] == [0.485, 0.456, 0.406]  # of ImageNet, where nothing is said
+    given = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2] * 3}
+    for normalises, mean, std in ((True, [0.5, 0.4, 0.3], [0.2] * 3), (False, [0.0] * 3, [1.0] * 3)):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(given | {"do_normalize": normalises}))
+        assert transformer_facts(settings) == {"config": {"model_type": "vit"}, "mean": mean, "std": std}
+
+
 def test_a_vision_transformer_feeds_the_model(tmp_path: Path) -> None:
     write_transformer(tmp_path, "vit")
     settings = D2RNetModelSettings.read(

@@ -230,6 +230,8 @@ def transformer_facts(settings: D2RNetModelSettings) -> dict[str, Any] | None:
     inputs = folder / "preprocessor_config.json"
     found = _json(inputs) if inputs.is_file() else {}
     channels = {"mean": found.get("image_mean", [0.485, 0.456, 0.406]), "std": found.get("image_std", [0.229, 0.224, 0.225])}
+    if found.get("do_normalize") is False:  # whatever mean and deviation stand beside it
+        channels = {"mean": [0.0] * 3, "std": [1.0] * 3}
     return {"config": config, **channels}
 
 
