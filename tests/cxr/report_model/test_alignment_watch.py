@@ -47,7 +47,7 @@ def watched(noise: float, caplog: pytest.LogCaptureFixture, *, pairs_agree: bool
 def test_a_collapse_is_named_once_within_100_steps(caplog: pytest.LogCaptureFixture) -> None:
     watch, messages = watched(0.01, caplog)
     (message,) = messages
-    assert message.startswith("local_alignment has collapsed after 30 steps: mean vectors of regions and words are 0.99")
+    assert message.startswith("local_alignment has collapsed after 30 batches: mean vectors of regions and words are 0.99")
     assert "In cxr.report.training.alignment set centring true" in message and "a lower lab_weight" in message
     values = watch.values()
     assert values["local_alignment_region_mean_length"] > 0.99

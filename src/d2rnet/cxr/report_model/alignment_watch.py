@@ -96,7 +96,7 @@ class Watch(nn.Module):
         self.warned.fill_(True)
         if process_rank() == 0:
             log.warning(
-                "%s has collapsed after %d steps: mean vectors of regions and words are %.3f and %.3f long (1: all alike), "
+                "%s has collapsed after %d batches: mean vectors of regions and words are %.3f and %.3f long (1: all alike), "
                 "the report of an image is found in %.2f of cases (by chance %.2f). It teaches nothing and pulls at the image "
                 "network. In %s set centring true, projection_bias false, word_projection separate, targets soft, and "
                 "weight_by gradient_ratio or a lower %s (0.03 to 0.05).",

@@ -136,7 +136,8 @@ class AlignmentSettings(Section):
     warmup_steps: int = setting(0, ge=0)
     """Steps over which the weights rise linearly from 0 (own choice)."""
     measure_every_steps: int = setting(10, ge=1)
-    """Steps between measurements of the gradient ratio, each one backward pass a loss (own choice)."""
+    """Steps between measurements of the gradient ratio; each is a backward pass per loss and one of the cross entropy (own
+    choice)."""
     centring: bool = setting(False)
     """Subtract the mean over the batch from the vectors of regions, and from those of words, before they get length 1 (own
     choice; keeps the hinge from moving all vectors one way)."""
