@@ -34,6 +34,7 @@ OWN_WORDS = {
     "params.thresholds",
     "params.true_boxes",
     "params.truth",
+    "params.warm_start",
 }
 
 

@@ -68,7 +68,9 @@ def check_container(image):
     if DeploymentMethod.APPTAINER not in deployment.deployment_method:
         return
     if not image:
-        sys.exit("--sdm apptainer: runtime.container names no image; expected an image file or an address, docker://...")
+        sys.exit(
+            "--sdm apptainer: runtime.container names no image; expected an image file or an address, docker://..."
+        )
     if "://" not in image and not Path(image).exists():
         sys.exit(
             f"runtime.container: {image}: no such file in {Path.cwd()}. Build it or correct the path: docs/how-to/containers.md"

@@ -67,7 +67,7 @@ use rule train_report_model as train_ablation_cell with:
         folder=subpath(output.config, parent=True),
         work="work/cxr/ablation/{arm}/seed_{seed}",
         image_root=CONFIG.cxr.data.reports.root,
-        detector=lambda wildcards: detector_option(settings_of_cell(wildcards)),
+        warm_start=lambda wildcards: detector_option(settings_of_cell(wildcards)),
         settings=lambda wildcards: settings_file(
             "train-report-model", settings_of_cell(wildcards).to_json()
         ),

@@ -55,13 +55,13 @@ rule train_report_model:
         folder=subpath(output.config, parent=True),
         work="work/cxr/train_report_model",
         image_root=CONFIG.cxr.data.reports.root,
-        detector=detector_option(CONFIG.cxr.report),
+        warm_start=detector_option(CONFIG.cxr.report),
         settings=settings_file("train-report-model"),
     message:
         "Train D2R-Net"
     shell:
         "python -m d2rnet train-report-model --annotation {input.annotation:q} --vocabulary {input.vocabulary:q}"
-        " --image-root={params.image_root:q} {params.detector} --work {params.work:q} --output {params.folder:q}"
+        " --image-root={params.image_root:q} {params.warm_start} --work {params.work:q} --output {params.folder:q}"
         " --settings {params.settings:q} --device {resources.device:q} --processes {resources.processes}"
         " --threads {threads} {resources.options} --log {log:q}"
 
