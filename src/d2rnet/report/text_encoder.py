@@ -9,7 +9,6 @@ Words are tokens other than padding, start, end and the full stop, which stands 
 Shapes: B reports, T token ids, U words, W width of the features.
 """
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from d2rnet.errors import CheckpointError, ConfigError
 from d2rnet.report.decoder.attention import LayerNorm, sinusoidal_positions
 from d2rnet.report.decoder.memory_transformer import EncoderLayer
+from d2rnet.report.optional_packages import optional_package
 from d2rnet.report.text.protocols import SENTENCE_END, split_sentences
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID, Vocabulary
 
@@ -101,12 +101,7 @@ class PretrainedTextEncoder(nn.Module):
             CheckpointError: the folder holds no encoder that transformers can load.
         """
         super().__init__()
-        try:
-            transformers = importlib.import_module("transformers")  # an optional extra, which no rule's environment has
-        except ImportError as error:
-            raise ConfigError(
-                f"{place}: needs the package transformers. Run \"pip install 'd2rnet[text-encoder]'\", or set it to null."
-            ) from error
+        transformers = optional_package("transformers", place, extra="text-encoder")  # which no rule's environment has
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{place}: {folder}: no such folder.")
         safely = {"local_files_only": True, "trust_remote_code": False}  # else a folder may bring its own code

@@ -12,8 +12,9 @@ from llm_samples import NEEDS_EXTRA, REPORTS, write_llama
 from safetensors.torch import load_file, save_file
 
 from d2rnet.errors import CheckpointError, ConfigError
-from d2rnet.report.llm.base import base_identity, check_identity, load_base, load_tokenizer, package
+from d2rnet.report.llm.base import base_identity, check_identity, load_base, load_tokenizer
 from d2rnet.report.llm.tokens import OFFSET, LlmTokens
+from d2rnet.report.optional_packages import optional_package
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 
@@ -124,7 +125,7 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(ConfigError, match=r"llm\.weights: needs the package peft .*pip install 'd2rnet\[llm\]'"):
-        package("peft", "llm.weights")
+        optional_package("peft", "llm.weights", extra="llm")
 
 
 @NEEDS_EXTRA

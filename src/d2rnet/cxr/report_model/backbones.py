@@ -6,7 +6,6 @@ torchvision (BSD-3) and transformers (Apache-2.0) are taken as libraries.
 Shapes: N images, S input side, C channels, (h, w) map.
 """
 
-import importlib
 import inspect
 import json
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from d2rnet.cxr.report_model.settings import VISION_TRANSFORMER, D2RNetModelSettings
 from d2rnet.errors import CheckpointError, ConfigError
 from d2rnet.files.parsing import ParseError, parse_json
+from d2rnet.report.optional_packages import optional_package
 from d2rnet.training.collectives import GlobalBatchNorm
 
 # Mean over the three channels of ImageNet's mean and standard deviation, for pixels in [0, 1].
@@ -197,13 +197,8 @@ def import_transformers() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise ConfigError(
-            f"cxr.report.model.backbone: '{VISION_TRANSFORMER}' needs the package transformers. Run "
-            "\"pip install 'd2rnet[text-encoder]'\", or choose a ResNet."
-        ) from error
+    place = f"cxr.report.model.backbone '{VISION_TRANSFORMER}'"
+    return optional_package("transformers", place, extra="text-encoder", instead="choose a ResNet")
 
 
 def transformer_facts(settings: D2RNetModelSettings) -> dict[str, Any] | None:

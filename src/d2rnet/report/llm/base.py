@@ -4,37 +4,20 @@ The packages transformers and peft are an optional extra (``llm``), imported whe
 """
 
 import hashlib
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from d2rnet.errors import CheckpointError, ConfigError
+from d2rnet.errors import CheckpointError
+from d2rnet.report.optional_packages import optional_package
 
+EXTRA = "llm"
 CONFIG = "config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 WEIGHTS = ("*.safetensors", "*.bin")  # where there are both, transformers takes the first kind
 SAMPLE_BYTES = 2**20
-
-
-def package(name: str, place: str) -> Any:
-    """Import a package of the extra.
-
-    Args:
-        name: transformers or peft.
-        place: setting that asks for it, for the message.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(
-            f"{place}: needs the package {name} ({error}). Run \"pip install 'd2rnet[llm]'\", or set it to null."
-        ) from error
 
 
 def base_identity(folder: Path, *, place: str) -> str:
@@ -104,7 +87,7 @@ def load_tokenizer(folder: str | Path, *, place: str) -> Any:
         ConfigError: the package transformers is missing.
         CheckpointError: the folder holds no tokenizer, or one without an end token.
     """
-    transformers = package("transformers", place)
+    transformers = optional_package("transformers", place, extra=EXTRA)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -129,7 +112,7 @@ def load_base(folder: str | Path, *, dtype: torch.dtype, place: str) -> Any:
         ConfigError: the package transformers is missing.
         CheckpointError: no causal language model that transformers can load, or weights that do not fill it.
     """
-    transformers = package("transformers", place)
+    transformers = optional_package("transformers", place, extra=EXTRA)
     transformers.utils.logging.disable_progress_bar()
     safely = {"local_files_only": True, "trust_remote_code": False}  # else a folder may bring its own code
     auto = transformers.AutoModelForCausalLM

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from d2rnet.errors import CheckpointError, ConfigError
 from d2rnet.report.decoder.beam_search import Decoded, SearchOptions
-from d2rnet.report.llm.base import load_base, load_tokenizer, package
+from d2rnet.report.llm.base import EXTRA, load_base, load_tokenizer
 from d2rnet.report.llm.tokens import OFFSET
+from d2rnet.report.optional_packages import optional_package
 from d2rnet.report.settings import LlmSettings
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
@@ -106,7 +107,7 @@ class LlmDecoder(nn.Module):
     def search(self, encoded: Tensor, mask: Tensor, options: SearchOptions) -> Decoded:
         """Write a report for each entry: beam search of transformers, greedy with one beam; in evaluation mode."""
         prefix, seen = self._prefix(encoded, mask)
-        config = package("transformers", "llm").GenerationConfig(**self._generation(options))
+        config = optional_package("transformers", "llm", extra=EXTRA).GenerationConfig(**self._generation(options))
         # Given embeddings alone, it returns what is new: (B, T)
         pieces = self.llm.generate(inputs_embeds=prefix, attention_mask=seen.long(), generation_config=config)
         ends = (pieces == self.end).cumsum(dim=1)
@@ -150,7 +151,7 @@ def add_adapters(llm: Any, settings: LlmSettings) -> Any:
     Raises:
         ConfigError: the package peft is missing, or the model has no layers of these names.
     """
-    peft = package("peft", f"{settings.place}.weights")
+    peft = optional_package("peft", f"{settings.place}.weights", extra=EXTRA)
     layers = {name.rpartition(".")[2] for name, module in llm.named_modules() if isinstance(module, nn.Linear)}
     if unknown := sorted(set(settings.lora_targets) - layers):
         raise ConfigError(
