@@ -41,7 +41,10 @@ class EntryContext:
         self._images = images
         self._priors = priors_of(studies) if "prior" in parts else {}
         self.refused: dict[str, list[str]] = {}
-        self._studies = studies
+        self._reports = [report for report, rows in studies if rows]
+        self._indications = (
+            {report["study_id"]: self._indication(report) for report in self._reports} if "indication" in parts else {}
+        )
 
     def of(self, report: Mapping[str, Any], rows: Sequence[int], boxes_of: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
         """Return the keys of an entry.
@@ -55,22 +58,21 @@ class EntryContext:
         if "views" in self.parts:
             told["views"] = [self._view(row) for row in rows]
         if "indication" in self.parts:
-            told["indication"] = self._indication(report)
+            told["indication"] = self._indications[report["study_id"]]
         if "prior" in self.parts:
             told["prior"] = self._prior(report, boxes_of)
         return told
 
     def counts(self) -> dict[str, int]:
         """Count studies with images by what they tell."""
-        reports = [report for report, rows in self._studies if rows]
         counts = {}
         if "indication" in self.parts:
-            counts["studies_with_indication"] = sum(bool(self._indication(report)) for report in reports)
+            counts["studies_with_indication"] = sum(map(bool, self._indications.values()))
             counts["indications_refused"] = len(self.refused)
         if "prior" in self.parts:
-            before = [(report, self._priors.get(report["study_id"])) for report in reports]
+            before = [(report, self._priors.get(report["study_id"])) for report in self._reports]
             counts["studies_with_prior"] = sum(study is not None for _, study in before)
-            counts["studies_without_time"] = sum(not report["study_time"] for report in reports)
+            counts["studies_without_time"] = sum(not report["study_time"] for report in self._reports)
             counts["priors_of_the_same_report"] = sum(bool(old and old[0]["report"] == new["report"]) for new, old in before)
         return counts
 
@@ -83,6 +85,7 @@ class EntryContext:
         return self._images.records[row].get("view") or ""
 
     def _indication(self, report: Mapping[str, Any]) -> str:
+        """Return why a study was taken, "" where that would tell the target; that is noted in ``refused``."""
         shared = shared_sentences(report["indication"], report["report"])
         if shared:
             self.refused[report["study_id"]] = shared
