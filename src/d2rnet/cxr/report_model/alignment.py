@@ -116,7 +116,7 @@ class Alignment(FurtherLosses):
         """
         losses = {}
         token_ids = batch.token_ids
-        likeness, left_out = self._relations(token_ids)
+        likeness, left_out = self._relations(token_ids) if self.watches else (None, None)
         for block in self.watches:
             regions, region_mask = self._regions_of(block, visual)
             words = self.text_encoder(token_ids, by_sentence=block == "local")
