@@ -15,31 +15,21 @@ import pandas as pd
 import psutil
 import pydicom
 import pytest
+from demo_samples import SMALL
 from filelock import FileLock
 from laterality import check_laterality
 
 from d2rnet.cxr.demo import cohort as demo
-from d2rnet.cxr.demo.settings import DemoSettings
 from d2rnet.cxr.demo.vindr import ENCODINGS, READERS, ReaderBox, annotation_table, read_by_readers, write_dicom
 from d2rnet.errors import D2RNetError
 from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.findings.classes import CATEGORY_NAMES
 
-SETTINGS = DemoSettings(
-    labelled_train_images=24,
-    labelled_test_images=10,
-    report_train_studies=30,
-    report_val_studies=4,
-    report_test_studies=6,
-    size_px=128,
-    seed=7,
-)
-
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("demo") / "cohort"
-    demo.make_demo_cohort(output=output, workers=1, settings=SETTINGS)
+    demo.make_demo_cohort(output=output, workers=1, settings=SMALL)
     return output
 
 
@@ -49,19 +39,19 @@ def _digests(root: Path) -> dict[str, str]:
 
 
 def test_same_seed_gives_the_same_bytes_with_one_worker_or_two(cohort, tmp_path):
-    demo.make_demo_cohort(output=tmp_path / "again", workers=2, settings=SETTINGS)
+    demo.make_demo_cohort(output=tmp_path / "again", workers=2, settings=SMALL)
     assert _digests(tmp_path / "again") == _digests(cohort)
 
 
 def test_another_seed_gives_other_pictures(cohort, tmp_path):
-    few = SETTINGS.replaced(labelled_train_images=4, labelled_test_images=2, report_train_studies=4, seed=8)
+    few = SMALL.replaced(labelled_train_images=4, labelled_test_images=2, report_train_studies=4, seed=8)
     demo.make_demo_cohort(output=tmp_path / "other", workers=1, settings=few)
     assert not {name for name in _digests(tmp_path / "other") if name.endswith((".dicom", ".jpg"))} & set(_digests(cohort))
 
 
 def test_sentinel_holds_seed_settings_and_counts(cohort):
     record = read_json(cohort / "cohort.json")
-    assert record["seed"] == 7 and record["settings"] == SETTINGS.to_json()
+    assert record["seed"] == 7 and record["settings"] == SMALL.to_json()
     assert record["counts"]["images"]["vindr_train"] == 24 and record["counts"]["studies"]["test"] == 6
     assert read_json(cohort / "run.json")["seeds"] == {"cohort": 7}
     assert [path.name for path in cohort.parent.glob(".cohort*")] == [".cohort.lock"]  # no temporary folder is left
@@ -194,12 +184,12 @@ def test_a_stranger_s_folder_is_not_replaced_but_an_older_cohort_is(cohort, tmp_
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(D2RNetError, match=r"thesis\.txt.*no demo cohort.*Choose another --output"):
-        demo.make_demo_cohort(output=tmp_path / "mine", workers=1, settings=SETTINGS)
+        demo.make_demo_cohort(output=tmp_path / "mine", workers=1, settings=SMALL)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     (tmp_path / "file").write_text("")
     with pytest.raises(D2RNetError, match="got a file"):
-        demo.make_demo_cohort(output=tmp_path / "file", workers=1, settings=SETTINGS)
-    few = SETTINGS.replaced(labelled_train_images=4, labelled_test_images=2, report_train_studies=4)
+        demo.make_demo_cohort(output=tmp_path / "file", workers=1, settings=SMALL)
+    few = SMALL.replaced(labelled_train_images=4, labelled_test_images=2, report_train_studies=4)
     for seed in (1, 2):
         demo.make_demo_cohort(output=tmp_path / "cohort", workers=1, settings=few.replaced(seed=seed))
     assert json.loads((tmp_path / "cohort" / "cohort.json").read_text())["seed"] == 2
@@ -211,14 +201,14 @@ def test_failure_leaves_neither_half_a_cohort_nor_a_temporary_folder(tmp_path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(demo, "write_jsonl", full_disk)
-    few = SETTINGS.replaced(labelled_train_images=4, labelled_test_images=2, report_train_studies=4)
+    few = SMALL.replaced(labelled_train_images=4, labelled_test_images=2, report_train_studies=4)
     with pytest.raises(OSError, match="No space left"):
         demo.make_demo_cohort(output=tmp_path / "cohort", workers=1, settings=few)
     assert [path.name for path in tmp_path.iterdir()] == [".cohort.lock"]
 
 
 def test_leftovers_of_a_killed_run_are_cleared_and_a_running_one_is_respected(tmp_path):
-    few = SETTINGS.replaced(labelled_train_images=4, labelled_test_images=2, report_train_studies=4)
+    few = SMALL.replaced(labelled_train_images=4, labelled_test_images=2, report_train_studies=4)
     (tmp_path / ".cohort.part" / "vindr").mkdir(parents=True)
     (tmp_path / ".cohort.part" / "half.dicom").touch()
     with (

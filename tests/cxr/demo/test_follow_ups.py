@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_samples import SMALL
 
 from d2rnet.cxr.demo import cohort as demo
 from d2rnet.cxr.demo.findings import OPTIONS, Finding
 from d2rnet.cxr.demo.follow_ups import LEAST_STEP, MOST_FINDINGS, follow, go_on, slots_of
 from d2rnet.cxr.demo.mimic import plan_studies
 from d2rnet.cxr.demo.reports import changed_sentence
-from d2rnet.cxr.demo.settings import DemoSettings
 from d2rnet.cxr.demo.wording import CHANGE_WORDS, COMPLAINTS, FINDING_TEMPLATES, INDICATIONS
 from d2rnet.cxr.sources import mimic
 from d2rnet.cxr.sources.clinical_context import checked_text
@@ -22,15 +22,6 @@ from d2rnet.files.documents import read_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.findings.mentions import named_classes
 
-SMALL = DemoSettings(
-    labelled_train_images=24,
-    labelled_test_images=10,
-    report_train_studies=30,
-    report_val_studies=4,
-    report_test_studies=6,
-    size_px=128,
-    seed=7,
-)
 # Of every path and byte of SMALL's reports and truth.jsonl, before there were follow-ups.
 DEFAULT_TEXTS = "61ca7d60aec249ed8499eef63a0790c6e03b2f02c6e73d48feed406faf815ad7"
 ALL_FINDINGS = [
