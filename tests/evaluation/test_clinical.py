@@ -5,6 +5,7 @@ import pytest
 
 from d2rnet.evaluation.clinical import (
     MEANS,
+    SIDED_CLASSES,
     agreement,
     class_matrix,
     judge_lesions,
@@ -73,10 +74,30 @@ def test_a_draw_scores_as_the_reports_drawn():
 
 def test_lesions_under_both_conventions():
     judged = judge_lesions(REFERENCES, HYPOTHESES)
-    assert list(judged) == ["lesion22_uncertain_positive", "lesion22_uncertain_negative"]
-    assert [columns(found.claimed)[0] for found in judged.values()] == [{"Pleural effusion", "Cardiomegaly"}, {"Cardiomegaly"}]
+    assert list(judged) == ["lesion22_uncertain_positive", "lesion22_uncertain_negative", "lesion_side"]
+    conventions = [judged["lesion22_uncertain_positive"], judged["lesion22_uncertain_negative"]]
+    assert [columns(found.claimed)[0] for found in conventions] == [{"Pleural effusion", "Cardiomegaly"}, {"Cardiomegaly"}]
     assert columns(judged["lesion22_uncertain_negative"].truth) == [{"Pleural effusion"}, {"Cardiomegaly", "Edema"}, set()]
     assert all(found.known.all() for found in judged.values())
+
+
+def test_a_lesion_on_the_wrong_side_is_an_invention_and_a_miss():
+    references = [
+        "bilateral pleural effusions . the heart is enlarged .",
+        "small left pneumothorax . the pneumothorax is new .",
+        "there is a nodule in the right lung . no left effusion .",
+    ]
+    hypotheses = ["left pleural effusion . the heart is enlarged .", "right pneumothorax .", "there is a nodule ."]
+    judged = judge_lesions(references, hypotheses)["lesion_side"]
+    named = [{SIDED_CLASSES[place] for place in np.flatnonzero(row)} for row in judged.truth]
+    assert named == [
+        {"Pleural effusion, left", "Pleural effusion, right", "Cardiomegaly, no side"},
+        {"Pneumothorax, left"},
+        {"Nodule/Mass, right"},
+    ]
+    hits, true, claimed = 2, 5, 4  # of the heart and one effusion
+    drawn = draw_labels({"lesion_side": judged}, np.ones((3, 1)))
+    assert drawn["lesion_side_micro_f1"] == pytest.approx([2 * hits / (true + claimed)])
 
 
 def test_sentences_against_boxes():

@@ -22,7 +22,8 @@ def test_every_metric_is_documented(repository):
 def test_names_are_told_apart():
     assert len({metric.heading for metric in METRICS.values()}) == len(METRICS)
     assert [metric.key for metric in shown_in(Shown.ABLATION) if metric.group is Group.LESIONS] == [
-        "lesion22_uncertain_positive_micro_f1"
+        "lesion22_uncertain_positive_micro_f1",
+        "lesion_side_micro_f1",
     ]
 
 

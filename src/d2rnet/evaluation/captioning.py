@@ -14,7 +14,16 @@ from typing import Any
 from d2rnet.errors import ConfigError
 from d2rnet.evaluation.caption_scores import Scorer, Scores, open_scorer
 from d2rnet.evaluation.chexbert import PROTOCOLS, Chexbert
-from d2rnet.evaluation.clinical import CONVENTIONS, HEADLINE, agreement, class_matrix, sentence_grounding, side_agreement
+from d2rnet.evaluation.clinical import (
+    CONVENTIONS,
+    HEADLINE,
+    SIDED,
+    SIDED_CLASSES,
+    agreement,
+    class_matrix,
+    sentence_grounding,
+    side_agreement,
+)
 from d2rnet.evaluation.degeneracy import text_statistics
 from d2rnet.evaluation.metric_names import COMMONEST, NEAREST, NO_BOX, Group, Shown, keys_of, shown_in
 from d2rnet.evaluation.radgraph import radgraph_scores
@@ -31,7 +40,11 @@ from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
-CLASSES = {**dict.fromkeys(CONVENTIONS, CATEGORY_NAMES), **PROTOCOLS}  # protocol of labels -> its classes
+CLASSES = {
+    **dict.fromkeys(CONVENTIONS, CATEGORY_NAMES),
+    SIDED: SIDED_CLASSES,
+    **PROTOCOLS,
+}  # protocol of labels -> its classes
 FULL = "full"
 NO_SHUFFLE = "shuffled control undefined: one study holds more than half of the pairs"
 GENERATED = "generated"

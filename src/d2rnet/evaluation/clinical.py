@@ -3,9 +3,9 @@
 Each report becomes one state for each of the 22 classes (mentions.py). Precision, recall and F1 are averaged in the ways of
 label_scores.py (micro, macro, example), under two conventions that the key names:
 ``lesion22_uncertain_positive`` counts a doubted lesion as named, ``lesion22_uncertain_negative`` does not. Denied and
-unmentioned lesions are both "not named".
+unmentioned lesions are both "not named". ``lesion_side`` asks for the side, too: its classes are pairs of class and side.
 
-Shapes: N reports, C = 22 classes.
+Shapes: N reports, C = 22 classes, or 66 pairs of class and side.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +21,9 @@ from d2rnet.findings.mentions import find_mentions, named_classes, named_sides
 
 CONVENTIONS: Mapping[str, bool] = {"lesion22_uncertain_positive": True, "lesion22_uncertain_negative": False}
 HEADLINE = "lesion22_uncertain_positive"
+SIDED = "lesion_side"
+NO_SIDE = "no side"
+SIDED_CLASSES = tuple(f"{name}, {side}" for name in CATEGORY_NAMES for side in ("left", "right", NO_SIDE))
 LESIONS = Labeller(CATEGORY_NAMES, CONVENTIONS, named_classes)
 MEANS = tuple(f"{average}_{rate}" for average in ("micro", "macro", "example") for rate in RATES)
 
@@ -30,11 +33,25 @@ def named_matrix(texts: Sequence[str], *, uncertain_counts: bool) -> Named:
     return LESIONS.matrix(texts, uncertain_counts=uncertain_counts)
 
 
+def sided_matrix(texts: Sequence[str]) -> Named:
+    """Return (N, 66) bool: which pairs of class and side each report names; columns in the order of SIDED_CLASSES.
+
+    A doubted lesion counts as named. "Bilateral" is left and right; a class whose mentions tell no side, as those in the
+    middle, is "no side". So a lesion on the wrong side is both an invention and a miss.
+    """
+    return matrix_of_classes([_sided_names(text) for text in texts], SIDED_CLASSES)
+
+
+def _sided_names(text: str) -> list[str]:
+    sides = named_sides(find_mentions(text))
+    return [f"{name}, {side}" for name in named_classes(text) for side in sides.get(name, (NO_SIDE,))]
+
+
 def judge_lesions(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, Judged]:
-    """Return convention -> lesions that N references and as many generated reports name."""
-    truth = LESIONS.matrices(references)
-    claimed = LESIONS.matrices(hypotheses)
-    return {name: Judged(truth[name], claimed[name], np.ones_like(truth[name])) for name in CONVENTIONS}
+    """Return convention, and SIDED -> lesions that N references and as many generated reports name."""
+    truth = {**LESIONS.matrices(references), SIDED: sided_matrix(references)}
+    claimed = {**LESIONS.matrices(hypotheses), SIDED: sided_matrix(hypotheses)}
+    return {name: Judged(truth[name], claimed[name], np.ones_like(truth[name])) for name in truth}
 
 
 def class_matrix(names: Sequence[Collection[str]]) -> Named:
