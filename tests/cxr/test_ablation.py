@@ -255,21 +255,25 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
         report = report.replaced(**overlay["cxr"].get("report", {}))
         assert (report != ReportSettings()) is (preset not in ("utv2", "recommended"))
     cells = {name: cell_settings(report, design, arm=name, seed=7) for name in design.arms}
-    branches = {name: cell.model.lesion_branch for name, cell in cells.items()}
-    assert branches["base"] == "none"
-    assert {branches[name] for name in ("tokens", "tokens_published", "lab", "gab")} == {"roi_align"}
-    assert {branches[name] for name in ("crop", "lera", "full", "full_oracle")} == {"crop"}
-    assert {name for name, cell in cells.items() if cell.model.lesion_enhancement == "lera"} == {
-        "lera",
-        "full",
-        "full_oracle",
-    }
+    models = {name: cell.model for name, cell in cells.items()}
     aligned = {name: cell.training.alignment for name, cell in cells.items()}
-    assert {name for name, found in aligned.items() if found.lab != "none"} == {"lab", "full", "full_oracle"}
-    assert {name for name, found in aligned.items() if found.gab != "none"} == {"gab", "full", "full_oracle"}
-    carried = ("lesion_class", "lesion_score", "lesion_position")
-    for name, cell in cells.items():
-        assert [getattr(cell.model, key) for key in carried] == [name != "tokens_published"] * 3
+    published = {name for name in cells if name.startswith("published")}
+    full = {"full", "full_oracle"}
+    soft = {name for name in cells if name.endswith("soft")}
+    assert [name for name, model in models.items() if model.lesion_branch == "none"] == ["base"]
+    assert {name for name, model in models.items() if model.lesion_branch == "crop"} == published | full
+    assert {name for name, model in models.items() if model.lesion_enhancement == "lera"} == published - {"published"} | full
+    for key in ("lesion_class", "lesion_score", "lesion_position"):
+        assert {name for name, model in models.items() if not getattr(model, key)} == published
+    assert {name for name, model in models.items() if model.lesion_class_dropout} == {"dropout"} | full
+    assert {name for name, model in models.items() if model.backbone_weights} == {"detector"} | full
+    both = {"published_all", "published_all_soft", "soft"} | full
+    assert {name for name, found in aligned.items() if found.lab != "none"} == {"published_lab", "published_lab_soft"} | both
+    assert {name for name, found in aligned.items() if found.gab != "none"} == {"published_gab", "published_gab_soft"} | both
+    assert {name for name, found in aligned.items() if found.sentence_box} == {"sentence_box"} | full
+    for key, value in {"targets": "soft", "centring": True, "word_projection": "separate", "projection_bias": False}.items():
+        assert {name for name, found in aligned.items() if getattr(found, key) == value} == soft | full
+    assert {name for name, found in aligned.items() if found.weight_by != "fixed"} == {"sentence_box"} | soft | full
     for cell in cells.values():
         assert cell.training.seed == 7
         assert type(cell) is TrainReportModelSettings
