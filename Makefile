@@ -14,6 +14,8 @@ CT_SUMMARY := results/ct/summarize_ct/summary.md
 TABLES := awk -v RS= -v ORS='\n\n' '/^\||^Stage/; \
   END { printf "Synthetic data: nothing about patients. Legend and counts: %s\n", FILENAME }'
 WITH_ENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+# A process for each core; a test keeps to one thread. In one process: PYTEST_ARGS="-n 0".
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --color=no -n logical --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-ct test test-slow envs docs constraints clean
@@ -36,11 +38,11 @@ demo-ct: setup ## run the chest CT wing on its synthetic cohort; ends with the r
 	@echo; $(TABLES) $(CT_SUMMARY)
 	@echo "Slices and reports side by side: open results/ct/render_ct_gallery/index.html in a browser"
 
-test: setup ## run the test suite
-	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 $(PYTEST_ARGS)
+test: setup ## run the test suite on all cores
+	@$(WITH_ENV) $(PYTEST) --durations=10 $(PYTEST_ARGS)
 
 test-slow: setup ## run everything, the tests that take minutes to hours as well (fault battery, SLURM)
-	@$(WITH_ENV) $(BIN)/python -m pytest --color=no --durations=10 -m "slow or not slow" $(PYTEST_ARGS)
+	@$(WITH_ENV) $(PYTEST) --durations=10 -m "slow or not slow" $(PYTEST_ARGS)
 
 envs: setup ## write envs/<rule>.yaml from the extras of pyproject.toml
 	@$(WITH_ENV) $(BIN)/python envs/generate.py

@@ -12,6 +12,20 @@ import pytest
 from headless_browser import FURTHER_SIZES, SIZES, TIMEOUT_MS, chromium, find_chromium
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED_RUNS = ("run", "finished_run", "trained", "cluster")  # fixtures of a session that take half a minute and more
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (pytest-xdist), one gets all tests of a file, and all files that share a finished run."""
+    places = [item.nodeid.partition("::")[0] for item in items]
+    groups = {
+        place: shared
+        for item, place in zip(items, places, strict=True)
+        for shared in SHARED_RUNS
+        if shared in getattr(item, "fixturenames", ())
+    }
+    for item, place in zip(items, places, strict=True):
+        item.add_marker(pytest.mark.xdist_group(groups.get(place, place)))
 
 
 @pytest.fixture(autouse=True)
