@@ -51,7 +51,14 @@ from d2rnet.training.task import make_loader
 
 BLANK = "blank.png"
 OVERLAY: dict[str, Any] = {
-    "model": {"lesion_branch": "none", "input_size_px": 32, "d_model": 128, "d_ff": 256},
+    "model": {
+        "lesion_branch": "none",
+        "backbone_width": 64,
+        "backbone_weights": None,
+        "input_size_px": 32,
+        "d_model": 128,
+        "d_ff": 256,
+    },
     "training": {"selection": "loss", "validate_every_epochs": 1, "learning_rate": 1.0e-3},
     "generation": {"beam_size": 3},
 }

@@ -141,11 +141,14 @@ def check_warm_start(detector: DetectorModelSettings, report: D2RNetModelSetting
     others = {key: value for key, value in wanted.items() if getattr(report, key) != value}
     if others:
         needed = ", ".join(f"cxr.report.model.{key} {value}" for key, value in others.items())
-        raise ConfigError(f"cxr.report.model.backbone_weights: 'detector', whose backbone is another; expected {needed}.")
+        raise ConfigError(
+            f"cxr.report.model.backbone_weights: 'detector', whose backbone is another; expected {needed}, or other "
+            "backbone_weights: null or a path."
+        )
     if detector.norm == "GN" or (detector.stride_in_1x1 and detector.backbone_depth >= 50):
         raise ConfigError(
             "cxr.report.model.backbone_weights: 'detector', but cxr.detector.model.norm is GN or stride_in_1x1 true; expected "
-            "BN, SyncBN or FrozenBN, and false, as the report model has."
+            "BN, SyncBN or FrozenBN, and false, as the report model has, or other backbone_weights: null or a path."
         )
 
 

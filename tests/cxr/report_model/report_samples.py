@@ -18,6 +18,7 @@ NUM_TOKENS = 20
 SMALL_MODEL = {
     "input_size_px": 32,
     "backbone_stages": 2,
+    "backbone_weights": None,
     "patch_channels": 16,
     "lesion_roi_size": 2,
     "d_model": 16,

@@ -38,11 +38,11 @@ class D2RNetModelSettings(DecoderSettings):
     ] = setting("resnet18")
     """Network of the global branch, by torchvision's name (resnet101 published), or vision_transformer: that of the folder in
     backbone_weights (needs the package transformers)."""
-    backbone_width: int = setting(64, ge=8, le=256)
-    """Channels of a ResNet's stem; 64 published. Another one fits a detector of that width."""
+    backbone_width: int = setting(32, ge=8, le=256)
+    """Channels of a ResNet's stem; 64 published. That of the detector, where it starts from its weights."""
     backbone_stages: int = setting(2, ge=2, le=4)
     """Residual stages (dense blocks) used: 4 = conv5, stride 32 (published); 3 = conv4, stride 16; 2 = conv3, stride 8."""
-    backbone_weights: str | None = setting(None)
+    backbone_weights: str | None = setting("detector")
     """Where the global branch starts from: path of a state dict (.pth or .safetensors) of torchvision or torchxrayvision, of a
     checkpoint of R2Gen, or of a vision transformer's folder; detector: the trained detector's backbone, of the same depth and
     width; null: random weights."""
