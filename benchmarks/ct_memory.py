@@ -173,6 +173,7 @@ def report_cost(settings: CtSettings, tokens: int, report_tokens: int, *, writte
             top=torch.zeros(1, STRUCTURES, 9, dtype=torch.int64),
             top_attention=torch.zeros(1, STRUCTURES, 9),
             token_ids=torch.ones(1, report_tokens, dtype=torch.int64),
+            entry_numbers=torch.zeros(1, dtype=torch.int64),
         )
         encoded = model.encode(batch)
         words = torch.empty(1, report_tokens, settings.report.model.d_model)

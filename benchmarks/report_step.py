@@ -59,6 +59,7 @@ def make_batch(settings: ReportSettings, *, entries: int, boxes: int, tokens: in
         crop_insides=torch.tensor([0, 0, crop, crop]).expand(entries, boxes, -1),
         lesion_mask=torch.ones(entries, boxes, dtype=torch.bool),
         token_ids=token_ids,
+        entry_numbers=torch.arange(entries),
     )
 
 

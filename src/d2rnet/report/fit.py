@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import cast
 
 from d2rnet.report.interface import ReportModel
+from d2rnet.report.rewards import Reward
 from d2rnet.report.settings import ReportRuntime, ReportTrainingSettings
 from d2rnet.report.text.report_tokens import ReportTokens
 from d2rnet.report.validation import is_better, validate_model
@@ -13,7 +14,12 @@ from d2rnet.training.task import Entries, TrainingTask, make_loader
 
 
 def fit_reports(
-    folder: Path, task: TrainingTask, validation: Entries, vocabulary: ReportTokens, runtime: ReportRuntime
+    folder: Path,
+    task: TrainingTask,
+    validation: Entries,
+    vocabulary: ReportTokens,
+    runtime: ReportRuntime,
+    reward: Reward | None = None,
 ) -> None:
     """Train in this process, which may be one of several.
 
@@ -23,6 +29,7 @@ def fit_reports(
         validation: the validation split.
         vocabulary: token <-> id.
         runtime: loader processes, minutes between checkpoints.
+        reward: of self-critical training, which greedy reports of the validation split are scored by, too.
 
     Raises:
         D2RNetError: a loss is not finite.
@@ -43,6 +50,7 @@ def fit_reports(
             vocabulary=vocabulary,
             max_tokens=settings.max_report_tokens,
             write_reports=settings.selection == "bleu_4",
+            reward=reward,
         )
 
     def better(row: dict[str, float], best: dict[str, float]) -> bool:

@@ -30,9 +30,11 @@ class Batch(Protocol):
 
     Attributes:
         token_ids: (B, T) int64 from ``<bos>`` on, ``<pad>`` behind the report.
+        entry_numbers: (B,) int64, place of each entry in its split.
     """
 
     token_ids: Tensor
+    entry_numbers: Tensor
 
     def to(self, device: torch.device | str) -> Self:
         """Copy to a device."""

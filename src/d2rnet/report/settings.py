@@ -3,7 +3,9 @@
 A wing makes its own sections of these, which say where in ``config.yaml`` they stand: its defaults, and ``place``.
 """
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from d2rnet.runs.settings import LoaderRuntime
 from d2rnet.settings import Section, setting
@@ -74,6 +76,23 @@ class LlmSettings(Section):
     alone."""
 
 
+class SelfCriticalSettings(Section):
+    """Self-critical sequence training: reports that the model draws are rewarded, beside or instead of the cross entropy."""
+
+    place = "report.training.self_critical"
+
+    reward: Literal["none", "findings_f1", "cider"] = setting("none")
+    """What a drawn report earns beside its reference: none (off); findings_f1, F1 of the findings that it names (radiographs:
+    the 22 lesions, CT: the 18 abnormalities; own choice); cider, with the word weights of the training reports, 0 to 10
+    (published). Its gain over the greedy report of the same entry decides whether it becomes more or less probable."""
+    start_epoch: int = setting(7, ge=0)
+    """Epochs of cross entropy alone before it; below epochs."""
+    weight: float = setting(1.0, ge=0)
+    """Weight of its loss, which is divided by the number of the references' tokens, as the cross entropy is."""
+    cross_entropy_weight: float = setting(1.0, ge=0)
+    """Weight of the cross entropy beside it, from then on; 0 published."""
+
+
 class ReportTrainingSettings(Section):
     """Training of a report model."""
 
@@ -107,13 +126,26 @@ class ReportTrainingSettings(Section):
     """norm of all gradients, or value of each (published)."""
     max_report_tokens: int = setting(100, ge=4)
     """Tokens of a training report, end token not counted; longer ones are cut and get no end token. 100 published."""
-    selection: Literal["bleu_4", "loss"] = setting("loss")
-    """What picks the weights, on the validation split: loss, or bleu_4 of greedy reports (published), which is noisy where
-    validation reports are few."""
+    selection: Literal["bleu_4", "loss", "reward"] = setting("loss")
+    """What picks the weights, on the validation split: loss; bleu_4 of greedy reports (published), which is noisy where
+    validation reports are few; or reward, what self_critical gives for greedy reports. By loss, weights from before
+    self_critical are likely to be picked."""
     validate_every_epochs: int = setting(3, ge=1)
     """Epochs between validations; the last epoch is always validated."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = setting("32-true")
     """32-true, bf16-mixed or 16-mixed."""
+    self_critical: SelfCriticalSettings = SelfCriticalSettings()
+
+    @model_validator(mode="after")
+    def _reward_is_used(self) -> Self:
+        if self.self_critical.reward == "none":
+            if self.selection == "reward":
+                raise ValueError("selection: got reward; expected loss or bleu_4 where self_critical.reward is none")
+        elif self.self_critical.start_epoch >= self.epochs:
+            raise ValueError(
+                f"self_critical.start_epoch: got {self.self_critical.start_epoch}; expected less than epochs ({self.epochs})"
+            )
+        return self
 
 
 class GenerationSettings(Section):

@@ -1,12 +1,16 @@
-"""Teacher-forced training of a report model: the cross entropy of its tokens, and losses beside it."""
+"""Training of a report model: the cross entropy of its tokens (teacher forcing), and losses beside it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from d2rnet.report.decoder.memory_transformer import MemoryTransformer
 from d2rnet.report.interface import Batch, ReportModel, VisualTokens
+from d2rnet.report.rewards import Reward
+from d2rnet.report.self_critical import SelfCritical
 from d2rnet.report.settings import ReportTrainingSettings
 from d2rnet.report.text.vocabulary import PAD_ID
 from d2rnet.report.validation import token_loss
@@ -42,45 +46,66 @@ class FurtherLosses(nn.Module):
 class Losses(Objective):
     """Model and further losses as one module, so that several processes can average its gradients."""
 
-    def __init__(self, model: ReportModel, further: FurtherLosses | None, label_smoothing: float) -> None:
-        """Take what is trained."""
+    def __init__(
+        self,
+        model: ReportModel,
+        further: FurtherLosses | None,
+        label_smoothing: float,
+        self_critical: SelfCritical | None = None,
+    ) -> None:
+        """Take what is trained, and by what."""
         super().__init__()
         self.model = model
         self.further = further
         self.label_smoothing = label_smoothing
+        self.self_critical = self_critical
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a batch: ``train`` is the mean cross entropy over the tokens of all processes."""
         visual: VisualTokens = self.model.look(batch)
+        encoded = None
         if len(batch):
-            logits = self.model.logits(self.model.encode_tokens(visual), batch.token_ids)
+            encoded = self.model.encode_tokens(visual)
+            logits = self.model.logits(encoded, batch.token_ids)
             loss, count = token_loss(logits, batch.token_ids, label_smoothing=self.label_smoothing)
         else:  # other processes have the few entries of an epoch's last batch
             loss = visual.tokens.sum()
             count = batch.token_ids.new_zeros(())
         # The mean of this over processes is the mean over the tokens of all.
-        losses = {"train": loss * num_processes() / sum_over_processes(count)}
+        tokens = sum_over_processes(count)
+        main = loss * num_processes() / tokens
+        losses = {"train": main}
+        critic = self.self_critical
+        if critic is not None and critic.has_begun:
+            assert isinstance(self.model.transformer, MemoryTransformer)  # settings refuse a language model
+            drawn = loss if encoded is None else critic(self.model.transformer, encoded, batch)
+            losses["train"] = critic.cross_entropy_weight * main
+            losses["self_critical"] = critic.weight * drawn * num_processes() / tokens
         if self.further is not None:
-            shared = self.model.visual_parameters()
-            losses |= self.further.weigh(self.further(visual, batch), losses["train"], shared)
+            losses |= self.further.weigh(self.further(visual, batch), main, self.model.visual_parameters())
         return losses
 
     def parts(self) -> dict[str, nn.Module | None]:
-        """Model and further losses."""
-        return {"model": self.model, "further": self.further}
+        """Model, further losses, and what is known of rewards."""
+        return {"model": self.model, "further": self.further, "self_critical": self.self_critical}
 
     def size(self, batch: Batch) -> Tensor:
         """Return how many tokens are learnt, of which the cross entropy is the mean."""
         return (batch.token_ids[:, 1:] != PAD_ID).sum()
 
     def after_step(self) -> None:
-        """Let the further losses do what follows a step."""
-        if self.further is not None:
-            self.further.after_step()
+        """Let the other losses do what follows a step."""
+        for part in (self.further, self.self_critical):
+            if part is not None:
+                part.after_step()
 
     def values(self) -> dict[str, float]:
-        """Those of the further losses."""
-        return {} if self.further is None else self.further.values()
+        """Those of the other losses."""
+        found: dict[str, float] = {}
+        for part in (self.further, self.self_critical):
+            if part is not None:
+                found |= part.values()
+        return found
 
 
 def report_task(
@@ -92,6 +117,7 @@ def report_task(
     further: FurtherLosses | None = None,
     rates: Mapping[str, float] | None = None,
     loader_workers: int = 0,
+    reward: Reward | None = None,
 ) -> TrainingTask:
     """Return the training of a report model, at its beginning.
 
@@ -103,8 +129,11 @@ def report_task(
         further: losses beside the cross entropy.
         rates: prefix of parameter names -> their own peak learning rate.
         loader_workers: processes that prepare batches.
+        reward: of self-critical training; None where the settings ask for none.
     """
-    objective = Losses(model, further, settings.label_smoothing)
+    steps_per_epoch = math.ceil(len(entries) / settings.batch_size)
+    critic = None if reward is None else SelfCritical(settings, reward, steps_per_epoch=steps_per_epoch)
+    objective = Losses(model, further, settings.label_smoothing, critic)
     return TrainingTask(
         objective,
         entries,

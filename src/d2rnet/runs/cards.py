@@ -27,6 +27,7 @@ _SYNTHETIC = (
 )
 COHORT_FILE = "cohort.json"  # of a demo cohort, beside the folders of its sources: what is there is synthetic
 ORIGIN_KEY = "origin"  # of a converter's run record: a line on the source and its terms
+REWARDED_KEY = "rewarded"  # of a training's run record: which score it was trained for
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _facts(record: Mapping[str, Any], packages: Sequence[str]) -> Iterator[tuple
         yield f"code until {part['unit']} {part['from']}", code_words(before, part)
     gpus = f", GPUs: {', '.join(machine['gpus'])}" if machine["gpus"] else ""
     yield "hardware", f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB{gpus}"
-    for key in ("device", "processes", "iterations"):
+    for key in ("device", "processes", "iterations", REWARDED_KEY):
         if key in record:
             yield key, record[key]
     if "selected" in record:

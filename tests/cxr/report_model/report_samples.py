@@ -57,6 +57,7 @@ EVERYTHING = {
             "projection_bias": False,
         },
         "augmentation": {"max_shift": 0.1, "max_scale": 0.1, "max_intensity": 0.1, "horizontal_flip": True},
+        "self_critical": {"reward": "findings_f1", "start_epoch": 1},
     },
 }
 
@@ -165,6 +166,7 @@ def make_batch(
         crop_insides=torch.tensor([0, 0, crop_px, crop_px]) * mask.unsqueeze(2),
         lesion_mask=mask,
         token_ids=token_ids,
+        entry_numbers=torch.arange(entries),
     )
 
 

@@ -196,6 +196,11 @@ def test_resume_with_every_module_on_is_bit_identical(
     assert same_weights(whole, parts) and history(whole) == history(parts)
     assert history(whole)[-1]["local_alignment_loss"] > 0 and "global_boundary" in history(whole)[-1]
     assert history(whole)[-1]["sentence_box_loss"] > 0
+    assert ["self_critical_reward" in row for row in history(whole)] == [False, True, True]
+    assert (
+        "| rewarded | F1 of the findings that a report names, from epoch 2 on; its score is"
+        in (whole / "model_card.md").read_text()
+    )
     kept = load_file(whole / "model.safetensors")
     assert not any("text_encoder" in name or "alignment" in name for name in kept)
     reports = write_reports(cohort, whole, tmp_path / "test.jsonl")
@@ -447,7 +452,9 @@ def test_learning_rate_by_hand() -> None:
         ("bleu_4", {"val_bleu_4": 0.2, "val_loss": 0.9}, True),
         ("loss", {"val_loss": 0.9}, True),
         ("loss", {"val_loss": 1.1}, False),
+        ("reward", {"val_reward": 0.6, "val_loss": 9.0}, True),
+        ("reward", {"val_reward": 0.5, "val_loss": 1.1}, False),
     ],
 )
 def test_selection(selection: str, row: dict[str, float], expected: bool) -> None:
-    assert is_better(row, {"val_bleu_4": 0.2, "val_loss": 1.0}, selection=selection) is expected
+    assert is_better(row, {"val_bleu_4": 0.2, "val_reward": 0.5, "val_loss": 1.0}, selection=selection) is expected

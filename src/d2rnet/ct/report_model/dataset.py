@@ -57,12 +57,14 @@ class Sample:
         top: (S, k) patches that each structure attends to most, NONE where there are no more.
         top_attention: (S, k).
         token_ids: (T,) int64 from ``<bos>`` on.
+        entry_number: () int64, the entry's place in its split.
     """
 
     selected: Selected
     top: Tensor
     top_attention: Tensor
     token_ids: Tensor
+    entry_number: Tensor
 
 
 @dataclass
@@ -78,6 +80,7 @@ class CtBatch:
         top: (B, S, k) int64.
         top_attention: (B, S, k).
         token_ids: (B, T) int64.
+        entry_numbers: (B,) int64.
     """
 
     vectors: Tensor
@@ -88,6 +91,7 @@ class CtBatch:
     top: Tensor
     top_attention: Tensor
     token_ids: Tensor
+    entry_numbers: Tensor
 
     def to(self, device: torch.device | str) -> "CtBatch":
         """Copy to a device."""
@@ -150,6 +154,7 @@ class CtReportDataset(Dataset[Sample]):
             top=features.top,
             top_attention=features.top_attention,
             token_ids=torch.from_numpy(self._token_ids[index]).long(),
+            entry_number=torch.tensor(index),
         )
 
     def collate(self, samples: Sequence[Sample]) -> CtBatch:
@@ -166,6 +171,7 @@ class CtReportDataset(Dataset[Sample]):
             top=torch.stack([sample.top for sample in samples]),
             top_attention=torch.stack([sample.top_attention for sample in samples]),
             token_ids=stack_padded([sample.token_ids for sample in samples], value=PAD_ID)[0],
+            entry_numbers=torch.stack([sample.entry_number for sample in samples]),
         )
 
     def _no_samples(self) -> CtBatch:
@@ -180,4 +186,5 @@ class CtReportDataset(Dataset[Sample]):
             top=torch.zeros(of_structures, dtype=torch.long),
             top_attention=torch.zeros(of_structures),
             token_ids=torch.zeros(0, 2, dtype=torch.long),
+            entry_numbers=torch.zeros(0, dtype=torch.long),
         )

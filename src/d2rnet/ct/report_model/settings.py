@@ -4,7 +4,14 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from d2rnet.report.settings import DecoderSettings, GenerationSettings, LlmSettings, ReportTrainingSettings, TextSettings
+from d2rnet.report.settings import (
+    DecoderSettings,
+    GenerationSettings,
+    LlmSettings,
+    ReportTrainingSettings,
+    SelfCriticalSettings,
+    TextSettings,
+)
 from d2rnet.settings import Section, setting
 
 
@@ -67,6 +74,12 @@ class CtReportModelSettings(DecoderSettings):
     llm: CtLlmSettings = CtLlmSettings()
 
 
+class CtSelfCriticalSettings(SelfCriticalSettings):
+    """Self-critical sequence training: reports that the model draws are rewarded, beside or instead of the cross entropy."""
+
+    place = "ct.report.training.self_critical"
+
+
 class CtReportTrainingSettings(ReportTrainingSettings):
     """Training of the report model; stage 1 stays as it is."""
 
@@ -80,6 +93,7 @@ class CtReportTrainingSettings(ReportTrainingSettings):
     """Peak learning rate, for the few steps of the demo; released: 1e-4."""
     max_report_tokens: int = setting(180, ge=4)
     """Tokens of a training report, end token not counted; longer ones are cut and get no end token. Released: 380 of LLaMA."""
+    self_critical: CtSelfCriticalSettings = CtSelfCriticalSettings()
 
 
 class CtGenerationSettings(GenerationSettings):
@@ -106,6 +120,8 @@ class TrainCtReportModelSettings(Section):
             raise ValueError("model.weights: expected null where model.llm.weights names a language model")
         if self.model.llm.weights and self.training.label_smoothing:
             raise ValueError("training.label_smoothing: expected 0 where model.llm.weights names a language model")
+        if self.model.llm.weights and self.training.self_critical.reward != "none":
+            raise ValueError("training.self_critical.reward: expected none where model.llm.weights names a language model")
         return self
 
 

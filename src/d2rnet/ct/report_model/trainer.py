@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from d2rnet.ct.annotation.read import load_ct_annotation
+from d2rnet.ct.evaluation.abnormalities import named_abnormalities
 from d2rnet.ct.report_model.card import CT_REPORT_CARD
 from d2rnet.ct.report_model.dataset import CtReportDataset, StoredFeatures
 from d2rnet.ct.report_model.features import INDEX, FeatureFacts, load_facts
@@ -22,6 +23,7 @@ from d2rnet.files.hashes import HashedFile
 from d2rnet.report.decoder.memory_transformer import MemoryTransformer
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
 from d2rnet.report.fit import fit_reports
+from d2rnet.report.rewards import Reward, make_reward, rewarded
 from d2rnet.report.settings import ReportRuntime
 from d2rnet.report.text.report_tokens import ReportTokens
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
@@ -79,19 +81,19 @@ def train_ct_report_model(
     facts = load_facts(features)
     folder_facts = facts_of(facts, settings.model.llm)
     splits, counts = splits_with_words(load_ct_annotation(annotation), annotation, protocol=words.protocol)
-    options: dict[str, Any] = {"facts": facts, "settings": settings.model, "vocabulary": tokens}
-    options["max_tokens"] = settings.training.max_report_tokens
+    options: dict[str, Any] = {"facts": facts, "settings": settings.model, "max_tokens": settings.training.max_report_tokens}
     datasets = {
-        split: CtReportDataset(entries, StoredFeatures(entries, features, facts), **options)
+        split: CtReportDataset(entries, StoredFeatures(entries, features, facts), vocabulary=tokens, **options)
         for split, entries in splits.items()
     }
     inputs: dict[str, Path | HashedFile] = {"annotation": annotation, "vocabulary": vocabulary, "features": features / INDEX}
     inputs |= _weight_files(settings.model, folder_facts)
     with open_work_dir(work, settings=settings, inputs=inputs) as folder:
-        job = (folder, datasets, words, tokens, settings, facts, torch_device, runtime)
+        reward = make_reward(settings.training, words, read=named_abnormalities, entries=splits["train"])
+        job = (folder, datasets, words, tokens, settings, facts, torch_device, runtime, reward)
         run_processes(_fit, *job, processes=processes, device=torch_device)
         selected = export_model(folder, output, words, settings=settings, facts=folder_facts)
-        parts = code_parts(folder)
+        extra = {"device": str(torch_device), "processes": processes, "selected": selected, PARTS_KEY: code_parts(folder)}
     write_run_record(
         output / "run.json",
         command="train-ct-report-model",
@@ -99,7 +101,7 @@ def train_ct_report_model(
         inputs=inputs,
         counts=counts,
         seeds={"training": settings.training.seed},
-        extra={"device": str(torch_device), "processes": processes, "selected": selected, PARTS_KEY: parts},
+        extra=extra | rewarded(settings.training),
     )
     write_card(CT_REPORT_CARD, output)
 
@@ -123,6 +125,7 @@ def _fit(
     facts: FeatureFacts,
     device: torch.device,
     runtime: ReportRuntime,
+    reward: Reward | None,
 ) -> None:
     """Make the model and train it; runs in each training process."""
     torch.manual_seed(settings.training.seed)
@@ -136,5 +139,6 @@ def _fit(
         settings.training,
         device=device_of_process(device),
         loader_workers=runtime.loader_workers,
+        reward=reward,
     )
-    fit_reports(folder, task, datasets["val"], tokens, runtime)
+    fit_reports(folder, task, datasets["val"], tokens, runtime, reward)

@@ -68,6 +68,7 @@ class Sample:
         crops: (K, c, c) uint8, full-resolution crops padded to squares; c = 0 where the model takes none.
         crop_insides: (K, 4) int64, what of a square is no padding: first column and row, one past the last ones.
         token_ids: (T,) int64 from ``<bos>`` on.
+        entry_number: () int64, the entry's place in its split.
         context: what the entry tells beside images and boxes; None where the model takes none of it.
     """
 
@@ -80,6 +81,7 @@ class Sample:
     crops: Tensor
     crop_insides: Tensor
     token_ids: Tensor
+    entry_number: Tensor
     context: Context | None = None
 
 
@@ -102,6 +104,7 @@ class ChestBatch:
     crop_insides: Tensor
     lesion_mask: Tensor
     token_ids: Tensor
+    entry_numbers: Tensor
     context: ContextBatch = None  # type: ignore[assignment]  # never None once the batch is made
 
     def __post_init__(self) -> None:
@@ -303,6 +306,7 @@ class ReportDataset(Dataset[Sample]):
             crops=torch.from_numpy(crops),
             crop_insides=torch.from_numpy(insides),
             token_ids=torch.from_numpy(token_ids).long(),
+            entry_number=torch.tensor(index),
             context=None if self._context is None else self._context.of(index, flip=change.flip),
         )
 
@@ -365,6 +369,7 @@ def collate(samples: Sequence[Sample], *, size_px: int = 0, crop_size_px: int = 
         crop_insides=stack_padded([sample.crop_insides for sample in samples])[0],
         lesion_mask=lesion_mask,
         token_ids=stack_padded([sample.token_ids for sample in samples], value=PAD_ID)[0],
+        entry_numbers=torch.stack([sample.entry_number for sample in samples]),
         context=collate_contexts(contexts) if contexts else ContextBatch.nothing(view_mask),
     )
 
@@ -382,4 +387,5 @@ def _no_samples(size_px: int, crop_size_px: int) -> ChestBatch:
         crop_insides=torch.zeros(0, 0, 4, dtype=torch.long),
         lesion_mask=torch.zeros(0, 0, dtype=torch.bool),
         token_ids=torch.zeros(0, 2, dtype=torch.long),
+        entry_numbers=torch.zeros(0, dtype=torch.long),
     )

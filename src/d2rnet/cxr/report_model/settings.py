@@ -2,7 +2,13 @@
 
 from typing import Literal
 
-from d2rnet.report.settings import DecoderSettings, GenerationSettings, ReportTrainingSettings, TextSettings
+from d2rnet.report.settings import (
+    DecoderSettings,
+    GenerationSettings,
+    ReportTrainingSettings,
+    SelfCriticalSettings,
+    TextSettings,
+)
 from d2rnet.settings import Section, setting
 
 VISION_TRANSFORMER = "vision_transformer"
@@ -187,6 +193,12 @@ class AlignmentSettings(Section):
         return self.sentence_box or not self.lab == self.gab == "none"
 
 
+class D2RNetSelfCriticalSettings(SelfCriticalSettings):
+    """Self-critical sequence training: reports that the model draws are rewarded, beside or instead of the cross entropy."""
+
+    place = "cxr.report.training.self_critical"
+
+
 class D2RNetTrainingSettings(ReportTrainingSettings):
     """Training of D2R-Net."""
 
@@ -196,6 +208,7 @@ class D2RNetTrainingSettings(ReportTrainingSettings):
     """Peak learning rate of the ResNet."""
     augmentation: AugmentationSettings = AugmentationSettings()
     alignment: AlignmentSettings = AlignmentSettings()
+    self_critical: D2RNetSelfCriticalSettings = D2RNetSelfCriticalSettings()
 
 
 class D2RNetGenerationSettings(GenerationSettings):

@@ -24,9 +24,11 @@ from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.files.hashes import ManyFiles
 from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.findings.mentions import named_classes
 from d2rnet.report.annotation_file import load_annotation
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
 from d2rnet.report.fit import fit_reports
+from d2rnet.report.rewards import Reward, make_reward, rewarded
 from d2rnet.report.settings import ReportRuntime
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.report.training_files import check_protocol, check_report_batch, export_model, splits_with_words
@@ -83,19 +85,19 @@ def train_report_model(
     splits, counts = splits_with_words(load_annotation(annotation), annotation, protocol=tokens.protocol)
     check_context([entry for entries in splits.values() for entry in entries], settings.model, source=annotation)
     # annotation.json stays the same where a radiograph, or the root of all, is exchanged.
-    sources = [source for entries in splits.values() for source in image_sources(entries, image_root)]
-    images = ManyFiles(image_root, [path for path, _ in sources])
+    images = ManyFiles(image_root, [path for entries in splits.values() for path, _ in image_sources(entries, image_root)])
     inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "vocabulary": vocabulary, "images": images}
     inputs |= {"weights": settings.model.weights} if settings.model.weights else {}
     inputs |= backbone_inputs(settings.model, detector) | pretrained_files(settings.training.alignment)
     backbone_config = transformer_facts(settings.model)
     with open_work_dir(work, settings=settings, inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, work / "images", tokens, settings, runtime.loader_workers)
+        reward = make_reward(settings.training, tokens, read=named_classes, entries=splits["train"])
         del splits  # the datasets hold what training needs of them, in a fifth of the memory
-        job = (folder, datasets, tokens, settings, torch_device, runtime, detector, backbone_config)
+        job = (folder, datasets, tokens, settings, torch_device, runtime, detector, backbone_config, reward)
         run_processes(_fit, *job, processes=processes, device=torch_device)
         selected = export_model(folder, output, tokens, settings=settings, facts=facts_of(CATEGORY_NAMES, backbone_config))
-        parts = code_parts(folder)
+        extra = {"device": str(torch_device), "processes": processes, "selected": selected, PARTS_KEY: code_parts(folder)}
     write_run_record(
         output / "run.json",
         command="train-report-model",
@@ -103,7 +105,7 @@ def train_report_model(
         inputs=inputs,
         counts=counts,
         seeds={"training": settings.training.seed},
-        extra={"device": str(torch_device), "processes": processes, "selected": selected, PARTS_KEY: parts},
+        extra=extra | rewarded(settings.training),
     )
     write_card(REPORT_CARD, output)
 
@@ -156,6 +158,7 @@ def _fit(
     runtime: ReportRuntime,
     detector: Path | None,
     backbone_config: Mapping[str, Any] | None,
+    reward: Reward | None,
 ) -> None:
     """Make model and losses and train them; runs in each training process."""
     training = settings.training
@@ -173,5 +176,6 @@ def _fit(
         further=Alignment(training.alignment, settings.model, vocabulary) if training.alignment.is_on else None,
         rates={"extractor.backbone.": training.backbone_learning_rate},
         loader_workers=runtime.loader_workers,
+        reward=reward,
     )
-    fit_reports(folder, task, datasets["val"], vocabulary, runtime)
+    fit_reports(folder, task, datasets["val"], vocabulary, runtime, reward)
