@@ -35,7 +35,7 @@ class SchedulerSettings(Section):
     here and below, counts once the joined result is gone or a setting that decides it has changed."""
     ct_conversion_shards: int = setting(1, ge=1)
     """Shards of the conversion of CT volumes; each is a job of runtime.workers processes."""
-    prediction_shards: int = setting(2, ge=1)
+    prediction_shards: int = setting(1, ge=1)
     """Shards of predict_boxes."""
     generation_shards: int = setting(1, ge=1)
     """Shards of generate_reports."""

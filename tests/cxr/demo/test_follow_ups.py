@@ -31,8 +31,8 @@ ALL_FINDINGS = [
 ]  # fmt: skip
 
 
-def test_the_default_cohort_is_what_it_was(tmp_path: Path) -> None:
-    demo.make_demo_cohort(output=tmp_path / "cohort", workers=1, settings=SMALL)
+def test_a_cohort_without_follow_ups_is_what_it_was(tmp_path: Path) -> None:
+    demo.make_demo_cohort(output=tmp_path / "cohort", workers=1, settings=SMALL.replaced(difficulty=0.3))
     digest = hashlib.sha256()
     for path in sorted((tmp_path / "cohort").rglob("*")):
         if path.suffix == ".txt" or path.name == "truth.jsonl":

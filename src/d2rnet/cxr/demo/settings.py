@@ -27,5 +27,5 @@ class DemoSettings(Section):
     follow_ups: bool = setting(False)
     """Whether a patient's later studies go on from the one before (unchanged, increased, decreased, new, gone; the reports say
     so) and indications fit the findings; for cxr.report.model.prior and indication."""
-    difficulty: float = setting(0.3, ge=0, le=1)
+    difficulty: float = setting(0.15, ge=0, le=1)
     """Contrast and regularity of the lesions: 0 easy to 1 hard."""

@@ -88,9 +88,9 @@ class DetectorTrainingSettings(Section):
 
     seed: int = setting(1, ge=0)
     """Seed of weights, order, augmentation and sampling."""
-    total_iters: int = setting(500, ge=2)
+    total_iters: int = setting(370, ge=2)
     """Iterations in all (UTv2: 180000; D2R-Net: 320000)."""
-    burn_in_iters: int = setting(350, ge=1)
+    burn_in_iters: int = setting(320, ge=1)
     """Supervised iterations before the EMA teacher starts (UTv2: 2000; D2R-Net: 8000)."""
     unlabelled_views: tuple[str, ...] = setting(())
     """Views of the unlabelled images that are trained on, such as PA and AP; empty takes all, named or not. The labelled
