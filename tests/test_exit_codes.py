@@ -15,6 +15,7 @@ from d2rnet.cli.commands import COMMANDS
 from d2rnet.exit_codes import MEANINGS, ExitCode
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_json
+from d2rnet.runs.settings import LoaderRuntime
 from d2rnet.runs.workdir import hold_lock, open_work_dir
 
 RAISES = "import sys; from d2rnet.cli import doctor, main\ndef fail(**_): {}\ndoctor.doctor = fail; sys.exit(main(['doctor']))"
@@ -72,10 +73,10 @@ def run_with_a_held_folder(tmp_path):
     """A run with a stale work folder that this process holds."""
     write_text(tmp_path / "train.json", "[1]")
     with open_work_dir(
-        tmp_path / "work/cxr/train_detector", settings={"lr": 1}, inputs={"t": tmp_path / "train.json"}
+        tmp_path / "work/cxr/train_detector", settings=LoaderRuntime(), inputs={"t": tmp_path / "train.json"}
     ) as folder:
         pass
-    write_json(tmp_path / "results/cxr/train_detector/run.json", {"settings": {"lr": 2}, "inputs": {}})
+    write_json(tmp_path / "results/cxr/train_detector/run.json", {"settings": {"loader_workers": 2}, "inputs": {}})
     with hold_lock(folder / ".lock", what=folder, doing="training"):
         yield tmp_path, folder
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from earlier_version import begun_with, having
 
 from d2rnet.cli import entry as cli
 from d2rnet.cli.clean import Kept, Leftover, clean, find_leftovers
@@ -12,11 +13,19 @@ from d2rnet.exit_codes import ExitCode
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json, write_json
 from d2rnet.runs.workdir import hold_lock, open_work_dir
+from d2rnet.settings import Section
+
+
+class Rate(Section):
+    """Settings of a stage."""
+
+    lr: int = 0
+
 
 ALL = "stale,finished,caches,shards"
 
 
-def work_folder(run: Path, settings: dict, *, stage: str = "train_detector") -> Path:
+def work_folder(run: Path, settings: Section, *, stage: str = "train_detector") -> Path:
     """A work folder of a stage, left by a process that is done."""
     write_text(run / "train.json", "[1]")
     with open_work_dir(run / "work" / "cxr" / stage, settings=settings, inputs={"train": run / "train.json"}) as folder:
@@ -42,7 +51,7 @@ def kinds(run: Path) -> dict[str, str]:
 
 
 def test_work_folders_of_a_finished_stage(tmp_path):
-    old, now = work_folder(tmp_path, {"lr": 1}), work_folder(tmp_path, {"lr": 2})
+    old, now = work_folder(tmp_path, Rate(lr=1)), work_folder(tmp_path, Rate(lr=2))
     finish(tmp_path, now, more={"log_every_iters": 4})
     assert kinds(tmp_path) == {
         f"work/cxr/train_detector/{old.name}": "stale",
@@ -50,8 +59,18 @@ def test_work_folders_of_a_finished_stage(tmp_path):
     }
 
 
+def test_the_work_folder_of_an_earlier_version_that_made_a_result(tmp_path):
+    """The record holds the settings of now: one that came since, none that is gone and was off."""
+    folder = work_folder(tmp_path, Rate(lr=1))
+    finish(tmp_path, folder, more={"crops": True})
+    begun_with(folder.parent, having(boxes=None))
+    assert list(kinds(tmp_path).values()) == ["finished"]
+    begun_with(folder.parent, having(boxes=1))
+    assert list(kinds(tmp_path).values()) == ["stale"]
+
+
 def test_result_of_other_inputs_makes_a_folder_stale(tmp_path):
-    folder = work_folder(tmp_path, {"lr": 1})
+    folder = work_folder(tmp_path, Rate(lr=1))
     finish(tmp_path, folder)
     record = read_json(tmp_path / "results/cxr/train_detector/run.json")
     record["inputs"]["train"]["sha256"] = "0"
@@ -60,7 +79,7 @@ def test_result_of_other_inputs_makes_a_folder_stale(tmp_path):
 
 
 def test_a_stage_without_a_result_keeps_everything(tmp_path):
-    folder = work_folder(tmp_path, {"lr": 1})
+    folder = work_folder(tmp_path, Rate(lr=1))
     cache = tmp_path / "work/cxr/train_detector/images/0123456789ab"
     write_text(cache / "pixels.u8", "x")
     assert all("without a finished result" in why or "may want to resume" in why for why in kinds(tmp_path).values())
@@ -69,7 +88,7 @@ def test_a_stage_without_a_result_keeps_everything(tmp_path):
 
 
 def test_dry_run_changes_nothing_and_delete_keeps_what_was_not_asked(tmp_path, capsys):
-    old, now = work_folder(tmp_path, {"lr": 1}), work_folder(tmp_path, {"lr": 2})
+    old, now = work_folder(tmp_path, Rate(lr=1)), work_folder(tmp_path, Rate(lr=2))
     finish(tmp_path, now)
     before = sorted(tmp_path.rglob("*"))
     assert cli.main(["clean", "--run", str(tmp_path)]) == 0
@@ -83,7 +102,7 @@ def test_dry_run_changes_nothing_and_delete_keeps_what_was_not_asked(tmp_path, c
 
 
 def test_a_held_folder_stays(tmp_path, capsys):
-    old, now = work_folder(tmp_path, {"lr": 1}), work_folder(tmp_path, {"lr": 2})
+    old, now = work_folder(tmp_path, Rate(lr=1)), work_folder(tmp_path, Rate(lr=2))
     finish(tmp_path, now)
     with hold_lock(old / ".lock", what=old, doing="training"):
         assert clean(run=tmp_path, kinds=ALL, delete=True) == ExitCode.PARTLY
@@ -93,8 +112,8 @@ def test_a_held_folder_stays(tmp_path, capsys):
 
 @pytest.mark.parametrize("change", ["name", "identity", "damaged", "link", "strange"])
 def test_what_is_not_exactly_ours_stays(tmp_path, change):
-    folder = work_folder(tmp_path, {"lr": 1})
-    finish(tmp_path, work_folder(tmp_path, {"lr": 2}))
+    folder = work_folder(tmp_path, Rate(lr=1))
+    finish(tmp_path, work_folder(tmp_path, Rate(lr=2)))
     victim = folder.with_name("00000000dead")
     if change == "name":
         folder.rename(victim)
@@ -115,7 +134,7 @@ def test_what_is_not_exactly_ours_stays(tmp_path, change):
 
 
 def test_caches_of_a_finished_stage(tmp_path):
-    finish(tmp_path, work_folder(tmp_path, {"lr": 1}, stage="train_report_model"), stage="train_report_model")
+    finish(tmp_path, work_folder(tmp_path, Rate(lr=1), stage="train_report_model"), stage="train_report_model")
     images, crops, foreign = (tmp_path / "work/cxr/train_report_model/images" / (letter * 12) for letter in "abc")
     for folder, names in (
         (images, ("pixels.u8", "done.u8")),

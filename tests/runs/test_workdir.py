@@ -15,7 +15,15 @@ from importlib import metadata
 import pytest
 
 from d2rnet.errors import D2RNetError
-from d2rnet.runs.workdir import IDENTITY, LockHolder, hold_lock, holder_file, open_work_dir, read_holder
+from d2rnet.runs.earlier_work import IDENTITY
+from d2rnet.runs.workdir import LockHolder, hold_lock, holder_file, open_work_dir, read_holder
+from d2rnet.settings import Section
+
+
+class Rate(Section):
+    """Settings of a stage."""
+
+    lr: float = 0.1
 
 
 @pytest.fixture
@@ -26,30 +34,31 @@ def source(tmp_path):
 
 
 def test_same_settings_and_inputs_resume(tmp_path, source):
-    with open_work_dir(tmp_path / "work", settings={"lr": 0.1}, inputs={"train": source}) as first:
+    with open_work_dir(tmp_path / "work", settings=Rate(lr=0.1), inputs={"train": source}) as first:
         (first / "checkpoint").write_text("state")
-    with open_work_dir(tmp_path / "work", settings={"lr": 0.1}, inputs={"train": source}) as second:
+    with open_work_dir(tmp_path / "work", settings=Rate(lr=0.1), inputs={"train": source}) as second:
         assert (second / "checkpoint").read_text() == "state"
 
 
 @pytest.mark.parametrize("change", ["settings", "input"])
 def test_anything_else_starts_afresh_and_says_so(tmp_path, source, caplog, change):
-    with open_work_dir(tmp_path / "work", settings={"lr": 0.1}, inputs={"train": source}) as first:
+    with open_work_dir(tmp_path / "work", settings=Rate(lr=0.1), inputs={"train": source}) as first:
         pass
     if change == "input":
         source.write_text("[1, 2]")
-    new = {"lr": 0.2} if change == "settings" else {"lr": 0.1}
+    new = Rate(lr=0.2 if change == "settings" else 0.1)
     caplog.set_level(logging.INFO)
     with open_work_dir(tmp_path / "work", settings=new, inputs={"train": source}) as second:
         assert second != first
-    assert f"left alone: {first.name}" in caplog.text
+    reason = "lr 0.1 there, 0.2 now" if change == "settings" else "input 'train' of other contents now"
+    assert f"left as it is: work folder {first.name} (" in caplog.text and f"of another run: {reason}" in caplog.text
 
 
 def test_second_process_is_refused(tmp_path, source):
     with (
-        open_work_dir(tmp_path / "work", settings={}, inputs={"train": source}),
+        open_work_dir(tmp_path / "work", settings=Rate(), inputs={"train": source}),
         pytest.raises(D2RNetError, match=f"process {os.getpid()} on "),
-        open_work_dir(tmp_path / "work", settings={}, inputs={"train": source}),
+        open_work_dir(tmp_path / "work", settings=Rate(), inputs={"train": source}),
     ):
         pass
 
@@ -57,40 +66,40 @@ def test_second_process_is_refused(tmp_path, source):
 def test_missing_input_is_named(tmp_path):
     with (
         pytest.raises(FileNotFoundError, match=r"gone\.pth: no such file; expected the input 'backbone_weights'"),
-        open_work_dir(tmp_path / "work", settings={}, inputs={"backbone_weights": tmp_path / "gone.pth"}),
+        open_work_dir(tmp_path / "work", settings=Rate(), inputs={"backbone_weights": tmp_path / "gone.pth"}),
     ):
         pass
 
 
 def test_a_folder_killed_before_it_was_named_is_new_not_resumed(tmp_path, source, caplog):
-    with open_work_dir(tmp_path / "work", settings={}, inputs={"train": source}) as folder:
+    with open_work_dir(tmp_path / "work", settings=Rate(), inputs={"train": source}) as folder:
         (folder / IDENTITY).unlink()
     caplog.set_level(logging.INFO)
-    with open_work_dir(tmp_path / "work", settings={}, inputs={"train": source}):
+    with open_work_dir(tmp_path / "work", settings=Rate(), inputs={"train": source}):
         assert (folder / IDENTITY).is_file()
     assert f"{folder}: new" in caplog.text and "resuming" not in caplog.text
 
 
 def test_a_folder_of_another_run_under_our_name_is_refused(tmp_path, source):
     """As after a rename, or an edit of fingerprint.json."""
-    with open_work_dir(tmp_path / "work", settings={"lr": 0.1}, inputs={"train": source}) as theirs:
+    with open_work_dir(tmp_path / "work", settings=Rate(lr=0.1), inputs={"train": source}) as theirs:
         pass
-    with open_work_dir(tmp_path / "work", settings={"lr": 0.2}, inputs={"train": source}) as ours:
+    with open_work_dir(tmp_path / "work", settings=Rate(lr=0.2), inputs={"train": source}) as ours:
         pass
     (ours / IDENTITY).write_bytes((theirs / IDENTITY).read_bytes())
     with (
         pytest.raises(D2RNetError, match=r"fingerprint\.json: says other settings or inputs than this run"),
-        open_work_dir(tmp_path / "work", settings={"lr": 0.2}, inputs={"train": source}),
+        open_work_dir(tmp_path / "work", settings=Rate(lr=0.2), inputs={"train": source}),
     ):
         pass
 
 
 def test_half_written_files_of_a_killed_run_are_removed_and_nothing_else(tmp_path, source, caplog):
-    with open_work_dir(tmp_path / "work", settings={}, inputs={"train": source}) as folder:
+    with open_work_dir(tmp_path / "work", settings=Rate(), inputs={"train": source}) as folder:
         for name in (".checkpoint.x1.part.pth", "checkpoint.pth", ".hidden", "my.part.pth"):
             (folder / name).write_text("half")
     caplog.set_level(logging.INFO)
-    with open_work_dir(tmp_path / "work", settings={}, inputs={"train": source}):
+    with open_work_dir(tmp_path / "work", settings=Rate(), inputs={"train": source}):
         kept = {path.name for path in folder.iterdir()}
     assert kept >= {"checkpoint.pth", ".hidden", "my.part.pth"} and ".checkpoint.x1.part.pth" not in kept
     assert "removed 1 half-written file(s)" in caplog.text

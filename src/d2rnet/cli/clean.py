@@ -24,7 +24,8 @@ from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.exit_codes import ExitCode
 from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import fingerprint
-from d2rnet.runs.workdir import IDENTITY, hold_lock
+from d2rnet.runs.earlier_work import IDENTITY, is_off
+from d2rnet.runs.workdir import hold_lock
 
 log = logging.getLogger(__name__)
 KINDS = ("stale", "finished", "caches", "shards")
@@ -200,9 +201,9 @@ def _made_from(identity: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
 
 
 def _is_part(part: Any, whole: Any) -> bool:
-    """Whether each key of ``part`` is in ``whole`` with the same value."""
+    """Whether each key of ``part`` is in ``whole`` with the same value; one that is gone since may have been off."""
     if isinstance(part, dict) and isinstance(whole, dict):
-        return all(key in whole and _is_part(value, whole[key]) for key, value in part.items())
+        return all(_is_part(value, whole[key]) if key in whole else is_off(value) for key, value in part.items())
     return bool(part == whole)
 
 

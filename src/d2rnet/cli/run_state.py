@@ -16,7 +16,8 @@ from typing import Any
 from d2rnet.errors import D2RNetError
 from d2rnet.files.atomic import leftovers
 from d2rnet.files.documents import read_json, read_jsonl
-from d2rnet.runs.workdir import IDENTITY, LockHolder, read_holder
+from d2rnet.runs.earlier_work import IDENTITY
+from d2rnet.runs.workdir import LockHolder, read_holder
 
 INCOMPLETE = ".snakemake/incomplete"
 LOCKS = ".snakemake/locks"

@@ -2,8 +2,9 @@
 
 Snakemake deletes the declared outputs of a failed job, so checkpoints live in an undeclared folder
 ``work/cxr/<stage>/<fingerprint>``. The fingerprint covers settings and input files: a changed configuration starts afresh in
-its own folder and says so, it never resumes a stranger's state. A lock keeps a second process (for instance one left behind
-by a killed Snakemake) from writing into the same folder; its holder says who it is in a file beside it.
+its own folder and says what changed, it never resumes a stranger's state; a folder of a version that had fewer settings goes
+on (runs/earlier_work.py). A lock keeps a second process (for instance one left behind by a killed Snakemake) from writing
+into the same folder; its holder says who it is in a file beside it.
 """
 
 import errno
@@ -23,12 +24,14 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 from d2rnet.errors import D2RNetError
 from d2rnet.files.atomic import remove_leftovers
+from d2rnet.files.comparison import first_few
 from d2rnet.files.documents import read_json, write_json
 from d2rnet.files.hashes import HashedFile, ManyFiles, fingerprint, sha256_of
-from d2rnet.settings import as_json
+from d2rnet.runs.earlier_work import IDENTITY, OtherWork, other_work, the_one_that_goes_on
+from d2rnet.settings import Section
 
 log = logging.getLogger(__name__)
-IDENTITY = "fingerprint.json"
+SHOWN_FOLDERS = 3
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
@@ -162,43 +165,70 @@ def _command() -> str:
 
 @contextmanager
 def open_work_dir(
-    root: str | Path, *, settings: Any, inputs: Mapping[str, str | Path | ManyFiles | HashedFile]
+    root: str | Path, *, settings: Section, inputs: Mapping[str, str | Path | ManyFiles | HashedFile]
 ) -> Iterator[Path]:
     """Lock and yield the work folder that belongs to these settings and input files.
 
     Args:
         root: folder of the stage, for instance ``work/cxr/train_detector``.
-        settings: JSON-serialisable settings that decide the result.
+        settings: those that decide the result.
         inputs: name -> file; the files' contents decide the result too. Of many files their sizes stand for their contents.
 
     Yields:
-        ``root/<12 hex digits>``, holding ``fingerprint.json`` with what it stands for.
+        ``root/<12 hex digits>``, holding ``fingerprint.json`` with what it began with. It is named after the settings and
+        inputs of now or, if an earlier version began it, after those of then.
 
     Raises:
         FileNotFoundError: an input is missing; names file and input.
-        D2RNetError: another process holds the folder, or the folder says that it belongs to another run.
+        D2RNetError: another process holds the folder, the folder says that it belongs to another run, or an earlier version
+            began it with settings that are gone.
     """
     for name, path in inputs.items():
         if not isinstance(path, ManyFiles | HashedFile) and not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file; expected the input '{name}'. Check the setting that names it.")
-    identity = {"settings": as_json(settings), "inputs": {name: sha256_of(path) for name, path in sorted(inputs.items())}}
+    identity = {"settings": settings.to_json(), "inputs": {name: sha256_of(path) for name, path in sorted(inputs.items())}}
     root = Path(root)
-    folder = root / fingerprint(identity)
-    others = sorted(p.name for p in root.glob("*") if p.is_dir() and p != folder) if root.is_dir() else []
+    own = root / fingerprint(identity)
+    others = other_work(root, identity, settings)
+    # The file, not the folder: a process may have been killed between making the two.
+    earlier = None if (own / IDENTITY).is_file() else the_one_that_goes_on(others, root)
+    folder = own if earlier is None else earlier.folder
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder / ".lock", what=folder, doing="working in this folder"):
         remove_leftovers(folder)
-        # The file, not the folder: a process may have been killed between making the two.
-        if not (folder / IDENTITY).is_file():
-            write_json(folder / IDENTITY, identity)
-            log.info("work folder %s: new", folder)
-            if others:
-                log.info("%d work folder(s) of other settings or inputs are left alone: %s", len(others), ", ".join(others))
-        elif read_json(folder / IDENTITY) != json.loads(json.dumps(identity)):
-            raise D2RNetError(
-                f"{folder / IDENTITY}: says other settings or inputs than this run has; expected those that the folder is "
-                "named after. Somebody renamed or edited it: move the folder away, then run again."
+        if earlier is not None:
+            came = ", ".join(earlier.compared.later) or "nothing"
+            log.info(
+                "work folder %s: same settings and inputs, begun by an earlier version; resuming. New since: %s", folder, came
             )
         else:
-            log.info("work folder %s: same settings and inputs as before, resuming", folder)
+            _begin_or_resume(folder, identity, others)
         yield folder
+
+
+def _begin_or_resume(folder: Path, identity: Mapping[str, Any], others: list[OtherWork]) -> None:
+    """Name a new work folder and say what sets it apart from those beside it, or prove that an old one is of this run.
+
+    Raises:
+        D2RNetError: the folder says that it belongs to another run.
+    """
+    if not (folder / IDENTITY).is_file():
+        write_json(folder / IDENTITY, identity)
+        log.info("work folder %s: new", folder)
+        for other in others[:SHOWN_FOLDERS]:
+            reasons = first_few([*other.compared.differing, *(f"{key} no longer known" for key in other.compared.gone)])
+            log.warning("begins anew; not resumed and left as it is: work folder %s, of another run: %s", other, reasons)
+        if more := others[SHOWN_FOLDERS:]:
+            log.info(
+                "%d more work folder(s) are left as they are: %s", len(more), ", ".join(work.folder.name for work in more)
+            )
+        return
+    if read_json(folder / IDENTITY) != json.loads(json.dumps(identity)):
+        raise D2RNetError(
+            f"{folder / IDENTITY}: says other settings or inputs than this run has; expected those that the folder is "
+            "named after. Somebody renamed or edited it: move the folder away, then run again."
+        )
+    log.info("work folder %s: same settings and inputs as before, resuming", folder)
+    for other in others:
+        if other.goes_on:
+            log.warning("work folder %s was begun with the same settings by an earlier version; left as it is", other)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from ct_report_samples import NAMES, REPORTS, extract, generate, settings_of, train, write_structure_model
+from earlier_version import begun_with, lacking
 from pretend_gpu import GPU, pretend_gpu
 from safetensors.torch import load_file
 
@@ -84,14 +85,16 @@ def test_the_model_folder_is_complete_and_says_what_it_was_trained_on(ct_run, ct
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
 
 
-@pytest.mark.parametrize("step", [2, 3, 9])
-def test_resume_after_sigterm_is_bit_identical(ct_cohort, ct_features, ct_run, tmp_path, monkeypatch, step):
-    """3 steps an epoch: inside an epoch, at its end and at the very end."""
+@pytest.mark.parametrize(("step", "new"), [(2, ()), (3, ()), (9, ()), (2, ("model.llm", "model.positions"))])
+def test_resume_after_sigterm_is_bit_identical(ct_cohort, ct_features, ct_run, tmp_path, monkeypatch, step, new):
+    """3 steps an epoch: inside an epoch, at its end and at the very end. The stopped version may have lacked ``new``."""
     with monkeypatch.context() as patch:
         stop_after(step, patch)
         with pytest.raises(SystemExit) as stopped:
             train(ct_cohort, ct_features, tmp_path)
     assert stopped.value.code == 143 and not (tmp_path / "model").exists()
+    if new:
+        begun_with(tmp_path / "work", lacking(*new))
     parts = train(ct_cohort, ct_features, tmp_path)
     assert same_weights(parts, ct_run / "model") and history(parts) == history(ct_run / "model")
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from earlier_version import begun_with, lacking
 from safetensors.torch import load_file
 from structure_samples import tiny_settings, write_samples
 
@@ -115,9 +116,15 @@ def test_it_learns_what_is_drawn(samples, tmp_path, standardise):
         assert (tmp_path / "scores" / name).stat().st_size > 100
 
 
-@pytest.mark.parametrize("step", [2, 3])
-def test_a_stopped_training_goes_on_as_if_it_had_not_been(samples, tmp_path, monkeypatch, step):
-    """Inside an epoch of three steps, and at its end; queue, momentum copy and shifts included."""
+NEW = ("structures", "structure_model.training.contrast", "structure_model.model.observer.attention_start")
+
+
+@pytest.mark.parametrize(("step", "new"), [(2, ()), (3, ()), (2, NEW)])
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(samples, tmp_path, monkeypatch, step, new):
+    """Inside an epoch of three steps, and at its end; queue, momentum copy and shifts included.
+
+    The version that was stopped may have lacked the settings ``new``.
+    """
     settings = tiny_settings()
     whole = train(samples, tmp_path / "whole", settings)
     original = TrainingTask.train_step
@@ -131,6 +138,8 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(samples, tmp_path, mon
         patch.setattr(TrainingTask, "train_step", interrupted)
         with pytest.raises(SystemExit):
             train(samples, tmp_path / "parts", settings)
+    if new:
+        begun_with(tmp_path / "parts/work", lacking(*new))
     same_weights(whole, train(samples, tmp_path / "parts", settings))
 
 

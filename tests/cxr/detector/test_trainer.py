@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from detector_samples import RUNTIME
+from earlier_version import begun_with, lacking
 
 from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector import hooks, trainer
@@ -127,11 +128,21 @@ def test_a_run_that_other_code_resumed_names_both(
     assert f"| code until iteration 3 | d2rnet 0.0.1, commit {'f' * 40} |" in card
 
 
-@pytest.mark.parametrize("kill_at", [2, 4])
+@pytest.mark.parametrize(
+    ("kill_at", "new"), [(2, ()), (4, ()), (4, ("training.padding", "training.strong.erasing", "model.roi_sampling_ratio"))]
+)
 def test_a_killed_run_resumes_to_the_same_bits(
-    splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, monkeypatch: pytest.MonkeyPatch, kill_at: int
+    splits: dict[str, Path],
+    tmp_path: Path,
+    settings: TrainDetectorSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    kill_at: int,
+    new: tuple[str, ...],
 ) -> None:
-    """A kill that no handler sees before iteration ``kill_at`` is saved: at the end of burn-in, amid a metrics interval."""
+    """A kill that no handler sees before iteration ``kill_at`` is saved: at the end of burn-in, amid a metrics interval.
+
+    The version that was killed may have lacked the settings ``new``.
+    """
     settings = settings.replaced(
         training={
             "total_iters": 6,
@@ -145,6 +156,8 @@ def test_a_killed_run_resumes_to_the_same_bits(
     with killed_at(kill_at, monkeypatch):
         run(splits, tmp_path, settings, runtime)
     assert not (tmp_path / "out" / "model_final.pth").exists()
+    if new:
+        begun_with(tmp_path / "work", lacking(*new))
     output = run(splits, tmp_path, settings, runtime | {"loader_workers": 1})  # must not matter, nor start another work folder
     assert_same_weights(output, whole)
     assert history(output) == history(whole)

@@ -12,6 +12,7 @@ import cv2
 import pytest
 import torch
 from backbone_samples import write_detector, write_transformer
+from earlier_version import begun_with, lacking
 from pretend_gpu import GPU, pretend_gpu
 from r2gen_reference import random_weights
 from report_samples import EVERYTHING, small_settings, training_settings, write_cohort
@@ -116,7 +117,9 @@ def test_test_split_is_never_looked_at(cohort: Path, tmp_path: Path, report_sett
     assert (model / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 9])
+@pytest.mark.parametrize(
+    ("step", "new"), [(2, ()), (3, ()), (4, ()), (9, ()), (4, ("training.alignment", "model.prior", "training.seed"))]
+)
 def test_resume_after_sigterm_is_bit_identical(
     cohort: Path,
     tmp_path: Path,
@@ -124,16 +127,23 @@ def test_resume_after_sigterm_is_bit_identical(
     whole_run: Path,
     monkeypatch: pytest.MonkeyPatch,
     step: int,
+    new: tuple[str, ...],
 ) -> None:
-    """3 steps an epoch: stops inside an epoch (2, 4), at its end (3) and at the very end (9)."""
+    """3 steps an epoch: stops inside an epoch (2, 4), at its end (3) and at the very end (9).
+
+    The version that was stopped may have lacked the settings ``new``.
+    """
     with monkeypatch.context() as patch:
         stop_after(step, patch)
         with pytest.raises(SystemExit) as stopped:
             train(cohort, tmp_path / "parts", report_settings)
     assert stopped.value.code == 143
+    if new:
+        begun_with(tmp_path / "parts/work", lacking(*new))
     parts = train(cohort, tmp_path / "parts", report_settings)
     assert same_weights(whole_run, parts)
     assert history(whole_run) == history(parts)
+    assert len(list((tmp_path / "parts/work").glob("*/fingerprint.json"))) == 1
 
 
 def test_a_run_that_other_code_resumed_names_both(
