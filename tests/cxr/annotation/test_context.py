@@ -71,6 +71,27 @@ def test_keys_of_entries_by_hand(told: Any) -> None:
     assert load_annotation(told.folder / "out" / "annotation.json") == annotation
 
 
+@pytest.mark.parametrize(("of_a", "of_b"), [("ap", "pa"), ("AP", "Pa"), ("AP AXIAL", "PA"), ("LATERAL", "ap"), ("", "AP")])
+def test_the_view_of_the_study_before_counts_however_it_is_written(told: Any, of_a: str, of_b: str) -> None:
+    """b's view comes first in each case; a has the better box."""
+    told.images[0]["view"], told.images[1]["view"] = of_a, of_b
+    assert [told.images[row]["source_id"] for row in (0, 1)] == ["a", "b"]
+    annotation, _ = told.build(context=EVERYTHING)
+    (entry,) = (entry for entry in annotation["train"] if entry["id"] == "e")
+    assert entry["prior"]["scores"] == [0.6]
+
+
+def test_an_indication_that_tells_a_finding_of_the_target_is_refused(told: Any) -> None:
+    for item in told.reports:
+        if item["study_id"] == "s5":
+            item |= {"report": "There is a small effusion on the left.", "indication": "Cough. Small left pleural effusion."}
+    annotation, counts = told.build(context=["indication"], entry="study")
+    assert [entry["indication"] for entry in annotation["train"]] == ["Cough in s1.", ""]
+    assert counts["context"]["indications_refused"] == 1
+    (refused,) = read_jsonl(told.folder / "out" / "refused_indications.jsonl")
+    assert refused == {"study_id": "s5", "sentences": ["Small left pleural effusion."]}
+
+
 def test_without_the_setting_entries_are_what_they_were(told: Any) -> None:
     full, _ = told.build(context=EVERYTHING)
     assert (told.folder / "out" / "refused_indications.jsonl").is_file()

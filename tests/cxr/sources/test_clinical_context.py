@@ -58,6 +58,12 @@ LEAKS = {
         f" INDICATION:  Cough, mild interstitial edema, fever.\n \n FINDINGS:  {FINDINGS} Mild interstitial edema.\n",
         "",
     ),
+    "a finding without a verb": (
+        " INDICATION:  Cough. Small left effusion. Fever.\n \n FINDINGS:  There is a small pleural effusion on the left.\n",
+        "",
+    ),
+    "normal structures without a verb": (f" INDICATION:  Cough. Clear lungs. Fever.\n \n FINDINGS:  {FINDINGS}\n", "Cough."),
+    "the same, the other way round": (f" INDICATION:  Cough. Heart size normal.\n \n FINDINGS:  {FINDINGS}\n", "Cough."),
     "short sentences, several": (
         " INDICATION:  Effusion? Mild edema? Pneumonia?\n \n FINDINGS:  Mild edema. Pneumonia. Clear apices throughout.\n",
         "",

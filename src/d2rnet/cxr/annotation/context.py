@@ -1,8 +1,8 @@
 """What an entry tells beside images, boxes and report: views, the indication, the patient's study before.
 
 A study before is the latest one of the same patient that is earlier in time and has a report and an image in the same split;
-of two at the same time neither is before the other. An indication that holds a sentence of the target is refused here, by the
-target itself, whatever its source has checked.
+of two at the same time neither is before the other. An indication that holds a sentence of the target, or tells a finding of
+it, is refused here, by the target itself, whatever its source has checked.
 """
 
 import logging
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.cxr.annotation.inputs import ImageTable
-from d2rnet.cxr.sources.shared_sentences import shared_sentences
+from d2rnet.cxr.sources.told_findings import leaked
 from d2rnet.errors import DatasetError
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class EntryContext:
 
     Attributes:
         parts: ``cxr.annotation.context``.
-        refused: study id -> sentences of the target that its indication holds.
+        refused: study id -> sentences of the target that its indication holds, and parts of it that tell a finding.
     """
 
     def __init__(self, parts: Sequence[str], images: ImageTable, studies: Sequence[Study]) -> None:
@@ -77,7 +77,7 @@ class EntryContext:
         return counts
 
     def refusals(self) -> Iterator[dict[str, Any]]:
-        """Yield a record for each refused indication: ``study_id`` and the ``sentences`` of the target in it."""
+        """Yield a record for each refused indication: ``study_id`` and the ``sentences`` that leak."""
         for study_id, sentences in sorted(self.refused.items()):
             yield {"study_id": study_id, "sentences": sentences}
 
@@ -86,9 +86,9 @@ class EntryContext:
 
     def _indication(self, report: Mapping[str, Any]) -> str:
         """Return why a study was taken, "" where that would tell the target; that is noted in ``refused``."""
-        shared = shared_sentences(report["indication"], report["report"])
-        if shared:
-            self.refused[report["study_id"]] = shared
+        told = leaked(report["indication"], report["report"])
+        if told:
+            self.refused[report["study_id"]] = told
             return ""
         return str(report["indication"])
 
@@ -98,10 +98,16 @@ class EntryContext:
         if study is None:
             return None
         before, rows = study
-        row = min(rows, key=lambda row: _VIEWS.index(view) if (view := self._view(row)) in _VIEWS else len(_VIEWS))
+        row = min(rows, key=lambda row: _rank(self._view(row)))
         image = self._images.records[row]
         sizes = {"height": image["source_height"], "width": image["source_width"]}
         return {"study_id": before["study_id"], "report": before["report"], **sizes, **boxes_of(row)}
+
+
+def _rank(view: str) -> int:
+    """Return the place of a view among ``_VIEWS``, however a source writes it ("pa", "AP AXIAL"); any other comes last."""
+    words = view.upper().split()
+    return next((place for place, name in enumerate(_VIEWS) if name in words), len(_VIEWS))
 
 
 def priors_of(studies: Sequence[Study]) -> dict[str, Study]:

@@ -6,7 +6,8 @@ Pure functions on text; reads and writes nothing. A model that is given this tex
   findings without a header stand in a paragraph of their own behind it;
 * the text ends before a header of what was seen ("Impression:") that no line begins with, so that it opened no section, and
   before its first sentence that describes an image ("The lungs are clear.");
-* a text that holds a sentence of what the report describes is refused whole (:mod:`d2rnet.cxr.sources.shared_sentences`).
+* a text that holds a sentence of what the report describes, or tells one of its findings without a verb, is refused whole
+  (:mod:`d2rnet.cxr.sources.told_findings`).
 
 All of it errs on the side of leaving out. build_annotation asks the last once more, of the very text that is the target.
 """
@@ -16,7 +17,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from d2rnet.cxr.sources.report_sections import FULL_REPORT, PREAMBLE, Section
-from d2rnet.cxr.sources.shared_sentences import SENTENCE_END, shared_sentences
+from d2rnet.cxr.sources.shared_sentences import SENTENCE_END
+from d2rnet.cxr.sources.told_findings import leaked
 
 _WHY = ("indication", "history")
 _WHY_WORDS = re.compile(
@@ -38,7 +40,8 @@ _STRUCTURES = (
 _DESCRIBES = re.compile(
     rf"\b(?:{_STRUCTURES}) (?:is|are|was|were|appears?|remains?|has|have)\b|\bthere (?:is|are|has been|have been)\b"
     r"|\b(?:is|are) (?:again )?(?:seen|noted|identified|present|demonstrated|visuali[sz]ed|unchanged|unremarkable|clear|normal"
-    r"|enlarged|intact)\b|\bwithin normal limits\b|^(?:the )?lungs clear\b"
+    r"|enlarged|intact)\b|\bwithin normal limits\b"
+    rf"|^(?:the )?(?:{_STRUCTURES}) (?:clear|normal|unremarkable)\b|^(?:clear|normal|unremarkable) (?:{_STRUCTURES})\b"
     r"|^no (?:(?:acute|focal|definite|new|large|significant) |evidence of |pleural |pneumothorax|effusion|consolidation)",
     re.IGNORECASE,
 )
@@ -51,7 +54,7 @@ class ClinicalText:
     Attributes:
         text: white space collapsed; "" where the report does not say, or the text was refused.
         is_cut: it went on to what was seen, and was cut there.
-        is_refused: it held a sentence of what the report describes.
+        is_refused: it held a sentence of what the report describes, or told a finding of it.
     """
 
     text: str = ""
@@ -85,7 +88,7 @@ def checked_text(text: str, described: Iterable[str]) -> ClinicalText:
     place = next((place for place, sentence in enumerate(sentences) if _DESCRIBES.search(sentence)), len(sentences))
     kept = " ".join(sentences[:place])
     is_cut = before != text or place < len(sentences)
-    if any(shared_sentences(kept, part) for part in described):
+    if any(leaked(kept, part) for part in described):
         return ClinicalText(is_cut=is_cut, is_refused=True)
     return ClinicalText(kept, is_cut=is_cut)
 

@@ -1,0 +1,98 @@
+"""What an indication tells of the report: its sentences, and its findings where they stand without a verb.
+
+"Small left effusion." is no sentence that describes an image by its verb, and need not be word for word one of the report.
+But few ask so: a question has a question mark or a word that asks, what is known says known, and what a referring doctor
+saw is a pain or a cough. So a part of an indication counts, in a sentence without such words, that has nothing but words of a
+finding, its place and its look, one at least of size, change, shape or fine place, where the report says of that finding that
+it is there (own choice; counts on Open-i in docs/explanation/report-model.md).
+
+Pure functions on text; reads and writes nothing.
+"""
+
+import re
+from collections.abc import Sequence
+
+from d2rnet.cxr.sources.shared_sentences import SENTENCE_END, shared_sentences
+from d2rnet.findings.mention_context import State
+from d2rnet.findings.mention_text import normalise_sentence
+from d2rnet.findings.mentions import Mention, find_mentions, named_sides
+
+_PARTS = re.compile(r"(?<=[,:])\s+|\s+-+\s+")
+_ASKS = re.compile(
+    r"\?|\b(?:known|history|hx|h/o|evaluat\w*|eval|assess\w*|re-?(?:evaluat|assess)\w*|rule|r/o|exclude|follow\w*|f/?u|check"
+    r"|concern\w*|question\w*|possib\w+|suspect\w*|suspicion|previous\w*|prior|recent\w*|status|s/p|post\w*|pre-?op\w*|please"
+    r"|look\w*|interval|monitor\w*|diagnos\w+|dx|outside|osh)\b",
+    re.IGNORECASE,
+)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Words by which a radiograph is described; one of them must be there. A side or lobe alone is also what a doctor knows.
+_LOOK = _words("""
+    small tiny trace minimal minimally mild mildly moderate moderately large severe severely marked massive slight slightly
+    subtle faint stable unchanged persistent residual new increased increasing decreased decreasing improved improving worsened
+    worsening resolving patchy hazy streaky linear platelike discoid subsegmental segmental reticular nodular confluent diffuse
+    sized scattered multifocal focal ill defined round rounded dense irregular calcified loculated layering blunted blunting
+    prominent enlarged tortuous basilar bibasilar basal bibasal base bases perihilar retrocardiac
+    suprahilar infrahilar subpleural apical biapical peripheral costophrenic cm mm
+""")
+_PLACE = _words("""
+    left right bilateral bilaterally both sided upper lower middle mid lobe lobes lobar lung lungs zone zones hilar hilum
+    lingula lingular apex apices hemithorax chest pleural pulmonary cardiac heart mediastinal mediastinum side anterior
+    posterior lateral medial interstitial airspace alveolar vascular angle angles
+""")
+_LINKS = _words("""
+    a an the of in at on to and or with without within along near adjacent associated underlying overlying likely representing
+    consistent reflecting compatible greater less more worse than some few several multiple numerous acute chronic overt
+    disease changes findings size appearing failure clear normal low volume volumes contour contours silhouette elevation
+""")
+
+
+def leaked(indication: str, report: str) -> list[str]:
+    """Return what an indication holds of a report: sentences of the report, then parts of its own that tell a finding.
+
+    Args:
+        indication: why the radiograph was taken.
+        report: findings or impression.
+    """
+    shared = shared_sentences(indication, report)
+    return [*shared, *(part for part in told_findings(indication, report) if part not in shared)]
+
+
+def told_findings(indication: str, report: str) -> list[str]:
+    """Return the parts of an indication, between punctuation, that tell a finding of the report without a verb.
+
+    Args:
+        indication: why the radiograph was taken.
+        report: findings or impression.
+    """
+    sentences = [sentence for sentence in SENTENCE_END.split(indication) if not _ASKS.search(sentence)]
+    parts = [(part, named) for sentence in sentences for part in _PARTS.split(sentence) if (named := _described(part))]
+    if not parts:
+        return []
+    there = [mention for mention in find_mentions(report) if mention.state is State.PRESENT]
+    return [part for part, named in parts if any(_is_among(mention, there) for mention in named)]
+
+
+def _described(part: str) -> list[Mention]:
+    """Return the findings of a part that holds nothing else than they, their places and looks; none of any other."""
+    mentions = find_mentions(part)
+    if not mentions or any(one.state is not State.PRESENT or one.sentence for one in mentions):
+        return []
+    text = normalise_sentence(part)
+    around = text
+    for mention in mentions:
+        around = f"{around[: mention.start]}{' ' * (mention.end - mention.start)}{around[mention.end :]}"
+    others = [word for word in around.split() if word[0].isalpha()]
+    is_bare = _LOOK.union(_PLACE, _LINKS).issuperset(others)
+    return mentions if is_bare and not _LOOK.isdisjoint(text.split()) else []
+
+
+def _is_among(mention: Mention, there: Sequence[Mention]) -> bool:
+    """Whether a report says of a finding that it is there, on the same side if both name one."""
+    same = [other for other in there if other.category == mention.category]
+    own, theirs = (named_sides(found).get(mention.category, set()) for found in ([mention], same))
+    return bool(same) and (not own or not theirs or bool(own & theirs))

@@ -1,0 +1,76 @@
+"""A finding without a verb in an indication is the report's; a question, a history, a symptom is the referring doctor's."""
+
+import pytest
+
+from d2rnet.cxr.sources.told_findings import leaked, told_findings
+
+REPORT = (
+    "There is a small pleural effusion on the left. The heart is enlarged. Patchy opacity is seen in the right lower lobe, "
+    "with a calcified nodule of 8 mm. No pneumothorax. Mild interstitial edema may be present."
+)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "Small left effusion.",
+        "Trace pleural effusion",
+        "Moderate-sized left pleural effusion;",
+        "SMALL LEFT EFFUSION AND MILDLY ENLARGED HEART.",
+        "Mild cardiomegaly with clear lungs",
+        "Patchy right basilar opacity",
+        "1.5 cm nodule in the right lower lobe.",
+        "Enlarged cardiac silhouette.",
+    ],
+)
+def test_a_finding_of_the_report_without_a_verb(part: str) -> None:
+    assert told_findings(part, REPORT) == [part]
+    assert told_findings(f"Cough and fever. {part}", REPORT) == [part]
+    assert told_findings(f"84-year-old man with cough, {part}", REPORT) == [part]
+    assert told_findings(f"Cough - {part}", REPORT) == [part]
+
+
+@pytest.mark.parametrize(
+    "indication",
+    [
+        "cough",
+        "Cough, fever, shortness of breath.",
+        "Known effusion, follow-up",
+        "Known small left effusion.",
+        "Small left effusion, follow-up.",
+        "Small left effusion?",
+        "rule out pneumonia",
+        "Rule out small effusion, mild edema",
+        "Evaluate for small left effusion.",
+        "Possible small left effusion.",
+        "History of small left effusion",
+        "s/p drainage of a large left effusion",
+        "84-year-old woman with small left effusion",
+        "Left effusion.",  # bare: as many ask
+        "Cardiomegaly",
+        "Pleural effusions;",
+        "Mild lower extremity edema",
+        "Small right effusion.",  # the other side
+        "Small pneumothorax.",  # denied
+        "Mild edema.",  # in doubt there
+        "No small effusion.",
+        "Mild pain.",
+        "Mild cough, nodule",
+        "",
+    ],
+)
+def test_what_asks_or_knows_stays(indication: str) -> None:
+    assert told_findings(indication, REPORT) == []
+
+
+def test_a_side_that_only_one_of_both_names_is_no_other_side() -> None:
+    assert told_findings("Small effusion.", REPORT) == ["Small effusion."]
+    assert told_findings("Small right effusion.", "Pleural effusion is seen.") == ["Small right effusion."]
+
+
+def test_sentences_of_the_report_come_first_and_nothing_twice() -> None:
+    assert leaked("Patchy left opacity. Small left effusion.", "Small left effusion. Hazy opacity on the left.") == [
+        "Small left effusion.",
+        "Patchy left opacity.",
+    ]
+    assert leaked("Cough.", "Small left effusion.") == []
