@@ -106,8 +106,8 @@ class ReportTrainingSettings(Section):
     """Entries per step; 32 published."""
     accumulation_steps: int = setting(1, ge=1)
     """Micro-batches that a step's entries go through the model in, of each process, to save memory. The cross entropy's
-    gradient is that of 1; batch normalisation and alignment see a micro-batch. batch_size must be at least processes times
-    this."""
+    gradient is that of 1; batch normalisation and alignment see a micro-batch, but boundaries move once a step, by all of
+    them. batch_size must be at least processes times this."""
     optimizer: Literal["adamw", "adam_amsgrad"] = setting("adamw")
     """adamw, or adam_amsgrad (published)."""
     learning_rate: float = setting(0.002, gt=0)

@@ -204,6 +204,7 @@ def test_centred_vectors_point_all_ways(kind: str) -> None:
     for centring in (False, True):
         module = make_alignment(gab=kind, centring=centring)
         losses_of(module, (1, 1, 1, 1, 1, 1))
+        module.after_step()
         values = module.values()
         lengths.append([values[f"global_alignment_{side}_mean_length"] for side in ("region", "word")])
     assert min(lengths[0]) > max(lengths[1]) and lengths[0][0] > 0.9 and lengths[1][0] < 0.3
@@ -240,3 +241,15 @@ def test_losses_are_finite_in_mixed_precision(targets: str) -> None:
         rough = losses(model.look(batch), batch)
     for name, loss in exact.items():
         assert float(rough[name]) == pytest.approx(float(loss), rel=0.05, abs=0.02), name
+
+
+def test_after_step_ends_the_step_of_boundaries_and_watches() -> None:
+    """Two micro-batches: one step of each, not two."""
+    module = make_alignment(lab="lesions", gab="patches").train()
+    for _ in range(2):
+        losses_of(module)
+    module.after_step()
+    assert [int(watch.steps) for watch in module.watches.values()] == [1, 1]
+    values = {block: float(kept.value) for block, kept in module.boundaries.items()}
+    losses_of(module)
+    assert [float(kept._step[0]) for kept in module.boundaries.values()] == list(values.values())

@@ -41,6 +41,7 @@ def watched(noise: float, caplog: pytest.LogCaptureFixture, *, pairs_agree: bool
             images, reports = F.normalize(torch.eye(16)[0] + draws, dim=-1)
             reports = images if pairs_agree else reports
             watch.look(images[:, 0] @ reports[:, 0].T, mask[:, 0], (mean_length(images, mask), mean_length(reports, mask)))
+            watch.after_step()
     return watch, [record.getMessage() for record in caplog.records]
 
 
@@ -57,6 +58,7 @@ def test_a_collapse_is_named_once_within_100_steps(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING, logger="d2rnet"):
         for _ in range(20):
             again.look(torch.zeros(8, 8), torch.ones(8, dtype=torch.bool), (torch.ones(()), torch.ones(())))
+            again.after_step()
     assert len(caplog.records) == 1
 
 
@@ -71,10 +73,25 @@ def test_averages_by_hand() -> None:
     valid = torch.ones(2, dtype=torch.bool)
     for length in (0.2, 0.4, 0.9):
         watch.look(torch.eye(2), valid, (torch.tensor(length), torch.tensor(1.0)))
+        watch.after_step()
     watch.look(torch.eye(2), valid & False, (torch.tensor(9.0), torch.tensor(9.0)))  # nothing to tell apart
+    watch.after_step()
+    assert int(watch.steps) == 3
     assert watch.values() == {
         "local_alignment_retrieval": 1.0,
         "local_alignment_retrieval_by_chance": 0.5,
         "local_alignment_region_mean_length": pytest.approx(0.5),  # the mean, until momentum 0.9 looks further back
         "local_alignment_word_mean_length": 1.0,
     }
+
+
+def test_micro_batches_are_one_step() -> None:
+    """The second step looks back over two steps, not over three batches: (0.4 + 0.9) / 2."""
+    watch = make_watch()
+    valid = torch.ones(2, dtype=torch.bool)
+    for lengths in ((0.2, 0.6), (0.9,)):
+        for length in lengths:
+            watch.look(torch.eye(2), valid, (torch.tensor(length), torch.tensor(1.0)))
+        watch.after_step()
+    assert int(watch.steps) == 2
+    assert watch.values()["local_alignment_region_mean_length"] == pytest.approx(0.65)

@@ -242,6 +242,7 @@ def test_a_transformer_without_a_token_a_patch_is_refused(kind: str, changes: di
 
 
 def test_a_vision_transformer_gets_the_grey_levels_of_its_preprocessor(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="optional extra text-encoder is not installed")
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     settings = D2RNetModelSettings(backbone="vision_transformer", backbone_weights=str(tmp_path))
     assert transformer_facts(settings)["mean"] == [0.485, 0.456, 0.406]  # of ImageNet, where nothing is said
@@ -249,6 +250,41 @@ def test_a_vision_transformer_gets_the_grey_levels_of_its_preprocessor(tmp_path:
     for normalises, mean, std in ((True, [0.5, 0.4, 0.3], [0.2] * 3), (False, [0.0] * 3, [1.0] * 3)):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(given | {"do_normalize": normalises}))
         assert transformer_facts(settings) == {"config": {"model_type": "vit"}, "mean": mean, "std": std}
+
+
+@pytest.mark.parametrize(
+    ("said", "mean", "std"),
+    [
+        ({"rescale_factor": 0.00392156862745098}, [0.5, 0.4, 0.3], [0.2, 0.2, 0.2]),  # 1 / 255, as libraries write it
+        ({"rescale_factor": 1 / 127.5}, [0.25, 0.2, 0.15], [0.1, 0.1, 0.1]),  # levels from 0 to 2
+        ({"do_rescale": False, "rescale_factor": 1 / 255}, [0.5 / 255, 0.4 / 255, 0.3 / 255], [0.2 / 255] * 3),
+        ({"do_normalize": False, "rescale_factor": 1 / 127.5}, [0.0] * 3, [0.5] * 3),
+    ],
+)
+def test_a_vision_transformer_gets_the_scale_of_its_preprocessor(
+    tmp_path: Path, said: dict[str, Any], mean: list[float], std: list[float]
+) -> None:
+    """It sees (255 * level * rescale_factor - image_mean) / image_std of our levels in [0, 1]."""
+    pytest.importorskip("transformers", reason="optional extra text-encoder is not installed")
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    settings = D2RNetModelSettings(backbone="vision_transformer", backbone_weights=str(tmp_path))
+    given = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(given | said))
+    facts = transformer_facts(settings)
+    assert facts["mean"] == pytest.approx(mean) and facts["std"] == pytest.approx(std)
+    for wrong in (0, -1, "1/255", True, None):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(given | {"rescale_factor": wrong}))
+        with pytest.raises(CheckpointError, match=r"preprocessor_config\.json: rescale_factor is .*expected a number above 0"):
+            transformer_facts(settings)
+
+
+@pytest.mark.parametrize("kind", ["bert", "no_such_model"])
+def test_a_folder_of_another_model_is_named_with_its_file(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("transformers", reason="optional extra text-encoder is not installed")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "hidden_size": 12}))
+    settings = D2RNetModelSettings(backbone="vision_transformer", backbone_weights=str(tmp_path))
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}/config\.json: not of a vision transformer \(.*{kind}"):
+        transformer_facts(settings)
 
 
 def test_a_vision_transformer_feeds_the_model(tmp_path: Path) -> None:

@@ -103,7 +103,38 @@ def test_boundary_moves_slowly_and_stays_where_there_is_none() -> None:
     own = torch.tensor([[[True], [False]]]).expand_as(best)
     boundary.update(best, own, ~own)
     assert float(boundary.value) == pytest.approx(0.1 * 0.3, abs=1e-6)
+    boundary.after_step()
     boundary.update(best, ~own, own)  # the other way round: no boundary
+    boundary.after_step()
     boundary.update(best, own & False, ~own)  # no matched word at all
+    boundary.after_step()
     assert float(boundary.value) == pytest.approx(0.03, abs=1e-6)
     assert list(boundary.state_dict()) == ["value"] and not boundary.value.requires_grad
+
+
+def test_micro_batches_move_the_boundary_once_as_their_batch_would() -> None:
+    best = torch.tensor([[[0.4, 0.6], [0.0, 0.2]], [[0.3, 0.5], [0.2, 0.6]]])
+    own = torch.tensor([[[True], [False]], [[False], [True]]]).expand_as(best)
+    whole, parts, steps = (Boundary(start=0.0, momentum=0.5, alpha=1.0) for _ in range(3))
+    for _ in range(2):
+        whole.update(best, own, ~own)
+        whole.after_step()
+        for part, mine in zip(best.split(1), own.split(1), strict=True):
+            parts.update(part, mine, ~mine)
+        parts.after_step()
+    assert float(parts.value) == pytest.approx(float(whole.value), abs=1e-7)
+    for _ in range(2):
+        for part, mine in zip(best.split(1), own.split(1), strict=True):
+            steps.update(part, mine, ~mine)
+            steps.after_step()
+    assert abs(float(steps.value) - float(whole.value)) > 0.01
+
+
+def test_a_step_whose_micro_batches_have_no_boundary_together_stays_where_it_was() -> None:
+    boundary = Boundary(start=0.0, momentum=0.9, alpha=1.0)
+    best = torch.tensor([[[0.4, 0.6], [0.0, 0.2]]])
+    own = torch.tensor([[[True], [False]]]).expand_as(best)
+    boundary.update(best, own, ~own)
+    assert float(boundary.value) == pytest.approx(0.03, abs=1e-6)
+    boundary.update(best, ~own, own)  # with the other way round, both are alike
+    assert float(boundary.value) == 0.0

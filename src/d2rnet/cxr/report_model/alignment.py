@@ -177,8 +177,12 @@ class Alignment(FurtherLosses):
         return self.weights(losses, main, shared)
 
     def after_step(self) -> None:
-        """Count a step, for warm-up and measuring."""
+        """Count a step, for warm-up, measuring, boundaries and what is watched: micro-batches are none of their own."""
         self.weights.after_step()
+        for boundary in self.boundaries.values():
+            cast(Boundary, boundary).after_step()
+        for watch in self.watches.values():
+            cast(Watch, watch).after_step()
 
     def values(self) -> dict[str, float]:
         """Return boundaries (``local_boundary``), weights and gradient ratios, retrieval and lengths of mean vectors."""

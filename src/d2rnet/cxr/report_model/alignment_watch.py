@@ -67,10 +67,11 @@ class Watch(nn.Module):
         self.register_buffer("means", torch.zeros(len(WATCHED)))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("warned", torch.zeros((), dtype=torch.bool))
+        self._looks: list[Tensor] = []  # of the micro-batches of this step
 
     @torch.no_grad()
     def look(self, scores: Tensor, valid: Tensor, lengths: tuple[Tensor, Tensor]) -> None:
-        """Take note of a step; one with fewer than two entries has nothing to tell apart.
+        """Take note of a batch, or micro-batch; one with fewer than two entries has nothing to tell apart.
 
         Args:
             scores: (B, B), images by reports.
@@ -79,7 +80,14 @@ class Watch(nn.Module):
         """
         if int(valid.sum()) < 2:
             return
-        now = torch.stack([*in_batch_retrieval(scores.float(), valid), *lengths]).to(self.means.dtype)
+        self._looks.append(torch.stack([*in_batch_retrieval(scores.float(), valid), *lengths]).to(self.means.dtype))
+
+    def after_step(self) -> None:
+        """Count a step, by the mean of its micro-batches."""
+        if not self._looks:
+            return
+        now = torch.stack(self._looks).mean(dim=0)
+        self._looks.clear()
         self.means.lerp_(now, max(1 - MOMENTUM, 1 / (int(self.steps) + 1)))
         self.steps += 1
         if int(self.steps) >= FIRST_LOOK and int(self.steps) % LOOK_EVERY == 0 and not self.warned:

@@ -153,8 +153,7 @@ class VisionTransformer(nn.Module):
         super().__init__()
         transformers = import_transformers()
         try:
-            given = dict(facts["config"])
-            config = transformers.AutoConfig.for_model(given.pop("model_type"), **given)
+            config = _configuration(facts["config"])
             self.network = transformers.AutoModel.from_config(config).float()  # its folder may be saved in 16 bits
             self.channels = int(config.hidden_size)
             self.stride = int(config.patch_size)
@@ -191,6 +190,21 @@ class VisionTransformer(nn.Module):
         return tokens[:, -(side**2) :].transpose(1, 2).reshape(len(x), self.channels, side, side)
 
 
+def _configuration(given: Mapping[str, Any]) -> Any:
+    """Return the configuration that transformers makes of a config.json.
+
+    Raises:
+        ValueError: transformers knows no such model, or it looks at no patches.
+    """
+    kind = given["model_type"]
+    config = import_transformers().AutoConfig.for_model(
+        kind, **{key: value for key, value in given.items() if key != "model_type"}
+    )
+    if not isinstance(getattr(config, "patch_size", None), int) or not isinstance(getattr(config, "hidden_size", None), int):
+        raise ValueError(f"model_type '{kind}' has no patch_size and hidden_size, so it looks at no patches of an image")
+    return config
+
+
 def import_transformers() -> Any:
     """Import the optional package.
 
@@ -210,7 +224,7 @@ def transformer_facts(settings: D2RNetModelSettings) -> dict[str, Any] | None:
     Raises:
         ConfigError: there is no folder in the settings.
         FileNotFoundError: it is missing, or has no config.json.
-        CheckpointError: config.json is none of a model.
+        CheckpointError: config.json is none of a vision transformer, or preprocessor_config.json scales by nothing.
     """
     if settings.backbone != VISION_TRANSFORMER:
         return None
@@ -222,12 +236,36 @@ def transformer_facts(settings: D2RNetModelSettings) -> dict[str, Any] | None:
     config = _json(folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise CheckpointError(f"{folder / 'config.json'}: no model_type; expected the config.json of a vision transformer.")
-    inputs = folder / "preprocessor_config.json"
-    found = _json(inputs) if inputs.is_file() else {}
-    channels = {"mean": found.get("image_mean", [0.485, 0.456, 0.406]), "std": found.get("image_std", [0.229, 0.224, 0.225])}
+    try:
+        _configuration(config)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: not of a vision transformer ({str(error).splitlines()[0]}). {PLACE} expects the "
+            "folder of one, such as vit or dinov2."
+        ) from error
+    return {"config": config, **_input_levels(folder / "preprocessor_config.json")}
+
+
+def _input_levels(path: Path) -> dict[str, list[float]]:
+    """Return mean and deviation, by channel, of a network's input as levels in [0, 1]; ImageNet's where there is no file.
+
+    The file's own are of 8-bit levels times ``rescale_factor``, 1 / 255 where it says nothing else.
+
+    Raises:
+        CheckpointError: the factor is no positive number.
+    """
+    found = _json(path) if path.is_file() else {}
+    mean, std = found.get("image_mean", [0.485, 0.456, 0.406]), found.get("image_std", [0.229, 0.224, 0.225])
     if found.get("do_normalize") is False:  # whatever mean and deviation stand beside it
-        channels = {"mean": [0.0] * 3, "std": [1.0] * 3}
-    return {"config": config, **channels}
+        mean, std = [0.0] * 3, [1.0] * 3
+    factor = 1 if found.get("do_rescale") is False else found.get("rescale_factor", 1 / 255)
+    if not isinstance(factor, int | float) or isinstance(factor, bool) or not factor > 0:
+        raise CheckpointError(f"{path}: rescale_factor is {factor!r}; expected a number above 0. Copy the folder again.")
+    scale = 255 * factor  # what level 1 becomes
+    try:
+        return {"mean": [level / scale for level in mean], "std": [level / scale for level in std]}
+    except TypeError as error:
+        raise CheckpointError(f"{path}: image_mean and image_std: expected a number a channel ({error}).") from error
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -103,15 +103,18 @@ class Boundary(nn.Module):
     value: Tensor
 
     def __init__(self, *, start: float, momentum: float, alpha: float) -> None:
-        """Begin at ``start``; each step keeps the share ``momentum`` of the old value."""
+        """Begin at ``start``; each step keeps the share ``momentum`` of the value before it."""
         super().__init__()
         self.momentum = momentum
         self.alpha = alpha
         self.register_buffer("value", torch.tensor(start, dtype=torch.float32))
+        self._step: tuple[Tensor, Tensor] | None = None  # value before it, sums of its micro-batches so far
 
     @torch.no_grad()
     def update(self, best: Tensor, matched: Tensor, mismatched: Tensor) -> None:
         """Move towards the optimum of this batch, over all processes; stay where there is none.
+
+        Micro-batches of one step count together: the value is that before the step, moved once by all so far.
 
         Args:
             best: (I, B, U) as of :func:`best_similarities`, images of this process.
@@ -122,9 +125,18 @@ class Boundary(nn.Module):
         moments = torch.stack([values.new_ones(()).expand_as(values), values, values.square()])
         sums = [(moments * chosen).flatten(1).sum(dim=1) for chosen in (matched, mismatched)]
         total = sum_over_processes(torch.stack(sums))  # (2, 3): count, sum, sum of squares
+        before = self.value.clone()
+        if self._step is not None:
+            before, earlier = self._step
+            total = total + earlier
+        self._step = (before, total)
         count = total[:, 0]
         mean = total[:, 1] / count.clamp(min=1)
         std = (total[:, 2] / count.clamp(min=1) - mean.square()).clamp(min=LEAST_STD**2).sqrt()
         t, holds = optimal_boundary((mean[0], std[0]), (mean[1], std[1]), self.alpha)
-        moved = torch.lerp(t, self.value.double(), self.momentum).to(self.value.dtype)
-        self.value.copy_(torch.where(holds & (count > 1).all(), moved, self.value))
+        moved = torch.lerp(t, before.double(), self.momentum).to(self.value.dtype)
+        self.value.copy_(torch.where(holds & (count > 1).all(), moved, before))
+
+    def after_step(self) -> None:
+        """Let the next batch be another step."""
+        self._step = None
