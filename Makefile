@@ -22,18 +22,20 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --color=no -n logical --maxp
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Begin with 'make demo'; docs/getting-started.md goes on from there. CORES=4 behind it takes four cores, not all;"
+	@echo "PYTHON=python3.12 picks the interpreter of set-up, PYTEST_ARGS='-k word' what is tested."
 
-setup: ## make .venv with everything in it (about 7 GB); a finished one is left alone
+setup: ## make .venv with everything in it (about 7 GB); all others begin with it, a finished one is left alone
 	@command -v $(PYTHON) >/dev/null || { echo "[setup] stopped: $(PYTHON) is not on PATH." >&2; \
 	  echo "[setup] remedy: apt-get install python3 python3-venv, or name one: make PYTHON=python3.12 setup." >&2; exit 2; }
 	@$(PYTHON) envs/bootstrap.py
 
-demo: setup ## run the whole workflow on the synthetic cohort; ends with the result table and the gallery
+demo: setup ## run the whole workflow for chest radiographs on drawn images; ends with the result table and the gallery
 	@$(WITH_ENV) $(BIN)/snakemake --logger d2rnet --cores $(CORES)
 	@echo; $(TABLES) $(SUMMARY)
 	@echo "Radiographs, boxes and reports side by side: open results/cxr/render_gallery/index.html in a browser"
 
-demo-ct: setup ## run the chest CT wing on its synthetic cohort; ends with the result tables and the gallery
+demo-ct: setup ## run the whole workflow for chest CT on drawn volumes; ends with the result tables and the gallery
 	@$(WITH_ENV) $(BIN)/snakemake ct --logger d2rnet --cores $(CORES)
 	@echo; $(TABLES) $(CT_SUMMARY)
 	@echo "Slices and reports side by side: open results/ct/render_ct_gallery/index.html in a browser"

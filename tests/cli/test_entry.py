@@ -59,6 +59,8 @@ def test_help_lists_every_command_once_by_what_people_want_and_read_first():
     assert sorted(listed) == sorted({name.split()[0] for name in COMMANDS}) and listed[0] == "read"
     assert [heading.split()[0] for heading in PURPOSES] == ["look", "run", "train", "score", "check"]
     shown = cli.build_parser("").format_help()
+    typed = re.search(r"type: ([a-z, -]+)\.", " ".join(shown.split()))
+    assert typed and {name.split()[0] for name in FOR_PEOPLE} >= set(typed[1].split(", ")) > {"read", "doctor", "clean"}
     assert re.findall(r"^  ([a-z-]+)", shown.partition("\noptions:")[0], flags=re.M) == listed
 
 

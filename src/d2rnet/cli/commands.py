@@ -134,7 +134,7 @@ GROUPS = {"export": "Hand results and models on to other tools, each in its own 
 # Heading of 'd2rnet --help' -> its commands; of two words the first alone.
 PURPOSES = {
     "look": ("read", "compare", "export", "render-gallery", "render-ct-gallery", "draw-figures", "draw-ct-figures"),
-    "run (demo cohorts, data, annotation)": (
+    "run (demo cohorts, data, annotation; housekeeping)": (
         *("make-demo-cohort", "convert-images-shard", "convert-labelled", "convert-unlabelled", "build-annotation"),
         *("oracle-annotation", "make-ct-demo-cohort", "convert-ct-shard", "convert-ct", "build-ct-annotation"),
         *("clean", "migrate-config", "completion"),

@@ -42,8 +42,10 @@ def build_parser(detailed: str | None = None) -> argparse.ArgumentParser:
     """
     parser = Parser(
         prog="d2rnet",
-        description="Chest radiographs and CTs: from annotations to written reports. Research software, not a medical device.",
-        epilog="'d2rnet COMMAND --help' explains one. The workflow calls them in order: 'snakemake --cores all'.",
+        description="Chest radiographs and CTs: from annotations to written reports. Research software, not a medical device."
+        "\nYou may want to type: read, compare, export, doctor, clean, migrate-config, completion. The others are steps of "
+        "the workflow, which calls them in order: 'snakemake --cores all'.",
+        epilog="'d2rnet COMMAND --help' explains one: its files, options and settings.",
     )
     parser.purposes = PURPOSES
     parser.add_argument("--version", action="version", version=f"d2rnet {d2rnet.__version__}")
