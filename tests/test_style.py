@@ -245,5 +245,7 @@ def test_ci_runs_what_a_contributor_runs(repository):
     script = repository / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert script.read_text(encoding="utf-8").splitlines()[-1] == "exec make test"
-    recipe = re.search(r"^test:.*\n\t(.*)", (repository / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert recipe and "-m pytest" in recipe[1]
+    makefile = (repository / "Makefile").read_text(encoding="utf-8")
+    recipe = re.search(r"^test:.*\n\t(.*)", makefile, flags=re.MULTILINE)
+    assert recipe and "$(PYTEST)" in recipe[1]
+    assert re.search(r"^PYTEST := .*-m pytest ", makefile, flags=re.MULTILINE)
