@@ -68,13 +68,16 @@ def make_task(settings: ReportSettings, options: argparse.Namespace) -> Training
     tokens = (*SPECIAL_TOKENS, *(f"word{number}" for number in range(options.words - len(SPECIAL_TOKENS))))
     vocabulary = Vocabulary(tokens, (1,) * options.words, "r2gen", "findings", 1)
     training = settings.training.replaced(precision=options.precision)
+    further = None
+    if training.alignment.is_on:
+        further = Alignment(training.alignment, settings.model, vocabulary, max_tokens=training.max_report_tokens)
     return report_task(
         D2RNet(settings.model, num_tokens=options.words, num_categories=len(CATEGORY_NAMES)),
         # The task asks its data set for nothing but its length here.
         cast(ReportDataset, range(options.batch)),
         training,
         device=torch.device(options.device),
-        further=Alignment(training.alignment, settings.model, vocabulary) if training.alignment.is_on else None,
+        further=further,
         rates={"extractor.backbone.": training.backbone_learning_rate},
     )
 

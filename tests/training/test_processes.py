@@ -36,6 +36,7 @@ VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 0, 0, *[5] * 16), "r2g
 LERA = {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"}
 # Model, alignment, boxes of each entry; two processes get the entries 0, 1 and 2, or 0 and none.
 BALANCED = {"weight_by": "gradient_ratio", "centring": True, "word_projection": "separate", "projection_bias": False}
+QUEUE = {"targets": "soft", "queue_length": 4}
 FINDINGS = {"sentence_box": True, "same_findings": "left_out"}
 CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
     ({}, {"lab": "lesions", "gab": "patches"}, (2, 1, 3)),
@@ -48,6 +49,9 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
     (LERA, {"lab": "lesions", "gab": "patches"} | BALANCED, (2,)),
     ({}, FINDINGS | {"lab": "lesions", "gab": "patches", "targets": "soft", "likeness": "words_and_findings"}, (2, 1, 3)),
     ({}, FINDINGS | {"gab": "mean"} | BALANCED, (0, 2, 3)),
+    ({}, QUEUE | {"lab": "lesions", "gab": "patches", "likeness": "words_and_findings"}, (2, 1, 3)),
+    ({}, QUEUE | {"lab": "lesions", "gab": "mean", "centring": True, "queue_length": 2}, (2, 1, 3)),  # one has to go
+    ({}, QUEUE | {"gab": "patches", "centring": True}, (2,)),
 ]
 
 
@@ -64,12 +68,17 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
     settings = D2RNetModelSettings.read(SMALL_MODEL | model | {"dropout": 0.0, "patch_dropout": 0.0})
     network = D2RNet(settings, num_tokens=NUM_TOKENS, num_categories=len(CATEGORY_NAMES))
     training = D2RNetTrainingSettings().replaced(alignment={"embed_dim": 8, "text_heads": 2} | aligned)
-    alignment = Alignment(training.alignment, settings, VOCABULARY) if aligned else None
+    alignment = Alignment(training.alignment, settings, VOCABULARY, max_tokens=5) if aligned else None
     task = report_task(network, Entries(), training, device=CPU, further=alignment)
     batch = make_batch(lesions=lesions)
     named = torch.tensor([CATEGORY_NAMES.index("Cardiomegaly") + 1, CATEGORY_NAMES.index("Pneumothorax") + 1])
     batch.category_ids = named[batch.category_ids % 2] * batch.lesion_mask
     batch.token_ids[-1, 1:4] = torch.tensor([4, 19, 5])  # sentences that name either
+    if training.alignment.queue_length:  # a step whose reports are in the queue at the next one
+        task.loss(part_of(batch)).backward()
+        task.optimizer.zero_grad()
+        task.objective.after_step()
+        batch.token_ids[:, 2] = 6
     task.loss(part_of(batch)).backward()
     own = task.losses.module if isinstance(task.losses, DistributedDataParallel) else task.losses
     found = {f"buffer {name}": value.float() for name, value in own.named_buffers()}

@@ -11,14 +11,19 @@ from d2rnet.training.collectives import first_row, gather_rows, num_processes, s
 NOWHERE = torch.finfo(torch.float32).min
 
 
+def mean_vector(vectors: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean (E,) of the vectors (n, ..., E) of all processes where ``mask`` (n, ...) is True; it has a gradient."""
+    kept = (vectors * mask.unsqueeze(-1)).flatten(0, -2)
+    total = sum_over_processes(torch.cat([kept.sum(dim=0), mask.sum().view(1).to(kept.dtype)]))
+    return total[:-1] / total[-1].detach().clamp(min=1)
+
+
 def centred(vectors: Tensor, mask: Tensor) -> Tensor:
     """Subtract from vectors (n, ..., E) the mean of those of all processes where ``mask`` (n, ...) is True.
 
     The gradient goes through the mean, so that no loss can move all vectors one way.
     """
-    kept = (vectors * mask.unsqueeze(-1)).flatten(0, -2)
-    total = sum_over_processes(torch.cat([kept.sum(dim=0), mask.sum().view(1).to(kept.dtype)]))
-    return vectors - total[:-1] / total[-1].detach().clamp(min=1)
+    return vectors - mean_vector(vectors, mask)
 
 
 def hardest_negative_loss(scores: Tensor, valid: Tensor, margin: float, left_out: Tensor | None = None) -> Tensor:
@@ -40,25 +45,37 @@ def hardest_negative_loss(scores: Tensor, valid: Tensor, margin: float, left_out
 
 
 def soft_target_loss(
-    scores: Tensor, valid: Tensor, likeness: Tensor, temperature: float, left_out: Tensor | None = None
+    scores: Tensor,
+    valid: Tensor,
+    likeness: Tensor,
+    temperature: float,
+    left_out: Tensor | None = None,
+    queue_valid: Tensor | None = None,
 ) -> Tensor:
     """Cross entropy between shares by score and shares by likeness of reports, mean of both ways and over entries.
 
+    An image chooses among the reports of the batch and of a queue, a report among the images of the batch.
+
     Args:
-        scores: (B, B), images by reports.
+        scores: (B, B + Q), images by reports: those of the batch, then those of the queue.
         valid: (B,) bool, entries that take part.
-        likeness: (B, B) of reports, 1 for equal ones; symmetric.
+        likeness: (B, B + Q) of reports, 1 for equal ones; the first B columns are symmetric, as those of
+        left_out: (B, B + Q) bool: pairs of different entries that are in neither softmax.
         temperature: of both softmaxes.
-        left_out: (B, B) bool, symmetric: pairs of different entries that are in neither softmax.
+        queue_valid: (Q,) bool, places of the queue with a report; None: there is no queue.
     """
-    outside = ~(valid[:, None] & valid)
+    keys = valid if queue_valid is None else torch.cat([valid, queue_valid])  # (B + Q,)
+    outside = ~(valid[:, None] & keys)
     if left_out is not None:
-        outside = outside | (left_out & ~torch.eye(len(scores), dtype=torch.bool, device=scores.device))
-    targets = (likeness / temperature).masked_fill(outside, NOWHERE).softmax(dim=1)
+        outside = outside | (left_out & ~torch.eye(*scores.shape, dtype=torch.bool, device=scores.device))
     logits = (scores / temperature).masked_fill(outside, NOWHERE)
-    log_shares = (logits.log_softmax(dim=1) / 2 + logits.T.log_softmax(dim=1) / 2).masked_fill(outside, 0.0)
-    per_entry = -(targets * log_shares).sum(dim=1)
-    return (per_entry * valid).sum() / valid.sum().clamp(min=1)
+    alike = (likeness / temperature).masked_fill(outside, NOWHERE)
+    batch = slice(len(scores))
+    to_reports = logits.log_softmax(dim=1).masked_fill(outside, 0.0)  # (B, B + Q)
+    to_images = logits[:, batch].T.log_softmax(dim=1).masked_fill(outside[:, batch], 0.0)  # (B, B)
+    of_images = -(alike.softmax(dim=1) * to_reports).sum(dim=1)
+    of_reports = -(alike[:, batch].softmax(dim=1) * to_images).sum(dim=1)
+    return ((of_images + of_reports) / 2 * valid).sum() / valid.sum().clamp(min=1)
 
 
 def class_balanced_loss(scores: Tensor, positives: Tensor, negative_classes: Tensor, key_classes: Tensor) -> Tensor:

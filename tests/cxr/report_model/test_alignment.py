@@ -23,7 +23,7 @@ def make_alignment(branch: str = "roi_align", **changes) -> Alignment:
     torch.manual_seed(1)
     settings = D2RNetModelSettings(lesion_branch=branch, d_model=16, patch_channels=16, dropout=0.0)
     chosen = {"embed_dim": 8, "text_heads": 2} | changes
-    return Alignment(AlignmentSettings.read(chosen), settings, VOCABULARY)
+    return Alignment(AlignmentSettings.read(chosen), settings, VOCABULARY, max_tokens=5)
 
 
 def test_hardest_negatives_by_hand() -> None:

@@ -43,8 +43,9 @@ def test_classes_of_reports_and_their_likeness() -> None:
     expected = torch.tensor(
         [[1, 0, 1, 0, 1 / 3], [0, 1, 0, 1, 0], [1, 0, 1, 0, 1 / 3], [0, 1, 0, 1, 0], [1 / 3, 0, 1 / 3, 0, 1]]
     )
-    assert torch.allclose(jaccard(found), expected)
-    assert jaccard(found[:0]).shape == (0, 0) and report_classes(encode()[:0], VOCABULARY).shape == (0, 22)
+    assert torch.allclose(jaccard(found, found), expected)
+    assert torch.allclose(jaccard(found[:2], found), expected[:2])
+    assert jaccard(found[:0], found).shape == (0, 5) and report_classes(encode()[:0], VOCABULARY).shape == (0, 22)
 
 
 def test_sentences_that_name_a_class() -> None:
@@ -115,7 +116,7 @@ def test_pairs_that_are_left_out_are_no_negatives() -> None:
 def make_alignment(**changes) -> Alignment:
     torch.manual_seed(1)
     settings = D2RNetModelSettings(lesion_branch="roi_align", d_model=16, patch_channels=16, dropout=0.0)
-    return Alignment(AlignmentSettings.read({"embed_dim": 8, "text_heads": 2} | changes), settings, VOCABULARY)
+    return Alignment(AlignmentSettings.read({"embed_dim": 8, "text_heads": 2} | changes), settings, VOCABULARY, max_tokens=40)
 
 
 def test_likeness_and_negatives_of_the_settings() -> None:
@@ -126,7 +127,7 @@ def test_likeness_and_negatives_of_the_settings() -> None:
         ids
     )
     assert by_words[1] is None and by_findings[1] is None
-    assert torch.allclose(by_findings[0], jaccard(report_classes(ids, VOCABULARY)))
+    assert torch.allclose(by_findings[0], jaccard(*[report_classes(ids, VOCABULARY)] * 2))
     assert torch.allclose(both[0], (by_words[0] + by_findings[0]) / 2)
     assert torch.equal(both[1], by_findings[0] == 1) and int(both[1].sum()) == 9
     hard = make_alignment(gab="patches", same_findings="left_out")._relations(ids)
@@ -159,7 +160,7 @@ def test_the_loss_reaches_sentences_and_boxes_and_learns() -> None:
 def test_sentences_need_boxes() -> None:
     settings = D2RNetModelSettings(lesion_branch="none", d_model=16, patch_channels=16)
     with pytest.raises(ConfigError, match=r"alignment\.sentence_box: true, but cxr\.report\.model\.lesion_branch is 'none'"):
-        Alignment(AlignmentSettings(sentence_box=True), settings, VOCABULARY)
+        Alignment(AlignmentSettings(sentence_box=True), settings, VOCABULARY, max_tokens=40)
 
 
 def test_padding_changes_nothing() -> None:

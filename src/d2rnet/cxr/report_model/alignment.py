@@ -4,13 +4,13 @@ Source: D2R-Net (Tang et al. 2025) names the Local and Global Alignment Block an
 negative-aware attention framework (NAAF; Zhang et al., CVPR 2022), whose hyper-parameters the released argument list carries.
 LAB: lesion tokens against the words of single sentences. GAB: patch features against the words of the whole report; scores of
 both: word_scores.py. Differs: with soft targets, reports that say the same are no negatives of each other, as many normal
-reports of a cohort otherwise are.
+reports of a cohort otherwise are; images may then choose among earlier reports, too (report_queue.py).
 
 The grid of all images with all reports is computed at once: about 10 tensors of I x B x U x R float32 live at a time. At the
 published sizes (32 images, 32 reports, 100 words, 144 patches) that is 0.6 GB each; larger grids are cut along the images and
 computed again in the backward pass, so that no part has more than ``GRID_ELEMENTS`` numbers.
 
-Shapes: I images and B reports (one each per entry), R regions, U words, E width of the shared space.
+Shapes: I images and B reports (one each per entry), Q reports of the queue, R regions, U words, E width of the shared space.
 """
 
 import math
@@ -27,6 +27,7 @@ from d2rnet.cxr.report_model.alignment_watch import Watch, mean_length
 from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.model import ChestTokens
 from d2rnet.cxr.report_model.report_findings import jaccard, naming_sentences, report_classes
+from d2rnet.cxr.report_model.report_queue import ReportQueue
 from d2rnet.cxr.report_model.sentence_box import sentence_box_loss
 from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings
 from d2rnet.cxr.report_model.word_scores import Boundary, best_similarities, word_scores
@@ -35,7 +36,7 @@ from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 from d2rnet.report.text_encoder import PretrainedTextEncoder, SmallTextEncoder, Words, encoder_files
 from d2rnet.report.training_task import FurtherLosses
 from d2rnet.training.collectives import first_row, gather_rows, pad_over_processes
-from d2rnet.training.contrastive import centred, hardest_negative_loss, soft_target_loss
+from d2rnet.training.contrastive import hardest_negative_loss, mean_vector, soft_target_loss
 from d2rnet.training.loss_weights import LossWeights
 
 GRID_ELEMENTS = 2**26
@@ -49,13 +50,16 @@ class Alignment(FurtherLosses):
 
     rarity: Tensor
 
-    def __init__(self, settings: AlignmentSettings, model: D2RNetModelSettings, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, settings: AlignmentSettings, model: D2RNetModelSettings, vocabulary: Vocabulary, *, max_tokens: int
+    ) -> None:
         """Make what the losses need.
 
         Args:
             settings: which losses, and their numbers.
             model: of the model that is trained with them.
             vocabulary: of the model.
+            max_tokens: of a training report.
 
         Raises:
             ConfigError: LAB without lesion tokens, or a text encoder that cannot be made.
@@ -102,6 +106,10 @@ class Alignment(FurtherLosses):
                 self.boundaries[block] = Boundary(
                     start=settings.boundary_start, momentum=settings.boundary_momentum, alpha=settings.alpha
                 )
+        self.queue: ReportQueue | None = None
+        if settings.queue_length and blocks:
+            rule, words = settings.queue_rule, len(vocabulary)
+            self.queue = ReportQueue(settings.queue_length, rule=rule, num_words=words, max_tokens=max_tokens)
         counts = torch.tensor(vocabulary.counts, dtype=torch.float32)
         rarity = torch.log(counts.sum().clamp(min=1) / counts.clamp(min=1))
         rarity[: len(SPECIAL_TOKENS)] = 0
@@ -119,22 +127,24 @@ class Alignment(FurtherLosses):
         likeness, left_out = self._relations(token_ids) if self.watches else (None, None)
         for block in self.watches:
             regions, region_mask = self._regions_of(block, visual)
-            words = self.text_encoder(token_ids, by_sentence=block == "local")
+            encoded = self.text_encoder(token_ids, by_sentence=block == "local")
             with torch.autocast(token_ids.device.type, enabled=False):
+                queued = self._queued(block, encoded)
                 regions = self._project(self.regions[block], regions, region_mask)
-                features = self._project(self.words[self._projection_of[block]], words.features, words.mask)
-                words = Words(features, words.mask)
+                features = self._project(self.words[self._projection_of[block]], encoded.features, encoded.mask)
+                words = Words(features, encoded.mask)
                 if self._kinds[block] == "mean":
                     regions, region_mask = self._mean(regions, region_mask)
                     words = Words(*self._mean(words.features, words.mask))
-                scores, valid = self._grid(block, regions, region_mask, words)
+                scores, valid = self._grid(block, regions, region_mask, words, queued)
                 if likeness is None:
                     loss = hardest_negative_loss(scores, valid, self.settings.margin, left_out)
                 else:
-                    loss = soft_target_loss(scores, valid, likeness, self.settings.soft_temperature, left_out)
+                    queue_valid = None if queued is None else queued.mask.any(dim=1)
+                    loss = soft_target_loss(scores, valid, likeness, self.settings.soft_temperature, left_out, queue_valid)
                 if self.training:
                     lengths = (mean_length(regions, region_mask), mean_length(words.features, words.mask))
-                    cast(Watch, self.watches[block]).look(scores, valid, lengths)
+                    cast(Watch, self.watches[block]).look(scores[:, : len(scores)], valid, lengths)
             losses[LOSS_NAMES[block]] = loss
         if self.settings.sentence_box:
             losses[SENTENCE_BOX] = self._sentence_box(visual, batch)
@@ -158,37 +168,75 @@ class Alignment(FurtherLosses):
 
     @torch.no_grad()
     def _relations(self, token_ids: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return the likeness of reports for soft targets, and which pairs of reports are no negatives: (B, B) each."""
+        """Return the likeness of reports for soft targets, and which pairs of reports are no negatives.
+
+        Both are (B, B + Q), None where they are not asked for: reports of the batch by those of batch and queue.
+        """
         settings = self.settings
         soft = settings.targets == "soft"
-        if settings.same_findings == "negatives" and not (soft and settings.likeness != "words"):
-            return (self._likeness(token_ids) if soft else None), None
-        by_findings = jaccard(gather_rows(report_classes(token_ids, self.vocabulary).byte()).bool())
-        left_out = by_findings == 1 if settings.same_findings == "left_out" else None
+        by_classes = settings.same_findings == "left_out" or (soft and settings.likeness != "words")
+        classes = report_classes(token_ids, self.vocabulary) if by_classes else None
+        by_findings = None if classes is None else self._likeness_of_classes(classes)
+        left_out = None
+        if by_findings is not None and settings.same_findings == "left_out":
+            left_out = by_findings == 1
+        if self.queue is not None and self.training:
+            self.queue.note(self._bags(token_ids), token_ids, classes)
         if not soft:
             return None, left_out
-        if settings.likeness == "findings":
-            return by_findings, left_out
-        by_words = self._likeness(token_ids)
-        return (by_words if settings.likeness == "words" else (by_words + by_findings) / 2), left_out
+        if by_findings is None or settings.likeness == "words":
+            return self._likeness(token_ids), left_out
+        return (by_findings if settings.likeness == "findings" else (self._likeness(token_ids) + by_findings) / 2), left_out
+
+    def _likeness_of_classes(self, classes: Tensor) -> Tensor:
+        """Compare the classes (n, C) of all processes' reports with each other and with those of the queue: (B, B + Q)."""
+        of_batch = gather_rows(classes.byte()).bool()
+        return jaccard(of_batch, of_batch if self.queue is None else torch.cat([of_batch, self.queue.classes]))
+
+    @torch.no_grad()
+    def _queued(self, block: str, words: Words) -> Words | None:
+        """Return the words of the queue's reports as :meth:`forward` makes those of the batch, None without a queue.
+
+        They are constants. Where vectors are centred, it is by the means of the batch.
+
+        Args:
+            block: which loss.
+            words: of the batch, before projection.
+        """
+        if self.queue is None:
+            return None
+        layer = self.words[self._projection_of[block]]
+        found = self.text_encoder(self.queue.reports(), by_sentence=block == "local")
+        mask = found.mask & self.queue.valid[:, None]
+        of_batch = layer(words.features.float())
+        features = self._unit(layer(found.features.float()), mask, (of_batch, words.mask))
+        if self._kinds[block] != "mean":
+            return Words(features, mask)
+        means = mean_of_each(self._unit(of_batch, words.mask), words.mask)
+        there = mask.any(dim=1, keepdim=True)
+        return Words(self._unit(mean_of_each(features, mask), there, (means, words.mask.any(dim=1, keepdim=True))), there)
 
     def weigh(self, losses: dict[str, Tensor], main: Tensor, shared: Sequence[nn.Parameter]) -> dict[str, Tensor]:
         """Return each loss times its weight, and measure gradients where it is time to."""
         return self.weights(losses, main, shared)
 
     def after_step(self) -> None:
-        """Count a step, for warm-up, measuring, boundaries and what is watched: micro-batches are none of their own."""
+        """Count a step, for weights, boundaries, what is watched and the queue: micro-batches are none of their own."""
         self.weights.after_step()
         for boundary in self.boundaries.values():
             cast(Boundary, boundary).after_step()
         for watch in self.watches.values():
             cast(Watch, watch).after_step()
+        if self.queue is not None:
+            self.queue.after_step()
 
     def values(self) -> dict[str, float]:
         """Return boundaries (``local_boundary``), weights and gradient ratios, retrieval and lengths of mean vectors."""
         found = {f"{block}_boundary": float(cast(Boundary, kept).value) for block, kept in self.boundaries.items()}
         for watch in self.watches.values():
             found |= cast(Watch, watch).values()
+        if self.queue is not None:
+            found |= self.queue.values()
         return found | self.weights.values()
 
     def _project(self, layer: nn.Module, features: Tensor, mask: Tensor) -> Tensor:
@@ -198,14 +246,19 @@ class Alignment(FurtherLosses):
     def _mean(self, vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the direction of each entry's mean vector, (n, 1, E), and whether it has any vector, (n, 1)."""
         any_there = mask.any(dim=1, keepdim=True)
-        mean = (vectors * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        return self._unit(mean.unsqueeze(1), any_there), any_there
+        return self._unit(mean_of_each(vectors, mask), any_there), any_there
 
-    def _unit(self, vectors: Tensor, mask: Tensor) -> Tensor:
-        """Give vectors (n, ..., E) length 1, centred over all processes where they are to be."""
+    def _unit(self, vectors: Tensor, mask: Tensor, centre_of: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Give vectors (n, ..., E) length 1, where they are to be centred by their mean over all processes.
+
+        Args:
+            vectors: any.
+            mask: (n, ...) bool, True where there is one.
+            centre_of: vectors and their mask whose mean it is instead.
+        """
         if not self.settings.centring:
             return F.normalize(vectors, dim=-1)
-        return F.normalize(centred(vectors, mask), dim=-1, eps=LEAST_LENGTH)
+        return F.normalize(vectors - mean_vector(*(centre_of or (vectors, mask))), dim=-1, eps=LEAST_LENGTH)
 
     def _regions_of(self, block: str, visual: ChestTokens) -> tuple[Tensor, Tensor]:
         """Return regions before projection (n, R, C) and their mask; R is at least 1."""
@@ -218,15 +271,21 @@ class Alignment(FurtherLosses):
         whole_mask = boxless if self.settings.lab == "lesions_or_image" else torch.zeros_like(boxless)
         return torch.cat([whole.to(visual.lesions.dtype), visual.lesions], 1), torch.cat([whole_mask, visual.lesion_mask], 1)
 
-    def _grid(self, block: str, regions: Tensor, region_mask: Tensor, words: Words) -> tuple[Tensor, Tensor]:
-        """Score all images with all reports of all processes: (B, B), and which entries take part: (B,)."""
+    def _grid(
+        self, block: str, regions: Tensor, region_mask: Tensor, words: Words, queued: Words | None
+    ) -> tuple[Tensor, Tensor]:
+        """Score all images with all reports of all processes and of the queue: (B, B + Q), and tell who takes part: (B,)."""
         valid = gather_rows((region_mask.any(dim=1) & words.mask.any(dim=1)).byte()).bool()
         if self._kinds[block] == "mean":
-            return gather_rows(regions[:, 0] @ gather_rows(words.features[:, 0]).T), valid
+            means = gather_rows(words.features[:, 0])
+            return gather_rows(
+                regions[:, 0] @ (means if queued is None else torch.cat([means, queued.features[:, 0]])).T
+            ), valid
         word_mask = gather_rows(pad_over_processes(words.mask.byte(), 1)).bool()
         features = gather_rows(pad_over_processes(words.features, 1))
+        keys = Words(features, word_mask) if queued is None else joined(Words(features, word_mask), queued)
         boundary = cast(Boundary, self.boundaries[block])
-        parts = max(1, math.ceil(regions.shape[0] * regions.shape[1] * word_mask.numel() / GRID_ELEMENTS))
+        parts = max(1, math.ceil(regions.shape[0] * regions.shape[1] * keys.mask.numel() / GRID_ELEMENTS))
         cut = max(1, math.ceil(len(regions) / parts))
         if self.training:
             with torch.no_grad():
@@ -241,7 +300,7 @@ class Alignment(FurtherLosses):
         sharpness = self.settings.lambda_softmax
 
         def score(some: Tensor, some_mask: Tensor) -> Tensor:
-            return word_scores(some, some_mask, features, word_mask, boundary=t, sharpness=sharpness)
+            return word_scores(some, some_mask, keys.features, keys.mask, boundary=t, sharpness=sharpness)
 
         scores = [
             checkpoint(score, *part, use_reentrant=False) if parts > 1 else score(*part)
@@ -251,12 +310,36 @@ class Alignment(FurtherLosses):
 
     @torch.no_grad()
     def _likeness(self, token_ids: Tensor) -> Tensor:
-        """Cosine of the reports' word counts, rare words counting more: (B, B) float32, whatever autocast is on."""
+        """Cosine of the reports' word counts, rare words counting more, in float32 whatever autocast is on: (B, B + Q)."""
+        bags = gather_rows(self._bags(token_ids))
+        keys = bags if self.queue is None else torch.cat([bags, self.queue.bags])
+        with torch.autocast(token_ids.device.type, enabled=False):
+            return bags @ keys.T
+
+    def _bags(self, token_ids: Tensor) -> Tensor:
+        """Return the word counts of reports, rare words counting more, of length 1: (n, W)."""
         bags = self.rarity.new_zeros(len(token_ids), len(self.rarity))
         bags.scatter_add_(1, token_ids, torch.ones_like(token_ids, dtype=bags.dtype))
-        bags = gather_rows(F.normalize(bags * self.rarity, dim=1))
-        with torch.autocast(token_ids.device.type, enabled=False):
-            return bags @ bags.T
+        return F.normalize(bags * self.rarity, dim=1)
+
+
+def mean_of_each(vectors: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of each entry's vectors (n, R, E) where ``mask`` (n, R) is True: (n, 1, E)."""
+    mean = (vectors * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return mean.unsqueeze(1)
+
+
+def joined(some: Words, others: Words) -> Words:
+    """Put the reports of two sets of words one behind the other, padded to the longer ones."""
+    longest = max(some.mask.shape[1], others.mask.shape[1])
+    padded = [
+        Words(
+            F.pad(words.features, (0, 0, 0, longest - words.mask.shape[1])),
+            F.pad(words.mask, (0, longest - words.mask.shape[1])),
+        )
+        for words in (some, others)
+    ]
+    return Words(torch.cat([words.features for words in padded]), torch.cat([words.mask for words in padded]))
 
 
 def make_text_encoder(

@@ -68,10 +68,10 @@ def _row(named: frozenset[str]) -> list[bool]:
     return row
 
 
-def jaccard(classes: Tensor) -> Tensor:
-    """Return how alike sets of classes (B, C) are: shared over all, 1 where both are empty; (B, B) float32."""
+def jaccard(classes: Tensor, others: Tensor) -> Tensor:
+    """Return how alike sets of classes (B, C) and others (K, C) are: shared over all, 1 if both are empty; (B, K) float32."""
     sets = classes.float()
-    shared = sets @ sets.T
-    sizes = sets.sum(dim=1)
-    either = sizes[:, None] + sizes - shared
+    other_sets = others.float()
+    shared = sets @ other_sets.T
+    either = sets.sum(dim=1)[:, None] + other_sets.sum(dim=1) - shared
     return torch.where(either > 0, shared / either.clamp(min=1), torch.ones_like(shared))

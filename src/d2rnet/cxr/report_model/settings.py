@@ -1,6 +1,8 @@
 """Settings of D2R-Net: branches, augmentation, alignment."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from d2rnet.report.settings import (
     DecoderSettings,
@@ -159,6 +161,12 @@ class AlignmentSettings(Section):
     those that either names; own choice), or the mean of both."""
     same_findings: Literal["negatives", "left_out"] = setting("negatives")
     """Whether two reports that name the same lesion classes, or none, are negatives of each other (own choice: left_out)."""
+    queue_length: int = setting(0, ge=0, le=100000)
+    """Earlier reports that images choose among beside those of the batch, for targets soft: like ones are soft positives,
+    others negatives (after stage 1 of chest CT; arXiv 2603.04878: 1000 texts of a structure). 0: no queue."""
+    queue_rule: Literal["fifo", "released", "refreshed", "closest_pair"] = setting("closest_pair")
+    """Which report leaves a full queue: fifo, the oldest; released, the most similar to the others when it came, never judged
+    again; refreshed, the most similar to the others now; closest_pair, the older of the two most alike. By their words."""
     sentence_box: bool = setting(False)
     """A third loss: a sentence that names a class against boxes, those of its entry and class the positives (own choice)."""
     sentence_box_weight: float = setting(1.0, ge=0)
@@ -186,6 +194,12 @@ class AlignmentSettings(Section):
     text_encoder_weights: str | None = setting(None)
     """Folder of a Hugging Face BERT-like encoder (needs the package transformers), frozen, instead of the small text encoder;
     published: BERT. null: the small one."""
+
+    @model_validator(mode="after")
+    def _queue_has_targets(self) -> Self:
+        if self.queue_length and self.targets != "soft":
+            raise ValueError(f"queue_length: got {self.queue_length}; expected 0 where targets is {self.targets}")
+        return self
 
     @property
     def is_on(self) -> bool:

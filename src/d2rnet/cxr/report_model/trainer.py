@@ -168,12 +168,15 @@ def _fit(
     start_backbone(model.extractor.backbone, settings.model, detector)
     if settings.model.weights:
         start_from_r2gen(model.transformer, Path(settings.model.weights), settings.model)
+    further = None
+    if training.alignment.is_on:
+        further = Alignment(training.alignment, settings.model, vocabulary, max_tokens=training.max_report_tokens)
     task = report_task(
         model,
         datasets["train"],
         training,
         device=device_of_process(device),
-        further=Alignment(training.alignment, settings.model, vocabulary) if training.alignment.is_on else None,
+        further=further,
         rates={"extractor.backbone.": training.backbone_learning_rate},
         loader_workers=runtime.loader_workers,
         reward=reward,
