@@ -52,6 +52,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
     ({}, QUEUE | {"lab": "lesions", "gab": "patches", "likeness": "words_and_findings"}, (2, 1, 3)),
     ({}, QUEUE | {"lab": "lesions", "gab": "mean", "centring": True, "queue_length": 2}, (2, 1, 3)),  # one has to go
     ({}, QUEUE | {"gab": "patches", "centring": True}, (2,)),
+    (LERA | {"crop_chunk": 2}, {"lab": "lesions", "gab": "mean"} | BALANCED, (0, 1, 3)),  # one process has more than a chunk
 ]
 
 

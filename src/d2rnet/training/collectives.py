@@ -7,6 +7,7 @@ entries. Values that carry a gradient carry it back over process borders: a proc
 Shapes: n rows of this process, N rows of all processes.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -82,14 +83,21 @@ def _row_counts(count: int, device: torch.device) -> list[int]:
     return counts.tolist()
 
 
+def most_over_processes(count: int, device: torch.device) -> int:
+    """Return the largest count of all processes."""
+    if num_processes() == 1:
+        return count
+    most = torch.tensor(count, device=device)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return int(most)
+
+
 def pad_over_processes(values: Tensor, dim: int) -> Tensor:
     """Pad a dimension with zeros to the longest of all processes."""
     if num_processes() == 1:
         return values
-    longest = torch.tensor(values.shape[dim], device=values.device)
-    dist.all_reduce(longest, dist.ReduceOp.MAX)
     missing = list(values.shape)
-    missing[dim] = int(longest) - values.shape[dim]
+    missing[dim] = most_over_processes(values.shape[dim], values.device) - values.shape[dim]
     return torch.cat([values, values.new_zeros(missing)], dim=dim)
 
 
@@ -116,10 +124,17 @@ class GlobalBatchNorm(nn.BatchNorm2d):
     """Batch norm whose statistics are those of all processes' batches, on CPU and GPU; a process may hold no image.
 
     torch.nn.SyncBatchNorm does the same on GPUs only.
+
+    Attributes:
+        instead: what to do in place of the below while batches go through in chunks (training/chunks.py); else None.
     """
+
+    instead: "Callable[[GlobalBatchNorm, Tensor], Tensor] | None" = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise: (n, C, h, w) -> (n, C, h, w)."""
+        if self.instead is not None:
+            return self.instead(self, x)
         if not self.training or num_processes() == 1:
             return super().forward(x)
         values = x.float()
@@ -130,12 +145,17 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         # Squares of differences, not of values: the variance of a bright map would drown in rounding.
         centred = values - mean[:, None, None]
         variance = sum_over_processes(centred.square().sum(dim=(0, 2, 3))) / count
-        self._track(mean.detach(), variance.detach(), count)
+        self.track(mean.detach(), variance.detach(), count)
+        return self.scaled(centred, variance).to(x.dtype)
+
+    def scaled(self, centred: Tensor, variance: Tensor) -> Tensor:
+        """Give (n, C, h, w) of mean 0 and ``variance`` (C,) the norm's own deviation and mean."""
         scale = (variance + self.eps).rsqrt() * self.weight
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return centred * scale[:, None, None] + self.bias[:, None, None]
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    def track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """Take the statistics (C,) of a step's ``count`` () places into the running ones."""
         assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
         assert self.momentum is not None
         self.num_batches_tracked += 1

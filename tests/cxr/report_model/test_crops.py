@@ -358,3 +358,41 @@ def test_channels_double() -> None:
     convolutions = crop_model().lesion_encoder.features.convolutions
     assert [block[0].out_channels for block in convolutions] == [2, 4, 8, 16, 32]
     assert [block[0].stride[0] for block in convolutions] == [1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("enhancement", ["none", "lera"])
+def test_chunks_of_crops_train_as_all_at_once_do(enhancement: str) -> None:
+    """Dropout of LERA included: what it leaves out does not depend on the chunks."""
+    batch = make_batch(lesions=(4, 0, 3))
+    trained = {}
+    for chunk in (0, 2, 3, 7):
+        model = crop_model(
+            lesion_enhancement=enhancement, crop_chunk=chunk, crop_statistics="box", lera_gate="shifted"
+        ).train()
+        torch.manual_seed(5)
+        lesions = model.look(batch).lesions
+        (lesions * torch.arange(16)).sum().backward()
+        trained[chunk] = model.lesion_encoder, lesions
+    expected, tokens = trained[0]
+    assert torch.equal(trained[7][1], tokens)  # no more than a chunk: the same path
+    for chunk in (2, 3):
+        found, own = trained[chunk]
+        assert not torch.equal(own, tokens) or enhancement == "none"
+        torch.testing.assert_close(own, tokens, rtol=1e-4, atol=1e-4)
+        largest = max(float(parameter.grad.abs().max()) for parameter in expected.features.parameters())
+        for (name, one), other in zip(found.named_parameters(), expected.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad, rtol=2e-3, atol=2e-4 * largest, msg=name)
+        for one, other in zip(found.buffers(), expected.buffers(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_no_more_crops_than_a_chunk_are_looked_at_together() -> None:
+    model = crop_model(crop_chunk=3)
+    seen = []
+    model.lesion_encoder.features.convolutions.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    model(make_batch(lesions=(3, 0)))
+    model(make_batch(lesions=(4, 1)))
+    assert seen == [3, 3, 2]
+    seen.clear()
+    model.train()(make_batch(lesions=(4, 1)))
+    assert seen == [3, 2] * 6  # as far as each of five norms, and to the end

@@ -67,8 +67,13 @@ class LesionEnhancement(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.norm = GlobalBatchNorm(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Enhance crops: (N, C, h, w) -> (N, C, h, w), not negative."""
+    def draw_channels(self, count: int, like: Tensor) -> Tensor:
+        """Draw what dropout multiplies the channels of ``count`` crops with: (count, C, 1, 1), on the device of ``like``."""
+        factors: Tensor = self.dropout(torch.ones(count, self.skip.out_channels, 1, 1, device=like.device))
+        return factors
+
+    def forward(self, x: Tensor, channel_factors: Tensor | None = None) -> Tensor:
+        """Enhance crops: (N, C, h, w) -> (N, C, h, w), not negative; dropout as drawn before, or drawn here."""
         total = self.skip(x)
         for branch in self.patches:
             total = total + branch(x)
@@ -80,4 +85,5 @@ class LesionEnhancement(nn.Module):
         total = total * self.channel_attention(means).sigmoid().transpose(1, 2).unsqueeze(-1)
         summary = torch.cat([total.mean(dim=1, keepdim=True), total.amax(dim=1, keepdim=True)], dim=1)
         total = total * self.spatial_attention(summary).sigmoid()
-        return self.norm(self.dropout(total)).relu()
+        total = self.dropout(total) if channel_factors is None else total * channel_factors
+        return self.norm(total).relu()

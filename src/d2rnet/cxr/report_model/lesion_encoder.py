@@ -16,7 +16,8 @@ from torchvision.ops import roi_align
 from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.lera import LesionEnhancement
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings
-from d2rnet.training.collectives import GlobalBatchNorm, sum_over_processes
+from d2rnet.training.chunks import run_in_chunks
+from d2rnet.training.collectives import GlobalBatchNorm, most_over_processes, sum_over_processes
 
 POSITION_FREQUENCIES = 4
 CROP_CHANNELS = 3
@@ -54,9 +55,8 @@ class CropFeatures(nn.Module):
         """Make the network from the settings of crops; LERA goes before it where it is the enhancement."""
         super().__init__()
         enhance = settings.lesion_enhancement == "lera"
-        self.enhancement = (
-            LesionEnhancement(CROP_CHANNELS, settings.dropout, gate=settings.lera_gate) if enhance else nn.Identity()
-        )
+        self.enhancement = LesionEnhancement(CROP_CHANNELS, settings.dropout, gate=settings.lera_gate) if enhance else None
+        self.chunk = settings.crop_chunk
         self.inside_only = settings.crop_statistics == "box"
         first_width = settings.crop_width
         self.convolutions = nn.Sequential()
@@ -72,8 +72,34 @@ class CropFeatures(nn.Module):
         """Look at the crops of the lesions that are there: (L, width); the map lends its type only."""
         mask = batch.lesion_mask
         insides = batch.crop_insides[mask] if self.inside_only else None
-        crops = normalise_crops(batch.crops[mask], insides).to(feature_map.dtype)
-        return self.convolutions(self.enhancement(crops.expand(-1, CROP_CHANNELS, -1, -1))).mean(dim=(2, 3))
+        return self.of_crops(batch.crops[mask], insides, feature_map.dtype)
+
+    def of_crops(self, crops: Tensor, insides: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Look at crops (L, S, S) uint8, in chunks where they are many: (L, width); ``insides`` as of normalise_crops."""
+        if not self._are_too_many(crops):
+            return self._look(crops, insides, None, dtype)
+        factors = self.enhancement.draw_channels(len(crops), crops) if self.enhancement is not None else None
+
+        def look(rows: slice) -> Tensor:
+            inside = None if insides is None else insides[rows]
+            kept = None if factors is None else factors[rows]
+            return self._look(crops[rows], inside, kept, dtype)
+
+        return run_in_chunks(self, look, count=len(crops), chunk=self.chunk)
+
+    def _are_too_many(self, crops: Tensor) -> bool:
+        """Whether crops go through in chunks; in training all processes say the same."""
+        if not self.chunk:
+            return False
+        return (most_over_processes(len(crops), crops.device) if self.training else len(crops)) > self.chunk
+
+    def _look(self, crops: Tensor, insides: Tensor | None, channel_factors: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Take crops (n, S, S) uint8 through the network: (n, width)."""
+        seen = normalise_crops(crops, insides).to(dtype).expand(-1, CROP_CHANNELS, -1, -1)  # (n, C, S, S)
+        if self.enhancement is not None:
+            seen = self.enhancement(seen, channel_factors)
+        found: Tensor = self.convolutions(seen).mean(dim=(2, 3))
+        return found
 
 
 def normalise_crops(crops: Tensor, insides: Tensor | None = None) -> Tensor:

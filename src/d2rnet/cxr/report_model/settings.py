@@ -75,6 +75,10 @@ class D2RNetModelSettings(DecoderSettings):
     crop_statistics: Literal["square", "box"] = setting("square")
     """Branch crop: a crop gets mean 0 and standard deviation 1 over the padded square (published), or over its own pixels, and
     padding is then the mean (own choice)."""
+    crop_chunk: int = setting(0, ge=0)
+    """Branch crop: most crops that go through their network together, in each process; 0 (published): all. A batch of more
+    takes them in chunks, with the same batch statistics and gradients up to rounding: memory of one chunk, but several times
+    the work in training (own choice)."""
     lesion_enhancement: Literal["none", "clahe", "lera"] = setting("none")
     """Branch crop: what is done to a crop before its network: none, clahe (histogram equalisation), lera (Lesion Region
     Enhancement Module, published; its inside is reconstructed)."""
