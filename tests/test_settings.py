@@ -76,8 +76,9 @@ def test_the_preset_for_eight_gpus_runs_on_fewer(repository, gpus):
 
 
 def test_what_the_recommended_preset_differs_in(repository):
-    training = Config.read(preset_overlay(repository, "recommended")).cxr.detector.training
-    assert training.unlabelled_views == ("PA", "AP")
+    settings = Config.read(preset_overlay(repository, "recommended")).cxr
+    training = settings.detector.training
+    assert training.unlabelled_views == settings.annotation.box_views == ("PA", "AP")
     assert 0 < training.max_negative_share < 1
     assert training.lr_schedule == "cosine"
 

@@ -102,6 +102,17 @@ def test_unknown_view_and_exif_orientation_are_said(loaded: Models, tmp_path: Pa
     assert (reading.images[0].height, reading.images[0].width) == (120, 100)
 
 
+def test_detected_boxes_of_other_views_are_left_out_as_in_training(loaded: Models, tmp_path: Path) -> None:
+    models = replace(loaded, settings=loaded.settings.replaced(box_views=("PA", "AP")))
+    for view, kept in (("PA", True), ("LL", False), (None, True)):
+        file = write_dicom(tmp_path / f"{view}.dcm", draw_chest((120, 100), 1), **({"ViewPosition": view} if view else {}))
+        reading = models.read(file, boxes=["10,20,30,40=Edema"])
+        assert bool(loaded.read(file).boxes) and [box.label for box in reading.boxes if box.score == 1] == ["Edema"]
+        assert (len(reading.boxes) > 1) is kept
+        said = "LL.dcm: view LATERAL: detected boxes are left out, as in training (boxes on PA, AP alone)"
+        assert (said in reading.warnings) is not kept
+
+
 def test_what_is_no_chest_radiograph_is_said_or_refused(loaded: Models, tmp_path: Path) -> None:
     file = write_dicom(tmp_path / "hand.dcm", draw_chest((120, 100), 1), Modality="CR", BodyPartExamined="HAND")
     reading = loaded.read(file)

@@ -22,6 +22,7 @@ from d2rnet.cxr.annotation.build import EntryWriter, keep_boxes
 from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter
 from d2rnet.cxr.annotation.inputs import ImageTable
 from d2rnet.cxr.annotation.predictions import PseudoBoxes, confident_boxes
+from d2rnet.cxr.boxes.views import UNKNOWN, shows_view
 from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.predict import classify_boxes, detect_batch, load_detector, network_input
 from d2rnet.cxr.images.gate import find_doubts
@@ -215,8 +216,11 @@ class Models:
         inputs = [network_input(item.pixels, number, cfg) for number, item in enumerate(radiographs, start=1) if cfg]
         confidence = ConfidenceFilter.of_classes(self.settings.thresholds)
         confident = confident_boxes(self._detected(inputs), table, confidence, source=views[0].path)
-        detected, _ = keep_boxes(confident, table, np.ones(len(views), dtype=bool), max_boxes=self.settings.max_boxes)
+        detected, _ = keep_boxes(
+            confident, table, np.ones(len(views), dtype=bool), max_boxes=self.settings.max_boxes, box_views=self._box_views()
+        )
         drawn, notes = self._drawn(own, views, inputs)
+        notes += self._without_boxes(views)
         boxes, is_own = with_own_boxes(detected, drawn, nms_iou=self.settings.prediction.nms_iou)
         report = {"study_id": stem_of(views[0].path), "subject_id": "", "split": SPLIT, "report": ""}
         rows = list(range(len(views)))
@@ -229,6 +233,19 @@ class Models:
             return []
         settings = self.settings.prediction
         return [result for item in inputs for result in detect_batch(self.detector, self.cfg, [item], settings)[0]]
+
+    def _box_views(self) -> tuple[str, ...]:
+        """Return the views that get boxes: who hands over an image without a view means one that does."""
+        return (*self.settings.box_views, UNKNOWN) if self.settings.box_views else ()
+
+    def _without_boxes(self, views: Sequence[View]) -> list[str]:
+        """Return a warning for each image whose view gets no boxes."""
+        wanted = ", ".join(self.settings.box_views)
+        return [
+            f"{view.path.name}: view {view.view}: detected boxes are left out, as in training (boxes on {wanted} alone)"
+            for view in views
+            if self.detector is not None and not shows_view(view.view, self._box_views())
+        ]
 
     def _drawn(
         self, own: Sequence[OwnBox], views: Sequence[View], inputs: Sequence[dict[str, Any]]

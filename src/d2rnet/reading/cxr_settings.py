@@ -41,6 +41,7 @@ class ReadingSettings(Section):
         prediction: section ``cxr.detector.prediction``.
         thresholds: class name -> least score of a box, all 22 classes.
         max_boxes: most boxes kept per image.
+        box_views: views whose images get boxes; empty: any. An image that does not name its view gets them, too.
         generation: section ``cxr.report.generation``.
         detector_sha256: weights of the detector whose boxes the report model was trained on.
         synthetic: the models were trained on the drawn radiographs of the demo cohort.
@@ -54,6 +55,7 @@ class ReadingSettings(Section):
     max_boxes: int
     generation: D2RNetGenerationSettings
     detector_sha256: str
+    box_views: Annotated[tuple[str, ...], Field(strict=False)] = ()
     synthetic: bool = False
     grey_levels: GreyLevels | None = None
 
@@ -104,6 +106,7 @@ def describe_reading(
         prediction=settings.detector.prediction,
         thresholds=confidence_filter(settings.annotation, thresholds).by_class(),
         max_boxes=settings.annotation.max_boxes,
+        box_views=settings.annotation.box_views,
         generation=settings.report.generation,
         detector_sha256=sha256_file(weights),
         synthetic=is_of_demo_cohort(settings.data.labelled.root) or is_of_demo_cohort(settings.data.reports.root),

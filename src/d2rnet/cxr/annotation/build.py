@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from d2rnet.cxr.annotation.confidence_filter import confidence_filter
 from d2rnet.cxr.annotation.context import EntryContext, check_told
-from d2rnet.cxr.annotation.inputs import ImageTable, check_origin, match_images, read_images, read_reports
+from d2rnet.cxr.annotation.inputs import ImageTable, check_origin, match_images, read_images, read_reports, view_of
 from d2rnet.cxr.annotation.predictions import PseudoBoxes, by_class, read_predictions
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.geometry import clip_to_image, has_area, xyxy_to_xywh
+from d2rnet.cxr.boxes.views import UNKNOWN, shows_view
+from d2rnet.errors import DatasetError
 from d2rnet.files.collection import collection_paused
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.problems import Problems
@@ -59,6 +61,7 @@ def build_annotation(
         FileNotFoundError: a shard or the thresholds are missing.
         DatasetError: the inputs contradict each other or their formats; all contradictions are in output/problems.jsonl.
             Predictions of other images or of another detector than the thresholds'. Reports that lack what the context needs.
+            No image shows a view that gets boxes.
     """
     confidence = confidence_filter(settings, thresholds)
     check_origin(predictions, unlabelled, confidence.detector_sha256)
@@ -70,10 +73,9 @@ def build_annotation(
     boxes, box_counts = read_predictions(predictions, images, confidence, problems=problems)
     problems.raise_if_any(details=output / "problems.jsonl")
 
-    images_with_report = np.zeros(len(images.records), dtype=bool)
-    images_with_report[[row for rows in rows_of_reports for row in rows]] = True
-    boxes, dropped = keep_boxes(boxes, images, images_with_report, max_boxes=settings.max_boxes)
-    box_counts |= dropped
+    images_with_report = _with_report(images, rows_of_reports)
+    other_views = _other_views(images, settings.box_views, source=unlabelled)
+    boxes, dropped = keep_boxes(boxes, images, images_with_report, max_boxes=settings.max_boxes, box_views=settings.box_views)
     studies = list(zip(records, rows_of_reports, strict=True))
     entries = EntryWriter(images, boxes, studies, entry=settings.entry, context=settings.context)
     write_annotation(output / "annotation.json", {split: entries.of_split(split) for split in SPLITS})
@@ -81,9 +83,10 @@ def build_annotation(
     counts = {
         **_count_images(images, images_with_report, absent, rows_of_reports),
         "thresholds": confidence.source,
-        "boxes": box_counts,
+        "boxes": box_counts | dropped,
         "entries": dict(entries.written),
         "entries_without_boxes": dict(entries.without_boxes),
+        **({"images_of_other_views": other_views} if settings.box_views else {}),
         **({"context": entries.told.counts()} if settings.context else {}),
     }
     _write_refusals(entries.told, output / REFUSED)
@@ -99,6 +102,13 @@ def build_annotation(
         extra={"thresholds": {"source": confidence.source, "by_class": confidence.by_class()}},
     )
     _log_counts(counts, output)
+
+
+def _with_report(images: ImageTable, rows_of_reports: list[list[int]]) -> NDArray[np.bool_]:
+    """Return which images (n,) a report has."""
+    found = np.zeros(len(images.records), dtype=bool)
+    found[[row for rows in rows_of_reports for row in rows]] = True
+    return found
 
 
 def _count_images(
@@ -120,8 +130,30 @@ def _count_images(
     }
 
 
+def _other_views(images: ImageTable, box_views: Sequence[str], *, source: Path) -> dict[str, int]:
+    """Count the images that get no boxes by view.
+
+    Raises:
+        DatasetError: that is all of them.
+    """
+    views = [view_of(record) for record in images.records]
+    others = Counter((view or UNKNOWN).upper() for view in views if not shows_view(view, box_views))
+    if box_views and len(views) == others.total() > 0:
+        found = ", ".join(f"{view} ({count})" for view, count in others.most_common())
+        raise DatasetError(
+            f"{source}: no image has a view of cxr.annotation.box_views ({', '.join(box_views)}); views found: {found}. "
+            f"Name views that are there, '{UNKNOWN}' where the source names none, or set [] for boxes on all images."
+        )
+    return dict(sorted(others.items()))
+
+
 def keep_boxes(
-    boxes: PseudoBoxes, images: ImageTable, images_with_report: NDArray[np.bool_], *, max_boxes: int
+    boxes: PseudoBoxes,
+    images: ImageTable,
+    images_with_report: NDArray[np.bool_],
+    *,
+    max_boxes: int,
+    box_views: Sequence[str] = (),
 ) -> tuple[PseudoBoxes, dict[str, Any]]:
     """Scale boxes to original pixels and keep the best ones of each image that has a report.
 
@@ -130,18 +162,22 @@ def keep_boxes(
         images: heights and widths of PNG and original.
         images_with_report: (n,) mask.
         max_boxes: most boxes kept per image.
+        box_views: views whose images get boxes, see :func:`shows_view`.
 
     Returns:
         Boxes in original pixels, and counts of what was dropped and kept.
     """
     scaled = to_original_pixels(boxes, images)
     sized = scaled.take(has_area(scaled.boxes_xyxy))
-    rank = np.arange(len(sized)) - np.searchsorted(sized.rows, sized.rows)
-    best = sized.take(rank < max_boxes)
+    gets_boxes = np.array([shows_view(view_of(record), box_views) for record in images.records], dtype=bool)
+    wanted = sized.take(gets_boxes[sized.rows])
+    rank = np.arange(len(wanted)) - np.searchsorted(wanted.rows, wanted.rows)
+    best = wanted.take(rank < max_boxes)
     kept = best.take(images_with_report[best.rows])
     return kept, {
         "under_a_hundredth_pixel": len(scaled) - len(sized),
-        "above_max_boxes": len(sized) - len(best),
+        "on_other_views": len(sized) - len(wanted),
+        "above_max_boxes": len(wanted) - len(best),
         "on_images_without_report": len(best) - len(kept),
         "kept": len(kept),
         "kept_by_class": by_class(np.bincount(kept.category_ids, minlength=len(CATEGORY_NAMES) + 1)),
@@ -255,6 +291,9 @@ def _log_counts(counts: dict[str, Any], output: Path) -> None:
     )
     shares = ", ".join(f"{split} {entries[split]} ({empty[split]} without boxes)" for split in SPLITS)
     log.info("%s: entries %s", output / "annotation.json", shares)
+    if others := counts.get("images_of_other_views"):
+        told = ", ".join(f"{view} ({count})" for view, count in others.items())
+        log.info("images without boxes for their view: %s; %d boxes on them are left out", told, boxes["on_other_views"])
     for part in ("indication", "prior"):
         if counts.get("context", {}).get(f"studies_with_{part}") == 0:
             log.warning(

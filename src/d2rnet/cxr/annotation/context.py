@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from d2rnet.cxr.annotation.inputs import ImageTable
+from d2rnet.cxr.annotation.inputs import ImageTable, view_of
 from d2rnet.cxr.sources.told_findings import leaked
 from d2rnet.errors import DatasetError
 
@@ -82,7 +82,7 @@ class EntryContext:
             yield {"study_id": study_id, "sentences": sentences}
 
     def _view(self, row: int) -> str:
-        return self._images.records[row].get("view") or ""
+        return view_of(self._images.records[row])
 
     def _indication(self, report: Mapping[str, Any]) -> str:
         """Return why a study was taken, "" where that would tell the target; that is noted in ``refused``."""

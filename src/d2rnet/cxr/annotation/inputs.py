@@ -43,6 +43,11 @@ class ImageTable:
     source_hw: NDArray[np.float64]
 
 
+def view_of(record: dict[str, Any]) -> str:
+    """Return the view of an image of unlabelled.json, "" where its source names none."""
+    return record.get("view") or ""
+
+
 def read_images(path: Path, problems: Problems) -> ImageTable:
     """Read unlabelled.json.
 

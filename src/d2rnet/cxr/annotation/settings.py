@@ -37,6 +37,9 @@ class AnnotationSettings(Section):
     max_boxes: int = setting(20, ge=0)
     """Most boxes kept per image, best scores first. Own choice: VinBigData's readers drew 2.7 boxes each on an image with
     findings; 20 only stops runaway detections."""
+    box_views: Annotated[tuple[str, ...], AfterValidator(each_once)] = setting(())
+    """Views whose images get boxes, such as PA and AP; unknown: images whose source names none; empty: all (published). The
+    detector learns boxes on frontal images alone. Images of other views stay in the entries, without boxes."""
     entry: Literal["image", "study"] = setting("image")
     """image: one entry per image (R2Gen's convention for MIMIC-CXR); study: one entry per study with all its images."""
     context: Annotated[tuple[ContextPart, ...], AfterValidator(each_once)] = setting(())

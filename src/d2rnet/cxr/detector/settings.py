@@ -93,8 +93,8 @@ class DetectorTrainingSettings(Section):
     burn_in_iters: int = setting(320, ge=1)
     """Supervised iterations before the EMA teacher starts (UTv2: 2000; D2R-Net: 8000)."""
     unlabelled_views: tuple[str, ...] = setting(())
-    """Views of the unlabelled images that are trained on, such as PA and AP; empty takes all, named or not. The labelled
-    sources are frontal. Prediction draws boxes on all of them in any case (D2R-Net: all)."""
+    """Views of the unlabelled images that are trained on, such as PA and AP; unknown: images whose source names none; empty:
+    all (D2R-Net). The labelled sources are frontal. Which images get boxes is for cxr.annotation.box_views to say."""
     supervised_only: bool = setting(False)
     """Leave the unlabelled images out, everything else as it is: the honest comparison."""
     labelled_percent: float = setting(100, le=100, gt=0)

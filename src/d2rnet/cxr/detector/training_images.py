@@ -14,6 +14,7 @@ import numpy as np
 from detectron2.data import DatasetFromList
 
 from d2rnet.cxr.boxes.records import Record, assert_disjoint, load_records
+from d2rnet.cxr.boxes.views import shows_view
 from d2rnet.cxr.detector.settings import DetectorTrainingSettings
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import write_json
@@ -91,8 +92,7 @@ def load_images(
 
 def of_views(records: Sequence[Record], views: Sequence[str]) -> Sequence[Record]:
     """Keep the images that show one of some views, such as PA; all of them if no view is named."""
-    wanted = {view.upper() for view in views}
-    return [record for record in records if record.view.upper() in wanted] if views else records
+    return [record for record in records if shows_view(record.view, views)]
 
 
 def choose_labelled(

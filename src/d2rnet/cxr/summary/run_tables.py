@@ -113,9 +113,10 @@ def _pseudo_boxes(counts: Mapping[str, Any]) -> Table:
     kept = boxes["kept_by_class"]
     rows = [[name, f"{kept.get(name, 0):,}", f"{below.get(name, 0):,}"] for name in CATEGORY_NAMES]
     rows.sort(key=lambda row: -kept.get(row[0], 0))
+    other_views = f"{boxes['on_other_views']:,} on images of other views, " if boxes.get("on_other_views") else ""
     heading = (
         f"{boxes['predicted']:,} predicted, {boxes['kept']:,} kept, {boxes['below_threshold']:,} below the threshold of their "
-        f"class, {boxes['on_images_without_report']:,} on images without a report, {boxes['above_max_boxes']:,} above the "
-        "most boxes per image."
+        f"class, {boxes['on_images_without_report']:,} on images without a report, {other_views}"
+        f"{boxes['above_max_boxes']:,} above the most boxes per image."
     )
     return Table(heading, ("class", "kept", "below the threshold"), rows)
