@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from d2rnet.cxr.report_model.alignment import Alignment
 from d2rnet.cxr.report_model.dataset import ChestBatch, collate
 from d2rnet.cxr.report_model.model import D2RNet
+from d2rnet.cxr.report_model.pointer import Pointer
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings, D2RNetTrainingSettings
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -52,6 +53,8 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
     ({}, QUEUE | {"lab": "lesions", "gab": "patches", "likeness": "words_and_findings"}, (2, 1, 3)),
     ({}, QUEUE | {"lab": "lesions", "gab": "mean", "centring": True, "queue_length": 2}, (2, 1, 3)),  # one has to go
     ({}, QUEUE | {"gab": "patches", "centring": True}, (2,)),
+    ({}, {"pointer_weight": 0.5}, (0, 2, 3)),
+    (LERA, {"pointer_weight": 0.5, "gab": "mean"}, (2,)),
     (LERA | {"crop_chunk": 2}, {"lab": "lesions", "gab": "mean"} | BALANCED, (0, 1, 3)),  # one process has more than a chunk
 ]
 
@@ -68,9 +71,12 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
     torch.manual_seed(4)
     settings = D2RNetModelSettings.read(SMALL_MODEL | model | {"dropout": 0.0, "patch_dropout": 0.0})
     network = D2RNet(settings, num_tokens=NUM_TOKENS, num_categories=len(CATEGORY_NAMES))
-    training = D2RNetTrainingSettings().replaced(alignment={"embed_dim": 8, "text_heads": 2} | aligned)
-    alignment = Alignment(training.alignment, settings, VOCABULARY, max_tokens=5) if aligned else None
-    task = report_task(network, Entries(), training, device=CPU, further=alignment)
+    losses = {name: value for name, value in aligned.items() if name != "pointer_weight"}
+    training = D2RNetTrainingSettings().replaced(alignment={"embed_dim": 8, "text_heads": 2} | losses)
+    alignment = Alignment(training.alignment, settings, VOCABULARY, max_tokens=5) if losses else None
+    weight = aligned.get("pointer_weight")
+    pointer = Pointer(weight, VOCABULARY, lesion_branch=settings.lesion_branch) if weight else None
+    task = report_task(network, Entries(), training, device=CPU, further=alignment, looking=pointer)
     batch = make_batch(lesions=lesions)
     named = torch.tensor([CATEGORY_NAMES.index("Cardiomegaly") + 1, CATEGORY_NAMES.index("Pneumothorax") + 1])
     batch.category_ids = named[batch.category_ids % 2] * batch.lesion_mask
@@ -116,7 +122,7 @@ def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
     run_processes(write_gradients, tmp_path, processes=2, device=CPU)
     for number, case in enumerate(CASES):
         single, shared = gradients(*case), torch.load(tmp_path / f"{number}.pt")
-        assert single.keys() == shared.keys() and float(single.get("sentence_box", 1.0)) > 0
+        assert single.keys() == shared.keys() and min(float(single.get(name, 1.0)) for name in ("sentence_box", "pointer")) > 0
         scale = max(float(value.abs().max()) for name, value in single.items() if not name.startswith("buffer"))
         for name, value in single.items():
             bound = 2e-5 * (1 if name.startswith("buffer") else max(scale, 1.0))

@@ -98,6 +98,13 @@ class ReportModel(nn.Module):
         """Return (B, T - 1, W) logits of tokens 1.. given the tokens before them."""
         return self.transformer(encoded.tokens, encoded.mask, token_ids[:, :-1])
 
+    def logits_and_look(self, encoded: Encoded, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return :meth:`logits`, and (B, T - 1, R): the last layer's cross-attention to each region, mean over heads."""
+        assert isinstance(self.transformer, MemoryTransformer)  # a language model has no cross-attention
+        last = len(self.transformer.decoder_layers) - 1
+        features, attention = self.transformer.decode(encoded.tokens, encoded.mask, token_ids[:, :-1], recorded=[last])
+        return self.transformer.logits(features), _to_regions(attention, encoded)
+
     def forward(self, batch: Any) -> Tensor:
         """Return (B, T - 1, W) logits of tokens 1.. given the tokens before them."""
         return self.logits(self.encode(batch), batch.token_ids)
@@ -117,7 +124,12 @@ class ReportModel(nn.Module):
         """
         assert isinstance(self.transformer, MemoryTransformer)  # a language model has no cross-attention
         attention = self.transformer.cross_attention(encoded.tokens, encoded.mask, token_ids[:, :-1])
-        return attention[..., attention.shape[-1] - encoded.num_regions :]
+        return _to_regions(attention, encoded)
+
+
+def _to_regions(attention: Tensor, encoded: Encoded) -> Tensor:
+    """Take of attention to all visual tokens (B, T - 1, L) that to the regions, the last ones: (B, T - 1, R)."""
+    return attention[..., attention.shape[-1] - encoded.num_regions :]
 
 
 def make_transformer(settings: DecoderSettings, num_tokens: int) -> MemoryTransformer:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from d2rnet.report.decoder.memory_transformer import MemoryTransformer
-from d2rnet.report.interface import Batch, ReportModel, VisualTokens
+from d2rnet.report.interface import Batch, Encoded, ReportModel, VisualTokens
 from d2rnet.report.rewards import Reward
 from d2rnet.report.self_critical import SelfCritical
 from d2rnet.report.settings import ReportTrainingSettings
@@ -43,6 +43,29 @@ class FurtherLosses(nn.Module):
         return {}
 
 
+class RegionLoss(nn.Module):
+    """A loss on what the decoder looks at while it is taught a token; alive in training only.
+
+    Attributes:
+        name: of the loss in the history.
+    """
+
+    name: str
+
+    def forward(self, attention: Tensor, batch: Any) -> Tensor:
+        """Return the weighted sum over tokens, for a step's mean over all tokens that are taught.
+
+        Args:
+            attention: (B, T - 1, R) of ``ReportModel.logits_and_look``.
+            batch: that it is of.
+        """
+        raise NotImplementedError
+
+    def values(self) -> dict[str, float]:
+        """Return what else the history shows."""
+        return {}
+
+
 class Losses(Objective):
     """Model and further losses as one module, so that several processes can average its gradients."""
 
@@ -52,42 +75,58 @@ class Losses(Objective):
         further: FurtherLosses | None,
         label_smoothing: float,
         self_critical: SelfCritical | None = None,
+        looking: RegionLoss | None = None,
     ) -> None:
         """Take what is trained, and by what."""
         super().__init__()
         self.model = model
         self.further = further
+        self.looking = looking
         self.label_smoothing = label_smoothing
         self.self_critical = self_critical
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of a batch: ``train`` is the mean cross entropy over the tokens of all processes."""
         visual: VisualTokens = self.model.look(batch)
-        encoded = None
-        if len(batch):
-            encoded = self.model.encode_tokens(visual)
-            logits = self.model.logits(encoded, batch.token_ids)
-            loss, count = token_loss(logits, batch.token_ids, label_smoothing=self.label_smoothing)
-        else:  # other processes have the few entries of an epoch's last batch
-            loss = visual.tokens.sum()
-            count = batch.token_ids.new_zeros(())
-        # The mean of this over processes is the mean over the tokens of all.
+        encoded = self.model.encode_tokens(visual) if len(batch) else None
+        sums, count = self._taught(visual, encoded, batch)
+        # The mean of these over processes is the mean over the tokens of all.
         tokens = sum_over_processes(count)
-        main = loss * num_processes() / tokens
-        losses = {"train": main}
+        losses = {name: total * num_processes() / tokens for name, total in sums.items()}
+        main = losses["train"]
         critic = self.self_critical
         if critic is not None and critic.has_begun:
             assert isinstance(self.model.transformer, MemoryTransformer)  # settings refuse a language model
-            drawn = loss if encoded is None else critic(self.model.transformer, encoded, batch)
+            drawn = sums["train"] if encoded is None else critic(self.model.transformer, encoded, batch)
             losses["train"] = critic.cross_entropy_weight * main
             losses["self_critical"] = critic.weight * drawn * num_processes() / tokens
         if self.further is not None:
             losses |= self.further.weigh(self.further(visual, batch), main, self.model.visual_parameters())
         return losses
 
+    def _taught(self, visual: VisualTokens, encoded: Encoded | None, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return the losses that are sums over the tokens of the reports, and the number of these."""
+        ids = batch.token_ids
+        looking = self.looking
+        if encoded is None:  # other processes have the few entries of an epoch's last batch
+            nothing = visual.tokens.sum()
+            looked = {} if looking is None else {looking.name: looking(visual.tokens.new_zeros(0, ids.shape[1] - 1, 0), batch)}
+            return {"train": nothing} | looked, ids.new_zeros(())
+        if looking is None:
+            total, count = token_loss(self.model.logits(encoded, ids), ids, label_smoothing=self.label_smoothing)
+            return {"train": total}, count
+        logits, attention = self.model.logits_and_look(encoded, ids)
+        total, count = token_loss(logits, ids, label_smoothing=self.label_smoothing)
+        return {"train": total, looking.name: looking(attention, batch)}, count
+
     def parts(self) -> dict[str, nn.Module | None]:
-        """Model, further losses, and what is known of rewards."""
-        return {"model": self.model, "further": self.further, "self_critical": self.self_critical}
+        """Model, further losses, and what is known of rewards and of attention."""
+        return {
+            "model": self.model,
+            "further": self.further,
+            "self_critical": self.self_critical,
+            "looking": self.looking,
+        }
 
     def size(self, batch: Batch) -> Tensor:
         """Return how many tokens are learnt, of which the cross entropy is the mean."""
@@ -102,7 +141,7 @@ class Losses(Objective):
     def values(self) -> dict[str, float]:
         """Those of the other losses."""
         found: dict[str, float] = {}
-        for part in (self.further, self.self_critical):
+        for part in (self.further, self.self_critical, self.looking):
             if part is not None:
                 found |= part.values()
         return found
@@ -115,6 +154,7 @@ def report_task(
     *,
     device: torch.device,
     further: FurtherLosses | None = None,
+    looking: RegionLoss | None = None,
     rates: Mapping[str, float] | None = None,
     loader_workers: int = 0,
     reward: Reward | None = None,
@@ -127,13 +167,14 @@ def report_task(
         settings: of the training.
         device: where to train.
         further: losses beside the cross entropy.
+        looking: a loss on what the decoder looks at.
         rates: prefix of parameter names -> their own peak learning rate.
         loader_workers: processes that prepare batches.
         reward: of self-critical training; None where the settings ask for none.
     """
     steps_per_epoch = math.ceil(len(entries) / settings.batch_size)
     critic = None if reward is None else SelfCritical(settings, reward, steps_per_epoch=steps_per_epoch)
-    objective = Losses(model, further, settings.label_smoothing, critic)
+    objective = Losses(model, further, settings.label_smoothing, critic, looking)
     return TrainingTask(
         objective,
         entries,

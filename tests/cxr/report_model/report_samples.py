@@ -33,6 +33,7 @@ EVERYTHING = {
         "crop_size_px": 32,
         "crop_width": 2,
         "crop_margin": 1.25,
+        "crop_chunk": 2,
         "crop_statistics": "box",
         "lesion_enhancement": "lera",
         "lera_gate": "shifted",
@@ -43,6 +44,7 @@ EVERYTHING = {
         "context_buckets": 64,
     },
     "training": {
+        "pointer_weight": 0.5,
         "alignment": {
             "lab": "lesions",
             "gab": "patches",

@@ -211,6 +211,7 @@ def test_resume_with_every_module_on_is_bit_identical(
         "| rewarded | F1 of the findings that a report names, from epoch 2 on; its score is"
         in (whole / "model_card.md").read_text()
     )
+    assert history(whole)[-1]["pointer_loss"] > 0 and 0 < history(whole)[-1]["pointer_share"] < 1
     kept = load_file(whole / "model.safetensors")
     assert not any("text_encoder" in name or "alignment" in name for name in kept)
     reports = write_reports(cohort, whole, tmp_path / "test.jsonl")

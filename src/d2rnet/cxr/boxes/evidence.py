@@ -6,7 +6,7 @@ radiographs: the patient's right is the left half of an image. ``linked`` are pl
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from d2rnet.findings.mention_context import State
@@ -58,6 +58,26 @@ def link_boxes(text: str, labels: Sequence[str], scores: Sequence[float], sides:
             best = max(own, key=partial(rank, side=side))  # the first of equals
             ranks[best] = max(rank(best, side), ranks.get(best, (False, 0.0)))
     return sorted(sorted(ranks), key=ranks.__getitem__, reverse=True)
+
+
+def fitting_boxes(text: str, labels: Sequence[str], sides: Sequence[str]) -> list[int]:
+    """Return all boxes of the classes that a sentence names, on the sides that it names them on, in their order.
+
+    Args:
+        text: one sentence.
+        labels: class of each of K boxes.
+        sides: of each box, see :func:`box_sides`.
+    """
+    named = _places_named(text)
+    return [
+        place for place, (label, side) in enumerate(zip(labels, sides, strict=True)) if named & {(label, side), (label, "")}
+    ]
+
+
+@lru_cache(maxsize=2**16)
+def _places_named(text: str) -> frozenset[tuple[str, str]]:
+    """Return class and side of what a sentence names; the side is "" where it names none."""
+    return frozenset((mention.category, side) for mention in _named(text) for side in _sides_of(mention))
 
 
 def linked_boxes(sentence: Mapping[str, Any], entry: Mapping[str, Any]) -> list[int]:

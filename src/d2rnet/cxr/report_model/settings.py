@@ -224,6 +224,9 @@ class D2RNetTrainingSettings(ReportTrainingSettings):
 
     backbone_learning_rate: float = setting(0.001, ge=0)
     """Peak learning rate of the ResNet."""
+    pointer_weight: float = setting(0.0, ge=0)
+    """Weight of a loss that teaches the last layer's attention among lesion tokens to go to boxes of the class, and on the
+    side, that a sentence names (own choice); 0 is off."""
     augmentation: AugmentationSettings = AugmentationSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     self_critical: D2RNetSelfCriticalSettings = D2RNetSelfCriticalSettings()

@@ -21,6 +21,7 @@ from d2rnet.cxr.report_model.dataset import Entry, ReportDataset, crop_arguments
 from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.image_cache import ImageCache
 from d2rnet.cxr.report_model.model import D2RNet
+from d2rnet.cxr.report_model.pointer import Pointer
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.files.hashes import ManyFiles
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -177,8 +178,15 @@ def _fit(
         training,
         device=device_of_process(device),
         further=further,
+        looking=_pointer(settings, vocabulary),
         rates={"extractor.backbone.": training.backbone_learning_rate},
         loader_workers=runtime.loader_workers,
         reward=reward,
     )
     fit_reports(folder, task, datasets["val"], vocabulary, runtime, reward)
+
+
+def _pointer(settings: TrainReportModelSettings, vocabulary: Vocabulary) -> Pointer | None:
+    """Make the loss on attention where it is on."""
+    weight = settings.training.pointer_weight
+    return Pointer(weight, vocabulary, lesion_branch=settings.model.lesion_branch) if weight else None

@@ -128,10 +128,16 @@ class MemoryTransformer(nn.Module):
 
     def cross_attention(self, encoded: Tensor, mask: Tensor, token_ids: Tensor) -> Tensor:
         """Return (B, T, L): how much token position t looks at each visual token, mean over layers and heads."""
-        return self.decode(encoded, mask, token_ids, record=True)[1]
+        return self.decode(encoded, mask, token_ids, recorded=range(len(self.decoder_layers)))[1]
 
     def decode(
-        self, encoded: Tensor, mask: Tensor, token_ids: Tensor, token_mask: Tensor | None = None, *, record: bool = False
+        self,
+        encoded: Tensor,
+        mask: Tensor,
+        token_ids: Tensor,
+        token_mask: Tensor | None = None,
+        *,
+        recorded: Sequence[int] = (),
     ) -> tuple[Tensor, Tensor]:
         """Run the decoder on whole prefixes; arguments as in :meth:`forward`, but a source may have several rows.
 
@@ -140,10 +146,11 @@ class MemoryTransformer(nn.Module):
             mask: (B, L) bool.
             token_ids: (R, T), R = B * G rows, rows of a source adjacent.
             token_mask: (R, T) bool or None.
-            record: whether to add up cross-attention weights.
+            recorded: the layers of whose cross-attention the mean is returned, by their place, ascending.
 
         Returns:
-            (R, T, D) normed features that the logits are read from, and (R, T, L) cross-attention (else of no size).
+            (R, T, D) normed features that the logits are read from, and (R, T, L) cross-attention, mean over heads, too (of
+            no size where no layer is recorded).
         """
         x = self._embed(token_ids, start=0)
         memory = self.relational_memory.initial(len(x), like=x)
@@ -160,9 +167,9 @@ class MemoryTransformer(nn.Module):
             # The rows of a source are queries of one attention: (R, T, D) -> (B, G T, D).
             queries = normed.view(len(encoded), -1, self.d_model)
             cross = layer.cross_attention.keys_values(encoded)
-            if record:
+            if number in recorded:
                 weights = layer.cross_attention.weights(queries, cross[0], cross_mask).mean(dim=1)  # (B, G T, L)
-                seen = weights.view(*x.shape[:2], -1) / len(self.decoder_layers) + (seen if number else 0)
+                seen = weights.view(*x.shape[:2], -1) / len(recorded) + (seen if number != recorded[0] else 0)
             x = x + layer.dropout(layer.cross_attention(queries, cross, cross_mask).view_as(x))
             normed = conditioned_norm(x, scales[first + 2], shifts[first + 2])
             x = x + layer.dropout(layer.feed_forward(normed))
