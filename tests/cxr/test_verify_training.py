@@ -58,7 +58,6 @@ def test_everything_wrong_is_listed_at_once(tmp_path: Path) -> None:
         ("detector", {"training": {"burn_in_iters": 370}}, "burn_in_iters 370 is not below total_iters 370"),
         ("report", {"training": {"batch_size": 1}}, "--processes 2: expected 1 to cxr.report.training.batch_size (1)"),
         ("report", {"model": {"d_model": 97}}, "d_model"),
-        ("report", {"model": {"backbone_width": 32}}, "expected cxr.report.model.backbone_width 16, or other"),
         (
             "report",
             {"training": {"alignment": {"lab": "lesions", "text_encoder_weights": "gone"}}},
@@ -69,17 +68,6 @@ def test_everything_wrong_is_listed_at_once(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit(section: str, change: dict[str, Any], words: str) -> None:
     (found,) = problems(settings(**{section: change}), processes=2)
     assert words in found
-
-
-def test_a_report_model_that_starts_from_the_detector() -> None:
-    """Whose weights are not there yet; its kind is known."""
-    report = {"model": {"backbone_weights": "detector", "backbone_width": 32}}
-    wide = {"backbone_width": 32}
-    assert problems(settings(report=report, detector={"model": wide})) == []
-    (found,) = problems(settings(report=report, detector={"model": wide | {"norm": "GN"}}))
-    assert "cxr.detector.model.norm is GN" in found
-    (found,) = problems(settings(report=report, detector={"model": wide | {"backbone_depth": 34}}))
-    assert "expected cxr.report.model.backbone resnet34, or other" in found
 
 
 def test_weights_of_another_architecture(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from d2rnet.report.training_cider import TrainingCider
         ("no acute disease .", "cardiomegaly .", 0.0),
         ("no acute disease .", "clear lungs .", 1.0),
         ("no acute disease .", "", 0.0),
+        ("no acute disease .", ".", 0.0),
         ("possible pneumothorax .", "pneumothorax .", 1.0),  # a doubt counts
     ],
 )

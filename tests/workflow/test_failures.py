@@ -50,6 +50,24 @@ def test_the_reason_of_a_failure_inside_the_snakefile_too(repository, tmp_path, 
     assert reason in done.stdout.splitlines()[-1] and ' File "' not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("target", "model", "reason"),
+    [
+        ("train_report_model", {"backbone_width": 32}, "cxr.report: model.backbone_weights is 'detector'"),
+        ("ablation", {"backbone_width": 32, "backbone_weights": None}, "arm detector: model.backbone_weights is 'detector'"),
+    ],
+)
+def test_a_report_model_that_cannot_start_from_its_detector_ends_the_run_before_it_is_trained(
+    repository, tmp_path, target, model, reason
+):
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text(json.dumps({"cxr": {"report": {"model": model}}}))
+    configuration = ("--cores", "1", "--configfile", str(repository / TINY), str(overlay))
+    done = snakemake(repository, tmp_path / "run", target, *configuration)
+    assert done.returncode == 1 and not (tmp_path / "run" / "resources").exists()
+    assert reason in done.stdout and "expected model.backbone_width 16" in done.stdout and ' File "' not in done.stdout
+
+
 def test_what_would_end_a_training_ends_the_run_before_its_first_job(repository, tmp_path):
     overlay = tmp_path / "mine.yaml"
     overlay.write_text(json.dumps({"cxr": {"detector": {"model": {"weights": "/gone.pkl"}}}, "runtime": {"gpus": 64}}))

@@ -9,6 +9,7 @@ from snakemake.logging import logger
 from d2rnet.cli.run_failures import failure_lines
 from d2rnet.cli.run_lock import hold_run
 from d2rnet.cxr.settings import trainings_of
+from d2rnet.cxr.warm_start import check_warm_start
 
 # wing -> command that tries its trainings, what that reads, what it cannot do without, and the rule that looks at the sources,
 # with which it is worth the while where no training is planned, too
@@ -54,10 +55,29 @@ def try_trainings(wing, planned):
         sys.exit(1)
 
 
+def check_warm_starts(planned):
+    """End where a report model that is planned is to start from a detector of another kind, which may take days to train.
+
+    Args:
+        planned: names of the rules that have something to do.
+    """
+    starts = {}
+    if "train_report_model" in planned:
+        starts["cxr.report"] = CONFIG.cxr.report
+    if "train_ablation_cell" in planned:
+        for arm in ARMS.arms:
+            starts[f"{DESIGN}: arm {arm}"] = cell_settings(
+                CONFIG.cxr.report, ARMS, arm=arm, seed=0
+            )
+    for what, report in starts.items():
+        check_warm_start(CONFIG.cxr.detector.model, report.model, what=what)
+
+
 onstart:
+    planned = {job.rule for job in workflow.dag.needrun_jobs()}
     with explained():
         hold_run(Path.cwd())
-    planned = {job.rule for job in workflow.dag.needrun_jobs()}
+        check_warm_starts({rule.name for rule in planned})
     for wing in TRIED:  # a rule lies in the folder of its wing
         own = (rule for rule in planned if Path(rule.snakefile).parent.name == wing)
         try_trainings(wing, {rule.name for rule in own})

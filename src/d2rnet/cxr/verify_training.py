@@ -16,13 +16,13 @@ from pathlib import Path
 from d2rnet.cxr.detector.checkpoint import load_pretrained
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.registration import build_network
-from d2rnet.cxr.detector.settings import DetectorModelSettings, TrainDetectorSettings
+from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.detector.trainer import check_batches, check_schedule
 from d2rnet.cxr.report_model.alignment import pretrained_files
 from d2rnet.cxr.report_model.backbone_weights import start_backbone
 from d2rnet.cxr.report_model.backbones import transformer_facts
 from d2rnet.cxr.report_model.model import D2RNet
-from d2rnet.cxr.report_model.settings import DETECTOR, D2RNetModelSettings, TrainReportModelSettings
+from d2rnet.cxr.report_model.settings import DETECTOR, TrainReportModelSettings
 from d2rnet.cxr.settings import TrainingsSettings
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -84,7 +84,6 @@ def training_problems(
         lambda: check_detector(settings.detector),
         lambda: check_report_batch(processes, settings.report.training),
         lambda: check_report_model(settings.report),
-        lambda: check_warm_start(settings.detector.model, settings.report.model),
     ]
     if device is not None:
         checks.append(lambda: check_processes(processes, resolve_device(device)))
@@ -127,29 +126,6 @@ def check_report_model(settings: TrainReportModelSettings) -> None:
             start_from_r2gen(model.transformer, Path(settings.model.weights), settings.model)
     with _naming("cxr.report.training.alignment.text_encoder_weights"):
         pretrained_files(settings.training.alignment)
-
-
-def check_warm_start(detector: DetectorModelSettings, report: D2RNetModelSettings) -> None:
-    """Compare the report model's image network with the detector's, where it is to start from it.
-
-    Raises:
-        ConfigError: they are not of the same kind.
-    """
-    if report.backbone_weights != DETECTOR:
-        return
-    wanted = {"backbone": f"resnet{detector.backbone_depth}", "backbone_width": detector.backbone_width}
-    others = {key: value for key, value in wanted.items() if getattr(report, key) != value}
-    if others:
-        needed = ", ".join(f"cxr.report.model.{key} {value}" for key, value in others.items())
-        raise ConfigError(
-            f"cxr.report.model.backbone_weights: 'detector', whose backbone is another; expected {needed}, or other "
-            "backbone_weights: null or a path."
-        )
-    if detector.norm == "GN" or (detector.stride_in_1x1 and detector.backbone_depth >= 50):
-        raise ConfigError(
-            "cxr.report.model.backbone_weights: 'detector', but cxr.detector.model.norm is GN or stride_in_1x1 true; expected "
-            "BN, SyncBN or FrozenBN, and false, as the report model has, or other backbone_weights: null or a path."
-        )
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class FindingsF1:
 
         Ours: two reports that name none earn 1, or nothing would be lost by inventing one; a report without words earns 0.
         """
-        if not written:
+        if not any(map(str.isalnum, written)):
             return 0.0
         true = set(self.read(reference))
         named = set(self.read(written))

@@ -61,6 +61,9 @@ class RegionLoss(nn.Module):
         """
         raise NotImplementedError
 
+    def after_step(self) -> None:
+        """Do what follows a step of the optimiser."""
+
     def values(self) -> dict[str, float]:
         """Return what else the history shows."""
         return {}
@@ -134,7 +137,7 @@ class Losses(Objective):
 
     def after_step(self) -> None:
         """Let the other losses do what follows a step."""
-        for part in (self.further, self.self_critical):
+        for part in (self.further, self.self_critical, self.looking):
             if part is not None:
                 part.after_step()
 

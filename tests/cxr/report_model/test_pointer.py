@@ -86,10 +86,16 @@ def test_loss_by_hand() -> None:
     attention[0] = torch.tensor([[0.3, 0.1], [0.01, 0.03], [0.5, 0.5], [0.0, 1.0]])
     pointer = Pointer(2.0, VOCABULARY, lesion_branch="crop")
     assert float(pointer(attention, batch)) == pytest.approx(2 * (math.log(4 / 3) + math.log(4)))
+    pointer.after_step()
     assert pointer.values() == {"pointer_share": pytest.approx(0.5)}
-    attention[0, :2, 0] = 0
-    assert float(pointer(attention, batch)) > 100 and pointer.values()["pointer_share"] == pytest.approx(0.25)  # of two steps
+    blind = attention.clone()
+    blind[0, :2, 0] = 0
+    assert float(pointer(blind, batch)) > 100
+    pointer(attention, batch)
+    pointer.after_step()  # of two micro-batches: 0 and 1/2
+    assert pointer.values()["pointer_share"] == pytest.approx((0.5 + 0.25) / 2)
     pointer.eval()(attention, batch)
+    pointer.after_step()
     assert int(pointer.measured) == 2
     assert float(Pointer(1.0, VOCABULARY, lesion_branch="crop")(attention, told("no nodule", BOXES[:2]))) == 0
 
@@ -168,6 +174,7 @@ def test_attention_learns_to_point() -> None:
         losses(batch)["pointer"].backward()
         optimizer.step()
         pointer.measured.zero_()  # the next share is its own mean
+        losses.after_step()
         shares.append(float(pointer.share))
     assert shares[0] < 0.6 and shares[-1] > 0.95
 

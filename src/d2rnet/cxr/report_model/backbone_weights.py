@@ -33,6 +33,7 @@ PREFIXES = ("", "model.", "features.", "model.features.")
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")  # torchvision before 2018: norm.1 for norm1
 # torchxrayvision's pixels run from -1024 to 1024: (grey - mean) / std of grey levels in [0, 1].
 TORCHXRAYVISION = (0.5, 1 / 2048)
+FILE_EXPECTED = "the same network with torchvision's key names (torchvision's own weights: cxr.report.model.backbone_width 64)"
 DETECTOR_PREFIX = "backbone.bottom_up."
 DETECTOR_CONFIG = "config.yaml"
 DETECTOR_NAMES = (
@@ -112,7 +113,7 @@ def load_backbone(network: nn.Module, path: str | Path, *, pixels: str = "imagen
     state = _with_torchvision_names(_read(path))
     if pixels == "torchxrayvision":
         state = _renormalised(state, *TORCHXRAYVISION)
-    load_matching(network, _one_channel(state), source=path, expected="the same network with torchvision's key names")
+    load_matching(network, _one_channel(state), source=path, expected=FILE_EXPECTED)
 
 
 def load_detector(network: nn.Module, path: Path) -> None:

@@ -57,6 +57,7 @@ class Pointer(RegionLoss):
         self.vocabulary = vocabulary
         self.register_buffer("share", torch.zeros(()))
         self.register_buffer("measured", torch.zeros((), dtype=torch.long))
+        self._shares: list[Tensor] = []  # of the micro-batches of this step
 
     def forward(self, attention: Tensor, batch: ChestBatch) -> Tensor:
         """Return the sum of the terms of this process's tokens, in nats times the weight.
@@ -70,25 +71,29 @@ class Pointer(RegionLoss):
         on_right = (attention * right).sum(dim=2)[taught].clamp(min=LEAST_SHARE)
         on_lesions = attention.sum(dim=2)[taught].clamp(min=LEAST_SHARE)
         if self.training:
-            self._measure((on_right / on_lesions).detach())
+            self._shares.append((on_right / on_lesions).detach())
         return self.weight * (on_lesions.log() - on_right.log()).sum()
 
-    def values(self) -> dict[str, float]:
-        """Return for the history ``pointer_share``, of the attention among lesion tokens, once there is one."""
-        return {"pointer_share": float(self.share)} if self.measured else {}
-
     @torch.no_grad()
-    def _measure(self, shares: Tensor) -> None:
+    def after_step(self) -> None:
+        """Take the mean over the step's tokens, of all micro-batches and processes, into the average."""
+        shares = torch.cat(self._shares or [self.share.new_zeros(0)])
+        self._shares.clear()
         total, count = sum_over_processes(torch.stack([shares.sum(), shares.new_tensor(len(shares))]).float()).tolist()
         if count:
             self.measured += 1
             self.share.lerp_(self.share.new_tensor(total / count), max(1 - MOMENTUM, 1 / int(self.measured)))
+
+    def values(self) -> dict[str, float]:
+        """Return for the history ``pointer_share``, of the attention among lesion tokens, once there is one."""
+        return {"pointer_share": float(self.share)} if self.measured else {}
 
 
 def right_boxes(batch: ChestBatch, vocabulary: Vocabulary) -> Tensor:
     """Return (B, T - 1, K) bool: the boxes of which the sentence speaks that each of the tokens 1.. is in.
 
     The side of a box is that of its centre in its image, as the model sees it: mirrored where the image and its report are.
+    That holds on frontal images alone, so lateral ones must have no boxes (``cxr.annotation.box_views``).
     """
     mask = batch.lesion_mask.tolist()
     category_ids = batch.category_ids.tolist()
