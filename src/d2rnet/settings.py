@@ -13,6 +13,7 @@ import shlex
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -85,6 +86,29 @@ def setting(default: Any, **bounds: Any) -> Any:
     if isinstance(default, tuple):
         bounds["strict"] = False  # YAML has lists
     return Field(default=default, **bounds)
+
+
+@dataclass(frozen=True)
+class WhereAbsent:
+    """Mark of a field whose default was another one when it came, such as ``Annotated[int, WhereAbsent(64)]``.
+
+    Attributes:
+        value: that first default; settings stored before the field came stand for it.
+    """
+
+    value: Any
+
+
+def where_absent(section: type[Section]) -> dict[str, Any]:
+    """Return nested settings, as JSON values: what stored settings that lack a field stand for, where not for its default."""
+    found: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        inner = subsection(field.annotation)
+        if inner is not None:
+            found |= {name: nested} if (nested := where_absent(inner)) else {}
+        else:
+            found.update((name, plain(mark.value)) for mark in field.metadata if isinstance(mark, WhereAbsent))
+    return found
 
 
 def each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:

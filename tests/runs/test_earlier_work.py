@@ -2,8 +2,11 @@
 
 import logging
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from earlier_version import begun_with, having, lacking
@@ -14,9 +17,10 @@ from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.errors import D2RNetError
 from d2rnet.files.documents import read_json
-from d2rnet.runs.earlier_work import IDENTITY, compare_stored, is_off
+from d2rnet.runs import workdir
+from d2rnet.runs.earlier_work import IDENTITY, Comparison, OtherWork, compare_stored, is_off
 from d2rnet.runs.workdir import hold_lock, open_work_dir
-from d2rnet.settings import Section, leaves, subsection
+from d2rnet.settings import Section, WhereAbsent, leaves, setting, subsection, where_absent
 
 TRAINERS = (TrainDetectorSettings, TrainReportModelSettings, TrainCtReportModelSettings, TrainStructuresSettings)
 
@@ -59,8 +63,8 @@ def go_on(tmp_path: Path, settings: Section) -> Path:
 
 @pytest.mark.parametrize("section", TRAINERS, ids=lambda section: section.__name__)
 def test_whatever_setting_a_trainer_gets_its_stored_settings_stay_the_same(section):
-    """One by one each setting is the new one, then all of each section."""
-    now = section()
+    """One by one each setting is the new one, then all of each section; each has its first default."""
+    now = section().replaced(**where_absent(section))
     keys = [key for key, _ in leaves(section)]
     sections = [name for name, field in section.model_fields.items() if subsection(field.annotation) is not None]
     assert len(keys) > 20
@@ -229,3 +233,82 @@ def test_the_stored_settings_stay_those_of_then(tmp_path, source):
     begun = begin(tmp_path, Training(), lacking("loss"))
     go_on(tmp_path, Training())
     assert read_json(begun / IDENTITY)["settings"] == {"lr": 0.1, "steps": 3}
+
+
+class Net(Section):
+    """A section with a setting whose default has changed since it came."""
+
+    width: Annotated[int, WhereAbsent(64)] = setting(32, ge=8)
+    depth: int = 18
+
+
+class Wide(Section):
+    """Settings of a stage."""
+
+    place = "wing.stage"
+
+    lr: float = 0.1
+    net: Net = Net(depth=50)
+
+
+def test_what_is_absent_stands_for_the_first_default(tmp_path, source):
+    """Not for today's; the defaults of the section around it stay."""
+    assert where_absent(Wide) == {"net": {"width": 64}} and where_absent(Training) == {}
+    assert Wide().net.width == 32
+    begun = begin(tmp_path, Wide(net=Net(width=64, depth=50)), lacking("net.width", "net.depth"))
+    assert go_on(tmp_path, Wide(net=Net(width=64, depth=50))) == begun
+    stored = read_json(begun / IDENTITY)["settings"]
+    assert compare_stored(stored, Wide()).differing == ("wing.stage.net.width unknown there (as 64), 32 now",)
+    assert go_on(tmp_path, Wide()) != begun
+
+
+def test_a_report_model_from_before_the_width_could_be_set_has_the_width_of_then():
+    stored = TrainReportModelSettings().to_json()
+    lacking("model.backbone_width")(stored)
+    told = "cxr.report.model.backbone_width"
+    assert compare_stored(stored, TrainReportModelSettings()).differing == (f"{told} unknown there (as 64), 32 now",)
+    published = TrainReportModelSettings().replaced(model={"backbone_width": 64})
+    assert compare_stored(stored, published) == Comparison((f"{told} (64)",), (), ())
+
+
+@pytest.mark.parametrize("what", ["deleted", "named anew"])
+def test_an_earlier_folder_that_goes_before_it_is_locked_is_not_begun_anew(tmp_path, source, monkeypatch, what):
+    """As where d2rnet clean was quicker."""
+    begun = begin(tmp_path, Training(), lacking("steps"))
+
+    @contextmanager
+    def too_late(lock_file: Path, **words: Any) -> Iterator[None]:
+        if what == "deleted":
+            shutil.rmtree(begun)
+            begun.mkdir()
+        else:
+            (begun / IDENTITY).write_text('{"settings": {}, "inputs": {}}')
+        with hold_lock(lock_file, **words):
+            yield
+
+    monkeypatch.setattr(workdir, "hold_lock", too_late)
+    with pytest.raises(D2RNetError, match=r"fingerprint\.json: gone or changed since this run chose .* run again"):
+        go_on(tmp_path, Training())
+    monkeypatch.undo()
+    assert go_on(tmp_path, Training()) != begun
+
+
+def test_files_of_other_folders_may_go_meanwhile(tmp_path, source, monkeypatch):
+    begun = begin(tmp_path, Training())
+    os.utime(begun / IDENTITY, (1e9, 1e9))
+    is_file = Path.is_file
+    iterdir = Path.iterdir
+
+    def then_gone(path: Path) -> bool:
+        there = is_file(path)
+        if path == begun / "checkpoint":
+            path.unlink(missing_ok=True)
+        return there
+
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(sorted(iterdir(path))))  # the one that goes comes first
+    monkeypatch.setattr(Path, "is_file", then_gone)
+    work = OtherWork(begun, Comparison((), (), ()))
+    assert str(work) == f"{begun.name} (last written 2001-09-09 01:46 UTC)"
+    monkeypatch.undo()
+    shutil.rmtree(begun)
+    assert str(work) == f"{begun.name} (last written 1970-01-01 00:00 UTC)"

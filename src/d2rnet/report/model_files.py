@@ -25,7 +25,7 @@ from d2rnet.files.torch_files import unsound_tensors
 from d2rnet.report.interface import FrontEnd, ReportModel
 from d2rnet.report.text.report_tokens import ReportTokens
 from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
-from d2rnet.settings import Section, leaves
+from d2rnet.settings import Section, leaves, merge, where_absent
 
 log = logging.getLogger(__name__)
 FORMAT = "d2rnet-report-model-1"
@@ -113,7 +113,7 @@ def load_model(folder: Path, device: torch.device, front_end: FrontEnd) -> Loade
 def _read_config(path: Path, front_end: FrontEnd) -> tuple[Any, dict[str, Any]]:
     """Read config.yaml: the settings, and the front end's facts.
 
-    A setting that came after the model gets its default; one that is gone, or a part without any, is an error.
+    A setting that came after the model gets its first default; one that is gone, or a part without any, is an error.
     """
     try:
         config = parse_yaml(path.read_text(encoding="utf-8"))
@@ -137,13 +137,13 @@ def _read_config(path: Path, front_end: FrontEnd) -> tuple[Any, dict[str, Any]]:
             f"{path}: {' and '.join(differences)}; the model was trained by another version. Train it again, or read it with "
             "that version."
         )
-    settings = front_end.settings.read(given, source=str(path))
+    settings = front_end.settings.read(merge(where_absent(front_end.settings), given), source=str(path))
     _note_later_keys(path, settings, lacking)
     return settings, {key: config.get(key) for key in (*front_end.facts, *front_end.later_facts)}
 
 
 def _note_later_keys(path: Path, settings: Section, keys: Sequence[str]) -> None:
-    """Say which settings came after the model: their defaults keep what was before (CONTRIBUTING.md).
+    """Say which settings came after the model: their first defaults keep what was before (CONTRIBUTING.md).
 
     Those of the training alone change no reading, and are not worth a warning.
     """

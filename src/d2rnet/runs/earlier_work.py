@@ -1,14 +1,16 @@
 """Work folders that are there already: whether one of an earlier version goes on, and what sets the others apart.
 
 A work folder keeps the settings that it began with. A version that adds a setting finds folders that lack it; since a new
-setting's default keeps what was before (CONTRIBUTING.md), such a folder goes on where the setting has its default now. A
-setting that is gone may be forgotten where it was off; any other ends the run by name, for what it did cannot be done.
+setting's default keeps what was before (CONTRIBUTING.md), such a folder goes on where the setting has its default now, or
+its first one where that was another (``WhereAbsent``). A setting that is gone may be forgotten where it was off; any other
+ends the run by name, for what it did cannot be done.
 
 Reads: ``fingerprint.json`` of the folders of a stage. Writes nothing.
 """
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +20,7 @@ from d2rnet.errors import D2RNetError
 from d2rnet.files.comparison import first_few
 from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import fingerprint
-from d2rnet.settings import Section, subsection
+from d2rnet.settings import Section, subsection, where_absent
 
 IDENTITY = "fingerprint.json"
 OFF: tuple[Any, ...] = (None, False, "off", "none", "", [])
@@ -29,7 +31,7 @@ class Comparison:
     """What a work folder began with against what a run has now.
 
     Attributes:
-        later: settings that the folder lacks and the run leaves at their defaults: "key (value)".
+        later: settings that the folder lacks and that have the value which this stands for: "key (value)".
         gone: settings that the folder has, this version has not, and that were not off: "key (value)".
         differing: settings and inputs that are not the same, such as "key 1 there, 2 now".
     """
@@ -57,9 +59,13 @@ class OtherWork:
         return bool(self.compared.gone) and not self.compared.differing
 
     def last_change(self) -> datetime:
-        """When a file of it was last written; locks do not count."""
-        times = [path.stat().st_mtime for path in self.folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-        return datetime.fromtimestamp(max(times, default=0), UTC)
+        """When a file of it was last written; locks do not count, nor files that go meanwhile; 1970 without any."""
+        times = [0.0]
+        with suppress(FileNotFoundError):
+            for path in self.folder.iterdir():
+                with suppress(FileNotFoundError):  # its process, or d2rnet clean, is at work
+                    times += [path.stat().st_mtime] if path.is_file() and not path.name.startswith(".") else []
+        return datetime.fromtimestamp(max(times), UTC)
 
     def __str__(self) -> str:
         return f"{self.folder.name} (last written {self.last_change():%Y-%m-%d %H:%M} UTC)"
@@ -118,12 +124,13 @@ def compare_stored(stored: Mapping[str, Any], settings: Section) -> Comparison:
 
     Args:
         stored: JSON values.
-        settings: those of now; the defaults of their section stand for what ``stored`` lacks.
+        settings: those of now; what ``stored`` lacks had the default of their section, or its first one (``WhereAbsent``).
     """
     later: list[str] = []
     gone: list[str] = []
     differing: list[str] = []
-    _walk(stored, settings, type(settings)(), settings.place, (later, gone, differing))
+    before = type(settings)().replaced(**where_absent(type(settings)))
+    _walk(stored, settings, before, settings.place, (later, gone, differing))
     return Comparison(tuple(later), tuple(gone), tuple(differing))
 
 

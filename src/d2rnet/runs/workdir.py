@@ -181,7 +181,7 @@ def open_work_dir(
     Raises:
         FileNotFoundError: an input is missing; names file and input.
         D2RNetError: another process holds the folder, the folder says that it belongs to another run, or an earlier version
-            began it with settings that are gone.
+            began it with settings that are gone, or its folder went while this run was about to lock it.
     """
     for name, path in inputs.items():
         if not isinstance(path, ManyFiles | HashedFile) and not Path(path).is_file():
@@ -197,13 +197,26 @@ def open_work_dir(
     with hold_lock(folder / ".lock", what=folder, doing="working in this folder"):
         remove_leftovers(folder)
         if earlier is not None:
-            came = ", ".join(earlier.compared.later) or "nothing"
-            log.info(
-                "work folder %s: same settings and inputs, begun by an earlier version; resuming. New since: %s", folder, came
-            )
+            _resume_earlier(earlier, root, identity, settings)
         else:
             _begin_or_resume(folder, identity, others)
         yield folder
+
+
+def _resume_earlier(earlier: OtherWork, root: Path, identity: Mapping[str, Any], settings: Section) -> None:
+    """Prove, with the lock held, that the folder of an earlier version is what it was when it was chosen; say what is new.
+
+    Raises:
+        D2RNetError: another process has deleted or changed it.
+    """
+    folder = earlier.folder
+    if earlier not in other_work(root, identity, settings):
+        raise D2RNetError(
+            f"{folder / IDENTITY}: gone or changed since this run chose to go on with that folder; expected what an earlier "
+            "version began. Another process, such as 'd2rnet clean', deleted or edited it: run again, which looks anew."
+        )
+    came = ", ".join(earlier.compared.later) or "nothing"
+    log.info("work folder %s: same settings and inputs, begun by an earlier version; resuming. New since: %s", folder, came)
 
 
 def _begin_or_resume(folder: Path, identity: Mapping[str, Any], others: list[OtherWork]) -> None:

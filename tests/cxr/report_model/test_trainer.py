@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
+import yaml
 from backbone_samples import write_detector, write_transformer
 from earlier_version import begun_with, lacking
 from pretend_gpu import GPU, pretend_gpu
@@ -191,6 +192,18 @@ def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
         original(self, batch)
 
     patch.setattr(TrainingTask, "train_step", interrupted)
+
+
+def test_a_model_from_before_the_width_could_be_set_has_the_width_of_then(
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings
+) -> None:
+    """64, which is not today's default: its weights are of other shapes."""
+    wide = report_settings.replaced(model={"backbone_width": 64}, training={"epochs": 1})
+    model = train(cohort, tmp_path, wide)
+    config = yaml.safe_load((model / "config.yaml").read_text())
+    del config["model"]["backbone_width"]
+    (model / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    assert load_model(model, torch.device("cpu"), D2RNET).settings.model.backbone_width == 64
 
 
 def test_resume_with_every_module_on_is_bit_identical(

@@ -1,6 +1,6 @@
 """Settings of D2R-Net: branches, augmentation, alignment."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
@@ -11,7 +11,7 @@ from d2rnet.report.settings import (
     SelfCriticalSettings,
     TextSettings,
 )
-from d2rnet.settings import Section, setting
+from d2rnet.settings import Section, WhereAbsent, setting
 
 VISION_TRANSFORMER = "vision_transformer"
 DETECTOR = "detector"
@@ -46,7 +46,7 @@ class D2RNetModelSettings(DecoderSettings):
     ] = setting("resnet18")
     """Network of the global branch, by torchvision's name (resnet101 published), or vision_transformer: that of the folder in
     backbone_weights (needs the package transformers)."""
-    backbone_width: int = setting(32, ge=8, le=256)
+    backbone_width: Annotated[int, WhereAbsent(64)] = setting(32, ge=8, le=256)
     """Channels of a ResNet's stem; 64 published. That of the detector, where it starts from its weights."""
     backbone_stages: int = setting(2, ge=2, le=4)
     """Residual stages (dense blocks) used: 4 = conv5, stride 32 (published); 3 = conv4, stride 16; 2 = conv3, stride 8."""
