@@ -50,6 +50,18 @@ def kinds(run: Path) -> dict[str, str]:
     return {path: item.kind if isinstance(item, Leftover) else item.why for path, item in found.items()}
 
 
+def test_a_folder_that_the_record_names_made_it_whatever_its_settings(tmp_path):
+    """As of a detector whose ``batch_images``, or a report model whose ``crop_chunk``, is not the default."""
+    old, now = work_folder(tmp_path, Rate(lr=1)), work_folder(tmp_path, Rate(lr=2))
+    finish(tmp_path, now, more={"lr": 3})
+    record = tmp_path / "results/cxr/train_detector/run.json"
+    write_json(record, read_json(record) | {"work_folder": now.name})
+    assert kinds(tmp_path) == {
+        f"work/cxr/train_detector/{old.name}": "stale",
+        f"work/cxr/train_detector/{now.name}": "finished",
+    }
+
+
 def test_work_folders_of_a_finished_stage(tmp_path):
     old, now = work_folder(tmp_path, Rate(lr=1)), work_folder(tmp_path, Rate(lr=2))
     finish(tmp_path, now, more={"log_every_iters": 4})

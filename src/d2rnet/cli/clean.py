@@ -25,7 +25,7 @@ from d2rnet.exit_codes import ExitCode
 from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import fingerprint
 from d2rnet.runs.earlier_work import IDENTITY, is_off
-from d2rnet.runs.workdir import hold_lock
+from d2rnet.runs.workdir import WORK_KEY, hold_lock
 
 log = logging.getLogger(__name__)
 KINDS = ("stale", "finished", "caches", "shards")
@@ -180,7 +180,7 @@ def _judge_work(folder: Path, results: Path) -> Leftover | Kept:
     record = _finished(results)
     if record is None:
         return Kept(folder, f"no finished result in {results}; the run may want to resume")
-    if _made_from(identity, record):
+    if record.get(WORK_KEY) == folder.name or _made_from(identity, record):
         return Leftover("finished", folder, _size(folder), f"made {results}, which is complete")
     return Leftover("stale", folder, _size(folder), f"of other settings or inputs than {results}")
 

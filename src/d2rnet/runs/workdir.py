@@ -32,6 +32,7 @@ from d2rnet.settings import Section
 
 log = logging.getLogger(__name__)
 SHOWN_FOLDERS = 3
+WORK_KEY = "work_folder"  # in run.json, where other settings than the folder's may be
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 

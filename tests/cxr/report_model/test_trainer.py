@@ -194,6 +194,31 @@ def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(TrainingTask, "train_step", interrupted)
 
 
+def test_resume_with_a_smaller_chunk_of_crops_goes_on(
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after running out of memory. The model tells the chunk of the last part."""
+    settings = report_settings.replaced(model={"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2})
+    with monkeypatch.context() as patch:
+        stop_after(4, patch)
+        with pytest.raises(SystemExit):
+            train(cohort, tmp_path, settings)
+    smaller = settings.replaced(model={"crop_chunk": 1})
+    begun_after: list[int] = []
+    original = TrainingTask.train_step
+
+    def counted(self: TrainingTask, batch: Any) -> None:
+        begun_after.append(self.finished_steps)
+        original(self, batch)
+
+    monkeypatch.setattr(TrainingTask, "train_step", counted)
+    model = train(cohort, tmp_path, smaller)
+    (identity,) = (tmp_path / "work").glob("*/fingerprint.json")
+    assert begun_after == [4, 5, 6, 7, 8]
+    assert json.loads((model / "run.json").read_text())["work_folder"] == identity.parent.name
+    assert load_model(model, torch.device("cpu"), D2RNET).settings.model.crop_chunk == 1
+
+
 def test_a_model_from_before_the_width_could_be_set_has_the_width_of_then(
     cohort: Path, tmp_path: Path, report_settings: ReportSettings
 ) -> None:

@@ -43,7 +43,7 @@ from d2rnet.runs.code_parts import PARTS_KEY, code_parts, note_code
 from d2rnet.runs.device import device_words, resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.signals import leaving_at_stop_signals
-from d2rnet.runs.workdir import open_work_dir
+from d2rnet.runs.workdir import WORK_KEY, open_work_dir
 from d2rnet.training.collectives import num_processes, process_rank
 from d2rnet.training.history import HISTORY_NAME
 from d2rnet.training.processes import check_processes, device_of_process, run_processes
@@ -113,7 +113,7 @@ def train_detector(
         inputs=inputs,
         counts={**counts, **numbers},
         seeds={"training": training.seed, "labelled_split": training.labelled_split_seed},
-        extra=facts | {PARTS_KEY: code_parts(folder)},
+        extra=facts | {PARTS_KEY: code_parts(folder), WORK_KEY: folder.name},
     )
     write_card(DETECTOR_CARD, output)
 

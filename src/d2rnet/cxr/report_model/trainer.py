@@ -22,7 +22,7 @@ from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.image_cache import ImageCache
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.pointer import Pointer
-from d2rnet.cxr.report_model.settings import TrainReportModelSettings
+from d2rnet.cxr.report_model.settings import D2RNetModelSettings, TrainReportModelSettings
 from d2rnet.files.hashes import ManyFiles
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.findings.mentions import named_classes
@@ -38,7 +38,7 @@ from d2rnet.runs.cards import write_card
 from d2rnet.runs.code_parts import PARTS_KEY, code_parts
 from d2rnet.runs.device import device_words, resolve_device
 from d2rnet.runs.provenance import write_run_record
-from d2rnet.runs.workdir import open_work_dir
+from d2rnet.runs.workdir import WORK_KEY, open_work_dir
 from d2rnet.training.processes import check_processes, device_of_process, run_processes
 
 log = logging.getLogger(__name__)
@@ -91,14 +91,14 @@ def train_report_model(
     inputs |= {"weights": settings.model.weights} if settings.model.weights else {}
     inputs |= backbone_inputs(settings.model, detector) | pretrained_files(settings.training.alignment)
     backbone_config = transformer_facts(settings.model)
-    with open_work_dir(work, settings=settings, inputs=inputs) as folder:
+    with open_work_dir(work, settings=what_decides(settings), inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, work / "images", tokens, settings, runtime.loader_workers)
         reward = make_reward(settings.training, tokens, read=named_classes, entries=splits["train"])
         del splits  # the datasets hold what training needs of them, in a fifth of the memory
         job = (folder, datasets, tokens, settings, torch_device, runtime, detector, backbone_config, reward)
         run_processes(_fit, *job, processes=processes, device=torch_device)
         selected = export_model(folder, output, tokens, settings=settings, facts=facts_of(CATEGORY_NAMES, backbone_config))
-        extra = {"device": str(torch_device), "processes": processes, "selected": selected, PARTS_KEY: code_parts(folder)}
+        extra = {"selected": selected, PARTS_KEY: code_parts(folder), WORK_KEY: folder.name}
     write_run_record(
         output / "run.json",
         command="train-report-model",
@@ -106,9 +106,17 @@ def train_report_model(
         inputs=inputs,
         counts=counts,
         seeds={"training": settings.training.seed},
-        extra=extra | rewarded(settings.training),
+        extra={"device": str(torch_device), "processes": processes} | extra | rewarded(settings.training),
     )
     write_card(REPORT_CARD, output)
+
+
+def what_decides(settings: TrainReportModelSettings) -> TrainReportModelSettings:
+    """Settings with the chunk of the lesion crops set to its default: another one resumes the same run, in other memory.
+
+    A batch of no more crops than a chunk gives the same to the bit; one of more, the same but for rounding.
+    """
+    return settings.replaced(model={"crop_chunk": D2RNetModelSettings().crop_chunk})
 
 
 def _make_datasets(
