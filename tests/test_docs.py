@@ -75,6 +75,14 @@ def test_every_rule_of_the_graph_is_in_a_stage(repository, wing):
     assert len(drawn) > 12 and sorted(staged) == sorted(drawn)
 
 
+def test_the_page_of_the_ablation_counts_its_cells(repository, pages):
+    page = pages[repository / "docs/how-to/run-the-ablation.md"]
+    arms = yaml.safe_load((repository / "workflow/ablation.yaml").read_text())["arms"]
+    seeds = Config().cxr.ablation.seeds
+    assert f"{len(arms)} arms and {len(seeds)} seeds make {len(arms) * len(seeds)} of them." in page
+    assert set(arms) <= set(re.findall(r"`(\w+)`", page))
+
+
 def test_relative_links_exist(pages):
     for page, text in pages.items():
         for link in re.findall(r"\]\(([^)#\s]+)", text):
