@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from d2rnet.cxr.annotation.context import _rank
 from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.boxes.views import shows_view
 from d2rnet.cxr.detector.training_images import of_views
+from d2rnet.cxr.report_model.context import AP, LATERAL, PA, view_id
 from d2rnet.cxr.report_model.dataset import ReportDataset, image_sources
 from d2rnet.cxr.report_model.image_cache import DirectImages
 from d2rnet.errors import DatasetError
@@ -26,7 +28,14 @@ from d2rnet.report.text.vocabulary import count_vocabulary
         ("pa", ["PA"], True),
         ("AP", ["ap"], True),
         ("LATERAL", ["PA", "AP"], False),
-        ("AP AXIAL", ["AP"], False),
+        ("AP AXIAL", ["AP"], True),
+        ("AP AXIAL", ["PA"], False),
+        ("AP AXIAL", ["ap axial"], True),
+        ("AP", ["AP AXIAL"], False),
+        ("pa lld", ["PA", "AP"], True),
+        ("XTABLE LATERAL", ["PA", "AP"], False),
+        ("LL", ["LATERAL"], True),
+        ("LPO", ["PA", "AP", "LATERAL", "unknown"], False),
         ("", ["PA"], False),
         ("", ["PA", "unknown"], True),
         ("LATERAL", ["unknown"], False),
@@ -34,6 +43,13 @@ from d2rnet.report.text.vocabulary import count_vocabulary
 )
 def test_which_images_show_a_wanted_view(view: str, wanted: list[str], expected: bool) -> None:
     assert shows_view(view, wanted) is expected
+
+
+@pytest.mark.parametrize("view", ["PA", "pa", "PA LLD", "AP", "AP AXIAL", "LATERAL", "XTABLE LATERAL", "LPO", ""])
+def test_boxes_model_and_study_before_read_a_view_alike(view: str) -> None:
+    number = view_id(view)
+    assert [shows_view(view, [name]) for name in ("PA", "AP", "LATERAL")] == [number == each for each in (PA, AP, LATERAL)]
+    assert _rank(view) == {PA: 0, AP: 1}.get(number, 2)
 
 
 def test_a_lateral_image_gets_no_boxes_and_is_seen_all_the_same(inputs: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.cxr.annotation.inputs import ImageTable, view_of
+from d2rnet.cxr.boxes.views import AP, PA, position_of
 from d2rnet.cxr.sources.told_findings import leaked
 from d2rnet.errors import DatasetError
 
 log = logging.getLogger(__name__)
 Study = tuple[dict[str, Any], list[int]]  # a report and the rows of its images
 NEEDED = {"indication": "indication", "prior": "study_time"}  # part of the context -> key of reports.jsonl
-_VIEWS = ("PA", "AP")  # of which image of the study before the boxes are, before any other
+_VIEWS = (PA, AP)  # of which image of the study before the boxes are, before any other
 
 
 class EntryContext:
@@ -106,8 +107,8 @@ class EntryContext:
 
 def _rank(view: str) -> int:
     """Return the place of a view among ``_VIEWS``, however a source writes it ("pa", "AP AXIAL"); any other comes last."""
-    words = view.upper().split()
-    return next((place for place, name in enumerate(_VIEWS) if name in words), len(_VIEWS))
+    position = position_of(view)
+    return _VIEWS.index(position) if position in _VIEWS else len(_VIEWS)
 
 
 def priors_of(studies: Sequence[Study]) -> dict[str, Study]:

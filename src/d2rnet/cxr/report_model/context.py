@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from d2rnet.cxr.boxes.views import position_of
 from d2rnet.cxr.report_model.augmentation import mirror_report
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings
 from d2rnet.errors import DatasetError
@@ -28,15 +29,12 @@ Entry = Mapping[str, Any]
 UNKNOWN, PA, AP, LATERAL = range(4)
 NUM_VIEWS = 4
 MOST_OF_ONE_VIEW = 4  # images of one view that are told apart; further ones count as the last
-_VIEWS = {"PA": PA, "AP": AP, "LATERAL": LATERAL, "LL": LATERAL, "LAT": LATERAL, "RL": LATERAL}
+_VIEW_IDS = {"PA": PA, "AP": AP, "LATERAL": LATERAL}
 
 
 def view_id(view: str) -> int:
-    """Return the number of a view position as DICOM and MIMIC-CXR spell it.
-
-    "AP AXIAL" is AP, "XTABLE LATERAL" lateral, an oblique view unknown.
-    """
-    return next((_VIEWS[word] for word in view.upper().split() if word in _VIEWS), UNKNOWN)
+    """Return the number of what :func:`d2rnet.cxr.boxes.views.position_of` reads from a view's name."""
+    return _VIEW_IDS.get(position_of(view), UNKNOWN)
 
 
 def numbers_of(views: Sequence[int]) -> list[int]:
