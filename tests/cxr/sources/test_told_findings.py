@@ -21,6 +21,19 @@ REPORT = (
         "Patchy right basilar opacity",
         "1.5 cm nodule in the right lower lobe.",
         "Enlarged cardiac silhouette.",
+        "Small left posterior pleural effusion",
+        "Small pleural effusion posteriorly",
+        "Patchy posterobasal opacity",
+        "Small left effusion without pneumothorax.",
+        "Small left effusion no pneumothorax",
+        "No pneumothorax small left effusion",
+        "Lt small pleural effusion.",
+        "small L effusion",
+        "Small l-sided effusion",
+        "8mm RLL nodule.",
+        "Rt lower lobe 8 mm nodule",
+        "Interval increase in small left effusion",
+        "Interval decrease in left effusion",
     ],
 )
 def test_a_finding_of_the_report_without_a_verb(part: str) -> None:
@@ -51,6 +64,21 @@ def test_a_finding_of_the_report_without_a_verb(part: str) -> None:
         "Pleural effusions;",
         "Mild lower extremity edema",
         "Small right effusion.",  # the other side
+        "Small R effusion",
+        "Small rt effusion without pneumothorax",
+        "8 mm LUL nodule",
+        "Small effusion on 2 L",  # of oxygen
+        "s/p RUL lobectomy",
+        "Post op small left effusion",
+        "Postoperative small left effusion",
+        "Interval change in small left effusion",
+        "interval changes of small left effusion",
+        "Left effusion without large pneumothorax",  # how large it is not
+        "Left effusion without pneumothorax or large mass",
+        "Cough without effusion",
+        "Small left effusion without cough",
+        "Small effusion or pneumothorax",
+        "Small pneumothorax without effusion",
         "Small pneumothorax.",  # denied
         "Mild edema.",  # in doubt there
         "No small effusion.",
