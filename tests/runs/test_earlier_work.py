@@ -121,7 +121,7 @@ def test_a_real_difference_begins_anew_and_says_which_keys_changed(tmp_path, sou
     begun = begin(tmp_path, Training(), lacking("steps"))
     folder = go_on(tmp_path, now)
     assert folder != begun and (begun / "checkpoint").read_text() == "state" and not (folder / "checkpoint").exists()
-    (warning,) = caplog.messages
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert warning.startswith(f"begins anew; not resumed and left as it is: work folder {begun.name} (last written 2")
     assert warning.endswith(f"UTC), of another run: {told}")
     assert go_on(tmp_path, now) == folder and go_on(tmp_path, Training()) == begun
