@@ -102,7 +102,7 @@ def draw_curves(
             for text, place in marks.items():
                 if place is not None:
                     point_out(panel, place, text if number == 0 else "")
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            panel.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))  # labels of six digits have room
             panel.ticklabel_format(axis="y", scilimits=(-2, 4))
             if len(present) > 1:
                 label_ends(panel)
