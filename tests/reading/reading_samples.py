@@ -33,7 +33,11 @@ STUDIES = {"s1": ("front", "second"), "s2": ("tall",), "s3": ("scan",)}
 FILES = {"front": "s1/front.png", "second": "s1/second.jpg", "tall": "s2/tall.png", "scan": "s3/scan.dcm"}
 SIZES_HW = {"front": (150, 120), "second": (130, 170), "tall": (200, 90), "scan": (160, 140)}
 OVERLAY: dict[str, Any] = {
-    "data": {"conversion": {"max_side_px": 96}, "reports": {"views": ["PA", "AP"]}},
+    "data": {
+        "conversion": {"max_side_px": 96},
+        "labelled": {"root": "real/labelled"},  # not the demo cohort, which a demo may have left in this checkout
+        "reports": {"root": "real/reports", "views": ["PA", "AP"]},
+    },
     "detector": {
         "model": {
             "backbone_width": 16,

@@ -164,7 +164,8 @@ def test_file_of_an_older_model_has_no_grey_levels(tmp_path: Path, weights: Path
 @pytest.mark.parametrize("wing", ["labelled", "reports"])
 def test_models_of_the_demo_cohort_are_marked(weights: Path, tmp_path: Path, wing: str) -> None:
     (tmp_path / "cohort" / "x").mkdir(parents=True)
-    write_yaml(tmp_path / "run.yaml", {"cxr": {"data": {wing: {"root": str(tmp_path / "cohort" / "x")}}}})
+    roots = {"labelled": "real", "reports": "real", wing: str(tmp_path / "cohort" / "x")}
+    write_yaml(tmp_path / "run.yaml", {"cxr": {"data": {name: {"root": root} for name, root in roots.items()}}})
     assert not described(tmp_path, weights, tmp_path / "run.yaml").synthetic
     (tmp_path / "cohort" / "cohort.json").write_text("{}")
     assert described(tmp_path, weights, tmp_path / "run.yaml").synthetic
