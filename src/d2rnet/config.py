@@ -12,7 +12,7 @@ from d2rnet.evaluation.settings import MeteorRuntime, NoBoxSettings, RetrievalSe
 from d2rnet.gallery.settings import GallerySettings
 from d2rnet.report.settings import ReportRuntime
 from d2rnet.runs.settings import SchedulerSettings
-from d2rnet.settings import Section, merge, read_overlay
+from d2rnet.settings import Section, merge, read_overlay, values_in
 
 SHOWN_KEYS = 5
 # A preset of the whole, which messages name
@@ -85,8 +85,8 @@ def check_order(files: Mapping[Path, Mapping[str, Any]], presets: Path) -> None:
         for before in given[:place]:
             if rank(before) <= rank(file) and rank(file) > 0:
                 continue
-            values = dict(_values(files[file]))
-            undone = [key for key, value in _values(files[before]) if key in values and values[key] != value]
+            values = dict(values_in(files[file]))
+            undone = [key for key, value in values_in(files[before]) if key in values and values[key] != value]
             if undone:
                 right = " ".join(str(name) for name in sorted(given, key=rank))
                 more = f" and {len(undone) - SHOWN_KEYS} more" if len(undone) > SHOWN_KEYS else ""
@@ -185,12 +185,3 @@ def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, dict | list):
         for key, part in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _texts(part, f"{path}.{key}" if path else str(key))
-
-
-def _values(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted path and value of everything that is no mapping."""
-    if not isinstance(value, Mapping):
-        yield path, value
-        return
-    for key, part in value.items():
-        yield from _values(part, f"{path}.{key}" if path else str(key))

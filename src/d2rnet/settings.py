@@ -131,6 +131,15 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def values_in(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted path and value of everything in nested mappings that is no mapping."""
+    if not isinstance(value, Mapping):
+        yield path, value
+        return
+    for key, part in value.items():
+        yield from values_in(part, f"{path}.{key}" if path else str(key))
+
+
 def subsection(annotation: Any) -> type[Section] | None:
     """Return the section that a field's type is, None for a field that holds a value."""
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None

@@ -40,11 +40,8 @@ from d2rnet.report.text.vocabulary import Vocabulary, load_vocabulary
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
-CLASSES = {
-    **dict.fromkeys(CONVENTIONS, CATEGORY_NAMES),
-    SIDED: SIDED_CLASSES,
-    **PROTOCOLS,
-}  # protocol of labels -> its classes
+# protocol of labels -> its classes
+CLASSES = {**dict.fromkeys(CONVENTIONS, CATEGORY_NAMES), SIDED: SIDED_CLASSES, **PROTOCOLS}
 FULL = "full"
 NO_SHUFFLE = "shuffled control undefined: one study holds more than half of the pairs"
 GENERATED = "generated"

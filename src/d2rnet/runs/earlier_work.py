@@ -20,7 +20,7 @@ from d2rnet.errors import D2RNetError
 from d2rnet.files.comparison import first_few
 from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import fingerprint
-from d2rnet.settings import Section, subsection, where_absent
+from d2rnet.settings import Section, subsection, values_in, where_absent
 
 IDENTITY = "fingerprint.json"
 OFF: tuple[Any, ...] = (None, False, "off", "none", "", [])
@@ -154,16 +154,8 @@ def _walk(
         else:
             differing.append(f"{key} unknown there (as {_text(before[name])}), {_text(values[name])} now")
     for name in stored.keys() - type(now).model_fields.keys():
-        gone += _not_off(stored[name], f"{place}.{name}" if place else name)
-
-
-def _not_off(value: Any, key: str) -> Iterator[str]:
-    """Yield the settings that are gone and were on; a section that is gone counts by its settings."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _not_off(inner, f"{key}.{name}")
-    elif not is_off(value):
-        yield f"{key} ({_text(value)})"
+        settings = values_in(stored[name], f"{place}.{name}" if place else name)  # of a section that is gone all that it had
+        gone += [f"{key} ({_text(value)})" for key, value in settings if not is_off(value)]
 
 
 def _same(stored: Any, now: Any) -> bool:

@@ -12,18 +12,13 @@ NOWHERE = torch.finfo(torch.float32).min
 
 
 def mean_vector(vectors: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean (E,) of the vectors (n, ..., E) of all processes where ``mask`` (n, ...) is True; it has a gradient."""
+    """Return the mean (E,) of the vectors (n, ..., E) of all processes where ``mask`` (n, ...) is True.
+
+    It has a gradient, so that no loss on vectors less their mean can move all of them one way.
+    """
     kept = (vectors * mask.unsqueeze(-1)).flatten(0, -2)
     total = sum_over_processes(torch.cat([kept.sum(dim=0), mask.sum().view(1).to(kept.dtype)]))
     return total[:-1] / total[-1].detach().clamp(min=1)
-
-
-def centred(vectors: Tensor, mask: Tensor) -> Tensor:
-    """Subtract from vectors (n, ..., E) the mean of those of all processes where ``mask`` (n, ...) is True.
-
-    The gradient goes through the mean, so that no loss can move all vectors one way.
-    """
-    return vectors - mean_vector(vectors, mask)
 
 
 def hardest_negative_loss(scores: Tensor, valid: Tensor, margin: float, left_out: Tensor | None = None) -> Tensor:

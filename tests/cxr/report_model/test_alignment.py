@@ -12,7 +12,7 @@ from d2rnet.cxr.report_model.alignment import Alignment
 from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings
 from d2rnet.errors import ConfigError
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
-from d2rnet.training.contrastive import centred, hardest_negative_loss, soft_target_loss
+from d2rnet.training.contrastive import hardest_negative_loss, mean_vector, soft_target_loss
 from d2rnet.training.loss_weights import mean_gradient, norm_ratio
 
 # Words as many as the samples' token ids; the full stop is the last of them.
@@ -70,7 +70,7 @@ def test_soft_targets_of_unequal_ways_by_hand() -> None:
 def test_centring_by_hand() -> None:
     vectors = torch.tensor([[[1.0, 4.0], [3.0, 0.0]], [[5.0, 2.0], [9.0, 9.0]]], requires_grad=True)
     mask = torch.tensor([[True, True], [True, False]])
-    found = centred(vectors, mask)  # mean (3, 2)
+    found = vectors - mean_vector(vectors, mask)  # mean (3, 2)
     assert found.tolist() == [[[-2.0, 2.0], [0.0, -2.0]], [[2.0, 0.0], [6.0, 7.0]]]
     found[0, 0, 0].backward()
     assert vectors.grad[..., 0].tolist() == [[pytest.approx(2 / 3), pytest.approx(-1 / 3)], [pytest.approx(-1 / 3), 0.0]]

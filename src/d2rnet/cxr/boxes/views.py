@@ -24,6 +24,7 @@ def shows_view(view: str, wanted: Sequence[str]) -> bool:
         view: as its source names it, PA for instance; "" where it does not.
         wanted: names, in capitals or not; ``unknown`` is the name of images whose source names none. Empty: any.
     """
-    names = {name.upper() for name in wanted}
+    if not wanted:
+        return True
     named = {view.upper(), position_of(view)} if view else {UNKNOWN.upper()}
-    return not wanted or not names.isdisjoint(named)
+    return not named.isdisjoint(name.upper() for name in wanted)
