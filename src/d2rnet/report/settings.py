@@ -100,7 +100,7 @@ class ReportTrainingSettings(Section):
 
     seed: int = setting(1, ge=0)
     """Seed of weights, order and dropout."""
-    epochs: int = setting(10, ge=1)
+    epochs: int = setting(8, ge=1)
     """Passes over the training split; 50 published."""
     batch_size: int = setting(16, ge=1)
     """Entries per step; 32 published."""

@@ -290,7 +290,7 @@ def make_optimizer(
         rates: prefix of parameter names -> their own peak learning rate.
     """
     kind: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    options = {"amsgrad": True} if settings.optimizer == "adam_amsgrad" else {}
+    options = {"amsgrad": settings.optimizer == "adam_amsgrad", "fused": True}
     undecayed = {
         id(parameter)
         for trained in modules

@@ -22,7 +22,7 @@ class DemoSettings(Section):
     """MIMIC-style validation studies."""
     report_test_studies: int = setting(170, ge=2)
     """MIMIC-style test studies."""
-    size_px: int = setting(448, ge=128, le=3072)
+    size_px: int = setting(384, ge=128, le=3072)
     """Mean longer side of the drawn radiographs, pixels."""
     follow_ups: bool = setting(False)
     """Whether a patient's later studies go on from the one before (unchanged, increased, decreased, new, gone; the reports say

@@ -63,8 +63,8 @@ def build_optimizer(model: nn.Module, training: DetectorTrainingSettings) -> tor
     """Make the optimiser; normalisation layers have no weight decay, as in detectron2."""
     groups = get_default_optimizer_params(model, weight_decay=training.weight_decay, weight_decay_norm=0.0)
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=training.base_lr, foreach=True)
-    return torch.optim.SGD(groups, lr=training.base_lr, momentum=training.momentum, foreach=True)
+        return torch.optim.AdamW(groups, lr=training.base_lr, fused=True)
+    return torch.optim.SGD(groups, lr=training.base_lr, momentum=training.momentum, fused=True)
 
 
 @dataclass(frozen=True)

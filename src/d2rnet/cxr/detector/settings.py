@@ -35,7 +35,7 @@ class DetectorModelSettings(Section):
     """Channels of the feature pyramid (FPN: 256)."""
     roi_fc_dim: int = setting(256, ge=16)
     """Width of the two fully connected layers of the box head (FPN: 1024)."""
-    roi_sampling_ratio: int = setting(2, ge=0)
+    roi_sampling_ratio: int = setting(1, ge=0)
     """Samples per ROIAlign bin and direction; 0 adapts to the box (detectron2: 0)."""
     anchor_sizes_px: tuple[Annotated[float, Field(gt=0)], ...] = setting((24, 48, 96, 192), min_length=4, max_length=5)
     """Anchor side of each pyramid level, finest first, pixels of the network's input (FPN: 32, 64, 128, 256, 512)."""
@@ -47,7 +47,7 @@ class DetectorModelSettings(Section):
     """Shorter side of an image in prediction, pixels (detectron2: 800)."""
     longest_px: int = setting(256, ge=32)
     """Limit of the longer side, pixels, over the shorter side's (detectron2: 1333)."""
-    rpn_pre_nms_train: int = setting(200, ge=1)
+    rpn_pre_nms_train: int = setting(100, ge=1)
     """Proposals per level before non-maximum suppression in training (FPN: 2000)."""
     rpn_post_nms_train: int = setting(100, ge=1)
     """Proposals per image after it in training (FPN: 1000)."""
@@ -88,9 +88,9 @@ class DetectorTrainingSettings(Section):
 
     seed: int = setting(1, ge=0)
     """Seed of weights, order, augmentation and sampling."""
-    total_iters: int = setting(370, ge=2)
+    total_iters: int = setting(385, ge=2)
     """Iterations in all (UTv2: 180000; D2R-Net: 320000)."""
-    burn_in_iters: int = setting(320, ge=1)
+    burn_in_iters: int = setting(350, ge=1)
     """Supervised iterations before the EMA teacher starts (UTv2: 2000; D2R-Net: 8000)."""
     unlabelled_views: tuple[str, ...] = setting(())
     """Views of the unlabelled images that are trained on, such as PA and AP; unknown: images whose source names none; empty:

@@ -107,6 +107,8 @@ class D2RNetModelSettings(DecoderSettings):
     """Rows of the table that the words of either text are hashed into; more of them share fewer rows."""
     patch_dropout: float = setting(0.5, ge=0, lt=1)
     """Dropout after the patch projection; 0.5 published."""
+    dropout: float = setting(0.0, ge=0, lt=1)
+    """Dropout inside the Transformer, none in the few epochs of the demo; 0.1 published."""
 
 
 class AugmentationSettings(Section):
