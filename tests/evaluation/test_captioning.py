@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from d2rnet.errors import ConfigError, DatasetError, ToolError
+from d2rnet.evaluation import captioning
 from d2rnet.evaluation.caption_scores import Scorer, open_meteor, single_spaced
 from d2rnet.evaluation.captioning import evaluate_reports
 from d2rnet.evaluation.degeneracy import text_statistics
@@ -204,6 +205,22 @@ def test_part_of_the_split_is_counted(run: dict[str, Any], caplog: pytest.LogCap
     evaluate_reports(**run)
     assert json.loads((run["output"] / "run.json").read_text())["counts"]["entries_without_report"] == 1
     assert "1 of 4 test entries have no generated report" in caplog.text
+
+
+def test_shuffled_control_is_the_mean_over_orders(run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = {0: [1, 0, 3, 2], 1: [2, 3, 0, 1], 2: [3, 2, 1, 0]}
+
+    def control(taken: dict[int, list[int]]) -> dict[str, float]:
+        monkeypatch.setattr(captioning, "derangement", lambda groups, seed: taken[seed])
+        evaluate_reports(**run)
+        return json.loads((run["output"] / "metrics.json").read_text())["shuffled"]
+
+    alone = [control(dict.fromkeys(orders, order)) for order in orders.values()]
+    assert len({scores["bleu_1"] for scores in alone}) > 1
+    mean = control(orders)
+    for key in ("bleu_1", "rouge_l", "cider"):
+        assert mean[key] == pytest.approx(sum(scores[key] for scores in alone) / 3), key
+    assert mean["meteor"] is None
 
 
 def test_one_study_only_has_no_shuffled_control(run: dict[str, Any]) -> None:
