@@ -55,7 +55,7 @@ def test_everything_wrong_is_listed_at_once(tmp_path: Path) -> None:
     ("section", "change", "words"),
     [
         ("detector", {"training": {"labelled_batch": 9}}, "labelled_batch: 9 images are not divisible by 2"),
-        ("detector", {"training": {"burn_in_iters": 385}}, "burn_in_iters 385 is not below total_iters 385"),
+        ("detector", {"training": {"burn_in_iters": 370}}, "burn_in_iters 370 is not below total_iters 370"),
         ("report", {"training": {"batch_size": 1}}, "--processes 2: expected 1 to cxr.report.training.batch_size (1)"),
         ("report", {"model": {"d_model": 97}}, "d_model"),
         (

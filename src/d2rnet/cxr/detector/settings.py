@@ -51,7 +51,7 @@ class DetectorModelSettings(Section):
     """Proposals per level before non-maximum suppression in training (FPN: 2000)."""
     rpn_post_nms_train: int = setting(100, ge=1)
     """Proposals per image after it in training (FPN: 1000)."""
-    rpn_pre_nms_test: int = setting(200, ge=1)
+    rpn_pre_nms_test: int = setting(100, ge=1)
     """Proposals per level before it in prediction and in drawing pseudo boxes (FPN: 1000)."""
     rpn_post_nms_test: int = setting(100, ge=1)
     """Proposals per image after it in prediction and in drawing pseudo boxes (FPN: 1000)."""
@@ -88,9 +88,9 @@ class DetectorTrainingSettings(Section):
 
     seed: int = setting(1, ge=0)
     """Seed of weights, order, augmentation and sampling."""
-    total_iters: int = setting(385, ge=2)
+    total_iters: int = setting(370, ge=2)
     """Iterations in all (UTv2: 180000; D2R-Net: 320000)."""
-    burn_in_iters: int = setting(350, ge=1)
+    burn_in_iters: int = setting(335, ge=1)
     """Supervised iterations before the EMA teacher starts (UTv2: 2000; D2R-Net: 8000)."""
     unlabelled_views: tuple[str, ...] = setting(())
     """Views of the unlabelled images that are trained on, such as PA and AP; unknown: images whose source names none; empty:
