@@ -106,12 +106,20 @@ def test_half_precision_is_that_of_the_forward_pass() -> None:
     whole, x = made()
     whole, x = whole.float(), x.float()
     parts = copy.deepcopy(whole)
+    kinds = set()
+
+    def run(rows: slice) -> Tensor:
+        out = parts(x[rows])
+        kinds.add(out.dtype)
+        return out
+
     with torch.autocast("cpu", torch.bfloat16):
         expected = whole(x)
-        found = run_in_chunks(parts, lambda rows: parts(x[rows]), count=7, chunk=3)
+        found = run_in_chunks(parts, run, count=7, chunk=3)
     found.sum().backward()
     expected.sum().backward()
     assert found.dtype == expected.dtype
+    assert kinds == {expected.dtype}
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
     gradient, other = parts.second.weight.grad, whole.second.weight.grad
     assert torch.nn.functional.cosine_similarity(gradient.flatten(), other.flatten(), dim=0) > 0.99
