@@ -252,7 +252,7 @@ def run(*command: str, constrained: bool = False) -> None:
                 break
             except subprocess.TimeoutExpired:
                 written = max(0.0, (free - shutil.disk_usage(ROOT).free) / 1e9)
-                say(f"     ... {clock(time.monotonic() - start)}, {written:.1f} GB written")
+                say(f"     ... {clock(time.monotonic() - start)}, {written:.1f} GB on disk")
     if code != 0:
         stop(f"'{' '.join(command[:6])} ...' failed with exit code {code}", "see its message above, then run the same again")
 

@@ -60,6 +60,17 @@ def test_run_record_counts_what_is_shown(run):
     }
 
 
+def test_synthetic_images_are_called_so_and_others_are_not_to_be_published(run):
+    page = run["output"] / "index.html"
+    render_gallery(**run)
+    text = page.read_text()
+    assert "Do not publish" in text and "Synthetic" not in text
+    (run["image_root"].parent / "cohort.json").write_text("{}")  # as make-demo-cohort leaves it
+    render_gallery(**run)
+    text = page.read_text()
+    assert "Synthetic images" in text and "Do not publish" not in text
+
+
 def test_the_same_inputs_give_the_same_files(run, tmp_path):
     render_gallery(**run)
     render_gallery(**run | {"output": tmp_path / "again"})

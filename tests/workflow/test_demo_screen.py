@@ -48,8 +48,9 @@ def test_a_demo_ends_with_its_tables_and_its_gallery(repository, tmp_path, targe
     values = [f"BIN={tmp_path}", f"{variable}={tmp_path}/summary.md", "CORES=2"]
     call = ["make", "--no-print-directory", "--old-file=setup", target, *values]
     lines = subprocess.run(call, cwd=repository, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert "--logger d2rnet --cores 2" in lines[0]
-    assert lines[1:-2] == ["", *tables, ""]
+    assert lines[0].startswith("About ") and "minutes" in lines[0]
+    assert "--logger d2rnet --cores 2" in lines[1]
+    assert lines[2:-2] == ["", *tables, ""]
     assert lines[-2].endswith(f"{tmp_path}/summary.md") and gallery in lines[-1]
 
 

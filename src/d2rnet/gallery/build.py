@@ -54,6 +54,7 @@ def write_gallery(
     how: str,
     settings: PageSettings,
     modality: Modality = RADIOGRAPHS,
+    synthetic: bool = False,
 ) -> Counts:
     """Write the page; return what was shown and what was left out.
 
@@ -66,6 +67,7 @@ def write_gallery(
         how: how ``studies`` were chosen among them, "" if all are shown.
         settings: size of the page.
         modality: of all studies.
+        synthetic: the images are those of the demo cohort.
 
     Raises:
         DatasetError: no picture can be shown, or a sentence lists a box that its entry does not have.
@@ -78,6 +80,7 @@ def write_gallery(
         systems=len(meta["systems"]),
         max_bytes=round(settings.max_megabytes * 1e6),
         modality=modality,
+        synthetic=synthetic,
     ) as page:
         for study, shown in zip(studies, track(pictures, total=len(studies), what="gallery", unit="report"), strict=False):
             if not page.add(study, study_record(study, shown)):

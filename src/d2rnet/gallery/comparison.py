@@ -26,6 +26,7 @@ from d2rnet.gallery.run_inputs import RunInputs, entries_by_id, find_inputs, rec
 from d2rnet.gallery.settings import CompareSettings, PageSettings
 from d2rnet.gallery.studies import Answer, Sentence, Study
 from d2rnet.report.annotation_file import Entry
+from d2rnet.runs.cards import is_of_demo_cohort
 
 log = logging.getLogger(__name__)
 LETTERS = ("A", "B")
@@ -114,6 +115,7 @@ def _write(
         how=f"those with the largest difference of {modality.scores.get(metric, metric)}" if len(shown) < known else "",
         settings=page,
         modality=modality,
+        synthetic=inputs is not None and is_of_demo_cohort(inputs.image_root),
     )
 
 

@@ -22,12 +22,23 @@ from d2rnet.gallery.studies import Study
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("data.js", "filters.js", "list.js", "boxes.js", "texts.js", "print.js", "main.js")
 SCORE_DIGITS = 4
+NOTICE = "<strong>Do not publish.</strong> Report text and images may be protected health information."
+SYNTHETIC = "<strong>Synthetic images, drawn by code:</strong> nothing here is about a patient."
 
 
 class PageWriter:
     """Writes studies as they come in, then the rest of the page."""
 
-    def __init__(self, stream: TextIO, *, title: str, systems: int, max_bytes: int, modality: Modality = RADIOGRAPHS) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        title: str,
+        systems: int,
+        max_bytes: int,
+        modality: Modality = RADIOGRAPHS,
+        synthetic: bool = False,
+    ) -> None:
         """Begin a page.
 
         Args:
@@ -36,6 +47,7 @@ class PageWriter:
             systems: generated reports per study.
             max_bytes: of all studies together.
             modality: of all studies.
+            synthetic: the images are those of the demo cohort.
         """
         self._stream = stream
         self._modality = modality
@@ -53,7 +65,7 @@ class PageWriter:
         head, self._tail = _asset("page.html").split("{{studies}}")
         self._script = script
         words = {"modality": modality.name, "finding": modality.finding, "Finding": modality.finding.capitalize()}
-        self._words = {**words, "a_finding": modality.with_article}
+        self._words = {**words, "a_finding": modality.with_article, "notice": SYNTHETIC if synthetic else NOTICE}
         stream.write(_fill(head, {"title": html.escape(title), "policy": policy, "style": style, **self._words}))
 
     @property

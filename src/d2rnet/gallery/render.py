@@ -21,6 +21,7 @@ from d2rnet.gallery.selection import choose_studies
 from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Answer, Study
 from d2rnet.report.annotation_file import Entry, load_annotation
+from d2rnet.runs.cards import is_of_demo_cohort
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ def render_gallery(
         known=len(studies),
         how=how,
         settings=settings,
+        synthetic=is_of_demo_cohort(image_root),
     )
     write_run_record(
         output / "run.json",
