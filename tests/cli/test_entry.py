@@ -82,6 +82,8 @@ def test_help_is_wrapped_at_the_width_of_the_terminal(words, columns, capsys, mo
         (["train-detektor", "--output", "x"], "Did you mean 'd2rnet train-detector'?"),
         (["export", "radevl"], "there is no 'd2rnet export radevl'. Did you mean 'd2rnet export radeval'?"),
         (["quux"], "there is no 'd2rnet quux'. 'd2rnet --help' lists all commands."),
+        (["read", "--treads", "1", "x.png"], "d2rnet read: error: there is no option '--treads'. Did you mean '--threads'?"),
+        (["read", "x.png", "--qq=1"], "there is no option '--qq'. 'd2rnet read --help' lists all."),
     ],
 )
 def test_mistyped_command_is_told_what_was_meant(words, says, capsys):

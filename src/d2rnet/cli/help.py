@@ -60,6 +60,16 @@ class Parser(argparse.ArgumentParser):
         formatter.add_text(self.epilog)
         return formatter.format_help()
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse what is known; a long option that is not is an error here, of the command that it was given to."""
+        found, rest = super().parse_known_args(args, namespace)
+        unknown = next((word.partition("=")[0] for word in rest if word.startswith("--")), None)
+        if unknown:
+            close = difflib.get_close_matches(unknown, list(self._option_string_actions), n=1)
+            meant = f" Did you mean '{close[0]}'?" if close else ""
+            self.error(f"there is no option '{unknown[:80]}'.{meant} '{self.prog} --help' lists all.")
+        return found, rest
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
             close = difflib.get_close_matches(str(value), list(action.choices), n=1)
