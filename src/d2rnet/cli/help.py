@@ -3,7 +3,7 @@
 import argparse
 import difflib
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 HANGING = 4  # columns that a wrapped line of settings is set in
@@ -65,15 +65,18 @@ class Parser(argparse.ArgumentParser):
         found, rest = super().parse_known_args(args, namespace)
         unknown = next((word.partition("=")[0] for word in rest if word.startswith("--")), None)
         if unknown:
-            close = difflib.get_close_matches(unknown, list(self._option_string_actions), n=1)
-            meant = f" Did you mean '{close[0]}'?" if close else ""
+            meant = _meant(unknown, self._option_string_actions)
             self.error(f"there is no option '{unknown[:80]}'.{meant} '{self.prog} --help' lists all.")
         return found, rest
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
-            close = difflib.get_close_matches(str(value), list(action.choices), n=1)
-            meant = f" Did you mean '{self.prog} {close[0]}'?" if close else ""
+            meant = _meant(str(value), action.choices, before=f"{self.prog} ")
             lists = f"'{self.prog} --help' lists all commands."
             raise argparse.ArgumentError(None, f"there is no '{self.prog} {str(value)[:80]}'.{meant} {lists}")
         super()._check_value(action, value)
+
+
+def _meant(word: str, known: Iterable[str], *, before: str = "") -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean '{before}{close[0]}'?" if close else ""
