@@ -31,6 +31,7 @@ import yaml
 from gain_cells import ARMS, CONTROL, LAST, SEMI, SUPERVISED, Cell, chosen, train_cell
 
 from d2rnet.cxr.detector.settings import DetectorSettings
+from d2rnet.evaluation.resampling import seeds_interval
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json
@@ -46,7 +47,6 @@ COHORT, ITERS = 1, 1000
 LABELLED_PERCENT, SEEDS = 10, (1, 2, 3, 4, 5)
 OTHER_PERCENTS, OTHER_SEEDS = (5, 1, 100), (1, 2)
 TEACHER = "ema_teacher"
-T_975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}  # Student's t by degrees of freedom, 97.5 %
 Cells = dict[Cell, dict[str, Any] | None]
 
 
@@ -107,12 +107,7 @@ def finished(cells: Sequence[Cell], results: Path) -> Cells:
 
 
 def gain(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], network: str = TEACHER) -> dict[str, Any]:
-    """Mean difference of AP50 over seeds, a - b, with a 95 % interval that covers seeds and test images.
-
-    Its half width is the root of two squares: Student's t times the standard error over the seeds, and 1.96 times the standard
-    deviation of the mean gain over resamples of the test images, which all seeds share. (Half widths are added, not variances,
-    for only the first are few: the modified large-sample method of Graybill and Wang, JASA 1980.) What images and seeds do
-    together is in both, so that the interval is rather too wide.
+    """Mean difference of AP50 over seeds, a - b, with the interval of :func:`seeds_interval`: over seeds and test images.
 
     Args:
         pairs: finished cells a and b of each seed.
@@ -123,13 +118,8 @@ def gain(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]], network: str = 
     """
     values = np.asarray([a["test"][network]["ap50"] - b["test"][network]["ap50"] for a, b in pairs])
     drawn = np.asarray([np.subtract(a["test"][network]["resamples"], b["test"][network]["resamples"]) for a, b in pairs])
-    number = len(pairs)  # drawn: (seeds, resamples)
-    interval = None
-    if number > 1:
-        of_seeds = T_975[number - 1] * float(values.std(ddof=1)) / math.sqrt(number)
-        half = math.hypot(of_seeds, 1.96 * float(drawn.mean(axis=0).std(ddof=1)))
-        interval = [float(values.mean()) - half, float(values.mean()) + half]
-    return {"difference": float(values.mean()), "interval": interval, "seeds": number, "differences": values.tolist()}
+    interval = seeds_interval(values, drawn.mean(axis=0))  # drawn: (seeds, resamples)
+    return {"difference": float(values.mean()), "interval": interval, "seeds": len(pairs), "differences": values.tolist()}
 
 
 def pairs_of(cells: Cells, percent: float, a: str, b: str) -> dict[int, tuple[dict[str, Any], dict[str, Any]]]:

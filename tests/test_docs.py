@@ -78,8 +78,11 @@ def test_every_rule_of_the_graph_is_in_a_stage(repository, wing):
 def test_the_page_of_the_ablation_counts_its_cells(repository, pages):
     page = pages[repository / "docs/how-to/run-the-ablation.md"]
     arms = yaml.safe_load((repository / "workflow/ablation.yaml").read_text())["arms"]
-    seeds = Config().cxr.ablation.seeds
-    assert f"{len(arms)} arms and {len(seeds)} seeds make {len(arms) * len(seeds)} of them." in page
+    settings = Config().cxr.ablation
+    main = [arm for arm in arms.values() if arm.get("main")]
+    cells = len(arms) * len(settings.seeds) + len(main) * len(settings.main_seeds)
+    assert (len(main), len(settings.seeds) + len(settings.main_seeds)) == (2, 5)
+    assert f"{len(arms)} arms and {len(settings.seeds)} seeds, five of two arms, make {cells} of them." in page
     assert set(arms) <= set(re.findall(r"`(\w+)`", page))
 
 

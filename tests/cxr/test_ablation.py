@@ -10,8 +10,9 @@ import yaml
 
 from d2rnet.config import Config
 from d2rnet.cxr.ablation import ablation
-from d2rnet.cxr.ablation_design import cell_settings, read_design
+from d2rnet.cxr.ablation_design import cell_settings, read_design, seeds_of
 from d2rnet.cxr.report_model.settings import ReportSettings, TrainReportModelSettings
+from d2rnet.cxr.settings import CxrAblationSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.settings import ScoreSettings
 from d2rnet.files.documents import read_jsonl, write_json, write_jsonl
@@ -107,6 +108,9 @@ def test_scores_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[st
     assert f1["full"]["seeds"] == [1.0, pytest.approx(2 * 2 / (2 + 3))]  # all three lesions; two of three
     assert f1["full"]["value"] == pytest.approx(0.9) == f1["full"]["difference"]["value"]
     assert f1["full"]["difference"]["interval"][0] > 0
+    # seeds 1.0 and 0.8: 12.706 standard errors of 0.1, and something for the studies
+    low, high = f1["full"]["difference"]["interval_seeds"]
+    assert high - low > 2 * 12.706 * 0.1 and (low + high) / 2 == pytest.approx(0.9)
     assert f1["base"]["difference"] is None
     assert f1["nearest_training_report"]["value"] == pytest.approx(2 * 1 / (4 + 3))  # one heart of four claims, three true
     assert arms["base"]["scores"]["bleu_4"]["value"] == arms["most_frequent_report"]["scores"]["bleu_4"]["value"]
@@ -128,6 +132,8 @@ def test_scores_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[st
     row = table.loc["full", "lesion22_uncertain_positive_micro_f1"]
     assert (row["value"], row["seeds"]) == (pytest.approx(0.9), "1.0 0.8")
     assert [row["difference_low"], row["difference_high"]] == f1["full"]["difference"]["interval"]
+    assert [row["difference_seeds_low"], row["difference_seeds_high"]] == [low, high]
+    assert f"[{100 * low:+.1f}, {100 * high:+.1f}]" in printed
 
 
 def test_an_arm_of_one_seed_is_set_beside_the_same_seed_of_the_reference(inputs: dict[str, Any]) -> None:
@@ -137,8 +143,21 @@ def test_an_arm_of_one_seed_is_set_beside_the_same_seed_of_the_reference(inputs:
     arms = json.loads((inputs["output"] / "ablation.json").read_text())["arms"]
     f1 = {name: arm["scores"]["lesion22_uncertain_positive_micro_f1"] for name, arm in arms.items()}
     assert (f1["base"]["value"], f1["full"]["value"]) == (0.5, 1.0)
-    assert f1["full"]["difference"] == {"value": 0.0, "interval": [0.0, 0.0]}
-    assert f1["most_frequent_report"]["difference"]["value"] == -0.5  # a baseline is set beside the mean of the seeds
+    assert f1["full"]["difference"] == {"value": 0.0, "interval": [0.0, 0.0], "interval_seeds": None}
+    of_baseline = f1["most_frequent_report"]["difference"]
+    assert of_baseline["value"] == -0.5, "a baseline is set beside the mean of the seeds"
+    low, high = of_baseline["interval_seeds"]
+    assert high - low > 2 * 12.706 * 0.5, "whose seeds differ by 1"
+
+
+def test_main_arms_have_further_seeds(tmp_path: Path) -> None:
+    design = yaml.safe_load(yaml.safe_dump(DESIGN))
+    design["arms"]["full"]["main"] = True
+    path = tmp_path / "design.yaml"
+    path.write_text(yaml.safe_dump(design))
+    arms = read_design(path).arms
+    settings = CxrAblationSettings.read({"seeds": [3, 1], "main_seeds": [1, 7]})
+    assert {name: seeds_of(arm, settings) for name, arm in arms.items()} == {"base": [3, 1], "full": [3, 1, 7]}
 
 
 def test_grounding_is_that_of_arms_that_see_boxes(inputs: dict[str, Any]) -> None:

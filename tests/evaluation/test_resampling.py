@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from d2rnet.evaluation.resampling import logit_interval
+from d2rnet.evaluation.resampling import logit_interval, seeds_interval
 
 
 def expit(x: float) -> float:
@@ -45,3 +45,21 @@ def test_the_ends_stay_in_range_whatever_is_drawn() -> None:
     assert 0 <= low <= high <= 1
     low, high = logit_interval(1 - 1e-6, [0.0, 0.0, 1.0], cases=3) or (-1.0, 2.0)
     assert 0 <= low <= high <= 1
+
+
+def test_the_interval_over_seeds_by_hand() -> None:
+    values = [0.2, 0.3, 0.4]  # standard error 0.1 / sqrt(3), t of 2 degrees 4.3027
+    drawn = [0.29, 0.31] * 50  # standard deviation 0.01 (n), with n - 1: 0.01 * sqrt(100 / 99)
+    half = math.hypot(4.3027 * 0.1 / math.sqrt(3), 1.959964 * 0.01 * math.sqrt(100 / 99))
+    assert seeds_interval(values, [*drawn, np.nan]) == pytest.approx([0.3 - half, 0.3 + half], abs=1e-6)
+
+
+@pytest.mark.parametrize(("values", "drawn"), [([0.3], [0.2, 0.4]), ([0.3, np.nan], [0.2, 0.4]), ([0.3, 0.4], [np.nan, 0.4])])
+def test_one_seed_says_nothing_about_seeds(values: list[float], drawn: list[float]) -> None:
+    assert seeds_interval(values, drawn) is None
+
+
+def test_of_many_seeds_the_t_of_eleven_is_taken() -> None:
+    values = np.arange(20.0)
+    low, high = seeds_interval(values, [9.5, 9.5]) or (0, 0)
+    assert high - low == pytest.approx(2 * 2.2281 * values.std(ddof=1) / math.sqrt(20), abs=1e-5)

@@ -110,6 +110,8 @@ def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp
     jobs = planned_jobs(done)
     assert {"oracle_annotation", "train_ablation_cell", "generate_ablation_reports", "ablation"} <= jobs
     assert ("retrieve_reports" in jobs, "--nearest " in done.stdout) == (retrieves, retrieves)
+    seeds = {arm: set(re.findall(rf"results/cxr/ablation/{arm}/seed_(\d)", done.stdout)) for arm in ("base", "tokens", "full")}
+    assert seeds == {"base": {"1"}, "tokens": {"1", "4", "5"}, "full": {"1", "4", "5"}}
 
 
 def test_the_preset_of_inputs_brings_its_arms_into_any_working_directory(repository, tmp_path):

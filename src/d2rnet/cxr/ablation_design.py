@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
+from d2rnet.cxr.settings import CxrAblationSettings
 from d2rnet.evaluation.ablation_design import AblationDesign, ArmName, read_arms
 from d2rnet.evaluation.metric_names import COMMONEST, NEAREST
 from d2rnet.settings import Section, merge
@@ -18,11 +19,13 @@ class ArmDesign(Section):
     Attributes:
         label: its name in the table.
         boxes: of the detector (pseudo), or those that the demo cohort drew (oracle).
+        main: trained with the seeds of ``cxr.ablation.main_seeds``, too.
         report: settings that are laid over section ``cxr.report``.
     """
 
     label: str
     boxes: Literal["pseudo", "oracle"]
+    main: bool = False
     report: dict[str, Any]
 
 
@@ -49,6 +52,11 @@ def read_design(path: Path) -> CxrAblationDesign:
     for name in design.arms:
         cell_settings(TrainReportModelSettings(), design, arm=name, seed=0)  # now, and not hours later when its cell starts
     return design
+
+
+def seeds_of(arm: ArmDesign, settings: CxrAblationSettings) -> list[int]:
+    """Return the seeds that an arm is trained with, each once."""
+    return list(dict.fromkeys((*settings.seeds, *(settings.main_seeds if arm.main else ()))))
 
 
 def cell_settings(

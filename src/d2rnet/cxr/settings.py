@@ -5,7 +5,7 @@ from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.demo.settings import DemoSettings
 from d2rnet.cxr.detector.settings import DetectorSettings, TrainDetectorSettings
 from d2rnet.cxr.report_model.settings import ReportSettings, TrainReportModelSettings
-from d2rnet.evaluation.ablation_design import AblationSettings
+from d2rnet.evaluation.ablation_design import AblationSettings, Seeds
 from d2rnet.settings import Section, setting
 
 
@@ -17,6 +17,8 @@ class CxrAblationSettings(AblationSettings):
     design: str | None = setting(None)
     """YAML file of the arms and what differs in each, in the working directory, else beside the Snakefile; null:
     workflow/ablation.yaml."""
+    main_seeds: Seeds = setting((4, 5), json_schema_extra={"uniqueItems": True})
+    """Further seeds of the arms that the file calls main: those that a default is chosen between."""
 
 
 class CxrDataSettings(DataSettings):

@@ -3,7 +3,8 @@
 An arm's score is the mean over its seeds. Intervals are 95 % percentile bootstrap intervals over studies, or patients, of that
 mean, and of its difference to the reference arm on the same resamples: they cover the choice of test studies, not that of
 training studies or seeds. The least and greatest seed stand beside. Differences are over the seeds that both arms have: an arm
-of one seed is not set beside the mean of others. A baseline, which has no seed, is set beside all.
+of one seed is not set beside the mean of others. A baseline, which has no seed, is set beside all. A second interval of a
+difference over several seeds covers the seeds, too.
 """
 
 import csv
@@ -16,15 +17,18 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 
-from d2rnet.evaluation.ablation_arm import Arm
+from d2rnet.evaluation.ablation_arm import BASELINE, Arm
 from d2rnet.evaluation.metric_names import Group, Metric
-from d2rnet.evaluation.resampling import percentile_interval
+from d2rnet.evaluation.resampling import percentile_interval, seeds_interval
 from d2rnet.figures import plots
 from d2rnet.figures.tables import Table, html_page, markdown_table
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_json
 
-CSV_HEADER = ("arm", "label", "metric", "value", "low", "high", "seeds", "difference", "difference_low", "difference_high")
+CSV_HEADER = (
+    *("arm", "label", "metric", "value", "low", "high", "seeds"),
+    *("difference", "difference_low", "difference_high", "difference_seeds_low", "difference_seeds_high"),
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,14 @@ def _difference_to(reference: Arm, arm: Arm, metric: str) -> dict[str, Any] | No
     both = [seed for seed in own if seed in others]
     value, drawn = arm.mean(metric, both or own)
     of_reference, reference_drawn = reference.mean(metric, both or others)
-    return {"value": value - of_reference, "interval": percentile_interval(drawn - reference_drawn)}
+    differences = drawn - reference_drawn  # (S,)
+    pairs = [(seed, seed) for seed in both] or [(seed, other) for seed in own for other in others if seed == BASELINE]
+    of_seeds = [arm.scores[metric][seed] - reference.scores[metric][other] for seed, other in pairs]
+    return {
+        "value": value - of_reference,
+        "interval": percentile_interval(differences),
+        "interval_seeds": seeds_interval(of_seeds, differences),
+    }
 
 
 def _mean_rates(found: list[dict[str, Any]], rates: RateTable) -> dict[str, Any] | None:
@@ -144,7 +155,8 @@ def lay_out(document: Mapping[str, Any], layout: Layout) -> tuple[list[Table], l
             scores,
         ),
         Table(
-            f"Difference to '{arms[document['reference']]['label']}' [95 % interval over {layout.resampled}].",
+            f"Difference to '{arms[document['reference']]['label']}' [95 % interval over {layout.resampled} and seeds; "
+            f"with one seed over {layout.resampled} alone].",
             ("arm", *names),
             differences,
         ),
@@ -179,9 +191,11 @@ def as_csv(document: Mapping[str, Any]) -> str:
 def _csv_rows(document: Mapping[str, Any]) -> Iterator[list[Any]]:
     for name, arm in document["arms"].items():
         for metric, score in arm["scores"].items():
-            found = score["difference"] or {"value": None, "interval": None}
+            found = score["difference"] or {"value": None, "interval": None, "interval_seeds": None}
             ends = [*(score["interval"] or (None, None))]
-            of_difference = [found["value"], *(found["interval"] or (None, None))]
+            of_difference = [found["value"]]
+            for interval in (found["interval"], found["interval_seeds"]):
+                of_difference += interval or (None, None)
             yield [name, arm["label"], metric, score["value"], *ends, " ".join(map(str, score["seeds"])), *of_difference]
 
 
@@ -208,7 +222,7 @@ def _difference(score: Mapping[str, Any] | None, metric: Metric) -> str:
     if score is None or score["difference"] is None:
         return "-"
     found = score["difference"]
-    return _number(found["value"], metric, sign="+") + _ends(found["interval"], metric, sign="+")
+    return _number(found["value"], metric, sign="+") + _ends(found["interval_seeds"] or found["interval"], metric, sign="+")
 
 
 def _ends(interval: list[float] | None, metric: Metric, *, sign: str = "") -> str:

@@ -159,7 +159,7 @@ def test_an_arm_like_another_stands_there_with_its_name(inputs: dict[str, Any]) 
     arms = scored(inputs)["arms"]
     assert arms["twin"]["label"] == "same dropout (= base)"
     assert arms["twin"]["scores"][MICRO]["seeds"] == arms["base"]["scores"][MICRO]["seeds"]
-    assert arms["twin"]["scores"][MICRO]["difference"] == {"value": 0.0, "interval": [0.0, 0.0]}
+    assert arms["twin"]["scores"][MICRO]["difference"] == {"value": 0.0, "interval": [0.0, 0.0], "interval_seeds": [0.0, 0.0]}
     assert read_json(inputs["output"] / "run.json")["counts"] == {
         "cells": 3,
         "structures": 3,

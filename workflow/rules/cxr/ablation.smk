@@ -1,15 +1,16 @@
 """What each part of the report model gives: 'snakemake --cores all ablation'. Arms: workflow/ablation.yaml."""
 
-from d2rnet.cxr.ablation_design import cell_settings, read_design
+from d2rnet.cxr.ablation_design import cell_settings, read_design, seeds_of
 
 DESIGN = shipped_or_own(CONFIG.cxr.ablation.design or "workflow/ablation.yaml")
 with explained():
     ARMS = read_design(Path(DESIGN))
-CELLS = expand(
-    "results/cxr/ablation/{arm}/seed_{seed}",
-    seed=CONFIG.cxr.ablation.seeds,
-    arm=[name for name, arm in ARMS.arms.items() if TRUTH or arm.boxes == "pseudo"],
-)
+CELLS = [
+    f"results/cxr/ablation/{name}/seed_{seed}"
+    for name, arm in ARMS.arms.items()
+    if TRUTH or arm.boxes == "pseudo"
+    for seed in seeds_of(arm, CONFIG.cxr.ablation)
+]
 
 
 rule oracle_annotation:
