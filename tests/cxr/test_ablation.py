@@ -278,7 +278,7 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     aligned = {name: cell.training.alignment for name, cell in cells.items()}
     published = {name for name in cells if name.startswith("published")}
     full = {"full", "full_oracle"}
-    soft = {name for name in cells if name.endswith("soft")}
+    soft = {name for name in cells if name.endswith(("soft", "soft_queue"))}
     assert [name for name, model in models.items() if model.lesion_branch == "none"] == ["base"]
     assert {name for name, model in models.items() if model.lesion_branch == "crop"} == published | full
     assert {name for name, model in models.items() if model.lesion_enhancement == "lera"} == published - {"published"} | full
@@ -286,18 +286,30 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
         assert {name for name, model in models.items() if not getattr(model, key)} == published
     assert {name for name, model in models.items() if model.lesion_class_dropout} == {"dropout"} | full
     assert {name for name, model in models.items() if model.backbone_weights} == {"detector"} | full
-    both = {"published_all", "published_all_soft", "soft"} | full
+    both = {"published_all", "published_all_soft", "soft", "soft_queue"} | full
     assert {name for name, found in aligned.items() if found.lab != "none"} == {"published_lab", "published_lab_soft"} | both
     assert {name for name, found in aligned.items() if found.gab != "none"} == {"published_gab", "published_gab_soft"} | both
     assert {name for name, found in aligned.items() if found.sentence_box} == {"sentence_box"} | full
     for key, value in {"targets": "soft", "centring": True, "word_projection": "separate", "projection_bias": False}.items():
         assert {name for name, found in aligned.items() if getattr(found, key) == value} == soft | full
     assert {name for name, found in aligned.items() if found.weight_by != "fixed"} == {"sentence_box"} | soft | full
+    assert {name for name, found in aligned.items() if found.queue_length} == {"soft_queue"}
+    assert {name for name, cell in cells.items() if cell.training.pointer_weight} == {"pointer", "pointer_strong"}
     for cell in cells.values():
         assert cell.training.seed == 7
         assert type(cell) is TrainReportModelSettings
         for key in ("epochs", "batch_size", "learning_rate"):
             assert getattr(cell.training, key) == getattr(report.training, key), "arms must train for equal steps"
+
+
+def test_arms_of_rewards_differ_in_the_reward(repository: Path) -> None:
+    design = read_design(repository / "workflow" / "ablation_rewards.yaml")
+    cells = {name: cell_settings(ReportSettings(), design, arm=name, seed=7) for name in design.arms}
+    rewards = {name: (cell.training.self_critical.reward, cell.training.selection) for name, cell in cells.items()}
+    assert rewards == {"tokens": ("none", "loss"), "reward_f1": ("findings_f1", "reward"), "reward_cider": ("cider", "reward")}
+    assert len({cell.model for cell in cells.values()}) == 1
+    plain = cell_settings(ReportSettings(), read_design(repository / "workflow" / "ablation.yaml"), arm="tokens", seed=7)
+    assert cells["tokens"] == plain, "one folder of cells serves both files"
 
 
 @pytest.mark.parametrize("preset", [None, "inputs", "d2rnet"])
