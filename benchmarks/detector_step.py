@@ -175,7 +175,7 @@ def prediction_rate(
     settings: DetectorSettings, coco: Path, device: torch.device, runtime: LoaderRuntime
 ) -> tuple[float, float]:
     """Images a second of predict-boxes after start-up, by wall clock and by processor time."""
-    cfg = build_cfg(settings, settings.prediction)
+    cfg = build_cfg(settings)
     cfg.MODEL.DEVICE = str(device)
     torch.manual_seed(0)
     network = build_network(cfg).eval()

@@ -1,5 +1,9 @@
 """Devices: a GPU asked for where none is says so."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -51,3 +55,25 @@ def test_devices_of_a_training_in_words(monkeypatch):
     assert device_words(torch.device("cuda")) == "cuda:0 (GPU 0), 1 process(es)"
     assert device_words(torch.device("cuda:1")) == "cuda:1 (GPU 1), 1 process(es)"
     assert device_words(torch.device("cuda"), 2) == "cuda:0 (GPU 0), cuda:1 (GPU 1), 2 process(es)"
+
+
+_FAULTS = """
+import resource, sys
+import torch
+from d2rnet.runs.device import keep_freed_memory
+keep_freed_memory(torch.device(sys.argv[1]))
+for turn in range(24):  # the heap grows for the first few
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(2**24)  # 64 MiB, more than glibc ever keeps by itself
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such switch")
+def test_freed_memory_is_kept_on_the_cpu_alone():
+    """Pages that the last of many arrays of one size asks for: all of them, or next to none."""
+    faults = {
+        device: int(subprocess.run([sys.executable, "-c", _FAULTS, device], capture_output=True, check=True).stdout)
+        for device in ("cpu", "cuda")
+    }
+    assert faults["cpu"] < 100 < 1000 < faults["cuda"]

@@ -26,6 +26,7 @@ import torch
 import torch.distributed as dist
 
 from d2rnet.errors import ConfigError, D2RNetError
+from d2rnet.runs.device import keep_freed_memory
 from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, leave, start_resource_tracker, stop_signals_passed_on
 from d2rnet.training.collectives import gather_objects, num_processes, process_rank
 
@@ -108,6 +109,7 @@ def run_processes(function: Callable[..., Result], *arguments: Any, processes: i
     """
     start_resource_tracker()
     if processes == 1:
+        keep_freed_memory(device)
         return function(*arguments)
     context = multiprocessing.get_context("spawn")
     records: Any = context.Queue()
@@ -184,6 +186,7 @@ def _work(rank: int, job: _Job, sender: Connection) -> None:
     _die_with(job.parent)
     _log_to(job.records, job.level if rank == 0 else logging.ERROR, rank)
     torch.set_num_threads(max(1, torch.get_num_threads() // job.processes))
+    keep_freed_memory(job.device)
     ending: Any = None
     try:
         _join_group(rank, job)
