@@ -1,6 +1,11 @@
 """The view of an image, however its source spells it: one rule for boxes, for the model's input and for the study before."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from d2rnet.errors import DatasetError
 
 UNKNOWN = "unknown"
 PA = "PA"
@@ -28,3 +33,41 @@ def shows_view(view: str, wanted: Sequence[str]) -> bool:
         return True
     named = {view.upper(), position_of(view)} if view else {UNKNOWN.upper()}
     return not named.isdisjoint(name.upper() for name in wanted)
+
+
+def other_views(views: Sequence[str], wanted: Sequence[str], *, source: Path, asked_by: str) -> dict[str, int]:
+    """Count the images that :func:`shows_view` leaves out by view, in capitals, UNKNOWN where their source names none.
+
+    Args:
+        views: of each image, as its source names it; "" where it does not.
+        wanted: as for :func:`shows_view`.
+        source: file of the images, for the message.
+        asked_by: setting or option that names the wanted views, for the message.
+
+    Raises:
+        DatasetError: that is all of them.
+    """
+    others = Counter((view or UNKNOWN).upper() for view in views if not shows_view(view, wanted))
+    if len(views) == others.total() > 0:
+        found = ", ".join(f"{view} ({count})" for view, count in others.most_common())
+        raise DatasetError(
+            f"{source}: no image has a view of {asked_by} ({', '.join(wanted)}); views found: {found}. "
+            f"Name views that are there, '{UNKNOWN}' where the source names none, or no view for boxes on all images."
+        )
+    return dict(sorted(others.items()))
+
+
+def views_looked_at(record: Mapping[str, Any], *, source: Path) -> list[str]:
+    """Return the views that predict_boxes was to look at, by its run record; [] for any, as in one of an earlier version.
+
+    Args:
+        record: run record of predict-boxes, or of one of its shards.
+        source: its file, for the message.
+
+    Raises:
+        DatasetError: they are no list of texts.
+    """
+    views = record.get("views", [])
+    if not (isinstance(views, list) and all(isinstance(view, str) for view in views)):
+        raise DatasetError(f"{source}: views {views!r}; expected a list of texts. Run 'd2rnet predict-boxes-shard' again.")
+    return views
