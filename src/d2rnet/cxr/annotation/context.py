@@ -102,7 +102,8 @@ class EntryContext:
         row = min(rows, key=lambda row: _rank(self._view(row)))
         image = self._images.records[row]
         sizes = {"height": image["source_height"], "width": image["source_width"]}
-        return {"study_id": before["study_id"], "report": before["report"], **sizes, **boxes_of(row)}
+        shown = {"image_id": image["source_id"], **sizes, **boxes_of(row)}
+        return {"study_id": before["study_id"], "report": before["report"], **shown}
 
 
 def _rank(view: str) -> int:
