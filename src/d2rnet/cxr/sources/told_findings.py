@@ -17,6 +17,7 @@ from d2rnet.cxr.sources.shared_sentences import SENTENCE_END, shared_sentences
 from d2rnet.findings.mention_context import State
 from d2rnet.findings.mention_text import normalise_sentence
 from d2rnet.findings.mentions import Mention, find_mentions, named_sides
+from d2rnet.findings.short_sides import SHORT_SIDE
 
 _PARTS = re.compile(r"(?<=[,:])\s+|\s+-+\s+")
 _ASKS = re.compile(
@@ -25,18 +26,16 @@ _ASKS = re.compile(
     r"|look\w*|interval\s+change\w*|monitor\w*|diagnos\w+|dx|outside|osh)\b",
     re.IGNORECASE,
 )
-_SHORT = {
-    "r": "right",
-    "rt": "right",
-    "l": "left",
-    "lt": "left",
+_SIDES = {"r": "right", "rt": "right", "l": "left", "lt": "left"}
+_LOBES = {
     "rul": "right upper lobe",
     "rml": "right middle lobe",
     "rll": "right lower lobe",
     "lul": "left upper lobe",
     "lll": "left lower lobe",
 }
-_SHORT_WORD = re.compile(rf"\b(?<!\d )(?:{'|'.join(_SHORT)})\b", re.IGNORECASE)  # "2 L" of oxygen is no side
+_SHORT = _SIDES | _LOBES
+_SHORT_WORD = re.compile(rf"{SHORT_SIDE}|\b(?:{'|'.join(_LOBES)})\b", re.IGNORECASE)
 _UNIT = re.compile(r"(?<=\d)(?=[cm]m\b)", re.IGNORECASE)  # "2cm"
 _DENIES = re.compile(r"(?<= )(?:no|without|or|nor) ")
 
