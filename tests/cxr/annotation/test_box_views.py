@@ -9,8 +9,8 @@ import pytest
 
 from d2rnet.cxr.annotation.context import _rank
 from d2rnet.cxr.boxes.records import load_records
-from d2rnet.cxr.boxes.views import shows_view
 from d2rnet.cxr.detector.training_images import of_views
+from d2rnet.cxr.images.views import shows_view
 from d2rnet.cxr.report_model.context import AP, LATERAL, PA, view_id
 from d2rnet.cxr.report_model.dataset import ReportDataset, image_sources
 from d2rnet.cxr.report_model.image_cache import DirectImages
@@ -37,6 +37,13 @@ from d2rnet.report.text.vocabulary import count_vocabulary
         ("pa lld", ["PA", "AP"], True),
         ("XTABLE LATERAL", ["PA", "AP"], False),
         ("LL", ["LATERAL"], True),
+        ("ANTERO-POSTERIOR", ["AP"], True),
+        ("postero anterior", ["PA"], True),
+        ("posteroanterior", ["AP"], False),
+        ("AP-PORTABLE", ["AP"], True),
+        ("LATERAL DECUBITUS", ["LATERAL"], False),
+        ("LEFT LATERAL DECUBITUS AP", ["AP"], True),
+        ("PA oblique", ["PA"], False),
         ("LPO", ["PA", "AP", "LATERAL", "unknown"], False),
         ("", ["PA"], False),
         ("", ["PA", "unknown"], True),

@@ -29,7 +29,7 @@ from d2rnet.cxr.annotation.inputs import (
 from d2rnet.cxr.annotation.predictions import PseudoBoxes, by_class, read_predictions
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.geometry import clip_to_image, has_area, xyxy_to_xywh
-from d2rnet.cxr.boxes.views import other_views, shows_view
+from d2rnet.cxr.images.views import other_views, shows_view
 from d2rnet.files.collection import collection_paused
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.problems import Problems

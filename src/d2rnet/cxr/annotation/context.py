@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.cxr.annotation.inputs import ImageTable, view_of
-from d2rnet.cxr.boxes.views import AP, PA, position_of
+from d2rnet.cxr.images.views import AP, PA, position_of
 from d2rnet.cxr.sources.told_findings import leaked
 from d2rnet.errors import DatasetError
 

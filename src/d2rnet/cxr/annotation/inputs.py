@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.cxr.boxes.coco import load_coco
-from d2rnet.cxr.boxes.views import UNKNOWN, shows_view, views_looked_at
+from d2rnet.cxr.images.views import UNKNOWN, shows_view, views_looked_at
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.files.hashes import sha256_file
@@ -225,7 +225,7 @@ def check_looked_at(predictions: Sequence[Path], views: Sequence[str], box_views
     Args:
         predictions: as for :func:`check_origin`.
         views: of the images, as their source names them.
-        box_views: views whose images get boxes, see :func:`d2rnet.cxr.boxes.views.shows_view`.
+        box_views: views whose images get boxes, see :func:`d2rnet.cxr.images.views.shows_view`.
 
     Raises:
         DatasetError: it left some out; names the file, and the views.

@@ -26,7 +26,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
 from d2rnet.cxr.boxes.records import Record, load_records, read_image
-from d2rnet.cxr.boxes.views import other_views
 from d2rnet.cxr.detector.augmentation import resize, resized_hw
 from d2rnet.cxr.detector.checkpoint import load_weights
 from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME, read_cfg
@@ -36,6 +35,7 @@ from d2rnet.cxr.detector.registration import build_network
 from d2rnet.cxr.detector.results import Result, result_lines, write_results
 from d2rnet.cxr.detector.settings import PredictionSettings
 from d2rnet.cxr.detector.training_images import of_views
+from d2rnet.cxr.images.views import other_views
 from d2rnet.errors import ConfigError
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.progress import track
@@ -72,7 +72,7 @@ def predict_boxes(
         output: JSON lines to write; ``<output stem>.run.json`` is written beside it.
         device: auto, cpu, cuda or cuda:N.
         settings: ``cxr.detector.prediction``.
-        view: views that are looked at, see :func:`d2rnet.cxr.boxes.views.shows_view`; none for all images.
+        view: views that are looked at, see :func:`d2rnet.cxr.images.views.shows_view`; none for all images.
         runtime: how images are loaded.
 
     Raises:

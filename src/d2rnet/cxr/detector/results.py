@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.cxr.boxes.coco import load_coco
-from d2rnet.cxr.boxes.views import other_views, shows_view, views_looked_at
 from d2rnet.cxr.detector.settings import PredictionSettings
+from d2rnet.cxr.images.views import other_views, shows_view, views_looked_at
 from d2rnet.errors import DatasetError
 from d2rnet.files.atomic import atomic_path
 from d2rnet.files.collection import collection_paused

@@ -1,5 +1,10 @@
-"""The view of an image, however its source spells it: one rule for boxes, for the model's input and for the study before."""
+"""The view of an image, however its source spells it: one rule for all.
 
+For a DICOM header, the gate of readings, which images of a source are kept, which get boxes, the model's input and the study
+before. Own choice; terms from DICOM PS3.3 C.8.11.5.1.1 (view position) PS3.16 CID 4010 (view codes), and MIMIC-CXR's table.
+"""
+
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +17,21 @@ PA = "PA"
 AP = "AP"
 LATERAL = "LATERAL"
 _POSITIONS = {"PA": PA, "AP": AP, "LATERAL": LATERAL, "LL": LATERAL, "LAT": LATERAL, "RL": LATERAL}
+_POSITIONS |= {"POSTEROANTERIOR": PA, "ANTEROPOSTERIOR": AP}
+_HYPHEN = re.compile(r"(?<=ANTERO)[- ]+(?=POSTERIOR)|(?<=POSTERO)[- ]+(?=ANTERIOR)")
+_LYING = re.compile(r"\bLAT(?:ERAL)?[- ]+DECUB\w*")  # on the side, which is how the patient lies, not how the rays go
+_WORD = re.compile(r"[A-Z]+")
 
 
 def position_of(view: str) -> str:
     """Return what a view is as DICOM and MIMIC-CXR spell it: PA, AP, LATERAL or ``unknown``.
 
-    The first word that names one counts: "AP AXIAL" is AP, "XTABLE LATERAL" lateral, an oblique view unknown.
+    The first word that names one counts: "AP AXIAL" and "antero-posterior" are AP, "XTABLE LATERAL" lateral, an oblique view
+    ("LPO", "AP oblique") unknown.
     """
-    return next((_POSITIONS[word] for word in view.upper().split() if word in _POSITIONS), UNKNOWN)
+    text = _LYING.sub("", _HYPHEN.sub("", view.upper()))
+    named = (_POSITIONS[word] for word in _WORD.findall(text) if word in _POSITIONS)
+    return UNKNOWN if "OBLIQ" in text else next(named, UNKNOWN)
 
 
 def shows_view(view: str, wanted: Sequence[str]) -> bool:
