@@ -54,7 +54,7 @@ envs: setup ## write envs/<rule>.yaml from the extras of pyproject.toml
 docs: setup ## write the generated pages and the rule graph (docs/generate.py)
 	@$(WITH_ENV) $(BIN)/python docs/generate.py
 
-constraints: setup ## write the versions in .venv to envs/constraints.txt
+constraints: setup ## write the versions in .venv to envs/constraints.txt; pins of what is not in it stay
 	@$(WITH_ENV) $(BIN)/python envs/generate.py --constraints
 
 clean: ## remove caches; results stay (remove those with 'snakemake --delete-all-output --cores 1')

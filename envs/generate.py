@@ -1,16 +1,16 @@
 """Write ``envs/<rule>.yaml`` from the extras of pyproject.toml, and envs/constraints.txt from what is installed.
 
-``make envs`` writes the conda environment of every rule; ``make constraints`` writes the pins. A rule's packages come from
-conda-forge under the names in CONDA_NAMES; what conda-forge lacks is taken from the Python index at the version pinned in
-constraints.txt. A test keeps files and generator in step. That the specs can be solved together is not checked here: it needs
-conda-forge itself.
+``make envs`` writes the conda environment of every rule; ``make constraints`` writes the pins, and keeps those of packages
+that are not installed. A rule's packages come from conda-forge under the names in CONDA_NAMES; what conda-forge lacks is
+taken from the Python index at the version pinned in constraints.txt. A test keeps files and generator in step. That the specs
+can be solved together is not checked here: it needs conda-forge itself.
 """
 
 import argparse
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -91,7 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--constraints", action="store_true", help="write envs/constraints.txt from this Python's packages")
     if parser.parse_args().constraints:
+        kept = pins_of_absent(installed_versions())
         CONSTRAINTS.write_text(constraints_text(), encoding="utf-8")
+        if kept:
+            print(
+                f"{CONSTRAINTS.name}: not installed here, so kept as they are: {', '.join(kept)}. Remove by hand what no "
+                "extra of pyproject.toml needs any more."
+            )
         return
     wanted = {f"{rule}.yaml": environment_text(rule) for rule in EXTRAS}
     for path in ENVS.glob("*.yaml"):
@@ -153,19 +159,40 @@ def split_requirement(requirement: str) -> tuple[str, str]:
 
 def read_pins() -> Iterator[tuple[str, str]]:
     """Yield (normalised name, version) of envs/constraints.txt."""
+    for name, version in _written_pins():
+        yield _normalised(name), version
+
+
+def _written_pins() -> Iterator[tuple[str, str]]:
+    """Yield (name as it is written, version) of envs/constraints.txt."""
     for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             name, _, version = line.partition("==")
-            yield re.sub(r"[-_.]+", "-", name).lower(), version
+            yield name, version
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def installed_versions() -> dict[str, str]:
+    """Return name -> version of every distribution installed in this environment."""
+    found = metadata.distributions(path=[path for path in sys.path if "site-packages" in path])
+    return {item.name: item.version for item in found}
+
+
+def pins_of_absent(installed: Mapping[str, str]) -> dict[str, str]:
+    """Return the pins of constraints.txt whose packages are not installed, as those of an extra that set-up leaves out."""
+    known = set(map(_normalised, installed))
+    return {name: version for name, version in _written_pins() if _normalised(name) not in known}
 
 
 def constraints_text() -> str:
-    """Return constraints.txt: its own heading, then every distribution installed in this environment."""
+    """Return constraints.txt: its own heading, then what is installed in this environment and the pins of what is not."""
     heading = [line for line in CONSTRAINTS.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    installed = {
-        item.name: item.version for item in metadata.distributions(path=[p for p in sys.path if "site-packages" in p])
-    }
-    pins = [f"{name}=={installed[name]}" for name in sorted(installed, key=str.lower) if name not in NOT_PINNED]
+    installed = installed_versions()
+    versions = installed | pins_of_absent(installed)
+    pins = [f"{name}=={versions[name]}" for name in sorted(versions, key=str.lower) if name not in NOT_PINNED]
     return "\n".join([*heading, *pins]) + "\n"
 
 

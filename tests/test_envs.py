@@ -120,6 +120,21 @@ def test_pins_name_no_folder_and_no_address() -> None:
     assert [line for line in pinned if line.count("==") != 1 or "@" in line or "/" in line] == []
 
 
+def test_pins_of_what_is_not_installed_are_kept_and_told(
+    generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those of an extra that this environment lacks; one that is installed has one line, of its version here."""
+    pins = tmp_path / "constraints.txt"
+    pins.write_text("# Heading.\nPy_Yaml==0.1\nzz-not.installed==1.5\n")
+    monkeypatch.setattr(generate, "CONSTRAINTS", pins)
+    monkeypatch.setattr(generate, "installed_versions", lambda: {"py-yaml": "6.0", "Torch": "2.9", "d2rnet": "0.1"})
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--constraints"])
+    for _ in range(2):
+        generate.main()
+        assert pins.read_text() == "# Heading.\npy-yaml==6.0\nTorch==2.9\nzz-not.installed==1.5\n"
+        assert "not installed here, so kept as they are: zz-not.installed. Remove by hand" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("pandas>=2.2", ("pandas", ">=2.2")), ("snakemake >=9.16, <10", ("snakemake", ">=9.16,<10")), ("tqdm", ("tqdm", ""))],

@@ -16,7 +16,7 @@ from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.trainer import check_batches, check_schedule
 from d2rnet.errors import ConfigError
-from d2rnet.settings import Section, leaves, merge, read_overlay, subsection
+from d2rnet.settings import Section, leaves, merge, read_overlay, subsection, values_in
 
 
 def test_shipped_config_equals_the_defaults(repository):
@@ -179,6 +179,12 @@ def test_what_is_given_last_counts(tmp_path):
 def test_every_command_finds_its_part_of_the_whole(name):
     section = COMMANDS[name].settings_class()
     assert section.read(part_of(Config().to_json(), section)) == section()
+
+
+def test_values_of_nested_settings_keep_sections_without_keys():
+    nested = {"a": {"b": 1, "c": {}}, "d": [], "e": {"f": {"g": None}}, "h": {}}
+    assert list(values_in(nested)) == [("a.b", 1), ("a.c", {}), ("d", []), ("e.f.g", None), ("h", {})]
+    assert list(values_in({})) == []
 
 
 def test_merge_does_not_touch_its_arguments():

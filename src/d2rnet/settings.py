@@ -132,8 +132,8 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 
 def values_in(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted path and value of everything in nested mappings that is no mapping."""
-    if not isinstance(value, Mapping):
+    """Yield dotted path and value of everything in nested mappings that is no mapping, or one without keys."""
+    if not isinstance(value, Mapping) or (path and not value):
         yield path, value
         return
     for key, part in value.items():

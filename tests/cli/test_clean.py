@@ -81,6 +81,14 @@ def test_the_work_folder_of_an_earlier_version_that_made_a_result(tmp_path):
     assert list(kinds(tmp_path).values()) == ["stale"]
 
 
+def test_values_are_compared_as_those_of_an_earlier_version(tmp_path):
+    """1 is 1.0, but not true."""
+    folder = work_folder(tmp_path, Rate(lr=1))
+    for value, kind in ((1.0, "finished"), (True, "stale")):
+        finish(tmp_path, folder, more={"lr": value})
+        assert list(kinds(tmp_path).values()) == [kind]
+
+
 def test_result_of_other_inputs_makes_a_folder_stale(tmp_path):
     folder = work_folder(tmp_path, Rate(lr=1))
     finish(tmp_path, folder)

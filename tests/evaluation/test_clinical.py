@@ -12,10 +12,13 @@ from d2rnet.evaluation.clinical import (
     named_matrix,
     sentence_grounding,
     side_agreement,
+    sided_matrix,
 )
 from d2rnet.evaluation.label_scores import draw_labels
 from d2rnet.evaluation.labeller import Judged
+from d2rnet.findings import mentions
 from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.findings.mention_text import split_text
 
 REFERENCES = ["Left pleural effusion. No pneumothorax.", "Cardiomegaly and edema.", "Lungs are clear."]
 HYPOTHESES = ["Possible right pleural effusion. Cardiomegaly.", "Cardiomegaly.", "No effusion."]
@@ -79,6 +82,17 @@ def test_lesions_under_both_conventions():
     assert [columns(found.claimed)[0] for found in conventions] == [{"Pleural effusion", "Cardiomegaly"}, {"Cardiomegaly"}]
     assert columns(judged["lesion22_uncertain_negative"].truth) == [{"Pleural effusion"}, {"Cardiomegaly", "Edema"}, set()]
     assert all(found.known.all() for found in judged.values())
+
+
+def test_classes_and_their_sides_are_read_in_one_go(monkeypatch):
+    read = []
+
+    def noted(text):
+        read.append(text)
+        return split_text(text)
+
+    monkeypatch.setattr(mentions, "split_text", noted)
+    assert sided_matrix(REFERENCES).sum() == 3 and read == REFERENCES
 
 
 def test_a_lesion_on_the_wrong_side_is_an_invention_and_a_miss():

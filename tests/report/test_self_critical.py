@@ -161,7 +161,8 @@ def test_the_loss_is_weighed_and_divided_as_the_cross_entropy_is() -> None:
     torch.manual_seed(5)
     encoded = losses.model.encode(batch)
     total, count = token_loss(losses.model.logits(encoded, batch.token_ids), batch.token_ids)
-    assert float(found["train"]) == pytest.approx(0.5 * float(total) / int(count))
+    assert float(found["train"]) == pytest.approx(float(total) / int(count))
+    assert losses.weights() == {"train": 0.5}
     drawn = losses.self_critical(losses.model.transformer, encoded, batch)
     assert float(found["self_critical"]) == pytest.approx(3 * float(drawn) / int(count)) and float(drawn) != 0
     assert all(module.training for module in losses.modules())
@@ -171,9 +172,22 @@ def test_before_its_epoch_nothing_is_drawn() -> None:
     losses, batch = toy_losses(start_epoch=1)
     assert list(losses(batch)) == ["train"]
     losses.after_step()
-    assert list(losses(batch)) == ["train"] and losses.values() == {}
+    assert list(losses(batch)) == ["train"] and losses.values() == {} and losses.weights() == {}
     losses.after_step()
     assert list(losses(batch)) == ["train", "self_critical"]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
+def test_the_history_has_the_plain_cross_entropy_and_the_step_the_weighted_one(weight: float) -> None:
+    losses, batch = toy_losses(weight=3.0, cross_entropy_weight=weight)
+    entries = ToyEntries(ENTRIES, VOCABULARY)
+    task = TrainingTask(losses, entries, ReportTrainingSettings().replaced(batch_size=4), device=CPU)
+    torch.manual_seed(5)
+    plain = losses(batch)
+    torch.manual_seed(5)
+    total = task.loss(batch)
+    assert task.mean_losses()["train_loss"] == pytest.approx(float(plain["train"]))
+    assert float(total) == pytest.approx(weight * float(plain["train"]) + float(plain["self_critical"]))
 
 
 def test_the_image_network_learns_from_it() -> None:

@@ -17,7 +17,7 @@ from d2rnet.cxr.detector.settings import TrainDetectorSettings
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.errors import D2RNetError
 from d2rnet.files.documents import read_json
-from d2rnet.runs import workdir
+from d2rnet.runs import earlier_work, workdir
 from d2rnet.runs.earlier_work import IDENTITY, Comparison, OtherWork, compare_stored, is_off
 from d2rnet.runs.workdir import hold_lock, open_work_dir
 from d2rnet.settings import Section, WhereAbsent, leaves, setting, subsection, where_absent
@@ -291,6 +291,20 @@ def test_an_earlier_folder_that_goes_before_it_is_locked_is_not_begun_anew(tmp_p
         go_on(tmp_path, Training())
     monkeypatch.undo()
     assert go_on(tmp_path, Training()) != begun
+
+
+def test_each_folder_is_compared_once_and_the_chosen_one_again(tmp_path, source, monkeypatch):
+    begun = begin(tmp_path, Training(), lacking("steps"))
+    others = [begin(tmp_path, Training(lr=lr)) for lr in (0.2, 0.3)]
+    read = []
+
+    def noted(path: Path) -> Any:
+        read.append(path.parent)
+        return read_json(path)
+
+    monkeypatch.setattr(earlier_work, "read_json", noted)
+    assert go_on(tmp_path, Training()) == begun
+    assert sorted(read) == sorted([begun, *others, begun]) and read[-1] == begun
 
 
 def test_files_of_other_folders_may_go_meanwhile(tmp_path, source, monkeypatch):

@@ -257,6 +257,15 @@ def test_a_job_that_asks_for_a_gpu_does_not_fall_back_on_the_cpu(repository, tmp
     assert len(commands) >= 6 and all(f" --device {given} " in line for line in commands), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(("views", "given"), [("[]", ""), ("[PA, AP AXIAL]", "--view PA --view 'AP AXIAL' ")])
+def test_the_detector_looks_at_images_that_get_boxes(repository, tmp_path, views, given):
+    path = tmp_path / "overlay.yaml"
+    path.write_text(f"cxr: {{annotation: {{box_views: {views}}}}}")
+    done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "predict_boxes", "--configfile", str(path))
+    (command,) = [line for line in done.stdout.splitlines() if "d2rnet predict-boxes-shard " in line]
+    assert f" --shard 1 --shards 1 {given}" in command and command.count(" --view ") == given.count("--view ")
+
+
 def test_misspelled_key_stops_before_anything_runs(repository, tmp_path):
     path = tmp_path / "overlay.yaml"
     path.write_text("cxr: {annotation: {score_treshold: 0.5}}\n")

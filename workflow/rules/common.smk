@@ -150,6 +150,12 @@ def shard_options(wildcards):
     return "--shard {} --shards {}".format(*wildcards.scatteritem.split("-of-"))
 
 
+def images_looked_at(wildcards):
+    """Return the options that say which images a job looks at: its shard of those of the views that get boxes."""
+    views = (f" --view {shlex.quote(view)}" for view in CONFIG.cxr.annotation.box_views)
+    return shard_options(wildcards) + "".join(views)
+
+
 def shipped_or_own(path):
     """Return a file of the working directory, or else the one of that name that the workflow brings."""
     return path if os.path.isfile(path) else os.path.join(workflow.basedir, path)

@@ -24,7 +24,7 @@ from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.exit_codes import ExitCode
 from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import fingerprint
-from d2rnet.runs.earlier_work import IDENTITY, is_off
+from d2rnet.runs.earlier_work import IDENTITY, is_part_of
 from d2rnet.runs.workdir import WORK_KEY, hold_lock
 
 log = logging.getLogger(__name__)
@@ -197,14 +197,7 @@ def _finished(results: Path) -> dict[str, Any] | None:
 def _made_from(identity: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
     """Whether a result was made from a work folder: the same input files, and settings that hold the folder's."""
     inputs = {name: entry.get("sha256") for name, entry in record["inputs"].items() if isinstance(entry, dict)}
-    return inputs == identity["inputs"] and _is_part(identity["settings"], record["settings"])
-
-
-def _is_part(part: Any, whole: Any) -> bool:
-    """Whether each key of ``part`` is in ``whole`` with the same value; one that is gone since may have been off."""
-    if isinstance(part, dict) and isinstance(whole, dict):
-        return all(_is_part(value, whole[key]) if key in whole else is_off(value) for key, value in part.items())
-    return bool(part == whole)
+    return inputs == identity["inputs"] and is_part_of(identity["settings"], record["settings"])
 
 
 def _joined_shards(results: Path, joined: str) -> Leftover | Kept | None:

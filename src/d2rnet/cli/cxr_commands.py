@@ -134,6 +134,7 @@ CXR_COMMANDS: dict[str, Command] = {
             SHARD,
             SHARDS,
             Option("output", "JSON lines to write, a COCO result each"),
+            Option("view", "look at images of this view alone, unknown for those that name none; may be repeated", "texts"),
             DEVICE,
         ),
         "d2rnet.runs.settings:LoaderRuntime",

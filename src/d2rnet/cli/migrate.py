@@ -6,7 +6,7 @@ comments and order stay, and is read again: where it would say anything else, th
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from d2rnet.config import Config, moved_keys, new_place
 from d2rnet.errors import ConfigError
 from d2rnet.files.atomic import write_text
 from d2rnet.files.parsing import ParseError, parse_yaml
-from d2rnet.settings import merge, read_overlay
+from d2rnet.settings import merge, read_overlay, values_in
 
 log = logging.getLogger(__name__)
 WING = "cxr"
@@ -48,7 +48,7 @@ def migrate_config(*, file: Path, output: Path | None = None) -> None:
     if _content(text) != wanted:
         log.warning("%s: written in a way that cannot be changed place by place; comments are lost in %s", file, target)
         text = yaml.safe_dump(wanted, sort_keys=False, allow_unicode=True)
-    for key, value in _leaves(overlay):
+    for key, value in values_in(overlay):
         kept = _at(wanted, new_place(key))
         if kept != _new_value(value):
             log.warning("%s: %s: %s is left out; %s is %s", file, key, value, new_place(key), kept)
@@ -62,21 +62,12 @@ def migrate_config(*, file: Path, output: Path | None = None) -> None:
 def migrated(overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Return an overlay of an earlier version in today's keys; where two keys have become one, the first one counts."""
     result: dict[str, Any] = {}
-    for path, value in _leaves(overlay):
+    for path, value in values_in(overlay):
         nested: Any = _new_value(value)
         for part in reversed(new_place(path).split(".")):
             nested = {part: nested}
         result = merge(nested, result)
     return result
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    for key, part in value.items():
-        inner = f"{path}.{key}" if path else str(key)
-        if isinstance(part, Mapping) and part:
-            yield from _leaves(part, inner)
-        else:
-            yield inner, part
 
 
 def _at(content: Any, key: str) -> Any:

@@ -17,7 +17,7 @@ from d2rnet.evaluation.label_scores import RATES, label_scores
 from d2rnet.evaluation.labeller import Judged, Labeller, Named
 from d2rnet.evaluation.labeller import class_matrix as matrix_of_classes
 from d2rnet.findings.classes import CATEGORY_NAMES
-from d2rnet.findings.mentions import find_mentions, named_classes, named_sides
+from d2rnet.findings.mentions import classes_of, find_mentions, named_classes, named_sides
 
 CONVENTIONS: Mapping[str, bool] = {"lesion22_uncertain_positive": True, "lesion22_uncertain_negative": False}
 HEADLINE = "lesion22_uncertain_positive"
@@ -43,8 +43,9 @@ def sided_matrix(texts: Sequence[str]) -> Named:
 
 
 def _sided_names(text: str) -> list[str]:
-    sides = named_sides(find_mentions(text))
-    return [f"{name}, {side}" for name in named_classes(text) for side in sides.get(name, (NO_SIDE,))]
+    mentions = find_mentions(text)
+    sides = named_sides(mentions)
+    return [f"{name}, {side}" for name in classes_of(mentions) for side in sides.get(name, (NO_SIDE,))]
 
 
 def judge_lesions(references: Sequence[str], hypotheses: Sequence[str]) -> dict[str, Judged]:

@@ -108,8 +108,13 @@ def named_sides(mentions: Sequence[Mention]) -> dict[str, set[str]]:
 
 def named_classes(text: str, *, uncertain_counts: bool = True) -> frozenset[str]:
     """Return the classes that a report says are there; with ``uncertain_counts`` also those that it doubts."""
+    return classes_of(find_mentions(text), uncertain_counts=uncertain_counts)
+
+
+def classes_of(mentions: Sequence[Mention], *, uncertain_counts: bool = True) -> frozenset[str]:
+    """Return the classes that some mentions say are there, as :func:`named_classes`."""
     counted = {State.PRESENT, State.UNCERTAIN} if uncertain_counts else {State.PRESENT}
-    return frozenset(name for name, state in report_findings(text).items() if state in counted)
+    return frozenset(name for name, state in report_states(mentions).items() if state in counted)
 
 
 @lru_cache(maxsize=1 << 15)

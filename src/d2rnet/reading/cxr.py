@@ -22,12 +22,12 @@ from d2rnet.cxr.annotation.build import EntryWriter, keep_boxes
 from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter
 from d2rnet.cxr.annotation.inputs import ImageTable
 from d2rnet.cxr.annotation.predictions import PseudoBoxes, confident_boxes
-from d2rnet.cxr.boxes.views import UNKNOWN, shows_view
 from d2rnet.cxr.detector.config import CONFIG_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.predict import classify_boxes, detect_batch, load_detector, network_input
 from d2rnet.cxr.images.gate import find_doubts
 from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader
 from d2rnet.cxr.images.reader import look_at, read_radiograph_at
+from d2rnet.cxr.images.views import UNKNOWN, shows_view
 from d2rnet.cxr.report_model.front_end import D2RNET
 from d2rnet.cxr.report_model.generate import box_grounding, make_dataset
 from d2rnet.errors import DatasetError

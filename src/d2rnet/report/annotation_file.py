@@ -58,8 +58,8 @@ def load_annotation(path: str | Path) -> dict[str, list[Entry]]:
         ``image_path`` (list of str), ``height, width`` (int, original pixels), ``boxes`` (K lists xywh, original pixels),
         ``scores`` (K floats in [0, 1]), ``labels`` (K class names); with n > 1 images also ``heights, widths`` (n ints)
         and ``box_image`` (K indices into ``image_path``); by ``cxr.annotation.context`` also ``views`` (n str), ``indication``
-        (str), ``prior`` (None, or an object with ``study_id, report, height, width, boxes, scores, labels``). A split that
-        the file lacks is empty.
+        (str), ``prior`` (None, or an object with ``study_id, report, height, width, boxes, scores, labels``, from
+        build-annotation also ``image_id``). A split that the file lacks is empty.
 
     Raises:
         FileNotFoundError: there is no such file.

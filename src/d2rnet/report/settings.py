@@ -90,7 +90,7 @@ class SelfCriticalSettings(Section):
     weight: float = setting(1.0, ge=0)
     """Weight of its loss, which is divided by the number of the references' tokens, as the cross entropy is."""
     cross_entropy_weight: float = setting(1.0, ge=0)
-    """Weight of the cross entropy beside it, from then on; 0 published. The history's train_loss has this weight in it."""
+    """Weight of the cross entropy beside it, from then on; 0 published. The history's train_loss is without it."""
 
 
 class ReportTrainingSettings(Section):

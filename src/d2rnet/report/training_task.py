@@ -89,7 +89,7 @@ class Losses(Objective):
         self.self_critical = self_critical
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses of a batch: ``train`` is the mean cross entropy over the tokens of all processes."""
+        """Return the losses of a batch: ``train`` is the mean cross entropy over the tokens of all processes, unweighted."""
         visual: VisualTokens = self.model.look(batch)
         encoded = self.model.encode_tokens(visual) if len(batch) else None
         sums, count = self._taught(visual, encoded, batch)
@@ -101,7 +101,6 @@ class Losses(Objective):
         if critic is not None and critic.has_begun:
             assert isinstance(self.model.transformer, MemoryTransformer)  # settings refuse a language model
             drawn = sums["train"] if encoded is None else critic(self.model.transformer, encoded, batch)
-            losses["train"] = critic.cross_entropy_weight * main
             losses["self_critical"] = critic.weight * drawn * num_processes() / tokens
         if self.further is not None:
             losses |= self.further.weigh(self.further(visual, batch), main, self.model.visual_parameters())
@@ -134,6 +133,11 @@ class Losses(Objective):
     def size(self, batch: Batch) -> Tensor:
         """Return how many tokens are learnt, of which the cross entropy is the mean."""
         return (batch.token_ids[:, 1:] != PAD_ID).sum()
+
+    def weights(self) -> dict[str, float]:
+        """Return what the cross entropy counts for beside rewards; the others come weighted."""
+        critic = self.self_critical
+        return {"train": critic.cross_entropy_weight} if critic is not None and critic.has_begun else {}
 
     def after_step(self) -> None:
         """Let the other losses do what follows a step."""

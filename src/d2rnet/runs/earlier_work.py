@@ -94,6 +94,11 @@ def other_work(root: Path, identity: Mapping[str, Any], settings: Section) -> li
     return sorted(found, key=lambda work: (work.last_change(), work.folder.name), reverse=True)
 
 
+def is_as_it_was(work: OtherWork, identity: Mapping[str, Any], settings: Section) -> bool:
+    """Whether a folder of :func:`other_work` is there, and says what it said then; the other arguments are that function's."""
+    return _compared(work.folder / IDENTITY, identity["inputs"], settings) == work.compared
+
+
 def _compared(path: Path, inputs: Mapping[str, str], settings: Section) -> Comparison:
     """Compare what a folder began with; one that does not say it can be trusted in nothing."""
     try:
@@ -156,6 +161,16 @@ def _walk(
     for name in stored.keys() - type(now).model_fields.keys():
         settings = values_in(stored[name], f"{place}.{name}" if place else name)  # of a section that is gone all that it had
         gone += [f"{key} ({_text(value)})" for key, value in settings if not is_off(value)]
+
+
+def is_part_of(stored: Any, held: Any) -> bool:
+    """Whether stored settings are among those of a run record, as JSON values: each with its value, or gone and was off.
+
+    A record may hold more: settings that came since, and those that decide no result.
+    """
+    if isinstance(stored, Mapping) and isinstance(held, Mapping):
+        return all(is_part_of(value, held[key]) if key in held else is_off(value) for key, value in stored.items())
+    return _same(stored, held)
 
 
 def _same(stored: Any, now: Any) -> bool:

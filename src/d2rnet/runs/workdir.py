@@ -27,7 +27,7 @@ from d2rnet.files.atomic import remove_leftovers
 from d2rnet.files.comparison import first_few
 from d2rnet.files.documents import read_json, write_json
 from d2rnet.files.hashes import HashedFile, ManyFiles, fingerprint, sha256_of
-from d2rnet.runs.earlier_work import IDENTITY, OtherWork, other_work, the_one_that_goes_on
+from d2rnet.runs.earlier_work import IDENTITY, OtherWork, is_as_it_was, other_work, the_one_that_goes_on
 from d2rnet.settings import Section
 
 log = logging.getLogger(__name__)
@@ -198,20 +198,20 @@ def open_work_dir(
     with hold_lock(folder / ".lock", what=folder, doing="working in this folder"):
         remove_leftovers(folder)
         if earlier is not None:
-            _resume_earlier(earlier, root, identity, settings)
+            _resume_earlier(earlier, identity, settings)
         else:
             _begin_or_resume(folder, identity, others)
         yield folder
 
 
-def _resume_earlier(earlier: OtherWork, root: Path, identity: Mapping[str, Any], settings: Section) -> None:
+def _resume_earlier(earlier: OtherWork, identity: Mapping[str, Any], settings: Section) -> None:
     """Prove, with the lock held, that the folder of an earlier version is what it was when it was chosen; say what is new.
 
     Raises:
         D2RNetError: another process has deleted or changed it.
     """
     folder = earlier.folder
-    if earlier not in other_work(root, identity, settings):
+    if not is_as_it_was(earlier, identity, settings):
         raise D2RNetError(
             f"{folder / IDENTITY}: gone or changed since this run chose to go on with that folder; expected what an earlier "
             "version began. Another process, such as 'd2rnet clean', deleted or edited it: run again, which looks anew."

@@ -56,6 +56,10 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def weights(self) -> dict[str, float]:
+        """Return what losses count for in this step's gradients, by name; 1 where there is none. The history is without."""
+        return {}
+
     def after_step(self) -> None:
         """Do what follows a step of the optimiser."""
 
@@ -179,7 +183,7 @@ class TrainingTask:
         return self.losses.no_sync()
 
     def loss(self, batch: Any, share: float = 1.0) -> Tensor:
-        """Return the sum of the losses of a batch, and add each to ``loss_sums``.
+        """Return the weighted sum of the losses of a batch, and add each, unweighted, to ``loss_sums``.
 
         Args:
             batch: a batch, or a micro-batch of it.
@@ -191,8 +195,10 @@ class TrainingTask:
         dtype = AUTOCAST.get(self.settings.precision)
         with torch.autocast(self.device.type, dtype, enabled=dtype is not None, cache_enabled=False):
             losses = self.losses(batch)
-            total = torch.stack(list(losses.values()))
-        values = (sum_over_processes(total.detach()) / num_processes()).tolist()
+            weights = self.objective.weights()
+            total = torch.stack([weights[name] * loss if name in weights else loss for name, loss in losses.items()])
+            plain = torch.stack([loss.detach() for loss in losses.values()])
+        values = (sum_over_processes(plain) / num_processes()).tolist()
         if not all(map(math.isfinite, values)):
             shown = ", ".join(f"{name} {value:.4g}" for name, value in zip(losses, values, strict=True))
             raise D2RNetError(

@@ -9,12 +9,14 @@ import pytest
 
 from d2rnet.cxr.annotation.context import _rank
 from d2rnet.cxr.boxes.records import load_records
-from d2rnet.cxr.boxes.views import shows_view
 from d2rnet.cxr.detector.training_images import of_views
+from d2rnet.cxr.images.views import shows_view
 from d2rnet.cxr.report_model.context import AP, LATERAL, PA, view_id
 from d2rnet.cxr.report_model.dataset import ReportDataset, image_sources
 from d2rnet.cxr.report_model.image_cache import DirectImages
 from d2rnet.errors import DatasetError
+from d2rnet.files.documents import write_json
+from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.text.vocabulary import count_vocabulary
 
@@ -35,6 +37,13 @@ from d2rnet.report.text.vocabulary import count_vocabulary
         ("pa lld", ["PA", "AP"], True),
         ("XTABLE LATERAL", ["PA", "AP"], False),
         ("LL", ["LATERAL"], True),
+        ("ANTERO-POSTERIOR", ["AP"], True),
+        ("postero anterior", ["PA"], True),
+        ("posteroanterior", ["AP"], False),
+        ("AP-PORTABLE", ["AP"], True),
+        ("LATERAL DECUBITUS", ["LATERAL"], False),
+        ("LEFT LATERAL DECUBITUS AP", ["AP"], True),
+        ("PA oblique", ["PA"], False),
         ("LPO", ["PA", "AP", "LATERAL", "unknown"], False),
         ("", ["PA"], False),
         ("", ["PA", "unknown"], True),
@@ -92,6 +101,36 @@ def test_an_entry_of_a_lateral_image_alone_stays(inputs: Any) -> None:
     annotation, counts = inputs.build(box_views=["PA"])
     assert [(entry["id"], len(entry["boxes"])) for entry in annotation["train"]] == [("b", 0), ("a", 1)]
     assert counts["entries"]["train"] == 2 and counts["entries_without_boxes"]["train"] == 1
+
+
+def looked_at(inputs: Any, views: Any) -> None:
+    """Write the run record of predictions that looked at some views alone."""
+    inputs.build()
+    hashes = {"unlabelled": {"file": "unlabelled.json", "sha256": sha256_file(inputs.folder / "unlabelled.json")}}
+    write_json(inputs.folder / "run.json", {"command": "predict-boxes", "inputs": hashes, "views": views})
+
+
+def test_images_that_get_boxes_but_were_not_looked_at_are_refused(inputs: Any) -> None:
+    inputs.images[1]["view"] = "LATERAL"
+    inputs.images[3]["view"] = ""
+    looked_at(inputs, ["PA"])
+    for box_views, missed in (([], r"LATERAL \(1\), UNKNOWN \(1\)"), (["PA", "lateral"], r"LATERAL \(1\)\.")):
+        with pytest.raises(DatasetError, match=rf"shard_0.jsonl: predicted on images of view PA alone.* {missed}"):
+            inputs.build(box_views=box_views)
+    assert inputs.build(box_views=["PA"])[1]["boxes"]["kept"] == 1
+
+
+@pytest.mark.parametrize("views", [[], ["PA", "LATERAL"]])
+def test_more_images_looked_at_than_get_boxes_are_taken(inputs: Any, views: list[str]) -> None:
+    inputs.images[1]["view"] = "LATERAL"
+    looked_at(inputs, views)
+    assert inputs.build(box_views=["PA"])[1]["boxes"]["on_other_views"] == 1
+
+
+def test_views_of_a_damaged_run_record(inputs: Any) -> None:
+    looked_at(inputs, {"PA": 1})
+    with pytest.raises(DatasetError, match=r"run.json: views {'PA': 1}; expected a list of texts"):
+        inputs.build()
 
 
 def test_boxes_of_other_views_take_no_place_among_the_best(inputs: Any) -> None:

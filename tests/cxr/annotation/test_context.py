@@ -60,7 +60,7 @@ def test_keys_of_entries_by_hand(told: Any) -> None:
     by_id = {entry["id"]: entry for entry in annotation["train"]}
     assert by_id["e"]["views"] == ["PA"] and by_id["e"]["indication"] == "Cough in s5."
     assert by_id["e"]["prior"] == {  # PA, though a has the better box
-        "study_id": "s1", "report": "Heart size normal in s1.", "height": 400, "width": 100,
+        "study_id": "s1", "report": "Heart size normal in s1.", "image_id": "b", "height": 400, "width": 100,
         "boxes": [[0.0, 0.0, 100.0, 400.0]], "scores": [0.6], "labels": ["Nodule/Mass"],
     }  # fmt: skip
     assert [entry["prior"] for entry in (by_id["a"], by_id["b"], *annotation["val"])] == [None] * 3

@@ -28,7 +28,27 @@ def test_boxes_are_replaced_and_all_else_is_kept(tmp_path):
     found = run(tmp_path, ENTRY, [LINE])
     boxes = {"boxes": [[10.0, 20.0, 20.5, 40.25]], "scores": [1.0], "labels": ["Nodule/Mass"]}
     assert found == {"train": [], "val": [], "test": [ENTRY | boxes]}
-    assert json.loads((tmp_path / "oracle" / "run.json").read_text())["counts"] == {"entries": 1, "boxes": 1}
+    counts = json.loads((tmp_path / "oracle" / "run.json").read_text())["counts"]
+    assert counts == {"entries": 1, "boxes": 1, "priors": 0, "boxes_of_priors": 0}
+
+
+PRIOR = {
+    "study_id": "s0", "report": "an edema.", "image_id": "i0", "height": 200, "width": 90,
+    "boxes": [[1, 2, 3, 4]], "scores": [0.7], "labels": ["Edema"],
+}  # fmt: skip
+
+
+def test_the_study_before_has_its_true_boxes_too(tmp_path):
+    lesions = [{"class": "Pleural effusion", "bbox_xyxy": [5, 6, 15, 26]}, {"class": "Edema", "bbox_xyxy": [0, 0, 90, 200]}]
+    (found,) = run(tmp_path, ENTRY | {"prior": PRIOR}, [LINE, {"image_id": "i0", "boxes": lesions}])["test"]
+    boxes = {"boxes": [[5, 6, 10, 20], [0, 0, 90, 200]], "scores": [1.0, 1.0], "labels": ["Pleural effusion", "Edema"]}
+    assert found["prior"] == PRIOR | boxes and found["labels"] == ["Nodule/Mass"]
+    counts = json.loads((tmp_path / "oracle" / "run.json").read_text())["counts"]
+    assert counts == {"entries": 1, "boxes": 1, "priors": 1, "boxes_of_priors": 2}
+
+
+def test_an_entry_without_a_study_before_stays_without(tmp_path):
+    assert run(tmp_path, ENTRY | {"prior": None}, [LINE])["test"][0]["prior"] is None
 
 
 def test_an_image_without_lesions_loses_its_boxes(tmp_path):
@@ -43,6 +63,12 @@ def test_an_image_without_lesions_loses_its_boxes(tmp_path):
             ENTRY | {"image_path": ["a", "b"], "heights": [100, 9], "widths": [80, 9], "box_image": [0]},
             [LINE],
             "entry i1 has 2 images, and .*truth.jsonl knows its id",
+        ),
+        (ENTRY | {"prior": PRIOR}, [LINE], "entry i1: the image of its study before, i0, has no line in .*truth.jsonl"),
+        (
+            ENTRY | {"prior": {key: value for key, value in PRIOR.items() if key != "image_id"}},
+            [LINE],
+            "entry i1: the image of its study before, None, has no line in .*Build the annotation again",
         ),
     ],
 )

@@ -66,6 +66,8 @@ def test_joined_by_image_with_a_run_record(splits: dict[str, Path], tmp_path: Pa
             {"image_ids": [], "shard": 2, "settings": PredictionSettings(score_floor=0.1).to_json()},
             r"b.jsonl: made with other settings than those given here: cxr\.detector\.prediction\.score_floor 0\.1, not ",
         ),
+        ({"image_ids": [], "shard": 2, "views": ["PA"]}, "b.jsonl: made from images of PA, .*a.jsonl from those of any view"),
+        ({"image_ids": [], "shard": 2, "views": "PA"}, "b.run.json: views 'PA'; expected a list of texts"),
         ({"image_ids": [], "shard": 2, "counts": {}}, "b.run.json: not a run record of predict-boxes-shard"),
     ],
 )

@@ -79,9 +79,9 @@ def doubts_of(path: Path, views: tuple[str, ...] = ("PA", "AP")) -> dict[str, bo
         *(({"BodyPartExamined": part}, {"body_part": False}) for part in (SECRET, "RIB", "PROTOCOL 7")),
         *(
             ({"ViewPosition": view}, {"view": False})
-            for view in ("LLO", "MLO", "Frontal", "PA ERECT", SECRET, "LL", "LATERAL")
+            for view in ("LLO", "MLO", "Frontal", "PA oblique", SECRET, "LL", "LATERAL")
         ),
-        *(({"ViewPosition": view}, {}) for view in ("", "AP", "pa ")),
+        *(({"ViewPosition": view}, {}) for view in ("", "AP", "pa ", "PA ERECT", "AP SUPINE", "ANTERO-POSTERIOR")),
         *(({"PatientOrientation": list(pair)}, {}) for pair in (("L", "F"), ("LA", "FP"), ("X", "Y"))),
         ({"PatientOrientation": ""}, {}),
         ({"PatientOrientation": "L"}, {}),
@@ -136,6 +136,11 @@ def test_what_other_attributes_of_the_header_state(
 ) -> None:
     path = write_dicom(tmp_path / "a.dcm", picture(), **({"BodyPartExamined": ""} | attributes))
     assert doubts_of(path) == expected
+
+
+def test_views_of_the_models_are_read_by_the_one_rule(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", picture(), ViewPosition="postero-anterior")
+    assert doubts_of(path, views=("pa",)) == {} and doubts_of(path, views=("PA LLD", "AP")) == {"view": False}
 
 
 def test_a_lateral_view_runs_to_the_front_or_back(tmp_path: Path) -> None:

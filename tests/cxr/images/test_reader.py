@@ -137,6 +137,13 @@ def test_monochrome1_is_inverted_once(tmp_path: Path, max_side_px: int | None) -
         ("LL", "LATERAL"),
         ("RL", "LATERAL"),
         ("LATERAL", "LATERAL"),
+        ("PA ERECT", "PA"),
+        ("AP SUPINE", "AP"),
+        ("AP_PORTABLE", "AP"),
+        ("ANTERO-POSTERIOR", "AP"),
+        ("XTABLE LATERAL", "LATERAL"),
+        ("AP OBLIQUE", ""),
+        ("Lateral decubitus", ""),
         ("LLO", ""),
         ("JOHN", ""),
         (None, ""),
@@ -148,7 +155,14 @@ def test_view_position(tmp_path: Path, value: str | None, expected: str) -> None
 
 @pytest.mark.parametrize(
     ("meaning", "expected"),
-    [("postero-anterior", "PA"), ("antero-posterior", "AP"), ("Left Lateral", "LATERAL"), ("oblique", "")],
+    [
+        ("postero-anterior", "PA"),
+        ("antero-posterior", "AP"),
+        ("Left Lateral", "LATERAL"),
+        ("oblique", ""),
+        ("antero-posterior oblique", ""),
+        ("Anteroposterior projection", "AP"),
+    ],
 )
 def test_view_code(tmp_path: Path, meaning: str, expected: str) -> None:
     code = Dataset()

@@ -30,6 +30,9 @@ BOX = [20.0, 30.0, 40.0, 10.0]
         ("RUL and lll. Shift leftward, rightwards.", "LUL and rll. Shift rightward, leftwards."),
         ("The cleft and the bright, upright leftover.", "The cleft and the bright, upright leftover."),
         ("T7 is normal.", "T7 is normal."),
+        ("R lung clear, L > R effusion, r-sided port.", "L lung clear, R > L effusion, l-sided port."),
+        ("Rt effusion and lt. basal opacity, R/L.", "Lt effusion and rt. basal opacity, L/R."),
+        ("r/o effusion. R/O TB. 2 L of oxygen, 4L. L-spine, L spine, L1, &lt;.",) * 2,
         ("", ""),
     ],
 )

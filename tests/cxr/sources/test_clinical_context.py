@@ -64,6 +64,14 @@ LEAKS = {
     ),
     "normal structures without a verb": (f" INDICATION:  Cough. Clear lungs. Fever.\n \n FINDINGS:  {FINDINGS}\n", "Cough."),
     "the same, the other way round": (f" INDICATION:  Cough. Heart size normal.\n \n FINDINGS:  {FINDINGS}\n", "Cough."),
+    "what an opacity may represent": (
+        f" INDICATION:  Cough. Right basilar opacity which may represent atelectasis. Fever.\n \n FINDINGS:  {FINDINGS}\n",
+        "Cough.",
+    ),
+    "what densities reflect": (
+        f" INDICATION:  Cough. Densities at the left base could well reflect scars.\n \n FINDINGS:  {FINDINGS}\n",
+        "Cough.",
+    ),
     "short sentences, several": (
         " INDICATION:  Effusion? Mild edema? Pneumonia?\n \n FINDINGS:  Mild edema. Pneumonia. Clear apices throughout.\n",
         "",
@@ -115,6 +123,8 @@ def test_a_cut_and_a_refusal_are_told_apart() -> None:
         "Known left pleural effusion, interval change?",
         "Rule out pneumothorax after line placement.",
         "History of lung cancer, short of breath.",
+        "Fever, may represent pneumonia. Assess for opacity.",
+        "Dyspnea which could be due to heart failure.",
     ],
 )
 def test_what_is_asked_for_is_no_description(indication: str) -> None:

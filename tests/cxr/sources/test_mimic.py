@@ -298,6 +298,18 @@ def test_missing_table(release: Release) -> None:
     ]  # fmt: skip
 
 
+def test_views_are_read_by_the_one_rule(release: Release) -> None:
+    """AP takes in every AP view, LATERAL is LL too, unknown names images that name none."""
+    release.metadata = [line.replace(",AP,", ",AP AXIAL,").replace(",LATERAL,", ",LL,") for line in release.metadata]
+    release.write_jpg()
+    table, _ = release.read(views=["pa", "AP"])
+    assert sorted(table.images["source_id"]) == ["a-1", "b-1", "c-1", "e-1"]
+    assert (table.counts["images_dropped_view_LL"], table.counts["images_dropped_view_unknown"]) == (1, 1)
+    table, _ = release.read(views=["lateral", "unknown"])
+    assert sorted(table.images["source_id"]) == ["a-2", "d-1"]
+    assert table.counts["images_dropped_view_AP AXIAL"] == 2 and sorted(table.images["view"]) == ["", "LL"]
+
+
 def test_no_image_of_a_wanted_view(release: Release) -> None:
     release.write_jpg()
     with pytest.raises(

@@ -34,6 +34,14 @@ REPORT = (
         "Rt lower lobe 8 mm nodule",
         "Interval increase in small left effusion",
         "Interval decrease in left effusion",
+        "Small left effusion with atelectasis or infiltrate.",
+        "Large left effusion and probably atelectasis",
+        "Patchy right lower lobe opacity concerning for infection",
+        "Patchy right opacity suspicious for pneumonia.",
+        "Enlarged heart without acute cardiopulmonary abnormality.",
+        "Bandlike opacity in the right midlung",
+        "Right midlung opacity",
+        "Increasing XXXX left pleural effusion",
     ],
 )
 def test_a_finding_of_the_report_without_a_verb(part: str) -> None:
@@ -84,6 +92,11 @@ def test_a_finding_of_the_report_without_a_verb(part: str) -> None:
         "No small effusion.",
         "Mild pain.",
         "Mild cough, nodule",
+        "Left effusion with small atelectasis or infiltrate",  # small is what is doubted
+        "Small atelectasis or left effusion",
+        "Small effusion, concern for empyema",
+        "Left effusion concerning for infection",
+        "XXXX left effusion",
         "",
     ],
 )

@@ -114,7 +114,7 @@ rule predict_boxes_shard:
         device=DEVICE,
     params:
         model=subpath(input.config, parent=True),
-        shard=shard_options,
+        shard=images_looked_at,
         settings=settings_file("predict-boxes-shard"),
     message:
         "Draw pseudo boxes on shard {wildcards.scatteritem}"

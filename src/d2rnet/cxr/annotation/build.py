@@ -17,12 +17,19 @@ from numpy.typing import NDArray
 
 from d2rnet.cxr.annotation.confidence_filter import confidence_filter
 from d2rnet.cxr.annotation.context import EntryContext, check_told
-from d2rnet.cxr.annotation.inputs import ImageTable, check_origin, match_images, read_images, read_reports, view_of
+from d2rnet.cxr.annotation.inputs import (
+    ImageTable,
+    check_looked_at,
+    check_origin,
+    match_images,
+    read_images,
+    read_reports,
+    view_of,
+)
 from d2rnet.cxr.annotation.predictions import PseudoBoxes, by_class, read_predictions
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.geometry import clip_to_image, has_area, xyxy_to_xywh
-from d2rnet.cxr.boxes.views import UNKNOWN, shows_view
-from d2rnet.errors import DatasetError
+from d2rnet.cxr.images.views import other_views, shows_view
 from d2rnet.files.collection import collection_paused
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.problems import Problems
@@ -60,8 +67,8 @@ def build_annotation(
         ConfigError: ``thresholds`` and the settings disagree.
         FileNotFoundError: a shard or the thresholds are missing.
         DatasetError: the inputs contradict each other or their formats; all contradictions are in output/problems.jsonl.
-            Predictions of other images or of another detector than the thresholds'. Reports that lack what the context needs.
-            No image shows a view that gets boxes.
+            Predictions of other images or of another detector than the thresholds', or without images that get boxes.
+            Reports that lack what the context needs. No image shows a view that gets boxes.
     """
     confidence = confidence_filter(settings, thresholds)
     check_origin(predictions, unlabelled, confidence.detector_sha256)
@@ -74,7 +81,7 @@ def build_annotation(
     problems.raise_if_any(details=output / "problems.jsonl")
 
     images_with_report = _with_report(images, rows_of_reports)
-    other_views = _other_views(images, settings.box_views, source=unlabelled)
+    others = _count_other_views(images, predictions, settings.box_views, source=unlabelled)
     boxes, dropped = keep_boxes(boxes, images, images_with_report, max_boxes=settings.max_boxes, box_views=settings.box_views)
     studies = list(zip(records, rows_of_reports, strict=True))
     entries = EntryWriter(images, boxes, studies, entry=settings.entry, context=settings.context)
@@ -86,7 +93,7 @@ def build_annotation(
         "boxes": box_counts | dropped,
         "entries": dict(entries.written),
         "entries_without_boxes": dict(entries.without_boxes),
-        **({"images_of_other_views": other_views} if settings.box_views else {}),
+        **({"images_of_other_views": others} if settings.box_views else {}),
         **({"context": entries.told.counts()} if settings.context else {}),
     }
     _write_refusals(entries.told, output / REFUSED)
@@ -130,21 +137,17 @@ def _count_images(
     }
 
 
-def _other_views(images: ImageTable, box_views: Sequence[str], *, source: Path) -> dict[str, int]:
+def _count_other_views(
+    images: ImageTable, predictions: Sequence[Path], box_views: Sequence[str], *, source: Path
+) -> dict[str, int]:
     """Count the images that get no boxes by view.
 
     Raises:
-        DatasetError: that is all of them.
+        DatasetError: that is all of them, or the detector did not look at one that gets boxes.
     """
     views = [view_of(record) for record in images.records]
-    others = Counter((view or UNKNOWN).upper() for view in views if not shows_view(view, box_views))
-    if box_views and len(views) == others.total() > 0:
-        found = ", ".join(f"{view} ({count})" for view, count in others.most_common())
-        raise DatasetError(
-            f"{source}: no image has a view of cxr.annotation.box_views ({', '.join(box_views)}); views found: {found}. "
-            f"Name views that are there, '{UNKNOWN}' where the source names none, or set [] for boxes on all images."
-        )
-    return dict(sorted(others.items()))
+    check_looked_at(predictions, views, box_views)
+    return other_views(views, box_views, source=source, asked_by="cxr.annotation.box_views")
 
 
 def keep_boxes(

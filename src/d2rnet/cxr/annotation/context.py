@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.cxr.annotation.inputs import ImageTable, view_of
-from d2rnet.cxr.boxes.views import AP, PA, position_of
+from d2rnet.cxr.images.views import AP, PA, position_of
 from d2rnet.cxr.sources.told_findings import leaked
 from d2rnet.errors import DatasetError
 
@@ -102,7 +102,8 @@ class EntryContext:
         row = min(rows, key=lambda row: _rank(self._view(row)))
         image = self._images.records[row]
         sizes = {"height": image["source_height"], "width": image["source_width"]}
-        return {"study_id": before["study_id"], "report": before["report"], **sizes, **boxes_of(row)}
+        shown = {"image_id": image["source_id"], **sizes, **boxes_of(row)}
+        return {"study_id": before["study_id"], "report": before["report"], **shown}
 
 
 def _rank(view: str) -> int:

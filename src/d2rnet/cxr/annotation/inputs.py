@@ -1,7 +1,7 @@
 """What build_annotation joins: the report source's images (unlabelled.json) and its reports (reports.jsonl)."""
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.cxr.boxes.coco import load_coco
+from d2rnet.cxr.images.views import UNKNOWN, shows_view, views_looked_at
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.files.hashes import sha256_file
@@ -213,6 +214,33 @@ def check_origin(predictions: Sequence[Path], unlabelled: Path, detector_sha256:
             raise DatasetError(
                 f"{path}: predicted by another detector ({weights.get('file')}, says {record_path.name}) than the one whose "
                 "thresholds were calibrated. Run 'd2rnet calibrate-thresholds' with the detector of the predictions."
+            )
+
+
+def check_looked_at(predictions: Sequence[Path], views: Sequence[str], box_views: Sequence[str]) -> None:
+    """Prove by the run records beside the predictions that the detector looked at every image that gets boxes.
+
+    Predictions without a run record are taken to be of all images.
+
+    Args:
+        predictions: as for :func:`check_origin`.
+        views: of the images, as their source names them.
+        box_views: views whose images get boxes, see :func:`d2rnet.cxr.images.views.shows_view`.
+
+    Raises:
+        DatasetError: it left some out; names the file, and the views.
+    """
+    getting = [view for view in views if shows_view(view, box_views)]
+    for path in predictions:
+        record_path, record = _run_record(path)
+        looked_at = views_looked_at(record or {}, source=record_path)
+        missed = Counter((view or UNKNOWN).upper() for view in getting if not shows_view(view, looked_at))
+        if missed:
+            raise DatasetError(
+                f"{path}: predicted on images of view {' or '.join(looked_at)} alone, says {record_path.name}, but by "
+                "cxr.annotation.box_views images of others get boxes, too: "
+                f"{', '.join(f'{view} ({count})' for view, count in missed.most_common())}. Run 'd2rnet predict-boxes-shard' "
+                "again with a --view for each of cxr.annotation.box_views, or with none."
             )
 
 

@@ -39,7 +39,8 @@ class AnnotationSettings(Section):
     findings; 20 only stops runaway detections."""
     box_views: Annotated[tuple[str, ...], AfterValidator(each_once)] = setting(())
     """Views whose images get boxes, such as PA and AP; unknown: images whose source names none; empty: all (published). The
-    detector learns boxes on frontal images alone. Images of other views stay in the entries, without boxes."""
+    detector learns boxes on frontal images alone. It does not look at images of other views; they stay in the entries, without
+    boxes."""
     entry: Literal["image", "study"] = setting("image")
     """image: one entry per image (R2Gen's convention for MIMIC-CXR); study: one entry per study with all its images."""
     context: Annotated[tuple[ContextPart, ...], AfterValidator(each_once)] = setting(())

@@ -2,7 +2,8 @@
 
 Images are taken in one fixed order, sorted by the size they have inside the network, and in batches of one such size only.
 So no image is padded more than it would be alone, and boxes do not depend on what else is in the batch; a shard is a
-contiguous run of whole batches, so n shards hold what 1 shard holds. Coordinates are rounded to 0.01 px and scores to 1e-5,
+contiguous run of whole batches, so n shards hold what 1 shard holds. Images of views that get no boxes (--view) are left out
+before that, and counted. Coordinates are rounded to 0.01 px and scores to 1e-5,
 which hides the last bits in which CPU kernels differ between batch sizes.
 
 Reads: a COCO json and a folder of train-detector. Writes: COCO results as JSON lines, in the frame of the PNG;
@@ -33,6 +34,8 @@ from d2rnet.cxr.detector.engine import AMP_TYPES
 from d2rnet.cxr.detector.registration import build_network
 from d2rnet.cxr.detector.results import Result, result_lines, write_results
 from d2rnet.cxr.detector.settings import PredictionSettings
+from d2rnet.cxr.detector.training_images import of_views
+from d2rnet.cxr.images.views import other_views
 from d2rnet.errors import ConfigError
 from d2rnet.runs.device import resolve_device
 from d2rnet.runs.progress import track
@@ -56,6 +59,7 @@ def predict_boxes(
     output: Path,
     device: str,
     settings: PredictionSettings,
+    view: Sequence[str] = (),
     runtime: LoaderRuntime = LoaderRuntime(),
 ) -> None:
     """Draw boxes on one shard of the images of a COCO file.
@@ -68,17 +72,18 @@ def predict_boxes(
         output: JSON lines to write; ``<output stem>.run.json`` is written beside it.
         device: auto, cpu, cuda or cuda:N.
         settings: ``cxr.detector.prediction``.
+        view: views that are looked at, see :func:`d2rnet.cxr.images.views.shows_view`; none for all images.
         runtime: how images are loaded.
 
     Raises:
         ConfigError: no such shard, or no such device.
         CheckpointError: the folder does not hold a detector of this version.
-        DatasetError: bad COCO file or image.
+        DatasetError: bad COCO file or image, or no image shows a wanted view.
     """
     if not 1 <= shard <= shards:
         raise ConfigError(f"predict-boxes: shard {shard} of {shards}: expected 1 to {shards}.")
     network, cfg = load_detector(model, TEACHER_NAME, device, settings)
-    records = load_records(unlabelled)
+    records, others = _images_to_look_at(unlabelled, view)
     batches = make_batches(records, cfg, settings.batch_images)
     first, last = (len(batches) * place // shards for place in (shard - 1, shard))
     mine = batches[first:last]
@@ -102,14 +107,19 @@ def predict_boxes(
         command="predict-boxes-shard",
         settings=settings,
         inputs={"unlabelled": unlabelled, "weights": model / TEACHER_NAME, "config": model / CONFIG_NAME},
-        counts={
-            "images": images,
-            "images_with_boxes": images_with_boxes,
-            "boxes": boxes,
-            "shard": shard,
-            "shards": shards,
-        },
+        counts={"images": images, "images_with_boxes": images_with_boxes, "boxes": boxes, "shard": shard, "shards": shards}
+        | ({"images_of_other_views": others} if view else {}),
+        extra={"views": list(view)},
     )
+
+
+def _images_to_look_at(unlabelled: Path, views: Sequence[str]) -> tuple[Sequence[Record], dict[str, int]]:
+    """Return the images of a COCO file that show one of some views, and how many show another, by view."""
+    records = load_records(unlabelled)
+    others = other_views([record.view for record in records], views, source=unlabelled, asked_by="--view")
+    if others:
+        log.info("%d images of other views are not looked at: %s", sum(others.values()), others)
+    return of_views(records, views), others
 
 
 def load_detector(folder: Path, weights_name: str, device: str, settings: PredictionSettings) -> tuple[nn.Module, CfgNode]:

@@ -15,13 +15,14 @@ from typing import Any
 
 from d2rnet.cxr.boxes.coco import load_coco
 from d2rnet.cxr.detector.settings import PredictionSettings
+from d2rnet.cxr.images.views import other_views, shows_view, views_looked_at
 from d2rnet.errors import DatasetError
 from d2rnet.files.atomic import atomic_path
 from d2rnet.files.collection import collection_paused
 from d2rnet.files.documents import read_jsonl
 from d2rnet.files.hashes import sha256_file
 from d2rnet.runs.provenance import write_run_record
-from d2rnet.runs.shards import advice, check_count, read_records
+from d2rnet.runs.shards import advice, check_count, read_records, record_path
 
 log = logging.getLogger(__name__)
 Result = dict[str, Any]
@@ -71,8 +72,8 @@ def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path, settings
         settings: those of the shards.
 
     Raises:
-        DatasetError: a shard is missing, there twice, cut, or of another run, image list, detector or setting; an image is not
-            in ``unlabelled``, or in two shards; a number is not finite.
+        DatasetError: a shard is missing, there twice, cut, or of another run, image list, detector, setting or views; an image
+            is not in ``unlabelled``, not of these views, or in two shards; a number is not finite.
     """
     records = read_records(
         shards,
@@ -82,11 +83,20 @@ def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path, settings
         alike=("weights",),
         counted="boxes",
     )
-    known = {image["id"] for image in load_coco(unlabelled)["images"]}
+    views = _common_views(shards, records)
+    images = load_coco(unlabelled)["images"]
+    known = {image["id"] for image in images if shows_view(image.get("view") or "", views)}
+    others = other_views([image.get("view") or "" for image in images], views, source=unlabelled, asked_by="--view")
     lines, boxes = _lines_by_image(shards, records, known, unlabelled)
     write_results(output, (lines[image_id] for image_id in sorted(lines)))
     export_coco(output, output.with_suffix(".json"))
-    counts = {"images": len(known), "images_with_boxes": len(lines), "boxes": boxes, "shards": len(shards)}
+    counts = {
+        "images": len(known),
+        "images_with_boxes": len(lines),
+        "boxes": boxes,
+        "shards": len(shards),
+        **({"images_of_other_views": others} if views else {}),
+    }
     inputs: dict[str, str | Path] = {"unlabelled": unlabelled}
     inputs |= {f"shard_{record['counts']['shard']}": path for path, record in zip(shards, records, strict=True)}
     write_run_record(
@@ -95,9 +105,23 @@ def gather_boxes(*, unlabelled: Path, shards: list[Path], output: Path, settings
         settings=settings,
         inputs=dict(sorted(inputs.items())),
         counts=counts,
-        extra={"detector": records[0]["inputs"]["weights"]},
+        extra={"detector": records[0]["inputs"]["weights"], "views": views},
     )
     log.info("%d boxes on %d of %d images from %d shard(s)", boxes, len(lines), len(known), len(shards))
+
+
+def _common_views(shards: Sequence[Path], records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the views that the shards looked at, [] for any.
+
+    Raises:
+        DatasetError: two shards looked at different ones.
+    """
+    views = [views_looked_at(record, source=record_path(path)) for path, record in zip(shards, records, strict=True)]
+    for path, own in zip(shards, views, strict=True):
+        if own != views[0]:
+            told, first = (" or ".join(names) or "any view" for names in (own, views[0]))
+            raise DatasetError(f"{path}: made from images of {told}, {shards[0]} from those of {first}. {_REMEDY}")
+    return views[0]
 
 
 def _lines_by_image(
@@ -111,7 +135,7 @@ def _lines_by_image(
         before = boxes
         for image_id, group in groupby(read_jsonl(path), key=lambda result: result.get("image_id")):
             if type(image_id) is not int or image_id not in known:
-                raise DatasetError(f"{path}: image {image_id!r} is not in {unlabelled}. {_REMEDY}")
+                raise DatasetError(f"{path}: image {image_id!r} is not in {unlabelled}, or of another view. {_REMEDY}")
             if owner.setdefault(image_id, path) != path:
                 raise DatasetError(f"{path}: image {image_id} is in {owner[image_id]} too. {_REMEDY}")
             results = list(group)

@@ -14,8 +14,8 @@ import numpy as np
 from detectron2.data import DatasetFromList
 
 from d2rnet.cxr.boxes.records import Record, assert_disjoint, load_records
-from d2rnet.cxr.boxes.views import shows_view
 from d2rnet.cxr.detector.settings import DetectorTrainingSettings
+from d2rnet.cxr.images.views import shows_view
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import write_json
 from d2rnet.files.hashes import ManyFiles

@@ -47,6 +47,7 @@ from d2rnet.cxr.images.gate import (
 from d2rnet.cxr.images.grayscale import read_grayscale
 from d2rnet.cxr.images.jpeg2000 import decode_reduced, levels_to_skip, parse_codestream
 from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader, check_pixel_count, reduced_hw, resize_area, unreadable
+from d2rnet.cxr.images.views import UNKNOWN, position_of
 from d2rnet.errors import DatasetError
 from d2rnet.files.dicom import has_decoder, silent_pydicom
 
@@ -72,8 +73,6 @@ _PIXEL_ATTRIBUTES = (
     *_REQUIRED, "NumberOfFrames", "HighBit", "PlanarConfiguration", "PixelPaddingValue", "PixelPaddingRangeLimit",
     *_GRAYSCALE_ATTRIBUTES, "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 )  # fmt: skip
-_VIEWS = {"PA": "PA", "AP": "AP", "LL": "LATERAL", "RL": "LATERAL", "LAT": "LATERAL", "LATERAL": "LATERAL"}
-_VIEW_MEANINGS = {"postero-anterior": "PA", "antero-posterior": "AP", "lateral": "LATERAL"}
 _FASTEST_DECODER = {RLELossless: "pylibjpeg", JPEGBaseline8Bit: "pillow"}  # where pydicom tries another one first
 _PIXEL_DATA = Tag("PixelData")
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -247,12 +246,10 @@ def _name_of(syntax: UID) -> str:
 
 def _view(dataset: Dataset) -> str:
     """Return PA, AP or LATERAL from ViewPosition, else from the view code's meaning; "" for any other and for none."""
-    position = str(dataset.get("ViewPosition") or "").strip().upper()
+    position = str(dataset.get("ViewPosition") or "").strip()
     codes = dataset.get("ViewCodeSequence")
-    if position or not codes:
-        return _VIEWS.get(position, "")
-    meaning = str(codes[0].get("CodeMeaning", "")).strip().lower()
-    return _VIEW_MEANINGS.get(meaning.removeprefix("left ").removeprefix("right "), "")
+    known = position_of(position or (str(codes[0].get("CodeMeaning", "")) if codes else ""))
+    return "" if known == UNKNOWN else known
 
 
 def _check_pixel_data(dataset: FileDataset, element: _PixelElement, stream: BinaryIO, path: Path) -> None:

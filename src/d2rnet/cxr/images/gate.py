@@ -18,6 +18,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 
 from d2rnet.cxr.images.radiograph import RadiographHeader
+from d2rnet.cxr.images.views import shows_view
 
 
 def _words(text: str) -> frozenset[str]:
@@ -202,7 +203,7 @@ def _stated(header: RadiographHeader, views: Sequence[str]) -> Iterator[Doubt]:
     elif not header.body_part and header.described_part:
         yield Doubt("body_part", f"a description names {header.described_part}, and none the chest; expected CHEST")
     if header.view:
-        if views and header.view not in views:
+        if not shows_view(header.view, views):
             yield Doubt("view", f"view {header.view}; the models were trained on {', '.join(views)}")
     elif header.other_view:
         named = "that is none of" if header.other_view == UNKNOWN else f"{header.other_view}, none of"

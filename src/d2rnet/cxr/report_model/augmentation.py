@@ -14,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.cxr.report_model.settings import AugmentationSettings
+from d2rnet.findings.short_sides import SHORT_SIDE
 
-_PAIRS = {"left": "right", "leftward": "rightward", "leftwards": "rightwards", "rul": "lul", "rll": "lll"}
-_MIRRORED = {**_PAIRS, **{value: key for key, value in _PAIRS.items()}}
+_WORDS = {"left": "right", "leftward": "rightward", "leftwards": "rightwards", "rul": "lul", "rll": "lll"}
+_WORDS |= {value: key for key, value in _WORDS.items()}
+_MIRRORED = _WORDS | {"r": "l", "l": "r", "rt": "lt", "lt": "rt"}
 # "left-sided" falls into "left" and "sided"; "bilateral" and "both" are their own mirror words.
-_SIDE = re.compile(rf"(?<![A-Za-z0-9])({'|'.join(sorted(_MIRRORED, key=len, reverse=True))})(?![A-Za-z0-9])", re.IGNORECASE)
+_SIDE = re.compile(
+    rf"(?<![A-Za-z0-9])(?:{'|'.join(sorted(_WORDS, key=len, reverse=True))})(?![A-Za-z0-9])|{SHORT_SIDE}", re.IGNORECASE
+)
 _ONE_SIDED = re.compile(r"\b(?:rml|lingula\w*|middle\s+lobe|dextrocardia|dextroposition|levocardia)\b", re.IGNORECASE)
 
 

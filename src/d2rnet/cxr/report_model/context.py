@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from d2rnet.cxr.boxes.views import position_of
+from d2rnet.cxr.images.views import position_of
 from d2rnet.cxr.report_model.augmentation import mirror_report
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings
 from d2rnet.errors import DatasetError
@@ -33,7 +33,7 @@ _VIEW_IDS = {"PA": PA, "AP": AP, "LATERAL": LATERAL}
 
 
 def view_id(view: str) -> int:
-    """Return the number of what :func:`d2rnet.cxr.boxes.views.position_of` reads from a view's name."""
+    """Return the number of what :func:`d2rnet.cxr.images.views.position_of` reads from a view's name."""
     return _VIEW_IDS.get(position_of(view), UNKNOWN)
 
 

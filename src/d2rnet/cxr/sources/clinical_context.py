@@ -37,10 +37,17 @@ _STRUCTURES = (
     r"lungs?(?: fields?| bases?| volumes?)?|heart(?: size)?|silhouette|mediastinum|hila|contours?|angles?|structures|bones"
     r"|effusions?|pneumothorax|consolidations?|opacit(?:y|ies)|vasculature|diaphragms?|airspaces?"
 )
+# What only an image shows: "fever, may be pneumonia" is a doctor's, "opacity, may be pneumonia" a reader's.
+_SIGNS = r"opacit(?:y|ies)|densit(?:y|ies)|markings|air ?space disease|consolidations?|cardiomegaly|atelectasis"
+_MEANS = (
+    r"(?:may|might|could|can) (?:also |well )?(?:represent|reflect|indicate|be (?:due|secondary|compatible|attributable))"
+    r"|represents?|reflects?|appears? to represent|(?:is|are) (?:concerning for|suggestive of)"
+)
 _DESCRIBES = re.compile(
     rf"\b(?:{_STRUCTURES}) (?:is|are|was|were|appears?|remains?|has|have)\b|\bthere (?:is|are|has been|have been)\b"
     r"|\b(?:is|are) (?:again )?(?:seen|noted|identified|present|demonstrated|visuali[sz]ed|unchanged|unremarkable|clear|normal"
     r"|enlarged|intact)\b|\bwithin normal limits\b"
+    rf"|\b(?:{_SIGNS})\b.*\b(?:{_MEANS})\b"
     rf"|^(?:the )?(?:{_STRUCTURES}) (?:clear|normal|unremarkable)\b|^(?:clear|normal|unremarkable) (?:{_STRUCTURES})\b"
     r"|^no (?:(?:acute|focal|definite|new|large|significant) |evidence of |pleural |pneumothorax|effusion|consolidation)",
     re.IGNORECASE,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from d2rnet.cxr.images.views import UNKNOWN, shows_view
 from d2rnet.cxr.sources.clinical_context import ClinicalText
 from d2rnet.cxr.sources.tables import REPORT_COLUMNS
 from d2rnet.errors import ConfigError
@@ -23,7 +24,7 @@ def keep_views(
 
     Args:
         images: with column ``view``, "" where unknown.
-        views: ``cxr.data.reports.views``; empty keeps all.
+        views: ``cxr.data.reports.views``, see :func:`d2rnet.cxr.images.views.shows_view`; empty keeps all.
         counts: grows by ``images_dropped_view_<view>``, ``images_kept`` and ``studies_without_wanted_view``.
         keep_anyway: images whose view could not be read because the file is broken: left for the conversion to report.
 
@@ -31,10 +32,10 @@ def keep_views(
         ConfigError: images were there and none is left; the message names the views found.
     """
     seen = images["view"].str.upper()
-    keep = pd.Series(True, index=images.index) if not views else seen.isin([view.upper() for view in views])
+    keep = seen.isin([view for view in seen.unique() if shows_view(view, views)])
     if keep_anyway is not None:
         keep |= keep_anyway
-    dropped = seen[~keep].replace("", "unknown").value_counts()
+    dropped = seen[~keep].replace("", UNKNOWN).value_counts()
     counts.update({f"images_dropped_view_{view}": int(number) for view, number in dropped.items()})
     kept = images[keep]
     if len(images) and not len(kept):

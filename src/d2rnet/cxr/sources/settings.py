@@ -66,7 +66,8 @@ class ReportSourceSettings(Section):
     """Whether to read why and when each study was taken, for cxr.annotation.context: indication and history (mimic, openi)
     without anything of findings or impression, and date and time (mimic)."""
     views: tuple[str, ...] = setting(("PA", "AP"))
-    """View positions kept; empty keeps all. Images of unknown view are dropped and counted unless empty."""
+    """Views kept, by their names or by what these are read as (AP takes in AP AXIAL); unknown: images whose source names
+    none; empty: all. The others are dropped and counted."""
     split_seed: int = setting(1, ge=0)
     """Seed of the patient-grouped 70/10/20 split, for sources without an official one."""
 

@@ -4,8 +4,8 @@
 But few ask so: a question has a question mark or a word that asks, what is known says known, and what a referring doctor
 saw is a pain or a cough. So a part of an indication counts, in a sentence without such words, that has nothing but words of a
 finding, its place and its look, one at least of size, change, shape or fine place, where the report says of that finding that
-it is there (own choice; counts on Open-i in docs/explanation/report-model.md). What a part denies ("without pneumothorax") is
-set aside: it makes nothing told, and hides nothing that is.
+it is there (own choice; counts on Open-i in docs/explanation/report-model.md). What a part denies or doubts
+("without pneumothorax", "or infiltrate") is set aside: it makes nothing told, and hides nothing that is.
 
 Pure functions on text; reads and writes nothing.
 """
@@ -17,26 +17,25 @@ from d2rnet.cxr.sources.shared_sentences import SENTENCE_END, shared_sentences
 from d2rnet.findings.mention_context import State
 from d2rnet.findings.mention_text import normalise_sentence
 from d2rnet.findings.mentions import Mention, find_mentions, named_sides
+from d2rnet.findings.short_sides import SHORT_SIDE
 
 _PARTS = re.compile(r"(?<=[,:])\s+|\s+-+\s+")
 _ASKS = re.compile(
     r"\?|\b(?:known|history|hx|h/o|evaluat\w*|eval|assess\w*|re-?(?:evaluat|assess)\w*|rule|r/o|exclude|follow\w*|f/?u|check"
-    r"|concern\w*|question\w*|possib\w+|suspect\w*|suspicion|previous\w*|prior|recent\w*|status|s/p|post(?!er)\w*|pre-?op\w*|please"
+    r"|concern(?!ing)\w*|question\w*|possib(?!ly)\w+|suspect\w*|suspicion|previous\w*|prior|recent\w*|status|s/p|post(?!er)\w*|pre-?op\w*|please"
     r"|look\w*|interval\s+change\w*|monitor\w*|diagnos\w+|dx|outside|osh)\b",
     re.IGNORECASE,
 )
-_SHORT = {
-    "r": "right",
-    "rt": "right",
-    "l": "left",
-    "lt": "left",
+_SIDES = {"r": "right", "rt": "right", "l": "left", "lt": "left"}
+_LOBES = {
     "rul": "right upper lobe",
     "rml": "right middle lobe",
     "rll": "right lower lobe",
     "lul": "left upper lobe",
     "lll": "left lower lobe",
 }
-_SHORT_WORD = re.compile(rf"\b(?<!\d )(?:{'|'.join(_SHORT)})\b", re.IGNORECASE)  # "2 L" of oxygen is no side
+_SHORT = _SIDES | _LOBES
+_SHORT_WORD = re.compile(rf"{SHORT_SIDE}|\b(?:{'|'.join(_LOBES)})\b", re.IGNORECASE)
 _UNIT = re.compile(r"(?<=\d)(?=[cm]m\b)", re.IGNORECASE)  # "2cm"
 _DENIES = re.compile(r"(?<= )(?:no|without|or|nor) ")
 
@@ -48,23 +47,28 @@ def _words(text: str) -> frozenset[str]:
 # Words by which a radiograph is described; one of them must be there. A side or lobe alone is also what a doctor knows.
 _LOOK = _words("""
     small tiny trace minimal minimally mild mildly moderate moderately large severe severely marked massive slight
-    slightly subtle faint stable unchanged persistent residual new increased increasing decreased decreasing improved
-    improving worsened worsening increase decrease improvement resolving patchy hazy streaky linear platelike discoid
-    subsegmental segmental reticular nodular confluent diffuse sized scattered multifocal focal ill defined round
-    rounded dense irregular calcified loculated layering blunted blunting prominent enlarged tortuous basilar bibasilar
-    basal bibasal base bases perihilar retrocardiac suprahilar infrahilar subpleural apical biapical peripheral
-    costophrenic cm mm
+    slightly subtle faint vague hazy dense stable unchanged persistent residual continued new increased increasing decreased
+    decreasing improved improving worsened worsening developing enlarging increase decrease improvement worsening
+    development resolving patchy streaky linear platelike bandlike discoid subsegmental segmental reticular nodular
+    confluent diffuse diffusely sized scattered innumerable multifocal focal asymmetric ill defined round rounded
+    irregular calcified loculated layering blunted blunting prominent prominence enlarged enlargement tortuous ectatic basilar
+    bibasilar basal bibasal base bases perihilar retrocardiac suprahilar infrahilar subpleural apical biapical peripheral
+    costophrenic cardiophrenic midlung cm mm
 """)
 _PLACE = _words("""
-    left right bilateral bilaterally both sided upper lower middle mid lobe lobes lobar lung lungs zone zones hilar hilum
-    lingula lingular apex apices hemithorax chest pleural pulmonary cardiac heart mediastinal mediastinum side anterior
-    posterior posteriorly posterobasal lateral medial interstitial airspace alveolar vascular angle angles
+    left right bilateral bilaterally both sided upper lower middle mid lobe lobes lobar segment lung lungs zone zones hilar
+    hilum lingula lingular apex apices hemithorax chest pleural pulmonary cardiac heart mediastinal mediastinum side
+    anterior posterior posteriorly posterobasal superior lateral medial central interstitial airspace air space alveolar
+    vascular bronchovascular parenchymal angle angles
 """)
 _LINKS = _words("""
-    a an the of in at on to and or no with without interval within along near adjacent associated underlying overlying
-    likely representing consistent reflecting compatible greater less more worse than some few several multiple numerous
-    acute chronic overt disease changes findings size appearing failure clear normal low volume volumes contour contours
-    silhouette elevation
+    a an the of in at on to for and or but no not with without interval within along near adjacent associated superimposed
+    underlying overlying projecting over likely most probable probably possibly representing reflecting suggesting consistent
+    compatible suspicious concerning worrisome versus given due secondary greater larger less more worse than some few
+    several multiple numerous measuring up area areas density opacity opacities acute chronic overt significant disease
+    process cardiopulmonary abnormality abnormalities evidence appearance pattern changes change findings size appearing
+    failure pneumonia infection congestion crowding markings aeration clear normal low volume volumes contour contours
+    silhouette elevation xxxx
 """)
 
 
@@ -95,22 +99,25 @@ def told_findings(indication: str, report: str) -> list[str]:
 
 
 def _described(part: str) -> list[Mention]:
-    """Return the findings that a part says are there; none if it doubts one or holds more than findings, places and looks."""
+    """Return the findings that a part says are there; none if it holds more than findings, places and looks."""
     spelt = _SHORT_WORD.sub(lambda short: _SHORT[short[0].lower()], _UNIT.sub(" ", part))
     mentions = find_mentions(spelt)
     there = [mention for mention in mentions if mention.state is State.PRESENT]
-    if not there or any(one.state is State.UNCERTAIN or one.sentence for one in mentions):
+    if not there or any(one.sentence for one in mentions):
         return []
     text = normalise_sentence(spelt)
     around = _blanked(text, [(mention.start, mention.end) for mention in mentions])
     others = [word for word in around.split() if word[0].isalpha()]
     is_bare = _LOOK.union(_PLACE, _LINKS).issuperset(others)
-    said = _blanked(text, _denials(text, mentions))
+    said = _blanked(text, _unsaid(text, mentions))
     return there if is_bare and not _LOOK.isdisjoint(said.split()) else []
 
 
-def _denials(text: str, mentions: Sequence[Mention]) -> list[tuple[int, int]]:
-    """Return first and one past the last character of each denied finding, from the word on that denies it.
+def _unsaid(text: str, mentions: Sequence[Mention]) -> list[tuple[int, int]]:
+    """Return first and one past the last character of what a part does not say is there.
+
+    Of a denied finding from the word on that denies it, of a doubted one from the finding before it on: a look that stands
+    before "or infiltrate" is that of a doubt.
 
     Args:
         text: normalised sentence.
@@ -119,7 +126,9 @@ def _denials(text: str, mentions: Sequence[Mention]) -> list[tuple[int, int]]:
     spans = []
     previous_end = 0
     for mention in mentions:
-        if mention.state is State.ABSENT:
+        if mention.state is State.UNCERTAIN:
+            spans.append((previous_end, mention.end))
+        elif mention.state is State.ABSENT:
             cue = _DENIES.search(text, previous_end, mention.start)
             spans.append((cue.start() if cue else mention.start, mention.end))
         previous_end = mention.end
