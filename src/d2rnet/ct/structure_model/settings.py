@@ -175,13 +175,13 @@ class StructureTrainingSettings(Section):
 
     seed: int = setting(1, ge=0)
     """Seed of weights, order, shifts and dropout."""
-    epochs: int = setting(14, ge=1)
+    epochs: int = setting(22, ge=1)
     """Passes over the training split; released: 20."""
     batch_size: int = setting(16, ge=1)
     """Volumes per step, of all processes together; released: 1 on each of 3 GPUs."""
     optimizer: Literal["adamw", "adam_amsgrad"] = setting("adamw")
     """adamw (released, with betas 0.9 and 0.98), or adam_amsgrad."""
-    learning_rate: float = setting(0.003, gt=0)
+    learning_rate: float = setting(0.001, gt=0)
     """Peak learning rate; released: 1e-4, five times that for the heads."""
     final_learning_rate: float = setting(1e-05, ge=0)
     """Learning rate at the end of the cosine."""
@@ -193,7 +193,7 @@ class StructureTrainingSettings(Section):
     """Bound of the gradient."""
     gradient_clip_kind: Literal["norm", "value"] = setting("norm")
     """norm of all gradients, or value of each."""
-    validate_every_epochs: int = setting(7, ge=1)
+    validate_every_epochs: int = setting(11, ge=1)
     """Epochs between validations; the last epoch is always validated."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = setting("32-true")
     """32-true, bf16-mixed or 16-mixed (released)."""
