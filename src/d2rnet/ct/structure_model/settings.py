@@ -181,7 +181,7 @@ class StructureTrainingSettings(Section):
     """Volumes per step, of all processes together; released: 1 on each of 3 GPUs."""
     optimizer: Literal["adamw", "adam_amsgrad"] = setting("adamw")
     """adamw (released, with betas 0.9 and 0.98), or adam_amsgrad."""
-    learning_rate: float = setting(0.001, gt=0)
+    learning_rate: float = setting(0.002, gt=0)
     """Peak learning rate; released: 1e-4, five times that for the heads."""
     final_learning_rate: float = setting(1e-05, ge=0)
     """Learning rate at the end of the cosine."""
