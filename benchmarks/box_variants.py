@@ -1,8 +1,8 @@
 """Other pseudo boxes from one trained detector: drawn at several scales, by both networks, fused; other filters.
 
-No training of a detector: a source draws boxes, a filter keeps some of them. Thresholds and gates are chosen for the micro F1
-between "the image has a box of the class" and "its report names the class". Weighted boxes fusion is that of
-``ensemble-boxes`` (Solovyev et al., Image Vis Comput 2021): a box that only one of k sources draws has 1/k of its score.
+No training of a detector: a source draws boxes, a filter keeps some of them. Thresholds (of fit-thresholds) and gates are
+chosen for the micro F1 between "the image has a box of the class" and "its report names the class". Weighted boxes fusion is
+that of ``ensemble-boxes`` (Solovyev et al., Image Vis Comput 2021): a box that one of k sources draws has 1/k of its score.
 
 Shapes: n images, C = 22 classes; ``best`` (n, C) is the highest score of a class in an image, 0 without a box.
 """
@@ -17,6 +17,8 @@ import numpy as np
 from ensemble_boxes import weighted_boxes_fusion
 from numpy.typing import NDArray
 
+from d2rnet.cxr.annotation.fit_thresholds import class_thresholds, micro_f1
+from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.records import Record
 from d2rnet.cxr.detector.config import STUDENT_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.predict import detect, load_detector, make_batches
@@ -27,10 +29,11 @@ Result = dict[str, Any]
 Values = NDArray[np.float64]
 Named = NDArray[np.bool_]
 CLASSES = len(CATEGORY_NAMES)
-MIN_NAMED = 10  # images whose reports name a class, for a threshold of its own
+MIN_REPORTS = AnnotationSettings().min_reports
 FUSION_IOU = 0.55  # the library's default
 SCALES, NEAR_SCALES = (0.75, 1.0, 1.25), (0.9, 1.0, 1.1)
 ONE_SCALE, TWO_NETWORKS = (1.0,), (TEACHER_NAME, STUDENT_NAME)
+TRUTH = "truth"
 # Source -> the networks and the scales whose boxes are fused.
 SOURCES: Mapping[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
     "teacher": ((TEACHER_NAME,), ONE_SCALE),
@@ -47,9 +50,9 @@ class Variant:
     """One way to make pseudo boxes.
 
     Attributes:
-        source: of SOURCES.
-        rule: ``fixed`` (one threshold), ``classes`` (a threshold a class, chosen on training reports), or ``levelled``: scores
-            are moved so that each class's threshold lies at 0.5, and boxes are kept down to ``least``.
+        source: of SOURCES; ``truth``: the drawn lesions, with score 1.
+        rule: ``all``, ``fixed`` (one threshold), ``classes`` (those of fit-thresholds), or ``levelled``: scores are moved so
+            that each class's threshold lies at 0.5, and boxes are kept down to ``least``.
         least: score of ``fixed`` and ``levelled``.
         gate: whether an image needs a greatest score, chosen on training reports, for any box.
     """
@@ -74,6 +77,7 @@ VARIANTS: Mapping[str, Variant] = {
     "both_classes_gate": Variant("both", "classes", gate=True),
     "both_levelled_0.2": Variant("both", "levelled", 0.2),
     "both_scales_classes": Variant("both_scales", "classes"),
+    "oracle": Variant(TRUTH, "all"),
 }
 BASELINE = "teacher_0.5"
 
@@ -172,42 +176,11 @@ def best_scores(results: Sequence[Result], image_ids: Sequence[int]) -> Values:
     return best
 
 
-def micro_f1(named: Named, claimed: Named) -> float:
-    """Return twice the hits over all that is named (n, C) and claimed (n, C)."""
-    total = int(named.sum() + claimed.sum())
-    return 2 * int((named & claimed).sum()) / total if total else 0.0
-
-
-def pooled_threshold(best: Values, named: Named) -> float:
-    """Return the one threshold of all classes with the best micro F1 on these images."""
-    cuts, hits, claimed = _cuts(best.ravel(), named.ravel())
-    return float(cuts[int(np.argmax(2 * hits / (claimed + named.sum())))])
-
-
-def class_thresholds(best: Values, named: Named, *, min_named: int) -> Values:
-    """Return the (C,) thresholds that together have the best micro F1 on these images.
-
-    F1 = 2 hits / (named + claimed) is at its best F where each class's threshold has the greatest 2 hits - F claimed
-    (Dinkelbach 1967): F and thresholds are found in turn. A class that fewer than ``min_named`` of the images name keeps the
-    pooled threshold, which a few images cannot bend.
-    """
-    pooled = pooled_threshold(best, named)
-    least = np.full(CLASSES, pooled)
-    often = np.flatnonzero(named.sum(axis=0) >= min_named)
-    reached = -1.0
-    while (now := micro_f1(named, best >= least)) > reached:
-        reached = now
-        for category in often:
-            cuts, hits, claimed = _cuts(best[:, category], named[:, category])
-            least[category] = cuts[int(np.argmax(2 * hits - reached * claimed))]
-    return least
-
-
 def filter_of(variant: Variant, results: Sequence[Result], training: Reported) -> Filter:
     """Choose what a variant keeps of its source's boxes on the training reports."""
     if variant.rule == "classes":
         best = best_scores(results, training.image_ids)
-        chosen = Filter(class_thresholds(best, training.named, min_named=MIN_NAMED))
+        chosen = Filter(class_thresholds(best, training.named, min_reports=MIN_REPORTS))
     else:
         chosen = fixed(variant.least)
     if not variant.gate:
@@ -234,7 +207,7 @@ def variant_boxes(variant: Variant, sources: Mapping[str, list[Result]], trainin
         training: what the training reports of ``run`` name.
     """
     if variant.rule == "levelled":
-        least = class_thresholds(best_scores(sources["run"], training.image_ids), training.named, min_named=MIN_NAMED)
+        least = class_thresholds(best_scores(sources["run"], training.image_ids), training.named, min_reports=MIN_REPORTS)
         sources = {cohort: levelled(results, least) for cohort, results in sources.items()}
     chosen = filter_of(variant, sources["run"], training)
     return {cohort: chosen.kept(results) for cohort, results in sources.items()}
@@ -247,12 +220,3 @@ def gate_of(results: Sequence[Result], filtered: Filter, image_ids: Sequence[int
     gates = np.unique(np.append(highest, 0.0))
     scores = [micro_f1(named, claimed & (highest >= gate)[:, None]) for gate in gates]
     return float(gates[int(np.argmax(scores))])
-
-
-def _cuts(scores: Values, named: Named) -> tuple[Values, Values, Values]:
-    """Return each threshold that tells scores (m,) apart, from above all to the lowest, its hits, and what it claims."""
-    order = np.argsort(-scores, kind="stable")
-    found = scores[order]
-    last = np.append(found[1:] < found[:-1], True) & (found > 0)  # of its score
-    hits = np.cumsum(named[order])[last]
-    return np.append(np.inf, found[last]), np.append(0, hits), np.append(0, np.flatnonzero(last) + 1)

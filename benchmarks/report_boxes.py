@@ -23,23 +23,24 @@ import numpy as np
 import yaml
 from box_variants import (
     BASELINE,
-    MIN_NAMED,
+    MIN_REPORTS,
     SOURCES,
+    TRUTH,
     VARIANTS,
     Named,
     Reported,
     Result,
     best_scores,
-    class_thresholds,
     draw,
     fuse,
-    pooled_threshold,
     variant_boxes,
 )
 from numpy.typing import NDArray
 from paired_bootstrap import ap50_with_resamples
 
 from d2rnet.cxr.annotation.build import build_annotation
+from d2rnet.cxr.annotation.fit_thresholds import class_thresholds, pooled_threshold
+from d2rnet.cxr.annotation.oracle import oracle_annotation
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.records import Record, load_records
 from d2rnet.cxr.detector.calibrate import calibrate_classes
@@ -72,6 +73,7 @@ DETECTOR = Path("results/cxr/train_detector")
 IMAGES = Path("resources/cxr/unlabelled.json")
 REPORTS = Path("resources/cxr/reports.jsonl")
 IMAGE_ROOT = Path("resources/cxr/demo_cohort/mimic")
+DRAWN = Path("resources/cxr/demo_cohort/truth.jsonl")
 LABELLED = Path("resources/cxr/labelled/val.json")
 VOCABULARY = Path("results/cxr/build_vocabulary/vocabulary.json")
 FIXED = (0.5, 0.3, 0.2)
@@ -142,7 +144,7 @@ def compare_boxes(run: Path, work: Path) -> dict[str, Any]:
         for name, split in splits.items():
             best = best_scores(found["run"], split.image_ids)
             rules[f"one, {name} reports"] = pooled_threshold(best, split.named)
-            rules[f"classes, {name} reports"] = class_thresholds(best, split.named, min_named=MIN_NAMED)
+            rules[f"classes, {name} reports"] = class_thresholds(best, split.named, min_reports=MIN_REPORTS)
         for rule, least in rules.items():
             table[source]["agreement"][rule] = agreement(choice.named, seen >= least, counts)
         for name, variant in VARIANTS.items():
@@ -189,6 +191,11 @@ def annotations(name: str, run: Path, work: Path) -> Path:
     if all((folder / cohort / "annotation.json").is_file() for cohort in cohorts):
         return folder
     variant = VARIANTS[name]
+    if variant.source == TRUTH:
+        base = annotations(BASELINE, run, work)
+        for cohort, path in cohorts.items():
+            oracle_annotation(annotation=base / cohort / "annotation.json", truth=path / DRAWN, output=folder / cohort)
+        return folder
     found = {
         cohort: source_boxes(variant.source, path / IMAGES, run, work / "drawn" / cohort) for cohort, path in cohorts.items()
     }
