@@ -31,7 +31,7 @@ Named = NDArray[np.bool_]
 CLASSES = len(CATEGORY_NAMES)
 MIN_REPORTS = AnnotationSettings().min_reports
 FUSION_IOU = 0.55  # the library's default
-SCALES, NEAR_SCALES = (0.75, 1.0, 1.25), (0.9, 1.0, 1.1)
+SCALES = (0.75, 1.0, 1.25)
 ONE_SCALE, TWO_NETWORKS = (1.0,), (TEACHER_NAME, STUDENT_NAME)
 TRUTH = "truth"
 # Source -> the networks and the scales whose boxes are fused.
@@ -39,7 +39,6 @@ SOURCES: Mapping[str, tuple[tuple[str, ...], tuple[float, ...]]] = {
     "teacher": ((TEACHER_NAME,), ONE_SCALE),
     "student": ((STUDENT_NAME,), ONE_SCALE),
     "scales": ((TEACHER_NAME,), SCALES),
-    "near_scales": ((TEACHER_NAME,), NEAR_SCALES),
     "both": (TWO_NETWORKS, ONE_SCALE),
     "both_scales": (TWO_NETWORKS, SCALES),
 }

@@ -39,7 +39,7 @@ from numpy.typing import NDArray
 from paired_bootstrap import ap50_with_resamples
 
 from d2rnet.cxr.annotation.build import build_annotation
-from d2rnet.cxr.annotation.fit_thresholds import class_thresholds, pooled_threshold
+from d2rnet.cxr.annotation.fit_thresholds import class_thresholds, micro_f1, pooled_threshold
 from d2rnet.cxr.annotation.oracle import oracle_annotation
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.records import Record, load_records
@@ -77,6 +77,8 @@ DRAWN = Path("resources/cxr/demo_cohort/truth.jsonl")
 LABELLED = Path("resources/cxr/labelled/val.json")
 VOCABULARY = Path("results/cxr/build_vocabulary/vocabulary.json")
 FIXED = (0.5, 0.3, 0.2)
+BASELINE_SCORE = FIXED[0]
+FEWER = (100, 200, 400)
 SHOWN = {HEADLINE: "lesion F1", SIDED: "side F1"}
 RESAMPLES = 1000
 log = logging.getLogger(__name__)
@@ -140,18 +142,40 @@ def compare_boxes(run: Path, work: Path) -> dict[str, Any]:
         table[source] = {"ap50": ap50, "ap50_interval": logit_interval(ap50, drawn, cases=cases), "agreement": {}}
         seen = best_scores(found["choice"], choice.image_ids)
         rules: dict[str, Any] = {f"fixed {score:g}": score for score in FIXED}
-        rules["classes, precision 0.7 on labelled validation images"] = calibrated(labelled, on_labelled)
+        rules["classes, precision 0.7 on labelled images"] = calibrated(labelled, on_labelled)
         for name, split in splits.items():
             best = best_scores(found["run"], split.image_ids)
             rules[f"one, {name} reports"] = pooled_threshold(best, split.named)
             rules[f"classes, {name} reports"] = class_thresholds(best, split.named, min_reports=MIN_REPORTS)
         for rule, least in rules.items():
             table[source]["agreement"][rule] = agreement(choice.named, seen >= least, counts)
+        training = best_scores(found["run"], splits["training"].image_ids)
+        table[source]["thresholds"] = checks(training, splits["training"].named, seen, choice.named)
         for name, variant in VARIANTS.items():
             if variant.source == source and variant.gate:
                 kept = variant_boxes(variant, found, splits["training"])["choice"]
                 table[source]["agreement"][name] = agreement(choice.named, best_scores(kept, choice.image_ids) > 0, counts)
     return {"images": len(choice.image_ids), "labelled_images": len(labelled), "sources": table}
+
+
+def checks(training: NDArray[Any], named: Named, seen: NDArray[Any], choice: Named) -> dict[str, float]:
+    """Return what thresholds by class are worth: of fewer reports, on images they were not chosen on, and at best.
+
+    Args:
+        training: (n, C) best scores of the training images.
+        named: (n, C) what their reports name.
+        seen: (m, C) best scores of the second cohort.
+        choice: (m, C) what its reports name.
+    """
+    half = np.arange(len(training)) % 2 == 0
+    of_half = class_thresholds(training[half], named[half], min_reports=MIN_REPORTS)
+    fewer = {number: class_thresholds(training[:number], named[:number], min_reports=MIN_REPORTS) for number in FEWER}
+    return {
+        **{f"of the first {number} training reports": micro_f1(choice, seen >= least) for number, least in fewer.items()},
+        "of the reports that are scored": micro_f1(choice, seen >= class_thresholds(seen, choice, min_reports=MIN_REPORTS)),
+        "of every second training report, on the others": micro_f1(named[~half], training[~half] >= of_half),
+        "fixed 0.5, on the training reports": micro_f1(named, training >= BASELINE_SCORE),
+    }
 
 
 def calibrated(records: Sequence[Record], results: Sequence[Result]) -> NDArray[np.float64]:
@@ -302,6 +326,12 @@ def report(results: Path) -> str:
             for rule, one in found["agreement"].items()
         ]
         lines += markdown_table(["source", "AP50", "filter", "F1", "precision", "recall"], rows)
+        rows = [
+            [source, what, points(f1, None)]
+            for source, found in boxes["sources"].items()
+            for what, f1 in found["thresholds"].items()
+        ]
+        lines += ["", *markdown_table(["source", "thresholds", "F1"], rows)]
     for part in PARTS[1:]:
         cells = cells_of(results, part)
         if BASELINE not in cells:

@@ -1,6 +1,7 @@
 """Thresholds with which boxes agree best with the training reports: the best of all, by hand, and what is refused."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,13 @@ def test_doubt_is_named_denial_is_not_and_rare_classes_take_the_pooled_threshold
     assert found["together"] == {"precision": 0.8, "recall": 1, "f1": 8 / 9, "named": 4, "kept": 5}
     run = read_json(source.folder / "out" / "run.json")
     assert run["counts"] == {"entries": 4, "classes_with_the_pooled_threshold": 20}
+
+
+def test_each_key_is_in_the_page_of_formats(source: Any, repository: Path) -> None:
+    page = (repository / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
+    section = page.partition("## results/cxr/fit_thresholds/thresholds.json")[2].partition("\n## ")[0]
+    found = fitted(source)
+    assert all(f"`{key}`" in section for key in [*found, *found["pooled"], *found["classes"]["Edema"], *found["detector"]])
 
 
 def test_reports_of_other_splits_and_images_of_other_views_choose_nothing(source: Any) -> None:

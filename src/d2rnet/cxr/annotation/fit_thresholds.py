@@ -35,6 +35,7 @@ from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.views import shows_view
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.clinical import named_matrix, precision_recall_f1
+from d2rnet.files.collection import collection_paused
 from d2rnet.files.documents import write_json
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -47,6 +48,7 @@ SPLIT = "train"
 KEEPS_NOTHING = 1.0  # no softmax score over 23 classes gets there
 
 
+@collection_paused()
 def fit_thresholds(
     *, unlabelled: Path, reports: Path, predictions: list[Path], output: Path, settings: AnnotationSettings
 ) -> None:
