@@ -30,6 +30,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "predict_boxes_shard": ("detector",),
     "predict_boxes": ("detector",),
     "calibrate_thresholds": ("detector", "evaluation"),
+    "fit_thresholds": (),
     "build_annotation": (),
     "build_vocabulary": (),
     "train_report_model": ("data", "report"),

@@ -235,13 +235,15 @@ def stage_cases() -> list[Case]:
 
 def small_documents() -> list[Case]:
     """thresholds.json and vocabulary.json."""
-    table: dict[str, Any] = {"classes": {name: {"threshold": 0.5} for name in CATEGORY_NAMES}, "detector": {"sha256": "0"}}
+    classes = {name: {"threshold": 0.5} for name in CATEGORY_NAMES}
+    table: dict[str, Any] = {"split": "val", "classes": classes, "detector": {"sha256": "0"}}
     cases = []
     for what, change in {
         "a threshold of 2": (("classes", "Cardiomegaly", "threshold"), 2),
         "a threshold that is NaN": (("classes", "Cardiomegaly", "threshold"), float("nan")),
         "a class less": (("classes", "Cardiomegaly"), ...),
         "classes that are a list": (("classes",), []),
+        "chosen on training reports": (("split",), "train"),
     }.items():
         cases.append(Case("thresholds.json", what, put("thresholds.json", good.as_json(changed(table, *change)))))
     words = count_vocabulary(["heart large .", "no effusion ."], protocol="r2gen", section="findings", min_token_count=1)

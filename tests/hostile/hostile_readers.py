@@ -14,7 +14,7 @@ from d2rnet.ct.conversion.verify import check_table
 from d2rnet.ct.sources.settings import CtSourceSettings
 from d2rnet.ct.sources.tables import ct_source
 from d2rnet.ct.volumes.reader import read_volume, read_volume_header
-from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter, read_calibration
+from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter, read_thresholds
 from d2rnet.cxr.annotation.inputs import match_images, read_images
 from d2rnet.cxr.annotation.inputs import read_reports as read_report_lines
 from d2rnet.cxr.annotation.predictions import read_predictions
@@ -190,7 +190,7 @@ def generated(folder: Path) -> Outcome:
 
 def thresholds(folder: Path) -> Outcome:
     """thresholds.json."""
-    by_class, _ = read_calibration(only_file(folder))
+    by_class, _ = read_thresholds(only_file(folder), "calibrated")
     return Outcome(READ, f"{len(by_class)} classes", len(by_class))
 
 

@@ -89,7 +89,7 @@ def test_calibrated_thresholds_are_those_of_their_file(tmp_path: Path, weights: 
         described(tmp_path, weights, tmp_path / "mine.yaml")
     classes = {name: {"threshold": number / 100} for number, name in enumerate(CATEGORY_NAMES)}
     file = tmp_path / "thresholds.json"
-    file.write_text(json.dumps({"classes": classes, "detector": {"sha256": "0"}}))
+    file.write_text(json.dumps({"split": "val", "classes": classes, "detector": {"sha256": "0"}}))
     assert described(tmp_path, weights, tmp_path / "mine.yaml", thresholds=file).thresholds["Other lesion"] == 0.21
 
 

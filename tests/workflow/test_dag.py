@@ -23,6 +23,7 @@ RULES = (
     "evaluate_detector",
     "predict_boxes",
     "calibrate_thresholds",
+    "fit_thresholds",
     "build_annotation",
     "build_vocabulary",
     "train_report_model",
@@ -177,6 +178,7 @@ def plan_with(repository, directory, overlay) -> set[str]:
         ({}, set()),
         ({"cxr": {"annotation": {"score_threshold": 0.31}}}, AFTER_THRESHOLD),
         ({"cxr": {"annotation": {"thresholds": "calibrated"}}}, AFTER_THRESHOLD | {"calibrate_thresholds"}),
+        ({"cxr": {"annotation": {"thresholds": "reports"}}}, AFTER_THRESHOLD | {"fit_thresholds"}),
         ({"cxr": {"detector": {"calibration": {"wanted_precision": 0.9}}}}, set()),
         (
             {"cxr": {"detector": {"evaluation": {"bootstrap_seed": 1}}}},
@@ -191,6 +193,7 @@ def plan_with(repository, directory, overlay) -> set[str]:
         "nothing",
         "threshold",
         "calibrated",
+        "of reports",
         "calibration unused",
         "bootstrap_seed",
         "shuffle_seed",

@@ -140,9 +140,9 @@ PURPOSES = {
         *("clean", "migrate-config", "completion"),
     ),
     "train (and what is trained on)": (
-        *("train-detector", "calibrate-thresholds", "predict-boxes-shard", "predict-boxes", "build-vocabulary"),
-        *("train-report-model", "describe-reading", "train-structures", "extract-ct-features-shard", "extract-ct-features"),
-        *("build-ct-vocabulary", "train-ct-report-model", "describe-ct-reading"),
+        *("train-detector", "calibrate-thresholds", "predict-boxes-shard", "predict-boxes", "fit-thresholds"),
+        *("build-vocabulary", "train-report-model", "describe-reading", "train-structures", "extract-ct-features-shard"),
+        *("extract-ct-features", "build-ct-vocabulary", "train-ct-report-model", "describe-ct-reading"),
     ),
     "score (reports written, baselines, tables)": (
         *("evaluate-detector", "generate-reports-shard", "generate-reports", "retrieve-reports", "evaluate-reports"),

@@ -23,6 +23,11 @@ from d2rnet.cli.options import (
 COUNTS = Option("counts", "counts.json of verify-inputs", "input")
 CONVERTED = Option("shards", "JSON lines file of every shard of convert-images-shard", "inputs")
 UNLABELLED = Option("unlabelled", "COCO json of the report source's images (resources/cxr/unlabelled.json)", "input")
+REPORTS = Option("reports", "reports.jsonl of convert-unlabelled", "input")
+PREDICTIONS = Option("predictions", "JSON lines of predict-boxes, or of each shard", "inputs")
+THRESHOLDS = Option(
+    "thresholds", "thresholds.json of calibrate-thresholds or fit-thresholds, by the settings", "input", optional=True
+)
 
 CXR_COMMANDS: dict[str, Command] = {
     "make-demo-cohort": Command(
@@ -161,15 +166,26 @@ CXR_COMMANDS: dict[str, Command] = {
         ),
         "d2rnet.runs.settings:LoaderRuntime",
     ),
+    "fit-thresholds": Command(
+        "Choose the score threshold per class with which boxes agree best with the training reports.",
+        "d2rnet.cxr.annotation.fit_thresholds:fit_thresholds",
+        "d2rnet.cxr.annotation.settings:AnnotationSettings",
+        (
+            UNLABELLED,
+            REPORTS,
+            PREDICTIONS,
+            OUTPUT,
+        ),
+    ),
     "build-annotation": Command(
         "Filter pseudo boxes by score and join them with reports into annotation.json (original pixels).",
         "d2rnet.cxr.annotation.build:build_annotation",
         "d2rnet.cxr.annotation.settings:AnnotationSettings",
         (
             UNLABELLED,
-            Option("reports", "reports.jsonl of convert-unlabelled", "input"),
-            Option("predictions", "JSON lines of predict-boxes, or of each shard", "inputs"),
-            Option("thresholds", "thresholds.json of calibrate-thresholds, if they are calibrated", "input", optional=True),
+            REPORTS,
+            PREDICTIONS,
+            THRESHOLDS,
             OUTPUT,
         ),
     ),
@@ -290,7 +306,7 @@ CXR_COMMANDS: dict[str, Command] = {
             Option("weights", "model_final.pth of train-detector", "input"),
             Option("report-model", "folder of train-report-model", "input"),
             Option("configfile", "configuration of the run: files laid over config.yaml in this order", "inputs", ()),
-            Option("thresholds", "thresholds.json of calibrate-thresholds, if they are calibrated", "input", optional=True),
+            THRESHOLDS,
             Option(
                 "annotation", "annotation.json of the training, to learn the grey levels of its images", "input", optional=True
             ),

@@ -85,15 +85,15 @@ def describe_reading(
         weights: of the detector whose boxes the report model was trained on.
         report_model: folder of train-report-model.
         configfile: YAML or JSON files, laid over ``config.yaml`` one after the other, as with Snakemake.
-        thresholds: thresholds.json of calibrate-thresholds, where the configuration asks for calibrated ones.
+        thresholds: thresholds.json of calibrate-thresholds or fit-thresholds, where the configuration asks for it.
         annotation: annotation.json that the report model was trained on; of its training images, up to 200 evenly spaced ones
             are read for ``grey_levels``.
         image_root: folder that ``image_path`` in it is relative to.
 
     Raises:
-        ConfigError: a setting is unknown or out of range, calibrated thresholds are missing or not asked for, or one of
+        ConfigError: a setting is unknown or out of range, thresholds are missing or not asked for, or one of
             ``annotation`` and ``image_root`` is given without the other.
-        DatasetError: the file of thresholds is not one of calibrate-thresholds, annotation.json is of another schema, or a
+        DatasetError: the file of thresholds is not the one that is asked for, annotation.json is of another schema, or a
             training image cannot be read.
     """
     if (annotation is None) != (image_root is None):

@@ -47,9 +47,17 @@ class Inputs:
         """Write the files, run build_annotation, return annotation.json and counts.json.
 
         Args:
-            thresholds_file: thresholds.json of calibrate-thresholds.
+            thresholds_file: thresholds.json of calibrate-thresholds or fit-thresholds.
             settings: keys of the section ``annotation``.
         """
+        paths = self.write()
+        build_annotation(
+            **paths, thresholds=thresholds_file, output=self.folder / "out", settings=AnnotationSettings.read(settings)
+        )
+        return read_json(self.folder / "out" / "annotation.json"), read_json(self.folder / "out" / "counts.json")
+
+    def write(self) -> dict[str, Any]:
+        """Write the files and return the arguments that name them."""
         coco = {"images": self.images, "annotations": [], "categories": coco_categories()}
         write_json(self.folder / "unlabelled.json", coco)
         write_jsonl(self.folder / "reports.jsonl", self.reports)
@@ -58,15 +66,11 @@ class Inputs:
             path.write_text(
                 "".join(json.dumps(record) + "\n" for record in shard)
             )  # NaN allowed, as a broken detector would write it
-        build_annotation(
-            unlabelled=self.folder / "unlabelled.json",
-            reports=self.folder / "reports.jsonl",
-            predictions=paths,
-            thresholds=thresholds_file,
-            output=self.folder / "out",
-            settings=AnnotationSettings.read(settings),
-        )
-        return read_json(self.folder / "out" / "annotation.json"), read_json(self.folder / "out" / "counts.json")
+        return {
+            "unlabelled": self.folder / "unlabelled.json",
+            "reports": self.folder / "reports.jsonl",
+            "predictions": paths,
+        }
 
 
 @pytest.fixture

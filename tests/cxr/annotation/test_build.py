@@ -219,9 +219,9 @@ def test_thresholds_of_another_detector_are_refused(inputs: Any) -> None:
     write_record(inputs.folder / "run.json", sha256_file(inputs.folder / "unlabelled.json"))
     classes = {name: {"threshold": 0.5} for name in CATEGORY_NAMES}
     path = inputs.folder / "thresholds.json"
-    write_json(path, {"classes": classes, "detector": {"sha256": "abc"}})
+    write_json(path, {"split": "val", "classes": classes, "detector": {"sha256": "abc"}})
     inputs.build(thresholds="calibrated", thresholds_file=path)
-    write_json(path, {"classes": classes, "detector": {"sha256": "def"}})
+    write_json(path, {"split": "val", "classes": classes, "detector": {"sha256": "def"}})
     with pytest.raises(DatasetError, match=r"predicted by another detector \(m\.pth, says run\.json\)"):
         inputs.build(thresholds="calibrated", thresholds_file=path)
 

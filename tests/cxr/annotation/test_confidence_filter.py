@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter, confidence_filter, read_calibration
+from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter, confidence_filter, read_thresholds
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_json, write_json
@@ -35,10 +35,11 @@ def test_each_of_our_class_names_may_have_a_threshold(name: str) -> None:
     assert AnnotationSettings.read({"class_score_thresholds": {name: 0.3}}).class_score_thresholds == {name: 0.3}
 
 
-def thresholds_file(folder: Path, **by_class: float) -> Path:
+def thresholds_file(folder: Path, *, split: str = "val", **by_class: float) -> Path:
     """thresholds.json with 0.5 for all classes but the named ones (spaces as underscores), of the detector "abc"."""
     classes = {name: {"threshold": by_class.get(name.replace(" ", "_"), 0.5)} for name in CATEGORY_NAMES}
-    write_json(folder / "thresholds.json", {"classes": classes, "detector": {"file": "m.pth", "sha256": "abc"}})
+    content = {"split": split, "classes": classes, "detector": {"file": "m.pth", "sha256": "abc"}}
+    write_json(folder / "thresholds.json", content)
     return folder / "thresholds.json"
 
 
@@ -56,25 +57,34 @@ def test_calibrated_thresholds_replace_the_fixed_ones_and_own_ones_lie_over_both
     assert list(by_class) == list(CATEGORY_NAMES)
 
 
-@pytest.mark.parametrize("source", ["fixed", "calibrated"])
+@pytest.mark.parametrize("source", ["fixed", "calibrated", "reports"])
 def test_settings_and_file_must_agree(tmp_path: Path, source: str) -> None:
     given = thresholds_file(tmp_path) if source == "fixed" else None
     with pytest.raises(ConfigError, match=rf"annotation\.thresholds is '{source}', but (no file|the file .*) was given"):
         confidence_filter(AnnotationSettings.read({"thresholds": source}), given)
 
 
+def test_thresholds_of_the_other_command_are_refused(tmp_path: Path) -> None:
+    of_reports = thresholds_file(tmp_path, split="train", Edema=0.25)
+    settings = AnnotationSettings.read({"thresholds": "reports"})
+    assert confidence_filter(settings, of_reports).by_class()["Edema"] == 0.25
+    assert confidence_filter(settings, of_reports).source == "reports"
+    with pytest.raises(DatasetError, match=r"chosen on the split 'train'; expected 'val', since .* is 'calibrated'"):
+        confidence_filter(AnnotationSettings.read({"thresholds": "calibrated"}), of_reports)
+
+
 @pytest.mark.parametrize("value", [1.2, None, "0.5", True])
 def test_a_threshold_that_is_no_score_is_named(tmp_path: Path, value: Any) -> None:
     with pytest.raises(DatasetError, match=r"thresholds\.json: Edema: .*; expected thresholds in \[0, 1\]"):
-        read_calibration(thresholds_file(tmp_path, Edema=value))
+        read_thresholds(thresholds_file(tmp_path, Edema=value), "calibrated")
 
 
 def test_a_class_or_the_file_is_missing(tmp_path: Path) -> None:
     write_json(tmp_path / "thresholds.json", {"classes": {}})
-    with pytest.raises(DatasetError, match="lacks 'Aortic enlargement'; expected 'detector' and all 22 'classes'"):
-        read_calibration(tmp_path / "thresholds.json")
+    with pytest.raises(DatasetError, match="lacks 'Aortic enlargement'; expected 'split', 'detector' and all 22 'classes'"):
+        read_thresholds(tmp_path / "thresholds.json", "calibrated")
     with pytest.raises(FileNotFoundError, match=r"none\.json: no such file"):
-        read_calibration(tmp_path / "none.json")
+        read_thresholds(tmp_path / "none.json", "calibrated")
 
 
 def test_build_annotation_uses_and_records_them(inputs: Any, tmp_path: Path) -> None:

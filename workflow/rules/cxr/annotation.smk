@@ -36,11 +36,44 @@ rule calibrate_thresholds:
         " --threads {threads} {resources.options} --log {log:q}"
 
 
-CALIBRATED = (
-    [rules.calibrate_thresholds.output.thresholds]
-    if CONFIG.cxr.annotation.thresholds == "calibrated"
-    else []
-)
+rule fit_thresholds:
+    input:
+        unlabelled=rules.convert_unlabelled.output.coco,
+        reports=rules.convert_unlabelled.output.reports,
+        predictions=rules.predict_boxes.output.predictions,
+    output:
+        thresholds=report(
+            "results/cxr/fit_thresholds/thresholds.json",
+            caption="../../report/cxr/fit_thresholds.rst",
+            category="Pseudo boxes",
+            labels={"what": "Thresholds by class, of reports (JSON)"},
+        ),
+        run="results/cxr/fit_thresholds/run.json",
+    log:
+        "logs/cxr/fit_thresholds.log",
+    benchmark:
+        "logs/cxr/benchmarks/fit_thresholds.tsv"
+    conda:
+        "../../../envs/fit_thresholds.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=60,
+    params:
+        folder=subpath(output.thresholds, parent=True),
+        settings=settings_file("fit-thresholds"),
+    message:
+        "Choose score thresholds by class on the training reports"
+    shell:
+        "python -m d2rnet fit-thresholds --unlabelled {input.unlabelled:q} --reports {input.reports:q}"
+        " --predictions {input.predictions:q} --output {params.folder:q} --settings {params.settings:q} --log {log:q}"
+
+
+THRESHOLDS = {
+    "fixed": [],
+    "calibrated": [rules.calibrate_thresholds.output.thresholds],
+    "reports": [rules.fit_thresholds.output.thresholds],
+}[CONFIG.cxr.annotation.thresholds]
 
 
 rule build_annotation:
@@ -48,7 +81,7 @@ rule build_annotation:
         unlabelled=rules.convert_unlabelled.output.coco,
         reports=rules.convert_unlabelled.output.reports,
         predictions=rules.predict_boxes.output.predictions,
-        thresholds=CALIBRATED,
+        thresholds=THRESHOLDS,
     output:
         annotation="results/cxr/build_annotation/annotation.json",
         counts="results/cxr/build_annotation/counts.json",
@@ -65,7 +98,7 @@ rule build_annotation:
         runtime=60,
     params:
         folder=subpath(output.annotation, parent=True),
-        thresholds=option("thresholds", CALIBRATED),
+        thresholds=option("thresholds", THRESHOLDS),
         settings=settings_file("build-annotation"),
     message:
         "Filter pseudo boxes and join them with reports into annotation.json"

@@ -71,7 +71,7 @@ rule describe_reading:
         annotation=rules.build_annotation.output.annotation,
         ema_teacher=rules.train_detector.output.ema_teacher,
         weights=rules.train_report_model.output.weights,
-        thresholds=CALIBRATED,
+        thresholds=THRESHOLDS,
     output:
         "results/cxr/train_report_model/reading.json",
     log:
@@ -85,7 +85,7 @@ rule describe_reading:
     params:
         image_root=CONFIG.cxr.data.reports.root,
         model=subpath(input.weights, parent=True),
-        thresholds=option("thresholds", CALIBRATED),
+        thresholds=option("thresholds", THRESHOLDS),
         settings=settings_file(
             "describe-reading",
             selected(

@@ -59,7 +59,7 @@ def build_annotation(
         unlabelled: COCO json of the report source's images; frame of the predicted boxes.
         reports: reports.jsonl, one study a line.
         predictions: JSON lines of predict_boxes, or of each shard.
-        thresholds: thresholds.json of calibrate-thresholds; None for the fixed filter of the settings.
+        thresholds: thresholds.json of calibrate-thresholds or fit-thresholds; None for the fixed filter of the settings.
         output: folder for annotation.json, counts.json and run.json.
         settings: the section ``annotation``.
 

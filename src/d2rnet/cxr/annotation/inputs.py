@@ -190,7 +190,7 @@ def check_origin(predictions: Sequence[Path], unlabelled: Path, detector_sha256:
     Args:
         predictions: files of predict_boxes; the run record is ``run.json`` or ``<stem>.run.json`` in the same folder.
         unlabelled: COCO json of the images.
-        detector_sha256: weights that calibrated thresholds belong to; None with fixed ones.
+        detector_sha256: weights that thresholds belong to; None with fixed ones.
 
     Raises:
         DatasetError: other images or another detector; names the files.
@@ -201,19 +201,18 @@ def check_origin(predictions: Sequence[Path], unlabelled: Path, detector_sha256:
         if record is None:
             log.warning("%s: no run record beside it, so nothing proves that it is of the images of %s", path, unlabelled)
             continue
-        recorded = _mapping(record.get("inputs"))
-        given = _mapping(recorded.get("unlabelled"))
+        given = _mapping(_mapping(record.get("inputs")).get("unlabelled"))
         if given.get("sha256") != images_sha256:
             raise DatasetError(
                 f"{path}: predicted on other images: {given.get('file')} with SHA-256 {str(given.get('sha256'))[:12]}, says "
                 f"{record_path.name}; expected {unlabelled} with {images_sha256[:12]}. The same numbers name other images "
                 "there. Run 'd2rnet predict-boxes' on these images."
             )
-        weights = _mapping(record.get("detector", recorded.get("weights")))
+        weights = _weights_of(record)
         if detector_sha256 is not None and weights.get("sha256") != detector_sha256:
             raise DatasetError(
                 f"{path}: predicted by another detector ({weights.get('file')}, says {record_path.name}) than the one whose "
-                "thresholds were calibrated. Run 'd2rnet calibrate-thresholds' with the detector of the predictions."
+                "thresholds were chosen. Run 'd2rnet calibrate-thresholds' or 'fit-thresholds' with the predictions' detector."
             )
 
 
@@ -242,6 +241,34 @@ def check_looked_at(predictions: Sequence[Path], views: Sequence[str], box_views
                 f"{', '.join(f'{view} ({count})' for view, count in missed.most_common())}. Run 'd2rnet predict-boxes-shard' "
                 "again with a --view for each of cxr.annotation.box_views, or with none."
             )
+
+
+def predicted_by(predictions: Sequence[Path]) -> dict[str, Any]:
+    """Return ``file`` and ``sha256`` of the detector's weights that the run records of predictions name.
+
+    Both are None where no file has a run record.
+
+    Raises:
+        DatasetError: they name several.
+    """
+    found: dict[Any, dict[str, Any]] = {}
+    for path in predictions:
+        _, record = _run_record(path)
+        if record is not None:
+            weights = _weights_of(record)
+            found[weights.get("sha256")] = {key: weights.get(key) for key in ("file", "sha256")}
+    if len(found) > 1:
+        names = ", ".join(f"{weights['file']} ({str(sha256)[:12]})" for sha256, weights in found.items())
+        raise DatasetError(
+            f"{predictions[0]} and others: predicted by {len(found)} detectors, say their run records: {names}; expected one. "
+            "Run 'd2rnet predict-boxes-shard' with one detector for all shards."
+        )
+    return next(iter(found.values()), {"file": None, "sha256": None})
+
+
+def _weights_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run record of predict-boxes or of one of its shards says of the detector's weights."""
+    return _mapping(record.get("detector", _mapping(record.get("inputs")).get("weights")))
 
 
 def check_complete(path: Path, found: int) -> None:

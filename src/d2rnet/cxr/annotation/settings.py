@@ -23,9 +23,10 @@ class AnnotationSettings(Section):
 
     place = "cxr.annotation"
 
-    thresholds: Literal["fixed", "calibrated"] = setting("fixed")
+    thresholds: Literal["fixed", "calibrated", "reports"] = setting("fixed")
     """fixed: score_threshold and class_score_thresholds; calibrated: thresholds by class that calibrate_thresholds finds on
-    the validation split (cxr.detector.calibration), class_score_thresholds over them, score_threshold unused."""
+    the validation split (cxr.detector.calibration); reports: those that fit_thresholds finds, with which boxes agree best
+    with the training reports. class_score_thresholds lies over either, score_threshold is unused then."""
     score_threshold: float = setting(0.5, ge=0, le=1)
     """Pseudo boxes with a lower score are dropped. No value is published for this filter (0.89 and 0.7 are training
     thresholds). Own choice 0.5: a softmax score above it means that the detector holds the class likelier than background
@@ -34,6 +35,9 @@ class AnnotationSettings(Section):
         {}, json_schema_extra={"propertyNames": {"enum": list(CATEGORY_IDS)}}
     )
     """Class name -> threshold, over score_threshold; for classes whose scores run lower or higher than the rest."""
+    min_reports: int = setting(10, ge=1)
+    """Thresholds of reports: classes that fewer training entries name take the threshold of all classes together. Own choice
+    10: with fewer, a single report moves F1 by several points."""
     max_boxes: int = setting(20, ge=0)
     """Most boxes kept per image, best scores first. Own choice: VinBigData's readers drew 2.7 boxes each on an image with
     findings; 20 only stops runaway detections."""
