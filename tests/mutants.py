@@ -26,7 +26,7 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[1]
 TABLES = Path(__file__).with_name("mutations")
 PACKAGE = Path("src/d2rnet")
-COPIED = ("src", "tests", "workflow", "config.yaml", "pyproject.toml", "README.md", "profiles")
+COPIED = ("src", "tests", "workflow", "config.yaml", "pyproject.toml", "README.md", "profiles", "docs/reference")
 TIME_LIMIT_SECONDS = 600
 SURVIVED = "SURVIVED"
 PYTEST_PASSED, PYTEST_FAILED = 0, 1
