@@ -31,13 +31,13 @@ setup: ## make .venv with everything in it (about 7 GB); all others begin with i
 	@$(PYTHON) envs/bootstrap.py
 
 demo: setup ## run the whole workflow for chest radiographs on drawn images; ends with the result table and the gallery
-	@echo "About 5 minutes on two fast cores, 12 on older ones, most of it in two trainings; what is there already is not made again."
+	@echo "3 to 5 minutes on two fast cores, 12 on older ones, most of it in two trainings; what is there already is not made again."
 	@$(WITH_ENV) $(BIN)/snakemake --logger d2rnet --cores $(CORES)
 	@echo; $(TABLES) $(SUMMARY)
 	@echo "Radiographs, boxes and reports side by side: open results/cxr/render_gallery/index.html in a browser"
 
 demo-ct: setup ## run the whole workflow for chest CT on drawn volumes; ends with the result tables and the gallery
-	@echo "About 12 minutes on two fast cores (an estimate), most of it in two trainings; what is there already is not made again."
+	@echo "About 8 minutes on two fast cores, most of it in two trainings; what is there already is not made again."
 	@$(WITH_ENV) $(BIN)/snakemake ct --logger d2rnet --cores $(CORES)
 	@echo; $(TABLES) $(CT_SUMMARY)
 	@echo "Slices and reports side by side: open results/ct/render_ct_gallery/index.html in a browser"

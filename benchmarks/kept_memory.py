@@ -1,4 +1,4 @@
-"""What it gives on a CPU that a training keeps the memory it frees (d2rnet.runs.device.keep_freed_memory).
+"""What it gives on a CPU that a training keeps the memory it frees (d2rnet.runs.device.freed_memory_kept).
 
 Steps of the demo's trainings on random input, in a process of their own, with and without in turn; ratios of the medians of
 processor time, user and system together, which other work on the machine hardly moves.
@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from report_step import make_batch, make_task
@@ -21,7 +22,7 @@ from report_step import make_batch, make_task
 from d2rnet.config import Config
 from d2rnet.ct.structure_model.model import StructureModel
 from d2rnet.figures.tables import markdown_table
-from d2rnet.runs.device import keep_freed_memory
+from d2rnet.runs.device import freed_memory_kept
 from d2rnet.runs.provenance import code_version, hardware
 
 CPU = torch.device("cpu")
@@ -67,16 +68,15 @@ STEPS = {"stage 1 of chest CT": structures_step, "report model of radiographs": 
 
 def measure(name: str, way: str, steps: int) -> None:
     """In a process of its own: print what a step takes."""
-    if way == KEPT:
-        keep_freed_memory(CPU)
-    torch.manual_seed(0)
-    step = STEPS[name]()
-    for _ in range(2):
-        step()
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    for _ in range(steps):
-        step()
-    after = resource.getrusage(resource.RUSAGE_SELF)
+    with freed_memory_kept(CPU) if way == KEPT else nullcontext():
+        torch.manual_seed(0)
+        step = STEPS[name]()
+        for _ in range(2):
+            step()
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        for _ in range(steps):
+            step()
+        after = resource.getrusage(resource.RUSAGE_SELF)
     user = (after.ru_utime - before.ru_utime) / steps
     system = (after.ru_stime - before.ru_stime) / steps
     print(json.dumps({"user": user, "system": system, "gib": after.ru_maxrss / 2**20}))

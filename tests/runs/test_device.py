@@ -60,20 +60,31 @@ def test_devices_of_a_training_in_words(monkeypatch):
 _FAULTS = """
 import resource, sys
 import torch
-from d2rnet.runs.device import keep_freed_memory
-keep_freed_memory(torch.device(sys.argv[1]))
-for turn in range(24):  # the heap grows for the first few
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.zeros(2**24)  # 64 MiB, more than glibc ever keeps by itself
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+from d2rnet.runs.device import freed_memory_kept
+
+def pages():
+    for turn in range(24):  # the heap grows for the first few
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(2**24)  # 64 MiB, more than glibc ever keeps by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident_mib():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
+
+before = resident_mib()
+with freed_memory_kept(torch.device(sys.argv[1])):
+    print(pages())
+print(pages(), resident_mib() - before)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such switch")
-def test_freed_memory_is_kept_on_the_cpu_alone():
-    """Pages that the last of many arrays of one size asks for: all of them, or next to none."""
-    faults = {
-        device: int(subprocess.run([sys.executable, "-c", _FAULTS, device], capture_output=True, check=True).stdout)
-        for device in ("cpu", "cuda")
-    }
-    assert faults["cpu"] < 100 < 1000 < faults["cuda"]
+def test_freed_memory_is_kept_on_the_cpu_alone_and_given_back():
+    """Pages that the last of many arrays of one size asks for, inside and after: all of them, or next to none."""
+    found = {}
+    for device in ("cpu", "cuda"):
+        done = subprocess.run([sys.executable, "-c", _FAULTS, device], capture_output=True, check=True)
+        found[device] = [int(number) for number in done.stdout.split()]
+    inside, after, left_mib = found["cpu"]
+    assert inside < 100 < 1000 < after and left_mib < 64
+    assert found["cuda"][0] > 1000

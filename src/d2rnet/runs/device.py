@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX = 128 * 1024, 65536  # its defaults
 _GREATEST_INT = 2**31 - 1
 _REMEDY = (
     "Mend what hides the GPU ('nvidia-smi' asks the driver, 'd2rnet doctor' asks torch), or, to compute on the CPU, which "
@@ -40,17 +43,27 @@ def resolve_device(name: str) -> "torch.device":
     return torch.device(name)
 
 
-def keep_freed_memory(device: "torch.device") -> None:
+@contextmanager
+def freed_memory_kept(device: "torch.device") -> Iterator[None]:
     """Let a process that trains on the CPU keep what it frees, instead of asking the system for it in every step.
 
     glibc gives large buffers back at once, and the next step pays for each of their pages anew: a third of the processor time
-    of stage 1 of chest CT (docs/explanation/measurements.md). The process then stays as large as it was at its largest. Does
-    nothing on a GPU and where the C library has no such switch (macOS, musl).
+    of stage 1 of chest CT (docs/explanation/measurements.md). Inside, the process stays as large as it was at its largest; at
+    the end all that is free is given back. Does nothing on a GPU and where the C library has no such switch (macOS, musl).
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" and device.type == "cpu" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, _GREATEST_INT)
+    libc = ctypes.CDLL(None) if os.name == "posix" and device.type == "cpu" else None
+    if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
+        yield
+        return
+    assert libc is not None
+    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_TRIM_THRESHOLD, _GREATEST_INT)
+    try:
+        yield
+    finally:
+        libc.mallopt(_M_MMAP_MAX, _MMAP_MAX)
+        libc.mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
+        libc.malloc_trim(0)
 
 
 def gpu_facts() -> str:

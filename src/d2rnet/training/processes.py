@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 
 from d2rnet.errors import ConfigError, D2RNetError
-from d2rnet.runs.device import keep_freed_memory
+from d2rnet.runs.device import freed_memory_kept
 from d2rnet.runs.signals import EXIT_AFTER_SIGNAL, leave, start_resource_tracker, stop_signals_passed_on
 from d2rnet.training.collectives import gather_objects, num_processes, process_rank
 
@@ -109,8 +109,8 @@ def run_processes(function: Callable[..., Result], *arguments: Any, processes: i
     """
     start_resource_tracker()
     if processes == 1:
-        keep_freed_memory(device)
-        return function(*arguments)
+        with freed_memory_kept(device):
+            return function(*arguments)
     context = multiprocessing.get_context("spawn")
     records: Any = context.Queue()
     # The parent holds the meeting point, so that no port is taken between its choice and its use.
@@ -186,11 +186,11 @@ def _work(rank: int, job: _Job, sender: Connection) -> None:
     _die_with(job.parent)
     _log_to(job.records, job.level if rank == 0 else logging.ERROR, rank)
     torch.set_num_threads(max(1, torch.get_num_threads() // job.processes))
-    keep_freed_memory(job.device)
     ending: Any = None
     try:
         _join_group(rank, job)
-        result = job.function(*job.arguments)
+        with freed_memory_kept(job.device):
+            result = job.function(*job.arguments)
         ending = result if rank == 0 else None
         gather_objects(None)  # nobody leaves while others still talk
         dist.destroy_process_group()

@@ -43,7 +43,7 @@ from d2rnet.files.problems import Problems
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.model_files import CONFIG, WEIGHTS
 from d2rnet.runs.array_cache import file_state
-from d2rnet.runs.device import keep_freed_memory, resolve_device
+from d2rnet.runs.device import freed_memory_kept, resolve_device
 from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.settings import LoaderRuntime
@@ -112,14 +112,14 @@ def extract_ct_features_shard(
         OSError: features cannot be written (disk full); no half file remains.
     """
     torch_device = resolve_device(device)
-    keep_freed_memory(torch_device)
     if not 1 <= shard <= shards:
         raise ConfigError(f"--shard {shard} --shards {shards}: expected a shard from 1 to {shards}.")
     extraction = Extraction.of(structures, folder, settings, torch_device)
     entries = [entry for part in load_ct_annotation(annotation).values() for entry in part]
     first, last = (len(entries) * place // shards for place in (shard - 1, shard))
     log.info("shard %d of %d: %d of %d volumes, key %s", shard, shards, last - first, len(entries), extraction.facts.key)
-    records, kept = extraction.run(entries[first:last], volumes, loader_workers=runtime.loader_workers)
+    with freed_memory_kept(torch_device):
+        records, kept = extraction.run(entries[first:last], volumes, loader_workers=runtime.loader_workers)
     remove_record(output)
     write_jsonl(output, records)
     write_run_record(

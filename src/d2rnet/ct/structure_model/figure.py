@@ -25,20 +25,20 @@ def draw_structures(target: Path, metrics: Mapping[str, Any]) -> None:
         retrieval.plot([row["image_to_text_chance_at_5"] or 0 for row in rows], places, "|", color=COLOURS[1], ms=8, mew=1.2)
         commonest = [row["image_to_text_commonest_at_5"] or 0 for row in rows]
         retrieval.plot(commonest, places, "d", color=COLOURS[4], ms=3)
-        retrieval.set_title("own text among the 5 nearest; | chance, \N{BLACK DIAMOND} commonest 5")
+        retrieval.set_title("own text among the 5 nearest\n| chance, \N{BLACK DIAMOND} commonest 5")
         retrieval.set_xlim(0, 1)
         ratios = [row.get("attention_ratio", np.nan) for row in rows]
         ends = _whiskers(ratios, [row.get("attention_ratio_interval") for row in rows])
         attention.barh(places, ratios, xerr=ends, ecolor=GREY, color=COLOURS[2], height=0.6)
         attention.axvline(_EVEN, color=GREY, linewidth=1)
-        attention.set_title("attention inside, over the structure's share")
+        attention.set_title("attention inside,\nover the structure's share")
         for panel in (retrieval, attention):
             panel.set_yticks(places, shown)
             panel.set_ylim(len(names) - 0.4, -0.6)
         table = np.array(metrics["similarity_image_to_text"], dtype=float)
         image = similarity.imshow(table, cmap="cividis")
         similarity.figure.colorbar(image, ax=similarity, shrink=0.8)
-        similarity.set_title("mean cosine: observation (row), text (column)")
+        similarity.set_title("mean cosine\nobservation (row), text (column)")
         similarity.set_yticks(places, shown)
         similarity.set_xticks(places, [str(place + 1) for place in places])
         similarity.grid(visible=False)
@@ -50,7 +50,7 @@ def draw_structures(target: Path, metrics: Mapping[str, Any]) -> None:
         zero_shot.axvline(0.5, color=GREY, linewidth=1)
         zero_shot.set_yticks(np.arange(len(scored)), [f"{label} ({one['positive']})" for label, one in scored])
         zero_shot.set_xlim(0, 1)
-        zero_shot.set_title("zero-shot AUROC, 95 % interval (n: volumes that have it)")
+        zero_shot.set_title("zero-shot AUROC, 95 % interval\n(n: volumes that have it)")
 
 
 def _whiskers(values: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> NDArray[np.float64]:
