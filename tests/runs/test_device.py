@@ -73,18 +73,19 @@ def resident_mib():
 
 before = resident_mib()
 with freed_memory_kept(torch.device(sys.argv[1])):
-    print(pages())
-print(pages(), resident_mib() - before)
+    print(pages(), resident_mib() - before)
+print(resident_mib() - before)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such switch")
 def test_freed_memory_is_kept_on_the_cpu_alone_and_given_back():
-    """Pages that the last of many arrays of one size asks for, inside and after: all of them, or next to none."""
+    """Pages that the last of many arrays of one size asks for, all of them or next to none, and MiB kept inside and after."""
     found = {}
     for device in ("cpu", "cuda"):
         done = subprocess.run([sys.executable, "-c", _FAULTS, device], capture_output=True, check=True)
         found[device] = [int(number) for number in done.stdout.split()]
-    inside, after, left_mib = found["cpu"]
-    assert inside < 100 < 1000 < after and left_mib < 64
-    assert found["cuda"][0] > 1000
+    pages, kept, left = found["cpu"]
+    assert pages < 100 and kept >= 60 and left < 30
+    pages, kept, left = found["cuda"]
+    assert pages > 1000 and kept < 30 and left < 30
