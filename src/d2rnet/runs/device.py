@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,13 +50,12 @@ def freed_memory_kept(device: "torch.device") -> Iterator[None]:
 
     glibc gives large buffers back at once, and the next step pays for each of their pages anew: a third of the processor time
     of stage 1 of chest CT (docs/explanation/measurements.md). Inside, the process stays as large as it was at its largest; at
-    the end all that is free is given back. Does nothing on a GPU and where the C library has no such switch (macOS, musl).
+    the end all that is free is given back. Does nothing on a GPU and with another C library (macOS, musl).
     """
-    libc = ctypes.CDLL(None) if os.name == "posix" and device.type == "cpu" else None
-    if not (hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim")):
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
         yield
         return
-    assert libc is not None
+    libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, _GREATEST_INT)
     try:

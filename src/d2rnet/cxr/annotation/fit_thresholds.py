@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.cxr.annotation.confidence_filter import ConfidenceFilter
+from d2rnet.cxr.annotation.confidence_filter import CHOSEN_BY, ConfidenceFilter
 from d2rnet.cxr.annotation.inputs import (
     ImageTable,
     check_looked_at,
@@ -45,7 +45,7 @@ from d2rnet.runs.provenance import write_run_record
 log = logging.getLogger(__name__)
 Scores = NDArray[np.float64]
 Named = NDArray[np.bool_]
-SPLIT = "train"
+COMMAND, SPLIT = CHOSEN_BY["reports"]
 KEEPS_NOTHING = 1.0  # no softmax score over 23 classes gets there
 
 
@@ -89,7 +89,7 @@ def fit_thresholds(
     inputs = {"unlabelled": unlabelled, "reports": reports}
     inputs |= {f"predictions_{number}": path for number, path in enumerate(predictions, start=1)}
     counts = {"entries": len(entries), "classes_with_the_pooled_threshold": len(document["pooled_classes"])}
-    write_run_record(output / "run.json", command="fit-thresholds", settings=settings, inputs=inputs, counts=counts)
+    write_run_record(output / "run.json", command=COMMAND, settings=settings, inputs=inputs, counts=counts)
     _log_choices(document)
 
 

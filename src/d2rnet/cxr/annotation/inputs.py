@@ -1,7 +1,7 @@
 """What build_annotation joins: the report source's images (unlabelled.json) and its reports (reports.jsonl)."""
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from d2rnet.cxr.boxes.coco import load_coco
-from d2rnet.cxr.images.views import UNKNOWN, shows_view, views_looked_at
+from d2rnet.cxr.images.views import left_out, shows_view, views_looked_at
 from d2rnet.errors import DatasetError
 from d2rnet.files.documents import read_json, read_jsonl
 from d2rnet.files.hashes import sha256_file
@@ -233,7 +233,7 @@ def check_looked_at(predictions: Sequence[Path], views: Sequence[str], box_views
     for path in predictions:
         record_path, record = _run_record(path)
         looked_at = views_looked_at(record or {}, source=record_path)
-        missed = Counter((view or UNKNOWN).upper() for view in getting if not shows_view(view, looked_at))
+        missed = left_out(getting, looked_at)
         if missed:
             raise DatasetError(
                 f"{path}: predicted on images of view {' or '.join(looked_at)} alone, says {record_path.name}, but by "

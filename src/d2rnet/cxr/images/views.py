@@ -6,7 +6,7 @@ before. Own choice; terms from DICOM PS3.3 C.8.11.5.1.1 (view position) PS3.16 C
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +47,33 @@ def shows_view(view: str, wanted: Sequence[str]) -> bool:
     return not named.isdisjoint(name.upper() for name in wanted)
 
 
-def other_views(views: Sequence[str], wanted: Sequence[str], *, source: Path, asked_by: str) -> dict[str, int]:
+def left_out(views: Iterable[str], wanted: Sequence[str]) -> Counter[str]:
     """Count the images that :func:`shows_view` leaves out by view, in capitals, UNKNOWN where their source names none.
 
     Args:
         views: of each image, as its source names it; "" where it does not.
         wanted: as for :func:`shows_view`.
+    """
+    others: Counter[str] = Counter()
+    for view, count in Counter(views).items():  # many images, few names
+        if not shows_view(view, wanted):
+            others[(view or UNKNOWN).upper()] += count
+    return others
+
+
+def other_views(views: Sequence[str], wanted: Sequence[str], *, source: Path, asked_by: str) -> dict[str, int]:
+    """Count as :func:`left_out` does, by name of the view, and refuse to leave out all.
+
+    Args:
+        views: as for :func:`left_out`.
+        wanted: likewise.
         source: file of the images, for the message.
         asked_by: setting or option that names the wanted views, for the message.
 
     Raises:
         DatasetError: that is all of them.
     """
-    others = Counter((view or UNKNOWN).upper() for view in views if not shows_view(view, wanted))
+    others = left_out(views, wanted)
     if len(views) == others.total() > 0:
         found = ", ".join(f"{view} ({count})" for view, count in others.most_common())
         raise DatasetError(
