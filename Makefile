@@ -31,7 +31,7 @@ setup: ## make .venv with everything in it (about 7 GB); all others begin with i
 	@$(PYTHON) envs/bootstrap.py
 
 demo: setup ## run the whole workflow for chest radiographs on drawn images; ends with the result table and the gallery
-	@echo "3 to 5 minutes on two fast cores, 12 on older ones, most of it in two trainings; what is there already is not made again."
+	@echo "About 3 to 5 minutes on two fast cores, 12 on older ones, most of it in two trainings; what is there already is not made again."
 	@$(WITH_ENV) $(BIN)/snakemake --logger d2rnet --cores $(CORES)
 	@echo; $(TABLES) $(SUMMARY)
 	@echo "Radiographs, boxes and reports side by side: open results/cxr/render_gallery/index.html in a browser"
