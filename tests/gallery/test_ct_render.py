@@ -44,6 +44,20 @@ def test_texts_with_the_structures_of_each_sentence(run: dict[str, Any]) -> None
     assert generated["s"][1][2] == [LUNG]
 
 
+def test_synthetic_volumes_are_called_so_and_others_are_not_to_be_published(run: dict[str, Any], tmp_path: Path) -> None:
+    page = run["output"] / "index.html"
+    source = tmp_path / "cohort" / "ct_rate"
+    source.mkdir(parents=True)
+    for known in ({}, {"source_root": str(source)}):
+        render_ct_gallery(**run, **known)
+        text = page.read_text()
+        assert "Do not publish" in text and "Synthetic" not in text
+    (source.parent / "cohort.json").write_text("{}")  # as make-ct-demo-cohort leaves it
+    render_ct_gallery(**run, source_root=str(source))
+    text = page.read_text()
+    assert "Synthetic images" in text and "Do not publish" not in text
+
+
 def test_missed_and_invented_abnormalities(run: dict[str, Any]) -> None:
     render_ct_gallery(**run)
     data, studies = samples.read_page(run["output"])

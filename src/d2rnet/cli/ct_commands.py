@@ -201,6 +201,7 @@ CT_COMMANDS: dict[str, Command] = {
             Option("scores", "folder of evaluate-ct-reports: metrics.json and per_report.jsonl", "input"),
             Option("volumes", "volumes.jsonl of convert-ct, the arrays beside it", "input"),
             Option("table", "table of structures that sentences are dealt out to: a name, or a YAML file", "text", "ten"),
+            Option("source-root", "folder the volumes come from; those of the demo cohort are called so", "text", ""),
             Option("output", "folder of index.html"),
             WORKERS,
         ),

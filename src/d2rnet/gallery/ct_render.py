@@ -17,6 +17,7 @@ from d2rnet.gallery.render import head_of_page, read_answers
 from d2rnet.gallery.selection import choose_studies
 from d2rnet.gallery.settings import PageSettings
 from d2rnet.gallery.studies import Study
+from d2rnet.runs.cards import is_of_demo_cohort
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ def render_ct_gallery(
     workers: int,
     settings: PageSettings,
     table: str = "ten",
+    source_root: str = "",
 ) -> None:
     """Write the gallery of one run to ``output``.
 
@@ -44,6 +46,8 @@ def render_ct_gallery(
         workers: processes that read volumes.
         settings: which studies, how large.
         table: table of structures that sentences are dealt out to (``ct.structures.table``).
+        source_root: folder that the volumes were converted from, by which those of the demo cohort are called synthetic. It
+            need not be there any more; "": the volumes are taken for patients'.
 
     Raises:
         FileNotFoundError: an input is not there.
@@ -71,6 +75,7 @@ def render_ct_gallery(
         how=how,
         settings=settings,
         modality=CT,
+        synthetic=source_root != "" and is_of_demo_cohort(source_root),
     )
     write_run_record(
         output / "run.json",

@@ -94,13 +94,14 @@ rule render_ct_gallery:
         scores=subpath(input.metrics, parent=True),
         folder=subpath(output.page, parent=True),
         table=CONFIG.ct.structures.table,
+        source_root=CONFIG.ct.data.reports.root,
         settings=settings_file("render-ct-gallery"),
     message:
         "Show CT slices and reports on one page"
     shell:
         "python -m d2rnet render-ct-gallery --generated {input.generated:q} --annotation {input.annotation:q}"
-        " --scores {params.scores:q} --volumes {input.volumes:q} --table={params.table:q} --output {params.folder:q}"
-        " --workers {threads} --settings {params.settings:q} --log {log:q}"
+        " --scores {params.scores:q} --volumes {input.volumes:q} --table={params.table:q} --source-root={params.source_root:q}"
+        " --output {params.folder:q} --workers {threads} --settings {params.settings:q} --log {log:q}"
 
 
 rule describe_ct_reading:
