@@ -62,6 +62,20 @@ def test_patches_fill_the_grid_and_networks_can_be_made(repository, preset, grid
         CtReportModel(config.report.model, num_tokens=100, facts=facts)
 
 
+def test_ct_clip_takes_volumes_as_its_weights_were_trained(repository):
+    encoder = Config.read(overlay_of(repository, "ct_clip")).ct.structure_model.model.encoder
+    assert (encoder.kind, encoder.axes, encoder.weights) == ("ct_vit", "zxy", None)
+
+
+def test_the_observer_is_one_that_our_trial_speaks_for(repository):
+    """Layers and start of attention (docs/explanation/ct-method.md, "Where attention comes from"); as released its own."""
+    rate, released = (
+        Config.read(overlay_of(repository, name)).ct.structure_model.model.observer for name in ("ct_rate", "as_released")
+    )
+    assert (rate.num_layers, rate.attention_start) == (1, 8.0)
+    assert (released.num_layers, released.attention_start) == (2, 1.0)
+
+
 def test_as_released_sees_110_tokens_of_4096_patches(repository):
     config = Config.read(overlay_of(repository, "as_released")).ct
     report = config.report.model
