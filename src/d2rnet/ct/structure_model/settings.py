@@ -105,7 +105,7 @@ class StructureTextSettings(Section):
     """Tokens of a structure's text that are read; released: 200."""
     weights: str | None = setting(None)
     """Folder of a Hugging Face encoder (needs the package transformers), frozen, as the released code's; null: the own small
-    encoder, trained along, with a momentum copy for queue and targets (ours)."""
+    encoder, trained along, with a momentum copy whose texts fill the queue (ours)."""
     embed_dim: int = setting(64, ge=4)
     """Width of the space where observations and texts are compared; a pretrained encoder brings its own. Released: 512."""
     num_layers: int = setting(1, ge=1, le=24)
@@ -113,7 +113,7 @@ class StructureTextSettings(Section):
     num_heads: int = setting(4, ge=1)
     """Attention heads of the own encoder; must divide embed_dim."""
     momentum: float = setting(0.99, ge=0, lt=1)
-    """Share of the momentum copy that a step keeps."""
+    """Share of the momentum copy of the own encoder that a step keeps."""
     missing: Literal["mask", "normal"] = setting("mask")
     """A structure that the report does not mention: mask leaves it out of the contrast; normal gives it the table's normal
     sentence (released)."""

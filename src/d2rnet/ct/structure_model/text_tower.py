@@ -1,8 +1,9 @@
 """Text tower: what a report says of a structure, as a vector of length 1.
 
 Source: the released code of arXiv 2603.04878 takes CT-CLIP's text encoder, frozen. Ours by default: a small encoder of the
-project, trained along, since no weights can be shipped; its momentum copy (He et al. 2020, MoCo) gives the texts of queue and
-soft targets, so that those change slowly.
+project, trained along, since no weights can be shipped; the texts that join the queue are of its momentum copy (He et al.
+2020, MoCo), so that keys of different steps fit together. Soft targets compare the trained tower's texts with all keys: those
+of the batch, which are its own, and those of the queue, which are the copy's.
 
 Shapes: N texts, T token ids, E width of the shared space.
 """
