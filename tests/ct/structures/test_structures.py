@@ -1,12 +1,14 @@
 """Reports to structures: hand-labelled sentences, absence, carry-over, nothing lost, tables of every kind."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from labelled_sentences import FILES, count, read_reports
 
 from d2rnet.ct.structures.structures import structures_of
-from d2rnet.ct.structures.table import SHIPPED, load_table
+from d2rnet.ct.structures.table import SHIPPED, Structure, TableFile, load_table
 from d2rnet.errors import ConfigError
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
 
@@ -158,6 +160,14 @@ def test_tables_that_are_none(tmp_path, text, message):
     with pytest.raises(ConfigError) as error:
         load_table(str(path))
     assert message in str(error.value) and "mine.yaml" in str(error.value)
+
+
+def test_the_page_of_tables_has_every_key(repository):
+    page = (repository / "docs/explanation/ct-text.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Tables of structures\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    documented = {word for row in rows for word in re.findall(r"`(\w+)`", row)}
+    assert documented == Structure.model_fields.keys() | TableFile.model_fields.keys() - {"structures"}
 
 
 def test_no_such_table():

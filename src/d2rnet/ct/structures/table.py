@@ -28,8 +28,6 @@ class AnatomyGroup(Section):
     """Phrases that name it in a sentence that holds no cue of any group."""
     labels: tuple[str, ...] = setting(())
     """Which of the 18 abnormalities may lie in it."""
-    totalsegmentator: tuple[str, ...] = setting(())
-    """Classes of TotalSegmentator (task total, version 2) that it covers; for evaluation only."""
 
 
 class Anatomy(Section):
@@ -42,14 +40,14 @@ class Anatomy(Section):
 
 
 class Structure(AnatomyGroup):
-    """One structure of a table. Its labels and masks are those of its groups and its own."""
+    """One structure of a table. Its labels are those of its groups and its own."""
 
     anatomy: tuple[str, ...] = setting(())
     """Groups of anatomy.yaml that it covers."""
     normal: str = setting("", min_length=1)
     """The sentence that says that nothing is wrong with it."""
     radgenome: tuple[str, ...] = setting(())
-    """Regions of RadGenome-ChestCT that it covers; for evaluation only."""
+    """Regions of RadGenome-ChestCT that it covers: it gets their texts where the source is radgenome."""
 
 
 class TableFile(Section):
@@ -160,13 +158,10 @@ def _check(table: TableFile, anatomy: Anatomy, source: str) -> None:
 
 
 def _whole(entry: Structure, anatomy: Anatomy) -> Structure:
-    """Return a structure with the labels and masks of its groups; the rest may hold any label."""
+    """Return a structure with the labels of its groups, too, in the order of the 18."""
     parts: list[AnatomyGroup] = [*(anatomy.groups[group] for group in entry.anatomy), entry]
     labels = {label for part in parts for label in part.labels}
-    masks = dict.fromkeys(mask for part in parts for mask in part.totalsegmentator)
-    return entry.model_copy(
-        update={"labels": tuple(label for label in CT_ABNORMALITIES if label in labels), "totalsegmentator": tuple(masks)}
-    )
+    return entry.model_copy(update={"labels": tuple(label for label in CT_ABNORMALITIES if label in labels)})
 
 
 def _index(source: str, phrases: Mapping[str, Iterable[str]]) -> PhraseIndex:
