@@ -96,6 +96,20 @@ def test_detectron2_and_java_where_they_are_needed() -> None:
     assert not any(spec.startswith("pytorch") for spec in dependencies("convert_labelled")[0])
 
 
+def test_packages_that_a_setting_asks_for_are_where_they_are_imported() -> None:
+    """They are imported by name where a setting wants them, so that the imports of the code do not show them."""
+    rules_of = {
+        package: {rule for rule in RULES if any(spec.split()[0] == package for spec in dependencies(rule)[0])}
+        for package in ("transformers", "peft", "monai", "einops")
+    }
+    language_model = {"train_ct_report_model", "generate_ct_reports_shard"}
+    stage_one = {"train_structures", "evaluate_structures"}
+    radiographs = {"train_report_model", "generate_reports_shard", "retrieve_reports"}
+    assert rules_of["peft"] == language_model
+    assert rules_of["transformers"] == language_model | stage_one | radiographs | {"evaluate_ct_reports"}
+    assert rules_of["monai"] == rules_of["einops"] == stage_one | {"extract_ct_features_shard"}
+
+
 def test_pins_fit_the_bounds_of_the_project(generate: ModuleType) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pins = dict(generate.read_pins())

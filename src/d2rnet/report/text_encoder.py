@@ -101,7 +101,7 @@ class PretrainedTextEncoder(nn.Module):
             CheckpointError: the folder holds no encoder that transformers can load.
         """
         super().__init__()
-        transformers = optional_package("transformers", place, extra="text-encoder")  # which no rule's environment has
+        transformers = optional_package("transformers", place, extra="text-encoder")
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{place}: {folder}: no such folder.")
         safely = {"local_files_only": True, "trust_remote_code": False}  # else a folder may bring its own code
