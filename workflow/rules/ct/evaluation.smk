@@ -123,6 +123,7 @@ rule describe_ct_reading:
             "describe-ct-reading",
             selected(
                 "ct.data.volumes",
+                "ct.data.reports.root",
                 "ct.data.conversion",
                 "ct.structures",
                 "ct.report.features",
