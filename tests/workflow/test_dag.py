@@ -327,6 +327,15 @@ def test_missing_pretrained_weights_stop_before_anything_runs(repository, tmp_pa
     assert "gone.pkl" in done.stderr + done.stdout
 
 
+def test_the_table_of_ones_own_is_a_result_beside_the_model(repository, tmp_path):
+    path = tmp_path / "overlay.yaml"
+    for table, count in (("ten", 0), (str(tmp_path / "mine.yaml"), 1)):
+        path.write_text(yaml.safe_dump({"ct": {"structures": {"table": table}}}))
+        done = snakemake(repository, tmp_path, "-n", "--cores", "1", "describe_ct_reading", "--configfile", str(path))
+        assert "describe_ct_reading" in planned_jobs(done)
+        assert done.stdout.count("results/ct/train_ct_report_model/structure_table.yaml") == count
+
+
 def described_by_the_rules(repository: Path, directory: Path, roots: dict[str, str]) -> dict[str, bool]:
     """What describe_reading and describe_ct_reading say of ``synthetic`` with the settings that their rules give them.
 
