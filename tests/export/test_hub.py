@@ -11,6 +11,7 @@ from reading_samples import FILES
 
 import d2rnet
 from d2rnet.cli import main
+from d2rnet.ct.structures.table import FOLDER
 from d2rnet.files.documents import write_json
 from d2rnet.files.hashes import sha256_file
 
@@ -141,6 +142,12 @@ def test_models_of_ct_load_back_and_the_other_loader_says_which_is_theirs(tmp_pa
     assert "d2rnet.load_ct_models(" in (tmp_path / "hub" / "README.md").read_text()
     with pytest.raises(FileNotFoundError, match=r"no folder detector in it; .*It reads CTs: d2rnet\.load_ct_models"):
         d2rnet.load_models(tmp_path / "hub")
+    (model / "structure_table.yaml").write_bytes((FOLDER / "ten.yaml").read_bytes())
+    write_json(model / "reading.json", json.loads((model / "reading.json").read_text()) | {"table": "structure_table.yaml"})
+    assert main(["export", "hub", *map(str, words[:-1]), str(tmp_path / "own_table")]) == 0
+    assert (tmp_path / "own_table/report_model/structure_table.yaml").is_file()
+    assert "structure_table.yaml" in (tmp_path / "own_table/README.md").read_text()
+    assert not (tmp_path / "hub/report_model/structure_table.yaml").exists()
 
 
 def write_scores(folder: Path, command: str, inputs: dict[str, Path], metrics: dict) -> Path:

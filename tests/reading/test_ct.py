@@ -1,6 +1,7 @@
 """A CT is read as the workflow reads it, in whatever orientation it is stored; what is no chest is refused by name."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from ct_series_samples import SPACING_MM, write_ct_series
 from d2rnet.cli.entry import main
 from d2rnet.ct.conversion.grid import convert_volume
 from d2rnet.ct.conversion.store import write_array
+from d2rnet.ct.structures import table as structure_tables
 from d2rnet.ct.volumes.reader import read_volume
-from d2rnet.errors import CheckpointError, DatasetError
+from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.files.documents import read_json, read_jsonl, write_json
 from d2rnet.files.hashes import sha256_file
 from d2rnet.reading.ct import CtModels, load_ct_models
@@ -218,6 +220,47 @@ def test_missing_folders_and_settings_are_named(run: Path, tmp_path: Path) -> No
     (folder / "reading.json").write_text("[]")
     with pytest.raises(DatasetError, match=r"reading\.json: got a list"):
         load_ct_models(run / "cohort/structures", folder)
+
+
+def test_a_table_of_ones_own_goes_where_the_model_folder_goes(
+    run: Path, models: CtModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named relative to the run's folder, as a configuration may; that folder is gone when the models are read."""
+    started = tmp_path / "started"
+    copy_of(run / "report/model", tmp_path / "model")
+    started.mkdir()
+    ten = (structure_tables.FOLDER / "ten.yaml").read_text(encoding="utf-8")
+    (started / "mine.yaml").write_text(f"# mine\n{ten}", encoding="utf-8")
+    (started / "run.yaml").write_text("ct: {structures: {table: mine.yaml}}")
+    monkeypatch.chdir(started)
+    describe_ct_reading(report_model=tmp_path / "model", configfile=[Path("run.yaml")])
+    own = read_json(tmp_path / "model/reading.json")
+    assert own["table"] == "structure_table.yaml" and str(tmp_path) not in json.dumps(own)
+    settings = read_json(run / "report/model/reading.json")  # those of the miniature run, its own table beside them
+    write_json(tmp_path / "model/reading.json", settings | {"table": own["table"]})
+    moved = copy_of(tmp_path / "model", tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    for folder in (started, tmp_path / "model"):
+        shutil.rmtree(folder)
+    elsewhere = load_ct_models(run / "cohort/structures", moved, device="cpu")
+    assert (moved / "structure_table.yaml").read_text(encoding="utf-8").startswith("# mine\n")
+    table = elsewhere.origin["models"]["report_model"]["structure_table.yaml"]
+    assert table == sha256_file(moved / "structure_table.yaml")
+    reading = elsewhere.read(run / "chest.nii.gz")
+    assert reading.sentences == models.read(run / "chest.nii.gz").sentences
+    (moved / "structure_table.yaml").unlink()
+    with pytest.raises(FileNotFoundError, match=r"structure_table\.yaml: no such file; .*Copy the model folder whole"):
+        load_ct_models(run / "cohort/structures", moved)
+    write_json(moved / "reading.json", settings | {"table": "mine.yaml"})
+    with pytest.raises(DatasetError, match=r"table: 'mine\.yaml'; expected ten, .*'d2rnet describe-ct-reading'"):
+        load_ct_models(run / "cohort/structures", moved)
+
+
+def test_a_table_that_cannot_be_used_leaves_no_description(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(f"ct: {{structures: {{table: {tmp_path / 'gone.yaml'}}}}}")
+    with pytest.raises(ConfigError, match=r"gone\.yaml: no such file"):
+        describe_ct_reading(report_model=tmp_path, configfile=[tmp_path / "run.yaml"])
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 
 
 def test_models_of_the_demo_cohort_are_marked(tmp_path: Path) -> None:

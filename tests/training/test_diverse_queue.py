@@ -192,6 +192,14 @@ def test_report_by_hand() -> None:
     }  # fmt: skip
 
 
+def test_the_poorest_of_the_groups_that_hold_a_text() -> None:
+    queue = DiverseQueue(3, 4, 2, rule="fifo")
+    assert queue.poorest() == {"normal_share_greatest": 0.0, "distinct_texts_least": 0.0}
+    normal = torch.tensor([True, False, True, True, False])
+    queue.add(torch.ones(5, 2), torch.tensor([0, 0, 0, 0, 1]), torch.tensor([3, 4, 3, 5, 3]), normal)
+    assert queue.poorest() == {"normal_share_greatest": 0.75, "distinct_texts_least": 1.0}
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("start", ["empty", "noise"])
 def test_goes_on_from_its_state_exactly(rule: str, start: str) -> None:

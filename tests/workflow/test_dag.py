@@ -13,6 +13,9 @@ from report_items import report_items
 from warm_snakemake import warm_snakemake
 
 from d2rnet.config import RuntimeSettings
+from d2rnet.files.documents import read_json
+from d2rnet.reading.ct_settings import describe_ct_reading
+from d2rnet.reading.cxr_settings import describe_reading
 
 RULES = (
     "make_demo_cohort",
@@ -322,3 +325,61 @@ def test_missing_pretrained_weights_stop_before_anything_runs(repository, tmp_pa
     done = snakemake(repository, tmp_path, "-n", "--cores", "1", "--configfile", str(path))
     assert done.returncode != 0
     assert "gone.pkl" in done.stderr + done.stdout
+
+
+def test_the_table_of_ones_own_is_a_result_beside_the_model(repository, tmp_path):
+    path = tmp_path / "overlay.yaml"
+    for table, count in (("ten", 0), (str(tmp_path / "mine.yaml"), 1)):
+        path.write_text(yaml.safe_dump({"ct": {"structures": {"table": table}}}))
+        done = snakemake(repository, tmp_path, "-n", "--cores", "1", "describe_ct_reading", "--configfile", str(path))
+        assert "describe_ct_reading" in planned_jobs(done)
+        assert done.stdout.count("results/ct/train_ct_report_model/structure_table.yaml") == count
+
+
+def described_by_the_rules(repository: Path, directory: Path, roots: dict[str, str]) -> dict[str, bool]:
+    """What describe_reading and describe_ct_reading say of ``synthetic`` with the settings that their rules give them.
+
+    Args:
+        repository: of the workflow.
+        directory: working directory of the run.
+        roots: ``data`` of a source, such as ``cxr.labelled`` -> its root; the others keep theirs.
+    """
+    overlay: dict[str, dict] = {"cxr": {"data": {}}, "ct": {"data": {}}}
+    for name, root in roots.items():
+        wing, source = name.split(".")
+        overlay[wing]["data"][source] = {"root": root}
+    path = directory / "overlay.yaml"
+    path.write_text(yaml.safe_dump(overlay))
+    targets = ("describe_reading", "describe_ct_reading", "--configfile", str(path))
+    done = snakemake(repository, directory, "-n", "-p", "--cores", "1", *targets)
+    assert done.returncode == 0, done.stderr + done.stdout
+    given = {}
+    for wing, rule in (("cxr", "describe-reading"), ("ct", "describe-ct-reading")):
+        (settings,) = re.findall(rf"d2rnet {rule} .*--configfile (\S+)", done.stdout)
+        given[wing] = directory / settings
+        (directory / wing).mkdir()
+    (directory / "weights").touch()
+    describe_reading(weights=directory / "weights", report_model=directory / "cxr", configfile=[given["cxr"]])
+    describe_ct_reading(report_model=directory / "ct", configfile=[given["ct"]])
+    return {wing: read_json(directory / wing / "reading.json")["synthetic"] for wing in given}
+
+
+OWN_ROOTS = {"cxr.labelled": "own/boxes", "cxr.reports": "own/reports", "ct.reports": "own/ct"}
+DRAWN = "elsewhere/cohort"
+
+
+@pytest.mark.parametrize(
+    ("demo_here", "roots", "expected"),
+    [
+        (True, OWN_ROOTS, {"cxr": False, "ct": False}),
+        (False, OWN_ROOTS | {"cxr.labelled": f"{DRAWN}/boxes", "ct.reports": f"{DRAWN}/ct"}, {"cxr": True, "ct": True}),
+        (False, OWN_ROOTS | {"cxr.reports": f"{DRAWN}/reports"}, {"cxr": True, "ct": False}),
+    ],
+    ids=["own data beside an earlier demo", "boxes and CTs of a demo elsewhere", "reports of a demo elsewhere"],
+)
+def test_what_a_reading_warns_of_follows_the_roots_of_the_run(repository, tmp_path, monkeypatch, demo_here, roots, expected):
+    for folder in ("resources/cxr/demo_cohort", "resources/ct/demo_cohort") if demo_here else (DRAWN,):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "cohort.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert described_by_the_rules(repository, tmp_path, roots) == expected

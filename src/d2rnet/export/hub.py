@@ -25,6 +25,7 @@ from d2rnet.export.model_index import DEMO, model_index
 from d2rnet.files.atomic import write_text
 from d2rnet.files.hashes import sha256_file
 from d2rnet.reading.ct import load_ct_models
+from d2rnet.reading.ct_settings import read_ct_reading_settings
 from d2rnet.reading.cxr import load_models
 from d2rnet.reading.cxr_settings import FILE as READING
 from d2rnet.reading.model_folder import CT, RADIOGRAPHS, Parts, find_parts
@@ -148,7 +149,7 @@ def _copy(kind: Kind, sources: Sequence[Path], folder: Path) -> dict[str, str]:
     """Copy what a reading needs; return path in the folder -> SHA-256."""
     hashes = {}
     for source, (name, command, _), wanted in zip(
-        sources, (kind.parts.first, kind.parts.report), (kind.files, _REPORT_FILES), strict=True
+        sources, (kind.parts.first, kind.parts.report), (kind.files, _report_files(kind, sources[1])), strict=True
     ):
         (folder / name).mkdir(parents=True)
         for file in wanted:
@@ -159,6 +160,12 @@ def _copy(kind: Kind, sources: Sequence[Path], folder: Path) -> dict[str, str]:
             shutil.copyfile(source / file, folder / name / file)
             hashes[f"{name}/{file}"] = sha256_file(folder / name / file)
     return hashes
+
+
+def _report_files(kind: Kind, folder: Path) -> tuple[str, ...]:
+    """Return the files of a report model's folder that a reading needs."""
+    named = read_ct_reading_settings(folder).own_files if kind.parts is CT and (folder / READING).is_file() else ()
+    return *_REPORT_FILES, *named
 
 
 def _card(kind: Kind, files: Mapping[str, str], pages: Sequence[Path], front: Mapping[str, Any], *, synthetic: bool) -> str:

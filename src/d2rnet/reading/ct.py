@@ -19,7 +19,6 @@ from d2rnet.ct.report_model.extract import Extraction
 from d2rnet.ct.report_model.front_end import CT_REPORT, features_of
 from d2rnet.ct.report_model.grounding import StructureGrounding, make_grounding
 from d2rnet.ct.structure_model.model import volume_tensor
-from d2rnet.ct.structures.table import load_table
 from d2rnet.ct.volumes.reader import read_chest_volume
 from d2rnet.errors import CheckpointError, DatasetError
 from d2rnet.files.hashes import sha256_file
@@ -158,10 +157,12 @@ def load_ct_models(structures: str | Path, report_model: str | Path | None = Non
             f"stage 1 was trained on {seen.shape_zyx} at {seen.spacing_mm} mm, {seen.window_hu} HU. Write it again with "
             "'d2rnet describe-ct-reading' and the configuration of the run."
         )
-    grounding = make_grounding(load_table(settings.table), extraction.facts.structures, count=1)
+    grounding = make_grounding(settings.structure_table(report_model), extraction.facts.structures, count=1)
     hashes = {
         "structures": {name: sha256_file(structures / name) for name in (WEIGHTS, CONFIG)},
-        "report_model": {name: sha256_file(report_model / name) for name in (WEIGHTS, VOCABULARY, CONFIG)},
+        "report_model": {
+            name: sha256_file(report_model / name) for name in (WEIGHTS, VOCABULARY, CONFIG, *settings.own_files)
+        },
     }
     origin = {
         "models": hashes,

@@ -194,6 +194,18 @@ class DiverseQueue(nn.Module):
             "mean_age": float(ages[texts].sum()) / count,
         }
 
+    def poorest(self) -> dict[str, float]:
+        """Describe the poorest of the groups that hold a text; the sums of :meth:`report` hide it among the others.
+
+        Returns:
+            ``normal_share_greatest`` and ``distinct_texts_least`` of a group, each over the groups; 0 where none holds a text.
+        """
+        reports = [one for one in map(self.report, range(len(self.arrived))) if one["fill"] > 0]
+        return {
+            "normal_share_greatest": max((one["normal_share"] for one in reports), default=0.0),
+            "distinct_texts_least": min((one["distinct_texts"] for one in reports), default=0.0),
+        }
+
 
 @dataclass
 class Slots:

@@ -23,7 +23,7 @@ from d2rnet.ct.structure_model.evaluate import evaluate_structures
 from d2rnet.ct.structure_model.settings import EvaluateStructuresSettings
 from d2rnet.ct.structure_model.trainer import train_structures
 from d2rnet.errors import DatasetError
-from d2rnet.files.documents import read_json, write_json, write_jsonl
+from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
 from d2rnet.report.annotation_file import write_annotation
 from d2rnet.report.text.vocabulary import count_vocabulary
 
@@ -64,18 +64,19 @@ def write_cell(folder: Path, hypotheses: dict[str, str], *, steps: int = 20) -> 
     count_vocabulary(["x"], protocol=PROTOCOL, section="findings", min_token_count=1).save(folder / "vocabulary.json")
 
 
-def write_structures(folder: Path, ranks: dict[str, list[int | None]], *, queue: bool = True) -> None:
-    """Write what training and evaluation of stage 1 leave, as far as the table reads it."""
+def write_structures(folder: Path, ranks: dict[str, list[int | None]], *, queue: bool = True, equals: int = 1) -> None:
+    """Write what training and evaluation of stage 1 leave, as far as the table reads it; ``equals`` texts are as near each."""
     row = {"volumes": 4, "image_to_text_chance_at_5": 0.25, "image_to_text_commonest_at_5": 0.5, "effective_rank": 3.0}
     of_batch: dict[str, float | None] = {"batch_negatives": 6.0, "batch_false_negatives": 2.0}
     rows = dict.fromkeys(ranks, row | of_batch)
     rows["bone"] = {"volumes": 0} | dict.fromkeys([*row, *of_batch], None) | {"effective_rank": 1.0}
     document = {"structures": rows, "collapsed": ["bone"], "zero_shot_auroc_macro": 0.75}
     write_json(folder / "scores" / "metrics.json", document)
-    lines = [
-        {"id": name, "subject_id": f"p{name}", "ranks": {one: values[place] for one, values in ranks.items()} | {"bone": None}}
-        for place, name in enumerate(REPORTS)
-    ]
+    lines = []
+    for place, name in enumerate(REPORTS):
+        of_volume = {one: values[place] for one, values in ranks.items()} | {"bone": None}
+        alone = {one: rank and equals for one, rank in of_volume.items()}
+        lines.append({"id": name, "subject_id": f"p{name}", "ranks": of_volume, "equals": alone})
     write_jsonl(folder / "scores" / "per_volume.jsonl", lines)
     held = {"queue_normal_share": 0.5, "queue_distinct_texts": 7.0} if queue else {}
     write_jsonl(folder / "metrics.jsonl", [{"step": 5, "train_seconds": 60.0}, {"step": 10, "train_seconds": 60.0} | held])
@@ -167,6 +168,20 @@ def test_an_arm_like_another_stands_there_with_its_name(inputs: dict[str, Any]) 
         "scans": 4,
         "patients": 4,
     }
+
+
+def test_texts_that_are_equally_near_count_as_in_random_order(inputs: dict[str, Any]) -> None:
+    folder = inputs["folder"] / "structures" / "other" / "seed_1"
+    write_structures(folder, {"lung": [3, 6, None, 1], "pleura": [None, 5, None, 7]}, queue=False, equals=4)
+    found = scored(inputs)["arms"]["other"]["scores"]["structures_recall_at_5"]
+    # of four equals from place 3 on three are among the first five, from 1 on all, from 5 on one
+    assert found["value"] == pytest.approx(((3 / 4 + 0 + 1) / 3 + (1 / 4 + 0) / 2) / 2)
+    lines = list(read_jsonl(folder / "scores" / "per_volume.jsonl"))
+    for line in lines:
+        del line["equals"]
+    write_jsonl(folder / "scores" / "per_volume.jsonl", lines)
+    with pytest.raises(DatasetError, match=r"per_volume\.jsonl: lacks equals; .*--forcerun evaluate_ct_ablation_structures"):
+        scored(inputs)
 
 
 def test_what_was_measured_beside(inputs: dict[str, Any]) -> None:

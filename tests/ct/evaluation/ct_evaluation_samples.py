@@ -117,6 +117,7 @@ def structure_scores(**changes: Any) -> dict[str, Any]:
         "zero_shot_auroc": labels,
         "zero_shot_auroc_macro": 0.625,
         "collapsed": ["bone_marrow"],
+        "collapsed_texts": [],
         **changes,
     }
 

@@ -18,7 +18,16 @@ from d2rnet.files.documents import read_json, write_json
 
 STAGE_ONE = [
     {"epoch": 1, "step": 5, "contrast_loss": 6.0, "queue_fill": 0.5, "queue_normal_share": 0.4, "learning_rate": 0.01},
-    {"epoch": 2, "step": 10, "contrast_loss": 5.0, "queue_fill": 1.0, "queue_normal_share": 0.2, "val_recall_at_1": 0.3},
+    {
+        "epoch": 2,
+        "step": 10,
+        "contrast_loss": 5.0,
+        "queue_fill": 1.0,
+        "queue_normal_share": 0.2,
+        "val_recall_at_1": 0.3,
+        "queue_normal_share_greatest": 0.9,
+        "queue_distinct_texts_least": 2.0,
+    },
 ]
 STAGE_TWO = [{"epoch": 1, "step": 5, "train_loss": 3.0}, {"epoch": 2, "step": 10, "train_loss": 2.0, "val_loss": 2.5}]
 

@@ -82,6 +82,13 @@ def test_without_masks_and_collapse_nothing_is_said_of_them(scored, tmp_path, ca
     assert "| attention" not in text and "COLLAPSED" not in text
 
 
+def test_texts_that_are_all_alike_are_named(scored, tmp_path, capsys):
+    write_json(tmp_path / "metrics.json", structure_scores(collapsed=[], collapsed_texts=["bone_marrow"]))
+    summarize(scored, tmp_path, structure_metrics=tmp_path / "metrics.json")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "- COLLAPSED TEXTS: bone marrow. Embeddings of different texts" in text and "COLLAPSED:" not in text
+
+
 def test_cards_have_source_and_scores(scored, tmp_path):
     models = [write_trained(tmp_path / name, name, []) for name in ("train-structures", "train-ct-report-model")]
     counts = tmp_path / "convert" / "counts.json"
@@ -103,7 +110,9 @@ def test_metrics_of_something_else_are_refused(scored, tmp_path):
     write_json(tmp_path / "metrics.json", {"protocol": {}, "scores": {}})
     with pytest.raises(DatasetError, match=r"metrics.json: lacks baselines.*evaluate-ct-reports"):
         summarize(scored, tmp_path, report_metrics=tmp_path / "metrics.json")
-    with pytest.raises(DatasetError, match=r"metrics.json: lacks split, section, .*collapsed; .*evaluate-structures"):
+    with pytest.raises(
+        DatasetError, match=r"metrics.json: lacks split, section, .*collapsed, collapsed_texts; .*evaluate-structures"
+    ):
         summarize(scored, tmp_path, structure_metrics=tmp_path / "metrics.json")
     (tmp_path / "metrics.json").write_text("[]")
     with pytest.raises(DatasetError, match="got a list"):

@@ -12,12 +12,15 @@ from earlier_version import begun_with, lacking
 from safetensors.torch import load_file
 from structure_samples import tiny_settings, write_samples
 
+from d2rnet.ct.structure_model.dataset import StructureEntries
 from d2rnet.ct.structure_model.evaluate import evaluate_structures
 from d2rnet.ct.structure_model.model import load_structure_model
-from d2rnet.ct.structure_model.settings import EvaluateStructuresSettings, TrainStructuresSettings
+from d2rnet.ct.structure_model.settings import EvaluateStructuresSettings, StructureTextSettings, TrainStructuresSettings
 from d2rnet.ct.structure_model.trainer import train_structures
+from d2rnet.ct.structures.table import load_table
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_json, read_jsonl, write_json
+from d2rnet.report.text.vocabulary import count_vocabulary
 from d2rnet.training.task import TrainingTask
 
 
@@ -112,6 +115,7 @@ def test_it_learns_what_is_drawn(samples, tmp_path, standardise):
     assert [line["id"] for line in lines] == [f"v{number}" for number in range(16, 22)]
     assert {line["ranks"]["lung"] for line in lines} == {1} and {line["ranks"]["bone"] for line in lines} == {None}
     assert [line["ranks"]["pleura"] for line in lines] == [1, 1, 1, None, 1, 1]  # v19 does not speak of it
+    assert [line["equals"]["pleura"] for line in lines] == [1, 1, 1, None, 1, 1]
     for name in ("metrics.md", "structures.png", "structures.svg", "run.json"):
         assert (tmp_path / "scores" / name).stat().st_size > 100
 
@@ -174,9 +178,39 @@ def test_every_switch_trains(samples, tmp_path, training):
 
 
 def test_structures_that_are_not_mentioned_can_be_called_normal(samples, tmp_path):
-    settings = tiny_settings(text={"missing": "normal"}, training={"epochs": 1})
-    model = train(samples, tmp_path, settings)
-    assert "thyroid" in read_json(model / "vocabulary.json")["tokens"]  # only the table's sentence has the word
+    """In training, and in what its batches push away; every model is asked for the same texts, those that reports have."""
+    metrics = {}
+    for missing in ("normal", "mask"):
+        model = train(samples, tmp_path / missing, tiny_settings(text={"missing": missing}, training={"epochs": 1}))
+        # only the table's sentence has the word
+        assert ("thyroid" in read_json(model / "vocabulary.json")["tokens"]) == (missing == "normal")
+        metrics[missing] = evaluate(samples, model, tmp_path / missing / "scores")
+    for name, row in metrics["normal"]["structures"].items():
+        other = metrics["mask"]["structures"][name]
+        alike = [key for key in row if key in ("volumes", "distinct_texts") or "chance" in key or "commonest" in key]
+        assert len(alike) == 11 and [key for key in alike if row[key] != other[key]] == [], name
+    bone = {missing: of["structures"]["bone"] for missing, of in metrics.items()}
+    assert (bone["normal"]["volumes"], bone["normal"]["texts_effective_rank"]) == (0, None)
+    assert bone["normal"]["batch_negatives"] == 0 and bone["mask"]["batch_negatives"] is None
+    places = metrics["normal"]["similarity_image_to_text"]
+    assert places[0][list(metrics["normal"]["structures"]).index("bone")] is None
+    (line,) = [one for one in read_jsonl(tmp_path / "normal/scores/per_volume.jsonl") if one["id"] == "v19"]
+    assert line["ranks"]["pleura"] is None and line["equals"]["pleura"] is None
+
+
+def test_only_what_a_report_calls_normal_counts_as_normal():
+    """Not judged is not normal; the table's sentence for what is not mentioned is."""
+    table = load_table("ten")
+    said = {"lung": ("Old scars.", None), "pleura": ("No effusion.", False), "bone": ("A fracture.", True)}
+    cut = {name: dict(zip(("text", "abnormal"), said.get(name, ("", None)), strict=True)) for name in table.structures}
+    entry = {"id": "x", "volume_path": "x.npy", "shape_zyx": [1, 1, 1], "structures": cut}
+    vocabulary = count_vocabulary(["x"], protocol="r2gen", section="findings", min_token_count=1)
+    normal = {}
+    for missing in ("mask", "normal"):
+        text = StructureTextSettings.read({"missing": missing})
+        entries = StructureEntries([entry], Path(), vocabulary=vocabulary, table=table, text=text)
+        normal[missing] = {name for name, flag in zip(table.structures, entries.normal[0], strict=True) if flag}
+    assert normal["mask"] == {"pleura"} and normal["normal"] == {*table.structures} - {"lung", "bone"}
 
 
 def test_volumes_of_another_grid_are_refused(samples, tmp_path):

@@ -1,3 +1,8 @@
+"""Scores of a chest CT run, what a reading needs, pages and figures."""
+
+from d2rnet.ct.structures.table import SHIPPED
+
+
 rule retrieve_ct_reports:
     input:
         generated=rules.generate_ct_reports.output.test,
@@ -108,7 +113,12 @@ rule describe_ct_reading:
     input:
         weights=rules.train_ct_report_model.output.weights,
     output:
-        "results/ct/train_ct_report_model/reading.json",
+        reading="results/ct/train_ct_report_model/reading.json",
+        table=(
+            []
+            if CONFIG.ct.structures.table in SHIPPED
+            else ["results/ct/train_ct_report_model/structure_table.yaml"]
+        ),
     log:
         "logs/ct/describe_ct_reading.log",
     conda:
@@ -123,6 +133,7 @@ rule describe_ct_reading:
             "describe-ct-reading",
             selected(
                 "ct.data.volumes",
+                "ct.data.reports.root",
                 "ct.data.conversion",
                 "ct.structures",
                 "ct.report.features",

@@ -90,6 +90,8 @@ rule describe_reading:
             "describe-reading",
             selected(
                 "cxr.data.conversion.max_side_px",
+                "cxr.data.labelled.root",
+                "cxr.data.reports.root",
                 "cxr.data.reports.views",
                 "cxr.detector.prediction",
                 "cxr.annotation",

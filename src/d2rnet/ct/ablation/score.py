@@ -26,6 +26,7 @@ from d2rnet.ct.evaluation.cases import Cases, read_split
 from d2rnet.ct.evaluation.metric_table import CT_METRICS, HEADLINE, OWN
 from d2rnet.ct.evaluation.settings import CtEvaluationSettings, EvaluateCtSettings
 from d2rnet.ct.evaluation.systems import CtSystem, judge
+from d2rnet.errors import DatasetError
 from d2rnet.evaluation.ablation_arm import Arm
 from d2rnet.evaluation.ablation_cells import (
     HISTORY,
@@ -199,17 +200,26 @@ class _Score:
     def _texts_found(self, path: Path) -> tuple[float, NDArray[np.float64]] | None:
         """Return how often a volume's own text is among the five nearest, mean over the structures, and (R,) resamples of it.
 
-        Structures that no report speaks of are left out.
+        Structures that no report speaks of are left out; texts that are equally near count as in random order.
 
         Raises:
             FileNotFoundError: there is no such file.
+            DatasetError: it is of a version that did not count such texts.
         """
         lines = list(read_jsonl(path))
-        ranks = np.array([[rank or 0 for rank in line["ranks"].values()] for line in lines]).T  # (S, N), 0: not mentioned
-        ranks = ranks[(ranks > 0).any(axis=1)]
-        if not len(ranks):
+        if any("equals" not in line for line in lines):
+            raise DatasetError(
+                f"{path}: lacks equals; expected per_volume.jsonl of 'd2rnet evaluate-structures' of this version. Make it "
+                "again: --forcerun evaluate_ct_ablation_structures."
+            )
+        of_lines = ([[value or 0 for value in line[key].values()] for line in lines] for key in ("ranks", "equals"))
+        ranks, equals = (np.array(values).T for values in of_lines)  # (S, N), 0: not mentioned
+        spoken_of = (ranks > 0).any(axis=1)
+        if not spoken_of.any():
             return None
-        mentioned, near = (ranks > 0).astype(np.float64), ((ranks > 0) & (ranks <= NEAR)).astype(np.float64)
+        ranks, equals = ranks[spoken_of], equals[spoken_of]
+        mentioned = (ranks > 0).astype(np.float64)
+        near = mentioned * np.clip((NEAR + 1 - ranks) / np.maximum(equals, 1), 0, 1)
         counts = self._resamples([line["subject_id"] for line in lines])
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = (near @ counts) / (mentioned @ counts)  # (S, R), NaN where a resample mentions none

@@ -29,8 +29,22 @@ STRUCTURE_PANELS = (
         "validation split",
         {"val_recall_at_1": "own text\nnearest, share", "val_mean_length": "mean observation,\nlength"},
     ),
-    Panel("share in the queues", {"queue_fill": "places taken", "queue_normal_share": "normal texts"}),
-    Panel("texts in the queues", {"queue_distinct_texts": "distinct texts", "queue_mean_age": "mean age, arrivals"}),
+    Panel(
+        "share in the queues",
+        {
+            "queue_fill": "places taken",
+            "queue_normal_share": "normal texts",
+            "queue_normal_share_greatest": "normal texts,\nmost of a structure",
+        },
+    ),
+    Panel(
+        "texts in the queues",
+        {
+            "queue_distinct_texts": "distinct texts",
+            "queue_distinct_texts_least": "distinct texts,\nfewest of a structure",
+            "queue_mean_age": "mean age, arrivals",
+        },
+    ),
     Panel("temperature", {"temperature": "temperature"}),
     Panel("learning rate", {"learning_rate": "learning rate"}),
 )

@@ -1,19 +1,20 @@
 """Scores of stage 1 as rows and sentences for people: what its structures observe, each beside what would come without it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from d2rnet.figures.summary_lines import number, thousands
 
 REQUIRED = (
     *("split", "section", "volumes", "patients"),
-    *("structures", "zero_shot_auroc", "zero_shot_auroc_macro", "collapsed"),
+    *("structures", "zero_shot_auroc", "zero_shot_auroc_macro", "collapsed", "collapsed_texts"),
 )
 LEGEND = (
     "own text in 5: share of volumes that find what their own report says of the structure among the five nearest of the "
-    "distinct texts; chance: five drawn blindly; commonest: the five most frequent texts for every volume, without a look. "
-    "attention (where there are true masks): the share of it inside the structure, over the structure's share of what may be "
-    "looked at; 1 is an even look. greatest: share of volumes whose patch of greatest attention touches the structure."
+    "distinct texts, equally near ones in random order; chance: five drawn blindly; commonest: the five most frequent texts "
+    "for every volume, without a look. attention (where there are true masks): the share of it inside the structure, over the "
+    "structure's share of what may be looked at; 1 is an even look. greatest: share of volumes whose patch of greatest "
+    "attention touches the structure."
 )
 Row = dict[str, str]
 
@@ -52,14 +53,21 @@ def structure_heading(metrics: Mapping[str, Any]) -> str:
 def structure_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     """Yield what stands under the table: a collapse first, then the AUROC, then what the columns mean."""
     if metrics["collapsed"]:
-        names = ", ".join(name.replace("_", " ") for name in metrics["collapsed"])
+        names = _named(metrics["collapsed"])
         yield f"COLLAPSED: {names}. Embeddings of different volumes are all but the same there: they tell volumes not apart."
+    if metrics["collapsed_texts"]:
+        names = _named(metrics["collapsed_texts"])
+        yield f"COLLAPSED TEXTS: {names}. Embeddings of different texts are all but the same there: they tell texts not apart."
     labels = [one for one in metrics["zero_shot_auroc"].values() if one["auroc"] is not None]
     yield (
         f"zero-shot AUROC (from texts alone, no label of an image), mean of {len(labels)} abnormalities: "
         f"{number(metrics['zero_shot_auroc_macro'])}; chance 0.500."
     )
     yield LEGEND
+
+
+def _named(structures: Iterable[str]) -> str:
+    return ", ".join(name.replace("_", " ") for name in structures)
 
 
 def _short(value: float | None) -> str:

@@ -33,7 +33,7 @@ class StructureBatch:
         token_ids: (B, S, T) int64 from ``<bos>`` on; ``<pad>`` alone where a structure has no text.
         known: (B, S) bool, whether there is a text.
         numbers: (B, S) int64, equal for equal texts.
-        normal: (B, S) bool, whether the text says that nothing is wrong.
+        normal: (B, S) bool, whether the text says that nothing is wrong; not so where it is not judged.
     """
 
     values: Tensor
@@ -80,6 +80,9 @@ class StructureEntries(Dataset[Any]):
     """Entries of a split; an item is what one volume and its report give a batch.
 
     Strings are dropped once they are ids: 50,000 reports take some 60 MB.
+
+    Attributes:
+        normal: (entries, S) bool, as in a batch.
     """
 
     def __init__(
@@ -117,9 +120,9 @@ class StructureEntries(Dataset[Any]):
         self._token_ids = Ragged(ids, np.int64)
         self._numbers = np.array([[text_number(one) for one in row] for row in cleaned], np.int64)
         self._known = np.array([[bool(one) for one in row] for row in cleaned])
-        self._normal = np.array(
-            [[entry["structures"][name]["abnormal"] is not True for name in table.structures] for entry in entries]
-        )
+        said = [[entry["structures"][name] for name in table.structures] for entry in entries]
+        normal = np.array([[one["abnormal"] is False or not one["text"] for one in row] for row in said])
+        self.normal = normal & self._known  # a text of what is not mentioned is the table's normal sentence
         self._max_shift = max_shift
         self._seed = seed
         self._epoch: int | None = None
@@ -140,7 +143,7 @@ class StructureEntries(Dataset[Any]):
             values = shifted(values, draw.integers(-self._max_shift, self._max_shift + 1, 3).tolist())
         rows = range(place * self._num_structures, (place + 1) * self._num_structures)
         tokens = [torch.from_numpy(self._token_ids[row]) for row in rows]
-        return torch.from_numpy(np.array(values)), tokens, self._known[place], self._numbers[place], self._normal[place]
+        return torch.from_numpy(np.array(values)), tokens, self._known[place], self._numbers[place], self.normal[place]
 
     def collate(self, samples: Sequence[tuple[Any, ...]]) -> StructureBatch:
         """Pad samples to a batch; there may be none."""

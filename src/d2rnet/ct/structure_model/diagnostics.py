@@ -1,49 +1,17 @@
-"""What embeddings of stage 1 are worth: retrieval beside its chance, rank, zero-shot AUROC, attention inside a structure.
+"""What embeddings of stage 1 are worth beside retrieval: how far they spread, attention inside a structure.
 
 Shapes: N volumes, U distinct texts, E width of the space, P patches.
 """
 
-from collections.abc import Sequence
-from math import comb
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-RANKS = (1, 5, 10)
-
-
-def image_to_text(images: Floats, texts: Floats, own: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the rank, from 1, of each volume's own text among the distinct ones.
-
-    Args:
-        images: (N, E).
-        texts: (U, E), each text once.
-        own: (N,) place of each volume's text.
-    """
-    scores = images @ texts.T  # (N, U)
-    return 1 + (scores > scores[np.arange(len(own)), own][:, None]).sum(axis=1)
-
-
-def text_to_image(images: Floats, texts: Floats, own: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the rank, from 1, of the best of the volumes that have a text, for each distinct text: any of them counts."""
-    scores = texts @ images.T  # (U, N)
-    best = np.array([row[own == number].max() for number, row in enumerate(scores)])
-    return 1 + (scores > best[:, None]).sum(axis=1)
-
-
-def recall(ranks: NDArray[np.int64], rank: int) -> float | None:
-    """Return the share of ranks up to ``rank``; None of none."""
-    return float((ranks <= rank).mean()) if len(ranks) else None
-
-
-def chance_of_any(count: int, right: Sequence[int], rank: int) -> float | None:
-    """Return how often ``rank`` of ``count`` candidates, drawn blindly, hold one of the right ones; mean over queries."""
-    if not right:
-        return None
-    drawn = min(rank, count)
-    return float(np.mean([1 - comb(count - some, drawn) / comb(count, drawn) for some in right]))
+COLLAPSED_LENGTH = 0.98
+COLLAPSED_RANK = 2.0
+LEAST_TEXTS = 5  # fewer span hardly more than COLLAPSED_RANK dimensions anyway
 
 
 def effective_rank(vectors: Floats) -> float:
@@ -58,6 +26,23 @@ def effective_rank(vectors: Floats) -> float:
         return 0.0
     shares = values[values > 0] / total
     return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def spread(images: Floats, texts: Floats) -> dict[str, Any]:
+    """Say how far the images (N, E) and the distinct texts (U, E) of one structure differ; None of no text."""
+    row: dict[str, Any] = {"effective_rank": effective_rank(images), "mean_length": _mean_length(images)}
+    row["collapsed"] = row["mean_length"] > COLLAPSED_LENGTH or row["effective_rank"] < COLLAPSED_RANK
+    some = len(texts) > 0
+    row["texts_effective_rank"] = effective_rank(texts) if some else None
+    row["texts_mean_length"] = _mean_length(texts) if some else None
+    flat = len(texts) >= LEAST_TEXTS and row["texts_effective_rank"] < COLLAPSED_RANK
+    row["texts_collapsed"] = len(texts) > 1 and (flat or row["texts_mean_length"] > COLLAPSED_LENGTH)
+    return row
+
+
+def _mean_length(vectors: Floats) -> float:
+    """Return the length of the mean of vectors (n, E) of length 1; near 1 they are all alike."""
+    return float(np.linalg.norm(vectors.mean(axis=0)))
 
 
 def attention_inside(attention: Floats, shares: Floats, seen: NDArray[np.bool_]) -> dict[str, Any] | None:

@@ -1,16 +1,19 @@
 """evaluate_structures: what stage 1 has learnt, on the test split.
 
 Reads: ct_annotation.json, converted volumes, model folder; masks where there are some (for evaluation only).
-Writes: metrics.json, metrics.md, per_volume.jsonl (rank of each volume's own text), structures.svg and .png, run.json. Every
+Writes: metrics.json, metrics.md, per_volume.jsonl (place of each volume's own text), structures.svg and .png, run.json. Every
 number says n and what chance would give.
 
 * Retrieval, structure by structure: a volume's own text among the distinct texts of the split, and the other way round, where
-  any volume with that text counts. Volumes whose report does not mention a structure take no part in it. Beside it stands
-  chance, and what the commonest texts would reach without a look at the volume: texts are far from equally frequent.
+  any volume with that text counts. Texts as near as the right one count as in random order. Volumes whose report does not
+  mention a structure take no part in it, whatever the model was trained to take them for: all models are asked for the same
+  texts. Beside it stands chance, and what the commonest texts would reach without a look at the volume: texts are far from
+  equally frequent.
 * Zero-shot AUROC of the 18 abnormalities: how far an observation points from the training texts without a finding to those
   with it. No label of an image is used; the labels that it is compared with are those of the annotation.
 * False negatives: texts that the contrast pushed away in a batch though they were true (false_negatives.py).
-* Effective rank: how many dimensions the embeddings of a structure spread over. A collapse is named.
+* Effective rank: how many dimensions the embeddings of a structure, and its distinct texts, spread over. A collapse of either
+  is named.
 * Attention: share of it inside the true structure, over the structure's share of what may be looked at.
 
 Shapes: N volumes, S structures, P patches, E width of the space.
@@ -18,7 +21,6 @@ Shapes: N volumes, S structures, P patches, E width of the space.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +31,12 @@ from torch import Tensor
 
 from d2rnet.ct.annotation.read import load_ct_annotation
 from d2rnet.ct.structure_model.dataset import StructureEntries
-from d2rnet.ct.structure_model.diagnostics import (
-    RANKS,
-    Floats,
-    attention_inside,
-    chance_of_any,
-    effective_rank,
-    image_to_text,
-    recall,
-    text_to_image,
-)
+from d2rnet.ct.structure_model.diagnostics import Floats, attention_inside, spread
 from d2rnet.ct.structure_model.false_negatives import false_negatives
 from d2rnet.ct.structure_model.figure import draw_structures
 from d2rnet.ct.structure_model.masks import patch_shares, read_codes
 from d2rnet.ct.structure_model.model import LoadedStructures, load_structure_model, scaled
+from d2rnet.ct.structure_model.retrieval import Retrieved, retrieval_scores, retrieve
 from d2rnet.ct.structure_model.score_lines import score_lines
 from d2rnet.ct.structure_model.settings import EvaluateStructuresSettings
 from d2rnet.ct.structure_model.text_tower import TextTower, embed_known, load_text_tower
@@ -63,9 +57,6 @@ from d2rnet.runs.settings import LoaderRuntime
 from d2rnet.training.task import make_loader
 
 log = logging.getLogger(__name__)
-COLLAPSED_LENGTH = 0.98
-COLLAPSED_RANK = 2.0
-HEADLINE_RANK = 5
 
 
 def evaluate_structures(
@@ -109,8 +100,11 @@ def evaluate_structures(
     observed = _observe(loaded, tower, table, entries, volumes, runtime, target)
     patients = [entry["subject_id"] for entry in entries]
     counts = study_counts(patients, samples=bootstrap.bootstrap_samples, seed=bootstrap.bootstrap_seed)
-    ranks = [_ranks(observed, place) for place in range(len(loaded.structures))]
-    rows = {name: _structure_scores(observed, place, ranks[place], counts) for place, name in enumerate(loaded.structures)}
+    retrieved = [retrieve(*observed.of_structure(place)) for place in range(len(loaded.structures))]
+    rows = {
+        name: retrieval_scores(retrieved[place], counts) | spread(observed.images[:, place], retrieved[place].texts)
+        for place, name in enumerate(loaded.structures)
+    }
     for name, expected in false_negatives(content["train"], table, loaded.settings).items():
         rows[name] |= expected
     if masks:
@@ -119,7 +113,7 @@ def evaluate_structures(
     metrics = _metrics(entries, rows, zero_shot, observed)
     write_json(output / "metrics.json", metrics)
     write_text(output / "metrics.md", "\n".join(score_lines(metrics)) + "\n")
-    write_jsonl(output / "per_volume.jsonl", _volume_lines(entries, loaded.structures, ranks))
+    write_jsonl(output / "per_volume.jsonl", _volume_lines(entries, loaded.structures, retrieved))
     draw_structures(output / "structures", metrics)
     write_run_record(
         output / "run.json",
@@ -138,8 +132,11 @@ def _metrics(
 ) -> dict[str, Any]:
     """Put everything into one object, and name a collapse in the log."""
     collapsed = [name for name, row in rows.items() if row["collapsed"]]
+    collapsed_texts = [name for name, row in rows.items() if row["texts_collapsed"]]
     if collapsed:
         log.warning("embeddings have collapsed: %s; volumes are no longer told apart there", ", ".join(collapsed))
+    if collapsed_texts:
+        log.warning("texts have collapsed: %s; what reports say is no longer told apart there", ", ".join(collapsed_texts))
     return {
         "split": "test",
         "section": "findings",
@@ -152,6 +149,7 @@ def _metrics(
         "zero_shot_auroc_macro": _mean([one["auroc"] for one in zero_shot.values()]),
         "labels_from": sorted({str(entry.get("labels_from", "table")) for entry in entries}),
         "collapsed": collapsed,
+        "collapsed_texts": collapsed_texts,
     }
 
 
@@ -167,6 +165,10 @@ class _Observed:
         self.attention: NDArray[np.float16] = columns[4]
         self.seen: NDArray[np.bool_] = columns[5]
 
+    def of_structure(self, place: int) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.int64]]:
+        """Return images and texts (N, E), known and numbers (N,) of one structure."""
+        return self.images[:, place], self.texts[:, place], self.known[:, place], self.numbers[:, place]
+
 
 @torch.no_grad()
 def _observe(
@@ -178,7 +180,8 @@ def _observe(
     runtime: LoaderRuntime,
     device: torch.device,
 ) -> _Observed:
-    dataset = StructureEntries(entries, volumes, vocabulary=loaded.vocabulary, table=table, text=loaded.settings.text)
+    text = loaded.settings.text.replaced(missing="mask")  # the texts that reports have, also of a model trained with more
+    dataset = StructureEntries(entries, volumes, vocabulary=loaded.vocabulary, table=table, text=text)
     size = loaded.settings.training.batch_size
     places = range(len(entries))
     batches = [list(places[first : first + size]) for first in places[::size]]
@@ -200,70 +203,17 @@ def _observe(
     return _Observed(parts)
 
 
-@dataclass(frozen=True)
-class _Ranks:
-    """Retrieval of one structure.
-
-    Attributes:
-        known: (N,) bool, volumes whose report speaks of it, n in all.
-        by_image: (n,) rank of each one's own text among the distinct ones.
-        by_text: (U,) rank of the best volume of each distinct text.
-        sharing: how many volumes share each distinct text, the commonest first.
-    """
-
-    known: NDArray[np.bool_]
-    by_image: NDArray[np.int64]
-    by_text: NDArray[np.int64]
-    sharing: list[int]
-
-
-def _ranks(observed: _Observed, place: int) -> _Ranks:
-    known = observed.known[:, place]
-    nothing = np.zeros(0, np.int64)
-    if not known.any():
-        return _Ranks(known, nothing, nothing, [])
-    images = observed.images[known, place]
-    _, first, own = np.unique(observed.numbers[known, place], return_index=True, return_inverse=True)
-    texts = observed.texts[known, place][first]
-    sharing = sorted(np.bincount(own).tolist(), reverse=True)
-    return _Ranks(known, image_to_text(images, texts, own), text_to_image(images, texts, own), sharing)
-
-
-def _volume_lines(entries: Sequence[Entry], structures: Sequence[str], ranks: Sequence[_Ranks]) -> Iterator[dict[str, Any]]:
-    """Yield the rank of each volume's own text of each structure, None where its report does not speak of it."""
-    table = np.zeros((len(entries), len(structures)), np.int64)
-    for place, one in enumerate(ranks):
-        table[one.known, place] = one.by_image
-    for entry, row in zip(entries, table.tolist(), strict=True):
-        named = {name: rank or None for name, rank in zip(structures, row, strict=True)}
-        yield {**{key: entry[key] for key in ("id", "study_id", "subject_id")}, "ranks": named}
-
-
-def _structure_scores(observed: _Observed, place: int, ranks: _Ranks, counts: NDArray[np.float32]) -> dict[str, Any]:
-    """Return retrieval both ways and spread of one structure."""
-    known, by_image, by_text, sharing = ranks.known, ranks.by_image, ranks.by_text, ranks.sharing
-    row: dict[str, Any] = {"volumes": int(known.sum()), "distinct_texts": len(sharing)}
-    for rank in RANKS:
-        row[f"image_to_text_recall_at_{rank}"] = recall(by_image, rank)
-        row[f"image_to_text_chance_at_{rank}"] = min(1.0, rank / len(sharing)) if sharing else None
-        row[f"image_to_text_commonest_at_{rank}"] = sum(sharing[:rank]) / sum(sharing) if sharing else None
-        row[f"text_to_image_recall_at_{rank}"] = recall(by_text, rank)
-        row[f"text_to_image_chance_at_{rank}"] = chance_of_any(int(known.sum()), sharing, rank)
-    row["image_to_text_recall_at_5_interval"] = _interval((by_image <= HEADLINE_RANK).astype(float), counts[known])
-    everything = observed.images[:, place]
-    length = float(np.linalg.norm(everything.mean(axis=0)))
-    row["effective_rank"] = effective_rank(everything)
-    row["mean_length"] = length
-    row["collapsed"] = length > COLLAPSED_LENGTH or row["effective_rank"] < COLLAPSED_RANK
-    return row
-
-
-def _interval(values: Floats, counts: NDArray[np.float32]) -> list[float] | None:
-    """Return the 95 % percentile interval of a mean over volumes, of resamples of patients."""
-    if not len(values):
-        return None
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return percentile_interval(values @ counts / counts.sum(axis=0))
+def _volume_lines(
+    entries: Sequence[Entry], structures: Sequence[str], retrieved: Sequence[Retrieved]
+) -> Iterator[dict[str, Any]]:
+    """Yield where each volume's own text of each structure stands, None where its report does not speak of it."""
+    ranks, equals = np.zeros((2, len(entries), len(structures)), np.int64)
+    for place, one in enumerate(retrieved):
+        ranks[one.known, place] = 1 + one.by_image.before
+        equals[one.known, place] = one.by_image.equals
+    for entry, *rows in zip(entries, ranks.tolist(), equals.tolist(), strict=True):
+        first, as_near = ({name: value or None for name, value in zip(structures, row, strict=True)} for row in rows)
+        yield {key: entry[key] for key in ("id", "study_id", "subject_id")} | {"ranks": first, "equals": as_near}
 
 
 def _similarities(observed: _Observed) -> list[list[float | None]]:

@@ -137,8 +137,8 @@ class StructureContrast(Objective):
         self._arrived = None
 
     def values(self) -> dict[str, float]:
-        """Temperature, and what the queue holds."""
+        """Temperature, and what the queue holds: of all structures, and of the poorest one."""
         found = {"temperature": float(self.temperature().detach())}
         if self.queue is not None:
-            found |= {f"queue_{name}": value for name, value in self.queue.report().items()}
+            found |= {f"queue_{name}": value for name, value in (self.queue.report() | self.queue.poorest()).items()}
         return found

@@ -24,6 +24,7 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
         "text to image R@5",
         "chance@5",
         "rank",
+        "texts' rank",
         "false negatives",
     ]
     header += ["attention inside", "times its share", "hit"]
@@ -42,6 +43,7 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
                 shown(row["text_to_image_recall_at_5"]),
                 shown(row["text_to_image_chance_at_5"]),
                 shown(row["effective_rank"], 1),
+                shown(row["texts_effective_rank"], 1),
                 _false_of(row),
                 shown(row.get("attention_inside")),
                 shown(row.get("attention_ratio"), 1),
