@@ -53,6 +53,7 @@ def make_batch(settings: ReportSettings, *, entries: int, boxes: int, tokens: in
         boxes_xyxy=torch.cat([corners, corners + side / 4], dim=2),
         positions=torch.rand(entries, boxes, 4),
         lesion_view=torch.zeros(entries, boxes, dtype=torch.int64),
+        lesion_sides=torch.ones(entries, boxes, dtype=torch.int64),
         category_ids=torch.randint(1, len(CATEGORY_NAMES) + 1, (entries, boxes)),
         scores=torch.rand(entries, boxes),
         crops=torch.randint(0, 256, (entries, boxes, crop, crop), dtype=torch.uint8),

@@ -98,6 +98,15 @@ def test_retold_sentence(sentence, labels):
     assert ({(name, state) for name, state, _ in found} == states) == (sentence not in RETOLD_NOT_YET)
 
 
+COMPARED = read_sentences("compared_sentences.tsv")
+COMPARED_NOT_YET = {"A right rather than left effusion."}  # read as denied
+
+
+@pytest.mark.parametrize(("sentence", "labels"), COMPARED, ids=[sentence[:60] for sentence, _ in COMPARED])
+def test_sentence_that_compares_the_sides(sentence, labels):
+    assert (labels_of(sentence) == set(labels)) == (sentence not in COMPARED_NOT_YET)
+
+
 def test_retold_sentences_were_enough():
     assert len(RETOLD) >= 120
     assert {sentence for sentence, _ in RETOLD} > RETOLD_NOT_YET | RETOLD_SIDE_NOT_YET

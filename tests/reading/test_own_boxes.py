@@ -195,6 +195,14 @@ def own_reading(tmp_path: Path) -> Reading:
     return make_reading(tmp_path / "chest.png", boxes=boxes, sentences=sentences)
 
 
+def test_no_half_of_a_lateral_image_is_a_side(tmp_path: Path) -> None:
+    """The nodule on the right half of the picture was denied by the sentence of the right lung."""
+    reading = own_reading(tmp_path)
+    assert reading.for_own_boxes[1] == ([1], [3])
+    lateral = replace(reading, images=(replace(reading.images[0], view="LATERAL"),))
+    assert lateral.for_own_boxes == {0: ([0, 1], []), 1: ([0, 1], [3]), 2: ([], [0, 2])}
+
+
 def test_sentences_for_own_boxes_by_hand(tmp_path: Path) -> None:
     reading = own_reading(tmp_path)
     # the right one: its side, and the sentence without one; the left one: the latter alone, and the heart's looks at it

@@ -47,6 +47,23 @@ def test_a_reading_becomes_the_study_before(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("views", "labels"),
+    [
+        (("PA", "LATERAL"), ["Pleural effusion"]),
+        (("LATERAL", "PA"), ["ILD"]),
+        (("AP", "PA"), ["ILD"]),
+        (("LATERAL", "ap"), ["ILD"]),
+        (("", "LATERAL"), ["Pleural effusion"]),
+    ],
+)
+def test_the_boxes_are_those_of_the_image_that_training_takes(tmp_path: Path, views: list[str], labels: list[str]) -> None:
+    images = [image | {"view": view} for image, view in zip(READING["images"], views, strict=True)]
+    write_json(tmp_path / "earlier.json", READING | {"images": images})
+    prior = read_prior(tmp_path / "earlier.json")
+    assert prior["labels"] == labels and prior["width"] == (9 if labels == ["ILD"] else 100)
+
+
 def test_a_text_becomes_a_study_before_without_boxes(tmp_path: Path) -> None:
     (tmp_path / "old.txt").write_text("Small left\n effusion.\n", encoding="utf-8-sig")
     found = read_prior(tmp_path / "old.txt")

@@ -65,6 +65,14 @@ _CONJUNCTION = re.compile(
 _SHARED_SIDE = re.compile(
     r"^ (?:(?:and|with|or|versus|vs)(?: (?:adjacent|associated|underlying|overlying|subjacent|some))? )?$"
 )
+# After a finding on one side, what says that the other side has it, too: "(the right effusion) is larger than the left".
+_WORD = r"(?!(?:left|right|none|without|but|there)\b|no\b(?! [a-z]+er\b))(?:[a-z0-9]+|,)"
+_AGAINST = re.compile(
+    rf"(?: {_WORD}){{0,8}} (?:(?:more|less|worse|(?!rather|other)[a-z]+er)(?: {_WORD}){{0,4}}? than|as [a-z]+ as|"
+    r"(?:similar|equal|comparable)(?: in [a-z]+)? (?:to|with))(?: (?:that|those|on|in|at|of|the)){0,3} (?P<side>left|right)"
+    r"(?: (?:sided?|ones?|lung|base|hemithorax))*"
+    r"(?= (?:$|[,;] |(?:and|with|or|but|which|without|is|are|was|were|has|have|as|again|today|now|since|on|at|in) ))"
+)
 _SAME_PLACE = re.compile(rf"^(?: [a-z]+){{0,4}} (?:{_EXPLANATION}|be|possibly)(?: [a-z]+){{0,2}} $")
 
 
@@ -183,6 +191,8 @@ def _doubt_alternatives(text: str, mentions: list[Mention]) -> list[Mention]:
 def _side_of(text: str, mentions: Sequence[Mention], place: int, sides: Sequence[str]) -> str:
     """Name the side of a mention: from its own words, those before it in its phrase, those after it, those it shares.
 
+    One that is compared with the other side is on both.
+
     Args:
         text: normalised sentence.
         mentions: of the sentence.
@@ -193,15 +203,26 @@ def _side_of(text: str, mentions: Sequence[Mention], place: int, sides: Sequence
     if mention.category in _MIDLINE:
         return ""
     previous_end = max((other.end for other in mentions[:place] if other.end <= mention.start), default=0)
+    if place and (before := _against(text, mentions, place - 1)):
+        previous_end = max(previous_end, before.end())  # what an effusion is larger than is no place of what follows
     phrase = max((mark.end() for mark in _CONJUNCTION.finditer(text, previous_end, mention.start)), default=previous_end)
-    after = _end_of_place(text, mentions, place)
+    other = _against(text, mentions, place)
+    after = mention.end if other else _end_of_place(text, mentions, place)
     own = _sides(text, mention.start, mention.end)
     side = own or _sides(text, phrase, mention.start) or _sides(text, mention.end, after)
     if not side and mention.state is not State.ABSENT:
         side = _sides(text, previous_end, mention.start)
     side = side or _shared_side(text, mentions, place, sides)
     head = _HEAD_SIDE.match(text)
-    return side or (_sides(text, 0, head.end()) if head else "")
+    side = side or (_sides(text, 0, head.end()) if head else "")
+    told = side and mention.state is not State.ABSENT
+    return "bilateral" if told and other and side != other["side"] else side
+
+
+def _against(text: str, mentions: Sequence[Mention], place: int) -> re.Match[str] | None:
+    """Find what says that a finding of one side is on the other, too: all of it before the next mention."""
+    found = _AGAINST.match(text, mentions[place].end)
+    return found if found and all(found.end() <= later.start for later in mentions[place + 1 :]) else None
 
 
 def _end_of_place(text: str, mentions: Sequence[Mention], place: int) -> int:

@@ -112,12 +112,14 @@ class Content:
     def for_own_boxes(self) -> dict[int, tuple[list[int], list[int]]]:
         """Places of the boxes that a person drew, each with its sentences.
 
-        These are those that speak of its class, and not of the other side alone; then those that attend to it most and do not.
+        These are those that speak of its class, and not of the other side alone, a box on a lateral image having none; then
+        those that attend to it most and do not.
         """
         found = {}
         for place, box in enumerate(self.boxes):
             if box.own:
-                side = side_of(box.xywh, self.images[box.image].width)
+                image = self.images[box.image]
+                side = side_of(box.xywh, image.width, image.view)
                 named = [number for number, one in enumerate(self.sentences) if speaks_of(one.text, box.label, side)]
                 attended = [number for number, one in enumerate(self.sentences) if one.attended == place]
                 found[place] = (named, [number for number in attended if number not in named])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from d2rnet.cxr.images.views import image_before
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import check_regular_file, read_json
@@ -75,7 +76,8 @@ def read_prior(path: Path) -> dict[str, Any]:
     """Read the study before: a reading of it, or its report alone.
 
     Args:
-        path: ``<name>.json`` of ``d2rnet read``, of whose first image the boxes are taken; else a text file in UTF-8.
+        path: ``<name>.json`` of ``d2rnet read``, of which one image's boxes are taken, as in training
+            (:func:`d2rnet.cxr.images.views.image_before`); else a text file in UTF-8.
 
     Returns:
         An object as under ``prior`` in annotation.json.
@@ -102,21 +104,23 @@ def read_prior(path: Path) -> dict[str, Any]:
 
 
 def _prior_of_reading(content: Any, path: Path) -> dict[str, Any]:
-    """Take findings and the boxes of the first image out of a reading."""
+    """Take findings and the boxes of one image out of a reading."""
     try:
         if content["format"] != FORMAT:
             raise KeyError("format")
-        boxes = [box for box in content["boxes"] if box["image"] == 0]
+        images = content["images"]
+        place = image_before([str(image.get("view", "")) for image in images])
+        boxes = [box for box in content["boxes"] if box["image"] == place]
         prior = {
             "study_id": str(content["name"]),
             "report": str(content["findings"]),
-            "height": int(content["images"][0]["height"]),
-            "width": int(content["images"][0]["width"]),
+            "height": int(images[place]["height"]),
+            "width": int(images[place]["width"]),
             "boxes": [[float(value) for value in box["bbox"]] for box in boxes],
             "scores": [float(box["score"]) for box in boxes],
             "labels": [str(box["label"]) for box in boxes],
         }
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise DatasetError(
             f"--prior {path}: not a reading of radiographs ({type(error).__name__}: {error}); expected a JSON file that "
             f"'d2rnet read' wrote ({FORMAT}), or a text file."

@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from d2rnet.cxr.annotation.context import _rank
 from d2rnet.cxr.boxes.records import load_records
 from d2rnet.cxr.detector.training_images import of_views
-from d2rnet.cxr.images.views import shows_view
+from d2rnet.cxr.images.views import has_sides, image_before, shows_view
 from d2rnet.cxr.report_model.context import AP, LATERAL, PA, view_id
 from d2rnet.cxr.report_model.dataset import ReportDataset, image_sources
 from d2rnet.cxr.report_model.image_cache import DirectImages
@@ -58,7 +57,13 @@ def test_which_images_show_a_wanted_view(view: str, wanted: list[str], expected:
 def test_boxes_model_and_study_before_read_a_view_alike(view: str) -> None:
     number = view_id(view)
     assert [shows_view(view, [name]) for name in ("PA", "AP", "LATERAL")] == [number == each for each in (PA, AP, LATERAL)]
-    assert _rank(view) == {PA: 0, AP: 1}.get(number, 2)
+    assert image_before(["LPO", view, "AP"]) == {PA: 1, AP: 1}.get(number, 2)
+    assert image_before(["LPO", view, "PA"]) == {PA: 1}.get(number, 2)
+    assert has_sides(view) is (number != LATERAL)
+
+
+def test_of_equal_views_the_first_image_lends_its_boxes() -> None:
+    assert image_before(["LATERAL", "pa", "PA"]) == 1 and image_before(["", "LATERAL"]) == 0
 
 
 def test_a_lateral_image_gets_no_boxes_and_is_seen_all_the_same(inputs: Any, caplog: pytest.LogCaptureFixture) -> None:

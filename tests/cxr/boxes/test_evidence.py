@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from d2rnet.cxr.boxes.evidence import box_sides, link_boxes, linked_boxes, named_side
+from d2rnet.cxr.boxes.evidence import box_sides, link_boxes, linked_boxes, named_side, speaks_of
 
 # four boxes: an effusion on the patient's right and two on the left, the heart
 LABELS = ["Pleural effusion", "Pleural effusion", "Pleural effusion", "Cardiomegaly"]
@@ -59,6 +59,37 @@ def test_sides_are_the_patient_s_in_every_image() -> None:
     several = {"boxes": boxes, "width": 100, "widths": [100, 120], "box_image": [0, 1, 1]}  # middles 50 and 60
     assert box_sides(several) == ["right", "right", "right"]
     assert box_sides({"boxes": [], "width": 100}) == []
+
+
+def test_boxes_of_lateral_images_have_no_side() -> None:
+    boxes = [[10.0, 0.0, 20.0, 9.0], [35.0, 0.0, 40.0, 9.0], [41.0, 0.0, 20.0, 9.0]]
+    study = {"boxes": boxes, "width": 100, "widths": [100, 120], "box_image": [0, 1, 1]}
+    assert box_sides(study | {"views": ["PA", "LATERAL"]}) == ["right", "", ""]
+    assert box_sides(study | {"views": ["XTABLE LATERAL", "AP AXIAL"]}) == ["", "right", "right"]
+    assert box_sides({"boxes": boxes, "width": 100, "views": ["LL"]}) == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "linked"),
+    [
+        ("left pleural effusion .", [1]),  # that of its side, though a box on a lateral image is surer
+        ("right pleural effusion .", [0]),  # it contradicts nothing, the box on the left does
+        ("pleural effusion .", [0]),
+        ("bilateral pleural effusions .", [1, 0]),
+        ("right nodule .", [3]),
+        ("left nodule .", [2]),
+        ("right rib fracture .", [5]),
+    ],
+)
+def test_a_box_without_a_side_comes_after_those_on_the_named_one(text: str, linked: list[int]) -> None:
+    labels = ["Pleural effusion"] * 2 + ["Nodule/Mass"] * 2 + ["Rib fracture"] * 2
+    assert link_boxes(text, labels, [1.0, 0.5, 0.9, 0.8, 0.7, 0.6], ["", "left", "", "right", "left", ""]) == linked
+
+
+@pytest.mark.parametrize(("side", "speaks"), [("left", True), ("right", False), ("", True)])
+def test_no_side_is_denied_by_none(side: str, speaks: bool) -> None:
+    assert speaks_of("left nodule .", "Nodule/Mass", side) is speaks
+    assert not speaks_of("no left nodule .", "Nodule/Mass", side)
 
 
 @pytest.mark.parametrize(

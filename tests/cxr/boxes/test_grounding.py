@@ -77,6 +77,13 @@ def test_sentences_that_name_no_side_or_both_are_in_no_rate_of_sides():
     assert (found["side_sentences"], found["other_side_rate"], found["linked_other_side_rate"]) == (0, None, None)
 
 
+def test_a_box_on_a_lateral_image_is_on_no_other_side():
+    generated = [report("a", ("a left nodule .", 1), ("a right nodule .", 1))]
+    for view, errors in (("PA", 0.5), ("LATERAL", 0.0)):
+        found = grounding_score(generated, {"a": ENTRIES["a"] | {"views": [view]}}, TRUTH)
+        assert (found["side_sentences"], found["other_side_rate"], found["linked_other_side_rate"]) == (2, errors, errors)
+
+
 @pytest.mark.parametrize(("shift", "hits"), [(0, 1.0), (6, 1.0), (7, 0.0)])
 def test_overlap_of_half_is_the_least(shift: float, hits: float):
     """Boxes of 20 x 20 shifted by 6 px share 280 of 520 (0.54), by 7 px 260 of 540 (0.48)."""

@@ -161,6 +161,7 @@ def make_batch(
         boxes_xyxy=torch.cat([corners, corners + sizes], dim=2) * mask.unsqueeze(2),
         positions=torch.rand(entries, most, 4, generator=generator) * mask.unsqueeze(2),
         lesion_view=torch.randint(0, views, (entries, most), generator=generator) * mask,
+        lesion_sides=torch.arange(1, most + 1).remainder(2).add(1) * mask,
         category_ids=torch.randint(1, 23, (entries, most), generator=generator) * mask,
         scores=torch.rand(entries, most, generator=generator) * mask,
         crops=torch.randint(0, 256, (entries, most, crop_px, crop_px), generator=generator, dtype=torch.uint8)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from d2rnet.cxr.boxes.evidence import SIDES
 from d2rnet.cxr.report_model.augmentation import Augmentation, Change, mirror_report
 from d2rnet.cxr.report_model.crops import square_crop
 from d2rnet.cxr.report_model.dataset import ReportDataset, crop_arguments, image_sources
@@ -124,6 +125,7 @@ def test_flipped_entry_is_consistent(make_dataset: Callable[..., ReportDataset])
         assert torch.equal(sample.crop_insides[:, [1, 3]], plain.crop_insides[:, [1, 3]])
         assert sample.boxes_xyxy[0].tolist() == pytest.approx([100, 70, 140, 80])
         assert sample.positions[0].tolist() == pytest.approx([0.75, 35 / 80, 0.25, 0.125])
+        assert [SIDES[side] for side in (*plain.lesion_sides, *sample.lesion_sides)] == ["right", "left"]
         assert " ".join(VOCABULARY.decode(sample.token_ids.tolist())) == "nodule on the right . middle line ."
     rest = [sample for sample in flips if torch.equal(sample.pixels, plain.pixels)]
     assert all(torch.equal(sample.token_ids, plain.token_ids) for sample in rest)
@@ -148,6 +150,14 @@ def test_positions_move_with_the_boxes(make_dataset: Callable[..., ReportDataset
     rows, columns = torch.nonzero(sample.pixels[0] > 60, as_tuple=True)
     assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == pytest.approx([x1, y1, x2, y2], abs=1.5)
     assert torch.equal(sample.crops, dataset[0].crops)  # of the original pixels
+
+
+def test_the_side_of_a_box_is_that_of_the_picture_wherever_it_is_shifted(make_dataset: Callable[..., ReportDataset]) -> None:
+    """The box is at 0.25 across."""
+    dataset = make_dataset(augmentation=AugmentationSettings(max_shift=0.5), seed=1)
+    shifted = [dataset.of_epoch(epoch)[0] for epoch in range(8)]
+    assert max(sample.positions[0, 0].item() for sample in shifted) > 0.5
+    assert {SIDES[side] for sample in shifted for side in sample.lesion_sides} == {"right"}
 
 
 def test_draws_are_a_function_of_seed_epoch_and_entry() -> None:

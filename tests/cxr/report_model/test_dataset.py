@@ -97,6 +97,9 @@ def test_two_images_and_collation(root: Path) -> None:
     assert batch.view_mask.tolist() == [[True, False], [True, True]]
     assert batch.lesion_mask.tolist() == [[False, False], [True, True]]
     assert batch.lesion_view.tolist() == [[0, 0], [1, 0]]
+    assert batch.lesion_sides.tolist() == [[0, 0], [2, 2]]
+    told = make_dataset([two | {"views": ["PA", "LATERAL"]}], root)[0]
+    assert told.lesion_sides.tolist() == [0, 2]  # the first box is in the lateral image
     assert batch.token_ids[0, -1] == PAD_ID and len(batch) == 2
     assert torch.equal(batch.pixels[1, 0], batch.pixels[0, 0]) and batch.pixels[0, 1].max() == 0
 

@@ -8,6 +8,7 @@ import torch
 from report_samples import make_batch, make_model
 from torch import Tensor
 
+from d2rnet.cxr.boxes.evidence import SIDES
 from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.pointer import Pointer, right_boxes
 from d2rnet.cxr.report_model.settings import D2RNetTrainingSettings
@@ -38,18 +39,17 @@ VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 0, 0, *[5] * 16), "r2g
 EFFUSION, NODULE = (CATEGORY_NAMES.index(name) + 1 for name in ("Pleural effusion", "Nodule/Mass"))
 
 
-def told(report: str, boxes: list[tuple[int, float]]) -> ChestBatch:
-    """A batch of two entries: one with this report and boxes of (class, centre across), one with as long a report and none."""
+def told(report: str, boxes: list[tuple[int, str]]) -> ChestBatch:
+    """A batch of two entries: one with this report and boxes of (class, side), one with as long a report and none."""
     ids = [VOCABULARY.ids[word] for word in report.split()]
     batch = make_batch(lesions=(len(boxes), 0), length=len(ids) + 3)
     batch.token_ids[0] = torch.tensor([BOS_ID, *ids, EOS_ID, PAD_ID])
     batch.category_ids[0] = torch.tensor([category for category, _ in boxes])
-    batch.positions[0, :, 0] = torch.tensor([centre for _, centre in boxes])
+    batch.lesion_sides[0] = torch.tensor([SIDES.index(side) for _, side in boxes])
     return batch
 
 
-# The patient's right is the left half of the image.
-BOXES = [(EFFUSION, 0.2), (EFFUSION, 0.8), (NODULE, 0.7)]
+BOXES = [(EFFUSION, "right"), (EFFUSION, "left"), (NODULE, "left")]
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,22 @@ def test_right_boxes_at_each_token_by_hand(report: str, expected: list[set[int]]
     assert not right[1].any()
 
 
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        ("pleural effusion .", {0, 1}),
+        ("bilateral pleural effusion .", {0, 1}),
+        ("left pleural effusion .", {0}),
+        ("right pleural effusion .", set()),  # the lateral image does not tell
+        ("left nodule .", set()),
+        ("nodule .", {2}),
+    ],
+)
+def test_a_box_on_a_lateral_image_is_of_no_side(report: str, expected: set[int]) -> None:
+    right = right_boxes(told(report, [(EFFUSION, "left"), (EFFUSION, ""), (NODULE, "")]), VOCABULARY)
+    assert set(right[0, 0].nonzero().flatten().tolist()) == expected
+
+
 def test_places_of_absent_boxes_are_passed_over() -> None:
     batch = told("left nodule .", BOXES)
     batch.lesion_mask[0, 2] = False
@@ -81,7 +97,7 @@ def test_places_of_absent_boxes_are_passed_over() -> None:
 
 def test_loss_by_hand() -> None:
     """Two tokens of four, whose sentence names something: shares 3/4 and 1/4 of what goes to lesions."""
-    batch = told("nodule .", [(NODULE, 0.7), (EFFUSION, 0.2)])
+    batch = told("nodule .", [(NODULE, "left"), (EFFUSION, "right")])
     attention = torch.zeros(2, 4, 2)
     attention[0] = torch.tensor([[0.3, 0.1], [0.01, 0.03], [0.5, 0.5], [0.0, 1.0]])
     pointer = Pointer(2.0, VOCABULARY, lesion_branch="crop")
@@ -145,7 +161,7 @@ def test_micro_batches_make_the_step_of_the_whole(reports: tuple[str, str]) -> N
         ids = [BOS_ID, *(VOCABULARY.ids[word] for word in report.split()), EOS_ID]
         batch.token_ids[entry] = torch.tensor(ids + [PAD_ID] * (9 - len(ids)))
         batch.category_ids[entry] = torch.tensor([category for category, _ in BOXES])
-        batch.positions[entry, :, 0] = torch.tensor([centre for _, centre in BOXES])
+        batch.lesion_sides[entry] = torch.tensor([SIDES.index(side) for _, side in BOXES])
     found = []
     for micro_batches in (1, 2):
         settings = D2RNetTrainingSettings(batch_size=2, accumulation_steps=micro_batches, gradient_clip=1e9)

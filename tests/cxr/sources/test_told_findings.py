@@ -1,4 +1,6 @@
-"""A finding without a verb in an indication is the report's; a question, a history, a symptom is the referring doctor's."""
+"""A finding without a verb, or as news, is the report's; a question, a history, a symptom is the referring doctor's."""
+
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +104,23 @@ def test_a_finding_of_the_report_without_a_verb(part: str) -> None:
 )
 def test_what_asks_or_knows_stays(indication: str) -> None:
     assert told_findings(indication, REPORT) == []
+
+
+TABLE = Path(__file__).with_name("indications.tsv").read_text(encoding="utf-8").splitlines()
+LABELLED = [line.split("\t") for line in TABLE if not line.startswith("#")]
+LABELLED_REPORT = (
+    "There is a small left pleural effusion. Bibasilar atelectasis. Small right apical pneumothorax. "
+    "The heart is mildly enlarged."
+)
+
+
+def test_enough_indications_of_either_kind_are_labelled() -> None:
+    assert min(sum(label == kind for label, _ in LABELLED) for kind in ("told", "kept")) >= 30
+
+
+@pytest.mark.parametrize(("label", "indication"), LABELLED)
+def test_news_is_told_and_what_is_asked_is_kept(label: str, indication: str) -> None:
+    assert bool(told_findings(indication, LABELLED_REPORT)) is (label == "told")
 
 
 def test_a_side_that_only_one_of_both_names_is_no_other_side() -> None:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from d2rnet.cxr.annotation.inputs import ImageTable, view_of
-from d2rnet.cxr.images.views import AP, PA, position_of
+from d2rnet.cxr.images.views import image_before
 from d2rnet.cxr.sources.told_findings import leaked
 from d2rnet.errors import DatasetError
 
 log = logging.getLogger(__name__)
 Study = tuple[dict[str, Any], list[int]]  # a report and the rows of its images
 NEEDED = {"indication": "indication", "prior": "study_time"}  # part of the context -> key of reports.jsonl
-_VIEWS = (PA, AP)  # of which image of the study before the boxes are, before any other
 
 
 class EntryContext:
@@ -94,22 +93,16 @@ class EntryContext:
         return str(report["indication"])
 
     def _prior(self, report: Mapping[str, Any], boxes_of: Callable[[int], dict[str, Any]]) -> dict[str, Any] | None:
-        """Return the study before: its report, and one of its images with its boxes, PA rather than AP rather than another."""
+        """Return the study before: its report, and one of its images with its boxes."""
         study = self._priors.get(report["study_id"])
         if study is None:
             return None
         before, rows = study
-        row = min(rows, key=lambda row: _rank(self._view(row)))
+        row = rows[image_before([self._view(row) for row in rows])]
         image = self._images.records[row]
         sizes = {"height": image["source_height"], "width": image["source_width"]}
         shown = {"image_id": image["source_id"], **sizes, **boxes_of(row)}
         return {"study_id": before["study_id"], "report": before["report"], **shown}
-
-
-def _rank(view: str) -> int:
-    """Return the place of a view among ``_VIEWS``, however a source writes it ("pa", "AP AXIAL"); any other comes last."""
-    position = position_of(view)
-    return _VIEWS.index(position) if position in _VIEWS else len(_VIEWS)
 
 
 def priors_of(studies: Sequence[Study]) -> dict[str, Study]:

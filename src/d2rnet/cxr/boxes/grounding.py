@@ -34,7 +34,7 @@ class Row(NamedTuple):
         linked: it has a linked box.
         linked_hit: the first of them lies on such a lesion.
         sided: it names one side.
-        other_side: it does, and the box that it attends to lies on the other.
+        other_side: it does, and the box that it attends to lies on the other. One on a lateral image lies on none.
         linked_other_side: likewise the first linked box.
     """
 
@@ -61,7 +61,7 @@ def grounding_score(
 
     A sentence names a lesion if a mention of it is present or uncertain. A box hits if it overlaps a true box of one of the
     classes that the sentence names. Sentences of entries without any box are counted and enter no rate; a sentence without the
-    box in question, such as an unfinished one, is a miss, and no error of side.
+    box in question, such as an unfinished one, is a miss, and no error of side; nor is one on a lateral image, on no side.
 
     Args:
         generated: ``id`` and ``sentences`` (``text``, ``boxes``, ``attended``, ``linked``) of each report.
@@ -136,8 +136,8 @@ def _score_sentence(
         linked=bool(linked),
         linked_hit=bool(linked) and bool(hits[linked[0]]),
         sided=bool(side),
-        other_side=bool(side) and attended is not None and sides[attended] != side,
-        linked_other_side=bool(side) and bool(linked) and sides[linked[0]] != side,
+        other_side=bool(side) and attended is not None and sides[attended] not in (side, ""),
+        linked_other_side=bool(side) and bool(linked) and sides[linked[0]] not in (side, ""),
     )
 
 

@@ -1,7 +1,8 @@
 """The view of an image, however its source spells it: one rule for all.
 
-For a DICOM header, the gate of readings, which images of a source are kept, which get boxes, the model's input and the study
-before. Own choice; terms from DICOM PS3.3 C.8.11.5.1.1 (view position) PS3.16 CID 4010 (view codes), and MIMIC-CXR's table.
+For a DICOM header, the gate of readings, which images of a source are kept, which get boxes and whose boxes have a side, the
+model's input and the study before. Own choice; terms from DICOM PS3.3 C.8.11.5.1.1 (view position) PS3.16 CID 4010 (view
+codes), and MIMIC-CXR's table.
 """
 
 import re
@@ -32,6 +33,25 @@ def position_of(view: str) -> str:
     text = _LYING.sub("", _HYPHEN.sub("", view.upper()))
     named = (_POSITIONS[word] for word in _WORD.findall(text) if word in _POSITIONS)
     return UNKNOWN if "OBLIQ" in text else next(named, UNKNOWN)
+
+
+def has_sides(view: str) -> bool:
+    """Say whether the patient's right is the left half of an image: not on a lateral one, whose halves are front and back.
+
+    Args:
+        view: as its source names it; one that it does not name ("") is taken for a frontal one.
+    """
+    return position_of(view) != LATERAL
+
+
+def image_before(views: Sequence[str]) -> int:
+    """Return which image of the study before lends its boxes: the first PA, else the first AP, else the first of all.
+
+    Args:
+        views: of its images, one at least, as their source names them ("pa", "AP AXIAL"); "" where it does not.
+    """
+    positions = [position_of(view) for view in views]
+    return next((positions.index(wanted) for wanted in (PA, AP) if wanted in positions), 0)
 
 
 def shows_view(view: str, wanted: Sequence[str]) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from d2rnet.cxr.boxes.evidence import SIDES, box_sides
 from d2rnet.cxr.images.reader import Reader, read_radiograph
 from d2rnet.cxr.report_model.augmentation import Augmentation, Change, mirror_report
 from d2rnet.cxr.report_model.context import Context, ContextBatch, EntryContexts, collate_contexts, known_categories
@@ -38,6 +39,7 @@ from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
 from d2rnet.training.batches import Ragged, stack_padded
 
 Entry = Mapping[str, Any]
+_MIRRORED_SIDES = np.array([0, 2, 1])
 
 
 class Images(Protocol):
@@ -63,6 +65,7 @@ class Sample:
         boxes_xyxy: (K, 4) float32, input pixels.
         positions: (K, 4) float32: centre x, centre y, width, height as shares of the original image.
         lesion_view: (K,) int64, index of the image that a box is in.
+        lesion_sides: (K,) int64, the patient's side that a box is on: 0 none (a lateral image), 1 left, 2 right.
         category_ids: (K,) int64, 1-based place in the model's list of categories.
         scores: (K,) float32 in [0, 1].
         crops: (K, c, c) uint8, full-resolution crops padded to squares; c = 0 where the model takes none.
@@ -76,6 +79,7 @@ class Sample:
     boxes_xyxy: Tensor
     positions: Tensor
     lesion_view: Tensor
+    lesion_sides: Tensor
     category_ids: Tensor
     scores: Tensor
     crops: Tensor
@@ -98,6 +102,7 @@ class ChestBatch:
     boxes_xyxy: Tensor
     positions: Tensor
     lesion_view: Tensor
+    lesion_sides: Tensor
     category_ids: Tensor
     scores: Tensor
     crops: Tensor
@@ -244,6 +249,7 @@ class ReportDataset(Dataset[Sample]):
         self._sizes_hw = Ragged((_sizes_hw(entry) for entry in entries), np.int64, item_shape=(2,))
         self._boxes_xywh = Ragged((entry["boxes"] for entry in entries), np.float32, item_shape=(4,))
         self._views = Ragged((_views(entry).tolist() for entry in entries), np.int64)
+        self._sides = Ragged(([SIDES.index(side) for side in box_sides(entry)] for entry in entries), np.int64)
         self._labels = Ragged(([category_ids[label] for label in entry["labels"]] for entry in entries), np.int64)
         self._scores = Ragged((entry["scores"] for entry in entries), np.float32)
         reports = (vocabulary.encode(entry["report"], max_tokens=max_tokens) for entry in entries)
@@ -278,6 +284,7 @@ class ReportDataset(Dataset[Sample]):
         rows = range(self._rows[index], self._rows[index + 1])
         boxes_xywh = self._boxes_xywh[index]  # (K, 4)
         views = self._views[index]  # (K,)
+        lesion_sides = self._sides[index]  # (K,)
         sizes = self._sizes_hw[index]  # (V, 2)
         pixels = np.stack([self._images[row] for row in rows])
         boxes_xyxy = self._input_boxes(boxes_xywh, views, sizes)
@@ -295,12 +302,14 @@ class ReportDataset(Dataset[Sample]):
             if change.flip:
                 crops = np.ascontiguousarray(crops[:, :, ::-1])
                 insides[:, [0, 2]] = self.crop_size_px - insides[:, [2, 0]]
+                lesion_sides = _MIRRORED_SIDES[lesion_sides]
                 token_ids = mirrored_ids
         return Sample(
             pixels=torch.from_numpy(pixels),
             boxes_xyxy=torch.from_numpy(boxes_xyxy),
             positions=torch.from_numpy(positions),
             lesion_view=torch.from_numpy(views),
+            lesion_sides=torch.from_numpy(lesion_sides),
             category_ids=torch.from_numpy(self._labels[index]),
             scores=torch.from_numpy(self._scores[index]),
             crops=torch.from_numpy(crops),
@@ -363,6 +372,7 @@ def collate(samples: Sequence[Sample], *, size_px: int = 0, crop_size_px: int = 
         boxes_xyxy=boxes,
         positions=stack_padded([sample.positions for sample in samples])[0],
         lesion_view=stack_padded([sample.lesion_view for sample in samples])[0],
+        lesion_sides=stack_padded([sample.lesion_sides for sample in samples])[0],
         category_ids=stack_padded([sample.category_ids for sample in samples])[0],
         scores=stack_padded([sample.scores for sample in samples])[0],
         crops=stack_padded([sample.crops for sample in samples])[0],
@@ -381,6 +391,7 @@ def _no_samples(size_px: int, crop_size_px: int) -> ChestBatch:
         boxes_xyxy=torch.zeros(0, 0, 4),
         positions=torch.zeros(0, 0, 4),
         lesion_view=torch.zeros(0, 0, dtype=torch.long),
+        lesion_sides=torch.zeros(0, 0, dtype=torch.long),
         category_ids=torch.zeros(0, 0, dtype=torch.long),
         scores=torch.zeros(0, 0),
         crops=torch.zeros(0, 0, crop_size_px, crop_size_px, dtype=torch.uint8),

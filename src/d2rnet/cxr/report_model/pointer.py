@@ -11,7 +11,7 @@ Shapes: B entries, T token ids, K lesions of an entry (padded).
 import torch
 from torch import Tensor
 
-from d2rnet.cxr.boxes.evidence import fitting_boxes
+from d2rnet.cxr.boxes.evidence import SIDES, fitting_boxes
 from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.errors import ConfigError
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -92,17 +92,17 @@ class Pointer(RegionLoss):
 def right_boxes(batch: ChestBatch, vocabulary: Vocabulary) -> Tensor:
     """Return (B, T - 1, K) bool: the boxes of which the sentence speaks that each of the tokens 1.. is in.
 
-    The side of a box is that of its centre in its image, as the model sees it: mirrored where the image and its report are.
-    That holds on frontal images alone, so lateral ones must have no boxes (``cxr.annotation.box_views``).
+    Sides are those of the picture, however augmentation shifts it, and mirrored where image and report are. A box on a lateral
+    image has none and is right where the sentence names its class without a side, or on both, never where it names one.
     """
     mask = batch.lesion_mask.tolist()
     category_ids = batch.category_ids.tolist()
-    centres = batch.positions[..., 0].tolist()
+    side_ids = batch.lesion_sides.tolist()
     right = torch.zeros(len(mask), batch.token_ids.shape[1] - 1, batch.lesion_mask.shape[1], dtype=torch.bool)
     for entry, ids in enumerate(batch.token_ids.tolist()):
         there = [place for place, is_there in enumerate(mask[entry]) if is_there]
         labels = [CATEGORY_NAMES[category_ids[entry][place] - 1] for place in there]
-        sides = ["right" if centres[entry][place] < 0.5 else "left" for place in there]
+        sides = [SIDES[side_ids[entry][place]] for place in there]
         start = 0
         for sentence in split_sentences(vocabulary.decode(ids)) if there else ():
             chosen = fitting_boxes(" ".join(sentence), labels, sides)

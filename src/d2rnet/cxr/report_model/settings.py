@@ -228,8 +228,8 @@ class D2RNetTrainingSettings(ReportTrainingSettings):
     """Peak learning rate of the ResNet."""
     pointer_weight: float = setting(0.0, ge=0)
     """Weight of a loss that teaches the last layer's attention among lesion tokens to go to boxes of the class, and on the
-    side, that a sentence names (own choice); 0 is off. Sides are those of frontal images: with lateral ones among the entries
-    set cxr.annotation.box_views, so that these have no boxes."""
+    side, that a sentence names (own choice); 0 is off. Boxes of lateral images have no side where the entries tell views
+    (cxr.annotation.context); else leave them out with cxr.annotation.box_views."""
     augmentation: AugmentationSettings = AugmentationSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     self_critical: D2RNetSelfCriticalSettings = D2RNetSelfCriticalSettings()
