@@ -4,6 +4,7 @@ rule train_structures:
         volumes=rules.convert_ct.output.volumes,
         encoder_weights=CONFIG.ct.structure_model.model.encoder.weights or [],
         text_encoder=CONFIG.ct.structure_model.text.weights or [],
+        ct_clip_text=CONFIG.ct.structure_model.text.ct_clip_weights or [],
     output:
         weights="results/ct/train_structures/model.safetensors",
         text_tower="results/ct/train_structures/text_tower.safetensors",

@@ -45,7 +45,7 @@ from d2rnet.ct.structure_model.masks import patch_shares, read_codes
 from d2rnet.ct.structure_model.model import LoadedStructures, load_structure_model, scaled
 from d2rnet.ct.structure_model.score_lines import score_lines
 from d2rnet.ct.structure_model.settings import EvaluateStructuresSettings
-from d2rnet.ct.structure_model.text_tower import TextTower, embed_known, load_text_tower
+from d2rnet.ct.structure_model.text_tower import TextTokens, TextTower, embed_known, load_text_tower, text_tokens
 from d2rnet.ct.structure_model.trainer import check_shapes
 from d2rnet.ct.structures.table import StructureTable, load_table
 from d2rnet.errors import DatasetError
@@ -100,13 +100,14 @@ def evaluate_structures(
     bootstrap = settings.structure_model.evaluation
     loaded = load_structure_model(model, target)
     tower = load_text_tower(model, loaded.settings.text, loaded.vocabulary).to(target)
+    tokens = text_tokens(loaded.settings.text, loaded.vocabulary)
     table = load_table(settings.structures.table)
     content = load_ct_annotation(annotation)
     entries = content["test"]
     if not entries:
         raise DatasetError(f"{annotation}: no volume in split 'test'; expected at least one.")
     check_shapes(entries, loaded.conversion, source=annotation)
-    observed = _observe(loaded, tower, table, entries, volumes, runtime, target)
+    observed = _observe(loaded, tower, tokens, table, entries, volumes, runtime, target)
     patients = [entry["subject_id"] for entry in entries]
     counts = study_counts(patients, samples=bootstrap.bootstrap_samples, seed=bootstrap.bootstrap_seed)
     ranks = [_ranks(observed, place) for place in range(len(loaded.structures))]
@@ -115,7 +116,7 @@ def evaluate_structures(
         rows[name] |= expected
     if masks:
         _add_attention(rows, observed, loaded, entries, volumes, masks[0], counts)
-    zero_shot = _zero_shot(observed, _directions(tower, loaded, table, content["train"], target), entries, counts)
+    zero_shot = _zero_shot(observed, _directions(tower, tokens, table, content["train"], target), entries, counts)
     metrics = _metrics(entries, rows, zero_shot, observed)
     write_json(output / "metrics.json", metrics)
     write_text(output / "metrics.md", "\n".join(score_lines(metrics)) + "\n")
@@ -172,13 +173,14 @@ class _Observed:
 def _observe(
     loaded: LoadedStructures,
     tower: TextTower,
+    tokens: TextTokens,
     table: StructureTable,
     entries: Sequence[Entry],
     volumes: Path,
     runtime: LoaderRuntime,
     device: torch.device,
 ) -> _Observed:
-    dataset = StructureEntries(entries, volumes, vocabulary=loaded.vocabulary, table=table, text=loaded.settings.text)
+    dataset = StructureEntries(entries, volumes, tokens=tokens, table=table, text=loaded.settings.text)
     size = loaded.settings.training.batch_size
     places = range(len(entries))
     batches = [list(places[first : first + size]) for first in places[::size]]
@@ -281,19 +283,17 @@ def _similarities(observed: _Observed) -> list[list[float | None]]:
 
 @torch.no_grad()
 def _directions(
-    tower: TextTower, loaded: LoadedStructures, table: StructureTable, entries: Sequence[Entry], device: torch.device
+    tower: TextTower, tokens: TextTokens, table: StructureTable, entries: Sequence[Entry], device: torch.device
 ) -> dict[str, dict[int, Floats]]:
     """Return label -> structure -> mean of the distinct training texts with the label minus that of those without, (E,)."""
-    settings = loaded.settings.text
-    vocabulary = loaded.vocabulary
     found: dict[str, dict[int, Floats]] = {label: {} for label in CT_ABNORMALITIES}
-    for place, name in enumerate(loaded.structures):
+    for place, name in enumerate(table.structures):
         texts = {entry["structures"][name]["text"]: set(entry["structures"][name]["labels"]) for entry in entries}
         texts.pop("", None)
         if not texts:
             continue
-        rows = [torch.tensor(vocabulary.encode(text, max_tokens=settings.max_tokens)) for text in texts]
-        token_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        rows = [torch.tensor(tokens.encode(text)) for text in texts]
+        token_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokens.pad_id)
         vectors = torch.cat([tower(part.to(device)).cpu() for part in token_ids.split(256)]).numpy().astype(np.float64)
         for label in table.structures[name].labels or CT_ABNORMALITIES:
             there = np.array([label in labels for labels in texts.values()])
