@@ -1,5 +1,6 @@
 """Settings of stage 1. "Released" means the code by the authors of arXiv 2603.04878, which may differ from the paper."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -258,6 +259,21 @@ class StructureEvaluationSettings(Section):
     """Resamples of patients for the 95 % intervals."""
     bootstrap_seed: int = setting(0, ge=0)
     """Seed of the resamples."""
+    masks: str | None = setting(None)
+    """Folder of true masks of the test scans, <volume>.nii.gz or <study>.nii.gz, a code per voxel, on the scan's grid; null:
+    those of the demo cohort or of ct.data.reports.region_mask_root, where there are some. No training reads masks."""
+    mask_codes: str | None = setting(None)
+    """JSON file of structure -> list of codes in these masks; null: structures.json in their folder."""
+
+    @model_validator(mode="after")
+    def _codes_have_masks(self) -> Self:
+        if self.mask_codes is not None and self.masks is None:
+            raise ValueError("mask_codes: expected null without masks")
+        return self
+
+    def label_volumes(self) -> tuple[Path | None, Path | None]:
+        """Return the folder of masks and its table of codes, None where the settings name none."""
+        return Path(self.masks) if self.masks else None, Path(self.mask_codes) if self.mask_codes else None
 
 
 class StageOneSettings(StructureModelSettings):
