@@ -146,6 +146,17 @@ def test_ablation_of_ct_trains_what_arms_share_once(repository, tmp_path):
     assert "--features results/ct/ct_ablation/features/all_patches/seed_4 " in done.stdout
 
 
+def test_masks_of_the_settings_go_before_those_of_the_demo(repository, tmp_path):
+    """The command reads them from its settings, as it does in an ablation; the demo's are given on the command line."""
+    (tmp_path / "masks").mkdir()
+    path = tmp_path / "overlay.yaml"
+    for own, given in ((None, True), ("masks", False)):
+        path.write_text(yaml.safe_dump({"ct": {"structure_model": {"evaluation": {"masks": own}}}}))
+        done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "evaluate_structures", "--configfile", str(path))
+        assert done.returncode == 0, done.stderr
+        assert ("--masks" in done.stdout) is given
+
+
 def test_stage_one_alone(repository, tmp_path):
     jobs = planned_jobs(snakemake(repository, tmp_path, "-n", "--cores", "1", "results/cxr/build_annotation/annotation.json"))
     assert "build_annotation" in jobs and not jobs & {"train_report_model", "evaluate_detector", "cxr"}

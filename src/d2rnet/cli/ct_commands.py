@@ -84,7 +84,7 @@ CT_COMMANDS: dict[str, Command] = {
             _ANNOTATION,
             _CONVERTED,
             Option("model", "folder of train-structures", "input"),
-            Option("masks", "folder of true masks, <study>.nii.gz, such as the demo cohort's", "inputs", ()),
+            Option("masks", "folder of true masks in place of the settings', such as the demo cohort's", "inputs", ()),
             OUTPUT,
             DEVICE,
         ),

@@ -17,6 +17,7 @@ from d2rnet.ct.report_model.features import FeatureFacts
 from d2rnet.ct.report_model.kept import check_kept
 from d2rnet.ct.report_model.model import CtReportModel
 from d2rnet.ct.settings import CtSettings
+from d2rnet.ct.structure_model.masks import find_masks
 from d2rnet.ct.structure_model.text_tower import tower_files
 from d2rnet.ct.structure_model.trainer import make_objective
 from d2rnet.ct.structures.table import load_table
@@ -69,6 +70,7 @@ def training_problems(settings: CtSettings, *, device: str | None, processes: in
         lambda: check_batch(processes, settings.structure_model.training),
         lambda: check_report_batch(processes, settings.report.training),
         lambda: check_models(settings),
+        lambda: check_masks(settings),
     ]
     if device is not None:
         checks.append(lambda: check_processes(processes, resolve_device(device)))
@@ -100,6 +102,15 @@ def check_models(settings: CtSettings) -> None:
     if own.weights:
         assert isinstance(model.transformer, MemoryTransformer)
         start_from_r2gen(model.transformer, Path(own.weights), own)
+
+
+def check_masks(settings: CtSettings) -> None:
+    """Read the table of codes of the masks that stage 1 will be compared with, if the configuration names any.
+
+    Raises:
+        FileNotFoundError, DatasetError: as of :func:`d2rnet.ct.structure_model.masks.find_masks`.
+    """
+    find_masks(*settings.structure_model.evaluation.label_volumes(), load_table(settings.structures.table), ())
 
 
 def _stage_one(settings: CtSettings) -> FeatureFacts:

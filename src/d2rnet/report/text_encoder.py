@@ -17,14 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from d2rnet.errors import CheckpointError, ConfigError
+from d2rnet.errors import ConfigError
 from d2rnet.report.decoder.attention import LayerNorm, sinusoidal_positions
 from d2rnet.report.decoder.memory_transformer import EncoderLayer
-from d2rnet.report.optional_packages import optional_package
+from d2rnet.report.local_encoder import read_encoder, read_tokenizer
 from d2rnet.report.text.protocols import SENTENCE_END, split_sentences
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID, Vocabulary
-
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", ".txt")
 
 
 @dataclass
@@ -101,20 +99,10 @@ class PretrainedTextEncoder(nn.Module):
             CheckpointError: the folder holds no encoder that transformers can load.
         """
         super().__init__()
-        transformers = optional_package("transformers", place, extra="text-encoder")
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"{place}: {folder}: no such folder.")
-        safely = {"local_files_only": True, "trust_remote_code": False}  # else a folder may bring its own code
-        try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **safely)
-            encoder = transformers.AutoModel.from_pretrained(str(folder), **safely)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"{place}: {folder}: not a Hugging Face encoder ({str(error).splitlines()[0]}). Expected config.json, "
-                "the tokenizer's files and model.safetensors of a BERT-like model."
-            ) from error
+        self.tokenizer = read_tokenizer(folder, place=place)
+        encoder = read_encoder(folder, place=place)
         # In a list it is no part of this module: its weights are not trained, saved or put into training mode.
-        self._encoder = [encoder.eval().requires_grad_(False)]
+        self._encoder = [encoder]
         self.width: int = encoder.config.hidden_size
         self.longest: int = encoder.config.max_position_embeddings
         self.stop_id: int = self.tokenizer.convert_tokens_to_ids(SENTENCE_END)
@@ -153,14 +141,3 @@ class PretrainedTextEncoder(nn.Module):
         encoder = self._encoder[0].to(device)
         mask = inputs["attention_mask"].bool() & ~special & (inputs["input_ids"] != self.stop_id)
         return encoder(**inputs).last_hidden_state, mask
-
-
-def encoder_files(folder: Path, *, place: str) -> dict[str, Path]:
-    """Return the files of a pretrained text encoder, name -> path, for a run's record; ``place`` names the setting.
-
-    Raises:
-        FileNotFoundError: the folder is missing.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{place}: {folder}: no such folder.")
-    return {f"text_encoder_{path.name}": path for path in sorted(folder.iterdir()) if path.suffix in WEIGHT_SUFFIXES}

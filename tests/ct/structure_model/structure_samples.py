@@ -62,6 +62,8 @@ def write_samples(folder: Path, *, train: int = 12, val: int = 4, test: int = 6)
     lines = [
         {
             "volume_id": entry["id"],
+            "study_id": entry["study_id"],
+            "mask_folder": "",
             "source_shape_zyx": SHAPE,
             "source_spacing_mm": [5.0, 5.0, 5.0],
             "spacing_mm": [5.0, 5.0, 5.0],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from ct_clip_sample import SMALL, V1, V2, ct_clip_state
 
-from d2rnet.ct.structure_model.ct_clip_weights import UNUSED, ct_clip_name, load_ct_clip, patch_of, text_tower_state
+from d2rnet.ct.structure_model.ct_clip_weights import UNUSED, ct_clip_name, load_ct_clip, patch_of
 from d2rnet.ct.structure_model.encoder_weights import match_weights
 from d2rnet.ct.structure_model.encoders import make_encoder
 from d2rnet.ct.structure_model.factorised_vit import FactorisedViT
@@ -122,23 +122,6 @@ def test_a_file_of_something_else(tmp_path):
         load(tmp_path / "absent.pt")
 
 
-def test_the_text_tower_comes_out_whole(tmp_path):
-    state = ct_clip_state(SMALL)
-    tower = text_tower_state(saved(tmp_path, state))
-    expected = {name for name in state if name.startswith("text_transformer.")} - {"text_transformer.embeddings.position_ids"}
-    assert {f"text_transformer.{name}" for name in tower.bert} == expected
-    torch.testing.assert_close(tower.projection, state["to_text_latent.weight"])
-
-
-def test_a_text_tower_that_is_missing_or_does_not_fit(tmp_path):
-    state = ct_clip_state(SMALL)
-    visual = {name: value for name, value in state.items() if name.startswith("visual_")}
-    with pytest.raises(CheckpointError, match=r"text_transformer.embeddings.word_embeddings.weight is missing"):
-        text_tower_state(saved(tmp_path, visual))
-    with pytest.raises(CheckpointError, match=r"to_text_latent.weight is \(6, 5\); expected \(width, 12\)"):
-        text_tower_state(saved(tmp_path, state | {"to_text_latent.weight": torch.zeros(6, 5)}))
-
-
 def test_files_are_mapped_not_read(tmp_path, monkeypatch):
     """The published file has 8.6 GB that nothing here needs."""
     asked = []
@@ -146,11 +129,10 @@ def test_files_are_mapped_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda path, **options: asked.append(options["mmap"]) or real(path, **options))
     path = saved(tmp_path, ct_clip_state(SMALL))
     load(path)
-    text_tower_state(path)
-    assert asked == [True, True]
+    assert asked == [True]
     torch.save(ct_clip_state(SMALL), path, _use_new_zipfile_serialization=False)  # a format that cannot be mapped
     load(path)
-    assert asked[2] is False
+    assert asked[1] is False
 
 
 def test_the_small_encoder_has_no_weights_to_load():

@@ -107,6 +107,8 @@ def test_it_learns_what_is_drawn(samples, tmp_path, standardise):
     assert lung["attention_expected"] == pytest.approx(0.125)
     for row in (lung, pleura):
         assert row["attention_ratio"] == pytest.approx(row["attention_inside"] / row["attention_expected"])
+    assert metrics["masks"] == {"volumes": 6, "left_out": {}}
+    assert "compared with true masks in 6 volumes." in (tmp_path / "scores" / "metrics.md").read_text()
     loaded = load_structure_model(model, torch.device("cpu"))
     assert loaded.structures[2] == "lung" and loaded.conversion.shape_zyx == (16, 16, 16)
     history = list(read_jsonl(model / "metrics.jsonl"))

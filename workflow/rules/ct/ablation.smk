@@ -53,6 +53,8 @@ use rule evaluate_structures as evaluate_ct_ablation_structures with:
         vocabulary=rules.train_ct_ablation_structures.output.vocabulary,
         config=rules.train_ct_ablation_structures.output.config,
         truth=rules.evaluate_structures.input.truth,
+        masks=CT_MASKS or [],
+        mask_codes=CONFIG.ct.structure_model.evaluation.mask_codes or [],
     output:
         metrics="results/ct/ct_ablation/structures/{arm}/seed_{seed}/scores/metrics.json",
         per_volume="results/ct/ct_ablation/structures/{arm}/seed_{seed}/scores/per_volume.jsonl",

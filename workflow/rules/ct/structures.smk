@@ -4,6 +4,7 @@ rule train_structures:
         volumes=rules.convert_ct.output.volumes,
         encoder_weights=CONFIG.ct.structure_model.model.encoder.weights or [],
         text_encoder=CONFIG.ct.structure_model.text.weights or [],
+        ct_clip_text=CONFIG.ct.structure_model.text.ct_clip_weights or [],
     output:
         weights="results/ct/train_structures/model.safetensors",
         text_tower="results/ct/train_structures/text_tower.safetensors",
@@ -41,6 +42,8 @@ rule train_structures:
         " {resources.options} --log {log:q}"
 
 
+CT_MASKS = CONFIG.ct.structure_model.evaluation.masks
+
 # file -> category and label in the Snakemake report
 STRUCTURE_FIGURES = {
     "structures.svg": ("Chest CT: structures", "Retrieval, attention, likeness, AUROC"),
@@ -60,6 +63,8 @@ rule evaluate_structures:
             if CONFIG.ct.data.demo.enabled
             else []
         ),
+        masks=CT_MASKS or [],
+        mask_codes=CONFIG.ct.structure_model.evaluation.mask_codes or [],
     output:
         **in_report("results/ct/evaluate_structures", STRUCTURE_FIGURES),
         metrics="results/ct/evaluate_structures/metrics.json",
@@ -85,7 +90,11 @@ rule evaluate_structures:
         model=subpath(input.weights, parent=True),
         masks=option(
             "masks",
-            ["resources/ct/demo_cohort/masks"] if CONFIG.ct.data.demo.enabled else [],
+            (
+                ["resources/ct/demo_cohort/masks"]
+                if CONFIG.ct.data.demo.enabled and not CT_MASKS
+                else []
+            ),
         ),
         settings=settings_file("evaluate-structures"),
     message:

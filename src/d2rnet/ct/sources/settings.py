@@ -24,7 +24,7 @@ class CtSourceSettings(Section):
     region_root: str | None = setting(None)
     """radgenome: folder of the region reports; null: radgenome_files below root."""
     region_mask_root: str | None = setting(None)
-    """radgenome: folder that holds train_region_mask and valid_region_mask; for evaluation only."""
+    """radgenome: folder that holds train_region_mask and valid_region_mask; null: root. For evaluation only."""
     table: str = setting("studies.csv")
     """folder: CSV relative to root with columns path and report, if known subject_id, study_id, split, impression. ctrg: JSON
     relative to root."""

@@ -8,10 +8,9 @@ projections that nothing here needs: it is mapped, not read.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from d2rnet.ct.structure_model.encoder_weights import WeightReport, load_weights
 from d2rnet.ct.structure_model.factorised_vit import FactorisedViT
@@ -38,6 +37,12 @@ UNUSED = (
         "norms of cross-attention, which there is none of",
     ),
     (r"visual_transformer\.enc_\w+\.layers\.\d+\.1\.null_kv$", "empty"),
+)
+UNUSED_BY_TEXT = (
+    (r"text_transformer\.embeddings\.\w+_ids$", "counters, which transformers makes itself"),
+    (r"visual_transformer\.", "the image encoder"),
+    (r"mlm\.|visual_ssl\.", "a loss of CT-CLIP's training"),
+    (r"to_visual_latent(_extra)?\.|to_text_latent_extra\.|temperature$", "projections and temperature of CT-CLIP's contrast"),
 )
 # Parts of a network here -> those of CT-CLIP, below visual_transformer.
 _PARTS = {
@@ -140,34 +145,37 @@ def _visual_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-@dataclass(frozen=True)
-class TextTower:
-    """CT-CLIP's text tower.
+class CtClipText(nn.Module):
+    """CT-CLIP's text tower: a BERT, and the projection of its first token to the space of the contrast, without a bias."""
 
-    Attributes:
-        bert: state dict of a BERT (``embeddings.``, ``encoder.layer.0.``, ``pooler.``), without the counters that newer
-            versions of transformers make themselves.
-        projection: (E, 768) from the first token's embedding to the space of the contrast; no bias.
-    """
-
-    bert: Mapping[str, Tensor]
-    projection: Tensor
+    def __init__(self, bert: nn.Module, projection: nn.Linear) -> None:
+        super().__init__()
+        self.bert = bert
+        self.projection = projection
 
 
-def text_tower_state(path: Path) -> TextTower:
-    """Read the text tower out of a whole CT-CLIP state dict, of either release.
+def ct_clip_text_name(own: str) -> str:
+    """Return the name in CT-CLIP's state dict of a tensor of ``CtClipText``."""
+    part, _, rest = own.partition(".")
+    return f"{TEXT}{rest}" if part == "bert" else TEXT_PROJECTION
+
+
+def load_ct_clip_text(bert: nn.Module, path: Path) -> tuple[CtClipText, WeightReport]:
+    """Put CT-CLIP's text tower into a BERT, in every tensor.
+
+    Args:
+        bert: of transformers (``embeddings.``, ``encoder.layer.0.``, ``pooler.``), of width W.
+        path: CT-CLIP's state dict, whole, of either release.
+
+    Returns:
+        The BERT with the projection (W to E), frozen, in evaluation mode; and what was taken and left out.
 
     Raises:
-        CheckpointError: unreadable, or without a BERT or its projection.
+        CheckpointError: unreadable, no text tower in it, of other sizes, a tensor missing or unknown.
     """
     state = state_dict_of(load_torch(path, mapped=True), path)
-    bert = {
-        name.removeprefix(TEXT): tensor
-        for name, tensor in state.items()
-        if name.startswith(TEXT) and not name.endswith("_ids")  # position_ids, token_type_ids: 0, 1, 2, ...
-    }
+    words = state.get(f"{TEXT}embeddings.word_embeddings.weight")
     projection = state.get(TEXT_PROJECTION)
-    words = bert.get("embeddings.word_embeddings.weight")
     if words is None or projection is None:
         lacking = TEXT_PROJECTION if words is not None else f"{TEXT}embeddings.word_embeddings.weight"
         raise CheckpointError(
@@ -177,4 +185,7 @@ def text_tower_state(path: Path) -> TextTower:
         raise CheckpointError(
             f"{path}: {TEXT_PROJECTION} is {tuple(projection.shape)}; expected (width, {words.shape[1]}), as the BERT is wide."
         )
-    return TextTower(bert=bert, projection=projection)
+    tower = CtClipText(bert, nn.Linear(projection.shape[1], projection.shape[0], bias=False))
+    names = {own: ct_clip_text_name(own) for own in tower.state_dict()}
+    report = load_weights(tower, state, names, UNUSED_BY_TEXT, path)
+    return tower.eval().requires_grad_(False), report

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 
 from d2rnet.ct.conversion.store import read_array
 from d2rnet.ct.structure_model.settings import StructureTextSettings
+from d2rnet.ct.structure_model.text_tower import TextTokens
 from d2rnet.ct.structures.table import StructureTable
 from d2rnet.errors import DatasetError
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.text.protocols import clean_report
-from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
 from d2rnet.training.batches import Ragged, stack_padded
 from d2rnet.training.diverse_queue import text_number
 
@@ -30,7 +30,7 @@ class StructureBatch:
 
     Attributes:
         values: (B, 1, Z, Y, X) uint8 or int16, as stored.
-        token_ids: (B, S, T) int64 from ``<bos>`` on; ``<pad>`` alone where a structure has no text.
+        token_ids: (B, S, T) int64 of the text tower's tokens; padding alone where a structure has no text.
         known: (B, S) bool, whether there is a text.
         numbers: (B, S) int64, equal for equal texts.
         normal: (B, S) bool, whether the text says that nothing is wrong; not so where it is not judged.
@@ -90,7 +90,7 @@ class StructureEntries(Dataset[Any]):
         entries: Sequence[Entry],
         folder: Path,
         *,
-        vocabulary: Vocabulary,
+        tokens: TextTokens,
         table: StructureTable,
         text: StructureTextSettings,
         max_shift: int = 0,
@@ -101,7 +101,7 @@ class StructureEntries(Dataset[Any]):
         Args:
             entries: of ct_annotation.json, at least one, all of one grid.
             folder: folder of convert-ct, which ``volume_path`` is relative to.
-            vocabulary: of the text tower.
+            tokens: of the text tower.
             table: the structures.
             text: how texts are read.
             max_shift: most voxels that a volume is moved along each axis, in training.
@@ -115,9 +115,9 @@ class StructureEntries(Dataset[Any]):
         self._num_structures = len(table.structures)
         self._shape = entries[0]["shape_zyx"]
         texts = [structure_texts(entry, table, text.missing) for entry in entries]
-        cleaned = [[clean_report(one, vocabulary.protocol) for one in row] for row in texts]
-        ids = ([] if not one else vocabulary.encode(one, max_tokens=text.max_tokens) for row in texts for one in row)
-        self._token_ids = Ragged(ids, np.int64)
+        cleaned = [[clean_report(one, text.protocol) for one in row] for row in texts]
+        self._token_ids = Ragged(([] if not one else tokens.encode(one) for row in texts for one in row), np.int64)
+        self._pad_id = tokens.pad_id
         self._numbers = np.array([[text_number(one) for one in row] for row in cleaned], np.int64)
         self._known = np.array([[bool(one) for one in row] for row in cleaned])
         said = [[entry["structures"][name] for name in table.structures] for entry in entries]
@@ -153,7 +153,7 @@ class StructureEntries(Dataset[Any]):
             empty = torch.zeros(0, structures, 1, dtype=torch.long)
             values = torch.zeros(0, 1, *self._shape, dtype=torch.uint8)
             return StructureBatch(values, empty, nothing, empty[..., 0], nothing)
-        token_ids, _ = stack_padded([ids for sample in samples for ids in sample[1]], PAD_ID)
+        token_ids, _ = stack_padded([ids for sample in samples for ids in sample[1]], self._pad_id)
         known, numbers, normal = (torch.from_numpy(np.stack([sample[part] for sample in samples])) for part in (2, 3, 4))
         return StructureBatch(
             values=torch.stack([sample[0] for sample in samples]).unsqueeze(1),

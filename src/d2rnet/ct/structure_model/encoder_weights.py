@@ -1,4 +1,4 @@
-"""Pretrained weights of a volume encoder, strictly: every tensor of the network is found in the file, or the file is refused.
+"""Pretrained weights of an encoder, strictly: every tensor of the network is found in the file, or the file is refused.
 
 What of the file is not used must be known by name, with a reason; anything else means that the file is of another network.
 """

@@ -30,21 +30,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from d2rnet.ct.annotation.read import load_ct_annotation
+from d2rnet.ct.structure_model.attention_scores import attention_scores
 from d2rnet.ct.structure_model.dataset import StructureEntries
-from d2rnet.ct.structure_model.diagnostics import Floats, attention_inside, spread
+from d2rnet.ct.structure_model.diagnostics import Floats, spread
 from d2rnet.ct.structure_model.false_negatives import false_negatives
 from d2rnet.ct.structure_model.figure import draw_structures
-from d2rnet.ct.structure_model.masks import patch_shares, read_codes
+from d2rnet.ct.structure_model.masks import Masks, find_masks
 from d2rnet.ct.structure_model.model import LoadedStructures, load_structure_model, scaled
 from d2rnet.ct.structure_model.retrieval import Retrieved, retrieval_scores, retrieve
 from d2rnet.ct.structure_model.score_lines import score_lines
 from d2rnet.ct.structure_model.settings import EvaluateStructuresSettings
-from d2rnet.ct.structure_model.text_tower import TextTower, embed_known, load_text_tower
+from d2rnet.ct.structure_model.text_tower import TextTokens, TextTower, embed_known, load_text_tower, text_tokens
 from d2rnet.ct.structure_model.trainer import check_shapes
 from d2rnet.ct.structures.table import StructureTable, load_table
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.auroc import auroc
-from d2rnet.evaluation.resampling import logit_interval, percentile_interval
+from d2rnet.evaluation.resampling import logit_interval
 from d2rnet.evaluation.systems import study_counts
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_jsonl, write_json, write_jsonl
@@ -79,7 +80,7 @@ def evaluate_structures(
         output: folder to write to.
         device: auto, cpu, cuda or cuda:N.
         settings: table of structures, resamples.
-        masks: folders of true masks, one at the most.
+        masks: folder of label volumes, one at the most, in place of that of the settings.
         runtime: loader processes.
 
     Raises:
@@ -88,18 +89,19 @@ def evaluate_structures(
         ConfigError: no such device.
     """
     target = resolve_device(device)
-    bootstrap = settings.structure_model.evaluation
+    own = settings.structure_model.evaluation
     loaded = load_structure_model(model, target)
     tower = load_text_tower(model, loaded.settings.text, loaded.vocabulary).to(target)
+    tokens = text_tokens(loaded.settings.text, loaded.vocabulary)
     table = load_table(settings.structures.table)
     content = load_ct_annotation(annotation)
     entries = content["test"]
     if not entries:
         raise DatasetError(f"{annotation}: no volume in split 'test'; expected at least one.")
     check_shapes(entries, loaded.conversion, source=annotation)
-    observed = _observe(loaded, tower, table, entries, volumes, runtime, target)
+    observed = _observe(loaded, tower, tokens, table, entries, volumes, runtime, target)
     patients = [entry["subject_id"] for entry in entries]
-    counts = study_counts(patients, samples=bootstrap.bootstrap_samples, seed=bootstrap.bootstrap_seed)
+    counts = study_counts(patients, samples=own.bootstrap_samples, seed=own.bootstrap_seed)
     retrieved = [retrieve(*observed.of_structure(place)) for place in range(len(loaded.structures))]
     rows = {
         name: retrieval_scores(retrieved[place], counts) | spread(observed.images[:, place], retrieved[place].texts)
@@ -107,10 +109,12 @@ def evaluate_structures(
     }
     for name, expected in false_negatives(content["train"], table, loaded.settings).items():
         rows[name] |= expected
-    if masks:
-        _add_attention(rows, observed, loaded, entries, volumes, masks[0], counts)
-    zero_shot = _zero_shot(observed, _directions(tower, loaded, table, content["train"], target), entries, counts)
-    metrics = _metrics(entries, rows, zero_shot, observed)
+    lines = {line["volume_id"]: line for line in read_jsonl(volumes / "volumes.jsonl")}
+    tested = [lines[entry["id"]] for entry in entries]
+    truth = find_masks(*((masks[0], None) if masks else own.label_volumes()), table, tested)
+    compared = _add_attention(rows, observed, loaded, truth, tested, counts) if truth is not None else None
+    zero_shot = _zero_shot(observed, _directions(tower, tokens, table, content["train"], target), entries, counts)
+    metrics = _metrics(entries, rows, zero_shot, observed) | {"masks": compared}
     write_json(output / "metrics.json", metrics)
     write_text(output / "metrics.md", "\n".join(score_lines(metrics)) + "\n")
     write_jsonl(output / "per_volume.jsonl", _volume_lines(entries, loaded.structures, retrieved))
@@ -121,7 +125,7 @@ def evaluate_structures(
         settings=settings,
         inputs={"annotation": annotation, "weights": model / "model.safetensors"},
         counts={"volumes": len(entries), "patients": len(set(patients))},
-        seeds={"bootstrap": bootstrap.bootstrap_seed},
+        seeds={"bootstrap": own.bootstrap_seed},
     )
     for line in score_lines(metrics):
         log.info("%s", line)
@@ -174,6 +178,7 @@ class _Observed:
 def _observe(
     loaded: LoadedStructures,
     tower: TextTower,
+    tokens: TextTokens,
     table: StructureTable,
     entries: Sequence[Entry],
     volumes: Path,
@@ -181,7 +186,7 @@ def _observe(
     device: torch.device,
 ) -> _Observed:
     text = loaded.settings.text.replaced(missing="mask")  # the texts that reports have, also of a model trained with more
-    dataset = StructureEntries(entries, volumes, vocabulary=loaded.vocabulary, table=table, text=text)
+    dataset = StructureEntries(entries, volumes, tokens=tokens, table=table, text=text)
     size = loaded.settings.training.batch_size
     places = range(len(entries))
     batches = [list(places[first : first + size]) for first in places[::size]]
@@ -231,19 +236,17 @@ def _similarities(observed: _Observed) -> list[list[float | None]]:
 
 @torch.no_grad()
 def _directions(
-    tower: TextTower, loaded: LoadedStructures, table: StructureTable, entries: Sequence[Entry], device: torch.device
+    tower: TextTower, tokens: TextTokens, table: StructureTable, entries: Sequence[Entry], device: torch.device
 ) -> dict[str, dict[int, Floats]]:
     """Return label -> structure -> mean of the distinct training texts with the label minus that of those without, (E,)."""
-    settings = loaded.settings.text
-    vocabulary = loaded.vocabulary
     found: dict[str, dict[int, Floats]] = {label: {} for label in CT_ABNORMALITIES}
-    for place, name in enumerate(loaded.structures):
+    for place, name in enumerate(table.structures):
         texts = {entry["structures"][name]["text"]: set(entry["structures"][name]["labels"]) for entry in entries}
         texts.pop("", None)
         if not texts:
             continue
-        rows = [torch.tensor(vocabulary.encode(text, max_tokens=settings.max_tokens)) for text in texts]
-        token_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        rows = [torch.tensor(tokens.encode(text)) for text in texts]
+        token_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokens.pad_id)
         vectors = torch.cat([tower(part.to(device)).cpu() for part in token_ids.split(256)]).numpy().astype(np.float64)
         for label in table.structures[name].labels or CT_ABNORMALITIES:
             there = np.array([label in labels for labels in texts.values()])
@@ -285,47 +288,17 @@ def _add_attention(
     rows: dict[str, dict[str, Any]],
     observed: _Observed,
     loaded: LoadedStructures,
-    entries: Sequence[Entry],
-    volumes: Path,
-    masks: Path,
+    masks: Masks,
+    volumes: Sequence[Mapping[str, Any]],
     counts: NDArray[np.float32],
-) -> None:
-    """Add to the row of each structure how much of its attention lies inside it."""
-    codes = read_codes(masks, loaded.structures)
-    lines = {line["volume_id"]: line for line in read_jsonl(volumes / "volumes.jsonl")}
+) -> dict[str, Any]:
+    """Add to the row of each structure how much of its attention lies inside it; return what was compared."""
+    attention = {name: observed.attention[:, place] for place, name in enumerate(loaded.structures)}
     grid = loaded.model.encoder.grid_zyx
-    found: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in codes}
-    without = 0
-    for place, entry in enumerate(track(entries, total=len(entries), what="compare attention with masks", unit="volume")):
-        path = masks / f"{entry['study_id']}.nii.gz"
-        shares = patch_shares(path, lines[entry["id"]], codes, grid) if path.is_file() else None
-        if shares is None:
-            without += 1
-            continue
-        for name, share in zip(codes, shares, strict=True):
-            attention = observed.attention[place, loaded.structures.index(name)].astype(np.float64)
-            scores = attention_inside(attention, share.astype(np.float64), observed.seen[place])
-            if scores is not None:
-                found[name][place] = scores
-    if without:
-        log.warning(
-            "%d of %d volumes have no mask that fits; they take no part in the attention scores", without, len(entries)
-        )
-    for name, of_volume in found.items():
-        if not of_volume:
-            continue
-        places = np.array(list(of_volume))
-        inside = np.array([one["inside"] for one in of_volume.values()])
-        expected = np.array([one["expected"] for one in of_volume.values()])
-        drawn = (inside @ counts[places]) / np.maximum(expected @ counts[places], 1e-12)
-        rows[name] |= {
-            "attention_volumes": len(of_volume),
-            "attention_inside": float(inside.mean()),
-            "attention_expected": float(expected.mean()),
-            "attention_ratio": float(inside.mean() / expected.mean()),
-            "attention_ratio_interval": percentile_interval(drawn),
-            "pointing_hit": float(np.mean([one["hit"] for one in of_volume.values()])),
-        }
+    scores, compared = attention_scores(masks, volumes, attention, observed.seen, grid_zyx=grid, counts=counts)
+    for name, scored in scores.items():
+        rows[name] |= scored
+    return compared
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -60,10 +60,19 @@ def score_lines(metrics: Mapping[str, Any]) -> list[str]:
         "",
         *markdown_table(header, rows),
         "",
+        *_mask_lines(metrics["masks"]),
         f"Zero-shot AUROC, macro {macro}:",
         "",
         *markdown_table(["abnormality", "positive", "labelled", "AUROC", "95 %"], labels),
     ]
+
+
+def _mask_lines(compared: Mapping[str, Any] | None) -> list[str]:
+    """Return what the columns of attention rest on; nothing without masks."""
+    if compared is None:
+        return []
+    left_out = "".join(f"; left out: {number} ({reason})" for reason, number in compared["left_out"].items())
+    return [f"Attention was compared with true masks in {compared['volumes']} volumes{left_out}.", ""]
 
 
 def _ends(interval: Sequence[float] | None) -> str:

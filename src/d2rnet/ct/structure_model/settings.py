@@ -1,5 +1,6 @@
 """Settings of stage 1. "Released" means the code by the authors of arXiv 2603.04878, which may differ from the paper."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -102,10 +103,17 @@ class StructureTextSettings(Section):
     min_token_count: int = setting(2, ge=1)
     """Training tokens seen less often become <unk>."""
     max_tokens: int = setting(64, ge=4)
-    """Tokens of a structure's text that are read; released: 200."""
+    """Tokens of a structure's text that are read, of a pretrained encoder word pieces; released: 200."""
     weights: str | None = setting(None)
-    """Folder of a Hugging Face encoder (needs the package transformers), frozen, as the released code's; null: the own small
-    encoder, trained along, with a momentum copy whose texts fill the queue (ours)."""
+    """Folder of a Hugging Face encoder (needs the package transformers), frozen, as the released code's, which reads the text
+    as written with its own tokenizer; null: the own small encoder, trained along, with a momentum copy whose texts fill the
+    queue (ours)."""
+    ct_clip_weights: str | None = setting(None)
+    """Path of CT-CLIP's weights, whole, of either release: its text tower takes the place of the folder's weights, in every
+    tensor, and its projection follows (released). The folder gives configuration and tokenizer."""
+    pooling: Literal["mean", "cls"] = setting("mean")
+    """What of a pretrained encoder stands for a text: the mean of its words (ours), or its first token (released), from which
+    CT-CLIP's projection was learnt."""
     embed_dim: int = setting(64, ge=4)
     """Width of the space where observations and texts are compared; a pretrained encoder brings its own. Released: 512."""
     num_layers: int = setting(1, ge=1, le=24)
@@ -117,6 +125,16 @@ class StructureTextSettings(Section):
     missing: Literal["mask", "normal"] = setting("mask")
     """A structure that the report does not mention: mask leaves it out of the contrast; normal gives it the table's normal
     sentence (released)."""
+
+    @model_validator(mode="after")
+    def _tower_is_whole(self) -> Self:
+        if self.ct_clip_weights is not None and self.weights is None:
+            raise ValueError("ct_clip_weights: expected null without weights, the folder of its configuration and tokenizer")
+        if self.ct_clip_weights is not None and self.pooling != "cls":
+            raise ValueError("pooling: expected cls with ct_clip_weights, whose projection is of the first token")
+        if self.pooling == "cls" and self.weights is None:
+            raise ValueError("pooling: expected mean without weights; the own encoder has no first token for a text")
+        return self
 
 
 class ContrastSettings(Section):
@@ -241,6 +259,21 @@ class StructureEvaluationSettings(Section):
     """Resamples of patients for the 95 % intervals."""
     bootstrap_seed: int = setting(0, ge=0)
     """Seed of the resamples."""
+    masks: str | None = setting(None)
+    """Folder of true masks of the test scans, <volume>.nii.gz or <study>.nii.gz, a code per voxel, on the scan's grid; null:
+    those of the demo cohort or of ct.data.reports.region_mask_root, where there are some. No training reads masks."""
+    mask_codes: str | None = setting(None)
+    """JSON file of structure -> list of codes in these masks; null: structures.json in their folder."""
+
+    @model_validator(mode="after")
+    def _codes_have_masks(self) -> Self:
+        if self.mask_codes is not None and self.masks is None:
+            raise ValueError("mask_codes: expected null without masks")
+        return self
+
+    def label_volumes(self) -> tuple[Path | None, Path | None]:
+        """Return the folder of masks and its table of codes, None where the settings name none."""
+        return Path(self.masks) if self.masks else None, Path(self.mask_codes) if self.mask_codes else None
 
 
 class StageOneSettings(StructureModelSettings):

@@ -19,7 +19,7 @@ from d2rnet.ct.structure_model.dataset import StructureEntries, structure_texts
 from d2rnet.ct.structure_model.model import StructureModel, facts_of
 from d2rnet.ct.structure_model.objective import StructureContrast
 from d2rnet.ct.structure_model.settings import StructureModelSettings, StructureTextSettings, TrainStructuresSettings
-from d2rnet.ct.structure_model.text_tower import TEXT_TOWER, TextTower, tower_files
+from d2rnet.ct.structure_model.text_tower import TEXT_TOWER, make_text_tower, text_tokens, tower_files
 from d2rnet.ct.structure_model.validation import is_better, validate_structures
 from d2rnet.ct.structures.table import StructureTable, load_table
 from d2rnet.errors import DatasetError
@@ -80,9 +80,10 @@ def train_structures(
     table = load_table(settings.structures.table)
     splits = _read_splits(annotation, settings.data.conversion)
     vocabulary = _vocabulary(splits["train"], table, own.text, source=annotation)
+    tokens = text_tokens(own.text, vocabulary)
     moved = {"max_shift": own.training.max_shift_voxels, "seed": own.training.seed}
     datasets = {
-        split: StructureEntries(entries, volumes, vocabulary=vocabulary, table=table, text=own.text, **moved)
+        split: StructureEntries(entries, volumes, tokens=tokens, table=table, text=own.text, **moved)
         for split, entries in splits.items()
     }
     arrays = ManyFiles(volumes, [volumes / entry["volume_path"] for entries in splits.values() for entry in entries])
@@ -189,7 +190,7 @@ def make_objective(
     settings: StructureModelSettings, conversion: CtConversionSettings, vocabulary: Vocabulary, structures: Sequence[str]
 ) -> StructureContrast:
     """Make model, text tower and queue at their beginning."""
-    tower = TextTower(settings.text, vocabulary)
+    tower = make_text_tower(settings.text, vocabulary)
     model = StructureModel(
         settings.model, shape_zyx=conversion.shape_zyx, num_structures=len(structures), embed_dim=tower.width
     )

@@ -32,8 +32,9 @@ from d2rnet.cxr.report_model.sentence_box import sentence_box_loss
 from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings
 from d2rnet.cxr.report_model.word_scores import Boundary, best_similarities, word_scores
 from d2rnet.errors import ConfigError
+from d2rnet.report.local_encoder import encoder_files
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
-from d2rnet.report.text_encoder import PretrainedTextEncoder, SmallTextEncoder, Words, encoder_files
+from d2rnet.report.text_encoder import PretrainedTextEncoder, SmallTextEncoder, Words
 from d2rnet.report.training_task import FurtherLosses
 from d2rnet.training.collectives import first_row, gather_rows, pad_over_processes
 from d2rnet.training.contrastive import hardest_negative_loss, mean_vector, soft_target_loss
