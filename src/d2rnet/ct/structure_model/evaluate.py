@@ -101,12 +101,11 @@ def evaluate_structures(
     patients = [entry["subject_id"] for entry in entries]
     counts = study_counts(patients, samples=bootstrap.bootstrap_samples, seed=bootstrap.bootstrap_seed)
     retrieved = [retrieve(*observed.of_structure(place)) for place in range(len(loaded.structures))]
+    pushed = false_negatives(content["train"], table, loaded.settings)
     rows = {
-        name: retrieval_scores(retrieved[place], counts) | spread(observed.images[:, place], retrieved[place].texts)
-        for place, name in enumerate(loaded.structures)
+        name: retrieval_scores(one, counts) | spread(observed.images[:, place], one.texts) | pushed[name]
+        for place, (name, one) in enumerate(zip(loaded.structures, retrieved, strict=True))
     }
-    for name, expected in false_negatives(content["train"], table, loaded.settings).items():
-        rows[name] |= expected
     if masks:
         _add_attention(rows, observed, loaded, entries, volumes, masks[0], counts)
     zero_shot = _zero_shot(observed, _directions(tower, loaded, table, content["train"], target), entries, counts)
