@@ -103,16 +103,15 @@ def evaluate_structures(
     patients = [entry["subject_id"] for entry in entries]
     counts = study_counts(patients, samples=own.bootstrap_samples, seed=own.bootstrap_seed)
     retrieved = [retrieve(*observed.of_structure(place)) for place in range(len(loaded.structures))]
+    pushed = false_negatives(content["train"], table, loaded.settings)
     rows = {
-        name: retrieval_scores(retrieved[place], counts) | spread(observed.images[:, place], retrieved[place].texts)
-        for place, name in enumerate(loaded.structures)
+        name: retrieval_scores(one, counts) | spread(observed.images[:, place], one.texts) | pushed[name]
+        for place, (name, one) in enumerate(zip(loaded.structures, retrieved, strict=True))
     }
-    for name, expected in false_negatives(content["train"], table, loaded.settings).items():
-        rows[name] |= expected
     lines = {line["volume_id"]: line for line in read_jsonl(volumes / "volumes.jsonl")}
     tested = [lines[entry["id"]] for entry in entries]
     truth = find_masks(*((masks[0], None) if masks else own.label_volumes()), table, tested)
-    compared = _add_attention(rows, observed, loaded, truth, tested, counts) if truth is not None else None
+    compared = _add_attention(rows, observed, loaded, truth, tested, counts)
     zero_shot = _zero_shot(observed, _directions(tower, tokens, table, content["train"], target), entries, counts)
     metrics = _metrics(entries, rows, zero_shot, observed) | {"masks": compared}
     write_json(output / "metrics.json", metrics)
@@ -288,11 +287,13 @@ def _add_attention(
     rows: dict[str, dict[str, Any]],
     observed: _Observed,
     loaded: LoadedStructures,
-    masks: Masks,
+    masks: Masks | None,
     volumes: Sequence[Mapping[str, Any]],
     counts: NDArray[np.float32],
-) -> dict[str, Any]:
-    """Add to the row of each structure how much of its attention lies inside it; return what was compared."""
+) -> dict[str, Any] | None:
+    """Add to the row of each structure how much of its attention lies inside it; return what was compared, None without masks."""
+    if masks is None:
+        return None
     attention = {name: observed.attention[:, place] for place, name in enumerate(loaded.structures)}
     grid = loaded.model.encoder.grid_zyx
     scores, compared = attention_scores(masks, volumes, attention, observed.seen, grid_zyx=grid, counts=counts)
