@@ -14,6 +14,7 @@ from d2rnet.cxr.ablation_design import cell_settings, read_design, seeds_of
 from d2rnet.cxr.report_model.settings import ReportSettings, TrainReportModelSettings
 from d2rnet.cxr.settings import CxrAblationSettings
 from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.evaluation.ablation_design import design_folder
 from d2rnet.evaluation.settings import ScoreSettings
 from d2rnet.files.documents import read_jsonl, write_json, write_jsonl
 from d2rnet.report.annotation_file import write_annotation
@@ -186,6 +187,22 @@ def test_main_arms_have_further_seeds(tmp_path: Path) -> None:
     arms = read_design(path).arms
     settings = CxrAblationSettings.read({"seeds": [3, 1], "main_seeds": [1, 7]})
     assert {name: seeds_of(arm, settings) for name, arm in arms.items()} == {"base": [3, 1], "full": [3, 1, 7]}
+
+
+@pytest.mark.parametrize(
+    ("design", "folder"),
+    [
+        (None, "ablation"),
+        ("workflow/ablation.yaml", "ablation"),
+        ("workflow/ablation_inputs.yaml", "ablation_inputs"),
+        ("workflow/ablation_rewards.yaml", "ablation_rewards"),
+        ("/elsewhere/ablation.yaml", "ablation_ablation"),
+        ("my arms{1}.yaml", "ablation_my_arms_1_"),
+    ],
+)
+def test_each_design_has_its_own_folder(design: str | None, folder: str) -> None:
+    assert design_folder("ablation", design) == folder
+    assert design_folder("ct_ablation", "workflow/ct_ablation.yaml") == design_folder("ct_ablation", None) == "ct_ablation"
 
 
 def test_grounding_is_that_of_arms_that_see_boxes(inputs: dict[str, Any]) -> None:

@@ -120,7 +120,9 @@ def test_the_preset_of_inputs_brings_its_arms_into_any_working_directory(reposit
     done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "ablation", "--configfile", str(preset))
     counts = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)}
     assert counts["train_ablation_cell"] == 7 * 3, done.stderr + done.stdout
-    assert "results/cxr/ablation/indication/seed_1" in done.stdout
+    assert "results/cxr/ablation_inputs/indication/seed_1" in done.stdout
+    used = re.findall(r"(?:results|work|logs)/cxr/(?:benchmarks/)?ablation/\S+", done.stdout)
+    assert used and all("/oracle" in path for path in used), "nothing of the shipped design, which has arms of these names"
 
 
 def test_ablation_of_ct_trains_what_arms_share_once(repository, tmp_path):
