@@ -111,6 +111,8 @@ def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp
     jobs = planned_jobs(done)
     assert {"oracle_annotation", "train_ablation_cell", "generate_ablation_reports", "ablation"} <= jobs
     assert ("retrieve_reports" in jobs, "--nearest " in done.stdout) == (retrieves, retrieves)
+    trained = done.stdout.count("d2rnet train-report-model ")
+    assert trained == done.stdout.count("--image-cache work/cxr/train_report_model/images ") > 20, "images are decoded once"
     seeds = {arm: set(re.findall(rf"results/cxr/ablation/{arm}/seed_(\d)", done.stdout)) for arm in ("base", "tokens", "full")}
     assert seeds == {"base": {"1"}, "tokens": {"1", "4", "5"}, "full": {"1", "4", "5"}}
 

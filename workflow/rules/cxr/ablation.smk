@@ -69,6 +69,7 @@ use rule train_report_model as train_ablation_cell with:
     params:
         folder=subpath(output.config, parent=True),
         work=f"work/cxr/{ABLATION}/{{arm}}/seed_{{seed}}",
+        image_cache=rules.train_report_model.params.image_cache,
         image_root=CONFIG.cxr.data.reports.root,
         warm_start=lambda wildcards: detector_option(settings_of_cell(wildcards)),
         settings=lambda wildcards: settings_file(
