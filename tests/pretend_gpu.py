@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
@@ -54,6 +55,11 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
     elif isinstance(tree, dict):
         yield from _tensors(list(tree.values()))
+
+
+def _holds_list(index: Any) -> bool:
+    """Whether an index holds a list, or an array, of numbers: torch makes a tensor of it, inside the call."""
+    return any(isinstance(part, (list, np.ndarray)) for part in (index if isinstance(index, tuple) else (index,)))
 
 
 def _is_gpu(device: Any) -> bool:
@@ -115,7 +121,8 @@ class PretendGpu(TorchFunctionMode):
             if not on_gpu(args[0]) and any(map(on_gpu, index)):
                 raise RuntimeError(f"{name}: indices should be on the device of the indexed tensor (cpu)")
             by_mask = any(tensor.dtype in (torch.bool, torch.uint8) for tensor in index)
-            if by_mask or any(not on_gpu(tensor) for tensor in index):  # a plain index is copied
+            # a plain index is copied
+            if by_mask or any(not on_gpu(tensor) for tensor in index) or _holds_list(args[1]):
                 self.waits[f"{name} with a mask or a plain index"] += 1
             return
         if name in WAITS or (name == "where" and len(args) == 1):

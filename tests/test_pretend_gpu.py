@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pretend_gpu import on_gpu, pretend_gpu
@@ -64,6 +65,10 @@ def test_what_a_gpu_allows() -> None:
         lambda x: x.nonzero(),
         lambda x: x[x > 0],
         lambda x: x[torch.tensor([0, 1])],
+        lambda x: x[[0, 1]],
+        lambda x: x[..., [0, 1]],
+        lambda x: x.__setitem__([0, 1], 0.0),
+        lambda x: x[np.array([0, 1])],
         lambda x: x.cpu(),
         lambda x: x.to("cpu"),
         lambda x: torch.where(x > 0),
@@ -74,6 +79,7 @@ def test_each_wait_is_counted(wait: Callable[[Tensor], object]) -> None:
     with pretend_gpu() as gpu:
         x = torch.ones(3, device=THERE)
         x[torch.zeros(2, dtype=torch.long, device=THERE)].sum()
+        x[..., 1:] = x[2]
         assert not gpu.waits
         wait(x)
         assert gpu.waits.total() == 1

@@ -167,6 +167,25 @@ def test_caches_of_a_finished_stage(tmp_path):
     assert not images.exists() and not crops.exists() and foreign.is_dir()
 
 
+def test_a_cache_that_cells_of_an_ablation_share_stays_while_one_may_resume(tmp_path):
+    """Whether or not the run's own report model is trained."""
+    images = tmp_path / "work/cxr/train_report_model/images/0123456789ab"
+    for name in ("pixels.u8", "done.u8", ".pixels.89ab.part.u8"):
+        write_text(images / name, "x")
+    first, second = "ablation/tokens/seed_1", "ablation_inputs/all/seed_2"
+    finish(tmp_path, work_folder(tmp_path, Rate(lr=1), stage=first), stage=first)
+    other = work_folder(tmp_path, Rate(lr=1), stage=second)
+    kept = f"no finished result in {tmp_path / 'results/cxr' / second}; the run may want to resume, with this cache"
+    assert kinds(tmp_path)["work/cxr/train_report_model/images/0123456789ab"] == kept
+    finish(tmp_path, work_folder(tmp_path, Rate(lr=1), stage="train_report_model"), stage="train_report_model")
+    assert clean(run=tmp_path, kinds="caches", delete=True) == 0 and images.is_dir()
+    finish(tmp_path, other, stage=second)
+    (tmp_path / "results/cxr/train_report_model/run.json").unlink()
+    assert clean(run=tmp_path, kinds="caches", delete=True) == 0 and images.is_dir(), "the report model's own work folder"
+    (tmp_path / "work/cxr/train_report_model" / other.name / "fingerprint.json").unlink()
+    assert clean(run=tmp_path, kinds="caches", delete=True) == 0 and not images.exists()
+
+
 def test_shards_go_once_they_are_joined(tmp_path):
     results = tmp_path / "results/cxr/predict_boxes"
     for name in ("1-of-2.json", "2-of-2.json", "1-of-2.run.json", "2-of-2.run.json"):

@@ -14,6 +14,7 @@ from d2rnet.cxr.ablation_design import cell_settings, read_design, seeds_of
 from d2rnet.cxr.report_model.settings import ReportSettings, TrainReportModelSettings
 from d2rnet.cxr.settings import CxrAblationSettings
 from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.evaluation.ablation_design import design_folder
 from d2rnet.evaluation.settings import ScoreSettings
 from d2rnet.files.documents import read_jsonl, write_json, write_jsonl
 from d2rnet.report.annotation_file import write_annotation
@@ -117,7 +118,13 @@ def test_scores_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[st
     assert arms["full"]["train_seconds"] == [60.0, 60.0]
     assert document["protocol"] == {"text": "r2gen", "section": "findings", "split": "test", "n": 4}
     facts = document["facts"]
-    assert (facts["seeds"], facts["steps"], facts["machine"]) == (2, 20, "some processor")
+    assert (facts["steps"], facts["machine"]) == (20, "some processor")
+    assert {name: arm["seeds"] for name, arm in arms.items()} == {
+        "base": [1, 2],
+        "full": [1, 2],
+        "most_frequent_report": [],
+        "nearest_training_report": [],
+    }
     assert facts["commit"].startswith("trained at abc1234, written at def5678 with changes, scored at ")
     printed = capsys.readouterr().out
     assert printed == (inputs["output"] / "ablation.md").read_text()
@@ -143,11 +150,33 @@ def test_an_arm_of_one_seed_is_set_beside_the_same_seed_of_the_reference(inputs:
     arms = json.loads((inputs["output"] / "ablation.json").read_text())["arms"]
     f1 = {name: arm["scores"]["lesion22_uncertain_positive_micro_f1"] for name, arm in arms.items()}
     assert (f1["base"]["value"], f1["full"]["value"]) == (0.5, 1.0)
-    assert f1["full"]["difference"] == {"value": 0.0, "interval": [0.0, 0.0], "interval_seeds": None}
+    assert f1["full"]["difference"] == {"value": 0.0, "interval": [0.0, 0.0], "interval_seeds": None, "seeds": [1]}
     of_baseline = f1["most_frequent_report"]["difference"]
     assert of_baseline["value"] == -0.5, "a baseline is set beside the mean of the seeds"
     low, high = of_baseline["interval_seeds"]
     assert high - low > 2 * 12.706 * 0.5, "whose seeds differ by 1"
+    assert of_baseline["seeds"] == [1, 2]
+
+
+def test_the_table_says_over_how_many_seeds_each_number_is(inputs: dict[str, Any], tmp_path: Path) -> None:
+    """Two arms of two seeds, the other one with a third."""
+    cells = [*inputs["cells"], write_cell(tmp_path / "base" / "seed_7", dict.fromkeys(REFERENCES, CLEAR), None)]
+    ablation(**(inputs | {"cells": cells}))
+    text = (inputs["output"] / "ablation.md").read_text()
+    columns = [[cell.strip() for cell in line.split("|")[1:3]] for line in text.splitlines() if line.startswith("| ")]
+    assert columns[:5] == [
+        ["arm", "seeds"],
+        ["no boxes", "3"],
+        ["all of it", "2"],
+        ["most frequent training report", "-"],
+        ["report of the nearest training image", "-"],
+    ]
+    assert columns[5:7] == [["arm", "seeds"], ["all of it", "2"]]
+    assert "A difference is over the seeds that an arm shares with 'no boxes' (1, 2, 7), as many as its column says." in text
+    assert ", seeds " not in text, "no number of seeds that would be of the arms with most"
+    table = pd.read_csv(inputs["output"] / "ablation.csv").set_index(["arm", "metric"])
+    found = table.xs("lesion22_uncertain_positive_micro_f1", level="metric")["difference_of_seeds"]
+    assert (found["full"], found["most_frequent_report"]) == ("1 2", "1 2 7")
 
 
 def test_main_arms_have_further_seeds(tmp_path: Path) -> None:
@@ -158,6 +187,22 @@ def test_main_arms_have_further_seeds(tmp_path: Path) -> None:
     arms = read_design(path).arms
     settings = CxrAblationSettings.read({"seeds": [3, 1], "main_seeds": [1, 7]})
     assert {name: seeds_of(arm, settings) for name, arm in arms.items()} == {"base": [3, 1], "full": [3, 1, 7]}
+
+
+@pytest.mark.parametrize(
+    ("design", "folder"),
+    [
+        (None, "ablation"),
+        ("workflow/ablation.yaml", "ablation"),
+        ("workflow/ablation_inputs.yaml", "ablation_inputs"),
+        ("workflow/ablation_rewards.yaml", "ablation_rewards"),
+        ("/elsewhere/ablation.yaml", "ablation_ablation"),
+        ("my arms{1}.yaml", "ablation_my_arms_1_"),
+    ],
+)
+def test_each_design_has_its_own_folder(design: str | None, folder: str) -> None:
+    assert design_folder("ablation", design) == folder
+    assert design_folder("ct_ablation", "workflow/ct_ablation.yaml") == design_folder("ct_ablation", None) == "ct_ablation"
 
 
 def test_grounding_is_that_of_arms_that_see_boxes(inputs: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from pretend_gpu import GPU, pretend_gpu
 from process_samples import fail, save_when_told, talk, wait_for_ever
 from report_samples import NUM_TOKENS, SMALL_MODEL, make_batch
 from torch.nn.parallel import DistributedDataParallel
@@ -26,6 +27,7 @@ from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
 from d2rnet.report.training_task import report_task
+from d2rnet.training import collectives
 from d2rnet.training import processes as processes_module
 from d2rnet.training.batches import EpochBatches
 from d2rnet.training.collectives import GlobalBatchNorm, first_row, gather_rows, num_processes, process_rank
@@ -133,6 +135,29 @@ def test_batch_norm_alone_is_torch_s() -> None:
     ours, theirs = GlobalBatchNorm(3), torch.nn.BatchNorm2d(3)
     x = torch.randn(4, 3, 5, 5) + 3
     assert torch.equal(ours(x), theirs(x)) and torch.equal(ours.running_var, theirs.running_var)
+
+
+def test_batch_norm_on_gpus_is_torch_s_own_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its statistics are float32 whatever the batch is; those of an empty batch have its type, and have to be so, too."""
+    norm, seen = GlobalBatchNorm(3), []
+
+    def noted(x: torch.Tensor, *others: Any) -> torch.Tensor:
+        seen.append((len(x), x.dtype))
+        own = (norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps, norm.momentum)
+        assert all(given is expected for given, expected in zip(others, (*own, None, 2), strict=True))
+        return x
+
+    assert norm.state_dict().keys() == torch.nn.BatchNorm2d(3).state_dict().keys()
+    monkeypatch.setattr(collectives, "num_processes", lambda: 2)
+    monkeypatch.setattr(collectives, "sum_over_processes", lambda values: values)
+    monkeypatch.setattr(collectives.SyncBatchNorm, "apply", noted)
+    with pretend_gpu():
+        for rows, kind in ((2, torch.bfloat16), (0, torch.bfloat16), (0, torch.float32)):
+            assert norm(torch.zeros(rows, 3, 4, 4, dtype=kind).to(GPU)).dtype == kind
+    assert seen == [(2, torch.bfloat16), (0, torch.float32), (0, torch.float32)]
+    norm(torch.zeros(2, 3, 4, 4))
+    assert len(seen) == 3, "on a CPU torch's own does not work"
+    assert norm.num_batches_tracked == 4
 
 
 def test_parts_of_an_epoch_are_the_batches_of_one_process() -> None:

@@ -114,6 +114,8 @@ def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp
     jobs = planned_jobs(done)
     assert {"oracle_annotation", "train_ablation_cell", "generate_ablation_reports", "ablation"} <= jobs
     assert ("retrieve_reports" in jobs, "--nearest " in done.stdout) == (retrieves, retrieves)
+    trained = done.stdout.count("d2rnet train-report-model ")
+    assert trained == done.stdout.count("--image-cache work/cxr/train_report_model/images ") > 20, "images are decoded once"
     seeds = {arm: set(re.findall(rf"results/cxr/ablation/{arm}/seed_(\d)", done.stdout)) for arm in ("base", "tokens", "full")}
     assert seeds == {"base": {"1"}, "tokens": {"1", "4", "5"}, "full": {"1", "4", "5"}}
 
@@ -123,7 +125,9 @@ def test_the_preset_of_inputs_brings_its_arms_into_any_working_directory(reposit
     done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "ablation", "--configfile", str(preset))
     counts = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)}
     assert counts["train_ablation_cell"] == 7 * 3, done.stderr + done.stdout
-    assert "results/cxr/ablation/indication/seed_1" in done.stdout
+    assert "results/cxr/ablation_inputs/indication/seed_1" in done.stdout
+    used = re.findall(r"(?:results|work|logs)/cxr/(?:benchmarks/)?ablation/\S+", done.stdout)
+    assert used and all("/oracle" in path for path in used), "nothing of the shipped design, which has arms of these names"
 
 
 def test_ablation_of_ct_trains_what_arms_share_once(repository, tmp_path):

@@ -2,7 +2,8 @@
 
 Four kinds of leftovers. ``stale``: work folders of other settings or inputs than those of the stage's finished result, and
 features of CTs that another stage 1 has seen than those of now. ``finished``: the work folder that made it. ``caches``:
-decoded radiographs and lesion crops of stages with a finished result. ``shards``: parts of predictions, features and reports
+decoded radiographs and lesion crops of stages with a finished result; cells of an ablation share those of the report model,
+which stay while one of them may want to resume. ``shards``: parts of predictions, features and reports
 that have been joined since. Everything else stays: a folder that is not exactly what this package makes, one that a process
 holds, and all of a stage without a finished result, which may want to resume.
 
@@ -22,6 +23,7 @@ from typing import Any
 
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.exit_codes import ExitCode
+from d2rnet.files.atomic import leftovers
 from d2rnet.files.documents import read_json
 from d2rnet.files.hashes import fingerprint
 from d2rnet.runs.earlier_work import IDENTITY, is_part_of
@@ -38,6 +40,8 @@ RESULTS = "results"
 LOCK = ".lock"
 RECORD = "run.json"
 CACHE_FILES = frozenset({"pixels.u8", "crops.u8", "done.u8", LOCK})
+SHARED = Path("cxr", "train_report_model", "images")  # caches of all trainings of report models, below work
+CELLS = "cxr/ablation*/*/seed_*"  # those of ablations, below work and results
 # rule -> what its shards were joined to
 JOINED = {
     "predict_boxes": "predictions.json",
@@ -159,15 +163,28 @@ def _judge(folder: Path, run: Path) -> Leftover | Kept:
     """Say what a folder is: a work folder, a cache, or nothing of ours."""
     if folder.is_symlink():
         return Kept(folder, "a link; what it points to is not known here")
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(f"{LOCK}.")}
+    passing = {path.name for path in leftovers(folder)}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(f"{LOCK}.")} - passing
     stage = folder.parent.relative_to(run / WORK)
     if IDENTITY in names:
         return _judge_work(folder, run / RESULTS / stage)
     if names & CACHE_FILES - {LOCK} and names <= CACHE_FILES:
-        if _finished(run / RESULTS / stage.parent) is None:
-            return Kept(folder, "a cache of a stage without a finished result, which may want it")
+        if why := _still_wanted(stage, run):
+            return Kept(folder, why)
         return Leftover("caches", folder, _size(folder), "made again from the radiographs when needed")
     return Kept(folder, "not a work folder of this package")
+
+
+def _still_wanted(stage: Path, run: Path) -> str | None:
+    """Say why the caches in a folder ``images`` stay; None where they may go."""
+    sharing = {stage.parent}
+    if stage == SHARED:
+        sharing |= {cell.relative_to(root) for root in (run / WORK, run / RESULTS) for cell in root.glob(CELLS)}
+    finished = {place for place in sharing if _finished(run / RESULTS / place) is not None}
+    for place in sorted(sharing - finished):
+        if any((run / WORK / place).glob(f"*/{IDENTITY}")):
+            return f"no finished result in {run / RESULTS / place}; the run may want to resume, with this cache"
+    return None if finished else "a cache of a stage without a finished result, which may want it"
 
 
 def _judge_work(folder: Path, results: Path) -> Leftover | Kept:

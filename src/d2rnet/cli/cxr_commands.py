@@ -204,6 +204,11 @@ CXR_COMMANDS: dict[str, Command] = {
                 optional=True,
             ),
             WORK,
+            Option(
+                "image-cache",
+                "folder of decoded images and crops, which trainings may share; default: images in --work",
+                optional=True,
+            ),
             OUTPUT,
             DEVICE,
             PROCESSES,

@@ -16,7 +16,8 @@ class CxrAblationSettings(AblationSettings):
 
     design: str | None = setting(None)
     """YAML file of the arms and what differs in each, in the working directory, else beside the Snakefile; null:
-    workflow/ablation.yaml."""
+    workflow/ablation.yaml. Cells and table lie in results/cxr/ablation, of another design in a folder beside it with the name
+    of its file: ablation_<name>."""
     main_seeds: Seeds = setting((4, 5), json_schema_extra={"uniqueItems": True})
     """Further seeds of the arms that the file calls main: those that a default is chosen between."""
 

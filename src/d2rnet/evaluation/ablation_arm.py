@@ -52,6 +52,11 @@ class Arm:
         self.scores.setdefault(metric, {})[seed] = value
         self.drawn.setdefault(metric, {})[seed] = drawn
 
+    @property
+    def seeds(self) -> list[str]:
+        """Names of the seeds that have a score; none of a baseline."""
+        return [*dict.fromkeys(seed for values in self.scores.values() for seed in values if seed != BASELINE)]
+
     def mean(self, metric: str, seeds: Sequence[str]) -> tuple[float, NDArray[np.float64]]:
         """Return the mean of a metric over seeds, and the (S,) means of its resamples."""
         value = float(np.mean([self.scores[metric][seed] for seed in seeds]))

@@ -12,6 +12,7 @@ from d2rnet.runs.provenance import code_version
 REPORTS = "reports.jsonl"
 REPORTS_RECORD = "reports.run.json"
 HISTORY = "metrics.jsonl"
+SEED = "seed_"  # and its number: the name of a cell's folder
 Reports = Mapping[Path, Mapping[str, Mapping[str, Any]]]
 
 
@@ -21,12 +22,12 @@ def in_order(cells: Iterable[Path], arms: Sequence[str]) -> list[Path]:
     Raises:
         ConfigError: a folder of another name, or of no arm.
     """
-    return sorted(cells, key=lambda folder: (_place(folder, arms), int(folder.name.removeprefix("seed_"))))
+    return sorted(cells, key=lambda folder: (_place(folder, arms), int(folder.name.removeprefix(SEED))))
 
 
 def _place(folder: Path, arms: Sequence[str]) -> int:
     name = folder.parent.name
-    if name not in arms or not folder.name.removeprefix("seed_").isdecimal():
+    if name not in arms or not folder.name.removeprefix(SEED).isdecimal():
         raise ConfigError(f"{folder}: expected a folder <arm>/seed_<n>, with an arm of the design ({', '.join(arms)}).")
     return arms.index(name)
 
@@ -91,7 +92,7 @@ def train_seconds(folder: Path) -> float:
 
 
 def facts_of(cells: Sequence[Path]) -> dict[str, Any]:
-    """Return what the scores rest on: seeds, steps of every cell, and the machines and commits that made them.
+    """Return what the scores rest on: steps of every cell, and the machines and commits that made them.
 
     Raises:
         DatasetError: cells trained for different numbers of steps.
@@ -112,7 +113,6 @@ def facts_of(cells: Sequence[Path]) -> dict[str, Any]:
     }
     commits = {"trained": trained, "written": written, "scored": [{"code": code_version()}]}
     return {
-        "seeds": len({folder.name for folder in cells}),
         "steps": next(iter(steps.values())),
         "machine": " and ".join(sorted(machines)),
         "commit": ", ".join(f"{what} at {_commits(records)}" for what, records in commits.items()),

@@ -1,5 +1,6 @@
 """An ablation's settings and the file of its arms: what all modalities share. What an arm changes is its modality's matter."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -9,6 +10,7 @@ from d2rnet.errors import ConfigError
 from d2rnet.settings import Section, each_once, read_overlay, setting
 
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]  # names a folder, too
+UNSAFE = re.compile(r"[^A-Za-z0-9_-]")  # in a folder's name that Snakemake and a shell read
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(each_once)]
 
 
@@ -31,6 +33,21 @@ class AblationDesign(Section):
 
     reference: str
     arms: dict[ArmName, Any]
+
+
+def design_folder(rule: str, design: str | None) -> str:
+    """Return the name of an ablation's folder in ``work``, ``results`` and ``logs``: each design has its own.
+
+    Two designs may call different things by one name, and one's table would take the place of the other's.
+
+    Args:
+        rule: of the ablation, which names the folder of the shipped design.
+        design: setting ``design``; the file's name is added to the rule's.
+    """
+    if design is None or Path(design) == Path("workflow", f"{rule}.yaml"):
+        return rule
+    stem = Path(design).stem.removeprefix(f"{rule}_")
+    return f"{rule}_{UNSAFE.sub('_', stem)}"
 
 
 AnyDesign = TypeVar("AnyDesign", bound=AblationDesign)

@@ -3,13 +3,13 @@
 An arm's score is the mean over its seeds. Intervals are 95 % percentile bootstrap intervals over studies, or patients, of that
 mean, and of its difference to the reference arm on the same resamples: they cover the choice of test studies, not that of
 training studies or seeds. The least and greatest seed stand beside. Differences are over the seeds that both arms have: an arm
-of one seed is not set beside the mean of others. A baseline, which has no seed, is set beside all. A second interval of a
-difference over several seeds covers the seeds, too.
+of one seed is not set beside the mean of others. Tables say how many seeds a number is over. A baseline, which has no seed, is
+set beside all. A second interval of a difference over several seeds covers the seeds, too.
 """
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from d2rnet.evaluation.ablation_arm import BASELINE, Arm
+from d2rnet.evaluation.ablation_cells import SEED
 from d2rnet.evaluation.metric_names import Group, Metric
 from d2rnet.evaluation.resampling import percentile_interval, seeds_interval
 from d2rnet.figures import plots
@@ -27,7 +28,12 @@ from d2rnet.files.documents import write_json
 
 CSV_HEADER = (
     *("arm", "label", "metric", "value", "low", "high", "seeds"),
-    *("difference", "difference_low", "difference_high", "difference_seeds_low", "difference_seeds_high"),
+    *("difference", "difference_low", "difference_high"),
+    *("difference_seeds_low", "difference_seeds_high", "difference_of_seeds"),
+)
+OF_SEEDS = (
+    "A difference is over the seeds that an arm shares with '{reference}' ({seeds}), as many as its column says. The means "
+    "above are over all seeds of an arm, so their difference may be another. A baseline has no seeds and is set beside all."
 )
 
 
@@ -83,7 +89,7 @@ def make_document(
         layout: of the modality.
         reference: the arm that others are compared with.
         protocol: text protocol, section, split and n of all scores.
-        facts: machine, commits, number of seeds and steps.
+        facts: machine, commits and number of steps.
         notes: metric -> why it has no value.
     """
     return {
@@ -107,10 +113,15 @@ def _row(arm: Arm, reference: Arm, rates: RateTable) -> dict[str, Any]:
         }
     return {
         "label": arm.label,
+        "seeds": _numbers(arm.seeds),
         "scores": scores,
         rates.key: _mean_rates(arm.rates, rates),
         "train_seconds": arm.seconds,
     }
+
+
+def _numbers(seeds: Iterable[str]) -> list[int]:
+    return [int(seed.removeprefix(SEED)) for seed in seeds]
 
 
 def _difference_to(reference: Arm, arm: Arm, metric: str) -> dict[str, Any] | None:
@@ -128,6 +139,7 @@ def _difference_to(reference: Arm, arm: Arm, metric: str) -> dict[str, Any] | No
         "value": value - of_reference,
         "interval": percentile_interval(differences),
         "interval_seeds": seeds_interval(of_seeds, differences),
+        "seeds": _numbers(both or (others if own == [BASELINE] else ())),
     }
 
 
@@ -143,21 +155,27 @@ def _mean_rates(found: list[dict[str, Any]], rates: RateTable) -> dict[str, Any]
 def lay_out(document: Mapping[str, Any], layout: Layout) -> tuple[list[Table], list[str]]:
     """Return the tables of ablation.json (scores, differences to the reference arm, rates) and the notes below them."""
     arms = document["arms"]
+    reference = arms[document["reference"]]
     shown = [metric for metric in layout.metrics.values() if any(metric.key in arm["scores"] for arm in arms.values())]
-    scores = [[arm["label"], *(_score(arm["scores"].get(m.key), m) for m in shown), _minutes(arm)] for arm in arms.values()]
+    scores = [
+        [arm["label"], _count(arm), *(_score(arm["scores"].get(m.key), m) for m in shown), _minutes(arm)]
+        for arm in arms.values()
+    ]
     others = [arm for name, arm in arms.items() if name != document["reference"]]
-    differences = [[arm["label"], *(_difference(arm["scores"].get(m.key), m) for m in shown)] for arm in others]
+    differences = [
+        [arm["label"], _count(arm, reference), *(_difference(arm["scores"].get(m.key), m) for m in shown)] for arm in others
+    ]
     names = [_heading(metric) for metric in shown]
     tables = [
         Table(
             f"Mean over the seeds [95 % interval over {layout.resampled}] (least to greatest seed).",
-            ("arm", *names, "training, min"),
+            ("arm", "seeds", *names, "training, min"),
             scores,
         ),
         Table(
-            f"Difference to '{arms[document['reference']]['label']}' [95 % interval over {layout.resampled} and seeds; "
+            f"Difference to '{reference['label']}' [95 % interval over {layout.resampled} and seeds; "
             f"with one seed over {layout.resampled} alone].",
-            ("arm", *names),
+            ("arm", "seeds", *names),
             differences,
         ),
     ]
@@ -167,7 +185,14 @@ def lay_out(document: Mapping[str, Any], layout: Layout) -> tuple[list[Table], l
         cells = [[label, *(_rate(found[key], form) for key, (_, form) in rates.columns.items())] for label, found in measured]
         tables.append(Table(rates.heading, ("arm", *(name for name, _ in rates.columns.values())), cells))
     held = ", ".join(f"{key} {value}" for key, value in (*document["protocol"].items(), *document["facts"].items()))
-    return tables, [f"{held}.", *(f"{metric}: {note}." for metric, note in document["notes"].items())]
+    of_seeds = OF_SEEDS.format(reference=reference["label"], seeds=", ".join(map(str, reference["seeds"])))
+    return tables, [of_seeds, f"{held}.", *(f"{metric}: {note}." for metric, note in document["notes"].items())]
+
+
+def _count(arm: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> str:
+    """Return how many seeds an arm has, or shares with another; "-" for a baseline, which has none."""
+    seeds = arm["seeds"]
+    return str(len([seed for seed in seeds if other is None or seed in other["seeds"]])) if seeds else "-"
 
 
 def as_markdown(document: Mapping[str, Any], layout: Layout) -> str:
@@ -191,11 +216,12 @@ def as_csv(document: Mapping[str, Any]) -> str:
 def _csv_rows(document: Mapping[str, Any]) -> Iterator[list[Any]]:
     for name, arm in document["arms"].items():
         for metric, score in arm["scores"].items():
-            found = score["difference"] or {"value": None, "interval": None, "interval_seeds": None}
+            found = score["difference"] or {"value": None, "interval": None, "interval_seeds": None, "seeds": ()}
             ends = [*(score["interval"] or (None, None))]
             of_difference = [found["value"]]
             for interval in (found["interval"], found["interval_seeds"]):
                 of_difference += interval or (None, None)
+            of_difference.append(" ".join(map(str, found["seeds"])))
             yield [name, arm["label"], metric, score["value"], *ends, " ".join(map(str, score["seeds"])), *of_difference]
 
 

@@ -1,8 +1,14 @@
-"""Arrays made once and kept in memory-mapped files."""
+"""Arrays made once and kept in memory-mapped files.
+
+Several trainings may share a cache: the first fills it, the others wait for its lock. On a file system that does not tell
+other machines of a lock two may fill it at once. Both write the same into the same files then: a file is put in place whole,
+once, and never emptied.
+"""
 
 import ctypes
 import errno
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from d2rnet.errors import DatasetError
-from d2rnet.files.atomic import full_disk_named
+from d2rnet.files.atomic import PART, full_disk_named, remove_leftovers
 from d2rnet.files.problems import Problems
 from d2rnet.runs.parallel import map_in_processes
 from d2rnet.runs.progress import track
@@ -40,7 +46,7 @@ def file_state(path: Path) -> tuple[int, int]:
 
 
 def open_maps(path: Path, shape: tuple[int, ...], *, rows: int) -> tuple[Map, Map]:
-    """Open a cache for writing.
+    """Open a cache for writing, its lock held.
 
     Args:
         path: file of what is kept; ``done.u8`` beside it says which rows are.
@@ -52,6 +58,7 @@ def open_maps(path: Path, shape: tuple[int, ...], *, rows: int) -> tuple[Map, Ma
         ``done.u8`` says: somebody may have deleted the larger of the two, and zeros are a black image.
     """
     done = path.with_name("done.u8")
+    remove_leftovers(path.parent)
     if not _has_size(path, shape):
         done.unlink(missing_ok=True)
     return _open_map(path, shape), _open_map(done, (rows,))
@@ -67,14 +74,27 @@ def _open_map(path: Path, shape: tuple[int, ...]) -> Map:
     Its space is taken at once: on a disk that fills up later, a write into a map kills the process without a word.
     """
     size = int(np.prod(shape))
-    if not _has_size(path, shape):
-        with full_disk_named(path), path.open("wb") as stream:
-            try:
+    found = path.stat().st_size if path.is_file() else None
+    if found != size:
+        if found is not None:
+            path.unlink()
+        part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{PART}{path.suffix}")
+        try:
+            with full_disk_named(path), part.open("wb") as stream:
                 _take_space(stream, size)
-            except OSError:
-                path.unlink()
-                raise
+            _put_in_place(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     return np.memmap(path, dtype=np.uint8, mode="r+", shape=shape)
+
+
+def _put_in_place(part: Path, path: Path) -> None:
+    """Give a file its name, unless another process has put one there since it was found missing."""
+    try:
+        path.hardlink_to(part)
+    except OSError:
+        if not path.exists():  # a file system without hard links
+            part.replace(path)
 
 
 def _take_space(file: BinaryIO, size: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules._functions import SyncBatchNorm
 
 
 def num_processes() -> int:
@@ -123,7 +124,7 @@ def average_over_processes(tensors: list[Tensor]) -> None:
 class GlobalBatchNorm(nn.BatchNorm2d):
     """Batch norm whose statistics are those of all processes' batches, on CPU and GPU; a process may hold no image.
 
-    torch.nn.SyncBatchNorm does the same on GPUs only.
+    On GPUs it does what torch.nn.SyncBatchNorm does, which is for GPUs only: no DDP takes a network with one to a CPU.
 
     Attributes:
         instead: what to do in place of the below while batches go through in chunks (training/chunks.py); else None.
@@ -137,6 +138,8 @@ class GlobalBatchNorm(nn.BatchNorm2d):
             return self.instead(self, x)
         if not self.training or num_processes() == 1:
             return super().forward(x)
+        if x.is_cuda:
+            return self._on_gpus(x)
         values = x.float()
         own = torch.cat([values.sum(dim=(0, 2, 3)), values.new_tensor([values.numel() / self.num_features])])
         total = sum_over_processes(own)
@@ -147,6 +150,15 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         variance = sum_over_processes(centred.square().sum(dim=(0, 2, 3))) / count
         self.track(mean.detach(), variance.detach(), count)
         return self.scaled(centred, variance).to(x.dtype)
+
+    def _on_gpus(self, x: Tensor) -> Tensor:
+        """Do the same with torch's kernels; they gather float32 statistics, but zeros of the type of an empty batch."""
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked += 1
+        values = x if x.numel() else x.float()
+        affine, running = (self.weight, self.bias), (self.running_mean, self.running_var)
+        rates = (self.eps, self.momentum)
+        return SyncBatchNorm.apply(values, *affine, *running, *rates, dist.group.WORLD, num_processes()).to(x.dtype)
 
     def scaled(self, centred: Tensor, variance: Tensor) -> Tensor:
         """Give (n, C, h, w) of mean 0 and ``variance`` (C,) the norm's own deviation and mean."""

@@ -137,7 +137,9 @@ def test_scores_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[st
         "scans": 4,
         "patients": 4,
     }
-    assert (document["facts"]["seeds"], document["facts"]["steps"]) == (2, 20)
+    assert document["facts"]["steps"] == 20
+    assert [arms[name]["seeds"] for name in names] == [[1, 2], [1], [1, 2], [], [], []]
+    assert [f1[name]["difference"]["seeds"] for name in names[1:4]] == [[1], [1, 2], [1, 2]]
     printed = capsys.readouterr().out
     assert printed == (inputs["output"] / "ablation.md").read_text()
     assert "50.0 [" in printed and "(0.0 to 100.0)" in printed and "meteor: not run" in printed
@@ -160,7 +162,12 @@ def test_an_arm_like_another_stands_there_with_its_name(inputs: dict[str, Any]) 
     arms = scored(inputs)["arms"]
     assert arms["twin"]["label"] == "same dropout (= base)"
     assert arms["twin"]["scores"][MICRO]["seeds"] == arms["base"]["scores"][MICRO]["seeds"]
-    assert arms["twin"]["scores"][MICRO]["difference"] == {"value": 0.0, "interval": [0.0, 0.0], "interval_seeds": [0.0, 0.0]}
+    assert arms["twin"]["scores"][MICRO]["difference"] == {
+        "value": 0.0,
+        "interval": [0.0, 0.0],
+        "interval_seeds": [0.0, 0.0],
+        "seeds": [1, 2],
+    }
     assert read_json(inputs["output"] / "run.json")["counts"] == {
         "cells": 3,
         "structures": 3,

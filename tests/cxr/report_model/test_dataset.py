@@ -4,11 +4,17 @@ import ctypes
 import dataclasses
 import errno
 import json
+import multiprocessing
+import os
 import pickle
 import resource
+import signal
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +24,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from d2rnet.cxr.report_model import image_cache
 from d2rnet.cxr.report_model.dataset import ReportDataset, collate, image_sources
-from d2rnet.cxr.report_model.image_cache import DirectImages, ImageCache, letterbox_of, read_input
+from d2rnet.cxr.report_model.image_cache import DirectImages, ImageCache, Source, letterbox_of, read_input
 from d2rnet.errors import DatasetError
 from d2rnet.report.text.vocabulary import PAD_ID, count_vocabulary
 from d2rnet.runs import array_cache
@@ -136,6 +142,56 @@ def test_path_that_leaves_the_root_is_refused(root: Path, name: str) -> None:
 def test_image_of_another_size_is_refused(root: Path) -> None:
     with pytest.raises(DatasetError, match="got height x width 50 x 100; expected 60 x 100"):
         read_input(root / "wide.png", (60, 100), 32)
+
+
+def fill_slowly(folder: Path, count: int, start: Any, *, dies: bool) -> None:
+    """Fill a cache in a process of its own, as a training does; one that dies does so in the middle."""
+    original = image_cache.read_input
+
+    def slow(path: Path, *size: Any) -> np.ndarray:
+        with (folder / "decoded.txt").open("a") as file:
+            file.write(f"{path.name}\n")
+        if dies and path.name == f"{count // 2}.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)
+        return original(path, *size)
+
+    image_cache.read_input, array_cache.FLUSH_EVERY = slow, 2
+    start.wait()
+    if not dies:
+        time.sleep(0.1)  # the one that dies comes first
+    images = ImageCache(folder / "cache", many_sources(folder, count), size_px=32, workers=0)
+    np.save(folder / f"{os.getpid()}.npy", np.stack([images[row] for row in range(count)]))
+
+
+def many_sources(folder: Path, count: int) -> list[Source]:
+    return [(folder / f"{row}.png", (32, 20)) for row in range(count)]
+
+
+@pytest.mark.parametrize(("locks", "dies"), [(True, False), (True, True), (False, False)])
+def test_two_processes_that_fill_a_cache_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool, dies: bool
+) -> None:
+    """The second waits, and goes on where the first was killed; without locks both write the same."""
+    count = 12
+    for row, (path, _) in enumerate(many_sources(tmp_path, count)):
+        cv2.imwrite(str(path), np.random.default_rng(row).integers(1, 255, (32, 20), dtype=np.uint8))
+    if not locks:
+        monkeypatch.setattr(image_cache, "hold_lock", lambda *_, **__: nullcontext())
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(2)
+    both = [context.Process(target=fill_slowly, args=(tmp_path, count, start), kwargs={"dies": d}) for d in (dies, False)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [-signal.SIGKILL if dies else 0, 0]
+    direct = DirectImages(many_sources(tmp_path, count), size_px=32)
+    seen = [np.load(file) for file in tmp_path.glob("*.npy")]
+    assert len(seen) == 2 - dies and all(np.array_equal(images[row], direct[row]) for images in seen for row in range(count))
+    decoded = (tmp_path / "decoded.txt").read_text().split()
+    if locks:  # but for what the killed one had not put on disk yet, and the one that it died at
+        assert count + dies <= len(decoded) <= count + 2 * dies
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -266,6 +266,36 @@ def test_resume_with_every_module_on_is_bit_identical(
     assert same_weights(whole, on_gpu) and history(whole) == history(on_gpu)
 
 
+class ReachedError(Exception):
+    """The images are there, and the training would begin."""
+
+
+def test_trainings_share_images_and_those_of_equal_crops_share_crops(
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise ReachedError
+
+    monkeypatch.setattr(trainer, "run_processes", stop)
+    build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=report_settings.text)
+    crops = {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2}
+    for number, model in enumerate(({}, crops, crops | {"lesion_class": False}, crops | {"crop_margin": 1.5})):
+        with pytest.raises(ReachedError):
+            train_report_model(
+                annotation=cohort / "annotation.json",
+                vocabulary=tmp_path / "vocabulary.json",
+                image_root=cohort,
+                work=tmp_path / "work" / str(number),
+                image_cache=tmp_path / "images",
+                output=tmp_path / "model",
+                device="cpu",
+                settings=training_settings(report_settings.replaced(model=model)),
+            )
+        assert (tmp_path / "work" / str(number)).is_dir() and not [*(tmp_path / "work").rglob("*.u8")]
+    found = sorted(path.name for path in (tmp_path / "images").glob("*/*.u8"))
+    assert found == ["crops.u8", "crops.u8", *["done.u8"] * 3, "pixels.u8"], "the margin alone makes other crops"
+
+
 def write_reports(cohort: Path, model: Path, output: Path, device: str = "cpu") -> list[dict[str, Any]]:
     """Write the reports of the test split."""
     generate_reports(

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pretend_gpu import GPU, pretend_gpu
 from report_samples import NUM_TOKENS, make_batch, make_model
 
 from d2rnet.report.decoder.beam_search import SearchOptions, beam_search
@@ -107,3 +108,17 @@ def test_rules_hold_while_sampling(model: ReportModel) -> None:
     found = sample_reports(model.transformer, encoded.tokens, encoded.mask, options, draws)
     for ids in found.token_ids.tolist():  # 16 of the 20 tokens may be written, none twice
         assert sorted(set(ids)) == sorted(ids) and set(ids) <= set(range(NUM_TOKENS))
+
+
+def test_on_a_gpu_nothing_is_copied_to_it_at_a_token(model: ReportModel) -> None:
+    """A copy of a list of token ids or of a token's random numbers would have the GPU wait each time."""
+    encoded = model.encode(make_batch())
+    draws = entry_draws("abc", seed=0, max_tokens=12)
+    options = SamplingOptions(max_tokens=12, min_tokens=12)
+    expected = sample_reports(model.transformer, encoded.tokens, encoded.mask, options, draws)
+    with pretend_gpu() as gpu:
+        decoder, tokens, mask = (part.to(GPU) for part in (model.transformer, encoded.tokens.detach(), encoded.mask))
+        gpu.waits.clear()
+        found = sample_reports(decoder, tokens, mask, options, draws)
+        assert gpu.waits == {"blocking copy to the GPU": 1, "__bool__": 12}  # the random numbers; whether all have ended
+        assert torch.equal(found.token_ids.cpu(), expected.token_ids)

@@ -3,34 +3,36 @@
 from d2rnet.ct.ablation.design import plan_arms, read_design
 from d2rnet.ct.ablation.folders import Folders
 from d2rnet.ct.ablation.settings import AblateCtSettings
+from d2rnet.evaluation.ablation_design import design_folder
 
+CT_ABLATION = design_folder("ct_ablation", CONFIG.ct.ablation.design)
 CT_DESIGN = CONFIG.ct.ablation.design or f"{workflow.basedir}/workflow/ct_ablation.yaml"
 with explained():
     CT_PLAN = read_design(Path(CT_DESIGN))
     CT_ARMS = plan_arms(
         CT_PLAN, AblateCtSettings.read(settings_of(CONFIG, "ct-ablation"))
     )
-CT_FOLDERS = Folders(Path("results/ct/ct_ablation"), CT_ARMS)
+CT_FOLDERS = Folders(Path("results/ct", CT_ABLATION), CT_ARMS)
 
 
 use rule train_structures as train_ct_ablation_structures with:
     output:
-        weights="results/ct/ct_ablation/structures/{arm}/seed_{seed}/model.safetensors",
-        text_tower="results/ct/ct_ablation/structures/{arm}/seed_{seed}/text_tower.safetensors",
-        vocabulary="results/ct/ct_ablation/structures/{arm}/seed_{seed}/vocabulary.json",
-        config="results/ct/ct_ablation/structures/{arm}/seed_{seed}/config.yaml",
-        metrics="results/ct/ct_ablation/structures/{arm}/seed_{seed}/metrics.jsonl",
-        run="results/ct/ct_ablation/structures/{arm}/seed_{seed}/run.json",
-        card="results/ct/ct_ablation/structures/{arm}/seed_{seed}/model_card.md",
+        weights=f"results/ct/{CT_ABLATION}/structures/{{arm}}/seed_{{seed}}/model.safetensors",
+        text_tower=f"results/ct/{CT_ABLATION}/structures/{{arm}}/seed_{{seed}}/text_tower.safetensors",
+        vocabulary=f"results/ct/{CT_ABLATION}/structures/{{arm}}/seed_{{seed}}/vocabulary.json",
+        config=f"results/ct/{CT_ABLATION}/structures/{{arm}}/seed_{{seed}}/config.yaml",
+        metrics=f"results/ct/{CT_ABLATION}/structures/{{arm}}/seed_{{seed}}/metrics.jsonl",
+        run=f"results/ct/{CT_ABLATION}/structures/{{arm}}/seed_{{seed}}/run.json",
+        card=f"results/ct/{CT_ABLATION}/structures/{{arm}}/seed_{{seed}}/model_card.md",
     log:
-        "logs/ct/ct_ablation/{arm}_seed_{seed}_structures.log",
+        f"logs/ct/{CT_ABLATION}/{{arm}}_seed_{{seed}}_structures.log",
     benchmark:
-        "logs/ct/benchmarks/ct_ablation/{arm}_seed_{seed}_structures.tsv"
+        f"logs/ct/benchmarks/{CT_ABLATION}/{{arm}}_seed_{{seed}}_structures.tsv"
     threads: 1  # two cells side by side use two cores better than one cell with two threads
     params:
         folder=subpath(output.config, parent=True),
         volumes=subpath(input.volumes, parent=True),
-        work="work/ct/ct_ablation/structures/{arm}/seed_{seed}",
+        work=f"work/ct/{CT_ABLATION}/structures/{{arm}}/seed_{{seed}}",
         settings=lambda wildcards: settings_file(
             "train-structures",
             settings_of(CONFIG, "train-structures")
@@ -56,12 +58,12 @@ use rule evaluate_structures as evaluate_ct_ablation_structures with:
         masks=CT_MASKS or [],
         mask_codes=CONFIG.ct.structure_model.evaluation.mask_codes or [],
     output:
-        metrics="results/ct/ct_ablation/structures/{arm}/seed_{seed}/scores/metrics.json",
-        per_volume="results/ct/ct_ablation/structures/{arm}/seed_{seed}/scores/per_volume.jsonl",
+        metrics=f"results/ct/{CT_ABLATION}/structures/{{arm}}/seed_{{seed}}/scores/metrics.json",
+        per_volume=f"results/ct/{CT_ABLATION}/structures/{{arm}}/seed_{{seed}}/scores/per_volume.jsonl",
     log:
-        "logs/ct/ct_ablation/{arm}_seed_{seed}_scores.log",
+        f"logs/ct/{CT_ABLATION}/{{arm}}_seed_{{seed}}_scores.log",
     benchmark:
-        "logs/ct/benchmarks/ct_ablation/{arm}_seed_{seed}_scores.tsv"
+        f"logs/ct/benchmarks/{CT_ABLATION}/{{arm}}_seed_{{seed}}_scores.tsv"
     threads: 1
     message:
         "Score stage 1 of arm {wildcards.arm}, seed {wildcards.seed}"
@@ -75,11 +77,11 @@ use rule extract_ct_features_shard as extract_ct_ablation_features_shard with:
         vocabulary=CT_FOLDERS.of_job("structures", "vocabulary.json"),
         config=CT_FOLDERS.of_job("structures", "config.yaml"),
     output:
-        "results/ct/ct_ablation/features/{arm}/seed_{seed}/shards/1-of-1.jsonl",
+        f"results/ct/{CT_ABLATION}/features/{{arm}}/seed_{{seed}}/shards/1-of-1.jsonl",
     log:
-        "logs/ct/ct_ablation/{arm}_seed_{seed}_shard.log",
+        f"logs/ct/{CT_ABLATION}/{{arm}}_seed_{{seed}}_shard.log",
     benchmark:
-        "logs/ct/benchmarks/ct_ablation/{arm}_seed_{seed}_shard.tsv"
+        f"logs/ct/benchmarks/{CT_ABLATION}/{{arm}}_seed_{{seed}}_shard.tsv"
     threads: 1
     params:
         volumes=subpath(input.volumes, parent=True),
@@ -98,10 +100,10 @@ use rule extract_ct_features as extract_ct_ablation_features with:
         annotation=rules.build_ct_annotation.output.annotation,
         shards=rules.extract_ct_ablation_features_shard.output,
     output:
-        index="results/ct/ct_ablation/features/{arm}/seed_{seed}/features.json",
-        run="results/ct/ct_ablation/features/{arm}/seed_{seed}/run.json",
+        index=f"results/ct/{CT_ABLATION}/features/{{arm}}/seed_{{seed}}/features.json",
+        run=f"results/ct/{CT_ABLATION}/features/{{arm}}/seed_{{seed}}/run.json",
     log:
-        "logs/ct/ct_ablation/{arm}_seed_{seed}_features.log",
+        f"logs/ct/{CT_ABLATION}/{{arm}}_seed_{{seed}}_features.log",
     params:
         folder=subpath(output.index, parent=True),
         settings=lambda wildcards: settings_file(
@@ -119,21 +121,21 @@ use rule train_ct_report_model as train_ct_ablation_cell with:
         decoder_weights=rules.train_ct_report_model.input.decoder_weights,
         language_model=rules.train_ct_report_model.input.language_model,
     output:
-        weights="results/ct/ct_ablation/cells/{arm}/seed_{seed}/model.safetensors",
-        vocabulary="results/ct/ct_ablation/cells/{arm}/seed_{seed}/vocabulary.json",
-        config="results/ct/ct_ablation/cells/{arm}/seed_{seed}/config.yaml",
-        metrics="results/ct/ct_ablation/cells/{arm}/seed_{seed}/metrics.jsonl",
-        run="results/ct/ct_ablation/cells/{arm}/seed_{seed}/run.json",
-        card="results/ct/ct_ablation/cells/{arm}/seed_{seed}/model_card.md",
+        weights=f"results/ct/{CT_ABLATION}/cells/{{arm}}/seed_{{seed}}/model.safetensors",
+        vocabulary=f"results/ct/{CT_ABLATION}/cells/{{arm}}/seed_{{seed}}/vocabulary.json",
+        config=f"results/ct/{CT_ABLATION}/cells/{{arm}}/seed_{{seed}}/config.yaml",
+        metrics=f"results/ct/{CT_ABLATION}/cells/{{arm}}/seed_{{seed}}/metrics.jsonl",
+        run=f"results/ct/{CT_ABLATION}/cells/{{arm}}/seed_{{seed}}/run.json",
+        card=f"results/ct/{CT_ABLATION}/cells/{{arm}}/seed_{{seed}}/model_card.md",
     log:
-        "logs/ct/ct_ablation/{arm}_seed_{seed}.log",
+        f"logs/ct/{CT_ABLATION}/{{arm}}_seed_{{seed}}.log",
     benchmark:
-        "logs/ct/benchmarks/ct_ablation/{arm}_seed_{seed}.tsv"
+        f"logs/ct/benchmarks/{CT_ABLATION}/{{arm}}_seed_{{seed}}.tsv"
     threads: 1
     params:
         folder=subpath(output.config, parent=True),
         features=subpath(input.features, parent=True),
-        work="work/ct/ct_ablation/cells/{arm}/seed_{seed}",
+        work=f"work/ct/{CT_ABLATION}/cells/{{arm}}/seed_{{seed}}",
         settings=lambda wildcards: settings_file(
             "train-ct-report-model",
             CT_ARMS[wildcards.arm].stage_two(int(wildcards.seed)).to_json(),
@@ -151,11 +153,11 @@ use rule generate_ct_reports_shard as generate_ct_ablation_reports with:
         config=rules.train_ct_ablation_cell.output.config,
         language_model=rules.train_ct_report_model.input.language_model,
     output:
-        "results/ct/ct_ablation/cells/{arm}/seed_{seed}/reports.jsonl",
+        f"results/ct/{CT_ABLATION}/cells/{{arm}}/seed_{{seed}}/reports.jsonl",
     log:
-        "logs/ct/ct_ablation/{arm}_seed_{seed}_reports.log",
+        f"logs/ct/{CT_ABLATION}/{{arm}}_seed_{{seed}}_reports.log",
     benchmark:
-        "logs/ct/benchmarks/ct_ablation/{arm}_seed_{seed}_reports.tsv"
+        f"logs/ct/benchmarks/{CT_ABLATION}/{{arm}}_seed_{{seed}}_reports.tsv"
     threads: 1
     params:
         model=subpath(input.config, parent=True),
@@ -174,14 +176,14 @@ use rule retrieve_ct_reports as retrieve_ct_ablation_reports with:
         features=CT_FOLDERS.of_first("features", CT_PLAN.reference, "features.json"),
         vocabulary=CT_FOLDERS.of_first("cells", CT_PLAN.reference, "vocabulary.json"),
     output:
-        nearest="results/ct/ct_ablation/baselines/nearest.jsonl",
-        label_set="results/ct/ct_ablation/baselines/label_set.jsonl",
-        classifier="results/ct/ct_ablation/baselines/classifier.json",
-        run="results/ct/ct_ablation/baselines/run.json",
+        nearest=f"results/ct/{CT_ABLATION}/baselines/nearest.jsonl",
+        label_set=f"results/ct/{CT_ABLATION}/baselines/label_set.jsonl",
+        classifier=f"results/ct/{CT_ABLATION}/baselines/classifier.json",
+        run=f"results/ct/{CT_ABLATION}/baselines/run.json",
     log:
-        "logs/ct/ct_ablation/baselines.log",
+        f"logs/ct/{CT_ABLATION}/baselines.log",
     benchmark:
-        "logs/ct/benchmarks/ct_ablation/baselines.tsv"
+        f"logs/ct/benchmarks/{CT_ABLATION}/baselines.tsv"
     message:
         "Look up training reports by the features of the ablation's reference"
 
@@ -197,27 +199,27 @@ rule ct_ablation:
         nearest=rules.retrieve_ct_ablation_reports.output.nearest,
         label_set=rules.retrieve_ct_ablation_reports.output.label_set,
     output:
-        json="results/ct/ct_ablation/ablation.json",
-        markdown="results/ct/ct_ablation/ablation.md",
-        csv="results/ct/ct_ablation/ablation.csv",
+        json=f"results/ct/{CT_ABLATION}/ablation.json",
+        markdown=f"results/ct/{CT_ABLATION}/ablation.md",
+        csv=f"results/ct/{CT_ABLATION}/ablation.csv",
         page=report(
-            "results/ct/ct_ablation/ablation.html",
+            f"results/ct/{CT_ABLATION}/ablation.html",
             caption="../../report/ct/ablation_table.rst",
             category="Ablation, chest CT",
             labels={"what": "Table"},
         ),
         figure=report(
-            "results/ct/ct_ablation/ablation.svg",
+            f"results/ct/{CT_ABLATION}/ablation.svg",
             caption="../../report/ct/ablation_figure.rst",
             category="Ablation, chest CT",
             labels={"what": "Figure"},
         ),
-        png="results/ct/ct_ablation/ablation.png",
-        run="results/ct/ct_ablation/run.json",
+        png=f"results/ct/{CT_ABLATION}/ablation.png",
+        run=f"results/ct/{CT_ABLATION}/run.json",
     log:
-        "logs/ct/ct_ablation.log",
+        f"logs/ct/{CT_ABLATION}.log",
     benchmark:
-        "logs/ct/benchmarks/ct_ablation.tsv"
+        f"logs/ct/benchmarks/{CT_ABLATION}.tsv"
     conda:
         "../../../envs/ct_ablation.yaml"
     threads: 1

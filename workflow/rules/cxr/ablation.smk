@@ -1,12 +1,14 @@
 """What each part of the report model gives: 'snakemake --cores all ablation'. Arms: workflow/ablation.yaml."""
 
 from d2rnet.cxr.ablation_design import cell_settings, read_design, seeds_of
+from d2rnet.evaluation.ablation_design import design_folder
 
+ABLATION = design_folder("ablation", CONFIG.cxr.ablation.design)
 DESIGN = shipped_or_own(CONFIG.cxr.ablation.design or "workflow/ablation.yaml")
 with explained():
     ARMS = read_design(Path(DESIGN))
 CELLS = [
-    f"results/cxr/ablation/{name}/seed_{seed}"
+    f"results/cxr/{ABLATION}/{name}/seed_{seed}"
     for name, arm in ARMS.arms.items()
     if TRUTH or arm.boxes == "pseudo"
     for seed in seeds_of(arm, CONFIG.cxr.ablation)
@@ -53,20 +55,21 @@ use rule train_report_model as train_ablation_cell with:
         decoder_weights=CONFIG.cxr.report.model.weights or [],
         text_encoder=CONFIG.cxr.report.training.alignment.text_encoder_weights or [],
     output:
-        weights="results/cxr/ablation/{arm}/seed_{seed}/model.safetensors",
-        vocabulary="results/cxr/ablation/{arm}/seed_{seed}/vocabulary.json",
-        config="results/cxr/ablation/{arm}/seed_{seed}/config.yaml",
-        metrics="results/cxr/ablation/{arm}/seed_{seed}/metrics.jsonl",
-        run="results/cxr/ablation/{arm}/seed_{seed}/run.json",
-        card="results/cxr/ablation/{arm}/seed_{seed}/model_card.md",
+        weights=f"results/cxr/{ABLATION}/{{arm}}/seed_{{seed}}/model.safetensors",
+        vocabulary=f"results/cxr/{ABLATION}/{{arm}}/seed_{{seed}}/vocabulary.json",
+        config=f"results/cxr/{ABLATION}/{{arm}}/seed_{{seed}}/config.yaml",
+        metrics=f"results/cxr/{ABLATION}/{{arm}}/seed_{{seed}}/metrics.jsonl",
+        run=f"results/cxr/{ABLATION}/{{arm}}/seed_{{seed}}/run.json",
+        card=f"results/cxr/{ABLATION}/{{arm}}/seed_{{seed}}/model_card.md",
     log:
-        "logs/cxr/ablation/{arm}_seed_{seed}.log",
+        f"logs/cxr/{ABLATION}/{{arm}}_seed_{{seed}}.log",
     benchmark:
-        "logs/cxr/benchmarks/ablation/{arm}_seed_{seed}.tsv"
+        f"logs/cxr/benchmarks/{ABLATION}/{{arm}}_seed_{{seed}}.tsv"
     threads: 1  # two cells side by side use two cores better than one cell with two threads
     params:
         folder=subpath(output.config, parent=True),
-        work="work/cxr/ablation/{arm}/seed_{seed}",
+        work=f"work/cxr/{ABLATION}/{{arm}}/seed_{{seed}}",
+        image_cache=rules.train_report_model.params.image_cache,
         image_root=CONFIG.cxr.data.reports.root,
         warm_start=lambda wildcards: detector_option(settings_of_cell(wildcards)),
         settings=lambda wildcards: settings_file(
@@ -83,11 +86,11 @@ use rule generate_reports_shard as generate_ablation_reports with:
         vocabulary=rules.train_ablation_cell.output.vocabulary,
         config=rules.train_ablation_cell.output.config,
     output:
-        "results/cxr/ablation/{arm}/seed_{seed}/reports.jsonl",
+        f"results/cxr/{ABLATION}/{{arm}}/seed_{{seed}}/reports.jsonl",
     log:
-        "logs/cxr/ablation/{arm}_seed_{seed}_reports.log",
+        f"logs/cxr/{ABLATION}/{{arm}}_seed_{{seed}}_reports.log",
     benchmark:
-        "logs/cxr/benchmarks/ablation/{arm}_seed_{seed}_reports.tsv"
+        f"logs/cxr/benchmarks/{ABLATION}/{{arm}}_seed_{{seed}}_reports.tsv"
     threads: 1
     params:
         model=subpath(input.config, parent=True),
@@ -108,27 +111,27 @@ rule ablation:
         truth=TRUTH,
         oracle=ORACLE,
     output:
-        json="results/cxr/ablation/ablation.json",
-        markdown="results/cxr/ablation/ablation.md",
-        csv="results/cxr/ablation/ablation.csv",
+        json=f"results/cxr/{ABLATION}/ablation.json",
+        markdown=f"results/cxr/{ABLATION}/ablation.md",
+        csv=f"results/cxr/{ABLATION}/ablation.csv",
         page=report(
-            "results/cxr/ablation/ablation.html",
+            f"results/cxr/{ABLATION}/ablation.html",
             caption="../../report/cxr/ablation_table.rst",
             category="Ablation",
             labels={"what": "Table"},
         ),
         figure=report(
-            "results/cxr/ablation/ablation.svg",
+            f"results/cxr/{ABLATION}/ablation.svg",
             caption="../../report/cxr/ablation_figure.rst",
             category="Ablation",
             labels={"what": "Figure"},
         ),
-        png="results/cxr/ablation/ablation.png",
-        run="results/cxr/ablation/run.json",
+        png=f"results/cxr/{ABLATION}/ablation.png",
+        run=f"results/cxr/{ABLATION}/run.json",
     log:
-        "logs/cxr/ablation.log",
+        f"logs/cxr/{ABLATION}.log",
     benchmark:
-        "logs/cxr/benchmarks/ablation.tsv"
+        f"logs/cxr/benchmarks/{ABLATION}.tsv"
     conda:
         "../../../envs/ablation.yaml"
     threads: 1

@@ -54,6 +54,7 @@ rule train_report_model:
     params:
         folder=subpath(output.config, parent=True),
         work="work/cxr/train_report_model",
+        image_cache="work/cxr/train_report_model/images",  # that of all trainings of report models
         image_root=CONFIG.cxr.data.reports.root,
         warm_start=detector_option(CONFIG.cxr.report),
         settings=settings_file("train-report-model"),
@@ -61,7 +62,8 @@ rule train_report_model:
         "Train D2R-Net"
     shell:
         "python -m d2rnet train-report-model --annotation {input.annotation:q} --vocabulary {input.vocabulary:q}"
-        " --image-root={params.image_root:q} {params.warm_start} --work {params.work:q} --output {params.folder:q}"
+        " --image-root={params.image_root:q} {params.warm_start} --work {params.work:q} --image-cache {params.image_cache:q}"
+        " --output {params.folder:q}"
         " --settings {params.settings:q} --device {resources.device:q} --processes {resources.processes}"
         " --threads {threads} {resources.options} --log {log:q}"
 

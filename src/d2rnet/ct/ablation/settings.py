@@ -23,7 +23,8 @@ class CtAblationSettings(AblationSettings):
     place = "ct.ablation"
 
     design: str | None = setting(None)
-    """YAML file of the arms and what differs in each; null: workflow/ct_ablation.yaml."""
+    """YAML file of the arms and what differs in each; null: workflow/ct_ablation.yaml, whose results lie in
+    results/ct/ct_ablation, those of another design beside it: ct_ablation_<name of its file>."""
     arms: _Names | None = setting(None)
     """Names of the arms that are run, in any order, the reference among them; null: all of the file."""
     side_seeds: Seeds = setting((1,), min_length=1, json_schema_extra={"uniqueItems": True})

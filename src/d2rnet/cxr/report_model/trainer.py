@@ -54,6 +54,7 @@ def train_report_model(
     device: str,
     settings: TrainReportModelSettings,
     detector: Path | None = None,
+    image_cache: Path | None = None,
     processes: int = 1,
     runtime: ReportRuntime = ReportRuntime(),
 ) -> None:
@@ -63,11 +64,12 @@ def train_report_model(
         annotation: annotation.json.
         vocabulary: vocabulary.json of build_vocabulary.
         image_root: folder that ``image_path`` is relative to.
-        work: folder of checkpoints and decoded images; the same settings and inputs resume there.
+        work: folder of checkpoints; the same settings and inputs resume there.
         output: model folder to write.
         device: auto, cpu, cuda or cuda:N.
         settings: text, model and training.
         detector: model_final.pth of train-detector, where the settings have the global branch start from it.
+        image_cache: folder of decoded images and crops, which trainings may share; None: ``images`` in ``work``.
         processes: how many share each step; on GPUs each takes one.
         runtime: loader processes, minutes between checkpoints.
 
@@ -92,7 +94,7 @@ def train_report_model(
     inputs |= backbone_inputs(settings.model, detector) | pretrained_files(settings.training.alignment)
     backbone_config = transformer_facts(settings.model)
     with open_work_dir(work, settings=what_decides(settings), inputs=inputs) as folder:
-        datasets = _make_datasets(splits, image_root, work / "images", tokens, settings, runtime.loader_workers)
+        datasets = _make_datasets(splits, image_root, image_cache or work / "images", tokens, settings, runtime.loader_workers)
         reward = make_reward(settings.training, tokens, read=named_classes, entries=splits["train"])
         del splits  # the datasets hold what training needs of them, in a fifth of the memory
         job = (folder, datasets, tokens, settings, torch_device, runtime, detector, backbone_config, reward)

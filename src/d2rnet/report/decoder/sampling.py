@@ -56,6 +56,7 @@ def sample_reports(decoder: StepDecoder, encoded: Tensor, mask: Tensor, options:
     """
     ids = options.ids
     device = encoded.device
+    draws = draws.to(device)  # all at once: a copy at each token would have a GPU wait
     state = decoder.start(encoded, mask, beams=1, max_tokens=options.max_tokens)
     latest = torch.full((len(encoded), 1), ids.start, device=device)
     written = torch.empty(len(encoded), 1, 0, dtype=torch.long, device=device)
@@ -64,7 +65,7 @@ def sample_reports(decoder: StepDecoder, encoded: Tensor, mask: Tensor, options:
     for place in range(options.max_tokens):
         log_probs = decoder.step(latest.flatten(), state).float().log_softmax(dim=-1).unsqueeze(1)  # (B, 1, W)
         log_probs = options.restrict(log_probs, written).squeeze(1)
-        token = pick(log_probs, draws[:, place].to(device), temperature=options.temperature, top_p=options.top_p)
+        token = pick(log_probs, draws[:, place], temperature=options.temperature, top_p=options.top_p)
         sums += torch.where(ended, 0.0, log_probs.gather(1, token.unsqueeze(1)).squeeze(1))
         latest = torch.where(ended, ids.padding, token).unsqueeze(1)
         written = torch.cat([written, latest.unsqueeze(2)], dim=2)

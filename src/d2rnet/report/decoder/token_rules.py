@@ -36,7 +36,8 @@ class TokenRules:
             log_probs: (B, G, W) of the next token.
             written: (B, G, t) tokens so far, start token left out.
         """
-        log_probs[..., list(self.ids.never_written)] = NEVER
+        for token in self.ids.never_written:  # one by one: a list as index is copied to a GPU, which then waits, at each token
+            log_probs[..., token] = NEVER
         length = written.shape[2] + 1
         if length <= self.min_tokens and length < self.max_tokens:
             log_probs[..., self.ids.end] = NEVER
