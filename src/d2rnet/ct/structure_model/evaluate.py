@@ -291,7 +291,7 @@ def _add_attention(
     volumes: Sequence[Mapping[str, Any]],
     counts: NDArray[np.float32],
 ) -> dict[str, Any] | None:
-    """Add to the row of each structure how much of its attention lies inside it; return what was compared, None without masks."""
+    """Add to each structure how much of its attention lies inside it; return what was compared, None without masks."""
     if masks is None:
         return None
     attention = {name: observed.attention[:, place] for place, name in enumerate(loaded.structures)}
