@@ -103,11 +103,7 @@ def evaluate_structures(
     patients = [entry["subject_id"] for entry in entries]
     counts = study_counts(patients, samples=own.bootstrap_samples, seed=own.bootstrap_seed)
     retrieved = [retrieve(*observed.of_structure(place)) for place in range(len(loaded.structures))]
-    pushed = false_negatives(content["train"], table, loaded.settings)
-    rows = {
-        name: retrieval_scores(one, counts) | spread(observed.images[:, place], one.texts) | pushed[name]
-        for place, (name, one) in enumerate(zip(loaded.structures, retrieved, strict=True))
-    }
+    rows = _rows(loaded, observed, retrieved, counts, false_negatives(content["train"], table, loaded.settings))
     lines = {line["volume_id"]: line for line in read_jsonl(volumes / "volumes.jsonl")}
     tested = [lines[entry["id"]] for entry in entries]
     truth = find_masks(*((masks[0], None) if masks else own.label_volumes()), table, tested)
@@ -128,6 +124,20 @@ def evaluate_structures(
     )
     for line in score_lines(metrics):
         log.info("%s", line)
+
+
+def _rows(
+    loaded: LoadedStructures,
+    observed: "_Observed",
+    retrieved: Sequence[Retrieved],
+    counts: NDArray[np.float32],
+    pushed: Mapping[str, dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """Return the scores of each structure that need no mask."""
+    return {
+        name: retrieval_scores(one, counts) | spread(observed.images[:, place], one.texts) | pushed[name]
+        for place, (name, one) in enumerate(zip(loaded.structures, retrieved, strict=True))
+    }
 
 
 def _metrics(
