@@ -14,6 +14,7 @@ from earlier_version import begun_with, lacking
 from pretend_gpu import GPU, pretend_gpu
 from safetensors.torch import load_file
 
+from d2rnet.ct.report_model import generate as generation
 from d2rnet.ct.report_model import trainer
 from d2rnet.ct.report_model.dataset import CtReportDataset, StoredFeatures
 from d2rnet.ct.report_model.features import load_facts
@@ -284,6 +285,13 @@ def test_nothing_is_left_behind_on_the_cpu(ct_cohort, ct_features, ct_run, tmp_p
     with pretend_gpu():
         on_gpu = train(ct_cohort, ct_features, tmp_path)
     assert same_weights(on_gpu, ct_run / "model") and history(on_gpu) == history(ct_run / "model")
+
+
+def test_reports_written_on_a_gpu_are_those_of_the_cpu(ct_cohort, ct_features, ct_run, tmp_path, monkeypatch):
+    wanted = generate(ct_cohort, ct_features, ct_run / "model", tmp_path / "cpu.jsonl")
+    monkeypatch.setattr(generation, "resolve_device", lambda name: GPU)
+    with pretend_gpu():
+        assert generate(ct_cohort, ct_features, ct_run / "model", tmp_path / "gpu.jsonl") == wanted
 
 
 def test_mixed_precision_learns(ct_cohort, ct_features, ct_run, tmp_path):

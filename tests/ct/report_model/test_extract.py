@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from ct_report_samples import NAMES, SHAPE, extract, extract_one, settings_of, write_structure_model
+from pretend_gpu import GPU, pretend_gpu
 from safetensors.torch import load_file
 
 from d2rnet.ct.conversion.store import read_array, write_array
+from d2rnet.ct.report_model import extract as extraction
 from d2rnet.ct.report_model.extract import Extraction, extract_ct_features
 from d2rnet.ct.report_model.features import (
     feature_path,
@@ -68,6 +70,16 @@ def test_shards_and_loader_processes_change_no_byte(ct_cohort, ct_features, tmp_
     assert (tmp_path / "features.json").read_bytes() == (ct_features / "features.json").read_bytes()
     counts = [read_json(tmp_path / f"shards/{shard}-of-3.run.json")["counts"] for shard in (1, 2, 3)]
     assert [(count["volumes"], count["listed"]) for count in counts] == [(4, 13), (4, 13), (5, 13)]
+
+
+@pytest.mark.parametrize("patches", ["top", "random", "all"])
+def test_features_made_on_a_gpu_are_those_of_the_cpu(ct_cohort, tmp_path, monkeypatch, patches):
+    settings = settings_of(features={"patches": patches}).features
+    wanted = extract(ct_cohort, tmp_path / "cpu", settings)
+    monkeypatch.setattr(extraction, "resolve_device", lambda name: GPU)
+    with pretend_gpu():
+        found = extract(ct_cohort, tmp_path / "gpu", settings)
+    assert contents(found) == contents(wanted) and len(contents(found)) == 13
 
 
 @pytest.mark.parametrize("patches", ["random", "all"])

@@ -130,17 +130,19 @@ def test_positions_tell_every_place_apart():
     torch.testing.assert_close(found[13, :6], patch_positions((2, 1, 1), 20, like=torch.zeros(1))[1, :6])  # z = 1 alone
 
 
-def test_padded_air_is_masked_and_its_content_does_not_matter():
+@pytest.mark.parametrize("observer", [{}, {"update_patches": True, "num_layers": 2}])
+def test_padded_air_is_masked_and_its_content_does_not_matter(observer):
     found = volumes(1)
     found[..., 8:, 16:] = -1.0  # the last patch
     mask = patch_mask(found, (1, 2, 3))
     assert mask.tolist() == [[True, True, True, True, True, False]]
-    model = tiny()
+    model = tiny(**observer)
     embeddings = model.encoder(found)
     first = model.observer(embeddings, (1, 2, 3), mask)
     embeddings[:, 5] += 100.0
     second = model.observer(embeddings, (1, 2, 3), mask)
     torch.testing.assert_close(first.tokens, second.tokens)
+    torch.testing.assert_close(first.patches[:, :5], second.patches[:, :5])
     assert (second.attention[..., 5] == 0).all() and (second.attention[..., :5] > 0).all()
 
 
@@ -189,6 +191,28 @@ def test_attention_is_the_greatest_over_heads_and_queries():
     shares = model.observer.layers[0].cross_weights(queries, patches, None, mask[:, None, None])  # (B, H, 6 queries, P)
     by_hand = torch.stack([shares[:, :, 2 * s : 2 * s + 2].amax(dim=(1, 2)) for s in range(3)], dim=1)
     torch.testing.assert_close(model.observer(embeddings, (1, 2, 3), mask).attention, by_hand)
+
+
+def test_a_layer_by_its_formula():
+    """Each block reads its input's norm and is added to it; the shares of attention that are told are those that are used."""
+    layer = tiny().observer.layers[0]
+    with torch.no_grad():
+        for norm in layer.norms:
+            norm.weight.normal_()
+    x, other = (torch.randn(2, count, 12, generator=torch.Generator().manual_seed(count)) for count in (5, 6))
+    normed = layer.norms[0](x)
+    looked = x + layer.self_attention(normed, layer.self_attention.keys_values(normed))
+    _, values = layer.cross_attention.keys_values(layer.norms[2](other))
+    seen = (layer.cross_weights(x, other, None, None) @ values).transpose(1, 2).flatten(2)  # (B, H, T, Dh) -> (B, T, D)
+    looked = looked + layer.cross_attention.output(seen)
+    torch.testing.assert_close(layer(x, other, None, None), looked + layer.feed_forward(layer.norms[3](looked)))
+
+
+def test_an_embedding_is_the_direction_of_the_mean_of_its_queries():
+    model = tiny()
+    tokens = torch.randn(2, 3, 2, 12, generator=torch.Generator().manual_seed(6))
+    projected = (tokens[:, :, 0] + tokens[:, :, 1]) / 2 @ model.project.weight.T
+    torch.testing.assert_close(model.embed(tokens), projected / projected.norm(dim=-1, keepdim=True))
 
 
 def test_attention_begins_uneven_and_training_needs_its_tokens_alone():

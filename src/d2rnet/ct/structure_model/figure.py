@@ -56,6 +56,6 @@ def draw_structures(target: Path, metrics: Mapping[str, Any]) -> None:
 def _whiskers(values: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> NDArray[np.float64]:
     """Return (2, S): how far the interval of each value reaches down and up; 0 where there is none."""
     ends = [(value, value) if interval is None else interval for value, interval in zip(values, intervals, strict=True)]
-    low, high = np.array(ends, dtype=float).T
+    low, high = np.array(ends, dtype=float).reshape(-1, 2).T  # no abnormality may have been scored
     middle = np.array(values, dtype=float)
     return np.nan_to_num(np.clip([middle - low, high - middle], 0, None))
