@@ -284,7 +284,6 @@ class ReportDataset(Dataset[Sample]):
         rows = range(self._rows[index], self._rows[index + 1])
         boxes_xywh = self._boxes_xywh[index]  # (K, 4)
         views = self._views[index]  # (K,)
-        lesion_sides = self._sides[index]  # (K,)
         sizes = self._sizes_hw[index]  # (V, 2)
         pixels = np.stack([self._images[row] for row in rows])
         boxes_xyxy = self._input_boxes(boxes_xywh, views, sizes)
@@ -302,14 +301,13 @@ class ReportDataset(Dataset[Sample]):
             if change.flip:
                 crops = np.ascontiguousarray(crops[:, :, ::-1])
                 insides[:, [0, 2]] = self.crop_size_px - insides[:, [2, 0]]
-                lesion_sides = _MIRRORED_SIDES[lesion_sides]
                 token_ids = mirrored_ids
         return Sample(
             pixels=torch.from_numpy(pixels),
             boxes_xyxy=torch.from_numpy(boxes_xyxy),
             positions=torch.from_numpy(positions),
             lesion_view=torch.from_numpy(views),
-            lesion_sides=torch.from_numpy(lesion_sides),
+            lesion_sides=torch.from_numpy(_MIRRORED_SIDES[self._sides[index]] if change.flip else self._sides[index]),
             category_ids=torch.from_numpy(self._labels[index]),
             scores=torch.from_numpy(self._scores[index]),
             crops=torch.from_numpy(crops),

@@ -36,7 +36,7 @@ _NEWS = re.compile(
     r"(?<!\bfor )(?<!\bno )(?<!\bnot )\b(?:"
     r"(?P<strong>now(?:\s+(?:with|ha(?:s|ve|ving)|show(?:s|ing)))?|with\s+(?:an?\s+)?new|new[- ]onset(?:\s+of)?"
     r"|develop(?:ed|s|ing)|present(?:s|ed|ing)\s+with|(?:found|noted|seen|shown)\s+(?:to\s+have|with))"
-    r"|ha(?:s|ve|ving)|show(?:s|ed|ing)|demonstrat(?:es|ed|ing)|reveal(?:s|ed|ing))\b",
+    r"|ha(?:s|ve|ving)|show(?:s|ed|ing)|demonstrate[sd]|demonstrating|reveal(?:s|ed|ing))\b",
     re.IGNORECASE,
 )
 _JOINS = re.compile(
