@@ -35,7 +35,7 @@ from d2rnet.ct.structure_model.dataset import StructureEntries
 from d2rnet.ct.structure_model.diagnostics import Floats, spread
 from d2rnet.ct.structure_model.false_negatives import false_negatives
 from d2rnet.ct.structure_model.figure import draw_structures
-from d2rnet.ct.structure_model.masks import Masks, find_masks
+from d2rnet.ct.structure_model.masks import find_masks
 from d2rnet.ct.structure_model.model import LoadedStructures, load_structure_model, scaled
 from d2rnet.ct.structure_model.retrieval import Retrieved, retrieval_scores, retrieve
 from d2rnet.ct.structure_model.score_lines import score_lines
@@ -104,10 +104,8 @@ def evaluate_structures(
     counts = study_counts(patients, samples=own.bootstrap_samples, seed=own.bootstrap_seed)
     retrieved = [retrieve(*observed.of_structure(place)) for place in range(len(loaded.structures))]
     rows = _rows(loaded, observed, retrieved, counts, false_negatives(content["train"], table, loaded.settings))
-    lines = {line["volume_id"]: line for line in read_jsonl(volumes / "volumes.jsonl")}
-    tested = [lines[entry["id"]] for entry in entries]
-    truth = find_masks(*((masks[0], None) if masks else own.label_volumes()), table, tested)
-    compared = _add_attention(rows, observed, loaded, truth, tested, counts)
+    label_volumes = (masks[0], None) if masks else own.label_volumes()
+    compared = _add_attention(rows, observed, loaded, label_volumes, table, _lines_of(entries, volumes), counts)
     zero_shot = _zero_shot(observed, _directions(tower, tokens, table, content["train"], target), entries, counts)
     metrics = _metrics(entries, rows, zero_shot, observed) | {"masks": compared}
     write_json(output / "metrics.json", metrics)
@@ -293,15 +291,23 @@ def _zero_shot(
     return scores
 
 
+def _lines_of(entries: Sequence[Entry], volumes: Path) -> list[dict[str, Any]]:
+    """Return the lines of convert-ct's volumes.jsonl of entries, in their order."""
+    lines = {line["volume_id"]: line for line in read_jsonl(volumes / "volumes.jsonl")}
+    return [lines[entry["id"]] for entry in entries]
+
+
 def _add_attention(
     rows: dict[str, dict[str, Any]],
     observed: _Observed,
     loaded: LoadedStructures,
-    masks: Masks | None,
+    label_volumes: tuple[Path | None, Path | None],
+    table: StructureTable,
     volumes: Sequence[Mapping[str, Any]],
     counts: NDArray[np.float32],
 ) -> dict[str, Any] | None:
-    """Add to each structure how much of its attention lies inside it; return what was compared, None without masks."""
+    """Add to the row of each structure how much of its attention lies inside it; return what was compared, if anything."""
+    masks = find_masks(*label_volumes, table, volumes)
     if masks is None:
         return None
     attention = {name: observed.attention[:, place] for place, name in enumerate(loaded.structures)}
