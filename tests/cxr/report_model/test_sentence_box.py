@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from report_samples import make_batch, make_model
+from report_samples import PUBLISHED_ALIGNMENT, make_batch, make_model
 from torch.nn import functional as F
 
 from d2rnet.cxr.report_model.alignment import Alignment
@@ -116,7 +116,8 @@ def test_pairs_that_are_left_out_are_no_negatives() -> None:
 def make_alignment(**changes) -> Alignment:
     torch.manual_seed(1)
     settings = D2RNetModelSettings(lesion_branch="roi_align", d_model=16, patch_channels=16, dropout=0.0)
-    return Alignment(AlignmentSettings.read({"embed_dim": 8, "text_heads": 2} | changes), settings, VOCABULARY, max_tokens=40)
+    chosen = PUBLISHED_ALIGNMENT | {"embed_dim": 8, "text_heads": 2} | changes
+    return Alignment(AlignmentSettings.read(chosen), settings, VOCABULARY, max_tokens=40)
 
 
 def test_likeness_and_negatives_of_the_settings() -> None:

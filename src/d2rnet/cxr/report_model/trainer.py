@@ -22,7 +22,7 @@ from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.image_cache import ImageCache
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.pointer import Pointer
-from d2rnet.cxr.report_model.settings import D2RNetModelSettings, TrainReportModelSettings
+from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings, TrainReportModelSettings
 from d2rnet.files.hashes import ManyFiles
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.findings.mentions import named_classes
@@ -39,6 +39,7 @@ from d2rnet.runs.code_parts import PARTS_KEY, code_parts
 from d2rnet.runs.device import device_words, resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import WORK_KEY, open_work_dir
+from d2rnet.settings import where_absent
 from d2rnet.training.processes import check_processes, device_of_process, run_processes
 
 log = logging.getLogger(__name__)
@@ -112,11 +113,16 @@ def train_report_model(
 
 
 def what_decides(settings: TrainReportModelSettings) -> TrainReportModelSettings:
-    """Settings with the chunk of the lesion crops set to its default: another one resumes the same run, in other memory.
+    """Settings with what another value resumes the same run of as it first was.
 
-    A batch of no more crops than a chunk gives the same to the bit; one of more, the same but for rounding.
+    The chunk of the lesion crops: a batch of no more crops than a chunk gives the same to the bit; one of more, the same but
+    for rounding. Section alignment where none of its losses is on.
     """
-    return settings.replaced(model={"crop_chunk": D2RNetModelSettings().crop_chunk})
+    chosen = settings.replaced(model={"crop_chunk": D2RNetModelSettings().crop_chunk})
+    if chosen.training.alignment.is_on:
+        return chosen
+    idle = AlignmentSettings().replaced(**where_absent(AlignmentSettings))
+    return chosen.replaced(training={"alignment": idle.to_json()})
 
 
 def _make_datasets(
