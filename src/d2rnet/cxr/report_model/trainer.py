@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from d2rnet.cxr.report_model.alignment import Alignment, pretrained_files
-from d2rnet.cxr.report_model.backbone_weights import backbone_inputs, start_backbone
-from d2rnet.cxr.report_model.backbones import transformer_facts
+from d2rnet.cxr.report_model.backbone_weights import backbone_facts, backbone_inputs, start_backbone
 from d2rnet.cxr.report_model.card import REPORT_CARD
 from d2rnet.cxr.report_model.context import EntryContexts, check_context
 from d2rnet.cxr.report_model.dataset import Entry, ReportDataset, crop_arguments, image_sources
@@ -91,7 +90,7 @@ def train_report_model(
     inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "vocabulary": vocabulary, "images": images}
     inputs |= {"weights": settings.model.weights} if settings.model.weights else {}
     inputs |= backbone_inputs(settings.model, detector) | pretrained_files(settings.training.alignment)
-    backbone_config = transformer_facts(settings.model)
+    backbone_config = backbone_facts(settings.model, detector)
     with open_work_dir(work, settings=what_decides(settings), inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, work / "images", tokens, settings, runtime.loader_workers)
         reward = make_reward(settings.training, tokens, read=named_classes, entries=splits["train"])
