@@ -87,6 +87,7 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
         task.objective.after_step()
         batch.token_ids[:, 2] = 6
     task.loss(part_of(batch)).backward()
+    task.objective.after_step()  # what is watched, too
     own = task.losses.module if isinstance(task.losses, DistributedDataParallel) else task.losses
     found = {f"buffer {name}": value.float() for name, value in own.named_buffers()}
     for name, parameter in own.named_parameters():

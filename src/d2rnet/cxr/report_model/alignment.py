@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from d2rnet.cxr.report_model.alignment_watch import Watch, mean_length
+from d2rnet.cxr.report_model.alignment_watch import OF_SENTENCES, Watch, mean_length
 from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.model import ChestTokens
 from d2rnet.cxr.report_model.report_findings import jaccard, naming_sentences, report_classes
 from d2rnet.cxr.report_model.report_queue import ReportQueue
-from d2rnet.cxr.report_model.sentence_box import sentence_box_loss
+from d2rnet.cxr.report_model.sentence_box import box_retrieval, sentence_box_loss, sentence_pairs
 from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings
 from d2rnet.cxr.report_model.word_scores import Boundary, best_similarities, word_scores
 from d2rnet.errors import ConfigError
@@ -82,6 +82,7 @@ class Alignment(FurtherLosses):
         widths = {"local": model.d_model, "global": model.patch_channels, SENTENCE_BOX: model.d_model}
         weights = {"local": settings.lab_weight, "global": settings.gab_weight, SENTENCE_BOX: settings.sentence_box_weight}
         blocks = [block for block, kind in self._kinds.items() if kind != "none"]
+        self._blocks = blocks
         projected = [*blocks, *([SENTENCE_BOX] if settings.sentence_box else [])]
         self._projection_of = {block: block if settings.word_projection == "separate" else "shared" for block in projected}
         self.words = nn.ModuleDict()
@@ -95,6 +96,10 @@ class Alignment(FurtherLosses):
         for block in blocks:
             weight = {"local": "lab_weight", "global": "gab_weight"}[block]
             self.watches[block] = Watch(f"{block}_alignment", place=settings.place, weight=weight)
+        if settings.sentence_box:
+            self.watches[SENTENCE_BOX] = Watch(
+                SENTENCE_BOX, place=settings.place, weight="sentence_box_weight", wording=OF_SENTENCES
+            )
         self.weights = LossWeights(
             {LOSS_NAMES[block]: weights[block] for block in projected},
             target_ratio=settings.gradient_ratio if settings.weight_by == "gradient_ratio" else None,
@@ -124,8 +129,8 @@ class Alignment(FurtherLosses):
         """
         losses = {}
         token_ids = batch.token_ids
-        likeness, left_out = self._relations(token_ids) if self.watches else (None, None)
-        for block in self.watches:
+        likeness, left_out = self._relations(token_ids) if self._blocks else (None, None)
+        for block in self._blocks:
             regions, region_mask = self._regions_of(block, visual)
             encoded = self.text_encoder(token_ids, by_sentence=block == "local")
             with torch.autocast(token_ids.device.type, enabled=False):
@@ -156,15 +161,23 @@ class Alignment(FurtherLosses):
         words = self.text_encoder(sentences.token_ids, by_sentence=True)
         with torch.autocast(batch.token_ids.device.type, enabled=False):
             features = self._project(self.words[self._projection_of[SENTENCE_BOX]], words.features, words.mask)
-            return sentence_box_loss(
-                self._mean(features, words.mask)[0][:, 0],
+            means, there = self._mean(features, words.mask)  # (M, 1, E), (M, 1)
+            boxes = self._project(self.regions[SENTENCE_BOX], visual.lesions, visual.lesion_mask)
+            pairs = sentence_pairs(
+                means[:, 0],
                 sentences.owners,
                 sentences.classes,
-                self._project(self.regions[SENTENCE_BOX], visual.lesions, visual.lesion_mask),
+                boxes,
                 visual.lesion_mask,
                 batch.category_ids,
                 temperature=self.settings.sentence_box_temperature,
             )
+            if self.training:
+                *retrieval, count = box_retrieval(pairs)
+                lengths = (mean_length(boxes, visual.lesion_mask), mean_length(means, there))
+                if count >= 2:
+                    cast(Watch, self.watches[SENTENCE_BOX]).note((retrieval[0], retrieval[1]), lengths)
+            return sentence_box_loss(pairs)
 
     @torch.no_grad()
     def _relations(self, token_ids: Tensor) -> tuple[Tensor | None, Tensor | None]:
