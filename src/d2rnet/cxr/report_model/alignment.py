@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from d2rnet.cxr.report_model.alignment_watch import OF_SENTENCES, Watch, mean_length
+from d2rnet.cxr.report_model.alignment_watch import OF_REPORTS, OF_SENTENCES, Watch, mean_length
 from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.model import ChestTokens
 from d2rnet.cxr.report_model.report_findings import jaccard, naming_sentences, report_classes
@@ -42,6 +42,7 @@ from d2rnet.training.loss_weights import LossWeights
 GRID_ELEMENTS = 2**26
 SENTENCE_BOX = "sentence_box"
 LOSS_NAMES = {"local": "local_alignment", "global": "global_alignment", SENTENCE_BOX: SENTENCE_BOX}
+WEIGHTS = {"local": "lab_weight", "global": "gab_weight", SENTENCE_BOX: "sentence_box_weight"}  # settings
 LEAST_LENGTH = 1e-4  # a vector that is the mean itself has no direction
 
 
@@ -68,21 +69,10 @@ class Alignment(FurtherLosses):
         self.settings = settings
         self._kinds = {"local": settings.lab, "global": settings.gab}
         self.vocabulary = vocabulary
-        if settings.sentence_box and model.lesion_branch == "none":
-            raise ConfigError(
-                "cxr.report.training.alignment.sentence_box: true, but cxr.report.model.lesion_branch is 'none' and leaves no "
-                "lesion token for a box. Set it to false, or the branch to roi_align or crop."
-            )
-        if settings.lab != "none" and model.lesion_branch == "none":
-            raise ConfigError(
-                f"cxr.report.training.alignment.lab: got '{settings.lab}', but cxr.report.model.lesion_branch is 'none' and "
-                "leaves no lesion token to align. Set it to none, or the branch to roi_align or crop."
-            )
+        _check_branch(settings, model)
         self.text_encoder = make_text_encoder(settings, vocabulary, dropout=model.dropout)
         widths = {"local": model.d_model, "global": model.patch_channels, SENTENCE_BOX: model.d_model}
-        weights = {"local": settings.lab_weight, "global": settings.gab_weight, SENTENCE_BOX: settings.sentence_box_weight}
-        blocks = [block for block, kind in self._kinds.items() if kind != "none"]
-        self._blocks = blocks
+        self._blocks = blocks = [block for block, kind in self._kinds.items() if kind != "none"]
         projected = [*blocks, *([SENTENCE_BOX] if settings.sentence_box else [])]
         self._projection_of = {block: block if settings.word_projection == "separate" else "shared" for block in projected}
         self.words = nn.ModuleDict()
@@ -93,15 +83,10 @@ class Alignment(FurtherLosses):
         self.watches = nn.ModuleDict()
         for block in projected:
             self.regions[block] = nn.Linear(widths[block], settings.embed_dim, bias=settings.projection_bias)
-        for block in blocks:
-            weight = {"local": "lab_weight", "global": "gab_weight"}[block]
-            self.watches[block] = Watch(f"{block}_alignment", place=settings.place, weight=weight)
-        if settings.sentence_box:
-            self.watches[SENTENCE_BOX] = Watch(
-                SENTENCE_BOX, place=settings.place, weight="sentence_box_weight", wording=OF_SENTENCES
-            )
+            wording = OF_SENTENCES if block == SENTENCE_BOX else OF_REPORTS
+            self.watches[block] = Watch(LOSS_NAMES[block], place=settings.place, weight=WEIGHTS[block], wording=wording)
         self.weights = LossWeights(
-            {LOSS_NAMES[block]: weights[block] for block in projected},
+            {LOSS_NAMES[block]: getattr(settings, WEIGHTS[block]) for block in projected},
             target_ratio=settings.gradient_ratio if settings.weight_by == "gradient_ratio" else None,
             warmup_steps=settings.warmup_steps,
             measure_every_steps=settings.measure_every_steps,
@@ -334,6 +319,20 @@ class Alignment(FurtherLosses):
         bags = self.rarity.new_zeros(len(token_ids), len(self.rarity))
         bags.scatter_add_(1, token_ids, torch.ones_like(token_ids, dtype=bags.dtype))
         return F.normalize(bags * self.rarity, dim=1)
+
+
+def _check_branch(settings: AlignmentSettings, model: D2RNetModelSettings) -> None:
+    """Refuse losses on lesion tokens where there are none."""
+    if settings.sentence_box and model.lesion_branch == "none":
+        raise ConfigError(
+            "cxr.report.training.alignment.sentence_box: true, but cxr.report.model.lesion_branch is 'none' and leaves no "
+            "lesion token for a box. Set it to false, or the branch to roi_align or crop."
+        )
+    if settings.lab != "none" and model.lesion_branch == "none":
+        raise ConfigError(
+            f"cxr.report.training.alignment.lab: got '{settings.lab}', but cxr.report.model.lesion_branch is 'none' and "
+            "leaves no lesion token to align. Set it to none, or the branch to roi_align or crop."
+        )
 
 
 def mean_of_each(vectors: Tensor, mask: Tensor) -> Tensor:
