@@ -4,8 +4,12 @@ Training: forward, losses, backward, clipping and optimiser of the real training
 Reports: encoding and beam search of one batch. Times are medians, a GPU is waited for; memory is the peak that torch allocated
 (a GPU) or that the process took (a CPU). The projection is the paper's run: 50 epochs of 270,790 images.
 
-Usage: python benchmarks/report_step.py [--preset d2rnet] [--device cuda] [--precision bf16-mixed] [--batch 32] [--boxes 8]
-       [--repeats 10] [--set KEY=VALUE ...] [--output results.json]
+``--count`` times nothing: it counts the operations of a step on one entry (forward, and twice as many for the way back), and
+the bytes that the image network of a whole batch has alive at the most, on tensors without values (crop_memory.py does so for
+lesion crops). The hours follow from the preset's epochs and an assumed speed.
+
+Usage: python benchmarks/report_step.py [--preset d2rnet ...] [--count] [--tflops 10] [--device cuda]
+       [--precision bf16-mixed] [--batch 32] [--boxes 8] [--repeats 10] [--set KEY=VALUE ...] [--output results.json]
 """
 
 import argparse
@@ -18,24 +22,30 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from crop_memory import Alive
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from d2rnet.cli.given_settings import given_settings
 from d2rnet.cxr.report_model.alignment import Alignment
+from d2rnet.cxr.report_model.backbones import make_backbone
 from d2rnet.cxr.report_model.dataset import ChestBatch, ReportDataset
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.settings import ReportSettings
+from d2rnet.cxr.report_model.visual_extractor import VisualExtractor
 from d2rnet.figures.tables import markdown_table
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.decoder.beam_search import SearchOptions
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, SPECIAL_TOKENS, Vocabulary
 from d2rnet.report.training_task import report_task
 from d2rnet.runs.provenance import code_version, hardware
-from d2rnet.settings import read_overlay
+from d2rnet.settings import merge, read_overlay
 from d2rnet.training.task import TrainingTask
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER_IMAGES = 270_790
 PAPER_EPOCHS = 50
+BACKWARD = 2  # times the operations of a forward pass
 
 
 def make_batch(settings: ReportSettings, *, entries: int, boxes: int, tokens: int, words: int) -> ChestBatch:
@@ -143,10 +153,46 @@ def measure(settings: ReportSettings, options: argparse.Namespace) -> dict[str, 
     }
 
 
+def count(settings: ReportSettings, options: argparse.Namespace) -> dict[str, Any]:
+    """Count operations and memory, and say what the preset's training takes at the assumed speed."""
+    alone = argparse.Namespace(**vars(options) | {"batch": 1, "device": "cpu", "precision": "32-true"})
+    task = make_task(settings, alone)
+    batch = make_batch(settings, entries=1, boxes=options.boxes, tokens=options.tokens, words=options.words)
+    task.losses.train()
+    with FlopCounterMode(display=False) as counter:
+        task.loss(batch)
+    # The counter takes the weight gradients of depthwise convolutions for those of dense ones, so the way back is not counted.
+    teraflop = (1 + BACKWARD) * counter.get_total_flops() / 1e12
+    return {
+        "TFLOP_an_entry": teraflop,
+        "GPU_hours": PAPER_IMAGES * settings.training.epochs * teraflop / options.tflops / 3600,
+        "image_network_gib": image_network_bytes(settings, options) / 2**30,
+    }
+
+
+def image_network_bytes(settings: ReportSettings, options: argparse.Namespace) -> int:
+    """Most bytes alive at a time while the image network goes forward and back on a batch, an image each."""
+    model = settings.model
+    with FakeTensorMode(), Alive() as alive:
+        backbone = make_backbone(model, None)
+        network = VisualExtractor(
+            backbone, patch_channels=model.patch_channels, attention=model.channel_prior_attention
+        ).train()
+        pixels = torch.zeros(options.batch, model.input_size_px, model.input_size_px, dtype=torch.uint8)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bf16-mixed"):
+            feature_map, patches = network(pixels)
+        (feature_map.sum() + patches.sum()).backward()
+    return alive.peak
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="d2rnet", help="workflow/presets/cxr/<name>.yaml; 'demo': config.yaml")
+    parser.add_argument(
+        "--preset", nargs="+", default=["d2rnet"], help="workflow/presets/cxr/<name>.yaml, in this order; 'demo': config.yaml"
+    )
+    parser.add_argument("--count", action="store_true", help="count operations and memory, time nothing")
+    parser.add_argument("--tflops", type=float, default=10.0, help="of --count: assumed speed of the GPU, TFLOP/s")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="bf16-mixed")
     parser.add_argument("--batch", type=int, default=32, help="entries")
@@ -158,11 +204,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the metrics here too")
     options = parser.parse_args()
     overlay: dict[str, Any] = {}
-    if options.preset != "demo":
-        preset = read_overlay(ROOT / "workflow" / "presets" / "cxr" / f"{options.preset}.yaml")
-        overlay = preset.get("cxr", {}).get("report", {})
+    for name in options.preset:
+        if name != "demo":
+            preset = read_overlay(ROOT / "workflow" / "presets" / "cxr" / f"{name}.yaml")
+            overlay = merge(overlay, preset.get("cxr", {}).get("report", {}))
     settings = given_settings(ReportSettings, [], json.dumps(overlay), options.set)
-    metrics = measure(settings, options)
+    metrics = (count if options.count else measure)(settings, options)
     named = {key: f"{value:.3g}" for key, value in metrics.items() if value is not None}
     print("\n".join(markdown_table(["metric", "value"], [[key.replace("_", " "), value] for key, value in named.items()])))
     chosen = {

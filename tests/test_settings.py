@@ -15,6 +15,8 @@ from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.conversion.settings import DataSettings
 from d2rnet.cxr.detector.config import build_cfg
 from d2rnet.cxr.detector.trainer import check_batches, check_schedule
+from d2rnet.cxr.report_model.settings import DETECTOR
+from d2rnet.cxr.warm_start import check_warm_start
 from d2rnet.errors import ConfigError
 from d2rnet.settings import Section, leaves, merge, read_overlay, subsection, values_in
 
@@ -81,6 +83,18 @@ def test_what_the_recommended_preset_differs_in(repository):
     assert training.unlabelled_views == settings.annotation.box_views == ("PA", "AP")
     assert 0 < training.max_negative_share < 1
     assert training.lr_schedule == "cosine"
+    report = settings.report
+    check_warm_start(settings.detector.model, report.model)
+    assert report.model.backbone_weights == DETECTOR
+    assert (report.model.lesion_branch, report.model.lesion_enhancement) == ("roi_align", "none")
+    assert report.model.lesion_class and report.model.lesion_score and report.model.lesion_position
+    assert not report.training.alignment.is_on and report.training.precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize("preset", ["d2rnet", "utv2", "recommended"])
+def test_weights_are_selected_by_the_references_that_the_test_has(repository, preset):
+    config = Config.read(preset_overlay(repository, preset))
+    assert (config.cxr.report.training.selection, config.evaluation.references) == ("bleu_4", "r2gen_exact")
 
 
 def test_misspelled_key_is_named_with_the_closest_one():
@@ -273,8 +287,9 @@ def test_editors_refuse_what_the_sections_refuse(repository, overlay):
 
 
 ORDERED = {
-    "presets/whole.yaml": {"cxr": {"data": {"root": "a"}, "detector": {"iters": 1}, "report": {}}},
+    "presets/whole.yaml": {"cxr": {"data": {"root": "a"}, "detector": {"iters": 1}, "report": {"width": 1}}},
     "presets/part.yaml": {"cxr": {"data": {"root": "a"}, "detector": {"iters": 2}}},
+    "presets/further.yaml": {"cxr": {"detector": {"iters": 3}, "report": {"width": 2}}},
     "mine.yaml": {"cxr": {"data": {"root": "b"}}},
     "gpu.yaml": {"runtime": {"gpus": 1}},
 }
@@ -285,6 +300,7 @@ ORDERED = {
     [
         ("whole", "part", "mine"),
         ("whole", "part"),
+        ("whole", "further", "mine"),
         ("whole", "mine", "gpu"),
         ("gpu", "whole"),
         ("mine", "gpu"),
@@ -302,6 +318,7 @@ def test_orders_in_which_nothing_is_undone(order, tmp_path):
     ("order", "complaint", "right"),
     [
         (("part", "whole", "mine"), r"whole\.yaml: undoes cxr\.detector\.iters of .*part\.yaml", "whole part mine"),
+        (("further", "whole"), r"whole\.yaml: undoes cxr\.detector\.iters, cxr\.report\.width of .*further", "whole further"),
         (("whole", "mine", "part"), r"part\.yaml: undoes cxr\.data\.root of .*mine\.yaml", "whole part mine"),
         (("gpu", "mine", "whole"), r"whole\.yaml: undoes cxr\.data\.root of .*mine\.yaml", "whole gpu mine"),
     ],
@@ -315,14 +332,15 @@ def test_a_preset_that_undoes_what_was_given_before_it_is_refused_with_the_right
     check_order({path: files[path] for path in map(type(tmp_path), named)}, tmp_path / "presets")
 
 
-@pytest.mark.parametrize("order", [("part",), ("mine", "part"), ("part", "gpu")], ids=str)
-def test_a_preset_of_the_detector_alone_is_refused_where_the_rest_would_be_the_demo(order, tmp_path):
+@pytest.mark.parametrize("order", [("part",), ("mine", "part"), ("part", "gpu"), ("further",), ("mine", "further")], ids=str)
+def test_a_preset_of_a_part_alone_is_refused_where_the_rest_would_be_the_demo(order, tmp_path):
     files = files_in(order, tmp_path)
-    with pytest.raises(ConfigError, match=r"part\.yaml: sets the detector alone, .* of the demo") as refused:
+    (part,) = set(order) - {"mine", "gpu"}
+    with pytest.raises(ConfigError, match=rf"{part}\.yaml: sets a part alone, .* of the demo") as refused:
         check_order(files, tmp_path / "presets")
     named = str(refused.value).partition("--configfile ")[2].split()
-    own = [name for name in order if name != "part"]
-    assert [Path(name).stem for name in named] == ["d2rnet", "part", *own]
+    own = [name for name in order if name != part]
+    assert [Path(name).stem for name in named] == ["d2rnet", part, *own]
     whole = {tmp_path / "presets/cxr/d2rnet.yaml": ORDERED["presets/whole.yaml"]}
     check_order({Path(name): (files | whole)[Path(name)] for name in named}, tmp_path / "presets")
 
@@ -342,7 +360,7 @@ def test_the_published_presets_have_one_order(repository):
     for name in ("utv2", "recommended"):
         part = presets / "cxr" / f"{name}.yaml"
         check_order({d2rnet: contents[d2rnet], part: contents[part]}, presets)
-        with pytest.raises(ConfigError, match=rf"{name}\.yaml: sets the detector alone, .* {d2rnet} {part}$"):
+        with pytest.raises(ConfigError, match=rf"{name}\.yaml: sets a part alone, .* {d2rnet} {part}$"):
             check_order({part: contents[part]}, presets)
 
 

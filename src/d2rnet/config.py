@@ -1,6 +1,6 @@
 """``config.yaml`` whole: the sections of all wings, and what no section alone can see."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,25 +62,29 @@ def check_order(files: Mapping[Path, Mapping[str, Any]], presets: Path) -> None:
 
     Args:
         files: what ``--configfile`` names, in its order -> content.
-        presets: folder of the presets. One that sets nothing of the reports is of a part, and is laid over one of the whole.
+        presets: folder of the presets. One without section cxr.data or cxr.report is of a part, and is laid over one of the
+            whole.
 
     Raises:
-        ConfigError: names the keys and the right order. So does a preset of the detector alone where no file sets anything of
-            the reports: the rest would be that of the demo.
+        ConfigError: names the keys and the right order. So does a preset of a part with a detector where no other file sets
+            anything of the reports: the rest would be that of the demo.
     """
 
+    def sections(file: Path) -> Set[str]:
+        return files[file].get("cxr", {}).keys()
+
     def rank(file: Path) -> int:
-        return 2 if presets not in file.parents else 1 if "report" not in files[file].get("cxr", {}) else 0
+        return 2 if presets not in file.parents else int(not {"data", "report"} <= sections(file))
 
     given = list(files)
-    if not any("report" in content.get("cxr", {}) for content in files.values()):
-        for file in given:
-            if presets in file.parents and "detector" in files[file].get("cxr", {}):
-                right = " ".join(str(name) for name in [presets / WHOLE_PRESET, *sorted(given, key=rank)])
-                raise ConfigError(
-                    f"{file}: sets the detector alone, and no file given sets section cxr.report: all else would be that of "
-                    f"the demo. A preset of the whole comes before it: --configfile {right}"
-                )
+    for file in given:
+        alone = not any("report" in sections(other) for other in given if other != file)
+        if alone and rank(file) == 1 and "detector" in sections(file):
+            right = " ".join(str(name) for name in [presets / WHOLE_PRESET, *sorted(given, key=rank)])
+            raise ConfigError(
+                f"{file}: sets a part alone, and no other file given sets section cxr.report: all else would be that of the "
+                f"demo. A preset of the whole comes before it: --configfile {right}"
+            )
     for place, file in enumerate(given):
         for before in given[:place]:
             if rank(before) <= rank(file) and rank(file) > 0:
@@ -92,7 +96,7 @@ def check_order(files: Mapping[Path, Mapping[str, Any]], presets: Path) -> None:
                 more = f" and {len(undone) - SHOWN_KEYS} more" if len(undone) > SHOWN_KEYS else ""
                 raise ConfigError(
                     f"{file}: undoes {', '.join(undone[:SHOWN_KEYS])}{more} of {before}, which is given before it. Presets "
-                    f"come first, one of the detector alone after one of the whole, your own files last: --configfile {right}"
+                    f"come first, one of a part after one of the whole, your own files last: --configfile {right}"
                 )
 
 

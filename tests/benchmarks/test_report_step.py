@@ -38,6 +38,18 @@ def test_figures_of_every_branch(benchmark: ModuleType, options: argparse.Namesp
     assert found["training_peak_gib"] > 0.1
 
 
+def test_what_is_counted(benchmark: ModuleType, options: argparse.Namespace) -> None:
+    """The first convolution alone takes 3 x 2 x 49 x C x 16 x 16; a batch keeps activations beside the weights."""
+    options.tflops = 2.0
+    settings = small_settings().replaced(training={"epochs": 3})
+    found = benchmark.count(settings, options)
+    stem = 3 * 2 * 49 * settings.model.backbone_width * 16 * 16 / 1e12
+    assert stem < found["TFLOP_an_entry"] < 100 * stem
+    assert found["GPU_hours"] == pytest.approx(270_790 * 3 * found["TFLOP_an_entry"] / 2 / 3600)
+    options.batch *= 1000
+    assert benchmark.image_network_bytes(settings, options) > 10 * found["image_network_gib"] * 2**30 > 0
+
+
 def test_timed_leaves_the_first_call_out(benchmark: ModuleType) -> None:
     calls: list[int] = []
     assert len(benchmark.timed(lambda: calls.append(1), torch.device("cpu"), 3)) == 3

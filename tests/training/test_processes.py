@@ -15,7 +15,7 @@ import pytest
 import torch
 from pretend_gpu import GPU, pretend_gpu
 from process_samples import fail, save_when_told, talk, wait_for_ever
-from report_samples import NUM_TOKENS, SMALL_MODEL, make_batch
+from report_samples import NUM_TOKENS, PUBLISHED_ALIGNMENT, SMALL_MODEL, make_batch
 from torch.nn.parallel import DistributedDataParallel
 
 from d2rnet.cxr.report_model.alignment import Alignment
@@ -74,7 +74,7 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
     settings = D2RNetModelSettings.read(SMALL_MODEL | model | {"dropout": 0.0, "patch_dropout": 0.0})
     network = D2RNet(settings, num_tokens=NUM_TOKENS, num_categories=len(CATEGORY_NAMES))
     losses = {name: value for name, value in aligned.items() if name != "pointer_weight"}
-    training = D2RNetTrainingSettings().replaced(alignment={"embed_dim": 8, "text_heads": 2} | losses)
+    training = D2RNetTrainingSettings().replaced(alignment=PUBLISHED_ALIGNMENT | {"embed_dim": 8, "text_heads": 2} | losses)
     alignment = Alignment(training.alignment, settings, VOCABULARY, max_tokens=5) if losses else None
     weight = aligned.get("pointer_weight")
     pointer = Pointer(weight, VOCABULARY, lesion_branch=settings.lesion_branch) if weight else None
@@ -89,6 +89,7 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
         task.objective.after_step()
         batch.token_ids[:, 2] = 6
     task.loss(part_of(batch)).backward()
+    task.objective.after_step()  # what is watched, too
     own = task.losses.module if isinstance(task.losses, DistributedDataParallel) else task.losses
     found = {f"buffer {name}": value.float() for name, value in own.named_buffers()}
     for name, parameter in own.named_parameters():

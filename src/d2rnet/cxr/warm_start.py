@@ -26,8 +26,8 @@ def check_warm_start(detector: DetectorModelSettings, report: D2RNetModelSetting
             f"{what}: model.backbone_weights is 'detector', whose backbone is another; expected {needed}, or other "
             "backbone_weights: null or a path."
         )
-    if detector.norm == "GN" or (detector.stride_in_1x1 and detector.backbone_depth >= 50):
+    if detector.norm == "GN":
         raise ConfigError(
-            f"{what}: model.backbone_weights is 'detector', but cxr.detector.model.norm is GN or stride_in_1x1 true; expected "
-            "BN, SyncBN or FrozenBN, and false, as the report model has, or other backbone_weights: null or a path."
+            f"{what}: model.backbone_weights is 'detector', but cxr.detector.model.norm is GN; expected BN, SyncBN or "
+            "FrozenBN, as the report model normalises by batches, or other backbone_weights: null or a path."
         )

@@ -27,6 +27,17 @@ SMALL_MODEL = {
     "num_layers": 2,
     "memory_heads": 2,
 }
+# Alignment as in the published model; the defaults are what was repaired.
+PUBLISHED_ALIGNMENT = {
+    "weight_by": "fixed",
+    "warmup_steps": 0,
+    "centring": False,
+    "word_projection": "shared",
+    "projection_bias": True,
+    "targets": "hardest",
+    "likeness": "words",
+    "same_findings": "negatives",
+}
 EVERYTHING = {
     "model": {
         "lesion_branch": "crop",
@@ -50,13 +61,9 @@ EVERYTHING = {
             "gab": "patches",
             "embed_dim": 8,
             "text_heads": 2,
-            "weight_by": "gradient_ratio",
             "warmup_steps": 4,
             "measure_every_steps": 2,
-            "centring": True,
-            "word_projection": "separate",
             "sentence_box": True,
-            "projection_bias": False,
         },
         "augmentation": {"max_shift": 0.1, "max_scale": 0.1, "max_intensity": 0.1, "horizontal_flip": True},
         "self_critical": {"reward": "findings_f1", "start_epoch": 1},

@@ -1,10 +1,11 @@
 """LAB and GAB: scores by hand, the boundary, both kinds of targets, masks, what takes part."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
-from report_samples import make_batch, make_model
+from report_samples import PUBLISHED_ALIGNMENT, make_batch, make_model
 from torch.nn import functional as F
 
 from d2rnet.cxr.report_model import alignment
@@ -12,6 +13,7 @@ from d2rnet.cxr.report_model.alignment import Alignment
 from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings
 from d2rnet.errors import ConfigError
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
+from d2rnet.settings import read_overlay, where_absent
 from d2rnet.training.contrastive import hardest_negative_loss, mean_vector, soft_target_loss
 from d2rnet.training.loss_weights import mean_gradient, norm_ratio
 
@@ -22,8 +24,20 @@ VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *"abcdefghijklmno", "."), (0, 0, 0, 0,
 def make_alignment(branch: str = "roi_align", **changes) -> Alignment:
     torch.manual_seed(1)
     settings = D2RNetModelSettings(lesion_branch=branch, d_model=16, patch_channels=16, dropout=0.0)
-    chosen = {"embed_dim": 8, "text_heads": 2} | changes
+    chosen = PUBLISHED_ALIGNMENT | {"embed_dim": 8, "text_heads": 2} | changes
     return Alignment(AlignmentSettings.read(chosen), settings, VOCABULARY, max_tokens=5)
+
+
+def test_a_loss_that_is_switched_on_is_the_repaired_one(repository: Path) -> None:
+    """The preset of the published model says what is published; so do work folders from before, which lack the settings."""
+    presets = repository / "workflow" / "presets" / "cxr"
+    arms = read_overlay(repository / "workflow" / "ablation.yaml")
+    repaired = arms["arms"]["published_lab_soft"]["report"]["training"]["alignment"]
+    assert repaired.keys() == {"lab"} | PUBLISHED_ALIGNMENT.keys()
+    assert AlignmentSettings(lab="lesions") == AlignmentSettings.read(repaired)
+    for published in (read_overlay(presets / "d2rnet.yaml")["cxr"]["report"], arms["report"]):
+        assert PUBLISHED_ALIGNMENT.items() <= published["training"]["alignment"].items()
+    assert where_absent(AlignmentSettings) == PUBLISHED_ALIGNMENT
 
 
 def test_hardest_negatives_by_hand() -> None:

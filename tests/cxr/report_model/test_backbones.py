@@ -13,7 +13,13 @@ from report_samples import NUM_TOKENS, SMALL_MODEL, make_batch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from d2rnet.cxr.report_model.backbone_weights import backbone_inputs, load_backbone, load_detector, start_backbone
+from d2rnet.cxr.report_model.backbone_weights import (
+    backbone_facts,
+    backbone_inputs,
+    load_backbone,
+    load_detector,
+    start_backbone,
+)
 from d2rnet.cxr.report_model.backbones import VisionTransformer, make_backbone, make_convolutional, transformer_facts
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings
@@ -171,12 +177,46 @@ def test_a_detector_that_does_not_fit_is_named(tmp_path: Path) -> None:
         start_backbone(make_convolutional("resnet18", stages=2), settings, None)
 
 
-@pytest.mark.parametrize(("changes", "message"), [({"norm": "GN"}, "by groups"), ({"stride_in_1x1": True}, "stride in their")])
-def test_a_detector_that_computes_otherwise_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    depth = 18 if "norm" in changes else 50
-    _, path = write_detector(tmp_path, backbone_width=32, backbone_depth=depth, **changes)
-    with pytest.raises(CheckpointError, match=message):
-        load_detector(make_convolutional(f"resnet{depth}", stages=2, width=32), path)
+@pytest.mark.parametrize("stride_in_1x1", [False, True])
+def test_the_whole_network_is_the_detectors(tmp_path: Path, stride_in_1x1: bool) -> None:
+    """Grey levels normalised as ours, so that the border, where all pad with 0, is the same, too."""
+    levels = {"pixel_mean": 255 * 0.449, "pixel_std": 255 * 0.226}
+    detector, path = write_detector(tmp_path, backbone_depth=50, stride_in_1x1=stride_in_1x1, **levels)
+    settings = D2RNetModelSettings(
+        backbone="resnet50", backbone_width=16, backbone_stages=4, backbone_weights="detector", input_size_px=96
+    )
+    facts = backbone_facts(settings, path)
+    network = make_backbone(settings, facts)
+    start_backbone(network, settings, path)
+    image = torch.rand(1, 1, 90, 96, generator=torch.Generator().manual_seed(3))  # 90 is odd after a stride
+    expected = detector.backbone.bottom_up((image - 0.449) / 0.226)["res5"]
+    found = network.eval()((image - 0.449) / 0.226)
+    assert expected.shape == (1, 512, 3, 3) and expected.abs().max() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.detach().abs().max()))
+    again = make_backbone(settings, json.loads(json.dumps(facts)))  # as a model folder keeps it
+    again.load_state_dict(network.state_dict())
+    assert torch.equal(again.eval()(image), network(image))
+    other = make_convolutional("resnet50", stages=4, width=16, stride_in_1x1=not stride_in_1x1)
+    with pytest.raises(CheckpointError, match="stride in another convolution"):
+        load_detector(other, path)
+    other.load_state_dict(network.state_dict())  # the same weights, other pixels
+    assert not torch.allclose(other.eval()((image - 0.449) / 0.226), expected, rtol=0.1, atol=0.1)
+
+
+def test_a_detector_of_plain_blocks_needs_no_facts(tmp_path: Path) -> None:
+    _, path = write_detector(tmp_path, stride_in_1x1=True)  # ResNet-18 has no 1 x 1
+    settings = D2RNetModelSettings(backbone_width=16, backbone_weights="detector")
+    assert backbone_facts(settings, path) is None
+    with pytest.raises(ConfigError, match="no --detector was given"):
+        backbone_facts(settings, None)
+    with pytest.raises(CheckpointError, match="backbone_config is a list"):
+        make_backbone(settings, ["stride_in_1x1"])
+
+
+def test_a_detector_that_normalises_by_groups_is_refused(tmp_path: Path) -> None:
+    _, path = write_detector(tmp_path, backbone_width=32, norm="GN")
+    with pytest.raises(CheckpointError, match="by groups"):
+        load_detector(make_convolutional("resnet18", stages=2, width=32), path)
 
 
 @pytest.mark.parametrize("kind", ["vit", "dinov2"])

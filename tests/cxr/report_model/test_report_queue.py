@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from report_samples import NUM_TOKENS, SMALL_MODEL, make_batch, make_model
+from report_samples import NUM_TOKENS, PUBLISHED_ALIGNMENT, SMALL_MODEL, make_batch, make_model
 
 from d2rnet.cxr.report_model import alignment
 from d2rnet.cxr.report_model.alignment import Alignment
@@ -73,7 +73,7 @@ def test_a_report_that_is_there_comes_but_once() -> None:
 def make_alignment(**changes: Any) -> Alignment:
     torch.manual_seed(1)
     settings = D2RNetModelSettings(d_model=16, patch_channels=16, dropout=0.0)
-    chosen = {"embed_dim": 8, "text_heads": 2} | QUEUE | changes
+    chosen = PUBLISHED_ALIGNMENT | {"embed_dim": 8, "text_heads": 2} | QUEUE | changes
     return Alignment(AlignmentSettings.read(chosen), settings, VOCABULARY, max_tokens=7)
 
 
@@ -154,5 +154,5 @@ def test_a_training_with_a_queue_resumes_exactly() -> None:
 
 def test_a_queue_needs_soft_targets() -> None:
     with pytest.raises(ConfigError, match="queue_length: got 4; expected 0 where targets is hardest"):
-        AlignmentSettings.read({"queue_length": 4})
+        AlignmentSettings.read({"queue_length": 4, "targets": "hardest"})
     assert make_alignment(gab="none", sentence_box=True).queue is None

@@ -1,15 +1,17 @@
 """Findings of reports, their likeness, and sentences against boxes: by hand."""
 
+import logging
 import math
 
 import pytest
 import torch
-from report_samples import make_batch, make_model
+from report_samples import PUBLISHED_ALIGNMENT, make_batch, make_model
 from torch.nn import functional as F
 
 from d2rnet.cxr.report_model.alignment import Alignment
+from d2rnet.cxr.report_model.alignment_watch import FIRST_LOOK
 from d2rnet.cxr.report_model.report_findings import PLACES, jaccard, naming_sentences, report_classes
-from d2rnet.cxr.report_model.sentence_box import sentence_box_loss
+from d2rnet.cxr.report_model.sentence_box import SentencePairs, box_retrieval, sentence_box_loss, sentence_pairs
 from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings
 from d2rnet.errors import ConfigError
 from d2rnet.report.text.vocabulary import Vocabulary, count_vocabulary
@@ -81,13 +83,27 @@ def test_sentence_box_loss_by_hand() -> None:
     classes[0, HEART] = classes[1, HEART] = classes[2, EFFUSION] = True
     sentences = torch.tensor([[0.8, 0.6], [1.0, 0.0], [0.0, 1.0]])
     owners = torch.tensor([0, 1, 1])
-    found = sentence_box_loss(sentences, owners, classes, boxes, mask, ids, temperature=0.5)
+    pairs = sentence_pairs(sentences, owners, classes, boxes, mask, ids, temperature=0.5)
     # Sentence 0: own heart 0.8 against effusions 0.6 and 0.96; sentence 2: own effusion 0.8 against the heart, 0.
     first = -math.log(math.exp(1.6) / (math.exp(1.6) + (math.exp(1.2) + math.exp(1.92)) / 2))
     third = -math.log(math.exp(1.6) / (math.exp(1.6) + 1))
-    assert float(found) == pytest.approx((first + third) / 2, rel=1e-5)
-    nothing = sentence_box_loss(sentences[:0], owners[:0], classes[:0], boxes, mask, ids, temperature=0.5)
-    assert float(nothing) == 0.0
+    assert float(sentence_box_loss(pairs)) == pytest.approx((first + third) / 2, rel=1e-5)
+    # Sentence 0: an effusion is nearer, by chance 1 of 3; sentence 2: its own effusion is nearer than the heart, 1 of 2.
+    assert [float(value) for value in box_retrieval(pairs)] == pytest.approx([1 / 2, (1 / 3 + 1 / 2) / 2, 2])
+    nothing = sentence_pairs(sentences[:0], owners[:0], classes[:0], boxes, mask, ids, temperature=0.5)
+    assert float(sentence_box_loss(nothing)) == 0.0 and [float(value) for value in box_retrieval(nothing)] == [0, 0, 0]
+    no_boxes = sentence_pairs(sentences, owners, classes, boxes[:, :0], mask[:, :0], ids[:, :0], temperature=0.5)
+    assert float(sentence_box_loss(no_boxes)) == 0.0 and [float(value) for value in box_retrieval(no_boxes)] == [0, 0, 0]
+
+
+def test_the_nearest_box_of_equal_ones_counts_a_part() -> None:
+    """Boxes: two positives, a negative, one of a class that the sentence names, none; the second pair has no negative."""
+    scores = torch.tensor([[1.0, 0.0, 1.0, 9.0, 9.0]]).expand(2, -1)
+    positives = torch.tensor([[True, True, False, False, False]]).expand(2, -1)
+    key_classes = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]).bool()
+    negative_classes = torch.tensor([[False, True, False], [False, False, False]])
+    found = box_retrieval(SentencePairs(scores, positives, negative_classes, key_classes))
+    assert [float(value) for value in found] == pytest.approx([1 / 2, 2 / 3, 1])
 
 
 def test_pairs_that_are_left_out_are_no_negatives() -> None:
@@ -116,7 +132,8 @@ def test_pairs_that_are_left_out_are_no_negatives() -> None:
 def make_alignment(**changes) -> Alignment:
     torch.manual_seed(1)
     settings = D2RNetModelSettings(lesion_branch="roi_align", d_model=16, patch_channels=16, dropout=0.0)
-    return Alignment(AlignmentSettings.read({"embed_dim": 8, "text_heads": 2} | changes), settings, VOCABULARY, max_tokens=40)
+    chosen = PUBLISHED_ALIGNMENT | {"embed_dim": 8, "text_heads": 2} | changes
+    return Alignment(AlignmentSettings.read(chosen), settings, VOCABULARY, max_tokens=40)
 
 
 def test_likeness_and_negatives_of_the_settings() -> None:
@@ -151,10 +168,32 @@ def test_the_loss_reaches_sentences_and_boxes_and_learns() -> None:
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
+        module.after_step()
     assert list(losses) == ["sentence_box"] and seen[-1] < 0.5 * seen[0]
     for parameter in (module.text_encoder.embedding.weight, model.lesion_encoder.category.weight):
         assert parameter.grad.abs().sum() > 0
-    assert "sentence_box_weight" in module.values()
+    found = module.values()
+    assert "sentence_box_weight" in found and int(module.watches["sentence_box"].steps) == 30
+    assert found["sentence_box_retrieval"] > 0.7 > 0.3 > found["sentence_box_retrieval_by_chance"] > 0.2
+    assert max(found["sentence_box_region_mean_length"], found["sentence_box_word_mean_length"]) < 0.9
+
+
+def test_a_collapse_of_sentences_and_boxes_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    module = make_alignment(sentence_box=True, centring=False).train()
+    for layers in (module.words, module.regions):
+        for layer in layers.values():  # the bias alone makes all vectors alike
+            torch.nn.init.zeros_(layer.weight)
+            torch.nn.init.ones_(layer.bias)
+    visual, batch = make_model(d_model=16).look(make_batch(lesions=(3, 0, 2, 1, 1))), make_batch(lesions=(3, 0, 2, 1, 1))
+    batch.token_ids = encode()
+    batch.category_ids = torch.tensor([[HEART, EFFUSION, AIR], [0, 0, 0], [HEART, AIR, 0], [AIR, 0, 0], [HEART, 0, 0]]) + 1
+    with caplog.at_level(logging.WARNING, logger="d2rnet"):
+        for _ in range(FIRST_LOOK):
+            module(visual, batch)
+            module.after_step()
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert message.startswith("sentence_box has collapsed after 30 batches: mean vectors of boxes and sentences are 1.000")
+    assert "targets" not in message and "a lower sentence_box_weight" in message
 
 
 def test_sentences_need_boxes() -> None:

@@ -16,7 +16,7 @@ from backbone_samples import write_detector, write_transformer
 from earlier_version import begun_with, lacking
 from pretend_gpu import GPU, pretend_gpu
 from r2gen_reference import random_weights
-from report_samples import EVERYTHING, small_settings, training_settings, write_cohort
+from report_samples import EVERYTHING, PUBLISHED_ALIGNMENT, small_settings, training_settings, write_cohort
 from safetensors.torch import load_file
 
 from d2rnet.cxr.report_model import generate, trainer
@@ -192,6 +192,14 @@ def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
         original(self, batch)
 
     patch.setattr(TrainingTask, "train_step", interrupted)
+
+
+def test_alignment_that_is_off_decides_nothing() -> None:
+    """A training that was begun when the defaults were the published ones is the same run."""
+    idle, published = (small_settings().replaced(training={"alignment": each}) for each in ({}, PUBLISHED_ALIGNMENT))
+    assert trainer.what_decides(idle) == trainer.what_decides(published) == published
+    on = published.replaced(training={"alignment": {"lab": "lesions"}})
+    assert trainer.what_decides(on) == on
 
 
 def test_resume_with_a_smaller_chunk_of_crops_goes_on(

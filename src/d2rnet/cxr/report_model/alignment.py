@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from d2rnet.cxr.report_model.alignment_watch import Watch, mean_length
+from d2rnet.cxr.report_model.alignment_watch import OF_REPORTS, OF_SENTENCES, Watch, mean_length
 from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.model import ChestTokens
 from d2rnet.cxr.report_model.report_findings import jaccard, naming_sentences, report_classes
 from d2rnet.cxr.report_model.report_queue import ReportQueue
-from d2rnet.cxr.report_model.sentence_box import sentence_box_loss
+from d2rnet.cxr.report_model.sentence_box import box_retrieval, sentence_box_loss, sentence_pairs
 from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings
 from d2rnet.cxr.report_model.word_scores import Boundary, best_similarities, word_scores
 from d2rnet.errors import ConfigError
@@ -43,6 +43,7 @@ from d2rnet.training.loss_weights import LossWeights
 GRID_ELEMENTS = 2**26
 SENTENCE_BOX = "sentence_box"
 LOSS_NAMES = {"local": "local_alignment", "global": "global_alignment", SENTENCE_BOX: SENTENCE_BOX}
+WEIGHTS = {"local": "lab_weight", "global": "gab_weight", SENTENCE_BOX: "sentence_box_weight"}  # settings
 LEAST_LENGTH = 1e-4  # a vector that is the mean itself has no direction
 
 
@@ -69,20 +70,10 @@ class Alignment(FurtherLosses):
         self.settings = settings
         self._kinds = {"local": settings.lab, "global": settings.gab}
         self.vocabulary = vocabulary
-        if settings.sentence_box and model.lesion_branch == "none":
-            raise ConfigError(
-                "cxr.report.training.alignment.sentence_box: true, but cxr.report.model.lesion_branch is 'none' and leaves no "
-                "lesion token for a box. Set it to false, or the branch to roi_align or crop."
-            )
-        if settings.lab != "none" and model.lesion_branch == "none":
-            raise ConfigError(
-                f"cxr.report.training.alignment.lab: got '{settings.lab}', but cxr.report.model.lesion_branch is 'none' and "
-                "leaves no lesion token to align. Set it to none, or the branch to roi_align or crop."
-            )
+        _check_branch(settings, model)
         self.text_encoder = make_text_encoder(settings, vocabulary, dropout=model.dropout)
         widths = {"local": model.d_model, "global": model.patch_channels, SENTENCE_BOX: model.d_model}
-        weights = {"local": settings.lab_weight, "global": settings.gab_weight, SENTENCE_BOX: settings.sentence_box_weight}
-        blocks = [block for block, kind in self._kinds.items() if kind != "none"]
+        self._blocks = blocks = [block for block, kind in self._kinds.items() if kind != "none"]
         projected = [*blocks, *([SENTENCE_BOX] if settings.sentence_box else [])]
         self._projection_of = {block: block if settings.word_projection == "separate" else "shared" for block in projected}
         self.words = nn.ModuleDict()
@@ -93,11 +84,10 @@ class Alignment(FurtherLosses):
         self.watches = nn.ModuleDict()
         for block in projected:
             self.regions[block] = nn.Linear(widths[block], settings.embed_dim, bias=settings.projection_bias)
-        for block in blocks:
-            weight = {"local": "lab_weight", "global": "gab_weight"}[block]
-            self.watches[block] = Watch(f"{block}_alignment", place=settings.place, weight=weight)
+            wording = OF_SENTENCES if block == SENTENCE_BOX else OF_REPORTS
+            self.watches[block] = Watch(LOSS_NAMES[block], place=settings.place, weight=WEIGHTS[block], wording=wording)
         self.weights = LossWeights(
-            {LOSS_NAMES[block]: weights[block] for block in projected},
+            {LOSS_NAMES[block]: getattr(settings, WEIGHTS[block]) for block in projected},
             target_ratio=settings.gradient_ratio if settings.weight_by == "gradient_ratio" else None,
             warmup_steps=settings.warmup_steps,
             measure_every_steps=settings.measure_every_steps,
@@ -125,8 +115,8 @@ class Alignment(FurtherLosses):
         """
         losses = {}
         token_ids = batch.token_ids
-        likeness, left_out = self._relations(token_ids) if self.watches else (None, None)
-        for block in self.watches:
+        likeness, left_out = self._relations(token_ids) if self._blocks else (None, None)
+        for block in self._blocks:
             regions, region_mask = self._regions_of(block, visual)
             encoded = self.text_encoder(token_ids, by_sentence=block == "local")
             with torch.autocast(token_ids.device.type, enabled=False):
@@ -157,15 +147,23 @@ class Alignment(FurtherLosses):
         words = self.text_encoder(sentences.token_ids, by_sentence=True)
         with torch.autocast(batch.token_ids.device.type, enabled=False):
             features = self._project(self.words[self._projection_of[SENTENCE_BOX]], words.features, words.mask)
-            return sentence_box_loss(
-                self._mean(features, words.mask)[0][:, 0],
+            means, there = self._mean(features, words.mask)  # (M, 1, E), (M, 1)
+            boxes = self._project(self.regions[SENTENCE_BOX], visual.lesions, visual.lesion_mask)
+            pairs = sentence_pairs(
+                means[:, 0],
                 sentences.owners,
                 sentences.classes,
-                self._project(self.regions[SENTENCE_BOX], visual.lesions, visual.lesion_mask),
+                boxes,
                 visual.lesion_mask,
                 batch.category_ids,
                 temperature=self.settings.sentence_box_temperature,
             )
+            if self.training:
+                *retrieval, count = box_retrieval(pairs)
+                lengths = (mean_length(boxes, visual.lesion_mask), mean_length(means, there))
+                if count >= 2:
+                    cast(Watch, self.watches[SENTENCE_BOX]).note((retrieval[0], retrieval[1]), lengths)
+            return sentence_box_loss(pairs)
 
     @torch.no_grad()
     def _relations(self, token_ids: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -322,6 +320,20 @@ class Alignment(FurtherLosses):
         bags = self.rarity.new_zeros(len(token_ids), len(self.rarity))
         bags.scatter_add_(1, token_ids, torch.ones_like(token_ids, dtype=bags.dtype))
         return F.normalize(bags * self.rarity, dim=1)
+
+
+def _check_branch(settings: AlignmentSettings, model: D2RNetModelSettings) -> None:
+    """Refuse losses on lesion tokens where there are none."""
+    if settings.sentence_box and model.lesion_branch == "none":
+        raise ConfigError(
+            "cxr.report.training.alignment.sentence_box: true, but cxr.report.model.lesion_branch is 'none' and leaves no "
+            "lesion token for a box. Set it to false, or the branch to roi_align or crop."
+        )
+    if settings.lab != "none" and model.lesion_branch == "none":
+        raise ConfigError(
+            f"cxr.report.training.alignment.lab: got '{settings.lab}', but cxr.report.model.lesion_branch is 'none' and "
+            "leaves no lesion token to align. Set it to none, or the branch to roi_align or crop."
+        )
 
 
 def mean_of_each(vectors: Tensor, mask: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Shapes: B entries of all processes, n of this one, R regions or words, E width.
 """
 
 import logging
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,31 @@ WATCHED = ("retrieval", "retrieval_by_chance", "region_mean_length", "word_mean_
 FIRST_LOOK, LOOK_EVERY = 30, 10  # steps
 COLLAPSED_LENGTH = 0.95
 ABOVE_CHANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a collapse is told with.
+
+    Attributes:
+        sides: what the two kinds of vectors are of.
+        partner: what retrieval finds.
+        remedies: settings of section alignment, beside the weight.
+    """
+
+    sides: str
+    partner: str
+    remedies: str
+
+
+OF_REPORTS = Wording(
+    "regions and words",
+    "the report of an image",
+    "centring true, projection_bias false, word_projection separate, targets soft",
+)
+OF_SENTENCES = Wording(
+    "boxes and sentences", "a box of what a sentence names", "centring true, projection_bias false, word_projection separate"
+)
 
 
 @torch.no_grad()
@@ -58,9 +84,10 @@ class Watch(nn.Module):
     steps: Tensor
     warned: Tensor
 
-    def __init__(self, name: str, *, place: str, weight: str) -> None:
+    def __init__(self, name: str, *, place: str, weight: str, wording: Wording = OF_REPORTS) -> None:
         """Watch the loss ``name``, whose settings stand at ``place`` and whose weight is the setting ``weight``."""
         super().__init__()
+        self.wording = wording
         self.name = name
         self.place = place
         self.weight = weight
@@ -78,9 +105,17 @@ class Watch(nn.Module):
             valid: (B,) bool.
             lengths: :func:`mean_length` of regions and of words.
         """
-        if int(valid.sum()) < 2:
-            return
-        self._looks.append(torch.stack([*in_batch_retrieval(scores.float(), valid), *lengths]).to(self.means.dtype))
+        if int(valid.sum()) >= 2:
+            self.note(in_batch_retrieval(scores.float(), valid), lengths)
+
+    def note(self, retrieval: tuple[Tensor, Tensor], lengths: tuple[Tensor, Tensor]) -> None:
+        """Take note of what was seen of a batch, or micro-batch.
+
+        Args:
+            retrieval: share found, and by chance.
+            lengths: :func:`mean_length` of either side.
+        """
+        self._looks.append(torch.stack([*retrieval, *lengths]).to(self.means.dtype))
 
     def after_step(self) -> None:
         """Count a step, by the mean of its micro-batches."""
@@ -104,15 +139,17 @@ class Watch(nn.Module):
         self.warned.fill_(True)
         if process_rank() == 0:
             log.warning(
-                "%s has collapsed after %d batches: mean vectors of regions and words are %.3f and %.3f long (1: all alike), "
-                "the report of an image is found in %.2f of cases (by chance %.2f). It teaches nothing and pulls at the image "
-                "network. In %s set centring true, projection_bias false, word_projection separate, targets soft, and "
-                "weight_by gradient_ratio or a lower %s (0.03 to 0.05).",
+                "%s has collapsed after %d batches: mean vectors of %s are %.3f and %.3f long (1: all alike), "
+                "%s is found in %.2f of cases (by chance %.2f). It teaches nothing and pulls at the image "
+                "network. In %s set %s, and weight_by gradient_ratio or a lower %s (0.03 to 0.05).",
                 self.name,
                 int(self.steps),
+                self.wording.sides,
                 *lengths,
+                self.wording.partner,
                 retrieval,
                 chance,
                 self.place,
+                self.wording.remedies,
                 self.weight,
             )

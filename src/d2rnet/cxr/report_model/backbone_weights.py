@@ -11,6 +11,7 @@ Shapes: O output channels of the first convolution, k its side.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from d2rnet.cxr.report_model.backbones import PIXEL_MEAN, PIXEL_STD, PLACE, VisionTransformer, import_transformers
+from d2rnet.cxr.report_model.backbones import (
+    PIXEL_MEAN,
+    PIXEL_STD,
+    PLACE,
+    STRIDE_IN_1X1,
+    Convolutional,
+    VisionTransformer,
+    import_transformers,
+    transformer_facts,
+)
 from d2rnet.cxr.report_model.settings import DETECTOR, VISION_TRANSFORMER, D2RNetModelSettings
 from d2rnet.errors import CheckpointError, ConfigError
 from d2rnet.files.parsing import ParseError, parse_yaml
@@ -46,7 +56,24 @@ DETECTOR_NAMES = (
 )
 
 
-def start_backbone(network: nn.Module, settings: D2RNetModelSettings, detector: Path | None) -> None:
+def backbone_facts(settings: D2RNetModelSettings, detector: Path | None) -> dict[str, Any] | None:
+    """Return what makes the image network again beside the settings, for the model folder; None where they say it all.
+
+    Args:
+        settings: section ``cxr.report.model``.
+        detector: model_final.pth of train-detector, whose config.yaml lies beside it.
+
+    Raises:
+        ConfigError: the settings ask for a detector, and there is none; a vision transformer without a folder.
+        FileNotFoundError: a file is missing.
+        CheckpointError: a configuration that cannot be used.
+    """
+    if settings.backbone_weights == DETECTOR:
+        return {STRIDE_IN_1X1: True} if _read_config(_given(detector)).strides_first else None
+    return transformer_facts(settings)
+
+
+def start_backbone(network: Convolutional | VisionTransformer, settings: D2RNetModelSettings, detector: Path | None) -> None:
     """Start an image network from what the settings name; from nothing where they name nothing.
 
     Args:
@@ -116,22 +143,20 @@ def load_backbone(network: nn.Module, path: str | Path, *, pixels: str = "imagen
     load_matching(network, _one_channel(state), source=path, expected=FILE_EXPECTED)
 
 
-def load_detector(network: nn.Module, path: Path) -> None:
+def load_detector(network: Convolutional | VisionTransformer, path: Path) -> None:
     """Start from the ResNet of a trained detector, whose config.yaml lies beside its weights.
 
     Args:
-        network: a ResNet of backbones.py; changed in place.
+        network: a ResNet of backbones.py that strides where the detector's does (:func:`backbone_facts`); changed in place.
         path: model_final.pth of train-detector.
 
     Raises:
         FileNotFoundError: one of the files is missing.
-        CheckpointError: unreadable; another depth, width or kind of network, or normalised by groups.
+        CheckpointError: unreadable; another depth, width, stride or kind of network, or normalised by groups.
     """
-    settings = path.with_name(DETECTOR_CONFIG)
-    for file in (path, settings):
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: no such file; expected what train-detector wrote ({PLACE} is 'detector').")
-    mean, std = _detector_input(settings)
+    config = _read_config(path)
+    if isinstance(network, Convolutional) and config.strides_first != network.stride_in_1x1:
+        raise CheckpointError(f"{path}: its bottlenecks stride in another convolution than the report model's.")
     content = load_torch(path).get("model")
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: no 'model' in it; expected a weight file of 'd2rnet train-detector'.")
@@ -145,32 +170,49 @@ def load_detector(network: nn.Module, path: Path) -> None:
         "a ResNet of the depth and width of the detector: cxr.report.model.backbone as cxr.detector.model.backbone_depth, "
         "cxr.report.model.backbone_width as cxr.detector.model.backbone_width"
     )
-    load_matching(network, _renormalised(state, mean, std), source=path, expected=expected)
+    load_matching(network, _renormalised(state, config.mean, config.std), source=path, expected=expected)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     return load_safetensors(path) if path.suffix == ".safetensors" else load_torch(path)
 
 
-def _detector_input(path: Path) -> tuple[float, float]:
-    """Return mean and divisor of the detector's grey levels, as shares of 255.
+@dataclass(frozen=True)
+class _DetectorConfig:
+    """What a detector's config.yaml says of its backbone.
+
+    Attributes:
+        mean: of its grey levels, as a share of 255.
+        std: divisor of its grey levels, as a share of 255.
+        strides_first: whether it has bottlenecks that stride in their first convolution.
+    """
+
+    mean: float
+    std: float
+    strides_first: bool
+
+
+def _read_config(weights: Path) -> _DetectorConfig:
+    """Read the config.yaml beside a detector's weights.
 
     Raises:
-        CheckpointError: they are not there; or bottlenecks stride in another convolution than torchvision's.
+        FileNotFoundError: one of the files is missing.
+        CheckpointError: it is no detector's.
     """
+    path = weights.with_name(DETECTOR_CONFIG)
+    for file in (weights, path):
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file; expected what train-detector wrote ({PLACE} is 'detector').")
     try:
         config = parse_yaml(path.read_text(encoding="utf-8"))["MODEL"]
         mean, std = (float(config[key][0]) / 255 for key in ("PIXEL_MEAN", "PIXEL_STD"))
         resnet = config["RESNETS"]
         strides_first = bool(resnet["STRIDE_IN_1X1"]) and int(resnet["DEPTH"]) >= 50
+        if std <= 0:
+            raise ValueError(f"PIXEL_STD is {config['PIXEL_STD']}")
     except (ParseError, UnicodeDecodeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise CheckpointError(f"{path}: not the config.yaml of a detector ({error}). Copy the folder again.") from error
-    if strides_first or std <= 0:
-        raise CheckpointError(
-            f"{path}: its bottlenecks stride in their first convolution (cxr.detector.model.stride_in_1x1), those of the "
-            f"report model in their second; the same weights would see other pixels. Set {PLACE} to null or to a file."
-        )
-    return mean, std
+    return _DetectorConfig(mean, std, strides_first)
 
 
 def _from_detectron2(name: str) -> str:

@@ -27,25 +27,33 @@ PIXEL_MEAN = 0.449
 PIXEL_STD = 0.226
 PUBLISHED_WIDTH = 64
 PLACE = "cxr.report.model.backbone_weights"
+STRIDE_IN_1X1 = "stride_in_1x1"
 MOST_FURTHER_TOKENS = 2  # class and distillation, before the patches; registers are named by the configuration
 
 
-def make_backbone(settings: D2RNetModelSettings, transformer: Mapping[str, Any] | None) -> "Convolutional | VisionTransformer":
+def make_backbone(settings: D2RNetModelSettings, facts: Mapping[str, Any] | None) -> "Convolutional | VisionTransformer":
     """Make the image network of the settings with random weights.
 
     Args:
         settings: section ``cxr.report.model``.
-        transformer: of :func:`transformer_facts`, for a vision transformer.
+        facts: of :func:`backbone_weights.backbone_facts`; none of a network that torchvision makes as it is.
 
     Raises:
         ConfigError: settings that do not go together.
-        CheckpointError: a vision transformer without facts that make one.
+        CheckpointError: a vision transformer without facts that make one; facts that are none.
     """
+    if facts is not None and not isinstance(facts, Mapping):
+        raise CheckpointError(f"backbone_config is a {type(facts).__name__}; expected keys and values, or null")
     if settings.backbone != VISION_TRANSFORMER:
-        return make_convolutional(settings.backbone, stages=settings.backbone_stages, width=settings.backbone_width)
-    if not isinstance(transformer, Mapping):
+        return make_convolutional(
+            settings.backbone,
+            stages=settings.backbone_stages,
+            width=settings.backbone_width,
+            stride_in_1x1=facts is not None and facts.get(STRIDE_IN_1X1) is True,
+        )
+    if facts is None:
         raise CheckpointError("no backbone_config of the vision transformer")
-    return VisionTransformer(transformer, settings.input_size_px)
+    return VisionTransformer(facts, settings.input_size_px)
 
 
 class Convolutional(nn.Sequential):
@@ -54,19 +62,23 @@ class Convolutional(nn.Sequential):
     Attributes:
         channels: C.
         stride: input pixels per cell of the map.
+        stride_in_1x1: whether bottlenecks stride in their first convolution.
     """
 
     channels: int
     stride: int
+    stride_in_1x1: bool
 
 
-def make_convolutional(name: str, *, stages: int, width: int = PUBLISHED_WIDTH) -> Convolutional:
+def make_convolutional(name: str, *, stages: int, width: int = PUBLISHED_WIDTH, stride_in_1x1: bool = False) -> Convolutional:
     """Make a network with random weights.
 
     Args:
         name: torchvision's, such as ``resnet101`` or ``densenet121``.
         stages: stages used, 1 to 4; the stride is 2 ** (stages + 1).
         width: channels of a ResNet's stem.
+        stride_in_1x1: the bottlenecks of a ResNet stride in their first convolution (He et al., CVPR 2016, and MSRA's weights
+            in Caffe and detectron2), not in the second, as torchvision's do: weights of the same shapes that see other pixels.
 
     Raises:
         ConfigError: another width of a DenseNet.
@@ -76,20 +88,25 @@ def make_convolutional(name: str, *, stages: int, width: int = PUBLISHED_WIDTH) 
             raise ConfigError(f"cxr.report.model.backbone_width: got {width}; {name} has {PUBLISHED_WIDTH}.")
         layers, channels = _densenet_layers(name, stages)
     else:
-        layers, channels = _resnet_layers(name, stages, width)
+        layers, channels = _resnet_layers(name, stages, width, stride_in_1x1)
     network = Convolutional()
     for layer_name, layer in layers.items():
         network.add_module(layer_name, layer)
     network.channels = channels
     network.stride = 2 ** (stages + 1)
+    network.stride_in_1x1 = stride_in_1x1
     return network
 
 
-def _resnet_layers(name: str, stages: int, width: int) -> tuple[dict[str, nn.Module], int]:
+def _resnet_layers(name: str, stages: int, width: int, stride_in_1x1: bool) -> tuple[dict[str, nn.Module], int]:
     resnet = getattr(torchvision.models, name)(weights=None, norm_layer=GlobalBatchNorm)
     resnet.conv1 = nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)
     if width != PUBLISHED_WIDTH:
         _rebuild(resnet, width)
+    if stride_in_1x1:
+        for number in range(2, 5):  # the first stage does not stride
+            block = getattr(resnet, f"layer{number}")[0]
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
     names = ["conv1", "bn1", "relu", "maxpool", *(f"layer{number}" for number in range(1, stages + 1))]
     last_block = getattr(resnet, names[-1])[-1]
     last_norm = last_block.bn3 if hasattr(last_block, "bn3") else last_block.bn2

@@ -16,7 +16,7 @@ def facts_of(categories: Sequence[str], backbone_config: Mapping[str, Any] | Non
 
     Args:
         categories: class names in the order of class ids 1, 2, ...
-        backbone_config: of a vision transformer, so that its folder is not needed again.
+        backbone_config: of :func:`backbone_facts`, so that what the network started from is not needed again.
     """
     return {
         "categories": list(categories),

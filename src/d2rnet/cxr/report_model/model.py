@@ -60,7 +60,7 @@ class D2RNet(ReportModel):
             settings: sizes and branches.
             num_tokens: size of the vocabulary.
             num_categories: number of lesion classes.
-            backbone_config: of :func:`transformer_facts`, for a vision transformer.
+            backbone_config: of :func:`backbone_facts`: what makes the image network beside the settings.
 
         Raises:
             ConfigError: d_model is odd or not a multiple of the numbers of heads.

@@ -142,31 +142,34 @@ class AlignmentSettings(Section):
     """Weight of LAB's loss beside the cross entropy; 1 published."""
     gab_weight: float = setting(1.0, ge=0)
     """Weight of GAB's loss beside the cross entropy; 1 published."""
-    weight_by: Literal["fixed", "gradient_ratio"] = setting("fixed")
-    """fixed: the weights are these; gradient_ratio: they are factors on the weight at which a loss's gradient on the visual
-    parameters that it reaches is gradient_ratio times that of the cross entropy (own choice)."""
+    weight_by: Annotated[Literal["fixed", "gradient_ratio"], WhereAbsent("fixed")] = setting("gradient_ratio")
+    """fixed: the weights are these (published); gradient_ratio: they are factors on the weight at which a loss's gradient on
+    the visual parameters that it reaches is gradient_ratio times that of the cross entropy (own choice)."""
     gradient_ratio: float = setting(0.5, gt=0)
     """Wanted ratio of gradient norms with weight_by gradient_ratio (own choice)."""
-    warmup_steps: int = setting(0, ge=0)
-    """Steps over which the weights rise linearly from 0 (own choice)."""
+    warmup_steps: Annotated[int, WhereAbsent(0)] = setting(100, ge=0)
+    """Steps over which the weights rise linearly from 0 (own choice; 0 in the published model)."""
     measure_every_steps: int = setting(10, ge=1)
     """Steps between measurements of the gradient ratio; each is a backward pass per loss and one of the cross entropy (own
     choice)."""
-    centring: bool = setting(False)
+    centring: Annotated[bool, WhereAbsent(False)] = setting(True)
     """Subtract the mean over the batch from the vectors of regions, and from those of words, before they get length 1 (own
-    choice; keeps the hinge from moving all vectors one way)."""
-    word_projection: Literal["shared", "separate"] = setting("shared")
-    """Whether LAB and GAB project words by one layer or each by its own."""
-    projection_bias: bool = setting(True)
-    """Whether the projections of regions and words have a bias, which alone can make all vectors alike."""
-    targets: Literal["hardest", "soft"] = setting("hardest")
-    """hardest: hinge with the hardest negative of the batch, both ways (NAAF); soft: cross entropy against shares by likeness
-    of the reports, so that near-duplicate reports are no negatives."""
-    likeness: Literal["words", "findings", "words_and_findings"] = setting("words")
+    choice; keeps the hinge from moving all vectors one way). Not in the published model."""
+    word_projection: Annotated[Literal["shared", "separate"], WhereAbsent("shared")] = setting("separate")
+    """Whether LAB and GAB project words by one layer (published) or each by its own."""
+    projection_bias: Annotated[bool, WhereAbsent(True)] = setting(False)
+    """Whether the projections of regions and words have a bias, which alone can make all vectors alike (own choice: false)."""
+    targets: Annotated[Literal["hardest", "soft"], WhereAbsent("hardest")] = setting("soft")
+    """hardest: hinge with the hardest negative of the batch, both ways (NAAF, published), which can collapse; soft: cross
+    entropy against shares by likeness of the reports, so that near-duplicate reports are no negatives."""
+    likeness: Annotated[Literal["words", "findings", "words_and_findings"], WhereAbsent("words")] = setting(
+        "words_and_findings"
+    )
     """What makes reports alike for targets soft: words (cosine of word counts), findings (lesion classes that both name over
     those that either names; own choice), or the mean of both."""
-    same_findings: Literal["negatives", "left_out"] = setting("negatives")
-    """Whether two reports that name the same lesion classes, or none, are negatives of each other (own choice: left_out)."""
+    same_findings: Annotated[Literal["negatives", "left_out"], WhereAbsent("negatives")] = setting("left_out")
+    """Whether two reports that name the same lesion classes, or none, are negatives of each other (published) or left out (own
+    choice)."""
     queue_length: int = setting(0, ge=0, le=100000)
     """Earlier reports that images choose among beside those of the batch, for targets soft: like ones are soft positives,
     others negatives (after stage 1 of chest CT; arXiv 2603.04878: 1000 texts of a structure). 0: no queue."""

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from d2rnet.cxr.report_model.alignment import Alignment, pretrained_files
-from d2rnet.cxr.report_model.backbone_weights import backbone_inputs, start_backbone
-from d2rnet.cxr.report_model.backbones import transformer_facts
+from d2rnet.cxr.report_model.backbone_weights import backbone_facts, backbone_inputs, start_backbone
 from d2rnet.cxr.report_model.card import REPORT_CARD
 from d2rnet.cxr.report_model.context import EntryContexts, check_context
 from d2rnet.cxr.report_model.dataset import Entry, ReportDataset, crop_arguments, image_sources
@@ -22,7 +21,7 @@ from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.image_cache import ImageCache
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.pointer import Pointer
-from d2rnet.cxr.report_model.settings import D2RNetModelSettings, TrainReportModelSettings
+from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings, TrainReportModelSettings
 from d2rnet.files.hashes import ManyFiles
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.findings.mentions import named_classes
@@ -39,6 +38,7 @@ from d2rnet.runs.code_parts import PARTS_KEY, code_parts
 from d2rnet.runs.device import device_words, resolve_device
 from d2rnet.runs.provenance import write_run_record
 from d2rnet.runs.workdir import WORK_KEY, open_work_dir
+from d2rnet.settings import where_absent
 from d2rnet.training.processes import check_processes, device_of_process, run_processes
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def train_report_model(
     inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "vocabulary": vocabulary, "images": images}
     inputs |= {"weights": settings.model.weights} if settings.model.weights else {}
     inputs |= backbone_inputs(settings.model, detector) | pretrained_files(settings.training.alignment)
-    backbone_config = transformer_facts(settings.model)
+    backbone_config = backbone_facts(settings.model, detector)
     with open_work_dir(work, settings=what_decides(settings), inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, image_cache or work / "images", tokens, settings, runtime.loader_workers)
         reward = make_reward(settings.training, tokens, read=named_classes, entries=splits["train"])
@@ -114,11 +114,16 @@ def train_report_model(
 
 
 def what_decides(settings: TrainReportModelSettings) -> TrainReportModelSettings:
-    """Settings with the chunk of the lesion crops set to its default: another one resumes the same run, in other memory.
+    """Settings with what another value resumes the same run of as it first was.
 
-    A batch of no more crops than a chunk gives the same to the bit; one of more, the same but for rounding.
+    The chunk of the lesion crops: a batch of no more crops than a chunk gives the same to the bit; one of more, the same but
+    for rounding. Section alignment where none of its losses is on.
     """
-    return settings.replaced(model={"crop_chunk": D2RNetModelSettings().crop_chunk})
+    chosen = settings.replaced(model={"crop_chunk": D2RNetModelSettings().crop_chunk})
+    if chosen.training.alignment.is_on:
+        return chosen
+    idle = AlignmentSettings().replaced(**where_absent(AlignmentSettings))
+    return chosen.replaced(training={"alignment": idle.to_json()})
 
 
 def _make_datasets(
