@@ -159,15 +159,16 @@ def test_an_arm_of_one_seed_is_set_beside_the_same_seed_of_the_reference(inputs:
 
 
 def test_the_table_says_over_how_many_seeds_each_number_is(inputs: dict[str, Any], tmp_path: Path) -> None:
-    """Two arms of two seeds, the other one with a third."""
+    """Two arms with three seeds each, two of them in common."""
     cells = [*inputs["cells"], write_cell(tmp_path / "base" / "seed_7", dict.fromkeys(REFERENCES, CLEAR), None)]
+    cells.append(write_cell(tmp_path / "full" / "seed_5", REFERENCES, 1))
     ablation(**(inputs | {"cells": cells}))
     text = (inputs["output"] / "ablation.md").read_text()
     columns = [[cell.strip() for cell in line.split("|")[1:3]] for line in text.splitlines() if line.startswith("| ")]
     assert columns[:5] == [
         ["arm", "seeds"],
         ["no boxes", "3"],
-        ["all of it", "2"],
+        ["all of it", "3"],
         ["most frequent training report", "-"],
         ["report of the nearest training image", "-"],
     ]

@@ -11,9 +11,15 @@ from d2rnet.runs.array_cache import open_maps
 SHAPE = (2, 3)
 
 
-def test_what_another_process_keeps_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a file system that does not tell other machines of a lock: both find no file, the other one is faster."""
+@pytest.mark.parametrize("sees_part", [True, False])
+def test_what_another_process_keeps_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sees_part: bool) -> None:
+    """As on a file system that does not tell other machines of a lock: both find no file, the other one is faster.
+
+    If it sees the half-written file of this one, it takes it for one of a killed process, and removes it.
+    """
     path, take_space = tmp_path / "pixels.u8", array_cache._take_space
+    if not sees_part:
+        monkeypatch.setattr(array_cache, "remove_leftovers", lambda folder: 0)
 
     def slowly(*arguments: object) -> None:
         monkeypatch.setattr(array_cache, "_take_space", take_space)
