@@ -87,11 +87,8 @@ def train_report_model(
     check_protocol(tokens, settings.text, source=vocabulary)
     splits, counts = splits_with_words(load_annotation(annotation), annotation, protocol=tokens.protocol)
     check_context([entry for entries in splits.values() for entry in entries], settings.model, source=annotation)
-    # annotation.json stays the same where a radiograph, or the root of all, is exchanged.
-    images = ManyFiles(image_root, [path for entries in splits.values() for path, _ in image_sources(entries, image_root)])
-    inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "vocabulary": vocabulary, "images": images}
-    inputs |= {"weights": settings.model.weights} if settings.model.weights else {}
-    inputs |= backbone_inputs(settings.model, detector) | pretrained_files(settings.training.alignment)
+    inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "vocabulary": vocabulary}
+    inputs |= {"images": _images_of(splits, image_root), **_weights_of(settings, detector)}
     backbone_config = backbone_facts(settings.model, detector)
     with open_work_dir(work, settings=what_decides(settings), inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, image_cache or work / "images", tokens, settings, runtime.loader_workers)
@@ -111,6 +108,17 @@ def train_report_model(
         extra={"device": str(torch_device), "processes": processes} | extra | rewarded(settings.training),
     )
     write_card(REPORT_CARD, output)
+
+
+def _images_of(splits: Mapping[str, Sequence[Entry]], image_root: Path) -> ManyFiles:
+    """Return all radiographs: annotation.json stays the same where one, or the root of all, is exchanged."""
+    return ManyFiles(image_root, [path for entries in splits.values() for path, _ in image_sources(entries, image_root)])
+
+
+def _weights_of(settings: TrainReportModelSettings, detector: Path | None) -> dict[str, str | Path]:
+    """Return the files that weights start from, by their names in a run's record."""
+    decoder = {"weights": settings.model.weights} if settings.model.weights else {}
+    return decoder | backbone_inputs(settings.model, detector) | pretrained_files(settings.training.alignment)
 
 
 def what_decides(settings: TrainReportModelSettings) -> TrainReportModelSettings:
