@@ -79,16 +79,14 @@ def train_report_model(
         CheckpointError: weights that do not fit, or a damaged checkpoint.
         SystemExit: 143 after SIGTERM, once the state is saved.
     """
-    torch_device = resolve_device(device)
-    check_processes(processes, torch_device)
+    check_processes(processes, torch_device := resolve_device(device))
     log.info("training on %s", device_words(torch_device, processes))
     check_report_batch(processes, settings.training)
     tokens = load_vocabulary(vocabulary)
     check_protocol(tokens, settings.text, source=vocabulary)
     splits, counts = splits_with_words(load_annotation(annotation), annotation, protocol=tokens.protocol)
     check_context([entry for entries in splits.values() for entry in entries], settings.model, source=annotation)
-    # annotation.json stays the same where a radiograph, or the root of all, is exchanged.
-    images = ManyFiles(image_root, [path for entries in splits.values() for path, _ in image_sources(entries, image_root)])
+    images = _images_of(splits, image_root)
     inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "vocabulary": vocabulary, "images": images}
     inputs |= {"weights": settings.model.weights} if settings.model.weights else {}
     inputs |= backbone_inputs(settings.model, detector) | pretrained_files(settings.training.alignment)
@@ -100,7 +98,7 @@ def train_report_model(
         job = (folder, datasets, tokens, settings, torch_device, runtime, detector, backbone_config, reward)
         run_processes(_fit, *job, processes=processes, device=torch_device)
         selected = export_model(folder, output, tokens, settings=settings, facts=facts_of(CATEGORY_NAMES, backbone_config))
-        extra = {"selected": selected, PARTS_KEY: code_parts(folder), WORK_KEY: folder.name}
+        extra = {"selected": selected, PARTS_KEY: code_parts(folder), WORK_KEY: folder.name} | rewarded(settings.training)
     write_run_record(
         output / "run.json",
         command="train-report-model",
@@ -108,9 +106,14 @@ def train_report_model(
         inputs=inputs,
         counts=counts,
         seeds={"training": settings.training.seed},
-        extra={"device": str(torch_device), "processes": processes} | extra | rewarded(settings.training),
+        extra={"device": str(torch_device), "processes": processes} | extra,
     )
     write_card(REPORT_CARD, output)
+
+
+def _images_of(splits: Mapping[str, Sequence[Entry]], image_root: Path) -> ManyFiles:
+    """Return all radiographs: annotation.json stays the same where one of them, or the root of all, is exchanged."""
+    return ManyFiles(image_root, [path for entries in splits.values() for path, _ in image_sources(entries, image_root)])
 
 
 def what_decides(settings: TrainReportModelSettings) -> TrainReportModelSettings:
