@@ -438,15 +438,23 @@ def test_training_starts_from_a_vision_transformer_that_is_not_needed_again(
     assert len(write_reports(cohort, model, tmp_path / "test.jsonl")) == 5
 
 
-def test_training_starts_from_a_detector(cohort: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
-    network, path = write_detector(tmp_path / "detector")
+@pytest.mark.parametrize("changes", [{}, {"backbone_depth": 50, "stride_in_1x1": True}])
+def test_training_starts_from_a_detector_that_is_not_needed_again(
+    cohort: Path, tmp_path: Path, report_settings: ReportSettings, changes: dict[str, Any]
+) -> None:
+    network, path = write_detector(tmp_path / "detector", **changes)
+    backbone = f"resnet{changes.get('backbone_depth', 18)}"
     settings = report_settings.replaced(
-        model={"backbone_weights": "detector", "backbone_width": 16},
+        model={"backbone_weights": "detector", "backbone": backbone, "backbone_width": 16},
         training={"epochs": 1, "backbone_learning_rate": 0.0, "weight_decay": 0.0},
     )
     with pytest.raises(ConfigError, match="no --detector was given"):
         train(cohort, tmp_path, settings)
-    loaded = load_file(train(cohort, tmp_path, settings, detector=path) / "model.safetensors")
+    model = train(cohort, tmp_path, settings, detector=path)
+    shutil.rmtree(tmp_path / "detector")
+    block = load_model(model, torch.device("cpu"), D2RNET).model.extractor.backbone.layer2[0]
+    assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))  # ResNet-18 strides there anyhow
+    loaded = load_file(model / "model.safetensors")
     expected = network.backbone.bottom_up.res2[0].conv1.weight
     assert torch.allclose(loaded["extractor.backbone.layer1.0.conv1.weight"], expected, atol=1e-6)
 
