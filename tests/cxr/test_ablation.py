@@ -323,15 +323,16 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     models = {name: cell.model for name, cell in cells.items()}
     aligned = {name: cell.training.alignment for name, cell in cells.items()}
     published = {name for name in cells if name.startswith("published")}
-    full = {"full", "full_oracle"}
+    full = {"full", "full_told", "full_oracle"}
+    recommended = {"recommended", "recommended_oracle"}
     soft = {name for name in cells if name.endswith(("soft", "soft_queue"))}
     assert [name for name, model in models.items() if model.lesion_branch == "none"] == ["base"]
     assert {name for name, model in models.items() if model.lesion_branch == "crop"} == published | full
     assert {name for name, model in models.items() if model.lesion_enhancement == "lera"} == published - {"published"} | full
     for key in ("lesion_class", "lesion_score", "lesion_position"):
         assert {name for name, model in models.items() if not getattr(model, key)} == published
-    assert {name for name, model in models.items() if model.lesion_class_dropout} == {"dropout"} | full
-    assert {name for name, model in models.items() if model.backbone_weights} == {"detector"} | full
+    assert {name for name, model in models.items() if model.lesion_class_dropout} == {"dropout"} | full - {"full_told"}
+    assert {name for name, model in models.items() if model.backbone_weights} == {"detector"} | recommended | full
     both = {"published_all", "published_all_soft", "soft", "soft_queue"} | full
     assert {name for name, found in aligned.items() if found.lab != "none"} == {"published_lab", "published_lab_soft"} | both
     assert {name for name, found in aligned.items() if found.gab != "none"} == {"published_gab", "published_gab_soft"} | both
@@ -340,7 +341,10 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
         assert {name for name, found in aligned.items() if getattr(found, key) == value} == soft | full
     assert {name for name, found in aligned.items() if found.weight_by != "fixed"} == {"sentence_box"} | soft | full
     assert {name for name, found in aligned.items() if found.queue_length} == {"soft_queue"}
-    assert {name for name, cell in cells.items() if cell.training.pointer_weight} == {"pointer", "pointer_strong"}
+    assert {name for name, cell in cells.items() if cell.training.pointer_weight} == {
+        "pointer",
+        "pointer_strong",
+    } | recommended
     for cell in cells.values():
         assert cell.training.seed == 7
         assert type(cell) is TrainReportModelSettings
