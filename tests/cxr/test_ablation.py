@@ -341,7 +341,7 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
         assert {name for name, found in aligned.items() if getattr(found, key) == value} == soft | full
     assert {name for name, found in aligned.items() if found.weight_by != "fixed"} == {"sentence_box"} | soft | full
     assert {name for name, found in aligned.items() if found.queue_length} == {"soft_queue"}
-    assert {name for name, cell in cells.items() if cell.training.pointer_weight} == {
+    assert {name for name, one in cells.items() if one.training.pointer_weight} == {
         "pointer",
         "pointer_strong",
     } | recommended
