@@ -116,8 +116,11 @@ def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp
     assert ("retrieve_reports" in jobs, "--nearest " in done.stdout) == (retrieves, retrieves)
     trained = done.stdout.count("d2rnet train-report-model ")
     assert trained == done.stdout.count("--image-cache work/cxr/train_report_model/images ") > 20, "images are decoded once"
-    seeds = {arm: set(re.findall(rf"results/cxr/ablation/{arm}/seed_(\d)", done.stdout)) for arm in ("base", "tokens", "full")}
-    assert seeds == {"base": {"1"}, "tokens": {"1", "4", "5"}, "full": {"1", "4", "5"}}
+    seeds = {
+        arm: set(re.findall(rf"results/cxr/ablation/{arm}/seed_(\d)", done.stdout))
+        for arm in ("base", "tokens", "recommended")
+    }
+    assert seeds == {"base": {"1"}, "tokens": {"1", "4", "5"}, "recommended": {"1", "4", "5"}}
 
 
 def test_the_preset_of_inputs_brings_its_arms_into_any_working_directory(repository, tmp_path):

@@ -19,6 +19,7 @@ from d2rnet.ct.structure_model.dataset import StructureEntries
 from d2rnet.ct.structure_model.evaluate import evaluate_structures
 from d2rnet.ct.structure_model.model import load_structure_model
 from d2rnet.ct.structure_model.settings import EvaluateStructuresSettings, StructureTextSettings, TrainStructuresSettings
+from d2rnet.ct.structure_model.text_tower import text_tokens
 from d2rnet.ct.structure_model.trainer import train_structures
 from d2rnet.ct.structures.table import load_table
 from d2rnet.errors import ConfigError, DatasetError
@@ -303,7 +304,8 @@ def test_only_what_a_report_calls_normal_counts_as_normal():
     normal = {}
     for missing in ("mask", "normal"):
         text = StructureTextSettings.read({"missing": missing})
-        entries = StructureEntries([entry], Path(), vocabulary=vocabulary, table=table, text=text)
+        tokens = text_tokens(text, vocabulary)
+        entries = StructureEntries([entry], Path(), tokens=tokens, table=table, text=text)
         normal[missing] = {name for name, flag in zip(table.structures, entries.normal[0], strict=True) if flag}
     assert normal["mask"] == {"pleura"} and normal["normal"] == {*table.structures} - {"lung", "bone"}
 

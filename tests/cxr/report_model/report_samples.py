@@ -61,6 +61,7 @@ EVERYTHING = {
             "gab": "patches",
             "embed_dim": 8,
             "text_heads": 2,
+            "same_findings": "negatives",  # of so few reports none would be left
             "warmup_steps": 4,
             "measure_every_steps": 2,
             "sentence_box": True,
