@@ -59,7 +59,7 @@ OVERLAY: dict[str, Any] = {
         "d_model": 128,
         "d_ff": 256,
     },
-    "training": {"selection": "loss", "validate_every_epochs": 1, "learning_rate": 1.0e-3},
+    "training": {"pointer_weight": 0.0, "selection": "loss", "validate_every_epochs": 1, "learning_rate": 1.0e-3},
     "generation": {"beam_size": 3},
 }
 

@@ -229,7 +229,7 @@ class D2RNetTrainingSettings(ReportTrainingSettings):
 
     backbone_learning_rate: float = setting(0.001, ge=0)
     """Peak learning rate of the ResNet."""
-    pointer_weight: float = setting(0.0, ge=0)
+    pointer_weight: Annotated[float, WhereAbsent(0.0)] = setting(0.3, ge=0)
     """Weight of a loss that teaches the last layer's attention among lesion tokens to go to boxes of the class, and on the
     side, that a sentence names (own choice); 0 is off. Boxes of lateral images have no side where the entries tell views
     (cxr.annotation.context); else leave them out with cxr.annotation.box_views."""
