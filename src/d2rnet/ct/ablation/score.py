@@ -26,6 +26,7 @@ from d2rnet.ct.evaluation.cases import Cases, read_split
 from d2rnet.ct.evaluation.metric_table import CT_METRICS, HEADLINE, OWN
 from d2rnet.ct.evaluation.settings import CtEvaluationSettings, EvaluateCtSettings
 from d2rnet.ct.evaluation.systems import CtSystem, judge
+from d2rnet.ct.structure_model.retrieval import Places
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.ablation_arm import Arm
 from d2rnet.evaluation.ablation_cells import (
@@ -218,8 +219,9 @@ class _Score:
         if not spoken_of.any():
             return None
         ranks, equals = ranks[spoken_of], equals[spoken_of]
-        mentioned = (ranks > 0).astype(np.float64)
-        near = mentioned * np.clip((NEAR + 1 - ranks) / np.maximum(equals, 1), 0, 1)
+        told = ranks > 0
+        mentioned, near = told.astype(np.float64), np.zeros(told.shape)
+        near[told] = Places(ranks[told] - 1, equals[told], np.ones_like(equals[told])).found(NEAR)
         counts = self._resamples([line["subject_id"] for line in lines])
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = (near @ counts) / (mentioned @ counts)  # (S, R), NaN where a resample mentions none
