@@ -85,6 +85,17 @@ def test_an_abnormality_is_drawn_where_its_mask_is(label):
     assert [one.label for one in with_it.drawn] == [label]
 
 
+@pytest.mark.parametrize("label", FINDINGS)
+def test_what_is_found_in_a_structure_is_part_of_its_mask(label):
+    """So that attention to it counts as attention to the structure: fluid is pleura and no lung, a hernia is oesophagus."""
+    phantom = draw_phantom(np.random.default_rng(5), np.random.default_rng(6), FINE, labels=(label,))
+    structures = [one.structure for one in phantom.drawn]
+    inside = np.logical_or.reduce([phantom.structures[name] for name in structures])
+    assert inside[phantom.masks[label]].all()
+    if label in ("Pleural effusion", "Hiatal hernia", "Pericardial effusion"):
+        assert not phantom.structures["lung"][phantom.masks[label]].any()
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
     "label", ["Lung nodule", "Consolidation", "Atelectasis", "Bronchiectasis", "Pleural effusion", "Chest wall mass"]

@@ -73,8 +73,9 @@ class Body:
         return self.anatomy.patient.scale
 
     def note(self, drawn: Drawn, mask: Mask) -> None:
-        """Keep what was drawn and where."""
+        """Keep what was drawn and where: from now on it is part of its structure, as fluid is of the pleural space."""
         self.drawn.append(drawn)
+        self.anatomy.structures[drawn.structure] |= mask
         self.masks[drawn.label] = self.masks[drawn.label] | mask if drawn.label in self.masks else mask
 
     def paint(self, solids: list[Solid], hu: float, *, only: Mask | None = None) -> Mask:

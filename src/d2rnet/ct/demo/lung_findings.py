@@ -159,6 +159,7 @@ def pleural_effusion(body: Body) -> None:
         along_wall = (anatomy.wall_mm < 0.35 * thickness) & (body.canvas.y > 10)
         mask |= of_side & (behind | along_wall)
     body.canvas.hu[mask] = 8.0
+    anatomy.lungs &= ~mask
     body.note(Drawn("Pleural effusion", "pleura", "effusion", side, "", size), mask)
 
 

@@ -57,7 +57,6 @@ def goitre(body: Body) -> None:
         across, along = body.rng.normal(0, 6, 2).tolist()
         centre = (side * 27.0 + 2.0 + across, along, float(body.rng.uniform(122, 156)))
         body.paint([body.canvas.ellipsoid(centre, (6.0, 6.0, 6.0))], 15.0, only=mask)
-    body.anatomy.structures["thyroid"] |= mask
     body.note(Drawn("Goitre", "thyroid", "goitre"), mask)
 
 
