@@ -207,8 +207,7 @@ def test_stage_1_trains_and_is_scored_with_ct_clip_s_text_tower(bert: Path, ct_c
         device="cpu",
         settings=tiny_settings(text=text, training={"epochs": 1}),
     )
-    inputs = read_json(tmp_path / "model" / "run.json")["inputs"]
-    assert "text_ct_clip_weights" in inputs and read_json(tmp_path / "model" / "run.json")
+    assert "text_ct_clip_weights" in read_json(tmp_path / "model" / "run.json")["inputs"]
     evaluate_structures(
         annotation=tmp_path / "ct_annotation.json",
         volumes=tmp_path / "volumes",
