@@ -42,6 +42,35 @@ def test_attention_weights_give_the_attention() -> None:
     assert torch.allclose(attention(x, (keys, values), mask), by_hand, atol=1e-6)
 
 
+def test_few_queries_see_the_same_without_keys_and_values() -> None:
+    torch.manual_seed(0)
+    attention = MultiHeadAttention(8, 2).eval()
+    source = torch.randn(2, 5, 8, requires_grad=True)
+    mask = (torch.arange(5) < torch.tensor([[5], [2]]))[:, None, None]
+    for queries in (3, 4):  # times two heads: less than the width, and not
+        x = torch.randn(2, queries, 8, requires_grad=True)
+        found = attention.over(x, source, mask)
+        expected = attention(x, attention.keys_values(source), mask)
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+        weights = [parameter for name, parameter in attention.named_parameters() if name != "key.bias"]  # has no effect
+        gradients = [torch.autograd.grad(one.square().sum(), [x, source, *weights]) for one in (found, expected)]
+        for ours, theirs in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_dropout_of_few_queries_takes_shares_of_whole_values() -> None:
+    torch.manual_seed(0)
+    attention = MultiHeadAttention(8, 2, dropout=0.5)
+    x, source = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    keys, values = attention.keys_values(source)
+    torch.manual_seed(1)
+    found = attention.over(x, source)
+    torch.manual_seed(1)
+    kept = nn.functional.dropout(attention.weights(x, keys), 0.5)
+    assert (kept == 0).any()
+    torch.testing.assert_close(found, attention.output((kept @ values).transpose(1, 2).flatten(2)), atol=1e-6, rtol=1e-5)
+
+
 def literal_memory(memory: nn.Module, tokens: torch.Tensor, state: torch.Tensor | None = None) -> torch.Tensor:
     """Relational memory written token by token as R2Gen describes it, without any hoisting."""
     state = memory.initial(len(tokens), like=tokens) if state is None else state

@@ -149,6 +149,6 @@ def scaled(values: Tensor, window_hu: Sequence[float]) -> Tensor:
         window_hu: lowest and highest Hounsfield unit.
     """
     if values.dtype == torch.uint8:
-        return values.float() / 127.5 - 1.0
+        return values.float().div_(127.5).sub_(1.0)
     low, high = window_hu
     return ((values.float() - low) / (high - low) * 2.0 - 1.0).clamp(-1.0, 1.0)

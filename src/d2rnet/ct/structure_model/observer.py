@@ -57,8 +57,7 @@ class ObserverLayer(nn.Module):
         """(B, T, D) looks at itself and at (B, L, D); masks (B, 1, 1, T or L) -> (B, T, D)."""
         normed = self.norms[0](x)
         x = x + self.dropout(self.self_attention(normed, self.self_attention.keys_values(normed), x_mask))
-        seen = self.cross_attention.keys_values(self.norms[2](other))
-        x = x + self.dropout(self.cross_attention(self.norms[1](x), seen, other_mask))
+        x = x + self.dropout(self.cross_attention.over(self.norms[1](x), self.norms[2](other), other_mask))
         return x + self.dropout(self.feed_forward(self.norms[3](x)))
 
     def cross_weights(self, x: Tensor, other: Tensor, x_mask: Tensor | None, other_mask: Tensor | None) -> Tensor:

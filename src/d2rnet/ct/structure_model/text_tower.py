@@ -26,6 +26,7 @@ from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
 from d2rnet.report.text_encoder import SmallTextEncoder
 
 TEXT_TOWER = "text_tower.safetensors"
+_LENGTHS = 4  # groups that the texts of a batch are embedded in, by length
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def make_text_tower(settings: StructureTextSettings, vocabulary: Vocabulary) -> 
 
 
 def embed_known(tower: TextTower, token_ids: Tensor, known: Tensor) -> Tensor:
-    """Embed the texts that are there.
+    """Embed the texts that are there; equal ones once, and in groups of like length, since most are short.
 
     Args:
         tower: of width E.
@@ -178,8 +179,12 @@ def embed_known(tower: TextTower, token_ids: Tensor, known: Tensor) -> Tensor:
     shape = (*known.shape, tower.width)
     if not len(texts):
         return torch.zeros(shape, device=token_ids.device)
-    longest = int((texts != tower.pad_id).sum(dim=1).max())
-    vectors = tower(texts[:, :longest])
+    distinct, places = texts.unique(dim=0, return_inverse=True)  # (M, T), (N,)
+    order = (distinct != tower.pad_id).sum(dim=1).argsort()
+    groups = distinct[order].chunk(_LENGTHS)
+    longest = [int((group[-1] != tower.pad_id).sum()) for group in groups]
+    ordered = torch.cat([tower(group[:, :length]) for group, length in zip(groups, longest, strict=True)])  # (M, E)
+    vectors = ordered[order.argsort()[places]]  # (N, E)
     return torch.zeros(shape, device=token_ids.device, dtype=vectors.dtype).masked_scatter(known.unsqueeze(2), vectors)
 
 

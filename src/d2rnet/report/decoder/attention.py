@@ -66,12 +66,44 @@ class MultiHeadAttention(nn.Module):
         heads = F.scaled_dot_product_attention(queries, *keys_values, attn_mask=mask, dropout_p=dropout, is_causal=causal)
         return self.output(heads.transpose(1, 2).flatten(2))
 
+    def over(self, x: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend from ``x`` to keys and values of ``source``, where there is no other use for these.
+
+        Few queries need neither: a head's scores q (K s + k) are (q K) s and a constant, which the softmax takes out, and what
+        it gives is V times the mean of s, plus v. That is less work where H T is less than D, and nothing of the size of the
+        source is kept for the backward pass.
+
+        Args:
+            x: (B, T, D) queries before projection.
+            source: (B, L, D) before projection.
+            mask: bool, broadcastable to (B, H, T, L), True where a place may be seen; each query must see one.
+
+        Returns:
+            (B, T, D), as of :meth:`forward`.
+        """
+        if self.num_heads * x.shape[1] >= x.shape[2]:
+            return self(x, self.keys_values(source), mask)
+        queries = self.split_heads(self.query(x))  # (B, H, T, Dh)
+        key, value = (layer.weight.unflatten(0, (self.num_heads, -1)) for layer in (self.key, self.value))  # (H, Dh, D)
+        scores = (queries @ key).flatten(1, 2) @ source.transpose(1, 2) / math.sqrt(queries.shape[3])  # (B, H T, L)
+        shares = _softmax(scores.unflatten(1, (self.num_heads, -1)), mask)  # (B, H, T, L)
+        shares = F.dropout(shares.to(source.dtype), self.dropout, self.training)
+        seen = (shares.flatten(1, 2) @ source).unflatten(1, (self.num_heads, -1))  # (B, H, T, D)
+        bias = self.value.bias.unflatten(0, (self.num_heads, 1, -1))  # (H, 1, Dh)
+        heads = seen @ value.transpose(1, 2) + bias * shares.sum(dim=3, keepdim=True)  # dropped out, they sum to anything
+        return self.output(heads.transpose(1, 2).flatten(2))
+
     def weights(self, x: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return attention weights (B, H, T, L), which sum to 1 over the keys."""
         scores = self.split_heads(self.query(x)) @ keys.transpose(-1, -2) / math.sqrt(keys.shape[-1])
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        return scores.softmax(dim=-1, dtype=torch.float32 if scores.dtype == torch.bfloat16 else None)
+        return _softmax(scores, mask)
+
+
+def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Turn scores (B, H, T, L) into shares, in float32 where they are in bfloat16."""
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return scores.softmax(dim=-1, dtype=torch.float32 if scores.dtype == torch.bfloat16 else None)
 
 
 def pack(*layers: nn.Linear) -> Projection:
