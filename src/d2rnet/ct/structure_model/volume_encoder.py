@@ -106,11 +106,12 @@ class SmallEncoder(VolumeEncoder):
         )
         part = (z[:, None, None] * gy + y[:, None]) * gx + x  # (Z, Y, X), number of a voxel's part
         first = part.flatten() * self.ranges  # bin of the first range of a voxel's part
-        counts = volumes.new_empty(batch, gz * gy * gx * self.ranges, dtype=torch.float32)
+        counts = volumes.new_zeros(batch, gz * gy * gx * self.ranges, dtype=torch.float32)
+        one = counts.new_ones(1).expand(first.shape)
         for volume, found in zip(volumes, counts, strict=True):  # one by one they stay in the processor's cache
             levels = volume.flatten().add(1).mul_(_LEVELS / 2).add_(_ROUNDING).int()
             bins = self.range_of_level.index_select(0, levels).add_(first)
-            found.copy_(bins.bincount(minlength=len(found)))
+            found.scatter_add_(0, bins.long(), one)
         voxels = prod(shape) / (gz * gy * gx)
         shares = counts.div_(voxels).sqrt_()
         split = shares.view(batch, gz // _PARTS, _PARTS, gy // _PARTS, _PARTS, gx // _PARTS, _PARTS, self.ranges)
