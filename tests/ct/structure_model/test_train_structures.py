@@ -285,11 +285,16 @@ def test_structures_that_are_not_mentioned_can_be_called_normal(samples, tmp_pat
         other = metrics["mask"]["structures"][name]
         alike = [key for key in row if key in ("volumes", "distinct_texts") or "chance" in key or "commonest" in key]
         assert len(alike) == 11 and [key for key in alike if row[key] != other[key]] == [], name
-    bone = {missing: of["structures"]["bone"] for missing, of in metrics.items()}
-    assert (bone["normal"]["volumes"], bone["normal"]["texts_effective_rank"]) == (0, None)
-    assert bone["normal"]["batch_negatives"] == 0 and bone["mask"]["batch_negatives"] is None
-    places = metrics["normal"]["similarity_image_to_text"]
-    assert places[0][list(metrics["normal"]["structures"]).index("bone")] is None
+    unsaid = {missing: of["structures"]["bone"] for missing, of in metrics.items()}
+    assert (unsaid["normal"]["volumes"], unsaid["normal"]["texts_effective_rank"]) == (0, None)
+    assert unsaid["normal"]["batch_negatives"] == 0 and unsaid["mask"]["batch_negatives"] is None
+    names = list(metrics["normal"]["structures"])
+    bone, lung, pleura = (names.index(name) for name in ("bone", "lung", "pleura"))
+    assert metrics["normal"]["similarity_image_to_text"][0][bone] is None
+    of_images, of_texts = (metrics["normal"][f"similarity_{kind}_to_{kind}"] for kind in ("image", "text"))
+    assert of_images[lung][lung] == of_images[bone][bone] == of_texts[lung][lung] == of_texts[pleura][pleura] == 1.0
+    assert of_images[lung][pleura] == of_images[pleura][lung] != 1.0
+    assert of_texts[lung][pleura] == of_texts[pleura][lung] != 1.0 and of_texts[bone][lung] is of_texts[bone][bone] is None
     (line,) = [one for one in read_jsonl(tmp_path / "normal/scores/per_volume.jsonl") if one["id"] == "v19"]
     assert line["ranks"]["pleura"] is None and line["equals"]["pleura"] is None
 

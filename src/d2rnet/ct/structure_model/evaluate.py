@@ -155,7 +155,7 @@ def _metrics(
         "patients": len({entry["subject_id"] for entry in entries}),
         "resamples_of": "patients",
         "structures": rows,
-        "similarity_image_to_text": _similarities(observed),
+        **_all_similarities(observed),
         "zero_shot_auroc": zero_shot,
         "zero_shot_auroc_macro": _mean([one["auroc"] for one in zero_shot.values()]),
         "labels_from": sorted({str(entry.get("labels_from", "table")) for entry in entries}),
@@ -228,17 +228,25 @@ def _volume_lines(
         yield {key: entry[key] for key in ("id", "study_id", "subject_id")} | {"ranks": first, "equals": as_near}
 
 
-def _similarities(observed: _Observed) -> list[list[float | None]]:
-    """Return (S, S) mean cosine of observations of a structure (rows) and the same volumes' texts of each structure."""
-    structures = observed.known.shape[1]
-    cosines = np.einsum("nse,nte->nst", observed.images, observed.texts)
-    table: list[list[float | None]] = []
-    for row in range(structures):
-        table.append([])
-        for column in range(structures):
-            known = observed.known[:, column]
-            table[-1].append(round(float(cosines[known, row, column].mean()), 4) if known.any() else None)
-    return table
+def _all_similarities(observed: _Observed) -> dict[str, list[list[float | None]]]:
+    """Compare observations and texts of a structure with those of each structure, of the same volume."""
+    images, texts, known = observed.images, observed.texts, observed.known
+    said = np.broadcast_to(known[:, None], (*known.shape, known.shape[1]))  # (N, S, S), of the columns
+    return {
+        "similarity_image_to_text": _similarities(images, texts, said),
+        "similarity_image_to_image": _similarities(images, images, np.ones_like(said)),
+        "similarity_text_to_text": _similarities(texts, texts, said & known[:, :, None]),
+    }
+
+
+def _similarities(rows: Floats, columns: Floats, counted: NDArray[np.bool_]) -> list[list[float | None]]:
+    """Return (S, S) means over the volumes that are ``counted`` (N, S, S) of the cosines of (N, S, E) with (N, S, E)."""
+    cosines = np.einsum("nse,nte->nst", rows, columns)
+    sums, numbers = np.where(counted, cosines, 0.0).sum(axis=0), counted.sum(axis=0)
+    return [
+        [round(float(total / number), 4) if number else None for total, number in zip(*row, strict=True)]
+        for row in zip(sums, numbers, strict=True)
+    ]
 
 
 @torch.no_grad()
