@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_RUNS = ("run", "finished_run", "trained", "cluster")  # fixtures of a session that take half a minute and more
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of several processes (pytest-xdist), one gets all tests of a file, and all files that share a finished run."""
     places = [item.nodeid.partition("::")[0] for item in items]
