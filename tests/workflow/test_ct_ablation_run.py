@@ -14,7 +14,7 @@ TINY = "workflow/presets/ct/tiny.yaml"
 
 def test_arms_are_trained_scored_and_resumed(repository: Path, tmp_path: Path) -> None:
     overlay = tmp_path / "short.yaml"
-    ablation = {"arms": ["repaired", "untrained", "closest_pair", "all_patches"], "seeds": [1]}
+    ablation = {"arms": ["repaired", "untrained", "masked", "all_patches"], "seeds": [1]}
     overlay.write_text(yaml.safe_dump({"ct": {"ablation": ablation, "evaluation": {"bootstrap_samples": 20}}}))
     run = tmp_path / "a run"
     arguments = ("--cores", "2", "ct_ablation", "--configfile", str(repository / TINY), str(overlay))

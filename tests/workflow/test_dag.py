@@ -135,7 +135,7 @@ def test_the_preset_of_inputs_brings_its_arms_into_any_working_directory(reposit
 
 def test_ablation_of_ct_trains_what_arms_share_once(repository, tmp_path):
     path = tmp_path / "overlay.yaml"
-    arms = ["repaired", "closest_pair", "hard", "all_patches", "random_patches"]
+    arms = ["repaired", "soft", "hard", "all_patches", "random_patches"]
     path.write_text(yaml.safe_dump({"ct": {"ablation": {"seeds": [4, 5], "side_seeds": [4], "arms": arms}}}))
     done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "ct_ablation", "--configfile", str(path))
     counts = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)}

@@ -54,7 +54,10 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, presets: 
     training = {name: plan.structure_model.training for name, plan in plans.items()}
     assert plans["repaired"].structure_model == settings.structure_model and plans["repaired"].report == settings.report
     assert [training[name].contrast.soft_share for name in ("hard", "soft")] == [0.0, settings_of_soft(settings)]
-    assert {name for name, one in training.items() if not one.queue.length} == {"hard", "soft"}
+    own = settings.structure_model.training.queue.length
+    lengths = dict.fromkeys(plans, own) | {"hard": 0, "soft": 0}
+    lengths |= dict.fromkeys(("fifo", "released_rule", "closest_pair", "as_released"), 64)
+    assert {name: one.queue.length for name, one in training.items()} == lengths
     rules = {name: training[name].queue.rule for name in ("fifo", "released_rule", "closest_pair", "as_released")}
     assert rules == {"fifo": "fifo", "released_rule": "released", "closest_pair": "closest_pair", "as_released": "released"}
     weights = [training[f"weight_{name}"].contrast.other_structures_weight for name in ("0", "01", "1")]
@@ -65,7 +68,8 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, presets: 
     chosen = ["all_patches", "random_patches", "mean", "no_patches"]
     assert [seen[name].selection for name in chosen] == ["all", "random", "mean", "none"]
     assert len({plans[name].structures for name in (*chosen, "k_1", "k_4", "k_9", "repaired")}) == 1
-    assert len({plans[name].structures for name in ("repaired", "untrained", "hard", "soft", "fifo", "normal")}) == 6
+    assert len({plans[name].structures for name in ("repaired", "untrained", "hard", "fifo", "normal")}) == 5
+    assert (plans["soft"].structures == "repaired") is (own == 0)
     for plan in plans.values():
         assert plan.report.training == settings.report.training, "arms must train for equal steps"
         assert plan.stage_one(7).training.seed == plan.stage_two(7).training.seed == 7

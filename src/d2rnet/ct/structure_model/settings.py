@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from d2rnet.ct.conversion.settings import CtConversionSettings
 from d2rnet.ct.structures.settings import StructureSettings
-from d2rnet.settings import Section, setting
+from d2rnet.settings import Section, WhereAbsent, setting
 
 _Side = Annotated[int, Field(ge=1, le=512)]
 
@@ -175,8 +175,8 @@ class QueueSettings(Section):
 
     place = "ct.structure_model.training.queue"
 
-    length: int = setting(64, ge=0, le=100000)
-    """Texts kept of each structure; released: 1000; 0: no queue."""
+    length: Annotated[int, WhereAbsent(64)] = setting(0, ge=0, le=100000)
+    """Texts kept of each structure; released: 1000; 0: no queue, which was better on the demo cohort."""
     rule: Literal["fifo", "released", "refreshed", "closest_pair"] = setting("closest_pair")
     """Which text leaves a full queue: fifo, the oldest; released, the most similar to the others when it came, never judged
     again; refreshed, the most similar to the others now; closest_pair, the older of the two most alike."""
