@@ -70,6 +70,7 @@ def test_whole_run(run):
     found = svg_texts(output / "structure_training.svg")
     assert {"contrast (nats per observation)", "normal texts", "weights kept: epoch 2"} <= set(found)
     assert "temperature" not in found  # no line has it
+    assert not {"with queue", "without"} & set(found), "there may be no queue"
     assert "BLEU-4, greedy, validation split" not in svg_texts(output / "report_training.svg")
     assert {"Pleural effusion (1)", "Lung nodule (1)"} <= set(svg_texts(output / "abnormalities.svg"))
     summary = (output / "summary.html").read_text()

@@ -24,7 +24,7 @@ CONFIG = "config.yaml"
 SUMMARY_KEYS = ("synthetic", "structure_table", "table", "reports")
 SYNTHETIC = "The cohort is synthetic: these numbers show that the machinery learns, never that it is good medicine."
 STRUCTURE_PANELS = (
-    Panel("contrast (nats per observation)", {"contrast_loss": "training,\nwith queue", "val_loss": "validation,\nwithout"}),
+    Panel("contrast (nats per observation)", {"contrast_loss": "training", "val_loss": "validation"}),
     Panel(
         "validation split",
         {"val_recall_at_1": "own text\nnearest, share", "val_mean_length": "mean observation,\nlength"},
