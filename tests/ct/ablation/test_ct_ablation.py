@@ -32,9 +32,9 @@ CLEAR = dict.fromkeys(REPORTS, NORMAL)
 ARMS: dict[str, Any] = {
     "base": {"label": "all of it", "side": False, "structure_model": {}, "report": {}},
     "other": {
-        "label": "no queue",
+        "label": "a queue",
         "side": True,
-        "structure_model": {"training": {"queue": {"length": 0}}},
+        "structure_model": {"training": {"queue": {"length": 9}}},
         "report": {},
     },
     "twin": {

@@ -1,5 +1,6 @@
 """Encoder, observer and their masks: places of patches, what may be seen, whose attention it is."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from d2rnet.ct.structure_model.positions import patch_positions
 from d2rnet.ct.structure_model.settings import ObserverSettings, StructureNetworkSettings, VolumeEncoderSettings
 from d2rnet.ct.structure_model.volume_encoder import SmallEncoder, patch_mask
 from d2rnet.errors import ConfigError
+from d2rnet.runs.device import freed_memory_kept
 from d2rnet.training.collectives import num_processes, process_rank
 from d2rnet.training.processes import run_processes
 
@@ -206,6 +208,23 @@ def test_a_layer_by_its_formula():
     seen = (layer.cross_weights(x, other, None, None) @ values).transpose(1, 2).flatten(2)  # (B, H, T, Dh) -> (B, T, D)
     looked = looked + layer.cross_attention.output(seen)
     torch.testing.assert_close(layer(x, other, None, None), looked + layer.feed_forward(layer.norms[3](looked)))
+
+
+def test_gradients_in_bfloat16_read_no_memory_that_was_not_written():
+    """Freed numbers lie where the next buffers are; a depthwise convolution in bfloat16 took them for its sum so far."""
+    model = tiny()
+    found = volumes(2)
+    with freed_memory_kept(torch.device("cpu")):
+        for _ in range(10):
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = model(found)[..., 0].sum()
+            written = [torch.full((count,), math.nan) for count in range(4, 4000, 4) for _ in range(4)]
+            del written
+            loss.backward()
+            assert [
+                name for name, one in model.named_parameters() if one.grad is not None and not one.grad.isfinite().all()
+            ] == []
 
 
 def test_an_embedding_is_the_direction_of_the_mean_of_its_queries():

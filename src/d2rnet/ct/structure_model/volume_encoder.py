@@ -83,7 +83,9 @@ class SmallEncoder(VolumeEncoder):
     def forward(self, volumes: Tensor) -> Tensor:
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, P, W)."""
         described = F.gelu(self.describe(self.shares(volumes)))
-        maps = described + F.gelu(self.neighbours(described))  # (B, hidden, gz, gy, gx)
+        with torch.autocast(volumes.device.type, enabled=False):
+            # On CPUs with AVX512-BF16 oneDNN adds its gradient in bfloat16 to memory that nothing was written to.
+            maps = described + F.gelu(self.neighbours(described.float()))  # (B, hidden, gz, gy, gx)
         patches: Tensor = self.norm(self.project(maps.flatten(2).transpose(1, 2)))  # (B, P, W)
         if len(self.layers):
             patches = patches + patch_positions(self.grid_zyx, self.width, like=patches)
