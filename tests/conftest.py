@@ -31,11 +31,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def unchanged_logging() -> Iterator[None]:
-    """A command that a test runs in this process sets the level of the log; the next test begins as if it had not."""
+    """A command that a test, or a run it shares, runs in this process sets the level of the log; each test begins without."""
     logger = logging.getLogger("d2rnet")
-    level = logger.level
+    logger.setLevel(logging.NOTSET)
     yield
-    logger.setLevel(level)
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """MIMIC-CXR layouts, well-formed and broken, written by hand into a temporary folder."""
 
 import gzip
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -402,7 +401,7 @@ def test_texts_without_any_header_are_counted_and_warned_of(
 ) -> None:
     release.write_jpg()
     assert release.read(section=section)[0].counts["reports_without_header"] == 0
-    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+    assert caplog.text == ""
     headless = "files/p10/p10000001/s50000001.txt"
     release.reports[headless] = b"Chest film.  The lungs are clear."
     release.write_jpg()

@@ -180,10 +180,9 @@ def embed_known(tower: TextTower, token_ids: Tensor, known: Tensor) -> Tensor:
     if not len(texts):
         return torch.zeros(shape, device=token_ids.device)
     distinct, places = texts.unique(dim=0, return_inverse=True)  # (M, T), (N,)
-    order = (distinct != tower.pad_id).sum(dim=1).argsort()
-    groups = distinct[order].chunk(_LENGTHS)
-    longest = [int((group[-1] != tower.pad_id).sum()) for group in groups]
-    ordered = torch.cat([tower(group[:, :length]) for group, length in zip(groups, longest, strict=True)])  # (M, E)
+    lengths, order = (distinct != tower.pad_id).sum(dim=1).sort()
+    groups = zip(distinct[order].chunk(_LENGTHS), lengths.chunk(_LENGTHS), strict=True)
+    ordered = torch.cat([tower(group[:, : int(of_group[-1])]) for group, of_group in groups])  # (M, E)
     vectors = ordered[order.argsort()[places]]  # (N, E)
     return torch.zeros(shape, device=token_ids.device, dtype=vectors.dtype).masked_scatter(known.unsqueeze(2), vectors)
 

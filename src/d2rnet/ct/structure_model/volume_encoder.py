@@ -84,7 +84,7 @@ class SmallEncoder(VolumeEncoder):
         """(B, 1, Z, Y, X) in [-1, 1] -> (B, P, W)."""
         described = F.gelu(self.describe(self.shares(volumes)))
         with torch.autocast(volumes.device.type, enabled=False):
-            # On CPUs with AVX512-BF16 oneDNN adds its gradient in bfloat16 to memory that nothing was written to.
+            # With AVX512-BF16 its gradient in bfloat16 is added to memory that was not written, where two patches lie along z.
             maps = described + F.gelu(self.neighbours(described.float()))  # (B, hidden, gz, gy, gx)
         patches: Tensor = self.norm(self.project(maps.flatten(2).transpose(1, 2)))  # (B, P, W)
         if len(self.layers):
