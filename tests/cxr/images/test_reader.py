@@ -452,6 +452,10 @@ def broken_file(kind: str, folder: Path) -> Path:
             dataset.PixelData = encapsulate([b"\x00\x00\x01\xb3" * 8])
         elif kind == "short":
             dataset.Rows = 61
+        elif kind == "wider_cells":
+            dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 1, None
+        elif kind == "two_frames":
+            dataset.PixelData *= 2
         write(path, dataset)
     return path
 
@@ -470,6 +474,8 @@ def broken_file(kind: str, folder: Path) -> Path:
         ("cut_rle", "got compressed pixel data cut off"),
         ("cut_j2k", "got compressed pixel data cut off"),
         ("short", "got pixel data cut off at 6000 bytes; expected 6100 bytes"),
+        ("wider_cells", "got 6000 bytes of pixel data; expected 3000 bytes, by rows, columns and bits of the header"),
+        ("two_frames", "got 12000 bytes of pixel data; expected 6000 bytes"),
         ("no_pixels", "got no pixel data"),
         ("empty_pixels", "got no pixel data"),
         ("no_rows", "got no Rows; expected the attributes of an image"),

@@ -253,7 +253,7 @@ def _view(dataset: Dataset) -> str:
 
 
 def _check_pixel_data(dataset: FileDataset, element: _PixelElement, stream: BinaryIO, path: Path) -> None:
-    """Raise unless the file holds as many bytes of pixel data as its header promises."""
+    """Raise unless the file holds as many bytes of pixel data as its header promises, and not twice as many."""
     size = stream.seek(0, io.SEEK_END)
     if element.tag != _PIXEL_DATA or element.length == 0:
         got = f"no pixel data ({size} bytes in all)" if element.tag in (None, _PIXEL_DATA) else "floating-point pixel data"
@@ -273,6 +273,9 @@ def _check_pixel_data(dataset: FileDataset, element: _PixelElement, stream: Bina
     present = element.length if syntax.is_deflated else min(element.length, size - element.offset)
     if present < needed:
         raise unreadable(path, got=f"pixel data cut off at {present} bytes", expected=f"{needed} bytes", remedy=_REMEDY)
+    if element.length >= 2 * needed:  # a little padding is common; this is more frames than are named, or wider cells
+        got = f"{element.length} bytes of pixel data"
+        raise unreadable(path, got=got, expected=f"{needed} bytes, by rows, columns and bits of the header", remedy=_REMEDY)
 
 
 def read_dicom_pixels(path: Path, header: RadiographHeader, sides_px: Sequence[int | None]) -> list[Radiograph]:
