@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ct_reading_samples import GRID, PEAK, make_reading
-from headless_browser import SIZES, low_contrast
+from headless_browser import FURTHER_SIZES, SIZES, low_contrast
 
 from d2rnet.reading.ct_content import CtSentence
 from d2rnet.reading.ct_page import page_text
@@ -163,6 +163,21 @@ def test_attention_follows_sentence_and_slices(open_page: Any, page: Path) -> No
     assert orange(tab, "axial", peak[2], peak[1]) < 12, "far from the peak's slices there is little"
     tab.hover("h1")
     assert tab.inner_text("#attended") == "" and orange(tab, "coronal", peak[2], 1 - peak[0]) == 0
+
+
+@pytest.mark.parametrize("size", [*SIZES, *FURTHER_SIZES])
+def test_nothing_moves_when_a_legend_appears(open_page: Any, page: Path, size: str) -> None:
+    tab = open_page(page, size)
+    buttons = tab.locator("button[data-structure]").all()
+    places = [button.bounding_box() for button in buttons]
+    scrolled = tab.evaluate("document.documentElement.scrollHeight")
+    for button in buttons:
+        button.focus()
+        assert "Attention for" in tab.inner_text("#attended")
+        top = tab.evaluate("scrollY")
+        now = [one.bounding_box() for one in buttons]
+        assert [box["y"] + top for box in now] == pytest.approx([box["y"] for box in places]), tab.inner_text("#attended")
+    assert tab.evaluate("document.documentElement.scrollHeight") == scrolled
 
 
 def test_a_press_goes_to_the_most_attended_place_and_stays_until_escape(open_page: Any, page: Path) -> None:

@@ -57,8 +57,8 @@ def _images(reading: CtContent) -> str:
     planes = "\n".join(_figure(reading.volume, *plane) for plane in PLANES)
     return (
         f'<div class="tools" role="group" aria-label="Window">\n{windows}\n</div>\n<div class="planes">\n{planes}\n</div>\n'
-        '<p class="legend idle"><span class="scale" aria-hidden="true"></span> <span id="attended" role="status">'
-        "The middle slices in the lung window; the page needs JavaScript to show others.</span></p>\n"
+        '<p class="legend idle"><span><span class="scale" aria-hidden="true"></span> <span id="attended" role="status">'
+        "The middle slices in the lung window; the page needs JavaScript to show others.</span></span></p>\n"
         '<p class="keys">Click in a plane: the other two follow. Wheel, or the arrow keys on a slider: next slice. '
         "Press a sentence: go to where its structure was looked at most; <kbd>Esc</kbd> lets go.</p>\n"
         f'<script type="application/json" id="reading-data">{script_json(_data(reading))}</script>'

@@ -151,12 +151,15 @@ function setUpPlane(plane) {
   plane.figure.querySelector("img").hidden = true;
 }
 
+function legendOf(name) {
+  return `Attention for ${name}, none to most: attended, not proof.`;
+}
+
 /** Show the attention of a structure, null for none. */
 function light(structure) {
   lit = structure;
   for (const button of buttons) button.classList.toggle("lit", structure !== null && Number(button.dataset.structure) === structure);
-  const said = structure === null ? "" : `Attention for ${DATA.structures[structure]}, none to most: attended, not proof.`;
-  document.getElementById("attended").textContent = said;
+  document.getElementById("attended").textContent = structure === null ? "" : legendOf(DATA.structures[structure]);
   document.querySelector(".legend").classList.toggle("idle", structure === null);
   draw();
 }
@@ -215,6 +218,8 @@ async function start() {
   setUpSentences();
   setUpKeys();
   chooseWindow("lung");
+  const longest = DATA.structures.reduce((one, other) => (other.length > one.length ? other : one), "");
+  document.querySelector(".legend").dataset.longest = legendOf(longest);
   document.getElementById("attended").textContent = "";
   document.body.classList.add("ready");
 }
