@@ -152,6 +152,7 @@ def make_transformer(settings: DecoderSettings, num_tokens: int) -> MemoryTransf
         dropout=settings.dropout,
         memory_slots=settings.memory_slots,
         memory_heads=settings.memory_heads,
+        attention_dropout=settings.attention_dropout,
     )
 
 

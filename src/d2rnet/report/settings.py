@@ -40,6 +40,8 @@ class DecoderSettings(Section):
     """Layers of the encoder and of the decoder; 3 published."""
     dropout: float = setting(0.1, ge=0, lt=1)
     """Dropout inside the Transformer; 0.1 published."""
+    attention_dropout: float | None = setting(None, ge=0, lt=1)
+    """Dropout of the weights of its attention; null, as published: the same. With 0 a CPU writes no map of queries by keys."""
     memory_slots: int = setting(3, ge=1)
     """Slots of the relational memory; 3 published."""
     memory_heads: int = setting(4, ge=1)

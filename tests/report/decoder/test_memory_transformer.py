@@ -8,6 +8,7 @@ from report_samples import NUM_TOKENS, make_batch, make_model
 from torch import nn
 
 from d2rnet.report.decoder.attention import LayerNorm, MultiHeadAttention, sinusoidal_positions, standardise
+from d2rnet.report.decoder.memory_transformer import MemoryTransformer
 from d2rnet.report.decoder.relational_memory import MemoryConditionedNorms, RelationalMemory
 
 
@@ -153,6 +154,15 @@ def test_conditioned_norms_equal_separate_networks() -> None:
     assert torch.allclose(scales[1], norms.gamma[1] + hidden @ norms.weight[network] + norms.bias[network], atol=1e-5)
     hidden = (memory @ norms.hidden.weight[12:16].T + norms.hidden.bias[12:16]).relu()
     assert torch.allclose(shifts[1], norms.beta[1] + hidden @ norms.weight[3] + norms.bias[3], atol=1e-5)
+
+
+@pytest.mark.parametrize(("of_attention", "drops"), [(None, 0.5), (0.0, 0.0), (0.2, 0.2)])
+def test_weights_of_attention_drop_out_by_their_own_share(of_attention: float | None, drops: float) -> None:
+    sizes = {"num_tokens": 9, "d_model": 8, "d_ff": 8, "num_heads": 2, "num_layers": 2, "memory_slots": 2, "memory_heads": 1}
+    model = MemoryTransformer(**sizes, dropout=0.5, attention_dropout=of_attention)
+    attentions = [part for stack in (model.encoder, model.decoder) for part in stack.modules()]
+    assert [part.dropout for part in attentions if isinstance(part, MultiHeadAttention)] == [drops] * 6
+    assert {part.p for part in model.modules() if isinstance(part, nn.Dropout)} == {0.5}
 
 
 def test_future_token_cannot_change_past_logits() -> None:

@@ -1,6 +1,6 @@
 """Settings of stage 2. "Released" means the code by the authors of arXiv 2603.04878, which may differ from the paper."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
@@ -12,7 +12,7 @@ from d2rnet.report.settings import (
     SelfCriticalSettings,
     TextSettings,
 )
-from d2rnet.settings import Section, setting
+from d2rnet.settings import Section, WhereAbsent, setting
 
 
 class CtFeatureSettings(Section):
@@ -71,6 +71,9 @@ class CtReportModelSettings(DecoderSettings):
     """Add the place of a patch, sines and cosines along z, y, x (repair); released: only what the patch vector knows of it."""
     token_types: bool = setting(True)
     """Add what a token is (observation, patch, mean) and the structure that it belongs to (ours)."""
+    attention_dropout: Annotated[float | None, WhereAbsent(None)] = setting(0.0, ge=0, lt=1)
+    """Dropout of the weights of the Transformer's attention; null, as published: the same as elsewhere. With 0 a CPU writes no
+    map of queries by keys: a step is shorter, and with all patches much shorter."""
     llm: CtLlmSettings = CtLlmSettings()
 
 

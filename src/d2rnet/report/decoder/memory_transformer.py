@@ -25,10 +25,12 @@ NORMS_PER_LAYER = 3
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward, each in a pre-norm residual block."""
 
-    def __init__(self, d_model: int, d_ff: int, num_heads: int, dropout: float) -> None:
+    def __init__(
+        self, d_model: int, d_ff: int, num_heads: int, dropout: float, attention_dropout: float | None = None
+    ) -> None:
         """Make the layer."""
         super().__init__()
-        self.attention = MultiHeadAttention(d_model, num_heads, dropout)
+        self.attention = MultiHeadAttention(d_model, num_heads, dropout if attention_dropout is None else attention_dropout)
         self.feed_forward = FeedForward(d_model, d_ff, dropout)
         self.norms = nn.ModuleList([LayerNorm(d_model), LayerNorm(d_model)])
         self.dropout = nn.Dropout(dropout)
@@ -43,11 +45,14 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Causal self-attention, attention to the visual tokens, feed-forward; all norms conditioned by the memory."""
 
-    def __init__(self, d_model: int, d_ff: int, num_heads: int, dropout: float) -> None:
+    def __init__(
+        self, d_model: int, d_ff: int, num_heads: int, dropout: float, attention_dropout: float | None = None
+    ) -> None:
         """Make the layer; its norms live in MemoryConditionedNorms."""
         super().__init__()
-        self.self_attention = MultiHeadAttention(d_model, num_heads, dropout)
-        self.cross_attention = MultiHeadAttention(d_model, num_heads, dropout)
+        of_attention = dropout if attention_dropout is None else attention_dropout
+        self.self_attention = MultiHeadAttention(d_model, num_heads, of_attention)
+        self.cross_attention = MultiHeadAttention(d_model, num_heads, of_attention)
         self.feed_forward = FeedForward(d_model, d_ff, dropout)
         self.dropout = nn.Dropout(dropout)
 
@@ -66,14 +71,16 @@ class MemoryTransformer(nn.Module):
         dropout: float,
         memory_slots: int,
         memory_heads: int,
+        attention_dropout: float | None = None,
     ) -> None:
-        """Make both stacks; see sections ``report.model`` of the wings."""
+        """Make both stacks; see sections ``report.model`` of the wings. No ``attention_dropout``: ``dropout``, there too."""
         super().__init__()
         self.d_model = d_model
         self.num_heads = num_heads
-        self.encoder = nn.ModuleList(EncoderLayer(d_model, d_ff, num_heads, dropout) for _ in range(num_layers))
+        sizes = (d_model, d_ff, num_heads, dropout, attention_dropout)
+        self.encoder = nn.ModuleList(EncoderLayer(*sizes) for _ in range(num_layers))
         self.encoder_norm = LayerNorm(d_model)
-        self.decoder = nn.ModuleList(DecoderLayer(d_model, d_ff, num_heads, dropout) for _ in range(num_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(num_layers))
         self.decoder_norm = LayerNorm(d_model)
         self.conditioned_norms = MemoryConditionedNorms(NORMS_PER_LAYER * num_layers, d_model, memory_slots)
         self.relational_memory = RelationalMemory(d_model, memory_slots, memory_heads)
@@ -216,7 +223,8 @@ class MemoryTransformer(nn.Module):
         # The beams of a source are queries of one attention: (R, 1, D) -> (B, G, D).
         by_source = (len(state.cross_mask), -1, self.d_model)
         x = x.view(by_source)
-        scales, shifts = (values.view(-1, *x.shape) for values in self.conditioned_norms(state.memory.flatten(1).unsqueeze(1)))
+        read = self.conditioned_norms(state.memory.flatten(1).unsqueeze(1))
+        scales, shifts = ([values.view_as(x) for values in of_norms] for of_norms in read)
         own = state.own_mask()
         for number, layer in enumerate(self.decoder_layers):
             first = NORMS_PER_LAYER * number

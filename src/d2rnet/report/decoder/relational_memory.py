@@ -7,6 +7,7 @@ what depends on tokens alone is computed for all tokens at once, and the small n
 Shapes: B sequences, T tokens, M slots, D model width, N conditioned norms.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -88,16 +89,17 @@ class MemoryConditionedNorms(nn.Module):
         self.weight = nn.Parameter(torch.zeros(2 * num_norms, d_model, d_model))  # (network, in, out)
         self.bias = nn.Parameter(torch.zeros(2 * num_norms, 1, d_model))
 
-    def forward(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Read the memory: (B, T, M * D) -> scales and shifts, each (N, B, T, D)."""
+    def forward(self, memory: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Read the memory: (B, T, M * D) -> scales and shifts, each N of (B, T, D)."""
         batch, length = memory.shape[:2]
         hidden = self.hidden(memory).relu().view(batch * length, 2 * self.num_norms, self.d_model).transpose(0, 1)
         # The norm's own scale and shift join the bias: added to N rows, not to every token.
         bias = self.bias + torch.stack([self.gamma, self.beta], dim=1).view_as(self.bias)
-        read = torch.baddbmm(bias, hidden, self.weight).view(self.num_norms, 2, batch, length, self.d_model)
-        return read[:, 0], read[:, 1]
+        read = torch.baddbmm(bias, hidden, self.weight).view(-1, batch, length, self.d_model)
+        parts = read.unbind()  # indexed, each part's gradient would be a tensor of the size of all
+        return parts[0::2], parts[1::2]
 
 
 def conditioned_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Standardise x (B, T, D), then apply a scale and shift of its own to each token."""
-    return scale * standardise(x) + shift
+    return torch.addcmul(shift, scale, standardise(x))
