@@ -5,6 +5,7 @@ import logging
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from d2rnet.errors import D2RNetError
 log = logging.getLogger(__name__)
 
 PART = ".part"  # in the name of a file that is being written
+_UMASK = threading.Lock()
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -82,9 +84,10 @@ def remove_leftovers(folder: str | Path) -> int:
 
 
 def _umask() -> int:
-    """Read the process's umask (the only call that reads it also sets it)."""
-    mask = os.umask(0)
-    os.umask(mask)
+    """Read the process's umask (the only call that reads it also sets it, for all threads)."""
+    with _UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 

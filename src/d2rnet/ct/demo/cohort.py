@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from d2rnet.ct.demo.phantom import Phantom, draw_head, draw_phantom, expose
 from d2rnet.ct.demo.reports import Report, write_report
 from d2rnet.ct.demo.settings import CtDemoSettings
-from d2rnet.files.atomic import atomic_path, write_text
+from d2rnet.files.atomic import full_disk_named, write_text
 from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
 from d2rnet.runs.cohort_folder import make_cohort_folder
@@ -183,7 +183,7 @@ def _abnormality_map(phantom: Phantom) -> NDArray[np.uint32]:
 
 
 def _write_nifti(target: Path, voxels_zyx: NDArray[Any], phantom: Phantom) -> None:
-    """Write voxels (Z, Y, X), LPS+, as a packed NIfTI of axes (X, Y, Z) with its affine (RAS+), atomically."""
+    """Write voxels (Z, Y, X), LPS+, as a packed NIfTI of axes (X, Y, Z) with its affine (RAS+)."""
     import nibabel
     from isal import igzip
 
@@ -194,8 +194,8 @@ def _write_nifti(target: Path, voxels_zyx: NDArray[Any], phantom: Phantom) -> No
     image = nibabel.Nifti1Image(voxels_xyz, affine)
     image.header.set_xyzt_units("mm")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(igzip.compress(image.to_bytes(), compresslevel=2, mtime=0))
+    with full_disk_named(target):
+        target.write_bytes(igzip.compress(image.to_bytes(), compresslevel=2, mtime=0))
 
 
 def _row(name: str, phantom: Phantom, report: Report, rng: np.random.Generator) -> Record:

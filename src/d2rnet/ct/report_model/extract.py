@@ -40,6 +40,7 @@ from d2rnet.files.documents import read_jsonl, write_json, write_jsonl
 from d2rnet.files.hashes import fingerprint, sha256_file
 from d2rnet.files.names import is_path_below
 from d2rnet.files.problems import Problems
+from d2rnet.files.write_behind import WriteBehind
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.model_files import CONFIG, WEIGHTS
 from d2rnet.runs.array_cache import file_state
@@ -204,20 +205,23 @@ class Extraction:
         loader = make_loader(dataset, [[place] for place in range(len(missing))], _only, workers=loader_workers)
         problems = Problems()
         looked = track(loader, total=len(missing), what="look at volumes", unit="volume")
-        for place, (volume, words) in zip(missing, looked, strict=True):
-            complaint = words
-            if volume is not None:
-                hashes[place] = words
-                complaint = self._write(volume, words, entries[place]["id"], sources[place], targets[place])
-            if complaint:
-                problems.add(
-                    "unusable_volume",
-                    file=sources[place],
-                    record=entries[place]["id"],
-                    got=complaint,
-                    expected="a volume of ct_annotation.json that stage 1 can look at",
-                    remedy="Mend it, or run 'd2rnet convert-ct-shard' and what follows it again.",
-                )
+        with WriteBehind() as write:
+            for place, (volume, words) in zip(missing, looked, strict=True):
+                complaint = words
+                if volume is not None:
+                    hashes[place] = words
+                    complaint = self._look_and_write(
+                        write, volume, words, entries[place]["id"], sources[place], targets[place]
+                    )
+                if complaint:
+                    problems.add(
+                        "unusable_volume",
+                        file=sources[place],
+                        record=entries[place]["id"],
+                        got=complaint,
+                        expected="a volume of ct_annotation.json that stage 1 can look at",
+                        remedy="Mend it, or run 'd2rnet convert-ct-shard' and what follows it again.",
+                    )
         problems.raise_if_any()
         lines = [
             {"id": entry["id"], "file_name": str(target.relative_to(self.folder)), "sha256": sha256}
@@ -243,14 +247,17 @@ class Extraction:
             observation = self.loaded.model.observe(volume[None].to(self.device))
         return features_of(observation, self.settings, name=name)
 
-    def _write(self, volume: Tensor, sha256: str, name: str, source: Path, target: Path) -> str:
-        """Look at a volume and write its features; return a complaint, "" if there is none."""
+    def _look_and_write(
+        self, write: WriteBehind, volume: Tensor, sha256: str, name: str, source: Path, target: Path
+    ) -> str:
+        """Look at a volume and have its features written; return a complaint, "" if there is none."""
         stamp = _stamp(source)
         try:
             features, attention = self.look(volume, name)
         except DatasetError as error:
             return str(error)
-        write_features(target, features, attention, metadata={"key": self.facts.key, "volume": stamp, "sha256": sha256})
+        metadata = {"key": self.facts.key, "volume": stamp, "sha256": sha256}
+        write(write_features, target, features, attention, metadata=metadata)
         return ""
 
     def _hash_if_up_to_date(self, source: Path, target: Path) -> str | None:
