@@ -110,6 +110,8 @@ class ReportTrainingSettings(Section):
     """Micro-batches that a step's entries go through the model in, of each process, to save memory. The cross entropy's
     gradient is that of 1; batch normalisation and alignment see a micro-batch, but boundaries move once a step, by all of
     them. batch_size must be at least processes times this."""
+    group_by_length: bool = setting(False)
+    """Reports of a batch are alike in length, so that less is padded: of eight batches at a time, whose order stays random."""
     optimizer: Literal["adamw", "adam_amsgrad"] = setting("adamw")
     """adamw, or adam_amsgrad (published)."""
     learning_rate: float = setting(0.002, gt=0)

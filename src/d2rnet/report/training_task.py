@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from d2rnet.report.decoder.memory_transformer import MemoryTransformer
@@ -165,6 +167,7 @@ def report_task(
     rates: Mapping[str, float] | None = None,
     loader_workers: int = 0,
     reward: Reward | None = None,
+    lengths: NDArray[np.int64] | None = None,
 ) -> TrainingTask:
     """Return the training of a report model, at its beginning.
 
@@ -178,6 +181,7 @@ def report_task(
         rates: prefix of parameter names -> their own peak learning rate.
         loader_workers: processes that prepare batches.
         reward: of self-critical training; None where the settings ask for none.
+        lengths: tokens of each entry's report, for ``settings.group_by_length``.
     """
     steps_per_epoch = math.ceil(len(entries) / settings.batch_size)
     critic = None if reward is None else SelfCritical(settings, reward, steps_per_epoch=steps_per_epoch)
@@ -190,4 +194,5 @@ def report_task(
         rates=rates,
         loader_workers=loader_workers,
         accumulation_steps=settings.accumulation_steps,
+        lengths=lengths if settings.group_by_length else None,
     )

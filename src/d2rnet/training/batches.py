@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
+LENGTH_WINDOW = 8  # batches whose entries are sorted by length together
 # Longer than the step in flight and its checkpoint should take.
 SECONDS_AFTER_STOP = 60
 
@@ -31,6 +32,11 @@ class Ragged:
     def __getitem__(self, row: int) -> NDArray[Any]:
         """Return a copy of row ``row``: (length, *item_shape)."""
         return self._values[self._bounds[row] : self._bounds[row + 1]].copy()
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of each row: (rows,)."""
+        return np.diff(self._bounds)
 
 
 def stack_padded(tensors: Sequence[Tensor], value: int = 0) -> tuple[Tensor, Tensor]:
@@ -73,6 +79,7 @@ class EpochBatches(Sampler[list[int]]):
         first_batch: int = 0,
         rank: int = 0,
         processes: int = 1,
+        lengths: NDArray[np.int64] | None = None,
     ) -> None:
         """Order ``count`` entries for an epoch.
 
@@ -84,9 +91,18 @@ class EpochBatches(Sampler[list[int]]):
             first_batch: so many batches are left out (already trained on).
             rank: this process, from 0.
             processes: processes that share each batch.
+            lengths: of the entries: those of a batch are alike in length, so that little is padded; None: as it comes.
         """
-        order = np.random.default_rng([seed, epoch]).permutation(count)
-        batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(count)
+        if lengths is not None:
+            windows = _cut(order, LENGTH_WINDOW * batch_size)
+            order = np.concatenate([order[:0], *(window[np.argsort(lengths[window], kind="stable")] for window in windows)])
+        batches = _cut(order, batch_size)
+        if lengths is not None:
+            batches = [
+                batches[place] for place in rng.permutation(len(batches))
+            ]  # else each window would go from short to long
         parts = [np.array_split(batch, processes)[rank] for batch in batches[first_batch:]]
         self._batches: list[list[int]] = [part.tolist() for part in parts]
 
@@ -95,6 +111,10 @@ class EpochBatches(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return len(self._batches)
+
+
+def _cut(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def start_loader_process(_: int) -> None:

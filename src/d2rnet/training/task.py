@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
@@ -86,6 +87,7 @@ class TrainingTask:
         rates: Mapping[str, float] | None = None,
         loader_workers: int = 0,
         accumulation_steps: int = 1,
+        lengths: NDArray[np.int64] | None = None,
     ) -> None:
         """Make the optimiser; what is trained is at its beginning.
 
@@ -98,6 +100,7 @@ class TrainingTask:
             loader_workers: processes that prepare batches.
             accumulation_steps: micro-batches that a process's part of a batch goes through the model in; their gradients
                 are added up. Batch statistics, and grids of a batch, are those of a micro-batch.
+            lengths: of the entries, where batches shall be of like ones; None: batches as they come.
         """
         self.objective = objective.to(device)
         self.parts = {name: part for name, part in objective.parts().items() if part is not None}
@@ -106,6 +109,7 @@ class TrainingTask:
         self.device = device
         self.loader_workers = loader_workers
         self.accumulation_steps = accumulation_steps
+        self.lengths = lengths
         self.steps_per_epoch = math.ceil(len(entries) / settings.batch_size)
         self.total_steps = self.steps_per_epoch * settings.epochs
         self.finished_steps = 0
@@ -143,6 +147,7 @@ class TrainingTask:
             first_batch=first_batch,
             rank=process_rank(),
             processes=num_processes(),
+            lengths=self.lengths,
         )
         for batch in make_loader(self.entries.of_epoch(epoch), order, self.entries.collate, workers=self.loader_workers):
             yield batch.to(self.device)

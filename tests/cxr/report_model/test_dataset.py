@@ -306,6 +306,29 @@ def test_order_is_a_function_of_seed_and_epoch() -> None:
     assert [len(batch) for batch in order()] == [4, 4, 2]
 
 
+def test_batches_of_like_length_pad_little_and_come_in_random_order() -> None:
+    count, size = 1000, 16
+    lengths = np.random.default_rng(0).integers(20, 100, count)
+
+    def order(**changes: int) -> list[list[int]]:
+        options = {"batch_size": size, "seed": 1, "epoch": 0} | changes
+        return list(EpochBatches(count, **options, lengths=lengths))
+
+    def places(batches: list[list[int]]) -> int:
+        return sum(len(batch) * lengths[batch].max() for batch in batches)
+
+    grouped = order()
+    assert sorted(index for batch in grouped for index in batch) == list(range(count)) and len(grouped) == 63
+    assert order() == grouped != order(epoch=1) and order(first_batch=5) == grouped[5:]
+    plain = places(list(EpochBatches(count, batch_size=size, seed=1, epoch=0)))
+    assert plain > 1.5 * lengths.sum() and places(grouped) < 1.1 * lengths.sum()
+    longest = np.array([lengths[batch].max() for batch in grouped])
+    assert abs(np.corrcoef(longest[1:], longest[:-1])[0, 1]) < 0.4, "short and long batches alternate by chance"
+    parts = [order(rank=rank, processes=2) for rank in (0, 1)]
+    assert [one + other for one, other in zip(*parts, strict=True)] == grouped
+    assert list(EpochBatches(0, batch_size=4, seed=1, epoch=0, lengths=lengths[:0])) == []
+
+
 def test_annotation_of_the_fixture_is_valid(cohort: Path) -> None:
     content = json.loads((cohort / "annotation.json").read_text())
     assert {split: len(entries) for split, entries in content.items()} == {"train": 5, "val": 2, "test": 5}

@@ -106,7 +106,7 @@ class CtBatch:
 
 
 class CtReportDataset(Dataset[Sample]):
-    """Entries of a split, in order; no epoch changes them."""
+    """Entries of a split, in order, ``token_ids`` their reports'; no epoch changes them."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class CtReportDataset(Dataset[Sample]):
         self._settings = settings
         self._count = len(entries)
         reports = (vocabulary.encode(entry["report"], max_tokens=max_tokens) for entry in entries)
-        self._token_ids = Ragged(reports, np.int32)
+        self.token_ids = Ragged(reports, np.int32)
 
     def of_epoch(self, epoch: int) -> "CtReportDataset":
         """Return the entries."""
@@ -153,7 +153,7 @@ class CtReportDataset(Dataset[Sample]):
             selected=select(features, self._settings),
             top=features.top,
             top_attention=features.top_attention,
-            token_ids=torch.from_numpy(self._token_ids[index]).long(),
+            token_ids=torch.from_numpy(self.token_ids[index]).long(),
             entry_number=torch.tensor(index),
         )
 

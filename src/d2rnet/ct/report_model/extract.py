@@ -247,9 +247,7 @@ class Extraction:
             observation = self.loaded.model.observe(volume[None].to(self.device))
         return features_of(observation, self.settings, name=name)
 
-    def _look_and_write(
-        self, write: WriteBehind, volume: Tensor, sha256: str, name: str, source: Path, target: Path
-    ) -> str:
+    def _look_and_write(self, write: WriteBehind, volume: Tensor, sha256: str, name: str, source: Path, target: Path) -> str:
         """Look at a volume and have its features written; return a complaint, "" if there is none."""
         stamp = _stamp(source)
         try:

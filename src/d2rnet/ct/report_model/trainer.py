@@ -140,5 +140,6 @@ def _fit(
         device=device_of_process(device),
         loader_workers=runtime.loader_workers,
         reward=reward,
+        lengths=datasets["train"].token_ids.lengths,
     )
     fit_reports(folder, task, datasets["val"], tokens, runtime, reward)

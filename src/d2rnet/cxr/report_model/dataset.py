@@ -198,7 +198,7 @@ def _sizes_hw(entry: Entry) -> list[tuple[int, int]]:
 
 
 class ReportDataset(Dataset[Sample]):
-    """Entries of one or more splits, in order."""
+    """Entries of one or more splits, in order; ``token_ids`` are their reports'."""
 
     def __init__(
         self,
@@ -253,7 +253,7 @@ class ReportDataset(Dataset[Sample]):
         self._labels = Ragged(([category_ids[label] for label in entry["labels"]] for entry in entries), np.int64)
         self._scores = Ragged((entry["scores"] for entry in entries), np.float32)
         reports = (vocabulary.encode(entry["report"], max_tokens=max_tokens) for entry in entries)
-        self._token_ids = Ragged(reports, np.int32)
+        self.token_ids = Ragged(reports, np.int32)
         self._augmentation = augmentation
         self._seed = seed
         self._drawn: Augmentation | None = None
@@ -289,7 +289,7 @@ class ReportDataset(Dataset[Sample]):
         boxes_xyxy = self._input_boxes(boxes_xywh, views, sizes)
         positions = _positions(boxes_xywh, sizes[views])
         crops, insides = self._square_crops(rows, views)  # (K, c, c), (K, 4)
-        token_ids = self._token_ids[index]
+        token_ids = self.token_ids[index]
         change = Change()
         if self._drawn is not None:
             mirrored_ids = self._mirrored_ids[index]

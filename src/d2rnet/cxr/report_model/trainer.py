@@ -205,6 +205,7 @@ def _fit(
         rates={"extractor.backbone.": training.backbone_learning_rate},
         loader_workers=runtime.loader_workers,
         reward=reward,
+        lengths=datasets["train"].token_ids.lengths,
     )
     fit_reports(folder, task, datasets["val"], vocabulary, runtime, reward)
 
