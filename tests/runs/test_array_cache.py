@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from d2rnet.runs import array_cache
+from d2rnet.runs import array_cache
 from d2rnet.runs.array_cache import open_maps
 
 SHAPE = (2, 3)
@@ -52,3 +53,26 @@ def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     pixels, _ = open_maps(tmp_path / "pixels.u8", SHAPE, rows=2)
     assert np.array_equal(pixels, np.zeros(SHAPE)) and [file.name for file in tmp_path.glob(".*")] == []
+
+
+@pytest.mark.parametrize("what", [".pixels.*.part.u8", "pixels.u8", "done.u8"])
+def test_a_file_that_another_process_removes_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Where locks are not seen: as a leftover, or as one without its companion."""
+    removed: list[Path] = []
+    original = array_cache._put_in_place
+
+    def put(part: Path, path: Path) -> None:
+        if what.startswith(".") and not removed:
+            removed.extend(tmp_path.glob(what))
+            part.unlink()
+        original(part, path)
+        if path.name == what and not removed:
+            removed.append(path)
+            path.unlink()
+
+    monkeypatch.setattr(array_cache, "_put_in_place", put)
+    pixels, done = open_maps(tmp_path / "pixels.u8", SHAPE, rows=2)
+    assert len(removed) == 1 and pixels.shape == SHAPE and not done.any()
+    assert {path.name for path in tmp_path.iterdir()} == {"pixels.u8", "done.u8"}

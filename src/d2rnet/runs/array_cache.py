@@ -25,6 +25,7 @@ from d2rnet.runs.progress import track
 FLUSH_EVERY = 256
 DECODED_AT_A_TIME = 16
 ZEROS_BYTES = 1 << 24
+TRIES = 10
 
 
 Item = TypeVar("Item")
@@ -71,8 +72,19 @@ def _has_size(path: Path, shape: tuple[int, ...]) -> bool:
 def _open_map(path: Path, shape: tuple[int, ...]) -> Map:
     """Open a memory map for writing, made of zeros if it is new or of another size.
 
-    Its space is taken at once: on a disk that fills up later, a write into a map kills the process without a word.
+    Where locks are not seen another process may take a file that is being made here for a leftover, or for one whose larger
+    companion is gone, and remove it: it is made again.
     """
+    for _ in range(TRIES - 1):
+        try:
+            return _map(path, shape)
+        except FileNotFoundError:
+            continue
+    return _map(path, shape)
+
+
+def _map(path: Path, shape: tuple[int, ...]) -> Map:
+    """Do so once. The file's space is taken at once: on a disk that fills up later, a write into a map kills the process."""
     size = int(np.prod(shape))
     found = path.stat().st_size if path.is_file() else None
     if found != size:
