@@ -1,5 +1,6 @@
 """Atomic files: a reader sees the old file or the new one, never half of one."""
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -9,6 +10,7 @@ import pytest
 
 from d2rnet.errors import D2RNetError, DatasetError
 from d2rnet.files import atomic, documents, hashes
+from d2rnet.files.atomic import flush_file_system
 
 
 def test_json_round_trip_keeps_unicode_and_order(tmp_path):
@@ -44,6 +46,20 @@ def test_an_error_that_may_be_of_a_file_that_is_read_is_not_put_on_the_one_writt
     with pytest.raises(OSError) as caught, atomic.atomic_path(tmp_path / "x.txt"):
         raise OSError(code, "reason")
     assert (caught.value.filename == str(tmp_path / "x.txt")) == named
+
+
+def test_a_file_system_is_flushed_or_says_why_not(tmp_path, monkeypatch):
+    flush_file_system(tmp_path)
+
+    class Refuses:
+        def syncfs(self, handle: int) -> int:
+            ctypes.set_errno(errno.EIO)
+            return -1
+
+    monkeypatch.setattr(atomic.ctypes, "CDLL", lambda *_, **__: Refuses())
+    with pytest.raises(OSError) as caught:
+        flush_file_system(tmp_path)
+    assert caught.value.errno == errno.EIO and caught.value.filename == str(tmp_path)
 
 
 def test_file_mode_follows_the_umask(tmp_path):

@@ -53,7 +53,7 @@ def test_only_so_many_wait() -> None:
     asking = threading.Thread(target=ask)
     asking.start()
     for _ in range(THREADS):
-        begun.acquire()
+        assert begun.acquire(timeout=60)
     asking.join(0.2)
     assert len(asked) <= MOST_WAITING, "the one that asks waits, too"
     go_on.set()

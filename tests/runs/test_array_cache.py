@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from d2rnet.runs import array_cache
-from d2rnet.runs import array_cache
 from d2rnet.runs.array_cache import open_maps
 
 SHAPE = (2, 3)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,30 @@ class CountedItems(list[int]):
 def test_results_come_in_order(workers: int, count: int) -> None:
     items = [-number for number in range(count)]
     assert list(map_in_processes(abs, items, workers=workers, what="count", chunk_size=2)) == list(range(count))
+
+
+def make(number: int) -> tuple[int, float]:
+    time.sleep(0.05)
+    return number, time.monotonic()
+
+
+def store(made: tuple[int, float]) -> tuple[int, float, float]:
+    if made[0] == 5:
+        raise OSError(28, "No space left on device", "5.npy")
+    time.sleep(0.05)
+    return *made, time.monotonic()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_follows_is_done_beside_the_next_item_of_the_chunk(workers: int) -> None:
+    results = list(map_in_processes(make, range(5), workers=workers, what="count", chunk_size=5, then=store))
+    assert [number for number, *_ in results] == list(range(5))
+    beside = [made < stored for (*_, stored), (_, made, _) in pairwise(results)]
+    later = [made < stored for (*_, stored), (_, made, _) in zip(results, results[2:], strict=False)]
+    assert any(beside) is (workers == 2) and not any(later), "one at a time"
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        list(map_in_processes(make, range(8), workers=workers, what="count", then=store))
+    assert caught.value.filename == "5.npy"
 
 
 def test_only_a_few_chunks_are_in_flight() -> None:

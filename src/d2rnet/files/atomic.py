@@ -1,11 +1,11 @@
 """Atomic writes: a reader never sees half a file, whatever happens to the writer."""
 
+import ctypes
 import errno
 import logging
 import os
+import secrets
 import stat
-import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,6 @@ from d2rnet.errors import D2RNetError
 log = logging.getLogger(__name__)
 
 PART = ".part"  # in the name of a file that is being written
-_UMASK = threading.Lock()
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -38,11 +37,12 @@ def full_disk_named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
+def atomic_path(target: str | Path, *, flush: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; rename it over ``target`` on success, remove it on any error.
 
     Args:
         target: final file path; its folder is made if needed.
+        flush: wait until the content is on disk; not needed where a file that is empty after a power cut is made again.
 
     Yields:
         Path with the same suffix as ``target``, to be written by the caller.
@@ -54,18 +54,35 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         raise D2RNetError(f"{target}: got {_kind(target.stat().st_mode)}; expected the path of a file to write. Name one.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=f"{PART}{target.suffix}", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{PART}{target.suffix}")
+    temporary.touch(exist_ok=False)
     try:
         with full_disk_named(target):
             yield temporary
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
+            if flush:
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush_file_system(folder: Path) -> None:
+    """Put all files below a folder on disk, with whatever else its file system has to write: quicker than one by one.
+
+    Raises:
+        OSError: the file system could not write something.
+    """
+    flush = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if flush is None:  # not Linux
+        os.sync()
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if flush(handle):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
+    finally:
+        os.close(handle)
 
 
 def leftovers(folder: str | Path) -> list[Path]:
@@ -81,14 +98,6 @@ def remove_leftovers(folder: str | Path) -> int:
     if found:
         log.info("%s: removed %d half-written file(s) of a killed process", folder, len(found))
     return len(found)
-
-
-def _umask() -> int:
-    """Read the process's umask (the only call that reads it also sets it, for all threads)."""
-    with _UMASK:
-        mask = os.umask(0)
-        os.umask(mask)
-    return mask
 
 
 def write_text(target: str | Path, text: str) -> None:

@@ -29,15 +29,16 @@ NO_PATH = {
 MAX_LINE_CHARACTERS = 1 << 26  # of a JSON lines file: 64 Mi; a gzip file of a few kilobytes can hold one line of gigabytes
 
 
-def write_json(target: str | Path, value: Any, *, indent: int | None = 1) -> None:
+def write_json(target: str | Path, value: Any, *, indent: int | None = 1, flush: bool = True) -> None:
     """Write a JSON document atomically; NaN and infinity are refused, keys keep their order.
 
     Args:
         target: final file path.
         value: anything ``json`` serialises.
         indent: spaces a level; None for one compact line (large files).
+        flush: as of :func:`d2rnet.files.atomic.atomic_path`.
     """
-    with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    with atomic_path(target, flush=flush) as temporary, temporary.open("w", encoding="utf-8") as stream:
         # dumps, not dump: only a text made in one go uses the compiled encoder (for large files written on one line).
         stream.write(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 

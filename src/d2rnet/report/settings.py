@@ -111,7 +111,8 @@ class ReportTrainingSettings(Section):
     gradient is that of 1; batch normalisation and alignment see a micro-batch, but boundaries move once a step, by all of
     them. batch_size must be at least processes times this."""
     group_by_length: bool = setting(False)
-    """Reports of a batch are alike in length, so that less is padded: of eight batches at a time, whose order stays random."""
+    """Reports of a batch are alike in length, so that less is padded: of up to eight batches at a time, a quarter of
+    an epoch at the most. Batches come in random order; tokens of short reports weigh a little more."""
     optimizer: Literal["adamw", "adam_amsgrad"] = setting("adamw")
     """adamw, or adam_amsgrad (published)."""
     learning_rate: float = setting(0.002, gt=0)

@@ -181,8 +181,10 @@ def report_task(
         rates: prefix of parameter names -> their own peak learning rate.
         loader_workers: processes that prepare batches.
         reward: of self-critical training; None where the settings ask for none.
-        lengths: tokens of each entry's report, for ``settings.group_by_length``.
+        lengths: tokens of each entry's report; ``settings.group_by_length`` needs it.
     """
+    if settings.group_by_length and lengths is None:
+        raise ValueError("group_by_length: expected the lengths of the reports")
     steps_per_epoch = math.ceil(len(entries) / settings.batch_size)
     critic = None if reward is None else SelfCritical(settings, reward, steps_per_epoch=steps_per_epoch)
     objective = Losses(model, further, settings.label_smoothing, critic, looking)

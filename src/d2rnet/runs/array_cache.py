@@ -25,7 +25,7 @@ from d2rnet.runs.progress import track
 FLUSH_EVERY = 256
 DECODED_AT_A_TIME = 16
 ZEROS_BYTES = 1 << 24
-TRIES = 10
+TRIES = 10  # of putting a file in place
 
 
 Item = TypeVar("Item")

@@ -6,9 +6,9 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 
@@ -16,21 +16,21 @@ from d2rnet.errors import D2RNetError
 from d2rnet.runs.signals import start_resource_tracker
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 CHUNKS_IN_FLIGHT = 4  # a worker: enough to keep it busy while the parent writes
 SHOWN_SUSPECTS = 10
 
 
 def map_in_processes(
-    function: Callable[[Item], Result],
+    function: Callable[[Item], Any],
     items: Sequence[Item],
     *,
     workers: int,
     what: str,
     setting: str = "runtime.workers",
     chunk_size: int = 4,
-) -> Iterator[Result]:
-    """Yield ``function(item)`` for each item, in order.
+    then: Callable[[Any], Any] | None = None,
+) -> Iterator[Any]:
+    """Yield ``function(item)`` for each item, in order, or ``then(function(item))``.
 
     At most ``CHUNKS_IN_FLIGHT * workers`` chunks are held at a time, whatever the number of items. An exception of the
     function is raised here. Workers end with this process, even if it is killed.
@@ -42,22 +42,24 @@ def map_in_processes(
         what: what is being done, for the error message.
         setting: the setting that ``workers`` comes from, for the error message.
         chunk_size: items sent to a worker at a time; larger where an item takes less than a millisecond.
+        then: what waits for the disk, such as writing; a worker does it in a thread while it is at the next item of the
+            chunk, one at a time.
 
     Raises:
         D2RNetError: a worker was killed; names the items that were being worked on.
     """
     if workers <= 1 or len(items) <= 1:
-        yield from map(function, items)
+        yield from (function(item) if then is None else then(function(item)) for item in items)
         return
     start_resource_tracker()
     # not fork: a forked copy of a process with threads (OpenCV, progress bar, torch) may deadlock
     context = multiprocessing.get_context("forkserver")
     pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=context, initializer=_start_worker)
-    in_flight: deque[tuple[int, Future[list[Result]]]] = deque()
+    in_flight: deque[tuple[int, Future[list[Any]]]] = deque()
     try:
         for start in range(0, len(items), chunk_size):
             chunk = items[start : start + chunk_size]
-            in_flight.append((start, pool.submit(_run_chunk, function, chunk)))
+            in_flight.append((start, pool.submit(_run_chunk, function, chunk, then)))
             if len(in_flight) >= CHUNKS_IN_FLIGHT * workers:
                 yield from in_flight[0][1].result()
                 in_flight.popleft()
@@ -77,8 +79,17 @@ def map_in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run_chunk(function: Callable[[Item], Result], chunk: Sequence[Item]) -> list[Result]:
-    return [function(item) for item in chunk]
+def _run_chunk(function: Callable[[Item], Any], chunk: Sequence[Item], then: Callable[[Any], Any] | None) -> list[Any]:
+    if then is None:
+        return [function(item) for item in chunk]
+    results: list[Future[Any]] = []
+    with ThreadPoolExecutor(1) as writer:
+        for item in chunk:
+            made = function(item)
+            if results:
+                results[-1].result()
+            results.append(writer.submit(then, made))
+    return [result.result() for result in results]
 
 
 def _start_worker() -> None:

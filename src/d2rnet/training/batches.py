@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
-LENGTH_WINDOW = 8  # batches whose entries are sorted by length together
+LENGTH_WINDOW = 8  # batches, at most, whose entries are sorted by length together
 # Longer than the step in flight and its checkpoint should take.
 SECONDS_AFTER_STOP = 60
 
@@ -66,7 +66,7 @@ class EpochBatches(Sampler[list[int]]):
     """Shuffled batches of one epoch, a function of seed and epoch alone, from any batch of it on.
 
     Where several processes share each batch, they get successive parts of it, as equal as can be; the last batch of an
-    epoch can leave a process without any entry.
+    epoch, which may be short, can leave a process without any entry.
     """
 
     def __init__(
@@ -94,15 +94,9 @@ class EpochBatches(Sampler[list[int]]):
             lengths: of the entries: those of a batch are alike in length, so that little is padded; None: as it comes.
         """
         rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(count)
+        batches = _cut(rng.permutation(count), batch_size)
         if lengths is not None:
-            windows = _cut(order, LENGTH_WINDOW * batch_size)
-            order = np.concatenate([order[:0], *(window[np.argsort(lengths[window], kind="stable")] for window in windows)])
-        batches = _cut(order, batch_size)
-        if lengths is not None:
-            batches = [
-                batches[place] for place in rng.permutation(len(batches))
-            ]  # else each window would go from short to long
+            batches = _grouped(batches, batch_size, lengths, rng)
         parts = [np.array_split(batch, processes)[rank] for batch in batches[first_batch:]]
         self._batches: list[list[int]] = [part.tolist() for part in parts]
 
@@ -115,6 +109,25 @@ class EpochBatches(Sampler[list[int]]):
 
 def _cut(order: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _grouped(
+    batches: list[NDArray[np.int64]], size: int, lengths: NDArray[np.int64], rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Cut shuffled batches anew, from entries sorted by length within windows of a few batches.
+
+    A window is a quarter of an epoch at the most, or the same entries would meet in each. A short last batch stays as drawn,
+    or it would be of the longest.
+    """
+    whole = [batch for batch in batches if len(batch) == size]
+    window = max(1, min(LENGTH_WINDOW, len(whole) // 4))
+    cut: list[NDArray[np.int64]] = []
+    for first in range(0, len(whole), window):
+        entries = np.concatenate(whole[first : first + window])
+        cut += _cut(entries[np.argsort(lengths[entries], kind="stable")], size)
+    # Batches would go from short to long in each window, and so would the parts of a batch that processes get.
+    shuffled = [rng.permutation(cut[place]) for place in rng.permutation(len(cut))]
+    return shuffled + batches[len(whole) :]
 
 
 def start_loader_process(_: int) -> None:

@@ -37,7 +37,7 @@ def convert(tmp_path):
 
     def run(source: Path):
         row = {"volume_id": "v", "source": str(source), "file_name": "v.npy", **dict.fromkeys(FACTS)}
-        line = volume_shards._convert(row, folder=tmp_path / "out", settings=SETTINGS)
+        line = volume_shards._write(volume_shards._convert(row, folder=tmp_path / "out", settings=SETTINGS))
         return line, line["kept"]
 
     return run
@@ -131,5 +131,7 @@ def test_a_table_that_says_nothing_of_a_volume(tmp_path):
     """Beside volumes that it knows of, what it does not say is NaN; the array is made and kept all the same."""
     source = volume(tmp_path / "in", "mhd")
     row = {"volume_id": "v", "source": str(source), "file_name": "v.npy", **dict.fromkeys(FACTS, float("nan"))}
-    kept = [volume_shards._convert(row, folder=tmp_path / "out", settings=SETTINGS)["kept"] for _ in range(2)]
+    kept = [
+        volume_shards._write(volume_shards._convert(row, folder=tmp_path / "out", settings=SETTINGS))["kept"] for _ in range(2)
+    ]
     assert kept == [False, True]

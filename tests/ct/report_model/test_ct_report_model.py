@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ct_report_samples import NAMES, REPORTS, extract, generate, settings_of, train, write_structure_model
@@ -26,8 +27,11 @@ from d2rnet.ct.report_model.selection import select
 from d2rnet.ct.structures.table import load_table
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.files.documents import read_json
+from d2rnet.report.decoder.attention import MultiHeadAttention
 from d2rnet.report.model_files import load_model
 from d2rnet.report.text.vocabulary import count_vocabulary
+from d2rnet.training import task
+from d2rnet.training.batches import EpochBatches
 from d2rnet.training.collectives import num_processes, process_rank
 from d2rnet.training.processes import run_processes
 from d2rnet.training.task import TrainingTask
@@ -113,11 +117,39 @@ def losses_and_gradients(cohort: Path, features: Path) -> dict[str, torch.Tensor
     entries = dataset_of(cohort, features)
     model = model_of(features, dropout=0.0).train()
     settings = settings_of(training={"batch_size": 3}).training
-    task = trainer.report_task(model, entries, settings, device=CPU)
+    training = trainer.report_task(model, entries, settings, device=CPU, lengths=entries.token_ids.lengths)
     order = [place for place in range(3) if num_processes() == 1 or (place == 0) == (process_rank() == 0)]
-    loss = task.loss(entries.collate([entries[place] for place in order]))
+    loss = training.loss(entries.collate([entries[place] for place in order]))
     loss.backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_batches_are_of_like_length_where_wanted(ct_cohort, ct_features, tmp_path, monkeypatch, grouped):
+    seen = []
+
+    class Noted(EpochBatches):
+        def __init__(self, count: int, **options):
+            seen.append(options["lengths"])
+            super().__init__(count, **options)
+
+    monkeypatch.setattr(task, "EpochBatches", Noted)
+    train(ct_cohort, ct_features, tmp_path, settings_of(training={"group_by_length": grouped, "epochs": 1}))
+    expected = dataset_of(ct_cohort, ct_features).token_ids.lengths
+    assert len(seen) == 1 and (np.array_equal(seen[0], expected) if grouped else seen[0] is None)
+
+
+def test_lengths_are_not_forgotten(ct_cohort, ct_features):
+    settings = settings_of(training={"group_by_length": True}).training
+    with pytest.raises(ValueError, match="expected the lengths of the reports"):
+        trainer.report_task(model_of(ct_features), dataset_of(ct_cohort, ct_features), settings, device=CPU)
+
+
+@pytest.mark.parametrize(("of_attention", "drops"), [(None, 0.2), (0.0, 0.0), (0.3, 0.3)])
+def test_dropout_of_attention_reaches_the_transformer(ct_features, of_attention, drops):
+    transformer = model_of(ct_features, dropout=0.2, attention_dropout=of_attention).transformer
+    layers = [*transformer.encoder, *transformer.decoder]
+    assert {part.dropout for layer in layers for part in layer.modules() if isinstance(part, MultiHeadAttention)} == {drops}
 
 
 def save_gradients(cohort: Path, features: Path, output: Path) -> None:

@@ -323,9 +323,15 @@ def test_batches_of_like_length_pad_little_and_come_in_random_order() -> None:
     plain = places(list(EpochBatches(count, batch_size=size, seed=1, epoch=0)))
     assert plain > 1.5 * lengths.sum() and places(grouped) < 1.1 * lengths.sum()
     longest = np.array([lengths[batch].max() for batch in grouped])
-    assert abs(np.corrcoef(longest[1:], longest[:-1])[0, 1]) < 0.4, "short and long batches alternate by chance"
+    assert 0.35 < (np.diff(longest) > 0).mean() < 0.65, "short and long batches follow each other by chance"
+    orders = [np.corrcoef(np.arange(size), lengths[batch])[0, 1] for batch in grouped if len(batch) == size]
+    assert abs(np.mean(orders)) < 0.15, "and so do the entries of a batch, which processes share"
+    short = [order(epoch=epoch)[-1] for epoch in range(100)]
+    assert {len(batch) for batch in short} == {8} and abs(np.mean([lengths[batch].mean() for batch in short]) - 59.5) < 4
     parts = [order(rank=rank, processes=2) for rank in (0, 1)]
     assert [one + other for one, other in zip(*parts, strict=True)] == grouped
+    few = [list(EpochBatches(64, batch_size=8, seed=1, epoch=epoch, lengths=lengths)) for epoch in range(20)]
+    assert len({frozenset(batch) for batches in few for batch in batches}) > 100, "other entries meet in each epoch"
     assert list(EpochBatches(0, batch_size=4, seed=1, epoch=0, lengths=lengths[:0])) == []
 
 

@@ -9,11 +9,14 @@ A shard is a contiguous run of the list, and a volume is converted by itself, so
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from d2rnet.ct.conversion.checked_tables import COMMAND, VOLUMES
 from d2rnet.ct.conversion.data_settings import CtVolumeConversionSettings
@@ -49,7 +52,7 @@ def convert_ct_shard(
         shard: which shard, 1 to ``shards``.
         shards: number of shards.
         output: record of the shard.
-        workers: processes; each holds one volume and its array in memory.
+        workers: processes; each holds one volume and its array in memory, and an array that is being written.
         settings: sections ``ct.data.volumes`` and ``ct.data.conversion``.
 
     Raises:
@@ -69,7 +72,7 @@ def convert_ct_shard(
                 f"{volumes}: file_name {row['file_name']!a:.200}; expected a path below its folder without '..'."
             )
     convert = partial(_convert, folder=folder, settings=settings)
-    outcomes = map_in_processes(convert, rows, workers=workers, what="convert volumes", chunk_size=1)
+    outcomes = map_in_processes(convert, rows, workers=workers, what="convert volumes", then=_write)
     results = list(track(outcomes, total=len(rows), what="convert volumes", unit="volume"))
     kept = sum(result.pop("kept") for result in results)
     unreadable = sum(result["reason"] is not None for result in results)
@@ -85,10 +88,30 @@ def convert_ct_shard(
     )
 
 
-def _convert(row: Record, *, folder: Path, settings: CtVolumeConversionSettings) -> Record:
-    """Convert a volume unless its array is up to date; return its line of the record."""
+@dataclass(frozen=True)
+class _Converted:
+    """A volume's line of the record, and, unless it is up to date or unreadable, its array, to be written.
+
+    Attributes:
+        line: of the record.
+        target: file of the array.
+        array: (Z, Y, X); None where there is nothing to write.
+        side: content of the file beside it, but for the size of the array's.
+    """
+
+    line: Record
+    target: Path
+    array: NDArray[np.generic] | None = None
+    side: Record = field(default_factory=dict)
+
+
+def _side_file(target: Path) -> Path:
+    return target.with_name(f"{target.name}.json")
+
+
+def _convert(row: Record, *, folder: Path, settings: CtVolumeConversionSettings) -> _Converted:
+    """Convert a volume unless its array is up to date."""
     target = folder / row["file_name"]
-    side_file = target.with_name(f"{target.name}.json")
     line = {key: row[key] for key in ("volume_id", "source", "file_name")}
     stated = stated_spacing([row[name] or float("nan") for name in ("spacing_z_mm", "spacing_y_mm", "spacing_x_mm")])
     rescale = Rescale(*(float("nan") if pd.isna(row[name]) else float(row[name]) for name in ("slope", "intercept")))
@@ -100,20 +123,30 @@ def _convert(row: Record, *, folder: Path, settings: CtVolumeConversionSettings)
             # a column that holds numbers besides has NaN where the table says nothing
             "stated": [None if pd.isna(one) else float(one) for one in (row["slope"], row["intercept"], *(stated or ()))],
         }
-        if (facts := _facts_of(side_file, target, made_from)) is not None:
-            return {**line, "reason": None, **facts, "kept": True}
+        if (facts := _facts_of(_side_file(target), target, made_from)) is not None:
+            return _Converted({**line, "reason": None, **facts, "kept": True}, target)
         volume = read_chest_volume(row["source"], settings.volumes, rescale=rescale, stated_spacing_mm=stated)
     except FileNotFoundError:
-        return {**line, "reason": f"{row['source']}: no such file. Check that the download is complete.", "kept": False}
+        reason = f"{row['source']}: no such file. Check that the download is complete."
+        return _Converted({**line, "reason": reason, "kept": False}, target)
     except D2RNetError as error:
-        return {**line, "reason": str(error), "kept": False}
+        return _Converted({**line, "reason": str(error), "kept": False}, target)
     converted = convert_volume(volume, settings.conversion)
     facts = converted.facts
-    target.parent.mkdir(parents=True, exist_ok=True)
-    side_file.unlink(missing_ok=True)  # beside the new array it would speak for the old one
-    write_array(target, converted.array)
-    write_json(side_file, {"made_from": made_from, "bytes": target.stat().st_size, "facts": facts})
-    return {**line, "reason": None, **facts, "kept": False}
+    side = {"made_from": made_from, "facts": facts}
+    return _Converted({**line, "reason": None, **facts, "kept": False}, target, converted.array, side)
+
+
+def _write(converted: _Converted) -> Record:
+    """Write the array, if there is one, and what it was made from; return the volume's line of the record."""
+    if converted.array is not None:
+        side_file = _side_file(converted.target)
+        converted.target.parent.mkdir(parents=True, exist_ok=True)
+        side_file.unlink(missing_ok=True)  # beside the new array it would speak for the old one
+        write_array(converted.target, converted.array)
+        # empty after a power cut, it stands for no array
+        write_json(side_file, {**converted.side, "bytes": converted.target.stat().st_size}, flush=False)
+    return converted.line
 
 
 def _identity(source: str) -> str:

@@ -95,7 +95,8 @@ class CtReportTrainingSettings(ReportTrainingSettings):
     learning_rate: float = setting(0.003, gt=0)
     """Peak learning rate, for the few steps of the demo; released: 1e-4."""
     group_by_length: Annotated[bool, WhereAbsent(False)] = setting(True)
-    """Reports of a batch are alike in length, so that less is padded: of eight batches at a time, whose order stays random."""
+    """Reports of a batch are alike in length, so that less is padded: of up to eight batches at a time, a quarter of
+    an epoch at the most. Batches come in random order; tokens of short reports weigh a little more."""
     max_report_tokens: int = setting(180, ge=4)
     """Tokens of a training report, end token not counted; longer ones are cut and get no end token. Released: 380 of LLaMA."""
     self_critical: CtSelfCriticalSettings = CtSelfCriticalSettings()

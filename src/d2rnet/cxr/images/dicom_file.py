@@ -105,8 +105,8 @@ def read_dicom_header(path: Path) -> RadiographHeader:
     """Read geometry and view, and check that whole pixel data are there; nothing is decoded.
 
     Raises:
-        DatasetError: not parsable, no transfer syntax or one without a decoder here, no pixel data, pixel data cut off,
-            several frames, or a photometric interpretation, bit depth or size that no radiograph has.
+        DatasetError: not parsable, no transfer syntax or one without a decoder here, no pixel data, fewer or twice as
+            many as the header says, several frames, or a photometric interpretation, bit depth or size that no radiograph has.
     """
     element = _PixelElement()
     with path.open("rb") as stream:
@@ -273,7 +273,8 @@ def _check_pixel_data(dataset: FileDataset, element: _PixelElement, stream: Bina
     present = element.length if syntax.is_deflated else min(element.length, size - element.offset)
     if present < needed:
         raise unreadable(path, got=f"pixel data cut off at {present} bytes", expected=f"{needed} bytes", remedy=_REMEDY)
-    if element.length >= 2 * needed:  # a little padding is common; this is more frames than are named, or wider cells
+    # A little padding is common, to an even number always; this is more frames than are named, or wider cells.
+    if element.length >= 2 * (needed + needed % 2):
         got = f"{element.length} bytes of pixel data"
         raise unreadable(path, got=got, expected=f"{needed} bytes, by rows, columns and bits of the header", remedy=_REMEDY)
 
