@@ -37,7 +37,7 @@ demo: setup ## run the whole workflow for chest radiographs on drawn images; end
 	@echo "Radiographs, boxes and reports side by side: open results/cxr/render_gallery/index.html in a browser"
 
 demo-ct: setup ## run the whole workflow for chest CT on drawn volumes; ends with the result tables and the gallery
-	@echo "About 8 to 10 minutes on two fast cores, most of it in two trainings; what is there already is not made again."
+	@echo "About 6 to 9 minutes on two fast cores, most of it in two trainings; what is there already is not made again."
 	@$(WITH_ENV) $(BIN)/snakemake ct --logger d2rnet --cores $(CORES)
 	@echo; $(TABLES) $(CT_SUMMARY)
 	@echo "Slices and reports side by side: open results/ct/render_ct_gallery/index.html in a browser"

@@ -183,8 +183,9 @@ def report_cost(settings: CtSettings, tokens: int, report_tokens: int, *, writte
             seen = seen + attention(words, attention.keys_values(encoded.tokens), encoded.mask[:, None, None])
         return seen
 
+    sizes = settings.report.model.replaced(attention_dropout=None)  # a map is written out where its weights drop out
     return cost_of(
-        lambda: CtReportModel(settings.report.model, num_tokens=WORDS, facts=facts),
+        lambda: CtReportModel(sizes, num_tokens=WORDS, facts=facts),
         run,
         precision=settings.report.training.precision,
         written_out=written_out,

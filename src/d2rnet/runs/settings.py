@@ -39,8 +39,8 @@ class SchedulerSettings(Section):
     """Shards of predict_boxes."""
     generation_shards: int = setting(1, ge=1)
     """Shards of generate_reports."""
-    ct_extraction_shards: int = setting(1, ge=1)
-    """Shards of extract_ct_features."""
+    ct_extraction_shards: int = setting(2, ge=1)
+    """Shards of extract_ct_features; each is a job of one CPU thread."""
     ct_generation_shards: int = setting(1, ge=1)
     """Shards of generate_ct_reports."""
     workers: int = setting(2, ge=1)

@@ -13,7 +13,7 @@ rule extract_ct_features_shard:
         "logs/ct/benchmarks/extract_ct_features/{scatteritem}.tsv"
     conda:
         "../../../envs/extract_ct_features_shard.yaml"
-    threads: CONFIG.runtime.threads
+    threads: 1  # volume by volume: two shards use two cores better
     resources:
         mem_mb=growing(6000),
         runtime=1440,

@@ -77,7 +77,7 @@ rule evaluate_structures:
         "logs/ct/benchmarks/evaluate_structures.tsv"
     conda:
         "../../../envs/evaluate_structures.yaml"
-    threads: CONFIG.runtime.threads
+    threads: 1  # volume by volume: two jobs use two cores better
     resources:
         mem_mb=growing(8000),
         runtime=120,
