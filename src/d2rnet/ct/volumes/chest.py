@@ -105,9 +105,15 @@ def lung_mask(coarse_hu: np.ndarray, body: np.ndarray) -> np.ndarray:
         body: of :func:`body_mask`.
     """
     sides = np.zeros(body.shape, np.uint8)
+    there = body.astype(bool)
     for axis in (1, 2):
-        sides += np.maximum.accumulate(body, axis=axis)
-        sides += np.flip(np.maximum.accumulate(np.flip(body, axis), axis=axis), axis)
+        count = body.shape[axis]
+        places = np.arange(count, dtype=np.int32).reshape((1, -1, 1) if axis == 1 else (1, 1, -1))
+        is_any = there.any(axis, keepdims=True)
+        first = np.where(is_any, there.argmax(axis, keepdims=True), count)
+        last = np.where(is_any, count - 1 - np.flip(there, axis).argmax(axis, keepdims=True), -1)
+        sides += places >= first
+        sides += places <= last
     empty = ((coarse_hu >= LUNG_HU[0]) & (coarse_hu <= LUNG_HU[1]) & (sides >= _SIDES)).astype(np.uint8)
     kernel = np.ones((3, 3), np.uint8)
     return np.stack([cv2.morphologyEx(part, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_REPLICATE) for part in empty])
