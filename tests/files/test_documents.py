@@ -10,7 +10,6 @@ import pytest
 
 from d2rnet.errors import D2RNetError, DatasetError
 from d2rnet.files import atomic, documents, hashes
-from d2rnet.files.atomic import flush_file_system
 
 
 def test_json_round_trip_keeps_unicode_and_order(tmp_path):
@@ -49,7 +48,7 @@ def test_an_error_that_may_be_of_a_file_that_is_read_is_not_put_on_the_one_writt
 
 
 def test_a_file_system_is_flushed_or_says_why_not(tmp_path, monkeypatch):
-    flush_file_system(tmp_path)
+    atomic.flush_file_system(tmp_path)
 
     class Refuses:
         def syncfs(self, handle: int) -> int:
@@ -58,7 +57,7 @@ def test_a_file_system_is_flushed_or_says_why_not(tmp_path, monkeypatch):
 
     monkeypatch.setattr(atomic.ctypes, "CDLL", lambda *_, **__: Refuses())
     with pytest.raises(OSError) as caught:
-        flush_file_system(tmp_path)
+        atomic.flush_file_system(tmp_path)
     assert caught.value.errno == errno.EIO and caught.value.filename == str(tmp_path)
 
 

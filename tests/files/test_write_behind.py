@@ -16,7 +16,7 @@ def test_all_files_are_there_at_the_end_with_the_rights_of_any_other(tmp_path: P
         with WriteBehind() as write:
             for number in range(200):
                 write(write_text, tmp_path / f"{number}.txt", str(number))
-        assert os.umask(0o027) == 0o027, "reading it from several threads leaves it as it was"
+        assert os.umask(0o027) == 0o027, "no thread changes it"
     finally:
         os.umask(before)
     found = {path.name: path.read_text() for path in tmp_path.iterdir()}

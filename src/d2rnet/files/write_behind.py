@@ -13,23 +13,29 @@ MOST_WAITING = 4 * THREADS  # so much is held in memory
 class WriteBehind:
     """Calls writers in threads. All files are there, or an error is raised, at the end of its ``with`` block."""
 
-    def __init__(self) -> None:
-        """Start with nothing to write."""
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="write")
+    def __init__(self, *, threads: int = THREADS, most_waiting: int = MOST_WAITING) -> None:
+        """Start with nothing to write; so many threads write, so many calls at most are not done yet."""
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="write")
+        self._most_waiting = most_waiting
         self._waiting: deque[Future[Any]] = deque()
 
     def __enter__(self) -> Self:
         return self
 
-    def __call__(self, write: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    def __call__(self, write: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
         """Have ``write(*arguments, **options)`` called soon; nothing of these may be changed afterwards.
+
+        Returns:
+            What holds the writer's result once it is done.
 
         Raises:
             Exception: what an earlier writer raised, such as OSError for a full disk.
         """
-        if len(self._waiting) == MOST_WAITING:
+        if len(self._waiting) == self._most_waiting:
             self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(write, *arguments, **options))
+        written = self._pool.submit(write, *arguments, **options)
+        self._waiting.append(written)
+        return written
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Wait until all is written, also where the block failed: it was computed, and the next run need not do so again."""

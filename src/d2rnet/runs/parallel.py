@@ -6,18 +6,48 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import cv2
 
 from d2rnet.errors import D2RNetError
+from d2rnet.files.write_behind import WriteBehind
 from d2rnet.runs.signals import start_resource_tracker
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
+Result = TypeVar("Result")
 CHUNKS_IN_FLIGHT = 4  # a worker: enough to keep it busy while the parent writes
 SHOWN_SUSPECTS = 10
+
+
+@overload
+def map_in_processes(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    what: str,
+    setting: str = ...,
+    chunk_size: int = ...,
+) -> Iterator[Result]:
+    """Yield ``function(item)`` for each item, in order."""
+
+
+@overload
+def map_in_processes(
+    function: Callable[[Item], Made],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    what: str,
+    setting: str = ...,
+    chunk_size: int = ...,
+    then: Callable[[Made], Result],
+) -> Iterator[Result]:
+    """Yield ``then(function(item))`` for each item, in order."""
 
 
 def map_in_processes(
@@ -82,13 +112,8 @@ def map_in_processes(
 def _run_chunk(function: Callable[[Item], Any], chunk: Sequence[Item], then: Callable[[Any], Any] | None) -> list[Any]:
     if then is None:
         return [function(item) for item in chunk]
-    results: list[Future[Any]] = []
-    with ThreadPoolExecutor(1) as writer:
-        for item in chunk:
-            made = function(item)
-            if results:
-                results[-1].result()
-            results.append(writer.submit(then, made))
+    with WriteBehind(threads=1, most_waiting=1) as write:
+        results = [write(then, function(item)) for item in chunk]
     return [result.result() for result in results]
 
 

@@ -64,7 +64,6 @@ use rule evaluate_structures as evaluate_ct_ablation_structures with:
         f"logs/ct/{CT_ABLATION}/{{arm}}_seed_{{seed}}_scores.log",
     benchmark:
         f"logs/ct/benchmarks/{CT_ABLATION}/{{arm}}_seed_{{seed}}_scores.tsv"
-    threads: 1
     message:
         "Score stage 1 of arm {wildcards.arm}, seed {wildcards.seed}"
 
@@ -82,7 +81,6 @@ use rule extract_ct_features_shard as extract_ct_ablation_features_shard with:
         f"logs/ct/{CT_ABLATION}/{{arm}}_seed_{{seed}}_shard.log",
     benchmark:
         f"logs/ct/benchmarks/{CT_ABLATION}/{{arm}}_seed_{{seed}}_shard.tsv"
-    threads: 1
     params:
         volumes=subpath(input.volumes, parent=True),
         structures=subpath(input.config, parent=True),

@@ -105,7 +105,7 @@ def lung_mask(coarse_hu: np.ndarray, body: np.ndarray) -> np.ndarray:
         body: of :func:`body_mask`.
     """
     sides = np.zeros(body.shape, np.uint8)
-    there = body.astype(bool)
+    there = body.astype(bool)  # on a side of a voxel there is body from the first, or to the last, of its row
     for axis in (1, 2):
         count = body.shape[axis]
         places = np.arange(count, dtype=np.int32).reshape((1, -1, 1) if axis == 1 else (1, 1, -1))
