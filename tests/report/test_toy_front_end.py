@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from functools import partialmethod
 from pathlib import Path
@@ -52,6 +54,17 @@ def test_it_learns_to_write_what_the_vectors_say(trained: Path) -> None:
         {"text": "lungs are clear .", "boxes": [], "attended": None},
     ]
     assert history(trained / "work")[-1]["val_bleu_4"] == pytest.approx(1.0)
+
+
+def test_loading_draws_no_weights_for_shapes(trained: Path) -> None:
+    """Torch imports its compiler to draw on the device meta, which takes longer than to load a small model."""
+    code = (
+        "import sys; from pathlib import Path; import torch; from toy_samples import TOY;"
+        "from d2rnet.report.model_files import load_model;"
+        "load_model(Path(sys.argv[1]), torch.device('cpu'), TOY); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, trained / "model"], cwd=Path(__file__).parent)
+    assert done.returncode == 0
 
 
 def test_parts_of_a_split_are_written_as_the_whole_is(trained: Path) -> None:

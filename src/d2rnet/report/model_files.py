@@ -16,6 +16,7 @@ import torch
 import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from d2rnet.errors import CheckpointError
 from d2rnet.files.atomic import write_text
@@ -98,7 +99,7 @@ def load_model(folder: Path, device: torch.device, front_end: FrontEnd) -> Loade
     vocabulary = load_vocabulary(folder / VOCABULARY)
     tokens = front_end.tokens(vocabulary, settings, facts=facts, source=folder / CONFIG)
     try:
-        with torch.device("meta"):  # takes no memory, whatever the sizes in the configuration
+        with torch.device("meta"), _Undrawn():  # takes no memory, whatever the sizes in the configuration
             expected = front_end.make_model(settings, num_tokens=len(vocabulary), facts=facts).state_dict()
     except CheckpointError as error:
         raise CheckpointError(f"{folder / CONFIG}: {error}. Copy the model folder again.") from error
@@ -108,6 +109,13 @@ def load_model(folder: Path, device: torch.device, front_end: FrontEnd) -> Loade
     model = front_end.make_model(settings, num_tokens=len(vocabulary), facts=facts)
     model.load_state_dict(state, strict=True)
     return LoadedModel(model.to(device).eval(), vocabulary, tokens, settings, facts)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves ``normal_`` undone: on the device meta there is nothing to draw, and torch would import its compiler for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return kwargs["tensor"] if func is torch.nn.init.normal_ else func(*args, **(kwargs or {}))
 
 
 def _read_config(path: Path, front_end: FrontEnd) -> tuple[Any, dict[str, Any]]:

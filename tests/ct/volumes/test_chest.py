@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from volume_samples import SPACING_ZYX, drawn_chest, write_nifti
 
-from d2rnet.ct.volumes.chest import chest_problems, measure_chest
+from d2rnet.ct.conversion.grid import convert_volume
+from d2rnet.ct.conversion.settings import CtConversionSettings
+from d2rnet.ct.volumes import chest
+from d2rnet.ct.volumes.chest import chest_problems, find_tissue, measure_chest
 from d2rnet.ct.volumes.reader import read_chest_volume
 from d2rnet.ct.volumes.settings import VolumeSettings
 from d2rnet.ct.volumes.volume import Volume
@@ -86,3 +89,13 @@ def test_reader_refuses_and_notes(tmp_path):
         read_chest_volume(write_nifti(tmp_path / "abdomen.nii.gz", abdomen()), VolumeSettings())
     volume = read_chest_volume(write_nifti(tmp_path / "short.nii.gz", drawn_chest()[10:30]), VolumeSettings())
     assert volume.notes == ("short_volume: 100 mm along the body; expected at least 150 mm.",)
+
+
+def test_body_and_lungs_are_looked_for_once(tmp_path, monkeypatch):
+    """The conversion takes what the check found, and would find the same."""
+    volume = read_chest_volume(write_nifti(tmp_path / "chest.nii.gz", drawn_chest()), VolumeSettings())
+    again = find_tissue(Volume(volume.hu, volume.spacing_mm, "test", "already"))
+    assert volume.tissue is not None and volume.tissue.voxel_mm == again.voxel_mm
+    assert (volume.tissue.body == again.body).all() and (volume.tissue.lungs == again.lungs).all() and again.lungs.any()
+    monkeypatch.setattr(chest, "coarse_volume", None)
+    convert_volume(volume, CtConversionSettings())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from d2rnet.ct.volumes.chest import body_mask, coarse_volume, lung_mask
+from d2rnet.ct.volumes.chest import find_tissue
 from d2rnet.ct.volumes.volume import Millimetres, Volume
 
 _LEAST_SHARE = 0.1  # of the fullest row, column or slice: less is a cable, a blanket, noise
@@ -30,9 +30,8 @@ def body_window(
     Returns:
         The start, and the shares of the body's and of the lungs' voxels that lie outside.
     """
-    coarse, voxel_mm = coarse_volume(volume)
-    body = body_mask(coarse, voxel_mm)
-    lungs = lung_mask(coarse, body)
+    tissue = find_tissue(volume)
+    body, lungs, voxel_mm = tissue.body, tissue.lungs, tissue.voxel_mm
     start = [0, 0, 0]
     for axis in range(3):
         profile = body.sum(axis=tuple(other for other in range(3) if other != axis))

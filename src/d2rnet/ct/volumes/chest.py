@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from d2rnet.ct.volumes.settings import VolumeSettings
-from d2rnet.ct.volumes.volume import LEAVE_OUT, Millimetres, Volume, unreadable
+from d2rnet.ct.volumes.volume import LEAVE_OUT, Millimetres, Tissue, Volume, unreadable
 
 LUNG_HU = (-985, -500)  # gas in the bowel is emptier, also in the mean of its noise
 BODY_ABOVE_HU = -300
@@ -119,14 +119,23 @@ def lung_mask(coarse_hu: np.ndarray, body: np.ndarray) -> np.ndarray:
     return np.stack([cv2.morphologyEx(part, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_REPLICATE) for part in empty])
 
 
-def measure_chest(volume: Volume) -> ChestMeasures:
-    """Measure what tells a chest from other parts of the body."""
+def find_tissue(volume: Volume) -> Tissue:
+    """Return body and lungs of a volume, those it was given where it has them."""
+    if volume.tissue is not None:
+        return volume.tissue
     coarse, voxel_mm = coarse_volume(volume)
     body = body_mask(coarse, voxel_mm)
-    lung_voxels = int(lung_mask(coarse, body).sum())
-    areas = body.sum(axis=(1, 2)) * voxel_mm[1] * voxel_mm[2] / 100
+    return Tissue(body, lung_mask(coarse, body), voxel_mm)
+
+
+def measure_chest(volume: Volume) -> ChestMeasures:
+    """Measure what tells a chest from other parts of the body."""
+    tissue = find_tissue(volume)
+    voxel_mm = tissue.voxel_mm
+    lung_voxels = int(tissue.lungs.sum())
+    areas = tissue.body.sum(axis=(1, 2)) * voxel_mm[1] * voxel_mm[2] / 100
     return ChestMeasures(
-        lung_fraction=lung_voxels / max(1, lung_voxels + int(body.sum())),
+        lung_fraction=lung_voxels / max(1, lung_voxels + int(tissue.body.sum())),
         lung_ml=lung_voxels * float(np.prod(voxel_mm)) / 1000,
         body_cm2=float(np.median(areas[areas > 0])) if areas.any() else 0.0,
         height_mm=volume.hu.shape[0] * volume.spacing_mm[0],
@@ -164,11 +173,12 @@ def chest_problems(volume: Volume, settings: VolumeSettings) -> list[ChestProble
 
 
 def check_chest(path: Path, volume: Volume, settings: VolumeSettings) -> Volume:
-    """Return the volume with the doubtful points in its notes.
+    """Return the volume with the doubtful points in its notes, and with its body and lungs.
 
     Raises:
         DatasetError: there are certain reasons against it.
     """
+    volume = replace(volume, tissue=find_tissue(volume))
     problems = chest_problems(volume, settings)
     certain = [problem for problem in problems if problem.is_certain]
     if certain:

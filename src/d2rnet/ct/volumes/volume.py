@@ -56,6 +56,21 @@ class VolumeHeader:
 
 
 @dataclass(frozen=True)
+class Tissue:
+    """Where body and lungs lie, in voxels of about 4 mm that fill the volume.
+
+    Attributes:
+        body: (Z, Y, X) uint8, 1 in what is dense and thicker than a table top.
+        lungs: (Z, Y, X) uint8, 1 in lung.
+        voxel_mm: size of the voxels.
+    """
+
+    body: np.ndarray
+    lungs: np.ndarray
+    voxel_mm: Millimetres
+
+
+@dataclass(frozen=True)
 class Volume:
     """A CT volume in Hounsfield units.
 
@@ -65,6 +80,7 @@ class Volume:
         file_format: as in :class:`VolumeHeader`.
         hu_source: how stored values became HU: "already", "raw: table slope 1, intercept -1024", ...
         notes: what is odd about the file and was mended, one sentence each.
+        tissue: body and lungs, once something has looked for them.
     """
 
     hu: np.ndarray
@@ -72,6 +88,7 @@ class Volume:
     file_format: str
     hu_source: str
     notes: tuple[str, ...] = ()
+    tissue: Tissue | None = None
 
 
 @dataclass(frozen=True)
