@@ -71,6 +71,33 @@ class RegionLoss(nn.Module):
         return {}
 
 
+class EncodedLoss(nn.Module):
+    """A loss on what the encoder makes of the visual tokens; alive in training only.
+
+    Attributes:
+        name: of the loss in the history.
+    """
+
+    name: str
+
+    def forward(self, encoded: Tensor, batch: Any) -> Tensor:
+        """Return the weighted sum over entries, for a step's mean over all tokens that are taught.
+
+        Args:
+            encoded: (B, L, D) visual tokens after the encoder; B may be 0.
+            batch: the entries.
+        """
+        raise NotImplementedError
+
+
+class TokenWeights(nn.Module):
+    """What each token counts for in the cross entropy of a training."""
+
+    def forward(self, batch: Any) -> Tensor:
+        """Return (B, T - 1) weights of tokens 1.., anything for padding."""
+        raise NotImplementedError
+
+
 class Losses(Objective):
     """Model and further losses as one module, so that several processes can average its gradients."""
 
@@ -81,12 +108,16 @@ class Losses(Objective):
         label_smoothing: float,
         self_critical: SelfCritical | None = None,
         looking: RegionLoss | None = None,
+        encoded_loss: EncodedLoss | None = None,
+        token_weights: TokenWeights | None = None,
     ) -> None:
         """Take what is trained, and by what."""
         super().__init__()
         self.model = model
         self.further = further
         self.looking = looking
+        self.encoded_loss = encoded_loss
+        self.token_weights = token_weights
         self.label_smoothing = label_smoothing
         self.self_critical = self_critical
 
@@ -109,19 +140,24 @@ class Losses(Objective):
         return losses
 
     def _taught(self, visual: VisualTokens, encoded: Encoded | None, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the losses that are sums over the tokens of the reports, and the number of these."""
+        """Return the losses that are sums over the tokens of the reports, and what these tokens weigh together."""
         ids = batch.token_ids
         looking = self.looking
+        tokens = visual.tokens if encoded is None else encoded.tokens
+        sums = {} if self.encoded_loss is None else {self.encoded_loss.name: self.encoded_loss(tokens, batch)}
         if encoded is None:  # other processes have the few entries of an epoch's last batch
-            nothing = visual.tokens.sum()
-            looked = {} if looking is None else {looking.name: looking(visual.tokens.new_zeros(0, ids.shape[1] - 1, 0), batch)}
-            return {"train": nothing} | looked, ids.new_zeros(())
+            sums |= {"train": tokens.sum()}
+            if looking is not None:
+                sums |= {looking.name: looking(tokens.new_zeros(0, ids.shape[1] - 1, 0), batch)}
+            return sums, ids.new_zeros((), dtype=torch.int64 if self.token_weights is None else torch.float32)
         if looking is None:
-            total, count = token_loss(self.model.logits(encoded, ids), ids, label_smoothing=self.label_smoothing)
-            return {"train": total}, count
-        logits, attention = self.model.logits_and_look(encoded, ids)
-        total, count = token_loss(logits, ids, label_smoothing=self.label_smoothing)
-        return {"train": total, looking.name: looking(attention, batch)}, count
+            logits = self.model.logits(encoded, ids)
+        else:
+            logits, attention = self.model.logits_and_look(encoded, ids)
+            sums |= {looking.name: looking(attention, batch)}
+        weights = None if self.token_weights is None else self.token_weights(batch)
+        total, count = token_loss(logits, ids, label_smoothing=self.label_smoothing, weights=weights)
+        return sums | {"train": total}, count
 
     def parts(self) -> dict[str, nn.Module | None]:
         """Model, further losses, and what is known of rewards and of attention."""
@@ -130,11 +166,13 @@ class Losses(Objective):
             "further": self.further,
             "self_critical": self.self_critical,
             "looking": self.looking,
+            "encoded_loss": self.encoded_loss,
         }
 
     def size(self, batch: Batch) -> Tensor:
-        """Return how many tokens are learnt, of which the cross entropy is the mean."""
-        return (batch.token_ids[:, 1:] != PAD_ID).sum()
+        """Return what the tokens that are learnt weigh together, over which the cross entropy is the mean."""
+        is_token = batch.token_ids[:, 1:] != PAD_ID
+        return is_token.sum() if self.token_weights is None else (self.token_weights(batch) * is_token).sum()
 
     def weights(self) -> dict[str, float]:
         """Return what the cross entropy counts for beside rewards; the others come weighted."""
@@ -164,6 +202,8 @@ def report_task(
     device: torch.device,
     further: FurtherLosses | None = None,
     looking: RegionLoss | None = None,
+    encoded_loss: EncodedLoss | None = None,
+    token_weights: TokenWeights | None = None,
     rates: Mapping[str, float] | None = None,
     loader_workers: int = 0,
     reward: Reward | None = None,
@@ -178,6 +218,8 @@ def report_task(
         device: where to train.
         further: losses beside the cross entropy.
         looking: a loss on what the decoder looks at.
+        encoded_loss: a loss on the encoded visual tokens.
+        token_weights: what the tokens count for in the cross entropy; None: each for 1.
         rates: prefix of parameter names -> their own peak learning rate.
         loader_workers: processes that prepare batches.
         reward: of self-critical training; None where the settings ask for none.
@@ -187,7 +229,7 @@ def report_task(
         raise ValueError("group_by_length: expected the lengths of the reports")
     steps_per_epoch = math.ceil(len(entries) / settings.batch_size)
     critic = None if reward is None else SelfCritical(settings, reward, steps_per_epoch=steps_per_epoch)
-    objective = Losses(model, further, settings.label_smoothing, critic, looking)
+    objective = Losses(model, further, settings.label_smoothing, critic, looking, encoded_loss, token_weights)
     return TrainingTask(
         objective,
         entries,

@@ -70,8 +70,16 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, presets: 
     assert len({plans[name].structures for name in (*chosen, "k_1", "k_4", "k_9", "repaired")}) == 1
     assert len({plans[name].structures for name in ("repaired", "untrained", "hard", "fifo", "normal")}) == 5
     assert (plans["soft"].structures == "repaired") is (own == 0)
-    for plan in plans.values():
-        assert plan.report.training == settings.report.training, "arms must train for equal steps"
+    taught = {name: plan.report.training for name, plan in plans.items()}
+    told = {name: (one.abnormality_loss, one.abnormality_weight) for name, one in taught.items()}
+    own_loss, own_weight = told["repaired"]
+    expected = dict.fromkeys(plans, (own_loss, own_weight)) | dict.fromkeys(("tokens_alone", "as_released"), (0.0, 1.0))
+    assert told == expected | {"no_abnormality_loss": (0.0, own_weight), "even_weights": (own_loss, 1.0)}
+    one_layer = {name for name in plans if not seen[name].structure_projections}
+    assert one_layer == {"tokens_alone", "one_projection", "as_released"}
+    for name, plan in plans.items():
+        steps = taught[name].replaced(abnormality_loss=own_loss, abnormality_weight=own_weight)
+        assert steps == settings.report.training, "arms must train for equal steps"
         assert plan.stage_one(7).training.seed == plan.stage_two(7).training.seed == 7
     assert training["fifo"].epochs == settings.structure_model.training.epochs
 

@@ -82,10 +82,13 @@ def write_run(
     }
 
 
-def write_mean(folder: Path, one: dict[str, Any], vector: list[float], *, key: str = FACTS.key) -> None:
+def write_vector(
+    folder: Path, one: dict[str, Any], vector: list[float], *, kind: str = "observations", key: str = FACTS.key
+) -> None:
     """Write the features of a volume, as far as the baselines read them."""
     path = feature_path(folder, FACTS.key, one["volume_path"])
-    tensors = {"mean": torch.tensor(np.array(vector), dtype=torch.float16)}
+    shape = (len(FACTS.structures), FACTS.queries_per_structure, -1) if kind == "observations" else (-1,)
+    tensors = {kind: torch.tensor(np.array(vector), dtype=torch.float16).reshape(shape)}
     save_safetensors(path, tensors, {"format": FORMAT, "key": key})
     write_json(folder / INDEX, {"format": FORMAT, "facts": FACTS.to_json()})
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ct_evaluation_samples import EFFUSION, NODULE, NORMAL, cleaned, entry, write_mean, write_run
+from ct_evaluation_samples import EFFUSION, NODULE, NORMAL, cleaned, entry, write_run, write_vector
 
 from d2rnet.ct.evaluation.retrieve import nearest, retrieve_ct_reports
 from d2rnet.ct.evaluation.settings import LabelSetSettings
@@ -15,8 +15,14 @@ DIRECTIONS = {NODULE: [3, 0], EFFUSION: [0, 3], NORMAL: [-2, -2]}
 NAMED = {NODULE: ["Lung nodule"], EFFUSION: ["Pleural effusion"], NORMAL: []}
 
 
+@pytest.fixture(params=["observations", "mean"])
+def kind(request):
+    """What the baselines look at; the files hold nothing else."""
+    return request.param
+
+
 @pytest.fixture
-def inputs(tmp_path):
+def inputs(tmp_path, kind):
     """The features of a volume tell what its report names."""
     splits = {}
     for split, count in (("train", 12), ("val", 6), ("test", 3)):
@@ -24,15 +30,15 @@ def inputs(tmp_path):
         splits[split] = [entry(f"{split}{n}", text, NAMED[text], split=split) for n, text in enumerate(texts)]
         for number, one in enumerate(splits[split]):
             vector = [value + 0.01 * number for value in DIRECTIONS[one["report"]]]
-            write_mean(tmp_path / "features", one, vector)
+            write_vector(tmp_path / "features", one, vector, kind=kind)
     inputs = write_run(tmp_path, splits["test"], {one["id"]: NORMAL for one in splits["test"]})
     write_annotation(inputs["annotation"], splits)
     del inputs["counts"]
-    return inputs | {"features": tmp_path / "features"}
+    return inputs | {"features": tmp_path / "features", "settings": LabelSetSettings(features=kind)}
 
 
 def retrieve(tmp_path, inputs):
-    retrieve_ct_reports(**inputs, output=tmp_path / "out", settings=LabelSetSettings())
+    retrieve_ct_reports(**inputs, output=tmp_path / "out")
     return [
         {line["id"]: line for line in read_jsonl(tmp_path / "out" / name)} for name in ("nearest.jsonl", "label_set.jsonl")
     ]
@@ -84,10 +90,14 @@ def test_missing_features_are_named(tmp_path, inputs):
 
 @pytest.mark.parametrize(
     ("vector", "key", "message"),
-    [([1, 2, 3], "key", r"shape \(3,\)"), ([1, float("nan")], "key", "finite"), ([1, 2], "other", "extraction other")],
+    [
+        ([1, 2, 3], "key", r"shape \(.*3,?\)"),
+        ([1, float("nan")], "key", "finite"),
+        ([1, 2], "other", "extraction other"),
+    ],
 )
-def test_features_that_do_not_fit_are_named(tmp_path, inputs, vector, key, message):
-    write_mean(inputs["features"], entry("train4", NORMAL), vector, key=key)
+def test_features_that_do_not_fit_are_named(tmp_path, inputs, kind, vector, key, message):
+    write_vector(inputs["features"], entry("train4", NORMAL), vector, kind=kind, key=key)
     with pytest.raises(DatasetError, match=rf"train4.*{message}"):
         retrieve(tmp_path, inputs)
 

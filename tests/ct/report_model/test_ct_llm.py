@@ -68,7 +68,7 @@ def same_weights(one: Path, other: Path) -> bool:
 def test_the_model_folder_holds_adapters_and_projection_and_names_its_base(llm_run, llama):
     state = load_file(llm_run / "model" / "model.safetensors")
     parts = {name.rpartition("transformer.llm.")[2].partition(".")[0] for name in state}
-    assert parts == {"model", "norm", "project", "kinds", "structures"}
+    assert parts == {"model", "norm", "project", "project_structures", "kinds", "structures"}
     assert all(".lora_" in name for name in state if name.startswith("transformer."))
     size = (llm_run / "model" / "model.safetensors").stat().st_size
     assert size < (llama / "model.safetensors").stat().st_size

@@ -15,8 +15,11 @@ from earlier_version import begun_with, lacking
 from pretend_gpu import GPU, pretend_gpu
 from safetensors.torch import load_file
 
+from d2rnet.ct.evaluation.abnormalities import named_abnormalities
+from d2rnet.ct.evaluation.baselines import known_labels
 from d2rnet.ct.report_model import generate as generation
 from d2rnet.ct.report_model import trainer
+from d2rnet.ct.report_model.abnormality_losses import further_losses
 from d2rnet.ct.report_model.dataset import CtReportDataset, StoredFeatures
 from d2rnet.ct.report_model.features import load_facts
 from d2rnet.ct.report_model.front_end import CT_REPORT, features_of
@@ -38,7 +41,13 @@ from d2rnet.training.task import TrainingTask
 
 CPU = torch.device("cpu")
 VOCABULARY = count_vocabulary(REPORTS, protocol="faithful", section="findings", min_token_count=1)
-EVERYTHING = {"duplicates": "keep", "observations_twice": True, "positions": False, "token_types": False}
+EVERYTHING = {
+    "duplicates": "keep",
+    "observations_twice": True,
+    "positions": False,
+    "token_types": False,
+    "structure_projections": False,
+}
 
 
 def history(model: Path) -> list[dict[str, Any]]:
@@ -112,16 +121,23 @@ def test_other_features_are_another_training(ct_cohort, ct_features, ct_run, tmp
     assert len([path for path in (tmp_path / "work").iterdir() if path.is_dir()]) == 2
 
 
-def losses_and_gradients(cohort: Path, features: Path) -> dict[str, torch.Tensor]:
+def losses_and_gradients(cohort: Path, features: Path, *, parts: int = 1) -> dict[str, torch.Tensor]:
     """Of this process's part of a batch of three entries, averaged over processes; no dropout."""
     entries = dataset_of(cohort, features)
     model = model_of(features, dropout=0.0).train()
-    settings = settings_of(training={"batch_size": 3}).training
-    training = trainer.report_task(model, entries, settings, device=CPU, lengths=entries.token_ids.lengths)
+    settings = settings_of(training={"batch_size": 3, "accumulation_steps": parts})
+    labels = known_labels(read_json(cohort / "ct_annotation.json")["train"])
+    sizes = {"num_structures": len(NAMES), "d_model": 16}
+    names = named_abnormalities
+    torch.manual_seed(6)
+    further = further_losses(settings, labels, entries.token_ids, VOCABULARY, names=names, **sizes)
+    training = trainer.report_task(model, entries, settings.training, device=CPU, lengths=entries.token_ids.lengths, **further)
     order = [place for place in range(3) if num_processes() == 1 or (place == 0) == (process_rank() == 0)]
-    loss = training.loss(entries.collate([entries[place] for place in order]))
-    loss.backward()
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    batch = entries.collate([entries[place] for place in order])
+    for part, share in training._micro_batches(batch):
+        training.loss(part, share).backward()
+    trained = [*model.named_parameters(), *further["encoded_loss"].named_parameters()]
+    return {name: parameter.grad for name, parameter in trained if parameter.grad is not None}
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -165,6 +181,14 @@ def test_two_processes_make_the_step_of_one(ct_cohort, ct_features, tmp_path):
     assert alone.keys() == both.keys() and len(alone) > 20
     for name, gradient in alone.items():
         torch.testing.assert_close(both[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_micro_batches_make_the_step_of_one(ct_cohort, ct_features):
+    """Reports of other lengths, with other weights of their tokens, and their labels."""
+    whole, parts = (losses_and_gradients(ct_cohort, ct_features, parts=parts) for parts in (1, 3))
+    assert whole.keys() == parts.keys() and "classify.weight" in whole
+    for name, gradient in whole.items():
+        torch.testing.assert_close(parts[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ rule retrieve_ct_reports:
         "../../../envs/retrieve_ct_reports.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
+        mem_mb=growing(8000),
         runtime=120,
     params:
         features=subpath(input.features, parent=True),

@@ -1,8 +1,8 @@
 """retrieve_ct_reports: answer each volume by looking up training reports through its frozen features; two baselines.
 
 Reads: features of extract-ct-features, ct_annotation.json, test.jsonl of generate-ct-reports (for its ids), vocabulary.json.
-Writes: ``nearest.jsonl`` (``id, reference, hypothesis, nearest, cosine``: report of the training volume with the nearest mean
-patch), ``label_set.jsonl`` (``id, reference, hypothesis, labels``: labels by a linear classifier on the mean patch, answered
+Writes: ``nearest.jsonl`` (``id, reference, hypothesis, nearest, cosine``: report of the training volume whose features are
+nearest), ``label_set.jsonl`` (``id, reference, hypothesis, labels``: labels by a linear classifier of the features, answered
 with the stored report of that label set), ``classifier.json`` (per label: threshold, F1 and positives on validation),
 ``run.json``. Trained on the training split, thresholds from the validation split; the answered volumes decide nothing.
 
@@ -21,8 +21,8 @@ from d2rnet.ct.annotation.read import load_ct_annotation
 from d2rnet.ct.evaluation.baselines import known_labels, report_store
 from d2rnet.ct.evaluation.cases import Cases, read_split
 from d2rnet.ct.evaluation.linear_probe import Features, best_thresholds, fit_probe
-from d2rnet.ct.evaluation.mean_features import mean_features
 from d2rnet.ct.evaluation.settings import LabelSetSettings
+from d2rnet.ct.evaluation.volume_vectors import volume_vectors
 from d2rnet.ct.report_model.features import INDEX
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.caption_scores import single_spaced
@@ -63,7 +63,7 @@ def retrieve_ct_reports(
     if not training:
         raise DatasetError(f"{annotation}: no training volume has a report; the baselines answer with one.")
     of_training, of_validation, of_cases = (
-        mean_features(features, entries) for entries in (training, splits["val"], cases.entries)
+        volume_vectors(features, entries, settings.features) for entries in (training, splits["val"], cases.entries)
     )
     places, cosines = nearest(of_cases, of_training)
     answers = [single_spaced(clean_report(training[place]["report"], protocol)) for place in places]

@@ -7,10 +7,14 @@ from d2rnet.settings import Section, setting
 
 
 class LabelSetSettings(Section):
-    """The baseline that classifies the 18 abnormalities and answers with the stored report of that label set."""
+    """Two baselines by stage 1: the training report of the nearest features, and the stored report of the labels that a linear
+    classifier of the 18 abnormalities gives."""
 
     place = "ct.evaluation.label_set"
 
+    features: Literal["observations", "mean"] = setting("observations")
+    """What both look at: observations, those of all structures side by side, as much as the report model sees; or the mean of
+    the patches, a tenth of the numbers with ten structures and a weaker baseline."""
     penalty: float = setting(0.001, ge=0)
     """L2 penalty on the weights of the linear classifier, beside the mean loss of a label (own choice)."""
     max_iterations: int = setting(200, ge=1)

@@ -15,6 +15,34 @@ from d2rnet.report.interface import ReportModel, VisualTokens, make_transformer
 from d2rnet.report.llm.decoder import LlmDecoder
 
 
+class StructureLinear(nn.Module):
+    """A linear layer with weights of its own for the tokens of each structure, and for those of none. Ours.
+
+    With one layer for all, what two structures say meets in the same directions, and attention must first learn to tell them
+    apart.
+    """
+
+    def __init__(self, num_structures: int, d_in: int, d_out: int) -> None:
+        """Make the layer; its weights start as those of ``torch.nn.Linear``."""
+        super().__init__()
+        layers = [nn.Linear(d_in, d_out) for _ in range(num_structures + 1)]
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))  # (S + 1, d_out, d_in)
+        self.bias = nn.Parameter(layers[0].bias.detach())  # (d_out,)
+
+    def forward(self, tokens: Tensor, structures: Tensor) -> Tensor:
+        """Return (B, L, d_out).
+
+        Args:
+            tokens: (B, L, d_in).
+            structures: (B, L) int64, -1 for tokens of no structure.
+        """
+        owners = structures % len(self.weight)  # -1: the last
+        projected = tokens.new_zeros(())
+        for structure, weight in enumerate(self.weight):  # all tokens through each: a choice of rows would wait for the GPU
+            projected = torch.where((owners == structure)[..., None], nn.functional.linear(tokens, weight), projected)
+        return projected + self.bias
+
+
 class CtReportModel(ReportModel):
     """A projection of the tokens with what and where they are, and the decoder.
 
@@ -43,7 +71,9 @@ class CtReportModel(ReportModel):
         d_model = self.transformer.d_model
         self.norm = nn.LayerNorm(facts.width)
         hidden = [nn.Linear(facts.width, facts.width), nn.ReLU()] if is_llm else []
-        self.project = nn.Sequential(*hidden, nn.Linear(facts.width, d_model))
+        by_structure = settings.structure_projections
+        self.project = nn.Sequential(*hidden, *([] if by_structure else [nn.Linear(facts.width, d_model)]))
+        self.project_structures = StructureLinear(len(facts.structures), facts.width, d_model) if by_structure else None
         self.dropout = nn.Dropout(settings.dropout)
         self.kinds = nn.Embedding(NUM_KINDS, d_model) if settings.token_types else None
         # the last row is for tokens of no structure, likewise for places
@@ -58,6 +88,8 @@ class CtReportModel(ReportModel):
     def look(self, batch: CtBatch) -> VisualTokens:
         """Project the tokens and say what and where each is."""
         tokens = self.project(self.norm(batch.vectors))  # (B, L, d)
+        if self.project_structures is not None:
+            tokens = self.project_structures(tokens, batch.structures)
         if self.kinds is not None and self.structures is not None:
             tokens = tokens + self.kinds(batch.kinds)
             tokens = tokens + self.structures(batch.structures % self.structures.num_embeddings)  # -1: the last row

@@ -71,6 +71,9 @@ class CtReportModelSettings(DecoderSettings):
     """Add the place of a patch, sines and cosines along z, y, x (repair); released: only what the patch vector knows of it."""
     token_types: bool = setting(True)
     """Add what a token is (observation, patch, mean) and the structure that it belongs to (ours)."""
+    structure_projections: Annotated[bool, WhereAbsent(False)] = setting(True)
+    """Tokens of each structure, and those of none, have their own linear layer into the decoder's width (ours); released: one
+    for all."""
     attention_dropout: Annotated[float | None, WhereAbsent(None)] = setting(0.0, ge=0, lt=1)
     """Dropout of the weights of the Transformer's attention; null, as published: the same as elsewhere. With 0 a CPU writes no
     map of queries by keys: a step is shorter, and with all patches much shorter."""
@@ -92,8 +95,15 @@ class CtReportTrainingSettings(ReportTrainingSettings):
     """Passes over the training split; released: 20."""
     batch_size: int = setting(16, ge=1)
     """Volumes per step; released: 1."""
-    learning_rate: float = setting(0.003, gt=0)
+    learning_rate: float = setting(0.006, gt=0)
     """Peak learning rate, for the few steps of the demo; released: 1e-4."""
+    abnormality_loss: Annotated[float, WhereAbsent(0.0)] = setting(2.0, ge=0)
+    """Weight of a loss that teaches the encoder the labels of a volume (ours): the cross entropy of a linear layer on the
+    encoded observation tokens, where with 1 a label counts as a token of the report. The layer is not part of the model. With
+    0, or without ct.report.model.observations, there is none."""
+    abnormality_weight: Annotated[float, WhereAbsent(1.0)] = setting(2.0, gt=0)
+    """What the tokens of a sentence that names an abnormality count for in the cross entropy, beside 1 of all others (ours).
+    More finds more and invents more. Tokens of a language model (ct.report.model.llm) all count for 1."""
     group_by_length: Annotated[bool, WhereAbsent(False)] = setting(True)
     """Reports of a batch are alike in length, so that less is padded: of up to eight batches at a time, a quarter of
     an epoch at the most. Batches come in random order; tokens of short reports weigh a little more."""

@@ -13,12 +13,15 @@ import torch
 
 from d2rnet.ct.annotation.read import load_ct_annotation
 from d2rnet.ct.evaluation.abnormalities import named_abnormalities
+from d2rnet.ct.evaluation.baselines import known_labels
+from d2rnet.ct.report_model.abnormality_losses import further_losses
 from d2rnet.ct.report_model.card import CT_REPORT_CARD
 from d2rnet.ct.report_model.dataset import CtReportDataset, StoredFeatures
 from d2rnet.ct.report_model.features import INDEX, FeatureFacts, load_facts
 from d2rnet.ct.report_model.front_end import BASE, facts_of, tokens_of
 from d2rnet.ct.report_model.model import CtReportModel
 from d2rnet.ct.report_model.settings import CtReportModelSettings, TrainCtReportModelSettings
+from d2rnet.evaluation.labeller import Named
 from d2rnet.files.hashes import HashedFile
 from d2rnet.report.decoder.memory_transformer import MemoryTransformer
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
@@ -90,7 +93,7 @@ def train_ct_report_model(
     inputs |= _weight_files(settings.model, folder_facts)
     with open_work_dir(work, settings=settings, inputs=inputs) as folder:
         reward = make_reward(settings.training, words, read=named_abnormalities, entries=splits["train"])
-        job = (folder, datasets, words, tokens, settings, facts, torch_device, runtime, reward)
+        job = (folder, datasets, known_labels(splits["train"]), words, tokens, settings, facts, torch_device, runtime, reward)
         run_processes(_fit, *job, processes=processes, device=torch_device)
         selected = export_model(folder, output, words, settings=settings, facts=folder_facts)
         extra = {"device": str(torch_device), "processes": processes, "selected": selected, PARTS_KEY: code_parts(folder)}
@@ -119,6 +122,7 @@ def _weight_files(settings: CtReportModelSettings, facts: dict[str, Any]) -> dic
 def _fit(
     folder: Path,
     datasets: dict[str, CtReportDataset],
+    labels: tuple[Named, Named],
     vocabulary: Vocabulary,
     tokens: ReportTokens,
     settings: TrainCtReportModelSettings,
@@ -133,6 +137,9 @@ def _fit(
     if settings.model.weights:
         assert isinstance(model.transformer, MemoryTransformer)  # settings name one decoder
         start_from_r2gen(model.transformer, Path(settings.model.weights), settings.model)
+    token_ids = datasets["train"].token_ids
+    sizes = {"num_structures": len(facts.structures), "d_model": model.transformer.d_model}
+    further = further_losses(settings, labels, token_ids, vocabulary, names=named_abnormalities, **sizes)
     task = report_task(
         model,
         datasets["train"],
@@ -140,6 +147,7 @@ def _fit(
         device=device_of_process(device),
         loader_workers=runtime.loader_workers,
         reward=reward,
-        lengths=datasets["train"].token_ids.lengths,
+        lengths=token_ids.lengths,
+        **further,
     )
     fit_reports(folder, task, datasets["val"], tokens, runtime, reward)

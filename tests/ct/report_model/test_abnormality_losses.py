@@ -1,0 +1,163 @@
+"""What teaches the report model to look: losses by hand, weights of tokens where they belong."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from d2rnet.ct.evaluation.abnormalities import named_abnormalities
+from d2rnet.ct.report_model.abnormality_losses import AbnormalityLoss, AbnormalityWeights, further_losses, named_tokens
+from d2rnet.ct.report_model.model import StructureLinear
+from d2rnet.ct.report_model.selection import NONE, OBSERVATION, PATCH
+from d2rnet.ct.report_model.settings import TrainCtReportModelSettings
+from d2rnet.report.text.vocabulary import PAD_ID, count_vocabulary
+from d2rnet.report.training_task import Losses
+from d2rnet.report.validation import token_loss
+from d2rnet.training.batches import Ragged
+
+REPORTS = (
+    "The trachea is open. There is pleural effusion on the left. The heart is of normal size.",
+    "The heart is enlarged. No nodule is seen.",
+    "No nodule is seen. There is pleural effusion on the left",
+)
+VOCABULARY = count_vocabulary(REPORTS, protocol="faithful", section="findings", min_token_count=1)
+
+
+def token_ids() -> Ragged:
+    """The first and second report whole, the third cut before its end."""
+    lengths = (60, 60, 9)
+    return Ragged((VOCABULARY.encode(text, max_tokens=most) for text, most in zip(REPORTS, lengths, strict=True)), np.int32)
+
+
+def batch_of(*rows: int) -> SimpleNamespace:
+    """Padded token ids of reports."""
+    ids = token_ids()
+    padded = torch.full((len(rows), max(ids.lengths[list(rows)]) + 2), PAD_ID)
+    for place, row in enumerate(rows):
+        padded[place, : ids.lengths[row]] = torch.from_numpy(ids[row]).long()
+    return SimpleNamespace(token_ids=padded, entry_numbers=torch.tensor(rows, dtype=torch.long))
+
+
+def words_of(flags: np.ndarray) -> list[str]:
+    """The words that are flagged, of each report."""
+    ids = token_ids()
+    bounds = np.cumsum([0, *ids.lengths])
+    return [" ".join(VOCABULARY.decode(ids[row][flags[bounds[row] : bounds[row + 1]]])) for row in range(len(ids.lengths))]
+
+
+def test_tokens_of_sentences_that_name_an_abnormality():
+    read = []
+
+    def names(sentence: str) -> tuple[str, ...]:
+        read.append(sentence)
+        return named_abnormalities(sentence)
+
+    said = words_of(named_tokens(token_ids(), VOCABULARY, names))
+    assert said == ["There is pleural effusion on the left .", "The heart is enlarged .", "There is pleural effusion"]
+    assert len(read) == len(set(read)) + 1  # what begins a report has <bos> before it, and is no other sentence
+
+
+def test_weights_are_those_of_the_tokens_that_are_foretold():
+    """Rows in another order than the entries; the first token, which is never foretold, has none."""
+    weights = AbnormalityWeights(token_ids(), VOCABULARY, names=named_abnormalities, weight=2.5)
+    batch = batch_of(2, 0)
+    found = weights(batch)
+    assert found.shape == (2, batch.token_ids.shape[1] - 1) and found.dtype == torch.float32
+    ids = token_ids()
+    flags = named_tokens(ids, VOCABULARY, named_abnormalities)
+    starts = np.cumsum([0, *ids.lengths])
+    for row, entry in enumerate((2, 0)):
+        own = flags[starts[entry] : starts[entry + 1]][1:]
+        assert found[row, : len(own)].tolist() == np.where(own, 2.5, 1.0).tolist()
+
+
+def test_weighted_cross_entropy_by_hand():
+    logits = torch.tensor([[[0.0, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 0.0], [3.0, 0.0, 0.0, 0.0]]])  # (1, 3, 4)
+    ids = torch.tensor([[1, 3, 2, PAD_ID]])
+    each = [-F.log_softmax(logits[0, 0], 0)[3], -F.log_softmax(logits[0, 1], 0)[2]]
+    total, weight = token_loss(logits, ids, weights=torch.tensor([[2.0, 1.0, 7.0]]))
+    torch.testing.assert_close(total, 2 * each[0] + each[1])
+    assert weight == 3  # padding weighs nothing
+    plain, count = token_loss(logits, ids)
+    torch.testing.assert_close(plain, each[0] + each[1])
+    assert count == 2
+
+
+def test_a_batch_weighs_what_its_tokens_weigh():
+    weights = AbnormalityWeights(token_ids(), VOCABULARY, names=named_abnormalities, weight=2.5)
+    objective = Losses(torch.nn.Identity(), None, 0.0, token_weights=weights)
+    batch = batch_of(1)
+    named = named_tokens(token_ids(), VOCABULARY, named_abnormalities)
+    own = named[token_ids().lengths[0] :][: token_ids().lengths[1]][1:]
+    assert objective.size(batch) == len(own) + 1.5 * own.sum()
+
+
+def seen(kinds: list[list[int]], structures: list[list[int]], mask: list[list[bool]], entries: list[int]) -> SimpleNamespace:
+    return SimpleNamespace(
+        kinds=torch.tensor(kinds),
+        structures=torch.tensor(structures),
+        mask=torch.tensor(mask),
+        entry_numbers=torch.tensor(entries),
+    )
+
+
+def test_loss_of_labels_by_hand():
+    """Structure 0 has two observations, whose mean counts; patches and padding do not; the third label is not known."""
+    labels = np.array([[False, False, True], [True, False, True]])
+    known = np.array([[True, True, True], [True, True, False]])
+    loss = AbnormalityLoss(labels, known, num_structures=2, d_model=1, weight=0.5)
+    with torch.no_grad():
+        loss.classify.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+        loss.classify.bias.zero_()
+    tokens = torch.tensor([[[1.0], [3.0], [-1.0], [50.0], [70.0]]])
+    kinds = [[OBSERVATION, OBSERVATION, OBSERVATION, PATCH, OBSERVATION]]
+    batch = seen(kinds, [[0, 0, 1, 0, NONE]], [[True, True, True, True, False]], [1])
+    expected = 0.5 * (np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0)))  # logits 2 (true) and -1 (false)
+    assert float(loss(tokens, batch).detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_entry_is_no_loss_but_a_gradient():
+    """Where several processes share fewer entries than there are processes, all of them average the same parameters."""
+    loss = AbnormalityLoss(np.zeros((2, 3), bool), np.ones((2, 3), bool), num_structures=2, d_model=4, weight=1.0)
+    empty = torch.zeros(0, 1, dtype=torch.long)
+    batch = SimpleNamespace(kinds=empty, structures=empty, mask=empty.bool(), entry_numbers=empty[:, 0])
+    total = loss(torch.zeros(0, 1, 4), batch)
+    total.backward()
+    assert total == 0 and loss.classify.weight.grad is not None and not loss.classify.weight.grad.any()
+
+
+def test_labels_are_not_stored_with_a_checkpoint():
+    loss = AbnormalityLoss(np.zeros((2, 3), bool), np.ones((2, 3), bool), num_structures=2, d_model=4, weight=1.0)
+    assert set(loss.state_dict()) == {"classify.weight", "classify.bias"}
+
+
+def test_each_structure_has_its_own_layer():
+    torch.manual_seed(0)
+    layer = StructureLinear(3, 4, 2)
+    tokens = torch.randn(2, 3, 4)
+    structures = torch.tensor([[0, 2, NONE], [1, 1, 0]])
+    found = layer(tokens, structures)
+    for row, column in np.ndindex(2, 3):
+        place = int(structures[row, column])  # NONE is the last of four
+        torch.testing.assert_close(found[row, column], layer.weight[place] @ tokens[row, column] + layer.bias)
+    assert len(layer.weight) == 4 and not torch.equal(layer.weight[0], layer.weight[1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"encoded_loss": 2.0, "token_weights": 2.0}),
+        ({"training": {"abnormality_loss": 0.0, "abnormality_weight": 3.0}}, {"token_weights": 3.0}),
+        ({"training": {"abnormality_loss": 0.5, "abnormality_weight": 1.0}}, {"encoded_loss": 0.5}),
+        ({"model": {"observations": False}}, {"token_weights": 2.0}),  # the loss reads the observations
+        ({"model": {"llm": {"weights": "x"}}}, {"encoded_loss": 2.0}),  # its tokens are no words of the vocabulary
+    ],
+)
+def test_there_is_what_the_settings_ask_for(changes, expected):
+    settings = TrainCtReportModelSettings.read(changes)
+    labels = (np.zeros((3, 18), bool), np.ones((3, 18), bool))
+    sizes = {"num_structures": 2, "d_model": 4}
+    found = further_losses(settings, labels, token_ids(), VOCABULARY, names=named_abnormalities, **sizes)
+    assert {name: part.weight for name, part in found.items()} == expected
