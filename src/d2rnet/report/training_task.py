@@ -90,11 +90,22 @@ class EncodedLoss(nn.Module):
         raise NotImplementedError
 
 
-class TokenWeights(nn.Module):
-    """What each token counts for in the cross entropy of a training."""
+class TokenLoss(nn.Module):
+    """What tokens of some kind count for more in the cross entropy than the others; alive in training only.
 
-    def forward(self, batch: Any) -> Tensor:
-        """Return (B, T - 1) weights of tokens 1.., anything for padding."""
+    Attributes:
+        name: of the loss in the history, which leaves the cross entropy itself as it is.
+    """
+
+    name: str
+
+    def forward(self, logits: Tensor, batch: Any) -> Tensor:
+        """Return the weighted sum over tokens, for a step's mean over all tokens that are taught.
+
+        Args:
+            logits: (B, T - 1, W) of tokens 1..; B may be 0.
+            batch: the entries.
+        """
         raise NotImplementedError
 
 
@@ -109,7 +120,7 @@ class Losses(Objective):
         self_critical: SelfCritical | None = None,
         looking: RegionLoss | None = None,
         encoded_loss: EncodedLoss | None = None,
-        token_weights: TokenWeights | None = None,
+        some_tokens: TokenLoss | None = None,
     ) -> None:
         """Take what is trained, and by what."""
         super().__init__()
@@ -117,7 +128,7 @@ class Losses(Objective):
         self.further = further
         self.looking = looking
         self.encoded_loss = encoded_loss
-        self.token_weights = token_weights
+        self.some_tokens = some_tokens
         self.label_smoothing = label_smoothing
         self.self_critical = self_critical
 
@@ -140,27 +151,32 @@ class Losses(Objective):
         return losses
 
     def _taught(self, visual: VisualTokens, encoded: Encoded | None, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the losses that are sums over the tokens of the reports, and what these tokens weigh together."""
+        """Return the losses that are sums over the tokens of the reports, and the number of these."""
         ids = batch.token_ids
         looking = self.looking
-        tokens = visual.tokens if encoded is None else encoded.tokens
-        sums = {} if self.encoded_loss is None else {self.encoded_loss.name: self.encoded_loss(tokens, batch)}
         if encoded is None:  # other processes have the few entries of an epoch's last batch
-            sums |= {"train": tokens.sum()}
-            if looking is not None:
-                sums |= {looking.name: looking(tokens.new_zeros(0, ids.shape[1] - 1, 0), batch)}
-            return sums, ids.new_zeros((), dtype=torch.int64 if self.token_weights is None else torch.float32)
-        if looking is None:
-            logits = self.model.logits(encoded, ids)
+            tokens = visual.tokens
+            attention = tokens.new_zeros(0, ids.shape[1] - 1, 0)
+            logits = tokens.new_zeros(0, ids.shape[1] - 1, 1)
+            total, count = tokens.sum(), ids.new_zeros(())
         else:
-            logits, attention = self.model.logits_and_look(encoded, ids)
-            sums |= {looking.name: looking(attention, batch)}
-        weights = None if self.token_weights is None else self.token_weights(batch)
-        total, count = token_loss(logits, ids, label_smoothing=self.label_smoothing, weights=weights)
-        return sums | {"train": total}, count
+            tokens = encoded.tokens
+            if looking is None:
+                logits = self.model.logits(encoded, ids)
+            else:
+                logits, attention = self.model.logits_and_look(encoded, ids)
+            total, count = token_loss(logits, ids, label_smoothing=self.label_smoothing)
+        sums = {"train": total}
+        if looking is not None:
+            sums[looking.name] = looking(attention, batch)
+        if self.encoded_loss is not None:
+            sums[self.encoded_loss.name] = self.encoded_loss(tokens, batch)
+        if self.some_tokens is not None:
+            sums[self.some_tokens.name] = self.some_tokens(logits, batch)
+        return sums, count
 
     def parts(self) -> dict[str, nn.Module | None]:
-        """Model, further losses, and what is known of rewards and of attention."""
+        """Model, further losses, and what is known of rewards, attention and the encoder."""
         return {
             "model": self.model,
             "further": self.further,
@@ -170,9 +186,8 @@ class Losses(Objective):
         }
 
     def size(self, batch: Batch) -> Tensor:
-        """Return what the tokens that are learnt weigh together, over which the cross entropy is the mean."""
-        is_token = batch.token_ids[:, 1:] != PAD_ID
-        return is_token.sum() if self.token_weights is None else (self.token_weights(batch) * is_token).sum()
+        """Return how many tokens are learnt, of which the cross entropy is the mean."""
+        return (batch.token_ids[:, 1:] != PAD_ID).sum()
 
     def weights(self) -> dict[str, float]:
         """Return what the cross entropy counts for beside rewards; the others come weighted."""
@@ -203,7 +218,7 @@ def report_task(
     further: FurtherLosses | None = None,
     looking: RegionLoss | None = None,
     encoded_loss: EncodedLoss | None = None,
-    token_weights: TokenWeights | None = None,
+    some_tokens: TokenLoss | None = None,
     rates: Mapping[str, float] | None = None,
     loader_workers: int = 0,
     reward: Reward | None = None,
@@ -219,7 +234,7 @@ def report_task(
         further: losses beside the cross entropy.
         looking: a loss on what the decoder looks at.
         encoded_loss: a loss on the encoded visual tokens.
-        token_weights: what the tokens count for in the cross entropy; None: each for 1.
+        some_tokens: tokens that count for more than others.
         rates: prefix of parameter names -> their own peak learning rate.
         loader_workers: processes that prepare batches.
         reward: of self-critical training; None where the settings ask for none.
@@ -229,7 +244,7 @@ def report_task(
         raise ValueError("group_by_length: expected the lengths of the reports")
     steps_per_epoch = math.ceil(len(entries) / settings.batch_size)
     critic = None if reward is None else SelfCritical(settings, reward, steps_per_epoch=steps_per_epoch)
-    objective = Losses(model, further, settings.label_smoothing, critic, looking, encoded_loss, token_weights)
+    objective = Losses(model, further, settings.label_smoothing, critic, looking, encoded_loss, some_tokens)
     return TrainingTask(
         objective,
         entries,

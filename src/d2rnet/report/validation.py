@@ -1,7 +1,6 @@
 """Scores on the validation split while training: loss, BLEU-4 and reward of greedy reports, over all processes."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
@@ -17,27 +16,22 @@ from d2rnet.report.text.vocabulary import PAD_ID
 from d2rnet.training.collectives import gather_objects
 
 
-def token_loss(
-    logits: Tensor, token_ids: Tensor, *, label_smoothing: float = 0.0, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def token_loss(logits: Tensor, token_ids: Tensor, *, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     """Cross entropy of tokens 1.., padding left out.
 
     Args:
         logits: (B, T - 1, W) of the model.
         token_ids: (B, T) from ``<bos>`` on.
         label_smoothing: share of probability spread over the vocabulary.
-        weights: (B, T - 1) what each token counts for; None: 1.
 
     Returns:
-        Weighted sum in nats, and sum of the weights: the number of tokens where there are none.
+        Sum in nats, and number of tokens.
     """
     targets = token_ids[:, 1:].flatten()
-    options: dict[str, Any] = {"ignore_index": PAD_ID, "label_smoothing": label_smoothing}
-    if weights is None:
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="sum", **options), (targets != PAD_ID).sum()
-    each = F.cross_entropy(logits.flatten(0, 1).float(), targets, reduction="none", **options)  # 0 for padding
-    weights = weights.flatten()
-    return (each * weights).sum(), (weights * (targets != PAD_ID)).sum()
+    total = F.cross_entropy(
+        logits.flatten(0, 1).float(), targets, ignore_index=PAD_ID, label_smoothing=label_smoothing, reduction="sum"
+    )
+    return total, (targets != PAD_ID).sum()
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from figure_size import breaks_the_rule
 
 from d2rnet.ct.evaluation.abnormality_figure import draw_abnormalities, named_abnormalities
 from d2rnet.ct.evaluation.evaluate import evaluate_ct_reports
-from d2rnet.ct.evaluation.run_figures import STRUCTURE_PANELS, draw_ct_figures
+from d2rnet.ct.evaluation.run_figures import REPORT_PANELS, STRUCTURE_PANELS, draw_ct_figures
 from d2rnet.ct.evaluation.settings import EvaluateCtSettings
 from d2rnet.ct.evaluation.summary import summarize_ct
 from d2rnet.ct.structure_model.figure import draw_structures
@@ -81,12 +81,14 @@ def test_whole_run(run):
 
 def test_figures_follow_the_rule_of_sizes(run, tmp_path):
     draw_ct_figures(**run)
+    taught = {key: 0.1 for panel in REPORT_PANELS for key in panel.curves}
+    draw_curves(tmp_path / "taught", [{"epoch": 1, **taught}], REPORT_PANELS, clock="epoch", x_label="epochs")
     every_panel = {key: 0.1 for panel in STRUCTURE_PANELS for key in panel.curves}
     draw_curves(tmp_path / "six", [{"epoch": 1, **every_panel}], STRUCTURE_PANELS, clock="epoch", x_label="epochs")
     structures = structure_scores(similarity_image_to_text=[[0.5, 0.1], [0.1, 0.5]])
     draw_structures(tmp_path / "structures", structures)
-    figures = [*run["output"].glob("*.svg"), tmp_path / "six.svg", tmp_path / "structures.svg"]
-    assert len(figures) == 5
+    figures = [*run["output"].glob("*.svg"), *tmp_path.glob("*.svg")]
+    assert len(figures) == 6
     for path in figures:
         assert breaks_the_rule(path) == [], path.name
 

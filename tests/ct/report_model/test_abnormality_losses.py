@@ -1,4 +1,4 @@
-"""What teaches the report model to look: losses by hand, weights of tokens where they belong."""
+"""What teaches the report model to look: losses by hand, tokens that count more where they belong."""
 
 from types import SimpleNamespace
 
@@ -8,13 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from d2rnet.ct.evaluation.abnormalities import named_abnormalities
-from d2rnet.ct.report_model.abnormality_losses import AbnormalityLoss, AbnormalityWeights, further_losses, named_tokens
+from d2rnet.ct.report_model.abnormality_losses import AbnormalityLoss, AbnormalityWords, named_tokens, read_abnormalities
 from d2rnet.ct.report_model.model import StructureLinear
 from d2rnet.ct.report_model.selection import NONE, OBSERVATION, PATCH
 from d2rnet.ct.report_model.settings import TrainCtReportModelSettings
 from d2rnet.report.text.vocabulary import PAD_ID, count_vocabulary
-from d2rnet.report.training_task import Losses
-from d2rnet.report.validation import token_loss
 from d2rnet.training.batches import Ragged
 
 REPORTS = (
@@ -59,39 +57,28 @@ def test_tokens_of_sentences_that_name_an_abnormality():
     assert len(read) == len(set(read)) + 1  # what begins a report has <bos> before it, and is no other sentence
 
 
-def test_weights_are_those_of_the_tokens_that_are_foretold():
-    """Rows in another order than the entries; the first token, which is never foretold, has none."""
-    weights = AbnormalityWeights(token_ids(), VOCABULARY, names=named_abnormalities, weight=2.5)
-    batch = batch_of(2, 0)
-    found = weights(batch)
-    assert found.shape == (2, batch.token_ids.shape[1] - 1) and found.dtype == torch.float32
+def test_tokens_count_once_more_where_they_are_foretold():
+    """Rows in another order than the entries; the first token, which is never foretold, and padding cost nothing."""
     ids = token_ids()
     flags = named_tokens(ids, VOCABULARY, named_abnormalities)
     starts = np.cumsum([0, *ids.lengths])
-    for row, entry in enumerate((2, 0)):
-        own = flags[starts[entry] : starts[entry + 1]][1:]
-        assert found[row, : len(own)].tolist() == np.where(own, 2.5, 1.0).tolist()
+    batch = batch_of(2, 0)
+    torch.manual_seed(0)
+    logits = torch.randn(2, batch.token_ids.shape[1] - 1, len(VOCABULARY))
+    costs = -F.log_softmax(logits, 2)
+    expected = sum(
+        costs[row, step - 1, ids[entry][step]]
+        for row, entry in enumerate((2, 0))
+        for step in range(1, ids.lengths[entry])
+        if flags[starts[entry] + step]
+    )
+    torch.testing.assert_close(AbnormalityWords(flags, ids.lengths, weight=1.5)(logits, batch), 1.5 * expected)
 
 
-def test_weighted_cross_entropy_by_hand():
-    logits = torch.tensor([[[0.0, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 0.0], [3.0, 0.0, 0.0, 0.0]]])  # (1, 3, 4)
-    ids = torch.tensor([[1, 3, 2, PAD_ID]])
-    each = [-F.log_softmax(logits[0, 0], 0)[3], -F.log_softmax(logits[0, 1], 0)[2]]
-    total, weight = token_loss(logits, ids, weights=torch.tensor([[2.0, 1.0, 7.0]]))
-    torch.testing.assert_close(total, 2 * each[0] + each[1])
-    assert weight == 3  # padding weighs nothing
-    plain, count = token_loss(logits, ids)
-    torch.testing.assert_close(plain, each[0] + each[1])
-    assert count == 2
-
-
-def test_a_batch_weighs_what_its_tokens_weigh():
-    weights = AbnormalityWeights(token_ids(), VOCABULARY, names=named_abnormalities, weight=2.5)
-    objective = Losses(torch.nn.Identity(), None, 0.0, token_weights=weights)
-    batch = batch_of(1)
-    named = named_tokens(token_ids(), VOCABULARY, named_abnormalities)
-    own = named[token_ids().lengths[0] :][: token_ids().lengths[1]][1:]
-    assert objective.size(batch) == len(own) + 1.5 * own.sum()
+def test_no_token_costs_nothing():
+    words = AbnormalityWords(np.ones(9, bool), np.array([4, 5]), weight=1.0)
+    batch = SimpleNamespace(token_ids=torch.zeros(0, 2, dtype=torch.long), entry_numbers=torch.zeros(0, dtype=torch.long))
+    assert words(torch.zeros(0, 1, 1), batch) == 0
 
 
 def seen(kinds: list[list[int]], structures: list[list[int]], mask: list[list[bool]], entries: list[int]) -> SimpleNamespace:
@@ -145,19 +132,36 @@ def test_each_structure_has_its_own_layer():
     assert len(layer.weight) == 4 and not torch.equal(layer.weight[0], layer.weight[1])
 
 
+def test_observations_of_a_language_model_are_bfloat16():
+    loss = AbnormalityLoss(np.zeros((2, 3), bool), np.ones((2, 3), bool), num_structures=2, d_model=4, weight=1.0)
+    batch = seen([[OBSERVATION, OBSERVATION]], [[0, 1]], [[True, True]], [1])
+    loss(torch.ones(1, 2, 4, dtype=torch.bfloat16), batch).backward()
+    assert loss.classify.weight.grad.isfinite().all()
+
+
+def test_layers_of_structures_cast_once_in_half_precision():
+    layer = StructureLinear(3, 4, 2)
+    tokens = torch.randn(2, 3, 4)
+    structures = torch.tensor([[0, 2, NONE], [1, 1, 0]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        halved = layer(tokens, structures)
+    torch.testing.assert_close(halved.float(), layer(tokens, structures), atol=0.05, rtol=0.05)
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"encoded_loss": 2.0, "token_weights": 2.0}),
-        ({"training": {"abnormality_loss": 0.0, "abnormality_weight": 3.0}}, {"token_weights": 3.0}),
-        ({"training": {"abnormality_loss": 0.5, "abnormality_weight": 1.0}}, {"encoded_loss": 0.5}),
-        ({"model": {"observations": False}}, {"token_weights": 2.0}),  # the loss reads the observations
-        ({"model": {"llm": {"weights": "x"}}}, {"encoded_loss": 2.0}),  # its tokens are no words of the vocabulary
+        ({}, (2.0, 1.0)),
+        ({"training": {"abnormality_loss": 0.0, "abnormality_weight": 3.0}}, (None, 2.0)),
+        ({"training": {"abnormality_loss": 0.5, "abnormality_weight": 1.0}}, (0.5, None)),
+        ({"model": {"observations": False}}, (None, 1.0)),  # the loss reads the observations
+        ({"model": {"llm": {"weights": "x"}}}, (2.0, None)),  # its tokens are no words of the vocabulary
     ],
 )
 def test_there_is_what_the_settings_ask_for(changes, expected):
     settings = TrainCtReportModelSettings.read(changes)
-    labels = (np.zeros((3, 18), bool), np.ones((3, 18), bool))
-    sizes = {"num_structures": 2, "d_model": 4}
-    found = further_losses(settings, labels, token_ids(), VOCABULARY, names=named_abnormalities, **sizes)
-    assert {name: part.weight for name, part in found.items()} == expected
+    entries = [{"labels": [1, None, *[0] * 16]}] * 3
+    said = read_abnormalities(entries, token_ids(), VOCABULARY, settings)
+    assert said.labels.sum() == 3 and (~said.known).sum() == 3 and said.labels.shape == (3, 18)
+    found = said.losses(settings, num_structures=2, d_model=4)
+    assert tuple(part and part.weight for part in found) == expected

@@ -15,11 +15,9 @@ from earlier_version import begun_with, lacking
 from pretend_gpu import GPU, pretend_gpu
 from safetensors.torch import load_file
 
-from d2rnet.ct.evaluation.abnormalities import named_abnormalities
-from d2rnet.ct.evaluation.baselines import known_labels
 from d2rnet.ct.report_model import generate as generation
 from d2rnet.ct.report_model import trainer
-from d2rnet.ct.report_model.abnormality_losses import further_losses
+from d2rnet.ct.report_model.abnormality_losses import read_abnormalities
 from d2rnet.ct.report_model.dataset import CtReportDataset, StoredFeatures
 from d2rnet.ct.report_model.features import load_facts
 from d2rnet.ct.report_model.front_end import CT_REPORT, features_of
@@ -126,17 +124,17 @@ def losses_and_gradients(cohort: Path, features: Path, *, parts: int = 1) -> dic
     entries = dataset_of(cohort, features)
     model = model_of(features, dropout=0.0).train()
     settings = settings_of(training={"batch_size": 3, "accumulation_steps": parts})
-    labels = known_labels(read_json(cohort / "ct_annotation.json")["train"])
-    sizes = {"num_structures": len(NAMES), "d_model": 16}
-    names = named_abnormalities
+    said = read_abnormalities(read_json(cohort / "ct_annotation.json")["train"], entries.token_ids, VOCABULARY, settings)
     torch.manual_seed(6)
-    further = further_losses(settings, labels, entries.token_ids, VOCABULARY, names=names, **sizes)
-    training = trainer.report_task(model, entries, settings.training, device=CPU, lengths=entries.token_ids.lengths, **further)
+    of_labels, of_words = said.losses(settings, num_structures=len(NAMES), d_model=16)
+    assert of_labels is not None and of_words is not None
+    losses = {"encoded_loss": of_labels, "some_tokens": of_words}
+    training = trainer.report_task(model, entries, settings.training, device=CPU, lengths=said.lengths, **losses)
     order = [place for place in range(3) if num_processes() == 1 or (place == 0) == (process_rank() == 0)]
     batch = entries.collate([entries[place] for place in order])
     for part, share in training._micro_batches(batch):
         training.loss(part, share).backward()
-    trained = [*model.named_parameters(), *further["encoded_loss"].named_parameters()]
+    trained = [*model.named_parameters(), *of_labels.named_parameters()]
     return {name: parameter.grad for name, parameter in trained if parameter.grad is not None}
 
 
@@ -191,10 +189,22 @@ def test_micro_batches_make_the_step_of_one(ct_cohort, ct_features):
         torch.testing.assert_close(parts[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [({}, {"abnormality_loss", "abnormality_words_loss"}), ({"abnormality_loss": 0.0, "abnormality_weight": 1.0}, set())],
+)
+def test_labels_and_sentences_are_taught(ct_cohort, ct_features, tmp_path, training, expected):
+    """Beside the cross entropy of all tokens, which the history keeps apart."""
+    parts = train(ct_cohort, ct_features, tmp_path, settings_of(training={"epochs": 2} | training))
+    rows = history(parts)
+    assert all({key for key in row if key.startswith("abnormality")} == expected for row in rows)
+    assert all(rows[1][key] < rows[0][key] for key in expected)
+
+
 @pytest.mark.slow
 def test_training_in_two_processes_is_that_of_one(ct_cohort, ct_features, tmp_path):
-    """Batches of 4 of 6 entries. Dropout is drawn by each process for itself, so there is none."""
-    settings = settings_of(model={"dropout": 0.0}, training={"batch_size": 4, "epochs": 2})
+    """Batches of 5 of 6 entries: of the last one a process has none. Dropout is drawn by each for itself, so there is none."""
+    settings = settings_of(model={"dropout": 0.0}, training={"batch_size": 5, "epochs": 2})
     one, two = (train(ct_cohort, ct_features, tmp_path / str(n), settings, processes=n) for n in (1, 2))
     first, second = (load_file(folder / "model.safetensors") for folder in (one, two))
     for name, value in first.items():

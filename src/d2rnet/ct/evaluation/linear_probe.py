@@ -53,7 +53,10 @@ def fit_probe(features: Features, labels: Named, known: Named, *, penalty: float
     mean = features.mean(axis=0, dtype=np.float64)
     spread = features.std(axis=0, dtype=np.float64)
     scale = np.where(spread > 0, spread, 1.0)
-    inputs = torch.from_numpy((features - mean) / scale)  # (M, D) float64
+    centred = features.astype(np.float64)
+    centred -= mean
+    centred /= scale
+    inputs = torch.from_numpy(centred)  # (M, D)
     targets = torch.from_numpy(labels.astype(np.float64))
     shares = torch.from_numpy(known / np.maximum(known.sum(axis=0), 1))  # (M, C), sum 1 over the known of each label
     weight = torch.zeros(labels.shape[1], inputs.shape[1], dtype=torch.float64, requires_grad=True)

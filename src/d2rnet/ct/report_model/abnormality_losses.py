@@ -7,7 +7,7 @@ Shapes: N entries, B of a batch, L visual tokens, D width of the decoder, S stru
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from d2rnet.ct.evaluation.abnormalities import named_abnormalities
+from d2rnet.ct.evaluation.baselines import known_labels
 from d2rnet.ct.report_model.dataset import CtBatch
 from d2rnet.ct.report_model.selection import OBSERVATION
 from d2rnet.ct.report_model.settings import TrainCtReportModelSettings
-from d2rnet.report.text.vocabulary import Vocabulary
-from d2rnet.report.training_task import EncodedLoss, TokenWeights
+from d2rnet.report.annotation_file import Entry
+from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
+from d2rnet.report.training_task import EncodedLoss, TokenLoss
 from d2rnet.training.batches import Ragged
 
 SENTENCE_END = "."
@@ -61,46 +64,52 @@ class AbnormalityLoss(EncodedLoss):
         is_observation = (batch.kinds == OBSERVATION) & batch.mask  # (B, L)
         owners = F.one_hot(batch.structures.clamp(min=0), self.num_structures) * is_observation[..., None]  # (B, L, S)
         shares = owners / owners.sum(dim=1, keepdim=True).clamp(min=1)  # of a structure's observations, however often seen
-        seen = shares.to(encoded.dtype).transpose(1, 2) @ encoded  # (B, S, D)
+        seen = shares.float().transpose(1, 2) @ encoded.float()  # (B, S, D); a language model's are bfloat16
         logits = self.classify(seen.flatten(1)).float()  # (B, C)
         labels = self.labels[batch.entry_numbers].float()
         known = self.known[batch.entry_numbers].float()
         return self.weight * F.binary_cross_entropy_with_logits(logits, labels, weight=known, reduction="sum")
 
 
-class AbnormalityWeights(TokenWeights):
-    """Tokens of sentences that name an abnormality count for more than the others."""
+class AbnormalityWords(TokenLoss):
+    """Cross entropy of the tokens of sentences that name an abnormality, once more."""
 
+    name = "abnormality_words"
     named: Tensor
     starts: Tensor
 
-    def __init__(
-        self, token_ids: Ragged, vocabulary: Vocabulary, *, names: Callable[[str], Sequence[str]], weight: float
-    ) -> None:
-        """Read the sentences of all entries, each different one once.
+    def __init__(self, named: NDArray[np.bool_], lengths: NDArray[np.int64], *, weight: float) -> None:
+        """Take the tokens of all entries.
 
         Args:
-            token_ids: of N reports, from ``<bos>`` on.
-            vocabulary: of the ids.
-            names: the abnormalities that a sentence says are there.
-            weight: of the tokens of a sentence that names any; 1 of others.
+            named: (all tokens,) of :func:`named_tokens`.
+            lengths: (N,) tokens of each report.
+            weight: of the loss; with 1 these tokens count for twice what others do.
         """
         super().__init__()
         self.weight = weight
-        self.register_buffer("named", torch.from_numpy(named_tokens(token_ids, vocabulary, names)), persistent=False)
-        starts = torch.from_numpy(np.cumsum(token_ids.lengths) - token_ids.lengths)
-        self.register_buffer("starts", starts, persistent=False)
+        self.register_buffer("named", torch.from_numpy(named), persistent=False)
+        self.register_buffer("starts", torch.from_numpy(np.cumsum(lengths) - lengths), persistent=False)
 
-    def forward(self, batch: CtBatch) -> Tensor:
-        """Return (B, T - 1) float32 weights of tokens 1..; of padding, that of some token."""
-        steps = torch.arange(1, batch.token_ids.shape[1], device=self.starts.device)
+    def forward(self, logits: Tensor, batch: CtBatch) -> Tensor:
+        """Return the weighted sum over these tokens, in nats.
+
+        Args:
+            logits: (B, T - 1, W) of tokens 1...
+            batch: the entries.
+        """
+        targets = batch.token_ids[:, 1:]
+        steps = torch.arange(1, batch.token_ids.shape[1], device=targets.device)
         places = self.starts[batch.entry_numbers][:, None] + steps  # (B, T - 1), of all reports end to end
-        is_named = self.named[places.clamp(max=len(self.named) - 1)]
-        return 1 + (self.weight - 1) * is_named.float()
+        is_named = self.named[places.clamp(max=len(self.named) - 1)]  # of padding, that of the next report
+        targets = targets.masked_fill(~is_named, PAD_ID).flatten()
+        return self.weight * F.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=PAD_ID, reduction="sum")
 
 
 def named_tokens(token_ids: Ragged, vocabulary: Vocabulary, names: Callable[[str], Sequence[str]]) -> NDArray[np.bool_]:
     """Say which tokens stand in a sentence that names an abnormality.
+
+    Each different sentence is read once, by itself: what "it" stands for in the second of two is not known.
 
     Args:
         token_ids: of N reports, from ``<bos>`` on.
@@ -111,12 +120,11 @@ def named_tokens(token_ids: Ragged, vocabulary: Vocabulary, names: Callable[[str
         (all tokens,) bool, the reports end to end; a sentence ends with its full stop, the last one with the report.
     """
     known: dict[tuple[int, ...], bool] = {}
-    end = vocabulary.ids.get(SENTENCE_END)
+    end = vocabulary.ids.get(SENTENCE_END, -1)  # in no report: each is one sentence
     parts: list[NDArray[np.bool_]] = []
     for row in range(len(token_ids.lengths)):
         ids = token_ids[row]
-        ends = np.flatnonzero(ids == end) + 1
-        for sentence in np.split(ids, ends):
+        for sentence in np.split(ids, np.flatnonzero(ids == end) + 1):
             key = tuple(sentence.tolist())
             if key not in known:
                 known[key] = bool(names(" ".join(vocabulary.decode(key))))
@@ -124,32 +132,53 @@ def named_tokens(token_ids: Ragged, vocabulary: Vocabulary, names: Callable[[str
     return np.concatenate([np.zeros(0, dtype=bool), *parts])
 
 
-def further_losses(
-    settings: TrainCtReportModelSettings,
-    labels: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-    token_ids: Ragged,
-    vocabulary: Vocabulary,
-    *,
-    names: Callable[[str], Sequence[str]],
-    num_structures: int,
-    d_model: int,
-) -> dict[str, Any]:
-    """Return what the settings ask for, by its name in :func:`d2rnet.report.training_task.report_task`.
+@dataclass(frozen=True)
+class Abnormalities:
+    """What the training split says, read once and handed to every training process.
+
+    Attributes:
+        labels: (N, C) bool.
+        known: (N, C) bool, False where a label is not known.
+        named: (all tokens,) of :func:`named_tokens`; None where all count alike.
+        lengths: (N,) tokens of each report.
+    """
+
+    labels: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    named: NDArray[np.bool_] | None
+    lengths: NDArray[np.int64]
+
+    def losses(
+        self, settings: TrainCtReportModelSettings, *, num_structures: int, d_model: int
+    ) -> tuple[AbnormalityLoss | None, AbnormalityWords | None]:
+        """Make the losses that the settings ask for.
+
+        Args:
+            settings: model and training.
+            num_structures: S.
+            d_model: D.
+        """
+        of_labels = of_words = None
+        weight = settings.training.abnormality_loss
+        if weight and settings.model.observations:
+            sizes = {"num_structures": num_structures, "d_model": d_model}
+            of_labels = AbnormalityLoss(self.labels, self.known, weight=weight, **sizes)
+        if self.named is not None:
+            of_words = AbnormalityWords(self.named, self.lengths, weight=settings.training.abnormality_weight - 1)
+        return of_labels, of_words
+
+
+def read_abnormalities(
+    entries: Sequence[Entry], token_ids: Ragged, vocabulary: Vocabulary, settings: TrainCtReportModelSettings
+) -> Abnormalities:
+    """Read labels and sentences of the training split.
 
     Args:
+        entries: N entries of ct_annotation.json.
+        token_ids: of their reports.
+        vocabulary: of the ids, unless they are those of a language model, whose tokens all count for 1.
         settings: model and training.
-        labels: (N, C) of the training split, and which of them are known.
-        token_ids: of its reports.
-        vocabulary: of the ids, unless they are those of a language model.
-        names: the abnormalities that a sentence says are there.
-        num_structures: S.
-        d_model: D.
     """
-    found: dict[str, Any] = {}
-    weight = settings.training.abnormality_loss
-    if weight and settings.model.observations:
-        found["encoded_loss"] = AbnormalityLoss(*labels, num_structures=num_structures, d_model=d_model, weight=weight)
-    weight = settings.training.abnormality_weight
-    if weight != 1 and settings.model.llm.weights is None:
-        found["token_weights"] = AbnormalityWeights(token_ids, vocabulary, names=names, weight=weight)
-    return found
+    is_weighted = settings.training.abnormality_weight != 1 and settings.model.llm.weights is None
+    named = named_tokens(token_ids, vocabulary, named_abnormalities) if is_weighted else None
+    return Abnormalities(*known_labels(entries), named, token_ids.lengths)

@@ -37,6 +37,8 @@ class StructureLinear(nn.Module):
             structures: (B, L) int64, -1 for tokens of no structure.
         """
         owners = structures % len(self.weight)  # -1: the last
+        if torch.is_autocast_enabled(tokens.device.type):  # once, not in each layer
+            tokens = tokens.to(torch.get_autocast_dtype(tokens.device.type))
         projected = tokens.new_zeros(())
         for structure, weight in enumerate(self.weight):  # all tokens through each: a choice of rows would wait for the GPU
             projected = torch.where((owners == structure)[..., None], nn.functional.linear(tokens, weight), projected)

@@ -13,15 +13,13 @@ import torch
 
 from d2rnet.ct.annotation.read import load_ct_annotation
 from d2rnet.ct.evaluation.abnormalities import named_abnormalities
-from d2rnet.ct.evaluation.baselines import known_labels
-from d2rnet.ct.report_model.abnormality_losses import further_losses
+from d2rnet.ct.report_model.abnormality_losses import Abnormalities, read_abnormalities
 from d2rnet.ct.report_model.card import CT_REPORT_CARD
 from d2rnet.ct.report_model.dataset import CtReportDataset, StoredFeatures
 from d2rnet.ct.report_model.features import INDEX, FeatureFacts, load_facts
 from d2rnet.ct.report_model.front_end import BASE, facts_of, tokens_of
 from d2rnet.ct.report_model.model import CtReportModel
 from d2rnet.ct.report_model.settings import CtReportModelSettings, TrainCtReportModelSettings
-from d2rnet.evaluation.labeller import Named
 from d2rnet.files.hashes import HashedFile
 from d2rnet.report.decoder.memory_transformer import MemoryTransformer
 from d2rnet.report.decoder.r2gen_weights import start_from_r2gen
@@ -89,11 +87,11 @@ def train_ct_report_model(
         split: CtReportDataset(entries, StoredFeatures(entries, features, facts), vocabulary=tokens, **options)
         for split, entries in splits.items()
     }
-    inputs: dict[str, Path | HashedFile] = {"annotation": annotation, "vocabulary": vocabulary, "features": features / INDEX}
-    inputs |= _weight_files(settings.model, folder_facts)
+    inputs = _inputs(settings.model, folder_facts, annotation=annotation, vocabulary=vocabulary, features=features / INDEX)
     with open_work_dir(work, settings=settings, inputs=inputs) as folder:
         reward = make_reward(settings.training, words, read=named_abnormalities, entries=splits["train"])
-        job = (folder, datasets, known_labels(splits["train"]), words, tokens, settings, facts, torch_device, runtime, reward)
+        abnormalities = read_abnormalities(splits["train"], datasets["train"].token_ids, words, settings)
+        job = (folder, datasets, abnormalities, words, tokens, settings, facts, torch_device, runtime, reward)
         run_processes(_fit, *job, processes=processes, device=torch_device)
         selected = export_model(folder, output, words, settings=settings, facts=folder_facts)
         extra = {"device": str(torch_device), "processes": processes, "selected": selected, PARTS_KEY: code_parts(folder)}
@@ -109,9 +107,10 @@ def train_ct_report_model(
     write_card(CT_REPORT_CARD, output)
 
 
-def _weight_files(settings: CtReportModelSettings, facts: dict[str, Any]) -> dict[str, Path | HashedFile]:
-    """Return the weights that a model starts from, by name; of a language model its folder, with what names it."""
-    files: dict[str, Path | HashedFile] = {}
+def _inputs(
+    settings: CtReportModelSettings, facts: dict[str, Any], **files: Path | HashedFile
+) -> dict[str, Path | HashedFile]:
+    """Return files by name with the weights that a model starts from; of a language model its folder, with what names it."""
     if settings.weights:
         files["weights"] = Path(settings.weights)
     if settings.llm.weights:
@@ -122,7 +121,7 @@ def _weight_files(settings: CtReportModelSettings, facts: dict[str, Any]) -> dic
 def _fit(
     folder: Path,
     datasets: dict[str, CtReportDataset],
-    labels: tuple[Named, Named],
+    abnormalities: Abnormalities,
     vocabulary: Vocabulary,
     tokens: ReportTokens,
     settings: TrainCtReportModelSettings,
@@ -137,9 +136,8 @@ def _fit(
     if settings.model.weights:
         assert isinstance(model.transformer, MemoryTransformer)  # settings name one decoder
         start_from_r2gen(model.transformer, Path(settings.model.weights), settings.model)
-    token_ids = datasets["train"].token_ids
     sizes = {"num_structures": len(facts.structures), "d_model": model.transformer.d_model}
-    further = further_losses(settings, labels, token_ids, vocabulary, names=named_abnormalities, **sizes)
+    of_labels, of_words = abnormalities.losses(settings, **sizes)
     task = report_task(
         model,
         datasets["train"],
@@ -147,7 +145,8 @@ def _fit(
         device=device_of_process(device),
         loader_workers=runtime.loader_workers,
         reward=reward,
-        lengths=token_ids.lengths,
-        **further,
+        lengths=abnormalities.lengths,
+        encoded_loss=of_labels,
+        some_tokens=of_words,
     )
     fit_reports(folder, task, datasets["val"], tokens, runtime, reward)

@@ -80,7 +80,7 @@ class Volume:
         file_format: as in :class:`VolumeHeader`.
         hu_source: how stored values became HU: "already", "raw: table slope 1, intercept -1024", ...
         notes: what is odd about the file and was mended, one sentence each.
-        tissue: body and lungs, once something has looked for them.
+        tissue: body and lungs of these values, once something has looked for them.
     """
 
     hu: np.ndarray
