@@ -138,6 +138,7 @@ def data_version(counts: dict[str, Any], path: Path) -> dict[str, Any]:
         release = part.get("release", settings["release"])  # type: ignore[union-attr]
         left_out = part["source"].get("volumes_no_chest", 0)  # type: ignore[index]
     except (KeyError, TypeError) as error:
-        raise DatasetError(f"{path}: got another document ({error}); expected counts.json of 'd2rnet verify-ct-inputs'.") from error
+        expected = "expected counts.json of 'd2rnet verify-ct-inputs'"
+        raise DatasetError(f"{path}: got another document ({error}); {expected}.") from error
     name = f"{found['source']}/{release}" if release else found["source"]
     return {**found, "data": name, "no_chest_left_out": left_out}
