@@ -50,10 +50,7 @@ STRUCTURE_PANELS = (
 )
 REPORT_PANELS = (
     Panel("loss (nats per token)", {"train_loss": "training", "val_loss": "validation"}),
-    Panel(
-        "abnormalities, times weight (nats per token)",
-        {"abnormality_loss": "labels", "abnormality_words_loss": "sentences that name one"},
-    ),
+    Panel("taught (nats per token)", {"abnormality_loss": "labels", "abnormality_words_loss": "abnormal sentences"}),
     Panel("BLEU-4, greedy, validation split", {"val_bleu_4": "BLEU-4"}),
     Panel("reward", {"self_critical_reward": "drawn", "self_critical_baseline": "greedy", "val_reward": "greedy, validation"}),
     Panel("learning rate", {"learning_rate": "learning rate"}),
