@@ -183,7 +183,8 @@ def report_cost(settings: CtSettings, tokens: int, report_tokens: int, *, writte
             seen = seen + attention(words, attention.keys_values(encoded.tokens), encoded.mask[:, None, None])
         return seen
 
-    sizes = settings.report.model.replaced(attention_dropout=None)  # a map is written out where its weights drop out
+    # A map is written out where its weights drop out. One projection for all, as released: of their own all would be passed.
+    sizes = settings.report.model.replaced(attention_dropout=None, structure_projections=False)
     return cost_of(
         lambda: CtReportModel(sizes, num_tokens=WORDS, facts=facts),
         run,
