@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from d2rnet.ct.evaluation.label_sets import ReportStore
+from d2rnet.ct.evaluation.settings import LabelSetSettings
 from d2rnet.evaluation.caption_scores import single_spaced
 from d2rnet.evaluation.clinical import LESIONS, precision_recall_f1
 from d2rnet.evaluation.labeller import Named
+from d2rnet.figures.tables import markdown_table
 from d2rnet.files.documents import read_jsonl
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.annotation_file import load_annotation
@@ -30,11 +32,10 @@ def named(texts: list[str]) -> Named:
     return LESIONS.matrices(texts)[CONVENTION]
 
 
-def row(label: str, truth: Named, said: Named) -> str:
-    """Return a line of the table: F1, precision, recall over all cells."""
+def row(label: str, truth: Named, said: Named) -> list[str]:
+    """Return a row of the table: F1, precision, recall over all cells."""
     scores = precision_recall_f1(int((truth & said).sum()), int(truth.sum()), int(said.sum()))
-    found = ("-" if scores[key] is None else f"{scores[key]:.3f}" for key in ("f1", "precision", "recall"))
-    return f"| {label} | {' | '.join(found)} |"
+    return [label, *("-" if scores[key] is None else f"{scores[key]:.3f}" for key in ("f1", "precision", "recall"))]
 
 
 def main(results: Path) -> None:
@@ -45,16 +46,17 @@ def main(results: Path) -> None:
     entries = [by_id[line["id"]] for line in lines]
     truth = named([line["reference"] for line in lines])
     texts = [single_spaced(clean_report(entry["report"], "r2gen")) for entry in splits["train"]]
-    store = ReportStore(texts, named(texts), candidates=400)
-    print(f"| answer, n {len(lines)} | lesion F1, micro | precision | recall |\n|---|---|---|---|")
-    print(row("generated reports", truth, named([line["hypothesis"] for line in lines])))
+    store = ReportStore(texts, named(texts), candidates=LabelSetSettings().medoid_candidates)
+    rows = [row("generated reports", truth, named([line["hypothesis"] for line in lines]))]
     for least in THRESHOLDS:
         scored = [list(zip(entry["labels"], entry["scores"], strict=True)) for entry in entries]
         wanted = np.array(
             [[any(label == name and score >= least for label, score in boxes) for name in CATEGORY_NAMES] for boxes in scored]
         )
-        print(row(f"classes of boxes of score {least} and more", truth, wanted))
-        print(row(f"training report that names them, {least}", truth, named([texts[store.answer(one)] for one in wanted])))
+        rows.append(row(f"classes of boxes of score {least} and more", truth, wanted))
+        answers = [texts[store.answer(one)] for one in wanted]
+        rows.append(row(f"training report that names them, {least}", truth, named(answers)))
+    print("\n".join(markdown_table([f"answer, n {len(lines)}", "lesion F1, micro", "precision", "recall"], rows)))
 
 
 if __name__ == "__main__":

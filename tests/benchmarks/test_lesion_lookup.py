@@ -34,7 +34,8 @@ def test_an_entry_is_answered_by_the_report_that_names_its_boxes(tmp_path, capsy
     lines = [{"id": one["id"], "reference": one["report"], "hypothesis": TEXTS[2]} for one in test]
     write_jsonl(tmp_path / "generate_reports/test.jsonl", lines)
     lesion_lookup.main(tmp_path)
-    rows = dict(line.strip("| ").split(" | ", 1) for line in capsys.readouterr().out.splitlines()[2:])
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()[2:]]
+    rows = {label: " | ".join(scores) for label, *scores in cells}
     assert rows["generated reports"] == "0.000 | - | 0.000"  # they name nothing
     assert rows["classes of boxes of score 0.5 and more"] == "0.667 | 0.667 | 0.667"
     assert rows["training report that names them, 0.6"] == "0.667 | 0.667 | 0.667"

@@ -5,6 +5,8 @@ from typing import Literal
 from d2rnet.evaluation.settings import WordScoreSettings
 from d2rnet.settings import Section, setting
 
+VectorKind = Literal["observations", "mean"]
+
 
 class LabelSetSettings(Section):
     """Two baselines by stage 1: the training report of the nearest features, and the stored report of the labels that a linear
@@ -12,7 +14,7 @@ class LabelSetSettings(Section):
 
     place = "ct.evaluation.label_set"
 
-    features: Literal["observations", "mean"] = setting("observations")
+    features: VectorKind = setting("observations")
     """What both look at: observations, those of all structures side by side, as much as the report model sees; or the mean of
     the patches, a tenth of the numbers with ten structures and a weaker baseline."""
     penalty: float = setting(0.001, ge=0)

@@ -5,21 +5,19 @@ Shapes: N volumes, S structures, K observations of each, W width of stage 1, D o
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from d2rnet.ct.evaluation.settings import VectorKind
 from d2rnet.ct.report_model.features import feature_path, load_facts
 from d2rnet.errors import DatasetError
 from d2rnet.report.annotation_file import Entry
 from d2rnet.runs.progress import track
 
-Kind = Literal["observations", "mean"]
 
-
-def volume_vectors(folder: Path, entries: Sequence[Entry], kind: Kind) -> NDArray[np.float32]:
+def volume_vectors(folder: Path, entries: Sequence[Entry], kind: VectorKind) -> NDArray[np.float32]:
     """Read the vector of each volume; nothing else of its file is read.
 
     Args:
@@ -52,7 +50,7 @@ def volume_vectors(folder: Path, entries: Sequence[Entry], kind: Kind) -> NDArra
     return found
 
 
-def _read(path: Path, kind: Kind) -> tuple[NDArray[np.float32], str]:
+def _read(path: Path, kind: VectorKind) -> tuple[NDArray[np.float32], str]:
     """Return the stored tensor and the key of the extraction."""
     try:
         with safe_open(path, framework="np") as content:

@@ -21,11 +21,10 @@ from d2rnet.ct.report_model.dataset import CtBatch
 from d2rnet.ct.report_model.selection import OBSERVATION
 from d2rnet.ct.report_model.settings import TrainCtReportModelSettings
 from d2rnet.report.annotation_file import Entry
+from d2rnet.report.text.protocols import split_sentences
 from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
 from d2rnet.report.training_task import EncodedLoss, TokenLoss
 from d2rnet.training.batches import Ragged
-
-SENTENCE_END = "."
 
 
 class AbnormalityLoss(EncodedLoss):
@@ -119,17 +118,17 @@ def named_tokens(token_ids: Ragged, vocabulary: Vocabulary, names: Callable[[str
     Returns:
         (all tokens,) bool, the reports end to end; a sentence ends with its full stop, the last one with the report.
     """
-    known: dict[tuple[int, ...], bool] = {}
-    end = vocabulary.ids.get(SENTENCE_END, -1)  # in no report: each is one sentence
-    parts: list[NDArray[np.bool_]] = []
-    for row in range(len(token_ids.lengths)):
-        ids = token_ids[row]
-        for sentence in np.split(ids, np.flatnonzero(ids == end) + 1):
-            key = tuple(sentence.tolist())
-            if key not in known:
-                known[key] = bool(names(" ".join(vocabulary.decode(key))))
-            parts.append(np.full(len(key), known[key]))
-    return np.concatenate([np.zeros(0, dtype=bool), *parts])
+    known: dict[str, bool] = {}
+    named = np.zeros(token_ids.lengths.sum(), dtype=bool)
+    for row, first in enumerate((np.cumsum(token_ids.lengths) - token_ids.lengths).tolist()):
+        place = first + 1  # behind <bos>
+        for sentence in split_sentences(vocabulary.decode(token_ids[row].tolist())):
+            text = " ".join(sentence)
+            if text not in known:
+                known[text] = bool(names(text))
+            named[place : place + len(sentence)] = known[text]
+            place += len(sentence)
+    return named
 
 
 @dataclass(frozen=True)
