@@ -103,7 +103,7 @@ def test_scores_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[st
     ablation(**inputs)
     document = json.loads((inputs["output"] / "ablation.json").read_text())
     arms = document["arms"]
-    assert list(arms) == ["base", "full", "most_frequent_report", "nearest_training_report"]
+    assert list(arms) == ["base", "full", "most_frequent_report", "lesion_set_report", "nearest_training_report"]
     f1 = {name: arm["scores"]["lesion22_uncertain_positive_micro_f1"] for name, arm in arms.items()}
     assert f1["base"]["seeds"] == [0.0, 0.0]
     assert f1["full"]["seeds"] == [1.0, pytest.approx(2 * 2 / (2 + 3))]  # all three lesions; two of three
@@ -123,6 +123,7 @@ def test_scores_by_hand(inputs: dict[str, Any], capsys: pytest.CaptureFixture[st
         "base": [1, 2],
         "full": [1, 2],
         "most_frequent_report": [],
+        "lesion_set_report": [],
         "nearest_training_report": [],
     }
     assert facts["commit"].startswith("trained at abc1234, written at def5678 with changes, scored at ")
@@ -165,14 +166,15 @@ def test_the_table_says_over_how_many_seeds_each_number_is(inputs: dict[str, Any
     ablation(**(inputs | {"cells": cells}))
     text = (inputs["output"] / "ablation.md").read_text()
     columns = [[cell.strip() for cell in line.split("|")[1:3]] for line in text.splitlines() if line.startswith("| ")]
-    assert columns[:5] == [
+    assert columns[:6] == [
         ["arm", "seeds"],
         ["no boxes", "3"],
         ["all of it", "3"],
         ["most frequent training report", "-"],
+        ["report that names the classes of the boxes", "-"],
         ["report of the nearest training image", "-"],
     ]
-    assert columns[5:7] == [["arm", "seeds"], ["all of it", "2"]]
+    assert columns[6:8] == [["arm", "seeds"], ["all of it", "2"]]
     assert "A difference is over the seeds that an arm shares with 'no boxes' (1, 2, 7), as many as its column says." in text
     assert ", seeds " not in text, "no number of seeds that would be of the arms with most"
     table = pd.read_csv(inputs["output"] / "ablation.csv").set_index(["arm", "metric"])
@@ -224,7 +226,7 @@ def test_grounding_is_that_of_arms_that_see_boxes(inputs: dict[str, Any]) -> Non
 def test_without_truth_and_baseline(inputs: dict[str, Any]) -> None:
     ablation(**(inputs | {"truth": [], "nearest": []}))
     arms = json.loads((inputs["output"] / "ablation.json").read_text())["arms"]
-    assert list(arms) == ["base", "full", "most_frequent_report"]
+    assert list(arms) == ["base", "full", "most_frequent_report", "lesion_set_report"]
     assert arms["full"]["grounding"] is None
     assert "Grounding" not in (inputs["output"] / "ablation.md").read_text()
 
@@ -325,6 +327,7 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     published = {name for name in cells if name.startswith("published")}
     full = {"full", "full_told", "full_oracle"}
     recommended = {"recommended", "recommended_oracle"}
+    detector = {"detector", "pointer_detector"} | recommended
     soft = {name for name in cells if name.endswith(("soft", "soft_queue"))}
     assert [name for name, model in models.items() if model.lesion_branch == "none"] == ["base"]
     assert {name for name, model in models.items() if model.lesion_branch == "crop"} == published | full
@@ -332,7 +335,7 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     for key in ("lesion_class", "lesion_score", "lesion_position"):
         assert {name for name, model in models.items() if not getattr(model, key)} == published
     assert {name for name, model in models.items() if model.lesion_class_dropout} == {"dropout"} | full - {"full_told"}
-    assert {name for name, model in models.items() if model.backbone_weights} == {"detector"} | recommended | full
+    assert {name for name, model in models.items() if model.backbone_weights} == detector | full
     both = {"published_all", "published_all_soft", "soft", "soft_queue"} | full
     assert {name for name, found in aligned.items() if found.lab != "none"} == {"published_lab", "published_lab_soft"} | both
     assert {name for name, found in aligned.items() if found.gab != "none"} == {"published_gab", "published_gab_soft"} | both
@@ -343,8 +346,11 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     assert {name for name, found in aligned.items() if found.queue_length} == {"soft_queue"}
     assert {name for name, one in cells.items() if one.training.pointer_weight} == {
         "pointer",
+        "pointer_detector",
         "pointer_strong",
     } | recommended
+    assert {name for name, model in models.items() if model.findings == "told"} == {"told"} | recommended
+    assert [name for name, model in models.items() if model.findings == "taught"] == ["taught"]
     for cell in cells.values():
         assert cell.training.seed == 7
         assert type(cell) is TrainReportModelSettings

@@ -284,11 +284,17 @@ def test_intervals_baselines_and_lesions(run: dict[str, Any]) -> None:
     settings = NO_METEOR.replaced(no_box_reports=str(no_box), bootstrap_samples=100)
     evaluate_reports(**{**run, "settings": settings, "nearest": [nearest]})
     metrics = json.loads((run["output"] / "metrics.json").read_text())
-    assert set(metrics["against"]) == {"most_frequent_report", "nearest_training_report", "no_box_model"}
+    assert set(metrics["against"]) == {
+        "most_frequent_report",
+        "lesion_set_report",
+        "nearest_training_report",
+        "no_box_model",
+    }
     lesions = metrics["clinical"]["lesion22_uncertain_positive"]
     assert {name: found["micro_f1"] for name, found in lesions.items()} == {
         "generated": 1.0,
         "most_frequent_report": 0.0,
+        "lesion_set_report": 0.0,
         "nearest_training_report": 0.0,
         "no_box_model": 1.0,
     }

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from d2rnet.cxr.report_model.alignment import Alignment
 from d2rnet.cxr.report_model.dataset import ChestBatch, collate
+from d2rnet.cxr.report_model.lesion_loss import LesionLoss
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.pointer import Pointer
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings, D2RNetTrainingSettings
@@ -56,6 +57,9 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
     ({}, QUEUE | {"lab": "lesions", "gab": "mean", "centring": True, "queue_length": 2}, (2, 1, 3)),  # one has to go
     ({}, QUEUE | {"gab": "patches", "centring": True}, (2,)),
     ({}, {"pointer_weight": 0.5}, (0, 2, 3)),
+    ({"findings": "taught"}, {}, (0, 2, 3)),
+    ({"findings": "told"}, {"pointer_weight": 0.5}, (0, 2, 3)),
+    ({"findings": "told"}, {}, (2,)),
     (LERA, {"pointer_weight": 0.5, "gab": "mean"}, (2,)),
     (LERA | {"crop_chunk": 2}, {"lab": "lesions", "gab": "mean"} | BALANCED, (0, 1, 3)),  # one process has more than a chunk
 ]
@@ -73,12 +77,14 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
     torch.manual_seed(4)
     settings = D2RNetModelSettings.read(SMALL_MODEL | model | {"dropout": 0.0, "patch_dropout": 0.0})
     network = D2RNet(settings, num_tokens=NUM_TOKENS, num_categories=len(CATEGORY_NAMES))
-    losses = {name: value for name, value in aligned.items() if name != "pointer_weight"}
-    training = D2RNetTrainingSettings().replaced(alignment=PUBLISHED_ALIGNMENT | {"embed_dim": 8, "text_heads": 2} | losses)
-    alignment = Alignment(training.alignment, settings, VOCABULARY, max_tokens=5) if losses else None
+    asked = {name: value for name, value in aligned.items() if name != "pointer_weight"}
+    training = D2RNetTrainingSettings().replaced(alignment=PUBLISHED_ALIGNMENT | {"embed_dim": 8, "text_heads": 2} | asked)
+    alignment = Alignment(training.alignment, settings, VOCABULARY, max_tokens=5) if asked else None
     weight = aligned.get("pointer_weight")
     pointer = Pointer(weight, VOCABULARY, lesion_branch=settings.lesion_branch) if weight else None
-    task = report_task(network, Entries(), training, device=CPU, further=alignment, looking=pointer)
+    lesion_loss = LesionLoss(network.findings, VOCABULARY, weight=2.0, dropout=0.0) if network.findings else None
+    losses = {"further": alignment, "looking": pointer, "encoded_loss": lesion_loss}
+    task = report_task(network, Entries(), training, device=CPU, **losses)
     batch = make_batch(lesions=lesions)
     named = torch.tensor([CATEGORY_NAMES.index("Cardiomegaly") + 1, CATEGORY_NAMES.index("Pneumothorax") + 1])
     batch.category_ids = named[batch.category_ids % 2] * batch.lesion_mask

@@ -28,7 +28,8 @@ from d2rnet.evaluation.ablation_cells import (
 )
 from d2rnet.evaluation.ablation_table import Layout, RateTable, make_document, write_table
 from d2rnet.evaluation.caption_scores import Scorer, open_scorer, single_spaced
-from d2rnet.evaluation.metric_names import COMMONEST, NEAREST, Group, Shown, shown_in
+from d2rnet.evaluation.lesion_lookup import lesion_set_answers
+from d2rnet.evaluation.metric_names import COMMONEST, LESION_SET, NEAREST, Group, Shown, shown_in
 from d2rnet.evaluation.report_pairs import answers_of, commonest_answer
 from d2rnet.evaluation.settings import MeteorRuntime, ScoreSettings
 from d2rnet.evaluation.systems import score_system, study_counts
@@ -112,7 +113,8 @@ def ablation(
     lesions = read_true_boxes(truth[0]) if truth else None
     vocabulary = load_vocabulary(order[0] / "vocabulary.json")
     references = {name: single_spaced(reports[order[0]][name]["reference"]) for name in ids}
-    baselines = _baselines(splits["train"], nearest, references, vocabulary.protocol)
+    boxed = [entries["pseudo"][name]["labels"] for name in ids]
+    baselines = _baselines(splits["train"], boxed, nearest, references, vocabulary.protocol)
     studies = [str(entries["pseudo"][name]["study_id"]) for name in ids]
     counts = study_counts(studies, samples=settings.bootstrap_samples, seed=settings.bootstrap_seed)
     with open_scorer(settings, runtime) as scorer:
@@ -177,11 +179,18 @@ def _ground(
 
 
 def _baselines(
-    training: Sequence[Entry], nearest: Sequence[Path], references: Mapping[str, str], protocol: str
+    training: Sequence[Entry],
+    boxed: Sequence[Sequence[str]],
+    nearest: Sequence[Path],
+    references: Mapping[str, str],
+    protocol: str,
 ) -> dict[str, tuple[str, list[str]]]:
     """Name -> label and answers of each baseline."""
     commonest = commonest_answer(training, protocol)["report"]
-    answers = {COMMONEST: ("most frequent training report", [commonest] * len(references))}
+    answers = {
+        COMMONEST: ("most frequent training report", [commonest] * len(references)),
+        LESION_SET: ("report that names the classes of the boxes", lesion_set_answers(training, boxed, protocol)),
+    }
     if nearest:
         answers[NEAREST] = ("report of the nearest training image", answers_of(nearest[0], references))
     return answers

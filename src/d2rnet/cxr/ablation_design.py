@@ -9,7 +9,7 @@ from typing import Any, Literal
 from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.cxr.settings import CxrAblationSettings
 from d2rnet.evaluation.ablation_design import AblationDesign, ArmName, read_arms
-from d2rnet.evaluation.metric_names import COMMONEST, NEAREST
+from d2rnet.evaluation.metric_names import COMMONEST, LESION_SET, NEAREST
 from d2rnet.settings import Section, merge
 
 
@@ -48,7 +48,7 @@ def read_design(path: Path) -> CxrAblationDesign:
         FileNotFoundError: there is no such file.
         ConfigError: as :func:`d2rnet.evaluation.ablation_design.read_arms`; a setting of an arm that is not valid.
     """
-    design = read_arms(path, CxrAblationDesign, baselines=(COMMONEST, NEAREST))
+    design = read_arms(path, CxrAblationDesign, baselines=(COMMONEST, LESION_SET, NEAREST))
     for name in design.arms:
         cell_settings(TrainReportModelSettings(), design, arm=name, seed=0)  # now, and not hours later when its cell starts
     return design

@@ -26,7 +26,8 @@ from d2rnet.evaluation.clinical import (
     side_agreement,
 )
 from d2rnet.evaluation.degeneracy import text_statistics
-from d2rnet.evaluation.metric_names import COMMONEST, NEAREST, NO_BOX, Group, Shown, keys_of, shown_in
+from d2rnet.evaluation.lesion_lookup import lesion_set_answers
+from d2rnet.evaluation.metric_names import COMMONEST, LESION_SET, NEAREST, NO_BOX, Group, Shown, keys_of, shown_in
 from d2rnet.evaluation.radgraph import radgraph_scores
 from d2rnet.evaluation.report_pairs import ReportPairs, answers_of, commonest_answer, derangement, read_pairs
 from d2rnet.evaluation.settings import MeteorRuntime, NoBoxSettings, ScoreSettings
@@ -63,7 +64,7 @@ def evaluate_reports(
 
     Args:
         generated: JSON lines file with ``id, reference, hypothesis``, both texts cleaned by the model's text protocol.
-        annotation: annotation.json; its training reports give the most-frequent-report control.
+        annotation: annotation.json; its training reports give two baselines, one by the boxes of the entries.
         model: folder of the report model; its vocabulary.json names the text protocol and the section, its config.yaml the
             length that references are cut to.
         output: folder for the results.
@@ -83,7 +84,9 @@ def evaluate_reports(
     baselines = {NEAREST: nearest[0]} if nearest else {}
     if settings.no_box_reports is not None:
         baselines[NO_BOX] = Path(settings.no_box_reports)
+    boxed = _boxes_of(pairs, splits[pairs.split])
     answers = {COMMONEST: [commonest["report"]] * len(pairs.ids)}
+    answers[LESION_SET] = lesion_set_answers(splits["train"], boxed, vocabulary.protocol)
     wanted = dict(zip(pairs.ids, pairs.references, strict=True))
     answers |= {name: answers_of(path, wanted) for name, path in baselines.items()}
     most = None if settings.references == FULL else _max_report_tokens(model / "config.yaml", vocabulary)
@@ -95,13 +98,13 @@ def evaluate_reports(
     with open_scorer(settings, runtime) as scorer:
         systems, shuffled = _score_all(scorer, pairs, answers, chexbert, settings.shuffle_seed)
     notes = {**scorer.notes, **chexbert.notes, **unscored}
-    protocol = _protocol(vocabulary, pairs, settings, scorer.notes.get("meteor", ""), most)
+    protocol = _protocol(vocabulary, pairs, settings, notes.get("meteor", ""), most)
     inputs = {"generated": generated, "annotation": annotation, **baselines}
     metrics = {
         "protocol": protocol,
         **_caption_sections(systems, shuffled, commonest),
         **_with_uncertainty(systems, pairs, protocol, settings),
-        "clinical": {**_clinical(systems, pairs, splits[pairs.split]), **radgraph},
+        "clinical": {**_clinical(systems, pairs, boxed), **radgraph},
         **text_statistics(pairs.references, pairs.hypotheses),
         "notes": notes,
         "files": {key: str(path) for key, path in inputs.items()},
@@ -219,10 +222,14 @@ def _with_uncertainty(
     return {"intervals": ends, "against": against, "table": table}
 
 
-def _clinical(systems: Mapping[str, ScoredSystem], pairs: ReportPairs, entries: Sequence[Entry]) -> dict[str, Any]:
-    """Return the scores of labels of every system under every protocol, and reports against boxes."""
+def _boxes_of(pairs: ReportPairs, entries: Sequence[Entry]) -> list[list[str]]:
+    """Return the class names of the boxes of each pair's entry."""
     labels = {entry["id"]: entry["labels"] for entry in entries}
-    boxed = [labels[name] for name in pairs.ids]
+    return [labels[name] for name in pairs.ids]
+
+
+def _clinical(systems: Mapping[str, ScoredSystem], pairs: ReportPairs, boxed: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Return the scores of labels of every system under every protocol, and reports against boxes."""
     boxes = class_matrix(boxed)
     own = systems[GENERATED].labels
     return {

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 # baselines, by their keys in metrics.json
 COMMONEST = "most_frequent_report"
 NEAREST = "nearest_training_report"
+LESION_SET = "lesion_set_report"
 NO_BOX = "no_box_model"
 OfPairs = Callable[[Sequence[str], Sequence[str]], NDArray[np.float64]]
 

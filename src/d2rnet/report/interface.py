@@ -59,11 +59,13 @@ class Encoded:
         tokens: (B, L, D).
         mask: (B, L) bool.
         num_regions: R, the last R tokens stand for regions that a sentence may refer to, such as boxes; 0: none do.
+        findings: (B, C) logits of what the encoder finds; None where nothing asks it.
     """
 
     tokens: Tensor
     mask: Tensor
     num_regions: int
+    findings: Tensor | None = None
 
 
 class ReportModel(nn.Module):

@@ -80,7 +80,14 @@ class EncodedLoss(nn.Module):
 
     name: str
 
-    def forward(self, encoded: Tensor, batch: Any) -> Tensor:
+    def tell(self, encoded: Encoded, batch: Any) -> Encoded:
+        """Return what the decoder is taught with: the encoded tokens, and maybe what the reference says is there.
+
+        Reports that are drawn for a reward are not told it.
+        """
+        return encoded
+
+    def forward(self, encoded: Encoded, batch: Any) -> Tensor:
         """Return the weighted sum over entries, for a step's mean over all tokens that are taught.
 
         Args:
@@ -155,22 +162,22 @@ class Losses(Objective):
         ids = batch.token_ids
         looking = self.looking
         if encoded is None:  # other processes have the few entries of an epoch's last batch
-            tokens = visual.tokens
-            attention = tokens.new_zeros(0, ids.shape[1] - 1, 0)
-            logits = tokens.new_zeros(0, ids.shape[1] - 1, 1)
-            total, count = tokens.sum(), ids.new_zeros(())
+            encoded = Encoded(visual.tokens, visual.mask, self.model.num_regions(visual))
+            attention = visual.tokens.new_zeros(0, ids.shape[1] - 1, 0)
+            logits = visual.tokens.new_zeros(0, ids.shape[1] - 1, 1)
+            total, count = visual.tokens.sum(), ids.new_zeros(())
         else:
-            tokens = encoded.tokens
+            told = encoded if self.encoded_loss is None else self.encoded_loss.tell(encoded, batch)
             if looking is None:
-                logits = self.model.logits(encoded, ids)
+                logits = self.model.logits(told, ids)
             else:
-                logits, attention = self.model.logits_and_look(encoded, ids)
+                logits, attention = self.model.logits_and_look(told, ids)
             total, count = token_loss(logits, ids, label_smoothing=self.label_smoothing)
         sums = {"train": total}
         if looking is not None:
             sums[looking.name] = looking(attention, batch)
         if self.encoded_loss is not None:
-            sums[self.encoded_loss.name] = self.encoded_loss(tokens, batch)
+            sums[self.encoded_loss.name] = self.encoded_loss(encoded, batch)
         if self.some_tokens is not None:
             sums[self.some_tokens.name] = self.some_tokens(logits, batch)
         return sums, count

@@ -12,6 +12,7 @@ from d2rnet.ct.report_model.abnormality_losses import AbnormalityLoss, Abnormali
 from d2rnet.ct.report_model.model import StructureLinear
 from d2rnet.ct.report_model.selection import NONE, OBSERVATION, PATCH
 from d2rnet.ct.report_model.settings import TrainCtReportModelSettings
+from d2rnet.report.interface import Encoded
 from d2rnet.report.text.vocabulary import PAD_ID, count_vocabulary
 from d2rnet.training.batches import Ragged
 
@@ -21,6 +22,11 @@ REPORTS = (
     "No nodule is seen. There is pleural effusion on the left",
 )
 VOCABULARY = count_vocabulary(REPORTS, protocol="faithful", section="findings", min_token_count=1)
+
+
+def encoded(tokens: torch.Tensor) -> Encoded:
+    """Encoded tokens (B, L, D), of which the loss asks nothing else."""
+    return Encoded(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool), 0)
 
 
 def token_ids() -> Ragged:
@@ -102,7 +108,7 @@ def test_loss_of_labels_by_hand():
     kinds = [[OBSERVATION, OBSERVATION, OBSERVATION, PATCH, OBSERVATION]]
     batch = seen(kinds, [[0, 0, 1, 0, NONE]], [[True, True, True, True, False]], [1])
     expected = 0.5 * (np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0)))  # logits 2 (true) and -1 (false)
-    assert float(loss(tokens, batch).detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(encoded(tokens), batch).detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_entry_is_no_loss_but_a_gradient():
@@ -110,7 +116,7 @@ def test_no_entry_is_no_loss_but_a_gradient():
     loss = AbnormalityLoss(np.zeros((2, 3), bool), np.ones((2, 3), bool), num_structures=2, d_model=4, weight=1.0)
     empty = torch.zeros(0, 1, dtype=torch.long)
     batch = SimpleNamespace(kinds=empty, structures=empty, mask=empty.bool(), entry_numbers=empty[:, 0])
-    total = loss(torch.zeros(0, 1, 4), batch)
+    total = loss(encoded(torch.zeros(0, 1, 4)), batch)
     total.backward()
     assert total == 0 and loss.classify.weight.grad is not None and not loss.classify.weight.grad.any()
 
@@ -135,7 +141,7 @@ def test_each_structure_has_its_own_layer():
 def test_observations_of_a_language_model_are_bfloat16():
     loss = AbnormalityLoss(np.zeros((2, 3), bool), np.ones((2, 3), bool), num_structures=2, d_model=4, weight=1.0)
     batch = seen([[OBSERVATION, OBSERVATION]], [[0, 1]], [[True, True]], [1])
-    loss(torch.ones(1, 2, 4, dtype=torch.bfloat16), batch).backward()
+    loss(encoded(torch.ones(1, 2, 4, dtype=torch.bfloat16)), batch).backward()
     assert loss.classify.weight.grad.isfinite().all()
 
 

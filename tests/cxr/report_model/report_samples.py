@@ -21,6 +21,7 @@ SMALL_MODEL = {
     "backbone_weights": None,
     "patch_channels": 16,
     "lesion_roi_size": 2,
+    "findings": "none",
     "d_model": 16,
     "d_ff": 32,
     "num_heads": 2,
@@ -49,6 +50,7 @@ EVERYTHING = {
         "lesion_enhancement": "lera",
         "lera_gate": "shifted",
         "lesion_class_dropout": 0.4,
+        "findings": "told",
         "view_embedding": True,
         "indication": True,
         "prior": True,
@@ -56,6 +58,7 @@ EVERYTHING = {
     },
     "training": {
         "pointer_weight": 0.5,
+        "lesion_loss": 0.5,
         "alignment": {
             "lab": "lesions",
             "gab": "patches",

@@ -16,9 +16,9 @@ import numpy as np
 
 from d2rnet.ct.evaluation.abnormalities import ABNORMALITIES
 from d2rnet.ct.evaluation.cases import Cases
-from d2rnet.ct.evaluation.label_sets import ReportStore
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.caption_scores import single_spaced
+from d2rnet.evaluation.label_sets import ReportStore
 from d2rnet.evaluation.labeller import Named
 from d2rnet.evaluation.metric_names import COMMONEST, NEAREST
 from d2rnet.evaluation.report_pairs import answers_of, commonest_answer, derangement

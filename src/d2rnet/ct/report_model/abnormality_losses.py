@@ -21,6 +21,7 @@ from d2rnet.ct.report_model.dataset import CtBatch
 from d2rnet.ct.report_model.selection import OBSERVATION
 from d2rnet.ct.report_model.settings import TrainCtReportModelSettings
 from d2rnet.report.annotation_file import Entry
+from d2rnet.report.interface import Encoded
 from d2rnet.report.text.protocols import split_sentences
 from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
 from d2rnet.report.training_task import EncodedLoss, TokenLoss
@@ -53,17 +54,17 @@ class AbnormalityLoss(EncodedLoss):
         self.register_buffer("labels", torch.from_numpy(labels), persistent=False)
         self.register_buffer("known", torch.from_numpy(known), persistent=False)
 
-    def forward(self, encoded: Tensor, batch: CtBatch) -> Tensor:
+    def forward(self, encoded: Encoded, batch: CtBatch) -> Tensor:
         """Return the weighted sum over entries and labels, in nats.
 
         Args:
-            encoded: (B, L, D).
+            encoded: of the entries.
             batch: the entries.
         """
         is_observation = (batch.kinds == OBSERVATION) & batch.mask  # (B, L)
         owners = F.one_hot(batch.structures.clamp(min=0), self.num_structures) * is_observation[..., None]  # (B, L, S)
         shares = owners / owners.sum(dim=1, keepdim=True).clamp(min=1)  # of a structure's observations, however often seen
-        seen = shares.float().transpose(1, 2) @ encoded.float()  # (B, S, D); a language model's are bfloat16
+        seen = shares.float().transpose(1, 2) @ encoded.tokens.float()  # (B, S, D); a language model's are bfloat16
         logits = self.classify(seen.flatten(1)).float()  # (B, C)
         labels = self.labels[batch.entry_numbers].float()
         known = self.known[batch.entry_numbers].float()

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from d2rnet.cxr.report_model.backbones import make_backbone
 from d2rnet.cxr.report_model.context_encoder import ViewEmbedding, make_context_encoder
 from d2rnet.cxr.report_model.dataset import ChestBatch
+from d2rnet.cxr.report_model.finding_tokens import FindingTokens
 from d2rnet.cxr.report_model.lesion_encoder import make_lesion_encoder
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings
 from d2rnet.cxr.report_model.visual_extractor import VisualExtractor
 from d2rnet.report.decoder.memory_transformer import MemoryTransformer
-from d2rnet.report.interface import ReportModel, VisualTokens, make_transformer
+from d2rnet.report.interface import Encoded, ReportModel, VisualTokens, make_transformer
 
 
 @dataclass
@@ -81,6 +82,14 @@ class D2RNet(ReportModel):
         # Last, so that the weights above are those of a seed with and without them.
         self.views = ViewEmbedding(settings.d_model) if settings.view_embedding else None
         self.context = make_context_encoder(settings, num_categories=num_categories)
+        self.findings: FindingTokens | None = None
+        if settings.findings != "none":
+            self.findings = FindingTokens(
+                num_classes=num_categories,
+                d_model=settings.d_model,
+                told=settings.findings == "told",
+                threshold=settings.finding_threshold,
+            )
 
     def look(self, batch: ChestBatch) -> ChestTokens:
         """Run both visual branches."""
@@ -113,6 +122,11 @@ class D2RNet(ReportModel):
             tokens=torch.cat(seen, dim=1),
             mask=torch.cat(masks, dim=1),
         )
+
+    def encode_tokens(self, visual: VisualTokens) -> Encoded:
+        """Run the encoder, and say to the decoder what it finds."""
+        encoded = super().encode_tokens(visual)
+        return encoded if self.findings is None else self.findings(encoded)
 
     def num_regions(self, visual: ChestTokens) -> int:
         """Return K: the lesion tokens come last."""

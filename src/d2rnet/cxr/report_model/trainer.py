@@ -19,6 +19,7 @@ from d2rnet.cxr.report_model.context import EntryContexts, check_context
 from d2rnet.cxr.report_model.dataset import Entry, ReportDataset, crop_arguments, image_sources
 from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.image_cache import ImageCache
+from d2rnet.cxr.report_model.lesion_loss import LesionLoss
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.pointer import Pointer
 from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings, TrainReportModelSettings
@@ -202,6 +203,7 @@ def _fit(
         device=device_of_process(device),
         further=further,
         looking=_pointer(settings, vocabulary),
+        encoded_loss=_lesion_loss(model, settings, vocabulary),
         rates={"extractor.backbone.": training.backbone_learning_rate},
         loader_workers=runtime.loader_workers,
         reward=reward,
@@ -214,3 +216,11 @@ def _pointer(settings: TrainReportModelSettings, vocabulary: Vocabulary) -> Poin
     """Make the loss on attention where it is on."""
     weight = settings.training.pointer_weight
     return Pointer(weight, vocabulary, lesion_branch=settings.model.lesion_branch) if weight else None
+
+
+def _lesion_loss(model: D2RNet, settings: TrainReportModelSettings, vocabulary: Vocabulary) -> LesionLoss | None:
+    """Make the loss of the classes that reports name where the model looks for them."""
+    if model.findings is None:
+        return None
+    training = settings.training
+    return LesionLoss(model.findings, vocabulary, weight=training.lesion_loss, dropout=training.finding_dropout)

@@ -7,7 +7,7 @@ from typing import Any
 from d2rnet.cxr.summary.summary_rows import HEADER, with_interval
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation.clinical import HEADLINE
-from d2rnet.evaluation.metric_names import COMMONEST, METRICS, NEAREST, NO_BOX, Group
+from d2rnet.evaluation.metric_names import COMMONEST, LESION_SET, METRICS, NEAREST, NO_BOX, Group
 from d2rnet.figures.summary_lines import number
 from d2rnet.figures.tables import Table, html_page
 from d2rnet.files.atomic import write_text
@@ -20,6 +20,7 @@ SYSTEMS = {
     "shuffled": "shuffled references",
     COMMONEST: "commonest report",
     NEAREST: "report of the nearest image",
+    LESION_SET: "report that names the classes of the boxes",
     NO_BOX: "model without boxes",
 }
 SYNTHETIC = "The cohort is synthetic: these numbers show that the machinery learns, never that it is good medicine."

@@ -11,7 +11,7 @@ from typing import Any
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation import chexbert, radgraph
 from d2rnet.evaluation.clinical import HEADLINE
-from d2rnet.evaluation.metric_names import COMMONEST, NEAREST, NO_BOX, Group, Metric, Shown, shown_in
+from d2rnet.evaluation.metric_names import COMMONEST, LESION_SET, NEAREST, NO_BOX, Group, Metric, Shown, shown_in
 from d2rnet.evaluation.outside_labeller import NOT_RUN
 from d2rnet.figures.summary_lines import number, thousands
 
@@ -27,14 +27,15 @@ DETECTOR_ROWS = {
 }
 DETECTOR_REQUIRED = ("AP50", "AP40")
 GENERATED = "generated"
-LESION_BASELINES = {COMMONEST: "commonest", NEAREST: "nearest", NO_BOX: "no boxes"}
+LESION_BASELINES = {COMMONEST: "commonest", NEAREST: "nearest", LESION_SET: "lesion set", NO_BOX: "no boxes"}
 LABELLERS = {chexbert.NAME: "CheXbert F1", radgraph.NAME: "RadGraph F1"}  # key of the note -> name of the row
 FULL = "full"
 HEADER = ("metric", "result", "baseline", "measured on")
 LEGEND = (
     "shuffled: the same reports against references of other studies; a model that ignores its image scores the same there. "
     "commonest: the most frequent training report as the answer to every image. nearest: that of the training image that "
-    "looks most alike. Lesion F1: the 22 classes that generated and reference report name, doubtful mentions included."
+    "looks most alike. lesion set: the one that names the classes of the image's boxes. Lesion F1: the 22 classes that "
+    "generated and reference report name, doubtful mentions included."
 )
 DETECTOR_LEGEND = (
     "brackets: bootstrap 95 % interval over test images. VOC mAP: PASCAL VOC 2010 at IoU > 0.4, 22 classes and the 14 of "
@@ -123,6 +124,7 @@ def report_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
             yield Row(metric.heading, "not run" if reason.startswith("not run") else "-", "see below", measured_on)
             continue
         baselines = {"shuffled": shuffled, "commonest": commonest, "nearest": metrics.get(NEAREST)}
+        baselines["lesion set"] = metrics.get(LESION_SET)
         beside = [f"{name} {metric.text(found.get(key))}" for name, found in baselines.items() if isinstance(found, dict)]
         yield Row(metric.heading, with_interval(metric, scores[key], metrics), ", ".join(beside), measured_on)
     yield from lesion_rows(metrics, measured_on)

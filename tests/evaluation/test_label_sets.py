@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from d2rnet.ct.evaluation.label_sets import ReportStore, medoid
+from d2rnet.evaluation.label_sets import ReportStore, medoid
 
 
 def sets(*rows: str) -> np.ndarray:

@@ -1,0 +1,70 @@
+"""What the encoder finds, said to the decoder: a layer learns which classes a report names, and each that it finds is a token.
+
+A report has a hundred tokens, and most of what they cost is wording, so the decoder learns to write long before it learns to
+read its lesion tokens. Here a linear layer on the encoded tokens is taught the classes that reports name. With ``told`` the
+decoder sees its answer, a token for each class that it finds, or one that says "nothing"; in training those that the report
+names. PromptMRG (Jin et al., AAAI 2024) prompts a decoder with what a classifier finds in the same spirit; the form is ours.
+
+Shapes: B entries, L visual tokens, D width, C lesion classes.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from d2rnet.report.interface import Encoded
+
+
+class FindingTokens(nn.Module):
+    """Finds classes in encoded tokens, and puts a token of each in front of them."""
+
+    def __init__(self, *, num_classes: int, d_model: int, told: bool, threshold: float) -> None:
+        """Make the layer and the tokens.
+
+        Args:
+            num_classes: C.
+            d_model: D.
+            told: whether the decoder sees what is found.
+            threshold: a class is found at this probability and more.
+        """
+        super().__init__()
+        self.classify = nn.Linear(2 * d_model, num_classes)
+        self.tokens = nn.Embedding(num_classes + 1, d_model) if told else None  # the last says "nothing"
+        self.threshold = threshold
+
+    def forward(self, encoded: Encoded) -> Encoded:
+        """Return the tokens with ``findings``; in front of them, where the decoder is told, the C + 1 tokens of findings."""
+        first = encoded.tokens.shape[1] - encoded.num_regions
+        parts = (slice(first, None), slice(first))  # lesions, everything else
+        seen = [_mean(encoded.tokens[:, part], encoded.mask[:, part]) for part in parts]
+        findings = self.classify(torch.cat(seen, dim=1))  # (B, C)
+        if self.tokens is None:
+            return replace(encoded, findings=findings)
+        told = self.tokens.weight.to(encoded.tokens.dtype).expand(len(encoded.tokens), -1, -1)  # (B, C + 1, D)
+        absent = encoded.mask.new_zeros(told.shape[:2])
+        longer = replace(
+            encoded,
+            tokens=torch.cat([told, encoded.tokens], dim=1),
+            mask=torch.cat([absent, encoded.mask], dim=1),
+            findings=findings,
+        )
+        return self.tell(longer, findings.sigmoid() >= self.threshold)
+
+    def tell(self, encoded: Encoded, named: Tensor) -> Encoded:
+        """Show the tokens of some classes and no others.
+
+        Args:
+            encoded: of :meth:`forward`.
+            named: (B, C) bool.
+        """
+        if self.tokens is None:
+            return encoded
+        shown = torch.cat([named, ~named.any(dim=1, keepdim=True)], dim=1)  # (B, C + 1)
+        return replace(encoded, mask=torch.cat([shown, encoded.mask[:, shown.shape[1] :]], dim=1))
+
+
+def _mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean, float32, of the tokens (B, n, D) that are there (B, n); zero where there is none."""
+    total = (tokens.float() * mask.unsqueeze(-1)).sum(dim=1)
+    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)

@@ -1,0 +1,166 @@
+"""What the encoder finds: its layer and loss by hand, what the decoder is told of it, and that training has it."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from report_samples import NUM_TOKENS, make_batch, make_model, small_settings, training_settings, write_cohort
+from safetensors.torch import load_file
+from torch import Tensor
+
+from d2rnet.cxr.report_model.finding_tokens import FindingTokens
+from d2rnet.cxr.report_model.lesion_loss import LesionLoss
+from d2rnet.cxr.report_model.trainer import train_report_model
+from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.report.interface import Encoded
+from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, Vocabulary, build_vocabulary
+from d2rnet.report.training_task import Losses
+
+WORDS = ("possible", "no", "pneumothorax", "cardiomegaly", ".")
+VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 0, 0, *[5] * 5), "r2gen", "findings", 1)
+PNEUMOTHORAX, CARDIOMEGALY = (CATEGORY_NAMES.index(name) for name in ("Pneumothorax", "Cardiomegaly"))
+CLASSES = len(CATEGORY_NAMES)
+
+
+def read(*reports: str) -> Tensor:
+    """Token ids of reports of two words and a full stop."""
+    return torch.tensor([[BOS_ID, *(VOCABULARY.ids[word] for word in text.split()), EOS_ID, PAD_ID] for text in reports])
+
+
+def by_hand(*, told: bool = True, threshold: float = 0.5) -> FindingTokens:
+    """A layer of width 1 that finds pneumothorax by the lesion tokens and cardiomegaly by the others; never anything else."""
+    found = FindingTokens(num_classes=CLASSES, d_model=1, told=told, threshold=threshold)
+    with torch.no_grad():
+        found.classify.weight.zero_()
+        found.classify.bias.fill_(-30)
+        found.classify.bias[[PNEUMOTHORAX, CARDIOMEGALY]] = 0
+        found.classify.weight[PNEUMOTHORAX] = torch.tensor([1.0, 0.0])
+        found.classify.weight[CARDIOMEGALY] = torch.tensor([0.0, 1.0])
+    return found
+
+
+def encoded() -> Encoded:
+    """Two entries of three tokens and two lesions; the first lacks its third token, the second its lesions."""
+    tokens = torch.tensor([[1.0, 3.0, 90.0, 5.0, 7.0], [-4.0, -8.0, -3.0, 80.0, 70.0]]).unsqueeze(-1)
+    mask = torch.tensor([[True, True, False, True, True], [True, True, True, False, False]])
+    return Encoded(tokens, mask, num_regions=2)
+
+
+def test_a_layer_finds_classes_in_the_means() -> None:
+    logits = by_hand()(encoded()).findings
+    assert logits is not None
+    assert logits[:, PNEUMOTHORAX].tolist() == [6, 0], "without a lesion the mean of the lesion tokens is 0"
+    assert logits[:, CARDIOMEGALY].tolist() == [2, -5]
+    assert (logits.sum(dim=1) + 20 * 30).tolist() == [8, -5]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [
+        (0.45, [{PNEUMOTHORAX, CARDIOMEGALY}, {PNEUMOTHORAX}]),
+        (0.5, [{PNEUMOTHORAX, CARDIOMEGALY}, {PNEUMOTHORAX}]),
+        (0.9, [{PNEUMOTHORAX}, {CLASSES}]),
+        (0.999, [{CLASSES}, {CLASSES}]),
+    ],
+)
+def test_the_decoder_is_told_what_is_found_or_that_nothing_is(threshold: float, expected: list[set[int]]) -> None:
+    told = by_hand(threshold=threshold)(encoded())
+    assert told.num_regions == 2 and told.tokens.shape == (2, CLASSES + 1 + 5, 1)
+    assert [set(row.nonzero().flatten().tolist()) for row in told.mask[:, : CLASSES + 1]] == expected
+    torch.testing.assert_close(told.tokens[:, CLASSES + 1 :], encoded().tokens)
+    assert torch.equal(told.mask[:, CLASSES + 1 :], encoded().mask)
+
+
+def test_taught_alone_tells_nothing() -> None:
+    taught = by_hand(told=False)(encoded())
+    assert torch.equal(taught.tokens, encoded().tokens) and torch.equal(taught.mask, encoded().mask)
+    assert taught.findings is not None
+
+
+def test_loss_by_hand() -> None:
+    batch = make_batch(lesions=(2, 0))
+    batch.token_ids = read("possible pneumothorax .", "no cardiomegaly .")
+    found = by_hand()
+    loss = LesionLoss(found, VOCABULARY, weight=0.5, dropout=0.0)(found(encoded()), batch)
+
+    def nats(logit: float, *, true: bool) -> float:
+        return math.log1p(math.exp(-logit if true else logit))
+
+    first = nats(6, true=True) + nats(2, true=False)  # the doubted pneumothorax is named
+    second = nats(0, true=False) + nats(-5, true=False)
+    assert float(loss.detach()) == pytest.approx(0.5 * (first + second), rel=1e-5)
+
+
+def test_no_entry_is_no_loss() -> None:
+    batch = make_batch(lesions=(2,))
+    batch.token_ids = batch.token_ids[:0]
+    nothing = Encoded(torch.zeros(0, 5, 1, requires_grad=True), torch.zeros(0, 5, dtype=torch.bool), 2)
+    total = LesionLoss(by_hand(), VOCABULARY, weight=1.0, dropout=0.0)(nothing, batch)
+    total.backward()
+    assert total == 0
+
+
+def test_in_training_the_decoder_is_told_what_the_report_names() -> None:
+    model = make_model(dropout=0.0, patch_dropout=0.0, findings="told")
+    batch = make_batch(lesions=(2, 0))
+    batch.token_ids = read("possible pneumothorax .", "no cardiomegaly .")
+    assert model.findings is not None
+    losses = Losses(model, None, 0.0, encoded_loss=LesionLoss(model.findings, VOCABULARY, weight=1.0, dropout=0.0))(batch)
+    with torch.no_grad():
+        told = model.encode(batch)
+        named = torch.zeros(2, CLASSES + 1, dtype=torch.bool)
+        named[0, PNEUMOTHORAX] = named[1, CLASSES] = True
+        told.mask = torch.cat([named, told.mask[:, CLASSES + 1 :]], dim=1)
+        logits = model.logits(told, batch.token_ids)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.token_ids[:, 1:].flatten(), ignore_index=PAD_ID)
+    torch.testing.assert_close(losses["train"].detach(), expected)
+    assert losses["lesion"] > 0
+
+
+def test_in_training_a_share_of_them_is_hidden() -> None:
+    found = by_hand()
+    told = found(encoded())
+    batch = make_batch(lesions=(2, 0))
+    batch.token_ids = read("possible pneumothorax .", "possible cardiomegaly .")
+    loss = LesionLoss(found, VOCABULARY, weight=1.0, dropout=0.25)
+    torch.manual_seed(0)
+    shown = torch.stack([loss.tell(told, batch).mask[:, : CLASSES + 1] for _ in range(400)])  # (400, 2, C + 1)
+    assert shown[:, 0, PNEUMOTHORAX].float().mean().item() == pytest.approx(0.75, abs=0.07)
+    assert torch.equal(shown[:, 0, CLASSES], ~shown[:, 0, PNEUMOTHORAX]), "then nothing is found"
+    assert (shown.sum(dim=2) == 1).all()
+    assert (loss.eval().tell(told, batch).mask[:, [PNEUMOTHORAX, CARDIOMEGALY]] == torch.eye(2)).all()
+
+
+def test_tokens_of_findings_change_what_is_written_and_only_they_tell() -> None:
+    model = make_model(findings="told")
+    batch = make_batch()
+    assert model.findings is not None
+    told = model.encode(batch)
+    other = model.findings.tell(told, torch.ones(3, CLASSES, dtype=torch.bool))
+    assert not torch.allclose(model.logits(told, batch.token_ids), model.logits(other, batch.token_ids))
+    assert "findings.tokens.weight" not in make_model(findings="taught").state_dict()
+    assert not [name for name in make_model(findings="none").state_dict() if name.startswith("findings.")]
+    assert model.logits(told, batch.token_ids).shape[-1] == NUM_TOKENS
+
+
+@pytest.mark.parametrize("branch", ["roi_align", "none"])
+def test_training_teaches_it(tmp_path: Path, branch: str) -> None:
+    cohort = write_cohort(tmp_path / "cohort")
+    model = {"lesion_branch": branch, "findings": "told"}
+    settings = small_settings().replaced(model=model, training={"lesion_loss": 3.0, "pointer_weight": 0.0})
+    build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=settings.text)
+    train_report_model(
+        annotation=cohort / "annotation.json",
+        vocabulary=tmp_path / "vocabulary.json",
+        image_root=cohort,
+        work=tmp_path / "work",
+        output=tmp_path / "model",
+        device="cpu",
+        settings=training_settings(settings),
+    )
+    epochs = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
+    losses = [epoch["lesion_loss"] for epoch in epochs]
+    assert losses[-1] < losses[0]
+    assert "findings.classify.weight" in load_file(tmp_path / "model" / "model.safetensors")
