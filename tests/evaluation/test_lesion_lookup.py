@@ -17,8 +17,13 @@ TRAINING = [entry("1", "s1", "Lungs are clear."), entry("2", "s2", "There is car
 
 
 def test_each_entry_gets_the_report_that_names_its_classes() -> None:
-    asked = [["Cardiomegaly"], [], ["Pneumothorax", "Pneumothorax"]]
-    assert lesion_set_answers(TRAINING, asked, "r2gen") == [HEART, CLEAR, DOUBT], "a doubted lesion counts as named"
+    assert lesion_set_answers(TRAINING, [["Cardiomegaly"], []], "r2gen") == [HEART, CLEAR]
+
+
+def test_a_doubted_lesion_counts_as_named() -> None:
+    training = [entry(name, name, "There is cardiomegaly.") for name in "ab"]
+    training.append(entry("3", "s3", DOUBT))
+    assert lesion_set_answers(training, [["Pneumothorax", "Pneumothorax"]], "r2gen") == [DOUBT]
 
 
 def test_else_the_nearest_set() -> None:
