@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from crop_memory import Alive
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -30,7 +31,9 @@ from d2rnet.cli.given_settings import given_settings
 from d2rnet.cxr.report_model.alignment import Alignment
 from d2rnet.cxr.report_model.backbones import make_backbone
 from d2rnet.cxr.report_model.dataset import ChestBatch, ReportDataset
+from d2rnet.cxr.report_model.lesion_loss import LesionLoss
 from d2rnet.cxr.report_model.model import D2RNet
+from d2rnet.cxr.report_model.pointer import Pointer
 from d2rnet.cxr.report_model.settings import ReportSettings
 from d2rnet.cxr.report_model.visual_extractor import VisualExtractor
 from d2rnet.figures.tables import markdown_table
@@ -82,13 +85,22 @@ def make_task(settings: ReportSettings, options: argparse.Namespace) -> Training
     further = None
     if training.alignment.is_on:
         further = Alignment(training.alignment, settings.model, vocabulary, max_tokens=training.max_report_tokens)
+    model = D2RNet(settings.model, num_tokens=options.words, num_categories=len(CATEGORY_NAMES))
+    looking = encoded_loss = None
+    if training.pointer_weight:
+        looking = Pointer(training.pointer_weight, vocabulary, lesion_branch=settings.model.lesion_branch)
+    if model.findings is not None:
+        named = np.zeros((options.batch, len(CATEGORY_NAMES)), dtype=bool)
+        encoded_loss = LesionLoss(model.findings, named, weight=training.lesion_loss, dropout=training.finding_dropout)
     return report_task(
-        D2RNet(settings.model, num_tokens=options.words, num_categories=len(CATEGORY_NAMES)),
+        model,
         # The task asks its data set for nothing but its length here.
         cast(ReportDataset, range(options.batch)),
         training,
         device=torch.device(options.device),
         further=further,
+        looking=looking,
+        encoded_loss=encoded_loss,
         rates={"extractor.backbone.": training.backbone_learning_rate},
     )
 

@@ -23,6 +23,7 @@ from d2rnet.cxr.report_model.dataset import ChestBatch, collate
 from d2rnet.cxr.report_model.lesion_loss import LesionLoss
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.pointer import Pointer
+from d2rnet.cxr.report_model.report_findings import report_classes
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings, D2RNetTrainingSettings
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -82,13 +83,14 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
     alignment = Alignment(training.alignment, settings, VOCABULARY, max_tokens=5) if asked else None
     weight = aligned.get("pointer_weight")
     pointer = Pointer(weight, VOCABULARY, lesion_branch=settings.lesion_branch) if weight else None
-    lesion_loss = LesionLoss(network.findings, VOCABULARY, weight=2.0, dropout=0.0) if network.findings else None
-    losses = {"further": alignment, "looking": pointer, "encoded_loss": lesion_loss}
-    task = report_task(network, Entries(), training, device=CPU, **losses)
     batch = make_batch(lesions=lesions)
     named = torch.tensor([CATEGORY_NAMES.index("Cardiomegaly") + 1, CATEGORY_NAMES.index("Pneumothorax") + 1])
     batch.category_ids = named[batch.category_ids % 2] * batch.lesion_mask
     batch.token_ids[-1, 1:4] = torch.tensor([4, 19, 5])  # sentences that name either
+    classes = report_classes(batch.token_ids, VOCABULARY).numpy()
+    lesion_loss = LesionLoss(network.findings, classes, weight=2.0, dropout=0.0) if network.findings else None
+    losses = {"further": alignment, "looking": pointer, "encoded_loss": lesion_loss}
+    task = report_task(network, Entries(), training, device=CPU, **losses)
     if training.alignment.queue_length:  # a step whose reports are in the queue at the next one
         task.loss(part_of(batch)).backward()
         task.optimizer.zero_grad()

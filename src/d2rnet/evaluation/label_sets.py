@@ -1,10 +1,10 @@
 """From a set of labels to a stored report: the baseline that a generator must beat to have learnt anything.
 
-A classifier of the 18 abnormalities and a look-up of training reports by label set won a report challenge of 2026. Here: of
+A classifier of 18 abnormalities of chest CT and a look-up by label set won a report challenge of 2026. Here: of
 the training reports whose labels are the wanted set, or else of those nearest to it (greatest Jaccard index), the medoid,
 which shares most words with the others.
 
-Shapes: M training reports, C = 18 abnormalities, N questions.
+Shapes: M training reports, C labels, N questions.
 """
 
 from collections.abc import Sequence

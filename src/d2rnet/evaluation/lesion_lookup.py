@@ -1,6 +1,6 @@
 """Baseline of the radiograph reports: the training report that names the classes of an entry's boxes.
 
-It knows what the report model is told, and nothing of the picture. A report model that names lesions less well than this has
+It knows the classes of the boxes, and nothing else of the picture. A report model that names lesions less well than this has
 not learnt to read its own lesion tokens.
 
 Shapes: N entries, C = 22 classes.

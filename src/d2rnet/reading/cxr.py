@@ -28,8 +28,7 @@ from d2rnet.cxr.images.gate import find_doubts
 from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader
 from d2rnet.cxr.images.reader import look_at, read_radiograph_at
 from d2rnet.cxr.images.views import UNKNOWN, shows_view
-from d2rnet.cxr.report_model.front_end import D2RNET
-from d2rnet.cxr.report_model.generate import box_grounding, make_dataset
+from d2rnet.cxr.report_model.generate import box_grounding, load_writer, make_dataset
 from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
@@ -41,7 +40,7 @@ from d2rnet.reading.pictures import Picture, as_files
 from d2rnet.reading.result import Reading, printable, readable, stem_of
 from d2rnet.reading.told import NOTHING, Told
 from d2rnet.report.annotation_file import Entry
-from d2rnet.report.generation import load_for_generation, write_reports
+from d2rnet.report.generation import write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
 from d2rnet.runs.cards import is_of_demo_cohort
 from d2rnet.runs.device import resolve_device
@@ -302,7 +301,7 @@ def load_models(
     settings = read_reading_settings(report_model)
     if score_threshold is not None:
         settings = settings.with_score_threshold(score_threshold)
-    report = load_for_generation(report_model, target, settings.generation, D2RNET)
+    report = load_writer(report_model, target, settings.generation)
     hashes = {"report_model": {name: sha256_file(report_model / name) for name in (WEIGHTS, VOCABULARY, CONFIG)}}
     network: nn.Module | None = None
     cfg: CfgNode | None = None

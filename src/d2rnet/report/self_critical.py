@@ -4,9 +4,10 @@ Source: Rennie et al., CVPR 2017 (arXiv 1612.00563): the loss is -(r(sampled) - 
 entry, after a time of cross entropy alone. Ours: it can stand beside the cross entropy, and is divided as that is, by the
 number of the references' tokens. Dividing by that of the samples' would let the gradient depend on what was drawn.
 
-Both reports are written from the visual tokens that the cross entropy learns from, by the decoder without dropout, which then
-scores the sample: it was drawn from the very distribution whose gradient is taken. No gradient goes through the writing, of
-which nothing is kept but ids. What an entry's sample is drawn by depends on seed, step and entry alone.
+Both reports are written from what the model sees, without what the reference tells the cross entropy
+(``EncodedLoss.tell``), by the decoder without dropout, which then scores the sample: it was drawn from the very distribution
+whose gradient is taken. No gradient goes through the writing, of which nothing is kept but ids. What an entry's sample is
+drawn by depends on seed, step and entry alone.
 
 Shapes: B entries of this process, T tokens of a sampled report (padded), W words of the vocabulary.
 """
@@ -70,7 +71,7 @@ class SelfCritical(nn.Module):
 
         Args:
             decoder: its mode is left as it was.
-            encoded: what the cross entropy learns from.
+            encoded: of the model, without what the reference tells.
             batch: with the references.
         """
         with _without_dropout(decoder):

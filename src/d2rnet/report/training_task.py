@@ -91,7 +91,7 @@ class EncodedLoss(nn.Module):
         """Return the weighted sum over entries, for a step's mean over all tokens that are taught.
 
         Args:
-            encoded: (B, L, D) visual tokens after the encoder; B may be 0.
+            encoded: visual tokens after the encoder; B may be 0, and they then are those before it.
             batch: the entries.
         """
         raise NotImplementedError

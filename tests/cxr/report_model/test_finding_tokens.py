@@ -3,20 +3,30 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from report_samples import NUM_TOKENS, make_batch, make_model, small_settings, training_settings, write_cohort
 from safetensors.torch import load_file
 from torch import Tensor
 
+from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.finding_tokens import FindingTokens
-from d2rnet.cxr.report_model.lesion_loss import LesionLoss
-from d2rnet.cxr.report_model.trainer import train_report_model
+from d2rnet.cxr.report_model.generate import load_writer
+from d2rnet.cxr.report_model.lesion_loss import LesionLoss, classes_of_reports
+from d2rnet.cxr.report_model.model import D2RNet
+from d2rnet.cxr.report_model.settings import D2RNetTrainingSettings, ReportSettings
+from d2rnet.cxr.report_model.trainer import train_report_model, what_decides
+from d2rnet.evaluation.labeller import Named
 from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.report.decoder.beam_search import SearchOptions
 from d2rnet.report.interface import Encoded
+from d2rnet.report.self_critical import SelfCritical
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, Vocabulary, build_vocabulary
 from d2rnet.report.training_task import Losses
+from d2rnet.training.batches import Ragged
 
 WORDS = ("possible", "no", "pneumothorax", "cardiomegaly", ".")
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 0, 0, *[5] * 5), "r2gen", "findings", 1)
@@ -29,9 +39,28 @@ def read(*reports: str) -> Tensor:
     return torch.tensor([[BOS_ID, *(VOCABULARY.ids[word] for word in text.split()), EOS_ID, PAD_ID] for text in reports])
 
 
+def named_by(batch: ChestBatch) -> Named:
+    """What the reports of a batch name, whose entries are all there are."""
+    return classes_of_reports(Ragged([ids[ids != PAD_ID] for ids in batch.token_ids.numpy()], np.int64), VOCABULARY)
+
+
+def inputs(cohort: Path, folder: Path, settings: ReportSettings) -> dict[str, Any]:
+    """Arguments of train_report_model."""
+    return {
+        "annotation": cohort / "annotation.json",
+        "vocabulary": folder / "vocabulary.json",
+        "image_root": cohort,
+        "work": folder / "work",
+        "output": folder / "model",
+        "device": "cpu",
+        "settings": training_settings(settings),
+    }
+
+
 def by_hand(*, told: bool = True, threshold: float = 0.5) -> FindingTokens:
     """A layer of width 1 that finds pneumothorax by the lesion tokens and cardiomegaly by the others; never anything else."""
-    found = FindingTokens(num_classes=CLASSES, d_model=1, told=told, threshold=threshold)
+    found = FindingTokens(num_classes=CLASSES, d_model=1, told=told)
+    found.threshold = threshold
     with torch.no_grad():
         found.classify.weight.zero_()
         found.classify.bias.fill_(-30)
@@ -83,7 +112,7 @@ def test_loss_by_hand() -> None:
     batch = make_batch(lesions=(2, 0))
     batch.token_ids = read("possible pneumothorax .", "no cardiomegaly .")
     found = by_hand()
-    loss = LesionLoss(found, VOCABULARY, weight=0.5, dropout=0.0)(found(encoded()), batch)
+    loss = LesionLoss(found, named_by(batch), weight=0.5, dropout=0.0)(found(encoded()), batch)
 
     def nats(logit: float, *, true: bool) -> float:
         return math.log1p(math.exp(-logit if true else logit))
@@ -95,9 +124,9 @@ def test_loss_by_hand() -> None:
 
 def test_no_entry_is_no_loss() -> None:
     batch = make_batch(lesions=(2,))
-    batch.token_ids = batch.token_ids[:0]
+    batch.token_ids, batch.entry_numbers = batch.token_ids[:0], batch.entry_numbers[:0]
     nothing = Encoded(torch.zeros(0, 5, 1, requires_grad=True), torch.zeros(0, 5, dtype=torch.bool), 2)
-    total = LesionLoss(by_hand(), VOCABULARY, weight=1.0, dropout=0.0)(nothing, batch)
+    total = LesionLoss(by_hand(), named_by(batch), weight=1.0, dropout=0.0)(nothing, batch)
     total.backward()
     assert total == 0
 
@@ -107,7 +136,7 @@ def test_in_training_the_decoder_is_told_what_the_report_names() -> None:
     batch = make_batch(lesions=(2, 0))
     batch.token_ids = read("possible pneumothorax .", "no cardiomegaly .")
     assert model.findings is not None
-    losses = Losses(model, None, 0.0, encoded_loss=LesionLoss(model.findings, VOCABULARY, weight=1.0, dropout=0.0))(batch)
+    losses = Losses(model, None, 0.0, encoded_loss=LesionLoss(model.findings, named_by(batch), weight=1.0, dropout=0.0))(batch)
     with torch.no_grad():
         told = model.encode(batch)
         named = torch.zeros(2, CLASSES + 1, dtype=torch.bool)
@@ -124,7 +153,7 @@ def test_in_training_a_share_of_them_is_hidden() -> None:
     told = found(encoded())
     batch = make_batch(lesions=(2, 0))
     batch.token_ids = read("possible pneumothorax .", "possible cardiomegaly .")
-    loss = LesionLoss(found, VOCABULARY, weight=1.0, dropout=0.25)
+    loss = LesionLoss(found, named_by(batch), weight=1.0, dropout=0.25)
     torch.manual_seed(0)
     shown = torch.stack([loss.tell(told, batch).mask[:, : CLASSES + 1] for _ in range(400)])  # (400, 2, C + 1)
     assert shown[:, 0, PNEUMOTHORAX].float().mean().item() == pytest.approx(0.75, abs=0.07)
@@ -151,16 +180,66 @@ def test_training_teaches_it(tmp_path: Path, branch: str) -> None:
     model = {"lesion_branch": branch, "findings": "told"}
     settings = small_settings().replaced(model=model, training={"lesion_loss": 3.0, "pointer_weight": 0.0})
     build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=settings.text)
-    train_report_model(
-        annotation=cohort / "annotation.json",
-        vocabulary=tmp_path / "vocabulary.json",
-        image_root=cohort,
-        work=tmp_path / "work",
-        output=tmp_path / "model",
-        device="cpu",
-        settings=training_settings(settings),
-    )
+    train_report_model(**inputs(cohort, tmp_path, settings))
     epochs = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
     losses = [epoch["lesion_loss"] for epoch in epochs]
     assert losses[-1] < losses[0]
     assert "findings.classify.weight" in load_file(tmp_path / "model" / "model.safetensors")
+
+
+def test_what_does_not_matter_without_findings_decides_nothing() -> None:
+    """A training that was begun before there were findings goes on, and the least that must be the same does."""
+    taught, told = (small_settings().replaced(model={"findings": each}) for each in ("taught", "told"))
+    other = {"lesion_loss": 3.0, "finding_dropout": 0.5}
+    assert what_decides(small_settings().replaced(training=other)) == what_decides(small_settings())
+    assert what_decides(taught.replaced(training=other)) == what_decides(taught.replaced(training={"lesion_loss": 3.0}))
+    assert what_decides(told.replaced(training=other)) != what_decides(told)
+
+
+def test_rewards_see_what_is_found_and_not_what_the_report_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(dropout=0.0, patch_dropout=0.0, findings="told")
+    batch = make_batch(lesions=(2, 0))
+    batch.token_ids = read("possible pneumothorax .", "no cardiomegaly .")
+    assert model.findings is not None
+    asked = D2RNetTrainingSettings().replaced(self_critical={"reward": "findings_f1", "start_epoch": 0})
+    critic = SelfCritical(asked, lambda references, written: torch.zeros(len(written)), steps_per_epoch=1)
+    seen: list[Tensor] = []
+
+    def look(decoder: Any, encoded: Encoded, batch: Any) -> Tensor:
+        seen.append(encoded.mask[:, : CLASSES + 1])
+        return encoded.tokens.sum()
+
+    monkeypatch.setattr(critic, "forward", look)
+    taught = LesionLoss(model.findings, named_by(batch), weight=1.0, dropout=0.0)
+    Losses(model, None, 0.0, critic, encoded_loss=taught)(batch)
+    found = model.encode(batch).mask[:, : CLASSES + 1]
+    assert torch.equal(seen[0], found) and not torch.equal(found[:, :-1], torch.from_numpy(named_by(batch)))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_in_half_precision(precision: str) -> None:
+    model = make_model(findings="told")
+    batch = make_batch()
+    with torch.autocast("cpu", dtype=getattr(torch, precision)):
+        encoded = model.encode(batch)
+        logits = model.logits(encoded, batch.token_ids)
+    logits.float().sum().backward()
+    assert model.findings is not None and model.findings.tokens is not None
+    assert model.findings.tokens.weight.grad is not None and model.findings.tokens.weight.grad.isfinite().all()
+    model.transformer.to(torch.bfloat16)
+    with torch.no_grad():
+        halved = model.encode(batch)
+        assert halved.tokens.dtype == torch.bfloat16 and halved.findings is not None
+        assert halved.findings.dtype == torch.float32
+        assert model.generate(halved, SearchOptions(beam_size=2, max_tokens=5)).token_ids.shape[0] == 3
+
+
+def test_the_threshold_is_one_of_writing(tmp_path: Path) -> None:
+    cohort = write_cohort(tmp_path / "cohort")
+    settings = small_settings().replaced(model={"findings": "told"}, training={"pointer_weight": 0.0})
+    build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=settings.text)
+    train_report_model(**inputs(cohort, tmp_path, settings))
+    asked = settings.generation.replaced(finding_threshold=0.9)
+    loaded = load_writer(tmp_path / "model", torch.device("cpu"), asked)
+    assert isinstance(loaded.model, D2RNet) and loaded.model.findings is not None
+    assert loaded.model.findings.threshold == 0.9

@@ -13,25 +13,29 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from d2rnet.cxr.report_model.settings import FOUND_AT
 from d2rnet.report.interface import Encoded
 
 
 class FindingTokens(nn.Module):
-    """Finds classes in encoded tokens, and puts a token of each in front of them."""
+    """Finds classes in encoded tokens, and puts a token of each in front of them.
 
-    def __init__(self, *, num_classes: int, d_model: int, told: bool, threshold: float) -> None:
+    Attributes:
+        threshold: a class is found at this probability and more.
+    """
+
+    def __init__(self, *, num_classes: int, d_model: int, told: bool) -> None:
         """Make the layer and the tokens.
 
         Args:
             num_classes: C.
             d_model: D.
             told: whether the decoder sees what is found.
-            threshold: a class is found at this probability and more.
         """
         super().__init__()
         self.classify = nn.Linear(2 * d_model, num_classes)
         self.tokens = nn.Embedding(num_classes + 1, d_model) if told else None  # the last says "nothing"
-        self.threshold = threshold
+        self.threshold = FOUND_AT
 
     def forward(self, encoded: Encoded) -> Encoded:
         """Return the tokens with ``findings``; in front of them, where the decoder is told, the C + 1 tokens of findings."""

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from d2rnet.cxr.boxes.evidence import linked_boxes
@@ -18,6 +19,7 @@ from d2rnet.cxr.report_model.context import EntryContexts, check_context
 from d2rnet.cxr.report_model.dataset import ReportDataset, crop_arguments, image_sources
 from d2rnet.cxr.report_model.front_end import D2RNET, categories_of
 from d2rnet.cxr.report_model.image_cache import DirectImages
+from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.settings import D2RNetGenerationSettings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import write_jsonl
@@ -68,7 +70,7 @@ def generate_reports(
     torch_device = resolve_device(device)
     if not 1 <= shard <= shards:
         raise ConfigError(f"--shard {shard} --shards {shards}: expected a shard from 1 to {shards}.")
-    loaded = load_for_generation(model, torch_device, settings, D2RNET)
+    loaded = load_writer(model, torch_device, settings)
     entries = load_annotation(annotation)[settings.split]
     if not entries:
         raise DatasetError(f"{annotation}: split '{settings.split}' is empty; expected entries to write reports for.")
@@ -97,6 +99,24 @@ def generate_reports(
         seeds={"sampling": settings.seed} if settings.method == "sample" else {},
     )
     log.info("%d of %d %s reports, %d cut at max_tokens: %s", count, len(entries), settings.split, ends["cut"], output)
+
+
+def load_writer(folder: Path, device: torch.device, settings: D2RNetGenerationSettings) -> LoadedModel:
+    """Load a D2R-Net that writes as the settings ask for.
+
+    Args:
+        folder: of train-report-model.
+        device: where to write.
+        settings: how.
+
+    Raises:
+        CheckpointError: the model folder's files do not belong together.
+    """
+    loaded = load_for_generation(folder, device, settings, D2RNET)
+    found = cast(D2RNet, loaded.model).findings
+    if found is not None:
+        found.threshold = settings.finding_threshold
+    return loaded
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,6 @@ class D2RNet(ReportModel):
                 num_classes=num_categories,
                 d_model=settings.d_model,
                 told=settings.findings == "told",
-                threshold=settings.finding_threshold,
             )
 
     def look(self, batch: ChestBatch) -> ChestTokens:

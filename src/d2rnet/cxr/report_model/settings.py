@@ -15,6 +15,7 @@ from d2rnet.settings import Section, WhereAbsent, setting
 
 VISION_TRANSFORMER = "vision_transformer"
 DETECTOR = "detector"
+FOUND_AT = 0.4  # a class is found at this probability and more, wherever nothing else is said
 
 
 class D2RNetTextSettings(TextSettings):
@@ -96,8 +97,6 @@ class D2RNetModelSettings(DecoderSettings):
     findings: Annotated[Literal["none", "taught", "told"], WhereAbsent("none")] = setting("told")
     """none: as published. taught: a layer on the means of the encoded lesion tokens and of the others learns which classes a
     report names (cxr.report.training.lesion_loss). told: the decoder is told what it finds, by tokens of these (ours)."""
-    finding_threshold: Annotated[float, WhereAbsent(0.5)] = setting(0.4, gt=0, lt=1)
-    """A class is found at this probability and more; a lower one names more lesions, and more that are not there."""
     view_embedding: bool = setting(False)
     """Patch and lesion tokens carry the view of their image (PA, AP, lateral, unknown) and, beyond the first image of a view,
     its number, as learnt embeddings (own choice). Needs views in cxr.annotation.context."""
@@ -238,9 +237,9 @@ class D2RNetTrainingSettings(ReportTrainingSettings):
     """Weight of a loss that teaches the last layer's attention among lesion tokens to go to boxes of the class, and on the
     side, that a sentence names (own choice); 0 is off. Boxes of lateral images have no side where the entries tell views
     (cxr.annotation.context); else leave them out with cxr.annotation.box_views."""
-    lesion_loss: Annotated[float, WhereAbsent(2.0)] = setting(2.0, gt=0)
+    lesion_loss: float = setting(2.0, gt=0)
     """Weight of the loss that teaches cxr.report.model.findings; with 1 a class counts as a token of the report does."""
-    finding_dropout: Annotated[float, WhereAbsent(0.0)] = setting(0.1, ge=0, lt=1)
+    finding_dropout: float = setting(0.1, ge=0, lt=1)
     """Share of the classes named by a report that the decoder, where cxr.report.model.findings tells it, is not told in
     training, so that it goes on reading its lesion tokens itself."""
     augmentation: AugmentationSettings = AugmentationSettings()
@@ -253,6 +252,9 @@ class D2RNetGenerationSettings(GenerationSettings):
 
     place = "cxr.report.generation"
 
+    finding_threshold: float = setting(FOUND_AT, gt=0, lt=1)
+    """Where cxr.report.model.findings is told, the decoder is told a class that is found with this probability and more (own
+    choice). A lower one names more lesions, and more that are not there."""
     grounding_share: float = setting(0.05, ge=0, le=1)
     """A lesion box is listed with a sentence when its token gets at least this share of the sentence's mean cross-attention
     and passes grounding_contrast (own choice)."""

@@ -19,10 +19,16 @@ from d2rnet.cxr.report_model.context import EntryContexts, check_context
 from d2rnet.cxr.report_model.dataset import Entry, ReportDataset, crop_arguments, image_sources
 from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.image_cache import ImageCache
-from d2rnet.cxr.report_model.lesion_loss import LesionLoss
+from d2rnet.cxr.report_model.lesion_loss import LesionLoss, classes_of_reports
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.pointer import Pointer
-from d2rnet.cxr.report_model.settings import AlignmentSettings, D2RNetModelSettings, TrainReportModelSettings
+from d2rnet.cxr.report_model.settings import (
+    AlignmentSettings,
+    D2RNetModelSettings,
+    D2RNetTrainingSettings,
+    TrainReportModelSettings,
+)
+from d2rnet.evaluation.labeller import Named
 from d2rnet.files.hashes import ManyFiles
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.findings.mentions import named_classes
@@ -94,8 +100,9 @@ def train_report_model(
     with open_work_dir(work, settings=what_decides(settings), inputs=inputs) as folder:
         datasets = _make_datasets(splits, image_root, image_cache or work / "images", tokens, settings, runtime.loader_workers)
         reward = make_reward(settings.training, tokens, read=named_classes, entries=splits["train"])
+        named = classes_of_reports(datasets["train"].token_ids, tokens) if settings.model.findings != "none" else None
         del splits  # the datasets hold what training needs of them, in a fifth of the memory
-        job = (folder, datasets, tokens, settings, torch_device, runtime, detector, backbone_config, reward)
+        job = (folder, datasets, tokens, settings, torch_device, runtime, detector, backbone_config, reward, named)
         run_processes(_fit, *job, processes=processes, device=torch_device)
         selected = export_model(folder, output, tokens, settings=settings, facts=facts_of(CATEGORY_NAMES, backbone_config))
         extra = {"selected": selected, PARTS_KEY: code_parts(folder), WORK_KEY: folder.name}
@@ -126,9 +133,14 @@ def what_decides(settings: TrainReportModelSettings) -> TrainReportModelSettings
     """Settings with what another value resumes the same run of as it first was.
 
     The chunk of the lesion crops: a batch of no more crops than a chunk gives the same to the bit; one of more, the same but
-    for rounding. Section alignment where none of its losses is on.
+    for rounding. Section alignment where none of its losses is on, and how findings are taught and told where they are not.
     """
     chosen = settings.replaced(model={"crop_chunk": D2RNetModelSettings().crop_chunk})
+    usual = D2RNetTrainingSettings()
+    if chosen.model.findings == "none":
+        chosen = chosen.replaced(training={"lesion_loss": usual.lesion_loss})
+    if chosen.model.findings != "told":
+        chosen = chosen.replaced(training={"finding_dropout": usual.finding_dropout})
     if chosen.training.alignment.is_on:
         return chosen
     idle = AlignmentSettings().replaced(**where_absent(AlignmentSettings))
@@ -184,6 +196,7 @@ def _fit(
     detector: Path | None,
     backbone_config: Mapping[str, Any] | None,
     reward: Reward | None,
+    named: Named | None,
 ) -> None:
     """Make model and losses and train them; runs in each training process."""
     training = settings.training
@@ -203,7 +216,7 @@ def _fit(
         device=device_of_process(device),
         further=further,
         looking=_pointer(settings, vocabulary),
-        encoded_loss=_lesion_loss(model, settings, vocabulary),
+        encoded_loss=_lesion_loss(model, settings, named),
         rates={"extractor.backbone.": training.backbone_learning_rate},
         loader_workers=runtime.loader_workers,
         reward=reward,
@@ -218,9 +231,9 @@ def _pointer(settings: TrainReportModelSettings, vocabulary: Vocabulary) -> Poin
     return Pointer(weight, vocabulary, lesion_branch=settings.model.lesion_branch) if weight else None
 
 
-def _lesion_loss(model: D2RNet, settings: TrainReportModelSettings, vocabulary: Vocabulary) -> LesionLoss | None:
+def _lesion_loss(model: D2RNet, settings: TrainReportModelSettings, named: Named | None) -> LesionLoss | None:
     """Make the loss of the classes that reports name where the model looks for them."""
-    if model.findings is None:
+    if model.findings is None or named is None:
         return None
     training = settings.training
-    return LesionLoss(model.findings, vocabulary, weight=training.lesion_loss, dropout=training.finding_dropout)
+    return LesionLoss(model.findings, named, weight=training.lesion_loss, dropout=training.finding_dropout)
