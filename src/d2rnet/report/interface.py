@@ -92,7 +92,7 @@ class ReportModel(nn.Module):
         """Turn a batch into encoded visual tokens."""
         return self.encode_tokens(self.look(batch))
 
-    def encode_tokens(self, visual: VisualTokens) -> Encoded:
+    def encode_tokens(self, visual: Any) -> Encoded:
         """Run the encoder over what :meth:`look` returns."""
         return Encoded(self.transformer.encode(visual.tokens, visual.mask), visual.mask, self.num_regions(visual))
 

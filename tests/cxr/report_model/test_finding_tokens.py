@@ -32,6 +32,7 @@ WORDS = ("possible", "no", "pneumothorax", "cardiomegaly", ".")
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 0, 0, *[5] * 5), "r2gen", "findings", 1)
 PNEUMOTHORAX, CARDIOMEGALY = (CATEGORY_NAMES.index(name) for name in ("Pneumothorax", "Cardiomegaly"))
 CLASSES = len(CATEGORY_NAMES)
+NONE = torch.zeros(2, CLASSES, dtype=torch.bool)
 
 
 def read(*reports: str) -> Tensor:
@@ -78,7 +79,7 @@ def encoded() -> Encoded:
 
 
 def test_a_layer_finds_classes_in_the_means() -> None:
-    logits = by_hand()(encoded()).findings
+    logits = by_hand()(encoded(), NONE).findings
     assert logits is not None
     assert logits[:, PNEUMOTHORAX].tolist() == [6, 0], "without a lesion the mean of the lesion tokens is 0"
     assert logits[:, CARDIOMEGALY].tolist() == [2, -5]
@@ -95,15 +96,29 @@ def test_a_layer_finds_classes_in_the_means() -> None:
     ],
 )
 def test_the_decoder_is_told_what_is_found_or_that_nothing_is(threshold: float, expected: list[set[int]]) -> None:
-    told = by_hand(threshold=threshold)(encoded())
+    told = by_hand(threshold=threshold)(encoded(), NONE)
     assert told.num_regions == 2 and told.tokens.shape == (2, CLASSES + 1 + 5, 1)
     assert [set(row.nonzero().flatten().tolist()) for row in told.mask[:, : CLASSES + 1]] == expected
     torch.testing.assert_close(told.tokens[:, CLASSES + 1 :], encoded().tokens)
     assert torch.equal(told.mask[:, CLASSES + 1 :], encoded().mask)
 
 
+def test_a_class_with_a_box_of_score_1_is_found() -> None:
+    """As the boxes of a person have; those of the first image are its own, those of the second are not there."""
+    model = make_model(findings="told")
+    batch = make_batch(lesions=(3, 1))
+    batch.category_ids = torch.tensor([[PNEUMOTHORAX + 1, 1, 2], [CARDIOMEGALY + 1, 0, 0]])
+    batch.scores = torch.tensor([[1.0, 0.99, 1.0], [0.5, 0.0, 0.0]])
+    assert model.findings is not None
+    model.findings.threshold = 1.0
+    shown = model.encode(batch).mask[:, : CLASSES + 1]
+    assert [set(row.nonzero().flatten().tolist()) for row in shown] == [{PNEUMOTHORAX, 1}, {CLASSES}]
+    unseen = make_model(findings="told", lesion_branch="none")
+    assert not unseen.look(batch).certain.any()
+
+
 def test_taught_alone_tells_nothing() -> None:
-    taught = by_hand(told=False)(encoded())
+    taught = by_hand(told=False)(encoded(), NONE)
     assert torch.equal(taught.tokens, encoded().tokens) and torch.equal(taught.mask, encoded().mask)
     assert taught.findings is not None
 
@@ -112,7 +127,7 @@ def test_loss_by_hand() -> None:
     batch = make_batch(lesions=(2, 0))
     batch.token_ids = read("possible pneumothorax .", "no cardiomegaly .")
     found = by_hand()
-    loss = LesionLoss(found, named_by(batch), weight=0.5, dropout=0.0)(found(encoded()), batch)
+    loss = LesionLoss(found, named_by(batch), weight=0.5, dropout=0.0)(found(encoded(), NONE), batch)
 
     def nats(logit: float, *, true: bool) -> float:
         return math.log1p(math.exp(-logit if true else logit))
@@ -150,7 +165,7 @@ def test_in_training_the_decoder_is_told_what_the_report_names() -> None:
 
 def test_in_training_a_share_of_them_is_hidden() -> None:
     found = by_hand()
-    told = found(encoded())
+    told = found(encoded(), NONE)
     batch = make_batch(lesions=(2, 0))
     batch.token_ids = read("possible pneumothorax .", "possible cardiomegaly .")
     loss = LesionLoss(found, named_by(batch), weight=1.0, dropout=0.25)

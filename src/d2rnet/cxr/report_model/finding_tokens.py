@@ -37,8 +37,13 @@ class FindingTokens(nn.Module):
         self.tokens = nn.Embedding(num_classes + 1, d_model) if told else None  # the last says "nothing"
         self.threshold = FOUND_AT
 
-    def forward(self, encoded: Encoded) -> Encoded:
-        """Return the tokens with ``findings``; in front of them, where the decoder is told, the C + 1 tokens of findings."""
+    def forward(self, encoded: Encoded, certain: Tensor) -> Encoded:
+        """Return the tokens with ``findings``; in front of them, where the decoder is told, the C + 1 tokens of findings.
+
+        Args:
+            encoded: L tokens, the last of them of lesions.
+            certain: (B, C) bool, classes that are found whatever the layer says, such as those of a person's boxes.
+        """
         first = encoded.tokens.shape[1] - encoded.num_regions
         parts = (slice(first, None), slice(first))  # lesions, everything else
         seen = [_mean(encoded.tokens[:, part], encoded.mask[:, part]) for part in parts]
@@ -53,7 +58,7 @@ class FindingTokens(nn.Module):
             mask=torch.cat([absent, encoded.mask], dim=1),
             findings=findings,
         )
-        return self.tell(longer, findings.sigmoid() >= self.threshold)
+        return self.tell(longer, (findings.sigmoid() >= self.threshold) | certain)
 
     def tell(self, encoded: Encoded, named: Tensor) -> Encoded:
         """Show the tokens of some classes and no others.

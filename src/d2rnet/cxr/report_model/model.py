@@ -34,12 +34,14 @@ class ChestTokens(VisualTokens):
         patch_mask: (B, V P) bool.
         lesions: (B, K, D) lesion tokens; K = 0 without a lesion branch.
         lesion_mask: (B, K) bool.
+        certain: (B, C) bool, classes with a lesion of score 1, as the boxes of a person have.
     """
 
     patches: Tensor
     patch_mask: Tensor
     lesions: Tensor
     lesion_mask: Tensor
+    certain: Tensor
 
 
 class D2RNet(ReportModel):
@@ -82,6 +84,7 @@ class D2RNet(ReportModel):
         # Last, so that the weights above are those of a seed with and without them.
         self.views = ViewEmbedding(settings.d_model) if settings.view_embedding else None
         self.context = make_context_encoder(settings, num_categories=num_categories)
+        self.num_categories = num_categories
         self.findings: FindingTokens | None = None
         if settings.findings != "none":
             self.findings = FindingTokens(
@@ -118,14 +121,22 @@ class D2RNet(ReportModel):
             patch_mask=patch_mask,
             lesions=lesions,
             lesion_mask=lesion_mask,
+            certain=self._certain(batch, lesion_mask),
             tokens=torch.cat(seen, dim=1),
             mask=torch.cat(masks, dim=1),
         )
 
-    def encode_tokens(self, visual: VisualTokens) -> Encoded:
+    def _certain(self, batch: ChestBatch, lesion_mask: Tensor) -> Tensor:
+        """Return (B, C) bool: classes with a lesion of score 1 among those that are seen, (B, K)."""
+        count = lesion_mask.shape[1]
+        is_certain = lesion_mask & (batch.scores[:, :count] == 1)
+        of_classes = nn.functional.one_hot(batch.category_ids[:, :count], self.num_categories + 1)[..., 1:]  # (B, K, C)
+        return (of_classes.bool() & is_certain.unsqueeze(-1)).any(dim=1)
+
+    def encode_tokens(self, visual: Any) -> Encoded:
         """Run the encoder, and say to the decoder what it finds."""
         encoded = super().encode_tokens(visual)
-        return encoded if self.findings is None else self.findings(encoded)
+        return encoded if self.findings is None else self.findings(encoded, visual.certain)
 
     def num_regions(self, visual: ChestTokens) -> int:
         """Return K: the lesion tokens come last."""
