@@ -35,6 +35,7 @@ from d2rnet.cxr.report_model.lesion_loss import LesionLoss
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.pointer import Pointer
 from d2rnet.cxr.report_model.settings import ReportSettings
+from d2rnet.cxr.report_model.side_words import SideWords
 from d2rnet.cxr.report_model.visual_extractor import VisualExtractor
 from d2rnet.figures.tables import markdown_table
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -92,6 +93,7 @@ def make_task(settings: ReportSettings, options: argparse.Namespace) -> Training
     if model.findings is not None:
         named = np.zeros((options.batch, len(CATEGORY_NAMES)), dtype=bool)
         encoded_loss = LesionLoss(model.findings, named, weight=training.lesion_loss, dropout=training.finding_dropout)
+    beyond = training.side_weight - 1
     return report_task(
         model,
         # The task asks its data set for nothing but its length here.
@@ -101,6 +103,7 @@ def make_task(settings: ReportSettings, options: argparse.Namespace) -> Training
         further=further,
         looking=looking,
         encoded_loss=encoded_loss,
+        some_tokens=SideWords(vocabulary, weight=beyond) if beyond else None,
         rates={"extractor.backbone.": training.backbone_learning_rate},
     )
 

@@ -25,6 +25,7 @@ from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.pointer import Pointer
 from d2rnet.cxr.report_model.report_findings import report_classes
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings, D2RNetTrainingSettings
+from d2rnet.cxr.report_model.side_words import SideWords
 from d2rnet.errors import ConfigError, D2RNetError
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.text.vocabulary import SPECIAL_TOKENS, Vocabulary
@@ -36,7 +37,7 @@ from d2rnet.training.collectives import GlobalBatchNorm, first_row, gather_rows,
 from d2rnet.training.processes import COLLECTIVE_TIMEOUT, ProcessError, check_processes, run_processes
 
 CPU = torch.device("cpu")
-WORDS = ("cardiomegaly", "pneumothorax", *"abcdefghijklm", ".")
+WORDS = ("cardiomegaly", "pneumothorax", *"abcdefghijk", "left", "bilateral", ".")
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 0, 0, *[5] * 16), "r2gen", "findings", 1)
 LERA = {"lesion_branch": "crop", "crop_size_px": 32, "crop_width": 2, "lesion_enhancement": "lera"}
 # Model, alignment, boxes of each entry; two processes get the entries 0, 1 and 2, or 0 and none.
@@ -61,6 +62,8 @@ CASES: list[tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = [
     ({"findings": "taught"}, {}, (0, 2, 3)),
     ({"findings": "told"}, {"pointer_weight": 0.5}, (0, 2, 3)),
     ({"findings": "told"}, {}, (2,)),
+    ({}, {"side_weight": 3.0}, (0, 2, 3)),
+    ({}, {"side_weight": 3.0}, (2,)),
     (LERA, {"pointer_weight": 0.5, "gab": "mean"}, (2,)),
     (LERA | {"crop_chunk": 2}, {"lab": "lesions", "gab": "mean"} | BALANCED, (0, 1, 3)),  # one process has more than a chunk
 ]
@@ -78,7 +81,7 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
     torch.manual_seed(4)
     settings = D2RNetModelSettings.read(SMALL_MODEL | model | {"dropout": 0.0, "patch_dropout": 0.0})
     network = D2RNet(settings, num_tokens=NUM_TOKENS, num_categories=len(CATEGORY_NAMES))
-    asked = {name: value for name, value in aligned.items() if name != "pointer_weight"}
+    asked = {name: value for name, value in aligned.items() if name not in ("pointer_weight", "side_weight")}
     training = D2RNetTrainingSettings().replaced(alignment=PUBLISHED_ALIGNMENT | {"embed_dim": 8, "text_heads": 2} | asked)
     alignment = Alignment(training.alignment, settings, VOCABULARY, max_tokens=5) if asked else None
     weight = aligned.get("pointer_weight")
@@ -89,7 +92,9 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
     batch.token_ids[-1, 1:4] = torch.tensor([4, 19, 5])  # sentences that name either
     classes = report_classes(batch.token_ids, VOCABULARY).numpy()
     lesion_loss = LesionLoss(network.findings, classes, weight=2.0, dropout=0.0) if network.findings else None
-    losses = {"further": alignment, "looking": pointer, "encoded_loss": lesion_loss}
+    beyond = aligned.get("side_weight", 1.0) - 1
+    side_words = SideWords(VOCABULARY, weight=beyond) if beyond else None
+    losses = {"further": alignment, "looking": pointer, "encoded_loss": lesion_loss, "some_tokens": side_words}
     task = report_task(network, Entries(), training, device=CPU, **losses)
     if training.alignment.queue_length:  # a step whose reports are in the queue at the next one
         task.loss(part_of(batch)).backward()

@@ -114,6 +114,11 @@ def named_sides(mentions: Sequence[Mention]) -> dict[str, set[str]]:
     return sides
 
 
+def names_side(word: str) -> bool:
+    """Say whether a word of a tokenised report names a side, as "left", "bilateral" and "bases" do."""
+    return bool(_sides(f" {word.replace('-', ' ')} ", 0, len(word) + 1))
+
+
 def named_classes(text: str, *, uncertain_counts: bool = True) -> frozenset[str]:
     """Return the classes that a report says are there; with ``uncertain_counts`` also those that it doubts."""
     return classes_of(find_mentions(text), uncertain_counts=uncertain_counts)

@@ -33,6 +33,7 @@ VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 0, 0, *[5] * 5), "r2ge
 PNEUMOTHORAX, CARDIOMEGALY = (CATEGORY_NAMES.index(name) for name in ("Pneumothorax", "Cardiomegaly"))
 CLASSES = len(CATEGORY_NAMES)
 NONE = torch.zeros(2, CLASSES, dtype=torch.bool)
+NOWHERE = torch.zeros(2, CLASSES, 2, dtype=torch.bool)
 
 
 def read(*reports: str) -> Tensor:
@@ -58,9 +59,9 @@ def inputs(cohort: Path, folder: Path, settings: ReportSettings) -> dict[str, An
     }
 
 
-def by_hand(*, told: bool = True, threshold: float = 0.5) -> FindingTokens:
+def by_hand(*, told: bool = True, threshold: float = 0.5, sides: bool = False) -> FindingTokens:
     """A layer of width 1 that finds pneumothorax by the lesion tokens and cardiomegaly by the others; never anything else."""
-    found = FindingTokens(num_classes=CLASSES, d_model=1, told=told)
+    found = FindingTokens(num_classes=CLASSES, d_model=1, told=told, sides=sides)
     found.threshold = threshold
     with torch.no_grad():
         found.classify.weight.zero_()
@@ -79,7 +80,7 @@ def encoded() -> Encoded:
 
 
 def test_a_layer_finds_classes_in_the_means() -> None:
-    logits = by_hand()(encoded(), NONE).findings
+    logits = by_hand()(encoded(), NONE, NOWHERE).findings
     assert logits is not None
     assert logits[:, PNEUMOTHORAX].tolist() == [6, 0], "without a lesion the mean of the lesion tokens is 0"
     assert logits[:, CARDIOMEGALY].tolist() == [2, -5]
@@ -96,7 +97,7 @@ def test_a_layer_finds_classes_in_the_means() -> None:
     ],
 )
 def test_the_decoder_is_told_what_is_found_or_that_nothing_is(threshold: float, expected: list[set[int]]) -> None:
-    told = by_hand(threshold=threshold)(encoded(), NONE)
+    told = by_hand(threshold=threshold)(encoded(), NONE, NOWHERE)
     assert told.num_regions == 2 and told.tokens.shape == (2, CLASSES + 1 + 5, 1)
     assert [set(row.nonzero().flatten().tolist()) for row in told.mask[:, : CLASSES + 1]] == expected
     torch.testing.assert_close(told.tokens[:, CLASSES + 1 :], encoded().tokens)
@@ -117,8 +118,56 @@ def test_a_class_with_a_box_of_score_1_is_found() -> None:
     assert not unseen.look(batch).certain.any()
 
 
+def test_the_token_of_a_class_says_on_which_sides_its_boxes_lie() -> None:
+    found = by_hand(sides=True)
+    assert found.tokens is not None and found.sides is not None
+    with torch.no_grad():
+        found.tokens.weight.copy_(torch.arange(CLASSES + 1.0).unsqueeze(1))
+        found.sides.weight.copy_(torch.tensor([[100.0, 1000.0]]))
+    places = NOWHERE.clone()
+    places[0, PNEUMOTHORAX, 0] = True
+    places[0, CARDIOMEGALY] = True
+    places[1, PNEUMOTHORAX, 1] = True
+    told = found(encoded(), NONE, places).tokens[:, : CLASSES + 1, 0] - torch.arange(CLASSES + 1.0)
+    expected = torch.zeros(2, CLASSES + 1)
+    expected[0, PNEUMOTHORAX] = 100
+    expected[0, CARDIOMEGALY] = 1100
+    expected[1, PNEUMOTHORAX] = 1000
+    torch.testing.assert_close(told, expected)
+
+
+def test_sides_are_those_of_the_boxes_that_are_there() -> None:
+    """A lateral image has none; the second entry has one box, and no lesion branch sees none."""
+    model = make_model(findings="told", finding_sides=True)
+    batch = make_batch(lesions=(3, 1))
+    batch.category_ids = torch.tensor([[PNEUMOTHORAX + 1, PNEUMOTHORAX + 1, 2], [CARDIOMEGALY + 1, 5, 5]])
+    batch.lesion_sides = torch.tensor([[1, 2, 0], [2, 1, 2]])
+    sides = model.look(batch).sides
+    assert sides.shape == (2, CLASSES, 2)
+    assert sides.nonzero().tolist() == [[0, PNEUMOTHORAX, 0], [0, PNEUMOTHORAX, 1], [1, CARDIOMEGALY, 1]]
+    assert not make_model(findings="told", lesion_branch="none").look(batch).sides.any()
+
+
+def test_a_box_on_the_other_side_changes_what_the_decoder_is_told() -> None:
+    batch = make_batch(lesions=(1,))
+    batch.lesion_sides = torch.tensor([[1]])
+    model = make_model(findings="told", finding_sides=True)
+    named = torch.ones(1, CLASSES, dtype=torch.bool)
+    assert model.findings is not None
+
+    def logits() -> Tensor:
+        assert model.findings is not None
+        return model.logits(model.findings.tell(model.encode(batch), named), batch.token_ids)
+
+    left = logits()
+    batch.lesion_sides = torch.tensor([[2]])
+    assert not torch.allclose(left, logits())
+    assert "findings.sides.weight" not in make_model(findings="told", finding_sides=False).state_dict()
+    assert "findings.sides.weight" not in make_model(findings="taught", finding_sides=True).state_dict()
+
+
 def test_taught_alone_tells_nothing() -> None:
-    taught = by_hand(told=False)(encoded(), NONE)
+    taught = by_hand(told=False)(encoded(), NONE, NOWHERE)
     assert torch.equal(taught.tokens, encoded().tokens) and torch.equal(taught.mask, encoded().mask)
     assert taught.findings is not None
 
@@ -127,7 +176,7 @@ def test_loss_by_hand() -> None:
     batch = make_batch(lesions=(2, 0))
     batch.token_ids = read("possible pneumothorax .", "no cardiomegaly .")
     found = by_hand()
-    loss = LesionLoss(found, named_by(batch), weight=0.5, dropout=0.0)(found(encoded(), NONE), batch)
+    loss = LesionLoss(found, named_by(batch), weight=0.5, dropout=0.0)(found(encoded(), NONE, NOWHERE), batch)
 
     def nats(logit: float, *, true: bool) -> float:
         return math.log1p(math.exp(-logit if true else logit))
@@ -165,7 +214,7 @@ def test_in_training_the_decoder_is_told_what_the_report_names() -> None:
 
 def test_in_training_a_share_of_them_is_hidden() -> None:
     found = by_hand()
-    told = found(encoded(), NONE)
+    told = found(encoded(), NONE, NOWHERE)
     batch = make_batch(lesions=(2, 0))
     batch.token_ids = read("possible pneumothorax .", "possible cardiomegaly .")
     loss = LesionLoss(found, named_by(batch), weight=1.0, dropout=0.25)
@@ -206,6 +255,9 @@ def test_what_does_not_matter_without_findings_decides_nothing() -> None:
     """A training that was begun before there were findings goes on, and the least that must be the same does."""
     taught, told = (small_settings().replaced(model={"findings": each}) for each in ("taught", "told"))
     other = {"lesion_loss": 3.0, "finding_dropout": 0.5}
+    no_sides = {"finding_sides": False}
+    assert what_decides(taught.replaced(model=no_sides)) == what_decides(taught.replaced(model={"finding_sides": True}))
+    assert what_decides(told.replaced(model=no_sides)) != what_decides(told.replaced(model={"finding_sides": True}))
     assert what_decides(small_settings().replaced(training=other)) == what_decides(small_settings())
     assert what_decides(taught.replaced(training=other)) == what_decides(taught.replaced(training={"lesion_loss": 3.0}))
     assert what_decides(told.replaced(training=other)) != what_decides(told)

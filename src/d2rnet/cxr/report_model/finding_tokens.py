@@ -4,6 +4,8 @@ A report has a hundred tokens, and most of what they cost is wording, so the dec
 read its lesion tokens. Here a linear layer on the encoded tokens is taught the classes that reports name. With ``told`` the
 decoder sees its answer, a token for each class that it finds, or one that says "nothing"; in training those that the report
 names. PromptMRG (Jin et al., AAAI 2024) prompts a decoder with what a classifier finds in the same spirit; the form is ours.
+With ``sides`` the token of a class says on which sides its boxes lie: a decoder that is told the classes reads less of the
+lesion tokens, and then guesses sides.
 
 Shapes: B entries, L visual tokens, D width, C lesion classes.
 """
@@ -24,25 +26,28 @@ class FindingTokens(nn.Module):
         threshold: a class is found at this probability and more.
     """
 
-    def __init__(self, *, num_classes: int, d_model: int, told: bool) -> None:
+    def __init__(self, *, num_classes: int, d_model: int, told: bool, sides: bool) -> None:
         """Make the layer and the tokens.
 
         Args:
             num_classes: C.
             d_model: D.
-            told: whether the decoder sees what is found.
+            told: whether the decoder sees what is found,
+            sides: and on which sides it has boxes.
         """
         super().__init__()
         self.classify = nn.Linear(2 * d_model, num_classes)
         self.tokens = nn.Embedding(num_classes + 1, d_model) if told else None  # the last says "nothing"
+        self.sides = nn.Linear(2, d_model, bias=False) if told and sides else None
         self.threshold = FOUND_AT
 
-    def forward(self, encoded: Encoded, certain: Tensor) -> Encoded:
+    def forward(self, encoded: Encoded, certain: Tensor, sides: Tensor) -> Encoded:
         """Return the tokens with ``findings``; in front of them, where the decoder is told, the C + 1 tokens of findings.
 
         Args:
             encoded: L tokens, the last of them of lesions.
             certain: (B, C) bool, classes that are found whatever the layer says, such as those of a person's boxes.
+            sides: (B, C, 2) bool, classes with a box on the patient's left, and right.
         """
         first = encoded.tokens.shape[1] - encoded.num_regions
         parts = (slice(first, None), slice(first))  # lesions, everything else
@@ -51,6 +56,9 @@ class FindingTokens(nn.Module):
         if self.tokens is None:
             return replace(encoded, findings=findings)
         told = self.tokens.weight.to(encoded.tokens.dtype).expand(len(encoded.tokens), -1, -1)  # (B, C + 1, D)
+        if self.sides is not None:
+            placed = self.sides(sides.to(self.sides.weight.dtype)).to(told.dtype)  # (B, C, D)
+            told = torch.cat([told[:, :-1] + placed, told[:, -1:]], dim=1)  # nothing is on no side
         absent = encoded.mask.new_zeros(told.shape[:2])
         longer = replace(
             encoded,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from d2rnet.cxr.boxes.evidence import SIDES
 from d2rnet.cxr.report_model.backbones import make_backbone
 from d2rnet.cxr.report_model.context_encoder import ViewEmbedding, make_context_encoder
 from d2rnet.cxr.report_model.dataset import ChestBatch
@@ -35,6 +36,7 @@ class ChestTokens(VisualTokens):
         lesions: (B, K, D) lesion tokens; K = 0 without a lesion branch.
         lesion_mask: (B, K) bool.
         certain: (B, C) bool, classes with a lesion of score 1, as the boxes of a person have.
+        sides: (B, C, 2) bool, classes with a lesion on the patient's left, and right.
     """
 
     patches: Tensor
@@ -42,6 +44,7 @@ class ChestTokens(VisualTokens):
     lesions: Tensor
     lesion_mask: Tensor
     certain: Tensor
+    sides: Tensor
 
 
 class D2RNet(ReportModel):
@@ -91,6 +94,7 @@ class D2RNet(ReportModel):
                 num_classes=num_categories,
                 d_model=settings.d_model,
                 told=settings.findings == "told",
+                sides=settings.finding_sides,
             )
 
     def look(self, batch: ChestBatch) -> ChestTokens:
@@ -116,27 +120,32 @@ class D2RNet(ReportModel):
             told, told_mask = self.context(batch.context)  # (B, C, D)
             seen.insert(1, told.to(tokens.dtype))
             masks.insert(1, told_mask)
+        certain, sides = self._of_classes(batch, lesion_mask)
         return ChestTokens(
             patches=patches,
             patch_mask=patch_mask,
             lesions=lesions,
             lesion_mask=lesion_mask,
-            certain=self._certain(batch, lesion_mask),
+            certain=certain,
+            sides=sides,
             tokens=torch.cat(seen, dim=1),
             mask=torch.cat(masks, dim=1),
         )
 
-    def _certain(self, batch: ChestBatch, lesion_mask: Tensor) -> Tensor:
-        """Return (B, C) bool: classes with a lesion of score 1 among those that are seen, (B, K)."""
+    def _of_classes(self, batch: ChestBatch, lesion_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``certain`` and ``sides`` of :class:`ChestTokens`, of the lesions (B, K) that are seen."""
         count = lesion_mask.shape[1]
-        is_certain = lesion_mask & (batch.scores[:, :count] == 1)
         of_classes = nn.functional.one_hot(batch.category_ids[:, :count], self.num_categories + 1)[..., 1:]  # (B, K, C)
-        return (of_classes.bool() & is_certain.unsqueeze(-1)).any(dim=1)
+        seen = of_classes.bool() & lesion_mask.unsqueeze(-1)
+        of_sides = nn.functional.one_hot(batch.lesion_sides[:, :count], len(SIDES))[..., 1:].bool()  # (B, K, 2)
+        certain = seen & (batch.scores[:, :count] == 1).unsqueeze(-1)
+        sides = seen.unsqueeze(-1) & of_sides.unsqueeze(2)  # (B, K, C, 2)
+        return certain.any(dim=1), sides.any(dim=1)
 
     def encode_tokens(self, visual: Any) -> Encoded:
         """Run the encoder, and say to the decoder what it finds."""
         encoded = super().encode_tokens(visual)
-        return encoded if self.findings is None else self.findings(encoded, visual.certain)
+        return encoded if self.findings is None else self.findings(encoded, visual.certain, visual.sides)
 
     def num_regions(self, visual: ChestTokens) -> int:
         """Return K: the lesion tokens come last."""

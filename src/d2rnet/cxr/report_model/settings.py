@@ -97,6 +97,8 @@ class D2RNetModelSettings(DecoderSettings):
     findings: Annotated[Literal["none", "taught", "told"], WhereAbsent("none")] = setting("told")
     """none: as published. taught: a layer on the means of the encoded lesion tokens and of the others learns which classes a
     report names (cxr.report.training.lesion_loss). told: the decoder is told what it finds, by tokens of these (ours)."""
+    finding_sides: Annotated[bool, WhereAbsent(False)] = setting(True)
+    """Where findings is told: the token of a class also says on which sides the class has boxes (ours)."""
     view_embedding: bool = setting(False)
     """Patch and lesion tokens carry the view of their image (PA, AP, lateral, unknown) and, beyond the first image of a view,
     its number, as learnt embeddings (own choice). Needs views in cxr.annotation.context."""
@@ -242,6 +244,9 @@ class D2RNetTrainingSettings(ReportTrainingSettings):
     finding_dropout: float = setting(0.1, ge=0, lt=1)
     """Share of the classes named by a report that the decoder, where cxr.report.model.findings tells it, is not told in
     training, so that it goes on reading its lesion tokens itself."""
+    side_weight: Annotated[float, WhereAbsent(1.0)] = setting(3.0, ge=1)
+    """What a word that names a side counts for in the cross entropy, beside 1 of all others (ours): a side is one word of
+    twenty, and the image decides it."""
     augmentation: AugmentationSettings = AugmentationSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     self_critical: D2RNetSelfCriticalSettings = D2RNetSelfCriticalSettings()

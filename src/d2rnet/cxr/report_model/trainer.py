@@ -28,6 +28,7 @@ from d2rnet.cxr.report_model.settings import (
     D2RNetTrainingSettings,
     TrainReportModelSettings,
 )
+from d2rnet.cxr.report_model.side_words import SideWords
 from d2rnet.evaluation.labeller import Named
 from d2rnet.files.hashes import ManyFiles
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -140,7 +141,8 @@ def what_decides(settings: TrainReportModelSettings) -> TrainReportModelSettings
     if chosen.model.findings == "none":
         chosen = chosen.replaced(training={"lesion_loss": usual.lesion_loss})
     if chosen.model.findings != "told":
-        chosen = chosen.replaced(training={"finding_dropout": usual.finding_dropout})
+        sides = D2RNetModelSettings().finding_sides
+        chosen = chosen.replaced(model={"finding_sides": sides}, training={"finding_dropout": usual.finding_dropout})
     if chosen.training.alignment.is_on:
         return chosen
     idle = AlignmentSettings().replaced(**where_absent(AlignmentSettings))
@@ -217,6 +219,7 @@ def _fit(
         further=further,
         looking=_pointer(settings, vocabulary),
         encoded_loss=_lesion_loss(model, settings, named),
+        some_tokens=_side_words(settings, vocabulary),
         rates={"extractor.backbone.": training.backbone_learning_rate},
         loader_workers=runtime.loader_workers,
         reward=reward,
@@ -237,3 +240,9 @@ def _lesion_loss(model: D2RNet, settings: TrainReportModelSettings, named: Named
         return None
     training = settings.training
     return LesionLoss(model.findings, named, weight=training.lesion_loss, dropout=training.finding_dropout)
+
+
+def _side_words(settings: TrainReportModelSettings, vocabulary: Vocabulary) -> SideWords | None:
+    """Make the loss of the words that name a side where they count for more."""
+    beyond = settings.training.side_weight - 1
+    return SideWords(vocabulary, weight=beyond) if beyond else None

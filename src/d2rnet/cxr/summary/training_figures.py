@@ -31,7 +31,7 @@ DETECTOR_PANELS = (
 )
 REPORT_PANELS = (
     Panel("loss (nats per token)", {"train_loss": "training", "val_loss": "validation"}),
-    Panel("losses of looking", {"pointer_loss": "pointer", "lesion_loss": "findings"}),
+    Panel("losses of looking", {"pointer_loss": "pointer", "lesion_loss": "findings", "side_words_loss": "sides"}),
     Panel("alignment loss, weight included", {"local_alignment_loss": "local", "global_alignment_loss": "global"}),
     Panel("BLEU-4, greedy, validation split", {"val_bleu_4": "BLEU-4"}),
     Panel("reward", {"self_critical_reward": "drawn", "self_critical_baseline": "greedy", "val_reward": "greedy, validation"}),
