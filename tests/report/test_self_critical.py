@@ -29,7 +29,7 @@ from d2rnet.report.interface import Encoded
 from d2rnet.report.rewards import Reward
 from d2rnet.report.self_critical import SelfCritical, report_log_probs
 from d2rnet.report.settings import ReportTrainingSettings
-from d2rnet.report.training_task import Losses
+from d2rnet.report.training_task import Losses, TokenLoss
 from d2rnet.report.validation import token_loss
 from d2rnet.training.processes import run_processes
 from d2rnet.training.record import LAST
@@ -166,6 +166,16 @@ def test_the_loss_is_weighed_and_divided_as_the_cross_entropy_is() -> None:
     drawn = losses.self_critical(losses.model.transformer, encoded, batch)
     assert float(found["self_critical"]) == pytest.approx(3 * float(drawn) / int(count)) and float(drawn) != 0
     assert all(module.training for module in losses.modules())
+
+
+def test_what_counts_for_more_counts_so_beside_rewards() -> None:
+    losses, _ = toy_losses(cross_entropy_weight=0.25)
+    losses.some_tokens = TokenLoss()
+    losses.some_tokens.name = "side_words"
+    assert losses.weights() == {"train": 0.25, "side_words": 0.25}
+    losses, _ = toy_losses(start_epoch=1)
+    losses.some_tokens = TokenLoss()
+    assert losses.weights() == {}
 
 
 def test_before_its_epoch_nothing_is_drawn() -> None:

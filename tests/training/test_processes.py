@@ -89,7 +89,7 @@ def gradients(model: dict[str, Any], aligned: dict[str, Any], lesions: tuple[int
     batch = make_batch(lesions=lesions)
     named = torch.tensor([CATEGORY_NAMES.index("Cardiomegaly") + 1, CATEGORY_NAMES.index("Pneumothorax") + 1])
     batch.category_ids = named[batch.category_ids % 2] * batch.lesion_mask
-    batch.token_ids[-1, 1:4] = torch.tensor([4, 19, 5])  # sentences that name either
+    batch.token_ids[-1, 1:5] = torch.tensor([4, 19, 5, 17])  # sentences that name either, and a side
     classes = report_classes(batch.token_ids, VOCABULARY).numpy()
     lesion_loss = LesionLoss(network.findings, classes, weight=2.0, dropout=0.0) if network.findings else None
     beyond = aligned.get("side_weight", 1.0) - 1
@@ -117,7 +117,17 @@ def part_of(batch: ChestBatch) -> ChestBatch:
         return collate([], size_px=32, crop_size_px=32)
     part = ChestBatch(**{name: getattr(batch, name)[chosen] for name in batch.__dataclass_fields__})
     most, longest = int(part.lesion_mask.sum(dim=1).max()), int((part.token_ids != 0).sum(dim=1).max())
-    for name in ("boxes_xyxy", "positions", "lesion_view", "category_ids", "scores", "crops", "crop_insides", "lesion_mask"):
+    for name in (
+        "boxes_xyxy",
+        "positions",
+        "lesion_view",
+        "category_ids",
+        "scores",
+        "crops",
+        "crop_insides",
+        "lesion_mask",
+        "lesion_sides",
+    ):
         setattr(part, name, getattr(part, name)[:, :most])
     part.token_ids = part.token_ids[:, :longest]
     return part
@@ -138,7 +148,10 @@ def test_two_processes_make_the_step_of_one(tmp_path: Path) -> None:
     run_processes(write_gradients, tmp_path, processes=2, device=CPU)
     for number, case in enumerate(CASES):
         single, shared = gradients(*case), torch.load(tmp_path / f"{number}.pt")
-        assert single.keys() == shared.keys() and min(float(single.get(name, 1.0)) for name in ("sentence_box", "pointer")) > 0
+        assert (
+            single.keys() == shared.keys()
+            and min(float(single.get(name, 1.0)) for name in ("sentence_box", "pointer", "side_words")) > 0
+        )
         scale = max(float(value.abs().max()) for name, value in single.items() if not name.startswith("buffer"))
         for name, value in single.items():
             bound = 2e-5 * (1 if name.startswith("buffer") else max(scale, 1.0))

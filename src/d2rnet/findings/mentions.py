@@ -115,8 +115,9 @@ def named_sides(mentions: Sequence[Mention]) -> dict[str, set[str]]:
 
 
 def names_side(word: str) -> bool:
-    """Say whether a word of a tokenised report names a side, as "left", "bilateral" and "bases" do."""
-    return bool(_sides(f" {word.replace('-', ' ')} ", 0, len(word) + 1))
+    """Say whether a word by itself names a side, as "left", "Right-sided", "bilateral" and "bases" do."""
+    text = normalise_sentence(word)
+    return bool(_sides(text, 0, len(text) - 1))
 
 
 def named_classes(text: str, *, uncertain_counts: bool = True) -> frozenset[str]:

@@ -197,9 +197,12 @@ class Losses(Objective):
         return (batch.token_ids[:, 1:] != PAD_ID).sum()
 
     def weights(self) -> dict[str, float]:
-        """Return what the cross entropy counts for beside rewards; the others come weighted."""
+        """Return what the cross entropy, also of tokens that count for more, weighs beside rewards; others come weighted."""
         critic = self.self_critical
-        return {"train": critic.cross_entropy_weight} if critic is not None and critic.has_begun else {}
+        if critic is None or not critic.has_begun:
+            return {}
+        names = ["train", *([] if self.some_tokens is None else [self.some_tokens.name])]
+        return dict.fromkeys(names, critic.cross_entropy_weight)
 
     def after_step(self) -> None:
         """Let the other losses do what follows a step."""

@@ -162,8 +162,11 @@ def test_a_box_on_the_other_side_changes_what_the_decoder_is_told() -> None:
     left = logits()
     batch.lesion_sides = torch.tensor([[2]])
     assert not torch.allclose(left, logits())
-    assert "findings.sides.weight" not in make_model(findings="told", finding_sides=False).state_dict()
-    assert "findings.sides.weight" not in make_model(findings="taught", finding_sides=True).state_dict()
+    assert "findings.sides.weight" in model.state_dict()
+    without = {"finding_sides": False}, {"findings": "taught"}, {"lesion_branch": "none"}
+    for change in without:
+        other = make_model(**{"findings": "told", "finding_sides": True} | change)
+        assert "findings.sides.weight" not in other.state_dict()
 
 
 def test_taught_alone_tells_nothing() -> None:
@@ -293,6 +296,8 @@ def test_in_half_precision(precision: str) -> None:
     logits.float().sum().backward()
     assert model.findings is not None and model.findings.tokens is not None
     assert model.findings.tokens.weight.grad is not None and model.findings.tokens.weight.grad.isfinite().all()
+    assert model.findings.sides is not None and model.findings.sides.weight.grad is not None
+    assert model.findings.sides.weight.grad.isfinite().all()
     model.transformer.to(torch.bfloat16)
     with torch.no_grad():
         halved = model.encode(batch)

@@ -17,7 +17,7 @@ WORDS = ("the", "left", "effusion", "bilaterally", ".")
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 0, 0, *[5] * 5), "r2gen", "findings", 1)
 
 
-@pytest.mark.parametrize("word", ["left", "right", "left-sided", "bilateral", "bilaterally", "both", "bibasilar", "bases"])
+@pytest.mark.parametrize("word", ["left", "Right", "left-sided", "bilateral", "Bilaterally", "both", "bases", "left/right"])
 def test_words_that_name_a_side(word: str) -> None:
     assert names_side(word)
 

@@ -119,7 +119,8 @@ def test_test_split_is_never_looked_at(cohort: Path, tmp_path: Path, report_sett
 
 
 @pytest.mark.parametrize(
-    ("step", "new"), [(2, ()), (3, ()), (4, ()), (9, ()), (4, ("training.alignment", "model.prior", "training.seed"))]
+    ("step", "new"),
+    [(2, ()), (3, ()), (4, ()), (9, ()), (4, ("training.alignment", "model.prior", "model.finding_sides", "training.seed"))],
 )
 def test_resume_after_sigterm_is_bit_identical(
     cohort: Path,

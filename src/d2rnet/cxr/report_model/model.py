@@ -94,7 +94,7 @@ class D2RNet(ReportModel):
                 num_classes=num_categories,
                 d_model=settings.d_model,
                 told=settings.findings == "told",
-                sides=settings.finding_sides,
+                sides=settings.finding_sides and settings.lesion_branch != "none",
             )
 
     def look(self, batch: ChestBatch) -> ChestTokens:

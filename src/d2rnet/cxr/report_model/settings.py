@@ -98,7 +98,9 @@ class D2RNetModelSettings(DecoderSettings):
     """none: as published. taught: a layer on the means of the encoded lesion tokens and of the others learns which classes a
     report names (cxr.report.training.lesion_loss). told: the decoder is told what it finds, by tokens of these (ours)."""
     finding_sides: Annotated[bool, WhereAbsent(False)] = setting(True)
-    """Where findings is told: the token of a class also says on which sides the class has boxes (ours)."""
+    """Where findings is told: the token of a class also says on which sides the class has boxes (ours), whatever lesion_class
+    and lesion_position say. Boxes of lateral images have no side where the entries tell views (cxr.annotation.context); else
+    leave them out with cxr.annotation.box_views."""
     view_embedding: bool = setting(False)
     """Patch and lesion tokens carry the view of their image (PA, AP, lateral, unknown) and, beyond the first image of a view,
     its number, as learnt embeddings (own choice). Needs views in cxr.annotation.context."""
@@ -245,8 +247,8 @@ class D2RNetTrainingSettings(ReportTrainingSettings):
     """Share of the classes named by a report that the decoder, where cxr.report.model.findings tells it, is not told in
     training, so that it goes on reading its lesion tokens itself."""
     side_weight: Annotated[float, WhereAbsent(1.0)] = setting(3.0, ge=1)
-    """What a word that names a side counts for in the cross entropy, beside 1 of all others (ours): a side is one word of
-    twenty, and the image decides it."""
+    """What a word that names a side, be it of a lesion or of a tube, counts for in the cross entropy (what is beyond 1 without
+    label smoothing), beside 1 of all others (ours): a side is one word of twenty, and the image decides it."""
     augmentation: AugmentationSettings = AugmentationSettings()
     alignment: AlignmentSettings = AlignmentSettings()
     self_critical: D2RNetSelfCriticalSettings = D2RNetSelfCriticalSettings()

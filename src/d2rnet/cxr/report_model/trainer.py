@@ -141,7 +141,7 @@ def what_decides(settings: TrainReportModelSettings) -> TrainReportModelSettings
     if chosen.model.findings == "none":
         chosen = chosen.replaced(training={"lesion_loss": usual.lesion_loss})
     if chosen.model.findings != "told":
-        sides = D2RNetModelSettings().finding_sides
+        sides = where_absent(D2RNetModelSettings)["finding_sides"]
         chosen = chosen.replaced(model={"finding_sides": sides}, training={"finding_dropout": usual.finding_dropout})
     if chosen.training.alignment.is_on:
         return chosen
