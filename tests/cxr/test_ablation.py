@@ -327,7 +327,7 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     published = {name for name in cells if name.startswith("published")}
     full = {"full", "full_told", "full_oracle"}
     recommended = {"recommended", "recommended_oracle"}
-    detector = {"detector", "pointer_detector", "pointer_detector_told"} | recommended
+    detector = {"detector", "pointer_detector", "pointer_detector_told", "pointer_detector_sides"} | recommended
     soft = {name for name in cells if name.endswith(("soft", "soft_queue"))}
     assert [name for name, model in models.items() if model.lesion_branch == "none"] == ["base"]
     assert {name for name, model in models.items() if model.lesion_branch == "crop"} == published | full
@@ -347,12 +347,13 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     assert {name for name, one in cells.items() if one.training.pointer_weight} == {
         "pointer",
         "pointer_detector",
+        "pointer_detector_sides",
         "pointer_detector_told",
         "pointer_strong",
     } | recommended
-    told = {"told", "told_sides", "pointer_detector_told"}
+    told = {"told", "told_sides", "pointer_detector_told", "pointer_detector_sides"}
     assert {name for name, model in models.items() if model.findings == "told"} == told | recommended
-    assert {name for name, model in models.items() if model.finding_sides} == {"told_sides"} | recommended
+    assert {name for name, model in models.items() if model.finding_sides} == {"told_sides", "pointer_detector_sides"} | recommended
     assert {name for name, one in cells.items() if one.training.side_weight != 1} == {"side_words"} | recommended
     assert [name for name, model in models.items() if model.findings == "taught"] == ["taught"]
     for cell in cells.values():
