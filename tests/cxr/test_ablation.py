@@ -353,7 +353,8 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     } | recommended
     told = {"told", "told_sides", "pointer_detector_told", "pointer_detector_sides"}
     assert {name for name, model in models.items() if model.findings == "told"} == told | recommended
-    assert {name for name, model in models.items() if model.finding_sides} == {"told_sides", "pointer_detector_sides"} | recommended
+    sides = {"told_sides", "pointer_detector_sides"}
+    assert {name for name, model in models.items() if model.finding_sides} == sides | recommended
     assert {name for name, one in cells.items() if one.training.side_weight != 1} == {"side_words"} | recommended
     assert [name for name, model in models.items() if model.findings == "taught"] == ["taught"]
     for cell in cells.values():

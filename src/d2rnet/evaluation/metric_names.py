@@ -94,7 +94,7 @@ METRICS = {
         Metric("cider", "CIDEr", Group.WORDS),
         Metric("lesion22_uncertain_positive_micro_f1", "lesion F1, micro", Group.LESIONS),
         Metric("lesion22_uncertain_positive_macro_f1", "lesion F1, macro", Group.LESIONS, left_out_of=(Shown.ABLATION,)),
-        Metric("lesion_side_micro_f1", "lesion and side F1, micro", Group.LESIONS, left_out_of=(Shown.SUMMARY, Shown.GALLERY)),
+        Metric("lesion_side_micro_f1", "lesion and side F1, micro", Group.LESIONS, left_out_of=(Shown.GALLERY,)),
         Metric("lesion22_uncertain_negative_micro_f1", "lesion F1, micro, doubt as no", Group.LESIONS, left_out_of=(*Shown,)),
         Metric("lesion22_uncertain_negative_macro_f1", "lesion F1, macro, doubt as no", Group.LESIONS, left_out_of=(*Shown,)),
         *_quietly("lesion22_uncertain_positive", "lesion", _MORE, Group.LESIONS),

@@ -198,6 +198,24 @@ def test_count_lines_leave_zeros_out_and_sum_up_large_groups() -> None:
     ]
 
 
+def test_lesions_have_rows_with_and_without_their_side(run: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    def systems(f1: float) -> dict[str, Any]:
+        means = {"micro_f1": f1, "macro_f1": f1 / 2}
+        return {"generated": means, "most_frequent_report": dict.fromkeys(means, 0.0), "lesion_set_report": means}
+
+    clinical = {"lesion22_uncertain_positive": systems(0.6), "lesion_side": systems(0.4)}
+    change(run["report_metrics"], {"clinical": clinical, "intervals": {"lesion_side_micro_f1": [0.3, 0.5]}})
+    summarize(**run)
+    text = capsys.readouterr().out
+    assert cells(text, "lesion F1, micro")[1:3] == ["0.600", "commonest 0.000, lesion set 0.600"]
+    assert cells(text, "lesion F1, macro")[1] == "0.300"
+    assert cells(text, "lesion and side F1, micro")[1:3] == ["0.400 [0.300, 0.500]", "commonest 0.000, lesion set 0.400"]
+    del clinical["lesion_side"]  # as files of before it was there
+    change(run["report_metrics"], {"clinical": clinical})
+    summarize(**run)
+    assert "lesion and side F1" not in capsys.readouterr().out.replace("; lesion and side F1: each", "")
+
+
 def test_labellers_of_others_have_rows_where_they_were_asked_for(
     run: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

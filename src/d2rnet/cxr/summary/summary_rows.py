@@ -10,7 +10,7 @@ from typing import Any
 
 from d2rnet.errors import DatasetError
 from d2rnet.evaluation import chexbert, radgraph
-from d2rnet.evaluation.clinical import HEADLINE
+from d2rnet.evaluation.clinical import HEADLINE, SIDED
 from d2rnet.evaluation.metric_names import COMMONEST, LESION_SET, NEAREST, NO_BOX, Group, Metric, Shown, shown_in
 from d2rnet.evaluation.outside_labeller import NOT_RUN
 from d2rnet.figures.summary_lines import number, thousands
@@ -35,7 +35,7 @@ LEGEND = (
     "shuffled: the same reports against references of other studies; a model that ignores its image scores the same there. "
     "commonest: the most frequent training report as the answer to every image. nearest: that of the training image that "
     "looks most alike. lesion set: the one that names the classes of the image's boxes. Lesion F1: the 22 classes that "
-    "generated and reference report name, doubtful mentions included."
+    "generated and reference report name, doubtful mentions included; lesion and side F1: each with its side."
 )
 DETECTOR_LEGEND = (
     "brackets: bootstrap 95 % interval over test images. VOC mAP: PASCAL VOC 2010 at IoU > 0.4, 22 classes and the 14 of "
@@ -135,13 +135,13 @@ def report_rows(metrics: Mapping[str, Any], path: Path) -> Iterator[Row]:
 
 
 def lesion_rows(metrics: Mapping[str, Any], measured_on: str) -> Iterator[Row]:
-    """Yield lesion F1, each baseline beside it; nothing for files of before it was there."""
-    systems = metrics.get("clinical", {}).get(HEADLINE, {})
-    if GENERATED not in systems:
-        return
+    """Yield lesion F1, with and without sides, each baseline beside it; nothing for files of before it was there."""
     for metric in shown_in(Shown.SUMMARY):
         if metric.group is Group.LESIONS:
-            yield _label_row(metric, metric.key.removeprefix(f"{HEADLINE}_"), systems, metrics, measured_on)
+            labels = next(name for name in (HEADLINE, SIDED) if metric.key.startswith(f"{name}_"))
+            systems = metrics.get("clinical", {}).get(labels, {})
+            if GENERATED in systems:
+                yield _label_row(metric, metric.key.removeprefix(f"{labels}_"), systems, metrics, measured_on)
 
 
 def _label_row(metric: Metric, mean: str, systems: Mapping[str, Any], metrics: Mapping[str, Any], measured_on: str) -> Row:
