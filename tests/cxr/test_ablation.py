@@ -381,17 +381,24 @@ def test_arms_of_inputs_differ_in_what_their_names_say(repository: Path, preset:
     if preset:
         overlay = yaml.safe_load((repository / "workflow" / "presets" / "cxr" / f"{preset}.yaml").read_text())
         report = report.replaced(**overlay["cxr"]["report"])
-    cells = {name: cell_settings(report, design, arm=name, seed=7).model for name in design.arms}
-    told = {name: (cell.view_embedding, cell.indication, cell.prior) for name, cell in cells.items()}
-    assert told == {
+    settings = {name: cell_settings(report, design, arm=name, seed=7) for name in design.arms}
+    cells = {name: each.model for name, each in settings.items()}
+    inputs = {name: (cell.view_embedding, cell.indication, cell.prior) for name, cell in cells.items()}
+    assert inputs == {
         "base": (False, False, False),
         "tokens": (False, False, False),
         "views": (True, False, False),
         "indication": (False, True, False),
         "prior": (False, False, True),
         "all": (True, True, True),
+        "told": (False, False, False),
+        "told_all": (True, True, True),
         "all_oracle": (True, True, True),
     }
+    for name, each in settings.items():
+        is_told = name in ("told", "told_all")
+        assert (each.model.findings == "told", each.model.finding_sides) == (is_told, is_told)
+        assert (each.training.pointer_weight > 0, each.training.side_weight > 1) == (is_told, is_told)
     assert {name for name, cell in cells.items() if cell.lesion_branch == "none"} == {"base"}
     assert design.reference == "tokens"
 
