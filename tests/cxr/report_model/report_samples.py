@@ -153,6 +153,19 @@ def training_settings(settings: ReportSettings) -> TrainReportModelSettings:
     return TrainReportModelSettings(text=settings.text, model=settings.model, training=settings.training)
 
 
+def training_arguments(cohort: Path, folder: Path, settings: ReportSettings) -> dict[str, Any]:
+    """Arguments of train_report_model; the vocabulary is in ``folder``, where work and model go, too."""
+    return {
+        "annotation": cohort / "annotation.json",
+        "vocabulary": folder / "vocabulary.json",
+        "image_root": cohort,
+        "work": folder / "work",
+        "output": folder / "model",
+        "device": "cpu",
+        "settings": training_settings(settings),
+    }
+
+
 def make_batch(
     *, views: int = 1, lesions: tuple[int, ...] = (2, 0, 3), length: int = 7, seed: int = 0, crop_px: int = 32
 ) -> ChestBatch:

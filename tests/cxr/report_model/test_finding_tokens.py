@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from report_samples import NUM_TOKENS, make_batch, make_model, small_settings, training_settings, write_cohort
+from report_samples import NUM_TOKENS, make_batch, make_model, small_settings, training_arguments, write_cohort
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from d2rnet.cxr.report_model.finding_tokens import FindingTokens
 from d2rnet.cxr.report_model.generate import load_writer
 from d2rnet.cxr.report_model.lesion_loss import LesionLoss, classes_of_reports
 from d2rnet.cxr.report_model.model import D2RNet
-from d2rnet.cxr.report_model.settings import D2RNetTrainingSettings, ReportSettings
+from d2rnet.cxr.report_model.settings import D2RNetTrainingSettings
 from d2rnet.cxr.report_model.trainer import train_report_model, what_decides
 from d2rnet.evaluation.labeller import Named
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -44,19 +44,6 @@ def read(*reports: str) -> Tensor:
 def named_by(batch: ChestBatch) -> Named:
     """What the reports of a batch name, whose entries are all there are."""
     return classes_of_reports(Ragged([ids[ids != PAD_ID] for ids in batch.token_ids.numpy()], np.int64), VOCABULARY)
-
-
-def inputs(cohort: Path, folder: Path, settings: ReportSettings) -> dict[str, Any]:
-    """Arguments of train_report_model."""
-    return {
-        "annotation": cohort / "annotation.json",
-        "vocabulary": folder / "vocabulary.json",
-        "image_root": cohort,
-        "work": folder / "work",
-        "output": folder / "model",
-        "device": "cpu",
-        "settings": training_settings(settings),
-    }
 
 
 def by_hand(*, told: bool = True, threshold: float = 0.5, sides: bool = False) -> FindingTokens:
@@ -247,7 +234,7 @@ def test_training_teaches_it(tmp_path: Path, branch: str) -> None:
     model = {"lesion_branch": branch, "findings": "told"}
     settings = small_settings().replaced(model=model, training={"lesion_loss": 3.0, "pointer_weight": 0.0})
     build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=settings.text)
-    train_report_model(**inputs(cohort, tmp_path, settings))
+    train_report_model(**training_arguments(cohort, tmp_path, settings))
     epochs = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
     losses = [epoch["lesion_loss"] for epoch in epochs]
     assert losses[-1] < losses[0]
@@ -310,7 +297,7 @@ def test_the_threshold_is_one_of_writing(tmp_path: Path) -> None:
     cohort = write_cohort(tmp_path / "cohort")
     settings = small_settings().replaced(model={"findings": "told"}, training={"pointer_weight": 0.0})
     build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=settings.text)
-    train_report_model(**inputs(cohort, tmp_path, settings))
+    train_report_model(**training_arguments(cohort, tmp_path, settings))
     asked = settings.generation.replaced(finding_threshold=0.9)
     loaded = load_writer(tmp_path / "model", torch.device("cpu"), asked)
     assert isinstance(loaded.model, D2RNet) and loaded.model.findings is not None

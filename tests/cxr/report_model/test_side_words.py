@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from report_samples import make_batch, small_settings, training_settings, write_cohort
+from report_samples import make_batch, small_settings, training_arguments, write_cohort
 
 from d2rnet.cxr.report_model.side_words import SideWords
 from d2rnet.cxr.report_model.trainer import train_report_model
@@ -57,15 +57,7 @@ def test_training_has_it_where_sides_count_for_more(tmp_path: Path, weight: floa
     cohort = write_cohort(tmp_path / "cohort")
     settings = small_settings().replaced(training={"side_weight": weight})
     build_vocabulary(annotation=cohort / "annotation.json", output=tmp_path, settings=settings.text)
-    train_report_model(
-        annotation=cohort / "annotation.json",
-        vocabulary=tmp_path / "vocabulary.json",
-        image_root=cohort,
-        work=tmp_path / "work",
-        output=tmp_path / "model",
-        device="cpu",
-        settings=training_settings(settings),
-    )
+    train_report_model(**training_arguments(cohort, tmp_path, settings))
     epochs = [json.loads(line) for line in (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()]
     assert all(("side_words_loss" in epoch) is is_on for epoch in epochs)
     if is_on:
