@@ -127,7 +127,7 @@ def test_the_preset_of_inputs_brings_its_arms_into_any_working_directory(reposit
     preset = repository / "workflow" / "presets" / "cxr" / "inputs.yaml"
     done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "ablation", "--configfile", str(preset))
     counts = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", done.stdout, flags=re.MULTILINE)}
-    assert counts["train_ablation_cell"] == 7 * 3, done.stderr + done.stdout
+    assert counts["train_ablation_cell"] == 9 * 3, done.stderr + done.stdout
     assert "results/cxr/ablation_inputs/indication/seed_1" in done.stdout
     used = re.findall(r"(?:results|work|logs)/cxr/(?:benchmarks/)?ablation/\S+", done.stdout)
     assert used and all("/oracle" in path for path in used), "nothing of the shipped design, which has arms of these names"
