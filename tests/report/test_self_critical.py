@@ -170,11 +170,11 @@ def test_the_loss_is_weighed_and_divided_as_the_cross_entropy_is() -> None:
 
 def test_what_counts_for_more_counts_so_beside_rewards() -> None:
     losses, _ = toy_losses(cross_entropy_weight=0.25)
-    losses.some_tokens = TokenLoss()
+    losses.some_tokens = TokenLoss(weight=1.0)
     losses.some_tokens.name = "side_words"
     assert losses.weights() == {"train": 0.25, "side_words": 0.25}
     losses, _ = toy_losses(start_epoch=1)
-    losses.some_tokens = TokenLoss()
+    losses.some_tokens = TokenLoss(weight=1.0)
     assert losses.weights() == {}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from d2rnet.report.decoder.memory_transformer import MemoryTransformer
 from d2rnet.report.interface import Batch, Encoded, ReportModel, VisualTokens
@@ -102,18 +103,29 @@ class TokenLoss(nn.Module):
 
     Attributes:
         name: of the loss in the history, which leaves the cross entropy itself as it is.
+        weight: of the loss; with 1 these tokens count for twice what others do.
     """
 
     name: str
 
+    def __init__(self, *, weight: float) -> None:
+        """Take the weight."""
+        super().__init__()
+        self.weight = weight
+
+    def chosen(self, batch: Any) -> Tensor:
+        """Return (B, T - 1) bool: which of the tokens 1.. count for more; what it says of padding is not asked."""
+        raise NotImplementedError
+
     def forward(self, logits: Tensor, batch: Any) -> Tensor:
-        """Return the weighted sum over tokens, for a step's mean over all tokens that are taught.
+        """Return the weighted sum over these tokens, in nats, for a step's mean over all tokens that are taught.
 
         Args:
             logits: (B, T - 1, W) of tokens 1..; B may be 0.
             batch: the entries.
         """
-        raise NotImplementedError
+        targets = batch.token_ids[:, 1:].masked_fill(~self.chosen(batch), PAD_ID).flatten()
+        return self.weight * F.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=PAD_ID, reduction="sum")
 
 
 class Losses(Objective):

@@ -23,7 +23,7 @@ from d2rnet.ct.report_model.settings import TrainCtReportModelSettings
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.interface import Encoded
 from d2rnet.report.text.protocols import split_sentences
-from d2rnet.report.text.vocabulary import PAD_ID, Vocabulary
+from d2rnet.report.text.vocabulary import Vocabulary
 from d2rnet.report.training_task import EncodedLoss, TokenLoss
 from d2rnet.training.batches import Ragged
 
@@ -86,24 +86,15 @@ class AbnormalityWords(TokenLoss):
             lengths: (N,) tokens of each report.
             weight: of the loss; with 1 these tokens count for twice what others do.
         """
-        super().__init__()
-        self.weight = weight
+        super().__init__(weight=weight)
         self.register_buffer("named", torch.from_numpy(named), persistent=False)
         self.register_buffer("starts", torch.from_numpy(np.cumsum(lengths) - lengths), persistent=False)
 
-    def forward(self, logits: Tensor, batch: CtBatch) -> Tensor:
-        """Return the weighted sum over these tokens, in nats.
-
-        Args:
-            logits: (B, T - 1, W) of tokens 1...
-            batch: the entries.
-        """
-        targets = batch.token_ids[:, 1:]
-        steps = torch.arange(1, batch.token_ids.shape[1], device=targets.device)
+    def chosen(self, batch: CtBatch) -> Tensor:
+        """Return (B, T - 1) bool: the tokens of sentences that name an abnormality; of padding, what the next report has."""
+        steps = torch.arange(1, batch.token_ids.shape[1], device=batch.token_ids.device)
         places = self.starts[batch.entry_numbers][:, None] + steps  # (B, T - 1), of all reports end to end
-        is_named = self.named[places.clamp(max=len(self.named) - 1)]  # of padding, that of the next report
-        targets = targets.masked_fill(~is_named, PAD_ID).flatten()
-        return self.weight * F.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=PAD_ID, reduction="sum")
+        return self.named[places.clamp(max=len(self.named) - 1)]
 
 
 def named_tokens(token_ids: Ragged, vocabulary: Vocabulary, names: Callable[[str], Sequence[str]]) -> NDArray[np.bool_]:
