@@ -84,6 +84,7 @@ class LesionEnhancement(nn.Module):
         means = total.mean(dim=(2, 3)).unsqueeze(1)  # (N, 1, C)
         total = total * self.channel_attention(means).sigmoid().transpose(1, 2).unsqueeze(-1)
         summary = torch.cat([total.mean(dim=1, keepdim=True), total.amax(dim=1, keepdim=True)], dim=1)
+        summary = summary.contiguous(memory_format=torch.channels_last)
         total = total * self.spatial_attention(summary).sigmoid()
         total = self.dropout(total) if channel_factors is None else total * channel_factors
         return self.norm(total).relu()
