@@ -171,6 +171,34 @@ def test_inputs_behind_links_and_dots_are_not_overwritten(tmp_path: Path, argume
     assert image.read_bytes() == before and list(image.parent.iterdir()) == [image]
 
 
+def test_inputs_above_the_working_folder_are_not_overwritten(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names began with '..', and readings were written, or cleared away, beside the inputs."""
+    for name in ("here/b/chest.png", "a/chest.png", "a/broken.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_chest((90, 80), 5)).save(tmp_path / name)
+    broken = tmp_path / "a/broken.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    before = {path: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["read", "../a", "b", *arguments]) == 3
+    assert {path: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+    written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.json")}
+    assert written == {"a/chest.json", "here/b/chest.json"}
+
+
+def test_readings_of_an_earlier_call_are_no_radiographs(tmp_path: Path) -> None:
+    """Overlays were read, where they lay below the folder that was read."""
+    for name in ("a.png", "old/a.png", "old/coco/data/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_chest((90, 80), 5)).save(tmp_path / name)
+    (tmp_path / "old/.d2rnet-read").touch()
+    assert find_inputs([tmp_path], tmp_path / "new").images == [tmp_path / "a.png"]
+    with pytest.raises(DatasetError, match=r"old: is a folder of readings of 'd2rnet read'; expected DICOM, PNG"):
+        find_inputs([tmp_path / "old"], tmp_path / "new")
+
+
 def test_a_folder_of_other_files_is_not_written_to(tmp_path: Path, arguments: list[str]) -> None:
     Image.fromarray(draw_chest((90, 80), 5)).save(tmp_path / "chest.png")
     (tmp_path / "out").mkdir()

@@ -145,7 +145,12 @@ def test_names_that_fit_no_image_or_two(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("xywh", "inside"),
-    [((0, 0, 80, 90), (0, 0, 80, 90)), ((-1, -0.5, 10, 10), (0, 0, 9, 9.5)), ((75, 85, 6, 6), (75, 85, 80, 90))],
+    [
+        ((0, 0, 80, 90), (0, 0, 80, 90)),
+        ((-1, -0.5, 10, 10), (0, 0, 9, 9.5)),
+        ((75, 85, 6, 6), (75, 85, 80, 90)),
+        ((0.004, 1.006, 2, 2), (0, 1.01, 2, 3.01)),
+    ],
 )
 def test_a_box_may_stick_out_by_a_pixel_and_is_cut(xywh: Any, inside: Any) -> None:
     view = View(Path("a.png"), "", np.zeros((90, 80), np.uint8))
@@ -154,7 +159,9 @@ def test_a_box_may_stick_out_by_a_pixel_and_is_cut(xywh: Any, inside: Any) -> No
 
 def test_a_box_outside_or_of_another_size_is_refused() -> None:
     view = View(Path("a.png"), "", np.zeros((90, 80), np.uint8))
-    for xywh in ((-2, 0, 9, 9), (0, -2, 9, 9), (75, 0, 7, 9), (0, 85, 9, 7)):
+    outside = ((-2, 0, 9, 9), (0, -2, 9, 9), (75, 0, 7, 9), (0, 85, 9, 7))
+    without_area = ((80.4, 0, 0.5, 9), (-0.9, 0, 0.5, 9), (0, 90.4, 9, 0.5), (10, 10, 0.004, 9))
+    for xywh in (*outside, *without_area):
         with pytest.raises(DatasetError, match=r"row 3: got x, y, width, height .*; expected a box within a\.png, 80 x 90 px"):
             OwnBox(xywh, place="row 3").inside(view)
     with pytest.raises(DatasetError, match=r"got a box on an image of 40 x 45 px; expected a\.png, 80 x 90 px"):
@@ -167,7 +174,7 @@ def test_own_boxes_among_detected_ones_by_hand() -> None:
     detected = PseudoBoxes(
         np.array([0, 1, 1]), np.array([3, 3, 4]), np.array([0.9, 0.8, 0.7]), np.array([square, [0, 0, 10, 9], square])
     )
-    own = PseudoBoxes(np.array([1, 1]), np.array([3, 5]), np.array([1.0, 0.7]), np.array([square, [2.001, 2, 5, 5]]))
+    own = PseudoBoxes(np.array([1, 1]), np.array([3, 5]), np.array([1.0, 0.7]), np.array([square, [2, 2, 5, 5]]))
     boxes, is_own = with_own_boxes(detected, own, nms_iou=0.5)
     assert boxes.rows.tolist() == [0, 1, 1, 1] and boxes.category_ids.tolist() == [3, 3, 5, 4]
     assert boxes.scores.tolist() == [0.9, 1.0, 0.7, 0.7] and is_own == [False, True, True, False]

@@ -233,7 +233,8 @@ def shared_ids(first: Run, second: Run, *, studies: str) -> list[str]:
                 "different protocols cannot be compared. Generate both under one protocol."
             )
     ids = [name for name in first.reports if name in second.reports]
-    alone = {run.file: [name for name in run.reports if name not in set(ids)] for run in (first, second)}
+    common = set(ids)
+    alone = {run.file: [name for name in run.reports if name not in common] for run in (first, second)}
     if any(alone.values()) and studies == "same":
         shown = "; ".join(f"{len(names)} only in {file}, such as {names[0]}" for file, names in alone.items() if names)
         raise DatasetError(

@@ -1,10 +1,11 @@
 """Names out of a table that become names of files: what is safe to join to a folder.
 
 Ids become file names in our own folders, so that one with ``..`` could overwrite a stranger's file; paths are opened below the
-root that the configuration names, so that one that leaves it could show a stranger's file.
+root that the configuration names, so that one that leaves it could show a stranger's file. Paths that a person gives may hold
+``..``; what is named after them must not.
 """
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 MAX_PATH_BYTES = 2_000  # Linux takes 4,096 with the root, and 255 per part
 MAX_PART_BYTES = 255
@@ -34,3 +35,12 @@ def is_path_below(name: object) -> bool:
     path = PurePosixPath(name)
     is_short = len(name.encode()) <= MAX_PATH_BYTES and all(len(part.encode()) <= MAX_PART_BYTES for part in path.parts)
     return is_short and not path.is_absolute() and ".." not in path.parts and path.name != ""
+
+
+def absolute_without_dots(path: str | Path) -> Path:
+    """Return the absolute path of a file or folder, without ``..``; links stay as they are where there is none to take out."""
+    absolute = Path(path).absolute()
+    if ".." not in absolute.parts:
+        return absolute
+    folder = absolute.parent.resolve()
+    return folder.parent if absolute.name == ".." else folder / absolute.name

@@ -20,6 +20,7 @@ from d2rnet.errors import ConfigError, D2RNetError, ToolError
 from d2rnet.exit_codes import ExitCode
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import write_jsonl
+from d2rnet.files.names import absolute_without_dots
 from d2rnet.reading.box_files import boxes_of_files, boxes_of_study, read_boxes
 from d2rnet.reading.coco_export import CocoExport
 from d2rnet.reading.content import NOTICE
@@ -249,7 +250,7 @@ def _tasks(paths: Sequence[Path], found: Found, *, study: bool, makers: Sequence
     images = found.images
     if study and images:
         alone = len(paths) == 1 and paths[0].is_dir() and not found.volumes
-        tasks.append(Task(paths[0].absolute().name if alone else stem_of(images[0]), tuple(images), makers[0]))
+        tasks.append(Task(absolute_without_dots(paths[0]).name if alone else stem_of(images[0]), tuple(images), makers[0]))
         images = []
     files = [*images, *found.volumes]
     names = reading_names(files) if files else []

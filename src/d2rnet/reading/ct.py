@@ -22,6 +22,7 @@ from d2rnet.ct.structure_model.model import volume_tensor
 from d2rnet.ct.volumes.reader import read_chest_volume
 from d2rnet.errors import CheckpointError, DatasetError
 from d2rnet.files.hashes import sha256_file
+from d2rnet.files.names import absolute_without_dots
 from d2rnet.reading.content import SYNTHETIC
 from d2rnet.reading.ct_content import CtSentence
 from d2rnet.reading.ct_result import CtReading
@@ -69,7 +70,7 @@ class CtModels:
             DatasetError: no CT of a chest that can be read, or an odd one while ``strict``.
         """
         start = time.perf_counter()
-        file = Path(path).absolute()
+        file = absolute_without_dots(path)
         if (printed := printable(file)) != str(file):
             raise DatasetError(f"{printed}: got a file name that is not UTF-8; expected a UTF-8 name. Rename the file.")
         volume = read_chest_volume(file, self.settings.volumes)

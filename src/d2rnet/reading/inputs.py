@@ -11,6 +11,7 @@ from d2rnet.ct.volumes.dicom_slices import is_ct_object
 from d2rnet.ct.volumes.reader import file_format
 from d2rnet.cxr.images.image_names import is_image_file
 from d2rnet.errors import ConfigError, DatasetError
+from d2rnet.files.names import absolute_without_dots
 from d2rnet.reading.result import VOLUME_SUFFIXES, stem_of
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,11 @@ def find_inputs(paths: Sequence[Path], output: Path) -> Found:
 
     A file that is given is read whatever its name: as a CT if its content is one, else as a radiograph. In a folder, files
     with the suffix or the first bytes of an image or volume count, and the DICOM slices of a CT in one folder make one volume;
-    hidden files, other files and what lies in ``output`` are left out and counted in the log.
+    hidden files, other files, what lies in ``output`` and folders of earlier readings are left out and counted in the log.
 
     Raises:
         FileNotFoundError: a path does not exist.
-        DatasetError: a folder holds nothing to read.
+        DatasetError: a folder holds nothing to read, or readings.
     """
     images: dict[Path, Path] = {}
     volumes: dict[Path, Path] = {}
@@ -58,12 +59,16 @@ def find_inputs(paths: Sequence[Path], output: Path) -> Found:
 
 
 def _found_below(folder: Path, output: Path) -> Found:
+    if (folder / MARK).is_file():
+        raise DatasetError(f"{folder}: is a folder of readings of 'd2rnet read'; expected {EXPECTED}.")
     counts: Counter[str] = Counter()
     found = Found()
     for parent, folders, names in os.walk(folder):
-        kept = [name for name in sorted(folders) if Path(parent, name).resolve() != output.resolve()]
+        folders.sort()
+        kept = [name for name in folders if Path(parent, name).resolve() != output.resolve()]
         counts["output folder"] += len(folders) - len(kept)
-        folders[:] = kept
+        folders[:] = [name for name in kept if not Path(parent, name, MARK).is_file()]
+        counts["folders of readings"] += len(kept) - len(folders)
         has_slices = False
         for name in sorted(names):
             file = Path(parent, name)
@@ -126,7 +131,7 @@ def check_output(output: Path, paths: Sequence[Path], files: Sequence[Path]) -> 
 
 def reading_names(files: Iterable[Path]) -> list[str]:
     """Name each file's reading: its path below the folder that all share, without the suffix unless two would be equal."""
-    absolute = [file.absolute() for file in files]
+    absolute = [absolute_without_dots(file) for file in files]
     root = os.path.commonpath([file.parent for file in absolute])
     whole = [file.relative_to(root).as_posix() for file in absolute]
     names = [file.relative_to(root).with_name(stem_of(file)).as_posix() for file in absolute]

@@ -12,7 +12,7 @@ import numpy as np
 
 from d2rnet.cxr.annotation.build import DECIMALS_PX
 from d2rnet.cxr.annotation.predictions import PseudoBoxes
-from d2rnet.cxr.boxes.geometry import iou
+from d2rnet.cxr.boxes.geometry import clip_to_image, has_area, iou, xywh_to_xyxy
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.findings.classes import CATEGORY_IDS, suggest_category
 from d2rnet.reading.content import View
@@ -59,13 +59,13 @@ class OwnBox:
             raise DatasetError(f"{self.place}: got score {self.score}; expected 0 to 1.")
 
     def inside(self, view: View) -> tuple[float, float, float, float]:
-        """Return left, top, right, bottom, cut at the edges of its image.
+        """Return left, top, right, bottom, cut at the edges of its image and rounded to 0.01 px.
 
         Args:
             view: its image.
 
         Raises:
-            DatasetError: it lies outside by more than a pixel, or was drawn on an image of another size.
+            DatasetError: it lies outside by more than a pixel, has no area inside, or was drawn on an image of another size.
         """
         size = f"{view.path.name}, {view.width} x {view.height} px"
         if self.image_hw and self.image_hw != (view.height, view.width):
@@ -73,14 +73,17 @@ class OwnBox:
                 f"{self.place}: got a box on an image of {self.image_hw[1]} x {self.image_hw[0]} px; expected {size}. Give "
                 "boxes in pixels of the original image."
             )
-        x, y, width, height = self.xywh
-        right, bottom = x + width, y + height
-        if min(x, y) < -TOLERANCE_PX or right > view.width + TOLERANCE_PX or bottom > view.height + TOLERANCE_PX:
+        corners = xywh_to_xyxy([self.xywh])
+        clipped = clip_to_image(corners, (view.height, view.width))
+        rounded = clipped.round(DECIMALS_PX)
+        if np.abs(corners - clipped).max() > TOLERANCE_PX or not has_area(rounded).all():
+            x, y, width, height = self.xywh
             raise DatasetError(
                 f"{self.place}: got x, y, width, height {x:g}, {y:g}, {width:g}, {height:g}; expected a box within {size}. "
                 "Give pixels of the original image, from its upper left corner."
             )
-        return max(x, 0.0), max(y, 0.0), min(right, float(view.width)), min(bottom, float(view.height))
+        left, top, right, bottom = rounded[0].tolist()
+        return left, top, right, bottom
 
 
 def parse_box(text: str) -> OwnBox:
@@ -129,7 +132,7 @@ def with_own_boxes(detected: PseudoBoxes, own: PseudoBoxes, *, nms_iou: float) -
         np.concatenate([own.rows, kept.rows]),
         np.concatenate([own.category_ids, kept.category_ids]),
         np.concatenate([own.scores, kept.scores]),
-        np.concatenate([own.boxes_xyxy.round(DECIMALS_PX), kept.boxes_xyxy]),
+        np.concatenate([own.boxes_xyxy, kept.boxes_xyxy]),
     )
     order = np.lexsort((-both.scores, both.rows))
     return both.take(order), (order < len(own)).tolist()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from d2rnet.errors import DatasetError
+from d2rnet.files.names import absolute_without_dots
 
 Picture = str | Path | NDArray[Any] | Image.Image
 NAME = "picture"  # of one that has no file
@@ -37,7 +38,7 @@ def as_files(pictures: Sequence[Picture], name: str) -> Iterator[list[Path]]:
         files = []
         for number, picture in enumerate(pictures, start=1):
             if isinstance(picture, str | Path):
-                files.append(Path(picture).absolute())
+                files.append(absolute_without_dots(picture))
                 continue
             several = f"_{number}" if len(pictures) > 1 else ""
             file = Path(folder, f"{Path(name).name or NAME}{several}.png")

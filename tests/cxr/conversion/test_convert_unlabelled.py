@@ -225,7 +225,8 @@ def test_wrong_tables_stop_before_any_image(cohort: Cohort) -> None:
 def test_labelled_test_image_among_the_reports_is_refused(cohort: Cohort) -> None:
     cohort.labelled["test"].append("v.png")
     (cohort.root / "labelled" / "v.png").symlink_to(cohort.root / "report_images" / "s2" / "a.png")
-    with pytest.raises(DatasetError, match=r"img-2a: got split train, the same content or UID as .*labelled/v\.png"):
+    says = r"img-2a: got split train here, test in the labelled source, the same content or UID as .*labelled/v\.png"
+    with pytest.raises(DatasetError, match=says):
         cohort.run()
 
 

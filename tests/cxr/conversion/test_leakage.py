@@ -27,6 +27,7 @@ LABELLED = pd.DataFrame(
     }
 )
 REPORTS = pd.DataFrame({"name": ["r"], "file": ["/none/r.png"]})
+Row = tuple[str, str, str, str]  # id, patient, split, file
 
 
 def known(images: pd.DataFrame) -> pd.DataFrame:
@@ -108,14 +109,64 @@ def test_no_extra_images() -> None:
     assert overlaps(extra(), LABELLED, REPORTS).empty
 
 
-@pytest.mark.parametrize(
-    ("labelled_split", "report_split", "leaks"),
-    [("test", "train", True), ("", "val", True), ("train", "train", False), ("test", "test", False)],
-)
-def test_labelled_test_image_is_not_trained_on(labelled_split: str, report_split: str, leaks: bool) -> None:
-    test = pd.DataFrame({"source_id": ["a"], "file": ["/none/a.png"], "split": labelled_split})
-    own = pd.DataFrame({"name": ["a", "b"], "file": ["/none/x", "/none/y"], "split": report_split})
+def leaks(labelled: list[Row], reports: list[Row], *, one_collection: bool = False) -> list[str]:
+    """Return the problems of two sources."""
+    rows = [*labelled, *reports]
+    images = known(pd.DataFrame(rows, columns=["source_id", "subject_id", "split", "file"]))
+    other = images[len(labelled) :].rename(columns={"source_id": "name", "subject_id": "patient"})
     problems = Problems()
-    check_leakage(known(test), known(own), problems, file="root", remedy="Leave it out.")
-    shown = f"root: image a: got split {report_split}, an id of the labelled test split"
-    assert [str(problem).startswith(shown) for problem in problems.all()] == [True] * leaks
+    options = {"file": "root", "remedy": "Leave it out.", "one_collection": one_collection}
+    check_leakage(images[: len(labelled)], other, problems, **options)
+    return [f"{problem.kind}: {problem}" for problem in problems.all()]
+
+
+@pytest.mark.parametrize(
+    ("labelled_split", "report_split", "kind", "splits"),
+    [
+        ("test", "train", "labelled_test_image_in_training", "split train here, test"),
+        ("val", "train", "labelled_test_image_in_training", "split train here, val"),
+        ("", "val", "labelled_test_image_in_training", "split val here, none yet"),
+        ("train", "test", "report_test_image_in_labelled_training", "split test here, train"),
+        ("val", "test", "report_test_image_in_labelled_training", "split test here, val"),
+        ("", "test", "report_test_image_in_labelled_training", "split test here, none yet"),
+        ("train", "train", "", ""),
+        ("train", "val", "", ""),
+        ("test", "test", "", ""),
+    ],
+)
+def test_an_image_that_one_source_tests_on_trains_no_other(
+    tmp_path: Path, labelled_split: str, report_split: str, kind: str, splits: str
+) -> None:
+    """It is found by its id (whatever the files hold: one may be written anew), and by its content under another id."""
+    for name, content in (("a", "one"), ("copy", "one"), ("other", "two")):
+        (tmp_path / name).write_text(content)
+    own = [("a", "", labelled_split, str(tmp_path / "a"))]
+    by_id = leaks(own, [("a", "", report_split, str(tmp_path / "other")), ("b", "", report_split, "/none/b")])
+    by_content = leaks(own, [("c", "", report_split, str(tmp_path / "copy"))])
+    says = (
+        f"{kind}: root: image a: got {splits} in the labelled source, an id of the labelled source; expected training in "
+        "both, or test in both. Leave it out."
+    )
+    assert by_id == ([says] if kind else [])
+    assert [str(tmp_path / "a") in problem for problem in by_content] == [True] * len(by_id)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "reports", "kind"),
+    [
+        (["test"], ["train", "test"], "labelled_test_patient_in_training"),
+        (["train", ""], ["val"], "labelled_test_patient_in_training"),
+        (["train"], ["train", "test"], "report_test_patient_in_labelled_training"),
+        (["train", "train"], ["train", "val"], ""),
+        (["test"], ["test"], ""),
+    ],
+)
+def test_patients_of_one_collection(labelled: list[str], reports: list[str], kind: str) -> None:
+    own = [(f"a{number}", "p", split, f"/none/a{number}") for number, split in enumerate(labelled)]
+    other = [(f"r{number}", "p", split, f"/none/r{number}") for number, split in enumerate(reports)]
+    nobody = ("n", "", "test", "/none/n"), ("m", "", "train", "/none/m")  # "" is no patient
+    found = leaks([*own, nobody[0]], [*other, nobody[1]], one_collection=True)
+    assert [problem.split(": got")[0] for problem in found] == ([f"{kind}: root: patient p"] if kind else [])
+    assert leaks(own, other) == [], "patient 1 of one hospital is not patient 1 of another"
+    shared = ("same", "", "train", "/none/same")
+    assert leaks([*own, shared], [*other, shared]) == found

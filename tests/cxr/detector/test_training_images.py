@@ -74,3 +74,21 @@ def test_images_whose_labels_are_taken_away_are_frontal_whatever_the_wanted_view
 def test_supervised_training_has_no_unlabelled_images(splits: dict[str, Path], settings: TrainDetectorSettings) -> None:
     images, _, _ = load_images(splits, settings.training.replaced(supervised_only=True))
     assert (len(images.labelled), len(images.unlabelled)) == (9, 0)
+
+
+def test_an_unlabelled_image_that_is_a_labelled_one_is_left_out(
+    tmp_path: Path, draw: Callable[..., Path], splits: dict[str, Path], settings: TrainDetectorSettings
+) -> None:
+    """Films with boxes are often some of those with reports; one that is tested on stops the run all the same."""
+    own = {name: json.loads(splits[name].read_text())["images"][0]["source_id"] for name in ("labelled_train", "labelled_val")}
+    path = draw(tmp_path, "reports", 4, seed=9)
+    document = json.loads(path.read_text())
+    document["images"][0]["source_id"] = own["labelled_train"]
+    path.write_text(json.dumps(document))
+    images, counts, _ = load_images({**splits, "unlabelled": path}, settings.training)
+    assert len(images.unlabelled) == 3 and own["labelled_train"] not in {record.source_id for record in images.unlabelled}
+    assert (counts["unlabelled"], counts["unlabelled_that_are_labelled"]) == (4, 1)
+    document["images"][1]["source_id"] = own["labelled_val"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(DatasetError, match=f"labelled_val and unlabelled: 1 .{own['labelled_val']}"):
+        load_images({**splits, "unlabelled": path}, settings.training)

@@ -120,3 +120,20 @@ def test_unknown_class_lists_the_known_ones(tmp_path):
 def test_bad_setting(tmp_path, coco_json):
     with pytest.raises(ConfigError, match=r"cxr\.data\.labelled\.coco_json"):
         read(tmp_path, coco_json)
+
+
+def test_ids_of_files_without_suffix_and_patients_from_0(tmp_path):
+    """Two files named by UID had one id, and patient 0 counted as none."""
+    images = [
+        {"id": number, "file_name": name, "height": 40, "width": 30, "subject_id": number}
+        for number, name in enumerate(["pacs/1.2.840.1", "pacs/1.2.840.2", "b.DCM"])
+    ]
+    images[2]["source_id"] = 0
+    write(tmp_path, "all.json", [], images=images)
+    table, problems = read(tmp_path, "all.json")
+    assert len(problems) == 0
+    assert table.images[["source_id", "subject_id"]].to_numpy().tolist() == [
+        ["pacs_1.2.840.1", "0"],
+        ["pacs_1.2.840.2", "1"],
+        ["0", "2"],
+    ]

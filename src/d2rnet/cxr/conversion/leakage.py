@@ -1,8 +1,9 @@
-"""Images that must not be trained on without labels: those of the labelled test split, of its patients, of the reports.
+"""Images and patients that one source tests on and another trains on.
 
-A report source that trains on a labelled test image is an error (:func:`check_leakage`), because leaving the image out would
-change the published report split. A folder of extra images loses such images instead (:func:`overlaps`): the folder may well
-be the whole collection that the labelled images come from. Used by verify_inputs; nothing is written.
+Between the labelled source, which the detector learns from, and the report source that is an error (:func:`check_leakage`),
+because leaving the image out would change a published split. A folder of extra images loses such images instead
+(:func:`overlaps`): the folder may well be the whole collection that the labelled images come from. Used by verify_inputs;
+nothing is written.
 """
 
 from pathlib import Path
@@ -24,35 +25,61 @@ def may_become_test(labelled: pd.DataFrame) -> pd.DataFrame:
     return labelled[labelled["split"] != "train"]
 
 
-def check_leakage(labelled: pd.DataFrame, other: pd.DataFrame, problems: Problems, *, file: str, remedy: str) -> None:
-    """Note images of the labelled test split that another source would train on.
+def check_leakage(
+    labelled: pd.DataFrame, reports: pd.DataFrame, problems: Problems, *, file: str, remedy: str, one_collection: bool = False
+) -> None:
+    """Note images, and patients, that one of two sources tests on while the other trains on them, or chooses by them.
 
     Args:
-        labelled: columns ``source_id``, ``split``, ``file`` (path as text) and ``identity`` (its content, see
-            :mod:`d2rnet.cxr.conversion.copies`) of the labelled source.
-        other: columns ``name`` (the image's id in its own source), ``identity`` and ``split`` of another source; only
-            ``train`` and ``val`` are looked at.
-        problems: grows by one for each image, found by id or by content.
+        labelled: columns ``source_id``, ``subject_id``, ``split``, ``file`` (path as text) and ``identity`` (its content, see
+            :mod:`d2rnet.cxr.conversion.copies`) of the labelled source; without an official split any image may be of any.
+        reports: columns ``name`` (the image's id in its own source), ``patient``, ``identity`` and ``split`` of the other.
+        problems: grows by one for each image, found by id or by content, and for each patient.
         file: root of the other source, named in problems.
         remedy: what to do about it.
+        one_collection: ids of patients mean the same in both. So they do where the two share an image.
     """
-    test = may_become_test(labelled)
-    used = other[other["split"].isin(["train", "val"])]
-    test_ids = set(test["source_id"])
-    test_files = dict(zip(test["identity"], test["file"], strict=True))
-    test_files.pop(None, None)
-    for row in used.itertuples():
-        same_file = test_files.get(row.identity)
-        if row.name in test_ids or same_file is not None:
-            why = f"the same content or UID as {same_file}" if same_file else "an id of the labelled test split"
-            problems.add(
-                "labelled_test_image_in_training",
-                file=file,
-                record=f"image {row.name}",
-                got=f"split {row.split}, {why}",
-                expected="no labelled test image",
-                remedy=remedy,
-            )
+    by_id = {row.source_id: row for row in labelled.itertuples()}
+    by_content = {row.identity: row for row in labelled.itertuples() if row.identity is not None}
+    for row in reports.itertuples():
+        copy = by_content.get(row.identity)
+        same = copy if copy is not None else by_id.get(row.name)
+        if same is None:
+            continue
+        one_collection = True
+        why = f"the same content or UID as {same.file}" if copy is not None else "an id of the labelled source"
+        _note_leak({same.split}, {row.split}, problems, what="image", name=row.name, why=why, file=file, remedy=remedy)
+    if not one_collection:
+        return
+    splits_of = labelled[labelled["subject_id"] != ""].groupby("subject_id")["split"].agg(set)
+    of_reports = reports[reports["patient"].isin(splits_of.index)].groupby("patient")["split"].agg(set)
+    for patient, splits in of_reports.items():
+        why = "a patient of both sources"
+        _note_leak(splits_of[patient], splits, problems, what="patient", name=patient, why=why, file=file, remedy=remedy)
+
+
+def _note_leak(
+    labelled: set[str], reports: set[str], problems: Problems, *, what: str, name: str, why: str, file: str, remedy: str
+) -> None:
+    """Note an image or a patient whose splits in both sources do not go together."""
+    if labelled - {"train"} and reports & {"train", "val"}:
+        kind = f"labelled_test_{what}_in_training"
+    elif labelled - {"test"} and "test" in reports:
+        kind = f"report_test_{what}_in_labelled_training"
+    else:
+        return
+    problems.add(
+        kind,
+        file=file,
+        record=f"{what} {name}",
+        got=f"split {_listed(reports)} here, {_listed(labelled)} in the labelled source, {why}",
+        expected="training in both, or test in both",
+        remedy=remedy,
+    )
+
+
+def _listed(splits: set[str]) -> str:
+    return " and ".join(split or "none yet" for split in sorted(splits))
 
 
 def check_own_copies(labelled: pd.DataFrame, problems: Problems) -> None:

@@ -288,8 +288,15 @@ def _check_across(sources: list[Source], max_bad_fraction: float, problems: Prob
     extras = sources[2:]
     check_own_copies(labelled.images, problems)
     if reports.table is not None:
-        remedy = "Leave it out of cxr.data.reports, or take another labelled test split."
-        check_leakage(labelled.images, _by_own_ids(reports), problems, file=reports.settings.root, remedy=remedy)
+        check_leakage(
+            labelled.images,
+            _by_own_ids(reports),
+            problems,
+            file=reports.settings.root,
+            remedy="Give it the same split in both sources, or leave it out of one. If two images share an id by chance, give "
+            "one of them another (source_id of a COCO file, id of R2Gen's).",
+            one_collection=Path(labelled.settings.root).resolve() == Path(reports.settings.root).resolve(),
+        )
     _mark_overlaps(labelled, reports, [source for source in extras if source.table is not None])
 
 

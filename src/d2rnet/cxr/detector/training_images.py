@@ -59,23 +59,29 @@ def load_images(
         training: ``cxr.detector.training`` settings.
 
     Returns:
-        The images; how many there are by argument, and how many unlabelled ones show another view than wanted; and the files
-        of those that may be trained on, which decide a run beside the json files: these stay the same where an image is
-        exchanged for one of its size.
+        The images; how many there are by argument, and how many unlabelled ones have boxes or show another view than wanted;
+        and the files of those that may be trained on, which decide a run beside the json files: these stay the same where an
+        image is exchanged for one of its size.
 
     Raises:
-        DatasetError: bad COCO files, an image in two splits, or none to train on.
+        DatasetError: bad COCO files, an image in two splits, or none to train on. An unlabelled image that is a labelled
+            training image (its boxes are known) is left out instead.
     """
     data = {name: load_records(path, split="train" if name == "unlabelled" else None) for name, path in inputs.items()}
-    assert_disjoint(data)
     counts = {name: len(records) for name, records in data.items()}
+    known = {record.source_id for record in data["labelled_train"]}
+    data["unlabelled"] = [record for record in data["unlabelled"] if record.source_id not in known]
+    if repeated := counts["unlabelled"] - len(data["unlabelled"]):
+        counts["unlabelled_that_are_labelled"] = repeated
+        log.info("%d of %d unlabelled images are labelled training images and left out", repeated, counts["unlabelled"])
+    assert_disjoint(data)
     wanted = of_views(data["unlabelled"], training.unlabelled_views)
     if training.unlabelled_views:
-        counts["unlabelled_of_other_views"] = counts["unlabelled"] - len(wanted)
+        counts["unlabelled_of_other_views"] = len(data["unlabelled"]) - len(wanted)
         log.info(
             "%d of %d unlabelled images show %s; the others are not trained on",
             len(wanted),
-            counts["unlabelled"],
+            len(data["unlabelled"]),
             " or ".join(training.unlabelled_views),
         )
     labelled, unlabelled = choose_labelled(data["labelled_train"], wanted, training)

@@ -23,3 +23,8 @@ def is_image_file(folder: str, name: str) -> bool:
     except DatasetError:
         return False
     return True
+
+
+def without_image_suffix(path: str) -> str:
+    """Return a path without the suffix of an image; ``1.2.840.113`` of a DICOM file without one stays whole."""
+    return path.rpartition(".")[0] if path.lower().endswith(IMAGE_SUFFIXES) else path

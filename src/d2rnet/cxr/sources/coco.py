@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from d2rnet.cxr.boxes.coco import Coco, category_names, read_coco_structure
+from d2rnet.cxr.images.image_names import without_image_suffix
 from d2rnet.cxr.sources.box_tables import BOX_DTYPES, keep_valid_corners
 from d2rnet.cxr.sources.labelled_images import keep_safe_ids
 from d2rnet.cxr.sources.settings import LabelledSettings
@@ -134,13 +135,19 @@ def _add_images(images: list[dict[str, Any]], document: Coco, *, path: Path, roo
         places = (path.parent / name, root / name, root / "images" / name)
         file = next(filter(_is_file, places), root / name)
         below = file.relative_to(root) if file.is_relative_to(root) else Path(name)
-        source_id = str(image.get("source_id") or below.with_suffix("").as_posix().replace("/", "_"))
+        source_id = _text(image, "source_id") or without_image_suffix(below.as_posix()).replace("/", "_")
         source_ids[image["id"]] = source_id
         row = dict.fromkeys(LABELLED_IMAGE_COLUMNS, "")
         sizes = {"source_height": image["height"], "source_width": image["width"], "n_readers": 0}
-        subject = str(image.get("subject_id") or "")
+        subject = _text(image, "subject_id")
         images.append({**row, **sizes, "source_id": source_id, "path": str(file), "split": split, "subject_id": subject})
     return source_ids
+
+
+def _text(image: Mapping[str, Any], key: str) -> str:
+    """Return what an image says as text, "" where it says nothing; 0 is a number like others."""
+    value = image.get(key)
+    return "" if value is None else str(value)
 
 
 def _is_file(path: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from d2rnet.cxr.images.image_names import IMAGE_SUFFIXES, is_image_file
+from d2rnet.cxr.images.image_names import is_image_file, without_image_suffix
 from d2rnet.cxr.sources.report_checks import report_table
 from d2rnet.cxr.sources.settings import UnlabelledSourceSettings
 from d2rnet.cxr.sources.tables import REPORT_IMAGE_COLUMNS, ReportTable
@@ -124,8 +124,7 @@ def _source_id(path: str) -> str:
 
     Only an image's suffix is dropped: ``1.2.840.113`` of a DICOM file without suffix stays whole.
     """
-    stem = path.rpartition(".")[0] if path.lower().endswith(IMAGE_SUFFIXES) else path
-    return re.sub(r"[^A-Za-z0-9-]+", "_", stem).strip("_") or "image"
+    return re.sub(r"[^A-Za-z0-9-]+", "_", without_image_suffix(path)).strip("_") or "image"
 
 
 def _patient(path: str) -> str:
