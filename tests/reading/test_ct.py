@@ -284,3 +284,11 @@ def test_description_holds_the_sections_of_the_run(tmp_path: Path) -> None:
     content = read_json(tmp_path / "reading.json")
     assert content["table"] == "fvlm" and content["generation"]["beam_size"] == 5 and content["volumes"]["min_slices"] == 20
     assert content["conversion"]["shape_zyx"] == [72, 96, 96] and content["features"]["most_per_structure"] == 9
+
+
+def test_a_reading_has_no_table_of_slopes(tmp_path: Path) -> None:
+    """A run with hu: raw gave models that could read no scan."""
+    for choice, expected in (("raw", "auto"), ("already", "already")):
+        (tmp_path / "run.yaml").write_text(f"ct: {{data: {{volumes: {{hu: {choice}}}}}}}")
+        describe_ct_reading(report_model=tmp_path, configfile=[tmp_path / "run.yaml"])
+        assert read_json(tmp_path / "reading.json")["volumes"]["hu"] == expected

@@ -13,6 +13,7 @@ from report_items import report_items
 from warm_snakemake import warm_snakemake
 
 from d2rnet.config import RuntimeSettings
+from d2rnet.ct.structures import table as structure_tables
 from d2rnet.files.documents import read_json
 from d2rnet.reading.ct_settings import describe_ct_reading
 from d2rnet.reading.cxr_settings import describe_reading
@@ -347,11 +348,29 @@ def test_missing_pretrained_weights_stop_before_anything_runs(repository, tmp_pa
 
 def test_the_table_of_ones_own_is_a_result_beside_the_model(repository, tmp_path):
     path = tmp_path / "overlay.yaml"
+    (tmp_path / "mine.yaml").write_text((structure_tables.FOLDER / "ten.yaml").read_text(encoding="utf-8"))
     for table, count in (("ten", 0), (str(tmp_path / "mine.yaml"), 1)):
         path.write_text(yaml.safe_dump({"ct": {"structures": {"table": table}}}))
         done = snakemake(repository, tmp_path, "-n", "--cores", "1", "describe_ct_reading", "--configfile", str(path))
         assert "describe_ct_reading" in planned_jobs(done)
         assert done.stdout.count("results/ct/train_ct_report_model/structure_table.yaml") == count
+
+
+def test_a_table_of_ones_own_is_an_input_of_every_rule_that_reads_it(repository, tmp_path):
+    """A word changed in it planned nothing."""
+    (tmp_path / "mine.yaml").write_text((structure_tables.FOLDER / "ten.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "overlay.yaml").write_text(yaml.safe_dump({"ct": {"structures": {"table": str(tmp_path / "mine.yaml")}}}))
+    done = snakemake(repository, tmp_path, "ct", "--filegraph", "--configfile", str(tmp_path / "overlay.yaml"))
+    nodes = re.split(r'<b><font point-size="18">', done.stdout)[1:]
+    readers = {node.split("<")[0] for node in nodes if str(tmp_path / "mine.yaml") in node}
+    assert readers == {
+        "build_ct_annotation",
+        "train_structures",
+        "evaluate_structures",
+        "generate_ct_reports_shard",
+        "render_ct_gallery",
+        "describe_ct_reading",
+    }
 
 
 def described_by_the_rules(repository: Path, directory: Path, roots: dict[str, str]) -> dict[str, bool]:

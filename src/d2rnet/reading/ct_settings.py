@@ -74,8 +74,10 @@ def describe_ct_reading(*, report_model: Path, configfile: Sequence[Path] = ()) 
     load_table(table)
     if table not in SHIPPED:
         write_text(report_model / TABLE, Path(table).read_text(encoding="utf-8"))
+    volumes = settings.data.volumes
     reading = CtReadingSettings(
-        volumes=settings.data.volumes,
+        # whoever reads one scan has no table of slopes and intercepts
+        volumes=volumes.replaced(hu="auto") if volumes.hu == "raw" else volumes,
         conversion=settings.data.conversion,
         table=table if table in SHIPPED else TABLE,
         features=settings.report.features,

@@ -1,9 +1,11 @@
 """ct_annotation.json: volumes, reports cut into structures, labels, and texts that a source has cut itself."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from ct_samples import convert, make_cohort
@@ -12,7 +14,8 @@ from d2rnet.ct.annotation.build import build_ct_annotation, structures_of_region
 from d2rnet.ct.structures.settings import StructureSettings
 from d2rnet.ct.structures.table import load_table
 from d2rnet.errors import DatasetError
-from d2rnet.files.documents import read_json, read_jsonl
+from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
+from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
 
 
@@ -44,7 +47,8 @@ def test_entries(run):
     for split, part in annotation.items():
         for entry in part:
             assert entry["split"] == split
-            assert (run / "convert" / entry["volume_path"]).is_file()
+            array = np.load(run / "convert" / entry["volume_path"])
+            assert entry["volume_sha256"] == hashlib.sha256(array.tobytes()).hexdigest()  # tells volumes of one size apart
             record = truth[entry["study_id"]]
             assert [label for label, there in zip(CT_ABNORMALITIES, entry["labels"], strict=True) if there] == record["labels"]
             assert entry["labels_from"] == "table"
@@ -115,6 +119,31 @@ def test_regions_that_were_not_judged_or_only_doubted():
     assert [found[name]["abnormal"] for name in ("thyroid", "lung", "bone")] == [None, True, False]
     found = structures_of_regions(texts, table, uncertain_counts=False)
     assert found["lung"] == {"text": "Possible consolidation.", "abnormal": None, "labels": []}
+
+
+def test_reports_without_a_word_are_left_out_and_counted(run, tmp_path):
+    """One of them in the test split stopped the run after both trainings."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    reports = list(read_jsonl(folder / "verify/reports.jsonl"))
+    wordless = {}
+    for split, text in (("train", "-"), ("test", " ... ")):
+        record = next(record for record in reports if record["split"] == split)
+        record["report"] = text
+        wordless[split] = record["study_id"]
+    write_jsonl(folder / "verify/reports.jsonl", reports)
+    counts = read_json(folder / "verify/counts.json")
+    counts["ct"]["sha256"]["reports"] = sha256_file(folder / "verify/reports.jsonl")
+    write_json(folder / "verify/counts.json", counts)
+    build(folder)
+    before = read_json(run / "annotation/ct_annotation.json")
+    after = read_json(folder / "annotation/ct_annotation.json")
+    assert after == {
+        split: [entry for entry in part if entry["study_id"] != wordless.get(split)] for split, part in before.items()
+    }
+    left_out = {split: len(part) - len(after[split]) for split, part in before.items()}
+    assert read_json(folder / "annotation/counts.json")["volumes_without_words"] == left_out
+    assert left_out["train"] > 0 and left_out["test"] > 0 and left_out["val"] == 0
 
 
 def test_tables_of_two_runs_are_not_joined(run, tmp_path):

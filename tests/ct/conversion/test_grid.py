@@ -7,6 +7,8 @@ from volume_samples import SPACING_ZYX, drawn_chest
 
 from d2rnet.ct.conversion.grid import convert_volume, to_hounsfield_units
 from d2rnet.ct.conversion.settings import CtConversionSettings
+from d2rnet.ct.structure_model.model import volume_tensor
+from d2rnet.ct.structure_model.volume_encoder import patch_mask
 from d2rnet.ct.volumes.volume import Volume
 
 
@@ -70,9 +72,11 @@ def test_a_coarser_grid_averages_what_lies_between_its_voxels(axis, antialias, e
 
 
 @pytest.mark.parametrize(
-    ("bits", "window", "air"), [(8, (-1000, 1000), 0), (16, (-1000, 1000), -1000), (16, (-1150, 350), -1024)]
+    ("bits", "window", "air"),
+    [(8, (-1000, 1000), 0), (16, (-1000, 1000), -1000), (8, (-1150, 350), 0), (16, (-1150, 350), -1150)],
 )
-def test_what_is_padded_is_air(bits, window, air):
+def test_what_is_padded_is_the_lowest_of_the_window(bits, window, air):
+    """So that no model looks at it, in a window that begins below what scanners call air, too."""
     hu = np.full((6, 6, 6), 40, np.int16)
     chosen = settings(spacing_mm=[1.0, 1.0, 1.0], shape_zyx=[10, 10, 10], bits=bits, window_hu=list(window))
     array = convert_volume(Volume(hu, (1.0, 1.0, 1.0), "test", "already"), chosen).array
@@ -80,3 +84,4 @@ def test_what_is_padded_is_air(bits, window, air):
     outside[2:8, 2:8, 2:8] = False
     assert (array[outside] == air).all()
     assert (array[~outside] > air).all()
+    assert patch_mask(volume_tensor(array, window).unsqueeze(0), (5, 5, 5)).sum() == 3**3

@@ -196,6 +196,18 @@ def test_another_padding_id_is_the_tower_s(tmp_path: Path, bert: Path) -> None:
         torch.testing.assert_close(found[number, place], alone, rtol=1e-4, atol=1e-5)
 
 
+def test_no_text_at_all_goes_backward_as_some_do() -> None:
+    """In a process whose volumes have none, while others have some and gather the gradients of all."""
+    tower = make_text_tower(StructureTextSettings(), VOCABULARY)
+    nothing = embed_known(tower, torch.zeros(2, 3, 5, dtype=torch.long), torch.zeros(2, 3, dtype=torch.bool))
+    assert nothing.shape == (2, 3, tower.width) and not nothing.any()
+    nothing.sum().backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in tower.parameters())
+    for parameter in tower.parameters():
+        parameter.requires_grad_(False)
+    assert not embed_known(tower, torch.zeros(2, 3, 5, dtype=torch.long), torch.zeros(2, 3, dtype=torch.bool)).requires_grad
+
+
 def test_stage_1_trains_and_is_scored_with_ct_clip_s_text_tower(bert: Path, ct_clip: Path, tmp_path: Path) -> None:
     write_samples(tmp_path)
     text = {"weights": str(bert), "ct_clip_weights": str(ct_clip), "pooling": "cls"}

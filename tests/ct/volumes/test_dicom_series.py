@@ -54,6 +54,16 @@ def test_largest_of_several_series_is_taken_and_what_is_left_out_is_said(tmp_pat
     )
 
 
+def test_a_folder_is_its_own_slices_before_those_below_it(tmp_path, hu):
+    """The folder and the one in it were both read as the larger series, and the other was never read."""
+    exam = write_series(tmp_path / "exam", chest_slices(hu[:12] + 100, series="1.2.3.2"))
+    thin = write_series(exam / "thin", chest_slices(hu))
+    volume = read_volume(exam)
+    assert np.array_equal(volume.hu, hu[:12] + 100)
+    assert volume.notes[0] == "2 series: the one of 12 slices is taken; the others have 40."
+    assert np.array_equal(read_volume(thin).hu, hu)
+
+
 def test_each_slice_is_scaled_by_its_own_rescale(tmp_path, hu):
     slices = chest_slices(hu)
     for dataset, part in zip(slices[::2], hu[::2], strict=True):

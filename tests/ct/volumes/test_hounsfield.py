@@ -42,7 +42,7 @@ def test_table_of_slope_two(tmp_path, hu):
     assert np.abs(volume.hu.astype(int) - hu).max() <= 1
 
 
-@pytest.mark.parametrize("rescale", [None, Rescale(NAN, NAN), Rescale(1.0, 0.0)])
+@pytest.mark.parametrize("rescale", [None, Rescale(NAN, NAN), Rescale(1.0, NAN), Rescale(NAN, -8192.0), Rescale(1.0, 0.0)])
 def test_a_table_that_says_nothing_changes_nothing(tmp_path, hu, rescale):
     volume = read_volume(write_nifti(tmp_path / "chest.nii.gz", hu), rescale=rescale)
     assert np.array_equal(volume.hu, hu)
@@ -70,7 +70,7 @@ def test_scaling_in_header_and_table_is_applied_once(tmp_path, hu):
         (1024, "auto", Rescale(1.0, -8192.0), "values never below"),
         (-1024, "auto", Rescale(1.0, -1024.0), "values that are no body"),
         (0, "auto", Rescale(0.0, -1024.0), "slope 0 and intercept -1024 in the metadata table"),
-        (0, "auto", Rescale(1.0, NAN), "slope 1 and intercept nan"),
+        (0, "raw", Rescale(1.0, NAN), "hu: raw without slope and intercept"),
         (0, "auto", Rescale(1.0, -60.0), "a body with and without the table's scaling"),
     ],
 )

@@ -45,7 +45,7 @@ def test_every_box_image_and_study_is_accounted_for(inputs: Any) -> None:
     assert counts["images"] == {
         "in": 5, "extra_unlabelled": 1, "with_report": 3, "without_report": 2, "listed_by_a_report_but_not_converted": 1,
     }  # fmt: skip
-    assert counts["studies"] == {"with_report": 3, "with_report_but_no_image": 1}
+    assert counts["studies"] == {"with_report": 3, "with_report_but_no_image": 1, "with_report_without_words": 0}
     boxes = counts["boxes"]
     assert boxes["below_threshold_by_class"] == {"Atelectasis": 1, "Cardiomegaly": 1}
     assert boxes["kept_by_class"] == {"Atelectasis": 1, "Cardiomegaly": 1, "Nodule/Mass": 1}
@@ -58,6 +58,16 @@ def test_every_box_image_and_study_is_accounted_for(inputs: Any) -> None:
     run = read_json(inputs.folder / "out" / "run.json")
     assert run["counts"] == counts
     assert set(run["inputs"]) == {"unlabelled", "reports", "predictions_1", "predictions_2"}
+
+
+def test_reports_without_a_word_are_left_out_and_counted(inputs: Any) -> None:
+    """One of them in the test split stopped the run after both trainings."""
+    inputs.reports[0]["report"] = "___ ."
+    annotation, counts = inputs.build()
+    left = {entry["study_id"] for part in annotation.values() for entry in part}
+    assert inputs.reports[0]["study_id"] not in left and len(left) == 1
+    assert counts["studies"] == {"with_report": 3, "with_report_but_no_image": 1, "with_report_without_words": 1}
+    assert counts["images"]["with_report"] == sum(counts["entries"].values())
 
 
 def test_score_equal_to_the_threshold_is_kept_and_classes_have_their_own(inputs: Any) -> None:

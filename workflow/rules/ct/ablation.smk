@@ -48,6 +48,7 @@ use rule train_structures as train_ct_ablation_structures with:
 
 use rule evaluate_structures as evaluate_ct_ablation_structures with:
     input:
+        table=CT_TABLE,
         annotation=rules.build_ct_annotation.output.annotation,
         volumes=rules.convert_ct.output.volumes,
         weights=rules.train_ct_ablation_structures.output.weights,
@@ -144,6 +145,7 @@ use rule train_ct_report_model as train_ct_ablation_cell with:
 
 use rule generate_ct_reports_shard as generate_ct_ablation_reports with:
     input:
+        table=CT_TABLE,
         annotation=rules.build_ct_annotation.output.annotation,
         features=CT_FOLDERS.of_job("features", "features.json"),
         weights=rules.train_ct_ablation_cell.output.weights,

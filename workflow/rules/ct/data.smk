@@ -1,3 +1,8 @@
+"""Chest CT: volumes and reports, checked, converted and joined."""
+
+from d2rnet.ct.structures.table import SHIPPED
+
+
 rule make_ct_demo_cohort:
     output:
         cohort="resources/ct/demo_cohort/cohort.json",
@@ -122,8 +127,13 @@ rule convert_ct:
         " --settings {params.settings:q} --log {log:q}"
 
 
+# A table of structures of one's own; a shipped one changes with the code alone.
+CT_TABLE = [] if CONFIG.ct.structures.table in SHIPPED else CONFIG.ct.structures.table
+
+
 rule build_ct_annotation:
     input:
+        table=CT_TABLE,
         volumes=rules.convert_ct.output.volumes,
         reports=rules.verify_ct_inputs.output.reports,
         labels=rules.verify_ct_inputs.output.labels,

@@ -1,7 +1,5 @@
 """Scores of a chest CT run, what a reading needs, pages and figures."""
 
-from d2rnet.ct.structures.table import SHIPPED
-
 
 rule retrieve_ct_reports:
     input:
@@ -77,6 +75,7 @@ rule evaluate_ct_reports:
 
 rule render_ct_gallery:
     input:
+        table=CT_TABLE,
         generated=rules.generate_ct_reports.output.test,
         annotation=rules.build_ct_annotation.output.annotation,
         metrics=rules.evaluate_ct_reports.output.metrics,
@@ -111,13 +110,14 @@ rule render_ct_gallery:
 
 rule describe_ct_reading:
     input:
+        table=CT_TABLE,
         weights=rules.train_ct_report_model.output.weights,
     output:
         reading="results/ct/train_ct_report_model/reading.json",
         table=(
-            []
-            if CONFIG.ct.structures.table in SHIPPED
-            else ["results/ct/train_ct_report_model/structure_table.yaml"]
+            ["results/ct/train_ct_report_model/structure_table.yaml"]
+            if CT_TABLE
+            else []
         ),
     log:
         "logs/ct/describe_ct_reading.log",

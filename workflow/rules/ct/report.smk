@@ -131,6 +131,7 @@ rule train_ct_report_model:
 
 rule generate_ct_reports_shard:
     input:
+        table=CT_TABLE,
         annotation=rules.build_ct_annotation.output.annotation,
         features=rules.extract_ct_features.output.index,
         weights=rules.train_ct_report_model.output.weights,

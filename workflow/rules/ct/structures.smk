@@ -1,5 +1,6 @@
 rule train_structures:
     input:
+        table=CT_TABLE,
         annotation=rules.build_ct_annotation.output.annotation,
         volumes=rules.convert_ct.output.volumes,
         encoder_weights=CONFIG.ct.structure_model.model.encoder.weights or [],
@@ -52,6 +53,7 @@ STRUCTURE_FIGURES = {
 
 rule evaluate_structures:
     input:
+        table=CT_TABLE,
         annotation=rules.build_ct_annotation.output.annotation,
         volumes=rules.convert_ct.output.volumes,
         weights=rules.train_structures.output.weights,

@@ -31,6 +31,7 @@ from d2rnet.files.documents import read_jsonl, write_json, write_jsonl
 from d2rnet.files.names import is_path_below
 from d2rnet.findings.ct_classes import CT_ABNORMALITIES
 from d2rnet.report.annotation_file import SPLITS, write_annotation
+from d2rnet.report.text.protocols import has_words
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def build_ct_annotation(
     region_texts = _region_texts(read_table(regions, REGIONS, command=COMMAND), table, settings.uncertain_counts)
     read: dict[str, StructuredReport] = {}
     entries: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    without_words = dict.fromkeys(SPLITS, 0)
     for volume in _volumes(volumes):
         study_id = volume["study_id"]
         if study_id not in texts.index:
@@ -72,12 +74,15 @@ def build_ct_annotation(
                 "one run. Run verify-ct-inputs and convert-ct again."
             )
         report = str(texts.at[study_id, "report"])
+        if not has_words(report):
+            without_words[volume["split"]] += 1
+            continue
         if study_id not in read:
             read[study_id] = structures_of(report, table, uncertain_counts=settings.uncertain_counts)
         entries[volume["split"]].append(
             _entry(
                 volume,
-                str(texts.at[study_id, "report"]),
+                report,
                 read[study_id],
                 known_labels.get(study_id),
                 region_texts.get(study_id),
@@ -85,7 +90,9 @@ def build_ct_annotation(
         )
     write_annotation(output / "ct_annotation.json", entries)
     write_jsonl(output / "structures.jsonl", _sentence_lines(read))
-    counted = _counts(entries, table)
+    counted = {**_counts(entries, table), "volumes_without_words": without_words}
+    if any(without_words.values()):
+        log.warning("volumes whose report holds no word are left out: %s", without_words)
     log.info("build-ct-annotation: %s", counted["volumes"])
     write_json(output / "counts.json", counted)
     write_run_record(
@@ -125,6 +132,7 @@ def _entry(
         "subject_id": volume["subject_id"],
         "split": volume["split"],
         "volume_path": volume["volume_path"],
+        "volume_sha256": volume.get("sha256"),  # tells a training that a volume was exchanged: arrays are of one size
         "spacing_mm": volume["spacing_mm"],
         "shape_zyx": volume["shape_zyx"],
         "report": report,

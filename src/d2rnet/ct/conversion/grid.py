@@ -75,7 +75,8 @@ def convert_volume(volume: Volume, settings: CtConversionSettings) -> ConvertedV
         taps.append(_taps(side, place, new / old, antialias=settings.antialias))
     low, high = settings.window_hu
     dtype = np.uint8 if settings.bits == 8 else np.int16
-    air = _quantised(np.full((1, 1), AIR_HU, np.float32), low, high, settings.bits)[0, 0]
+    # Never above the window's lowest value, by which a model tells padding (structure_model/volume_encoder.py).
+    air = _quantised(np.full((1, 1), min(AIR_HU, low), np.float32), low, high, settings.bits)[0, 0]
     array = np.empty(settings.shape_zyx, dtype)
     if any(len(part.index) < side for part, side in zip(taps, settings.shape_zyx, strict=True)):
         array.fill(air)

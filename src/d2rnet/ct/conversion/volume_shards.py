@@ -7,6 +7,7 @@ shard, JSON lines ``volume_id, source, file_name, reason`` and the facts of the 
 A shard is a contiguous run of the list, and a volume is converted by itself, so any number of shards gives the same files.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ from d2rnet.runs.shards import advice, check_count, read_records, record_path, r
 log = logging.getLogger(__name__)
 
 SHARD_COMMAND = "convert-ct-shard"
-RECIPE = 3  # raise it when the same volume and settings would give another array than before
+RECIPE = 4  # raise it when the same volume and settings would give another array than before
 Record = dict[str, Any]
 
 
@@ -132,7 +133,7 @@ def _convert(row: Record, *, folder: Path, settings: CtVolumeConversionSettings)
     except D2RNetError as error:
         return _Converted({**line, "reason": str(error), "kept": False}, target)
     converted = convert_volume(volume, settings.conversion)
-    facts = converted.facts
+    facts = {**converted.facts, "sha256": hashlib.sha256(converted.array.data).hexdigest()}
     side = {"made_from": made_from, "facts": facts}
     return _Converted({**line, "reason": None, **facts, "kept": False}, target, converted.array, side)
 

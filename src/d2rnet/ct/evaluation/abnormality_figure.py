@@ -40,7 +40,7 @@ def draw_abnormalities(target: Path, metrics: Mapping[str, Any]) -> None:
             ends = [share_interval(round((row[key] or 0) * row[of]), row[of]) for row in rows]
             scores.hlines(places + shift, [low for low, _ in ends], [high for _, high in ends], color=colour, linewidth=0.6)
             scores.plot(values, places + shift, "o", color=colour, label=f"{key}, 95 % interval", clip_on=False)
-        scores.set(xlim=(0, 1), xlabel=f"named in the generated report, of {metrics['protocol']['n']} {_counted(metrics)}")
+        scores.set(xlim=(0, 1), xlabel=f"named in the generated report, of {metrics['protocol']['n_volumes']} volumes")
         scores.set_yticks(places, [f"{name} ({row['true']})" for name, row in found.items()])
         counts.barh(places - 0.2, [row["true"] for row in rows], color=COLOURS[2], height=0.38, label="in references")
         counts.barh(places + 0.2, [row["claimed"] for row in rows], color=COLOURS[3], height=0.38, label="in generated")
@@ -54,8 +54,3 @@ def draw_abnormalities(target: Path, metrics: Mapping[str, Any]) -> None:
                 handles[::-1], labels[::-1], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=len(labels)
             )
         counts.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _counted(metrics: Mapping[str, Any]) -> str:
-    """Name what n counts."""
-    return {"scan": "scans", "volume": "volumes"}[metrics["protocol"]["level"]]

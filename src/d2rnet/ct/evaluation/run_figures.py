@@ -121,7 +121,5 @@ def _abnormality_table(metrics: Mapping[str, Any]) -> Table:
         [name, str(row["true"]), str(row["claimed"]), *(number(row[key]) for key in ("precision", "recall", "f1"))]
         for name, row in named_abnormalities(metrics).items()
     ]
-    heading = (
-        "Abnormalities that the generated report names, against those that the reference names; doubtful mentions included."
-    )
+    heading = "Volumes whose generated report names an abnormality, and whose reference does; doubtful mentions included."
     return Table(heading, ("abnormality", "in references", "in generated", "precision", "recall", "F1"), rows)

@@ -177,8 +177,9 @@ def embed_known(tower: TextTower, token_ids: Tensor, known: Tensor) -> Tensor:
     """
     texts = token_ids[known]  # (N, T)
     shape = (*known.shape, tower.width)
-    if not len(texts):
-        return torch.zeros(shape, device=token_ids.device)
+    if not len(texts):  # other processes may have some: a gather of theirs and ours goes backward in all or in none
+        nothing = sum(parameter.sum() for parameter in tower.parameters() if parameter.requires_grad) * 0.0
+        return torch.zeros(shape, device=token_ids.device) + nothing
     distinct, places = texts.unique(dim=0, return_inverse=True)  # (M, T), (N,)
     lengths, order = (distinct != tower.pad_id).sum(dim=1).sort()
     groups = zip(distinct[order].chunk(_LENGTHS), lengths.chunk(_LENGTHS), strict=True)

@@ -21,7 +21,7 @@ from d2rnet.ct.structure_model.objective import StructureContrast
 from d2rnet.ct.structure_model.settings import StructureModelSettings, StructureTextSettings, TrainStructuresSettings
 from d2rnet.ct.structure_model.text_tower import TEXT_TOWER, make_text_tower, text_tokens, tower_files
 from d2rnet.ct.structure_model.validation import is_better, validate_structures
-from d2rnet.ct.structures.table import StructureTable, load_table
+from d2rnet.ct.structures.table import SHIPPED, StructureTable, load_table
 from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import ManyFiles
 from d2rnet.files.safetensors_files import save_safetensors
@@ -88,6 +88,8 @@ def train_structures(
     }
     arrays = ManyFiles(volumes, [volumes / entry["volume_path"] for entries in splits.values() for entry in entries])
     inputs: dict[str, str | Path | ManyFiles] = {"annotation": annotation, "volumes": arrays, **tower_files(own.text)}
+    if settings.structures.table not in SHIPPED:
+        inputs["table"] = Path(settings.structures.table)
     if own.model.encoder.weights:
         inputs["encoder_weights"] = Path(own.model.encoder.weights)
     with open_work_dir(work, settings=settings, inputs=inputs) as folder:

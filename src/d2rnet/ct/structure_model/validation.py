@@ -34,10 +34,10 @@ class Embedded:
 def embed_entries(
     objective: StructureContrast, entries: StructureEntries, *, device: torch.device, batch_size: int, loader_workers: int
 ) -> Embedded:
-    """Embed the first volumes of a split, each process its part; every process gets all of them, in order."""
+    """Embed volumes spread over a split, each process its part; every process gets all of them, in order."""
     count = min(len(entries), MOST_VOLUMES)
-    places = range(count)
-    batches = [list(places[first : first + batch_size]) for first in places[::batch_size]]
+    places = [number * len(entries) // count for number in range(count)]
+    batches = [places[first : first + batch_size] for first in range(0, count, batch_size)]
     own = batches[process_rank() :: num_processes()]
     parts = []
     for batch in make_loader(entries, own, entries.collate, workers=loader_workers):

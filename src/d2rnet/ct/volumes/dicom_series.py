@@ -109,7 +109,7 @@ def series_files(folder: Path) -> list[Path]:
 
 
 def _chosen_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
-    """Return the slices of the folder's largest CT series, and what was left out."""
+    """Return the slices of the folder's largest CT series, its own before those of subfolders, and what was left out."""
     counts: Counter[str] = Counter()
     series: dict[str, list[Slice]] = defaultdict(list)
     for path in series_files(folder):
@@ -125,17 +125,19 @@ def _chosen_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
     if not series:
         got = f"no CT slices ({left_out or 'no files'})"
         raise unreadable(folder, got=got, expected="the DICOM files of a CT series", remedy="Correct the path.")
-    largest = min(series, key=lambda uid: (-len(series[uid]), uid))
-    if len(series) > 1 and len(series[largest]) == 1:
+    # A series with slices in the folder itself goes before larger ones in its subfolders, which are scans of their own.
+    direct = [uid for uid, slices in series.items() if len(slices) > 1 and any(one.path.parent == folder for one in slices)]
+    chosen = min(direct or series, key=lambda uid: (-len(series[uid]), uid))
+    if len(series) > 1 and len(series[chosen]) == 1:
         remedy = "Store the slices of one series under one SeriesInstanceUID."
         raise unreadable(folder, got=f"{len(series)} series of one slice each", expected="a series", remedy=remedy)
     notes = [f"left out: {left_out}."] if left_out else []
     if "" in series:
         notes.append(f"{len(series[''])} slices have no SeriesInstanceUID: taken as one series.")
     if len(series) > 1:
-        others = ", ".join(str(number) for number in sorted((len(slices) for slices in series.values()), reverse=True)[1:])
-        notes.append(f"{len(series)} series: the one of {len(series[largest])} slices is taken; the others have {others}.")
-    return series[largest], tuple(notes)
+        others = ", ".join(map(str, sorted((len(slices) for uid, slices in series.items() if uid != chosen), reverse=True)))
+        notes.append(f"{len(series)} series: the one of {len(series[chosen])} slices is taken; the others have {others}.")
+    return series[chosen], tuple(notes)
 
 
 def _placed(folder: Path, slices: Sequence[Slice]) -> tuple[list[Slice], dict[int, list[Slice]], np.ndarray, tuple[str, ...]]:

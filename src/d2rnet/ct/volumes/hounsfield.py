@@ -144,7 +144,7 @@ def _table_reading(path: Path, sample: np.ndarray, table: Rescale, header: Resca
 
     The header's scaling, applied before, is taken back for it.
     """
-    if np.isnan(table.slope) and np.isnan(table.intercept):
+    if np.isnan(table).any():
         return []
     if not np.isfinite(table).all() or table.slope == 0:
         got = f"slope {table.slope:g} and intercept {table.intercept:g} in the metadata table"
@@ -160,7 +160,7 @@ def _choose(path: Path, readings: list[_Reading], choice: HounsfieldChoice) -> _
     raw = readings[1] if len(readings) > 1 else None
     if choice == "raw":
         if raw is None:
-            remedy = "Give the table, or choose auto or already."
+            remedy = "Give the table, or set ct.data.volumes.hu to auto or already."
             raise unreadable(path, got="hu: raw without slope and intercept", expected="a metadata table", remedy=remedy)
         return _accepted(path, raw, "raw", as_is)
     if choice == "already" or raw is None:

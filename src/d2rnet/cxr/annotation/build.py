@@ -35,6 +35,7 @@ from d2rnet.files.documents import write_json, write_jsonl
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.report.annotation_file import SPLITS, Entry, write_annotation
+from d2rnet.report.text.protocols import has_words
 from d2rnet.runs.progress import track
 from d2rnet.runs.provenance import write_run_record
 
@@ -80,15 +81,15 @@ def build_annotation(
     boxes, box_counts = read_predictions(predictions, images, confidence, problems=problems)
     problems.raise_if_any(details=output / "problems.jsonl")
 
-    images_with_report = _with_report(images, rows_of_reports)
+    studies = [(record, rows) for record, rows in zip(records, rows_of_reports, strict=True) if has_words(record["report"])]
+    images_with_report = _with_report(images, studies)
     others = _count_other_views(images, predictions, settings.box_views, source=unlabelled)
     boxes, dropped = keep_boxes(boxes, images, images_with_report, max_boxes=settings.max_boxes, box_views=settings.box_views)
-    studies = list(zip(records, rows_of_reports, strict=True))
     entries = EntryWriter(images, boxes, studies, entry=settings.entry, context=settings.context)
     write_annotation(output / "annotation.json", {split: entries.of_split(split) for split in SPLITS})
 
     counts = {
-        **_count_images(images, images_with_report, absent, rows_of_reports),
+        **_count_images(images, images_with_report, absent, rows_of_reports, without_words=len(records) - len(studies)),
         "thresholds": confidence.source,
         "boxes": box_counts | dropped,
         "entries": dict(entries.written),
@@ -111,15 +112,20 @@ def build_annotation(
     _log_counts(counts, output)
 
 
-def _with_report(images: ImageTable, rows_of_reports: list[list[int]]) -> NDArray[np.bool_]:
+def _with_report(images: ImageTable, studies: list[tuple[dict[str, Any], list[int]]]) -> NDArray[np.bool_]:
     """Return which images (n,) a report has."""
     found = np.zeros(len(images.records), dtype=bool)
-    found[[row for rows in rows_of_reports for row in rows]] = True
+    found[[row for _, rows in studies for row in rows]] = True
     return found
 
 
 def _count_images(
-    images: ImageTable, images_with_report: NDArray[np.bool_], absent: int, rows_of_reports: list[list[int]]
+    images: ImageTable,
+    images_with_report: NDArray[np.bool_],
+    absent: int,
+    rows_of_reports: list[list[int]],
+    *,
+    without_words: int,
 ) -> dict[str, dict[str, int]]:
     """Count images and studies, with and without their counterpart."""
     return {
@@ -133,6 +139,7 @@ def _count_images(
         "studies": {
             "with_report": len(rows_of_reports),
             "with_report_but_no_image": sum(not rows for rows in rows_of_reports),
+            "with_report_without_words": without_words,
         },
     }
 

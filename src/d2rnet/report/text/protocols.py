@@ -36,6 +36,11 @@ def clean_report(text: str, protocol: str) -> str:
     return PROTOCOLS[protocol](text)
 
 
+def has_words(text: str) -> bool:
+    """Say whether a report holds a letter or a digit: "-", "." or "___" say nothing that could be learnt or compared."""
+    return any(map(str.isalnum, text))
+
+
 def split_sentences(tokens: list[str]) -> list[list[str]]:
     """Cut tokens after each ``.``; the parts joined again are the input."""
     sentences: list[list[str]] = [[]]
