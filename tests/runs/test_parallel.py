@@ -32,14 +32,14 @@ def test_results_come_in_order(workers: int, count: int) -> None:
 
 
 def make(number: int) -> tuple[int, float]:
-    time.sleep(0.05)
+    time.sleep(0.01)  # less than to store the one before, so that whether it is beside that is no close race
     return number, time.monotonic()
 
 
 def store(made: tuple[int, float]) -> tuple[int, float, float]:
     if made[0] == 5:
         raise OSError(28, "No space left on device", "5.npy")
-    time.sleep(0.05)
+    time.sleep(0.1)
     return *made, time.monotonic()
 
 

@@ -240,37 +240,42 @@ class EnoughError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("standardise", "step", "of_loss", "of_gradient"), [(False, 0, 0.01, 0.1), (False, 20, 0.01, 0.25), (True, 20, 0.01, 0.25)]
+    ("standardise", "steps", "of_loss", "of_gradient"),
+    [(False, range(1), 0.01, 0.1), (False, range(20, 30), 0.01, 0.25), (True, range(20, 30), 0.01, 0.3)],
 )
-def test_bfloat16_makes_nearly_the_same_step(samples, tmp_path, monkeypatch, standardise, step, of_loss, of_gradient):
-    """A step of a training in float32, made in both: its loss, and its gradient as a share of its length.
+def test_bfloat16_makes_nearly_the_same_steps(samples, tmp_path, monkeypatch, standardise, steps, of_loss, of_gradient):
+    """Steps of a training in float32, made in both: the loss of each, how far its gradient is off as a share of its length.
 
-    bfloat16 is off by up to 0.4 % in each number, which standardising magnifies where volumes look nearly alike. Measured with
-    four seeds: the loss 0.6 % at most; the gradient 5 % at first, 11 % after 20 steps and 19 % with standardising, with which
-    it was off by up to its own length at first (docs/explanation/ct-method.md).
+    bfloat16 is off by up to 0.4 % in each number, which standardising magnifies where volumes look nearly alike. Single steps
+    spread widely, 14 to 39 % with standardising on one processor, so the mean of ten counts; at first that gradient may be off
+    by its own length (docs/explanation/ct-method.md).
     """
-    found: list[tuple[float, torch.Tensor]] = []
+    off: list[float] = []
 
     def in_both(task: TrainingTask, batch: Any) -> None:
-        if task.finished_steps < step:
+        if task.finished_steps not in steps:
             return original(task, batch)
-        for precision in ("32-true", "bf16-mixed"):
+        found = []
+        for precision in ("bf16-mixed", "32-true"):
             task.settings = task.settings.replaced(precision=precision)
             task.optimizer.zero_grad()
             loss = task.loss(batch)
             loss.backward()
             gradients = [one.grad.float().flatten() for one in task.objective.parameters() if one.grad is not None]
             found.append((loss.item(), torch.cat(gradients)))
-        raise EnoughError
+        (rough, other), (exact, gradient) = found
+        assert rough != exact and rough == pytest.approx(exact, rel=of_loss)
+        off.append(float((gradient - other).norm() / gradient.norm()))
+        if task.finished_steps == steps[-1]:
+            raise EnoughError
+        return original(task, batch)
 
     original = TrainingTask.train_step
     monkeypatch.setattr(TrainingTask, "train_step", in_both)
     training = {"epochs": 40, "batch_size": 12, "learning_rate": 0.01, "validate_every_epochs": 40}
     with pytest.raises(EnoughError):
         train(samples, tmp_path, tiny_settings(training=training, model={"observer": {"standardise": standardise}}))
-    (exact, gradient), (rough, other) = found
-    assert rough != exact and rough == pytest.approx(exact, rel=of_loss)
-    assert 0 < float((gradient - other).norm()) < of_gradient * float(gradient.norm())
+    assert len(off) == len(steps) and 0 < sum(off) / len(off) < of_gradient
 
 
 def test_structures_that_are_not_mentioned_can_be_called_normal(samples, tmp_path):

@@ -332,7 +332,7 @@ def test_settings_of_prediction_that_change_no_weight_resume_the_finished_run(
             run(splits, tmp_path, settings.replaced(prediction=changes))
 
 
-@pytest.mark.parametrize("other", ["labelled_val", "labelled_test", "unlabelled"])
+@pytest.mark.parametrize("other", ["labelled_val", "labelled_test"])
 def test_an_image_in_two_splits_is_refused(
     splits: dict[str, Path], tmp_path: Path, settings: TrainDetectorSettings, other: str
 ) -> None:
