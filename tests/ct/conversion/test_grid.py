@@ -73,7 +73,13 @@ def test_a_coarser_grid_averages_what_lies_between_its_voxels(axis, antialias, e
 
 @pytest.mark.parametrize(
     ("bits", "window", "air"),
-    [(8, (-1000, 1000), 0), (16, (-1000, 1000), -1000), (8, (-1150, 350), 0), (16, (-1150, 350), -1150)],
+    [
+        (8, (-1000, 1000), 0),
+        (16, (-1000, 1000), -1000),
+        (8, (-1150, 350), 0),
+        (16, (-1150, 350), -1150),
+        (16, (-1150.5, 350), -1151),
+    ],
 )
 def test_what_is_padded_is_the_lowest_of_the_window(bits, window, air):
     """So that no model looks at it, in a window that begins below what scanners call air, too."""

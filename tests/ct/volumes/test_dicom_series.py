@@ -62,6 +62,10 @@ def test_a_folder_is_its_own_slices_before_those_below_it(tmp_path, hu):
     assert np.array_equal(volume.hu, hu[:12] + 100)
     assert volume.notes[0] == "2 series: the one of 12 slices is taken; the others have 40."
     assert np.array_equal(read_volume(thin).hu, hu)
+    bolus = [ct_slice(hu[number] + 1024, number, series="1.2.3.9") for number in range(3)]
+    write_series(tmp_path / "stray", bolus, prefix="bolus")
+    write_series(tmp_path / "stray" / "thin", chest_slices(hu))
+    assert np.array_equal(read_volume(tmp_path / "stray").hu, hu), "a few stray slices are no scan"
 
 
 def test_each_slice_is_scaled_by_its_own_rescale(tmp_path, hu):

@@ -79,16 +79,17 @@ def test_supervised_training_has_no_unlabelled_images(splits: dict[str, Path], s
 def test_an_unlabelled_image_that_is_a_labelled_one_is_left_out(
     tmp_path: Path, draw: Callable[..., Path], splits: dict[str, Path], settings: TrainDetectorSettings
 ) -> None:
-    """Films with boxes are often some of those with reports; one that is tested on stops the run all the same."""
-    own = {name: json.loads(splits[name].read_text())["images"][0]["source_id"] for name in ("labelled_train", "labelled_val")}
+    """Films with boxes are often some of those with reports; validation may be cut from training. A test image stops."""
+    ids = {name: json.loads(splits[name].read_text())["images"][0]["source_id"] for name in splits}
     path = draw(tmp_path, "reports", 4, seed=9)
     document = json.loads(path.read_text())
-    document["images"][0]["source_id"] = own["labelled_train"]
+    for image, name in zip(document["images"], ("labelled_train", "labelled_val"), strict=False):
+        image["source_id"] = ids[name]
     path.write_text(json.dumps(document))
     images, counts, _ = load_images({**splits, "unlabelled": path}, settings.training)
-    assert len(images.unlabelled) == 3 and own["labelled_train"] not in {record.source_id for record in images.unlabelled}
-    assert (counts["unlabelled"], counts["unlabelled_that_are_labelled"]) == (4, 1)
-    document["images"][1]["source_id"] = own["labelled_val"]
+    assert len(images.unlabelled) == 2 and not {record.source_id for record in images.unlabelled} & set(ids.values())
+    assert (counts["unlabelled"], counts["unlabelled_that_are_labelled"]) == (4, 2)
+    document["images"][2]["source_id"] = ids["labelled_test"]
     path.write_text(json.dumps(document))
-    with pytest.raises(DatasetError, match=f"labelled_val and unlabelled: 1 .{own['labelled_val']}"):
+    with pytest.raises(DatasetError, match=f"labelled_test and unlabelled: 1 .{ids['labelled_test']}"):
         load_images({**splits, "unlabelled": path}, settings.training)

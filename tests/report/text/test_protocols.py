@@ -2,7 +2,7 @@
 
 import pytest
 
-from d2rnet.report.text.protocols import clean_report, split_sentences
+from d2rnet.report.text.protocols import PROTOCOLS, clean_report, has_words, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,14 @@ def test_sentences_joined_are_the_tokens() -> None:
     assert sentences == [["the", "heart", "is", "normal", "."], ["no", "effusion", "."], ["unfinished"]]
     assert [token for sentence in sentences for token in sentence] == tokens
     assert split_sentences([]) == []
+
+
+@pytest.mark.parametrize("text", ["", "-", " . ", "___", "1. ___", "1. 1. ___.", "...", "1. ."])
+def test_a_report_without_words(text: str) -> None:
+    assert not has_words(text)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("text", ["Normal.", "1. Normal.", "3", "No ___ change."])
+def test_a_report_with_words_is_one_in_every_protocol(text: str, protocol: str) -> None:
+    assert has_words(text) and clean_report(text, protocol)

@@ -76,7 +76,7 @@ def convert_volume(volume: Volume, settings: CtConversionSettings) -> ConvertedV
     low, high = settings.window_hu
     dtype = np.uint8 if settings.bits == 8 else np.int16
     # Never above the window's lowest value, by which a model tells padding (structure_model/volume_encoder.py).
-    air = _quantised(np.full((1, 1), min(AIR_HU, low), np.float32), low, high, settings.bits)[0, 0]
+    air = _quantised(np.full((1, 1), min(AIR_HU, np.floor(low)), np.float32), low, high, settings.bits)[0, 0]
     array = np.empty(settings.shape_zyx, dtype)
     if any(len(part.index) < side for part, side in zip(taps, settings.shape_zyx, strict=True)):
         array.fill(air)
@@ -237,4 +237,4 @@ def _quantised(hu: np.ndarray, low: float, high: float, bits: int) -> np.ndarray
         scale = UINT8_LEVELS / (high - low)
         return cv2.addWeighted(hu, scale, hu, 0.0, -low * scale, dtype=cv2.CV_8U)
     rounded = cv2.addWeighted(hu, 1.0, hu, 0.0, 0.0, dtype=cv2.CV_16S)
-    return np.clip(rounded, np.int16(np.ceil(low)), np.int16(np.floor(high)), out=rounded)
+    return np.clip(rounded, np.int16(np.floor(low)), np.int16(np.floor(high)), out=rounded)

@@ -20,6 +20,7 @@ from d2rnet.ct.volumes.stored_values import Counts, check_counts
 from d2rnet.ct.volumes.volume import LEAVE_OUT, StoredVolume, VolumeHeader, check_shape, check_spacing, unreadable
 
 MAX_FILES = 20_000
+_LEAST_OWN_SLICES = 10
 _SAME_PLACE_MM = 0.01
 _EVEN = 0.02  # of the median step: positions are written with two decimals
 _EVEN_MM = 0.05
@@ -125,8 +126,9 @@ def _chosen_series(folder: Path) -> tuple[list[Slice], tuple[str, ...]]:
     if not series:
         got = f"no CT slices ({left_out or 'no files'})"
         raise unreadable(folder, got=got, expected="the DICOM files of a CT series", remedy="Correct the path.")
-    # A series with slices in the folder itself goes before larger ones in its subfolders, which are scans of their own.
-    direct = [uid for uid, slices in series.items() if len(slices) > 1 and any(one.path.parent == folder for one in slices)]
+    # A series in the folder itself goes before larger ones in its subfolders, which are scans of their own; not a few stray
+    # slices, as of a timing bolus.
+    direct = [uid for uid, slices in series.items() if sum(one.path.parent == folder for one in slices) >= _LEAST_OWN_SLICES]
     chosen = min(direct or series, key=lambda uid: (-len(series[uid]), uid))
     if len(series) > 1 and len(series[chosen]) == 1:
         remedy = "Store the slices of one series under one SeriesInstanceUID."

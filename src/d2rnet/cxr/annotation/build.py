@@ -301,6 +301,8 @@ def _log_counts(counts: dict[str, Any], output: Path) -> None:
     )
     shares = ", ".join(f"{split} {entries[split]} ({empty[split]} without boxes)" for split in SPLITS)
     log.info("%s: entries %s", output / "annotation.json", shares)
+    if without_words := counts["studies"]["with_report_without_words"]:
+        log.warning("%d studies whose report holds no word are left out", without_words)
     if others := counts.get("images_of_other_views"):
         told = ", ".join(f"{view} ({count})" for view, count in others.items())
         log.info("images without boxes for their view: %s; %d boxes on them are left out", told, boxes["on_other_views"])

@@ -1,8 +1,8 @@
 """What an entry tells beside images, boxes and report: views, the indication, the patient's study before.
 
-A study before is the latest one of the same patient that is earlier in time and has a report and an image in the same split;
-of two at the same time neither is before the other. An indication that holds a sentence of the target, or tells a finding of
-it, is refused here, by the target itself, whatever its source has checked.
+A study before is the latest one of the same patient that is earlier in time and has a report with words and an image in the
+same split; of two at the same time neither is before the other. An indication that holds a sentence of the target, or tells a
+finding of it, is refused here, by the target itself, whatever its source has checked.
 """
 
 import logging

@@ -40,6 +40,7 @@ from d2rnet.files.collection import collection_paused
 from d2rnet.files.documents import write_json
 from d2rnet.files.problems import Problems
 from d2rnet.findings.classes import CATEGORY_NAMES
+from d2rnet.report.text.protocols import has_words
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def _training_entries(
     """Yield report and image rows of each training entry of annotation.json whose images may have boxes."""
     for record, rows in zip(records, rows_of_reports, strict=True):
         shown = [row for row in rows if shows_view(view_of(images.records[row]), settings.box_views)]
-        if record["split"] == SPLIT and shown:
+        if record["split"] == SPLIT and shown and has_words(record["report"]):
             groups = [shown] if settings.entry == "study" else [[row] for row in shown]
             yield from ((record["report"], group) for group in groups)
 

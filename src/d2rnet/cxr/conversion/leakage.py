@@ -11,12 +11,21 @@ from typing import Any
 
 import pandas as pd
 
+from d2rnet.cxr.images.image_names import without_image_suffix
 from d2rnet.files.problems import Problems
 
 LABELLED_IMAGE = "images_of_the_labelled_source"
 LABELLED_PATIENT = "images_of_labelled_test_patients"
 REPORT_IMAGE = "images_of_the_report_source"
 REPEATED_IMAGE = "repeated_images"
+IMAGE_REMEDY = (
+    "Give it the same split in both sources, or leave it out of one. If two images share an id by chance, give one of them "
+    "another (source_id of a COCO file, id of R2Gen's)."
+)
+PATIENT_REMEDY = (
+    "Give the patient's images the same split in both sources, or leave them out of one. If the two sources number their "
+    "patients independently, give one of them other ids (subject_id)."
+)
 REASONS = (LABELLED_IMAGE, LABELLED_PATIENT, REPORT_IMAGE, REPEATED_IMAGE)
 
 
@@ -26,7 +35,7 @@ def may_become_test(labelled: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_leakage(
-    labelled: pd.DataFrame, reports: pd.DataFrame, problems: Problems, *, file: str, remedy: str, one_collection: bool = False
+    labelled: pd.DataFrame, reports: pd.DataFrame, problems: Problems, *, file: str, one_collection: bool = False
 ) -> None:
     """Note images, and patients, that one of two sources tests on while the other trains on them, or chooses by them.
 
@@ -36,46 +45,58 @@ def check_leakage(
         reports: columns ``name`` (the image's id in its own source), ``patient``, ``identity`` and ``split`` of the other.
         problems: grows by one for each image, found by id or by content, and for each patient.
         file: root of the other source, named in problems.
-        remedy: what to do about it.
-        one_collection: ids of patients mean the same in both. So they do where the two share an image.
+        one_collection: ids of patients mean the same in both. So they do where the two share a picture.
     """
     by_id = {row.source_id: row for row in labelled.itertuples()}
     by_content = {row.identity: row for row in labelled.itertuples() if row.identity is not None}
+    shared = "both lie in one folder" if one_collection else ""
     for row in reports.itertuples():
         copy = by_content.get(row.identity)
         same = copy if copy is not None else by_id.get(row.name)
         if same is None:
             continue
-        one_collection = True
+        if copy is not None:
+            shared = shared or f"both have {copy.file}"
         why = f"the same content or UID as {same.file}" if copy is not None else "an id of the labelled source"
-        _note_leak({same.split}, {row.split}, problems, what="image", name=row.name, why=why, file=file, remedy=remedy)
-    if not one_collection:
+        # What chooses among trained models is not trained on, either; a patient of both parts does no harm there.
+        chosen_by = same.split == "val" and row.split == "train"
+        kind = "labelled_test_image_in_training" if chosen_by else _leak({same.split}, {row.split}, "image")
+        _note_leak(
+            kind, {same.split}, {row.split}, problems, record=f"image {row.name}", why=why, file=file, remedy=IMAGE_REMEDY
+        )
+    if not shared:
         return
     splits_of = labelled[labelled["subject_id"] != ""].groupby("subject_id")["split"].agg(set)
     of_reports = reports[reports["patient"].isin(splits_of.index)].groupby("patient")["split"].agg(set)
     for patient, splits in of_reports.items():
-        why = "a patient of both sources"
-        _note_leak(splits_of[patient], splits, problems, what="patient", name=patient, why=why, file=file, remedy=remedy)
+        record = f"patient {patient}"
+        why = f"a patient of both sources ({shared})"
+        kind = _leak(splits_of[patient], splits, "patient")
+        _note_leak(kind, splits_of[patient], splits, problems, record=record, why=why, file=file, remedy=PATIENT_REMEDY)
+
+
+def _leak(labelled: set[str], reports: set[str], what: str) -> str:
+    """Return the kind of problem that an image or a patient of these splits is, "" for none."""
+    if labelled & {"test", ""} and reports & {"train", "val"}:
+        return f"labelled_test_{what}_in_training"
+    if labelled - {"test"} and "test" in reports:
+        return f"report_test_{what}_in_labelled_training"
+    return ""
 
 
 def _note_leak(
-    labelled: set[str], reports: set[str], problems: Problems, *, what: str, name: str, why: str, file: str, remedy: str
+    kind: str, labelled: set[str], reports: set[str], problems: Problems, *, record: str, why: str, file: str, remedy: str
 ) -> None:
-    """Note an image or a patient whose splits in both sources do not go together."""
-    if labelled - {"train"} and reports & {"train", "val"}:
-        kind = f"labelled_test_{what}_in_training"
-    elif labelled - {"test"} and "test" in reports:
-        kind = f"report_test_{what}_in_labelled_training"
-    else:
-        return
-    problems.add(
-        kind,
-        file=file,
-        record=f"{what} {name}",
-        got=f"split {_listed(reports)} here, {_listed(labelled)} in the labelled source, {why}",
-        expected="training in both, or test in both",
-        remedy=remedy,
-    )
+    """Note an image or a patient whose splits in both sources do not go together, if ``kind`` says so."""
+    if kind:
+        problems.add(
+            kind,
+            file=file,
+            record=record,
+            got=f"split {_listed(reports)} here, {_listed(labelled)} in the labelled source, {why}",
+            expected="training, validation or test in both",
+            remedy=remedy,
+        )
 
 
 def _listed(splits: set[str]) -> str:
@@ -125,7 +146,7 @@ def overlaps(extra: pd.DataFrame, labelled: pd.DataFrame, reports: pd.DataFrame)
     if extra.empty:
         return reasons
     identities = extra["identity"]
-    stems = extra["file"].map(lambda file: Path(file).stem)
+    stems = extra["file"].map(lambda file: without_image_suffix(Path(file).name))
 
     def also_in(names: "pd.Series[str]", contents: "pd.Series[Any]") -> "pd.Series[bool]":
         known = set(contents) - {None}

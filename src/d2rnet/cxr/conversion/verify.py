@@ -293,8 +293,6 @@ def _check_across(sources: list[Source], max_bad_fraction: float, problems: Prob
             _by_own_ids(reports),
             problems,
             file=reports.settings.root,
-            remedy="Give it the same split in both sources, or leave it out of one. If two images share an id by chance, give "
-            "one of them another (source_id of a COCO file, id of R2Gen's).",
             one_collection=Path(labelled.settings.root).resolve() == Path(reports.settings.root).resolve(),
         )
     _mark_overlaps(labelled, reports, [source for source in extras if source.table is not None])

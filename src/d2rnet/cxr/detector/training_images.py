@@ -64,16 +64,16 @@ def load_images(
         image is exchanged for one of its size.
 
     Raises:
-        DatasetError: bad COCO files, an image in two splits, or none to train on. An unlabelled image that is a labelled
-            training image (its boxes are known) is left out instead.
+        DatasetError: bad COCO files, an image in two splits, or none to train on. An unlabelled image that is a labelled one
+            of training or validation is left out instead.
     """
     data = {name: load_records(path, split="train" if name == "unlabelled" else None) for name, path in inputs.items()}
     counts = {name: len(records) for name, records in data.items()}
-    known = {record.source_id for record in data["labelled_train"]}
+    known = {record.source_id for name in ("labelled_train", "labelled_val") for record in data[name]}
     data["unlabelled"] = [record for record in data["unlabelled"] if record.source_id not in known]
     if repeated := counts["unlabelled"] - len(data["unlabelled"]):
         counts["unlabelled_that_are_labelled"] = repeated
-        log.info("%d of %d unlabelled images are labelled training images and left out", repeated, counts["unlabelled"])
+        log.info("%d of %d unlabelled images are labelled ones and left out", repeated, counts["unlabelled"])
     assert_disjoint(data)
     wanted = of_views(data["unlabelled"], training.unlabelled_views)
     if training.unlabelled_views:

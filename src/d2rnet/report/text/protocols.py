@@ -36,11 +36,6 @@ def clean_report(text: str, protocol: str) -> str:
     return PROTOCOLS[protocol](text)
 
 
-def has_words(text: str) -> bool:
-    """Say whether a report holds a letter or a digit: "-", "." or "___" say nothing that could be learnt or compared."""
-    return any(map(str.isalnum, text))
-
-
 def split_sentences(tokens: list[str]) -> list[list[str]]:
     """Cut tokens after each ``.``; the parts joined again are the input."""
     sentences: list[list[str]] = [[]]
@@ -69,3 +64,8 @@ def _clean_faithful(text: str) -> str:
 
 
 PROTOCOLS: dict[str, Callable[[str], str]] = {"r2gen": _clean_r2gen, "faithful": _clean_faithful}
+
+
+def has_words(text: str) -> bool:
+    """Say whether a report holds a letter or a digit, and something whatever the protocol: "-", "___" or "1. ___" do not."""
+    return any(map(str.isalnum, text)) and all(clean(text) for clean in PROTOCOLS.values())
