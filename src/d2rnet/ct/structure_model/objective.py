@@ -88,14 +88,12 @@ class StructureContrast(Objective):
         """Return the contrast of this process's volumes."""
         if len(batch):
             images = self.model(scaled(batch.values, self.window_hu))
-            texts = embed_known(self.tower, batch.token_ids, batch.known)
-            slow = texts if self.tower.is_frozen else self._slow(batch)
         else:  # other processes have the few volumes of an epoch's last batch
             nothing = sum(parameter.sum() for parameter in self.parameters() if parameter.requires_grad) * 0.0
-            slow = batch.known.new_zeros((0, self.num_structures, self.tower.width), dtype=torch.float32)
             of_no_volume = self.model.observer.queries.flatten(0, 1).expand(0, -1, -1)  # (0, S * K, D)
             images = self.model.embed(self.model.observer.finish(of_no_volume)) + nothing
-            texts = slow if self.tower.is_frozen else slow + nothing  # a gather goes backward in all processes or in none
+        texts = embed_known(self.tower, batch.token_ids, batch.known)
+        slow = texts if self.tower.is_frozen else self._slow(batch)
         queue, queue_valid, queue_numbers = self._queued(images)
         equal = (batch.numbers, queue_numbers) if self.contrast.equal_texts else None
         loss = grouped_contrast(
