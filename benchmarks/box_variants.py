@@ -17,12 +17,12 @@ import numpy as np
 from ensemble_boxes import weighted_boxes_fusion
 from numpy.typing import NDArray
 
-from d2rnet.cxr.annotation.fit_thresholds import class_thresholds, micro_f1
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.records import Record
 from d2rnet.cxr.detector.config import STUDENT_NAME, TEACHER_NAME
 from d2rnet.cxr.detector.predict import detect, load_detector, make_batches
 from d2rnet.cxr.detector.settings import PredictionSettings
+from d2rnet.evaluation.agreement import class_thresholds, micro_f1
 from d2rnet.findings.classes import CATEGORY_NAMES
 
 Result = dict[str, Any]

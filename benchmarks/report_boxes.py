@@ -39,12 +39,12 @@ from numpy.typing import NDArray
 from paired_bootstrap import ap50_with_resamples
 
 from d2rnet.cxr.annotation.build import build_annotation
-from d2rnet.cxr.annotation.fit_thresholds import class_thresholds, micro_f1, pooled_threshold
 from d2rnet.cxr.annotation.oracle import oracle_annotation
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.boxes.records import Record, load_records
 from d2rnet.cxr.detector.calibrate import calibrate_classes
 from d2rnet.cxr.detector.settings import CalibrationSettings, PredictionSettings
+from d2rnet.evaluation.agreement import class_thresholds, micro_f1, pooled_threshold
 from d2rnet.evaluation.caption_scores import Scorer
 from d2rnet.evaluation.clinical import HEADLINE, SIDED, named_matrix
 from d2rnet.evaluation.resampling import logit_interval, percentile_interval, resample_counts

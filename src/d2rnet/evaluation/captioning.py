@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from d2rnet.errors import ConfigError
+from d2rnet.evaluation.boxed_classes import boxed_classes
 from d2rnet.evaluation.caption_scores import Scorer, Scores, open_scorer
 from d2rnet.evaluation.chexbert import PROTOCOLS, Chexbert
 from d2rnet.evaluation.clinical import (
@@ -20,8 +21,8 @@ from d2rnet.evaluation.clinical import (
     HEADLINE,
     SIDED,
     SIDED_CLASSES,
+    Named,
     agreement,
-    class_matrix,
     sentence_grounding,
     side_agreement,
 )
@@ -84,7 +85,8 @@ def evaluate_reports(
     baselines = {NEAREST: nearest[0]} if nearest else {}
     if settings.no_box_reports is not None:
         baselines[NO_BOX] = Path(settings.no_box_reports)
-    boxed = _boxes_of(pairs, splits[pairs.split])
+    entries = _entries_of(pairs, splits[pairs.split])
+    boxed = boxed_classes(splits["train"], entries)
     answers = {COMMONEST: [commonest["report"]] * len(pairs.ids)}
     answers[LESION_SET] = lesion_set_answers(splits["train"], boxed, vocabulary.protocol)
     wanted = dict(zip(pairs.ids, pairs.references, strict=True))
@@ -104,7 +106,7 @@ def evaluate_reports(
         "protocol": protocol,
         **_caption_sections(systems, shuffled, commonest),
         **_with_uncertainty(systems, pairs, protocol, settings),
-        "clinical": {**_clinical(systems, pairs, boxed), **radgraph},
+        "clinical": {**_clinical(systems, pairs, entries, boxed), **radgraph},
         **text_statistics(pairs.references, pairs.hypotheses),
         "notes": notes,
         "files": {key: str(path) for key, path in inputs.items()},
@@ -222,23 +224,24 @@ def _with_uncertainty(
     return {"intervals": ends, "against": against, "table": table}
 
 
-def _boxes_of(pairs: ReportPairs, entries: Sequence[Entry]) -> list[list[str]]:
-    """Return the class names of the boxes of each pair's entry."""
-    labels = {entry["id"]: entry["labels"] for entry in entries}
-    return [labels[name] for name in pairs.ids]
+def _entries_of(pairs: ReportPairs, entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entry of each pair."""
+    by_name = {entry["id"]: entry for entry in entries}
+    return [by_name[name] for name in pairs.ids]
 
 
-def _clinical(systems: Mapping[str, ScoredSystem], pairs: ReportPairs, boxed: Sequence[Sequence[str]]) -> dict[str, Any]:
+def _clinical(
+    systems: Mapping[str, ScoredSystem], pairs: ReportPairs, entries: Sequence[Entry], boxed: Named
+) -> dict[str, Any]:
     """Return the scores of labels of every system under every protocol, and reports against boxes."""
-    boxes = class_matrix(boxed)
     own = systems[GENERATED].labels
     return {
         **{protocol: _of_systems(systems, protocol) for protocol in own},
         "against_boxes_uncertain_positive": {
-            "hypothesis": agreement(boxes, own[HEADLINE].claimed),
-            "reference": agreement(boxes, own[HEADLINE].truth),
+            "hypothesis": agreement(boxed, own[HEADLINE].claimed),
+            "reference": agreement(boxed, own[HEADLINE].truth),
         },
-        "sentences_against_boxes": sentence_grounding(pairs.sentences, boxed),
+        "sentences_against_boxes": sentence_grounding(pairs.sentences, [entry["labels"] for entry in entries]),
         "sides": side_agreement(pairs.references, pairs.hypotheses),
     }
 

@@ -8,14 +8,13 @@ unmentioned lesions are both "not named". ``lesion_side`` asks for the side, too
 Shapes: N reports, C = 22 classes, or 66 pairs of class and side.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from d2rnet.evaluation.label_scores import RATES, label_scores
-from d2rnet.evaluation.labeller import Judged, Labeller, Named
-from d2rnet.evaluation.labeller import class_matrix as matrix_of_classes
+from d2rnet.evaluation.labeller import Judged, Labeller, Named, class_matrix
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.findings.mentions import classes_of, find_mentions, named_classes, named_sides
 
@@ -39,7 +38,7 @@ def sided_matrix(texts: Sequence[str]) -> Named:
     A doubted lesion counts as named. "Bilateral" is left and right; a class whose mentions tell no side, as those in the
     middle, is "no side". So a lesion on the wrong side is both an invention and a miss.
     """
-    return matrix_of_classes([_sided_names(text) for text in texts], SIDED_CLASSES)
+    return class_matrix([_sided_names(text) for text in texts], SIDED_CLASSES)
 
 
 def _sided_names(text: str) -> list[str]:
@@ -53,11 +52,6 @@ def judge_lesions(references: Sequence[str], hypotheses: Sequence[str]) -> dict[
     truth = {**LESIONS.matrices(references), SIDED: sided_matrix(references)}
     claimed = {**LESIONS.matrices(hypotheses), SIDED: sided_matrix(hypotheses)}
     return {name: Judged(truth[name], claimed[name], np.ones_like(truth[name])) for name in truth}
-
-
-def class_matrix(names: Sequence[Collection[str]]) -> Named:
-    """Return (N, C) bool: which of the 22 classes are among the names of each of N entries, of its boxes for instance."""
-    return matrix_of_classes(names, CATEGORY_NAMES)
 
 
 def agreement(truth: Named, claimed: Named, classes: Sequence[str] = CATEGORY_NAMES) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Shapes: N entries, C = 22 classes.
 from collections.abc import Sequence
 
 from d2rnet.evaluation.caption_scores import single_spaced
-from d2rnet.evaluation.clinical import class_matrix, named_matrix
+from d2rnet.evaluation.clinical import Named, named_matrix
 from d2rnet.evaluation.label_sets import ReportStore
 from d2rnet.report.annotation_file import Entry
 from d2rnet.report.text.protocols import clean_report
@@ -17,12 +17,13 @@ from d2rnet.report.text.protocols import clean_report
 CANDIDATES = 400  # reports of one set of classes that are searched for the medoid; its time is the square of their number
 
 
-def lesion_set_answers(training: Sequence[Entry], labels: Sequence[Sequence[str]], protocol: str) -> list[str]:
+def lesion_set_answers(training: Sequence[Entry], boxed: Named, protocol: str) -> list[str]:
     """Answer entries by the classes of their boxes.
 
     Args:
         training: entries of the training split; each study counts once. At least one has a report.
-        labels: class names of the boxes of each of N entries; none is a set, too: that of reports without a lesion.
+        boxed: (N, C) classes of the boxes, see :func:`d2rnet.evaluation.boxed_classes.boxed_classes`; none is a set, too: that
+            of reports without a lesion.
         protocol: text protocol.
 
     Returns:
@@ -32,4 +33,4 @@ def lesion_set_answers(training: Sequence[Entry], labels: Sequence[Sequence[str]
     of_studies = {entry["study_id"]: single_spaced(clean_report(entry["report"], protocol)) for entry in reversed(training)}
     texts = [text for text in reversed(of_studies.values()) if text]
     store = ReportStore(texts, named_matrix(texts, uncertain_counts=True), candidates=CANDIDATES)
-    return [texts[store.answer(wanted)] for wanted in class_matrix(labels)]
+    return [texts[store.answer(wanted)] for wanted in boxed]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from d2rnet.cxr.annotation.fit_thresholds import class_thresholds, fit_thresholds, micro_f1, pooled_threshold
+from d2rnet.cxr.annotation.fit_thresholds import fit_thresholds
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.errors import DatasetError
+from d2rnet.evaluation.agreement import class_thresholds, micro_f1, pooled_threshold
 from d2rnet.files.documents import read_json, write_json
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES

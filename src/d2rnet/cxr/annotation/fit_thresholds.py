@@ -1,10 +1,7 @@
 """fit_thresholds: the scores from which on boxes agree best with the reports of the training split, a threshold a class.
 
-Agreement is the micro F1, over entries and classes, of "a box of the class is kept" with "the report names the class", doubt
-included. F1 = 2 hits / (named + kept) is at its greatest F where each class's threshold has the greatest 2 hits - F kept
-(Dinkelbach, Management Science 1967), so that F and thresholds are found in turn. A class that few reports name would only fit
-noise: it takes the threshold of all classes together. Validation and test reports play no part. What an image shows and its
-report leaves out counts as a wrong box here, unlike in calibrate-thresholds.
+How they are found: :mod:`d2rnet.evaluation.agreement`. Doubt counts as named. Validation and test reports play no part. What
+an image shows and its report leaves out counts as a wrong box here, unlike in calibrate-thresholds.
 
 Reads: unlabelled.json and reports.jsonl of convert_unlabelled, COCO results of predict_boxes. Writes: thresholds.json,
 run.json.
@@ -18,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from d2rnet.cxr.annotation.confidence_filter import CHOSEN_BY, ConfidenceFilter
 from d2rnet.cxr.annotation.inputs import (
@@ -35,7 +31,8 @@ from d2rnet.cxr.annotation.predictions import PseudoBoxes, read_predictions
 from d2rnet.cxr.annotation.settings import AnnotationSettings
 from d2rnet.cxr.images.views import shows_view
 from d2rnet.errors import DatasetError
-from d2rnet.evaluation.clinical import named_matrix, precision_recall_f1
+from d2rnet.evaluation.agreement import Scores, class_thresholds, pooled_threshold, worth
+from d2rnet.evaluation.clinical import Named, named_matrix
 from d2rnet.files.collection import collection_paused
 from d2rnet.files.documents import write_json
 from d2rnet.files.problems import Problems
@@ -44,10 +41,7 @@ from d2rnet.report.text.protocols import has_words
 from d2rnet.runs.provenance import write_run_record
 
 log = logging.getLogger(__name__)
-Scores = NDArray[np.float64]
-Named = NDArray[np.bool_]
 COMMAND, SPLIT = CHOSEN_BY["reports"]
-KEEPS_NOTHING = 1.0  # no softmax score over 23 classes gets there
 
 
 @collection_paused()
@@ -118,45 +112,6 @@ def best_scores(boxes: PseudoBoxes, entries: Sequence[Sequence[int]], number_of_
     return np.array([of_images[list(rows)].max(axis=0) for rows in entries]).reshape(-1, len(CATEGORY_NAMES))
 
 
-def micro_f1(named: Named, kept: Named) -> float:
-    """Return the F1 of what is kept against what is named, both of one shape; 0 where neither has anything."""
-    return _worth(named, kept)["f1"] or 0.0
-
-
-def pooled_threshold(best: Scores, named: Named) -> float:
-    """Return the one threshold of all classes with the greatest micro F1; arguments as for :func:`class_thresholds`."""
-    cuts, hits, kept = _cuts(best.ravel(), named.ravel())
-    return float(cuts[int(np.argmax(2 * hits / np.maximum(kept + named.sum(), 1)))])
-
-
-def class_thresholds(best: Scores, named: Named, *, min_reports: int) -> Scores:
-    """Return the (C,) thresholds that have the greatest micro F1 together.
-
-    Args:
-        best: (n, C) highest score of a class in an entry, 0 without a box.
-        named: (n, C) whether the entry's report names it.
-        min_reports: classes that fewer entries name take the pooled threshold.
-    """
-    least = np.full(best.shape[1], pooled_threshold(best, named))
-    own = np.flatnonzero(named.sum(axis=0) >= min_reports)
-    reached = -1.0
-    while (now := micro_f1(named, best >= least)) > reached:
-        reached = now
-        for category in own:
-            cuts, hits, kept = _cuts(best[:, category], named[:, category])
-            least[category] = cuts[int(np.argmax(2 * hits - reached * kept))]
-    return least
-
-
-def _cuts(scores: Scores, named: Named) -> tuple[Scores, Scores, Scores]:
-    """Return the thresholds that tell scores (m,) apart, greatest first, the hits of each and what each keeps."""
-    order = np.argsort(-scores, kind="stable")
-    found = scores[order]
-    last = np.append(found[1:] < found[:-1], True) & (found > 0)  # of its score
-    hits = np.cumsum(named[order])[last]
-    return np.append(KEEPS_NOTHING, found[last]), np.append(0, hits), np.append(0, np.flatnonzero(last) + 1)
-
-
 def _choices(best: Scores, named: Named, min_reports: int) -> dict[str, Any]:
     """Return what thresholds.json says of the classes together and of each."""
     pooled = pooled_threshold(best, named)
@@ -164,22 +119,16 @@ def _choices(best: Scores, named: Named, min_reports: int) -> dict[str, Any]:
     own = named.sum(axis=0) >= min_reports
     kept = best >= least
     classes = {
-        name: {"threshold": float(least[place]), **_worth(named[:, place], kept[:, place]), "own": bool(own[place])}
+        name: {"threshold": float(least[place]), **worth(named[:, place], kept[:, place]), "own": bool(own[place])}
         for place, name in enumerate(CATEGORY_NAMES)
     }
     return {
         "min_reports": min_reports,
-        "pooled": {"threshold": pooled, **_worth(named, best >= pooled)},
-        "together": _worth(named, kept),
+        "pooled": {"threshold": pooled, **worth(named, best >= pooled)},
+        "together": worth(named, kept),
         "classes": classes,
         "pooled_classes": [name for name, choice in classes.items() if not choice["own"]],
     }
-
-
-def _worth(named: Named, kept: Named) -> dict[str, Any]:
-    """Return ``precision``, ``recall`` and ``f1``, None for a share of nothing; ``named`` and ``kept`` count both sides."""
-    hits, true, said = int((named & kept).sum()), int(named.sum()), int(kept.sum())
-    return {**precision_recall_f1(hits, true, said), "named": true, "kept": said}
 
 
 def _log_choices(document: dict[str, Any]) -> None:
