@@ -94,6 +94,7 @@ def inputs(tmp_path: Path) -> dict[str, Any]:
         "nearest": [tmp_path / "nearest.jsonl"],
         "truth": [tmp_path / "truth.jsonl"],
         "oracle": [],
+        "sure": [],
         "output": tmp_path / "out",
         "settings": SETTINGS,
     }
@@ -257,15 +258,12 @@ def test_cells_that_cannot_be_compared_are_refused(inputs: dict[str, Any], tmp_p
     write_jsonl(full / "reports.jsonl", [line | {"reference": HEART} for line in lines])
     with pytest.raises(DatasetError, match=r"full/seed_2/reports.jsonl: 3 of 4 references are not those of .*such as a"):
         ablation(**inputs)
-    design = DESIGN | {"arms": DESIGN["arms"] | {"full": DESIGN["arms"]["full"] | {"boxes": "oracle"}}}
-    (tmp_path / "design.yaml").write_text(yaml.safe_dump(design))
-    with pytest.raises(ConfigError, match=r"arms with oracle boxes \(full\) need their annotation.json. .*--oracle"):
-        ablation(**inputs)
 
 
-def test_arms_with_oracle_boxes_are_grounded_in_those(inputs: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["oracle", "sure"])
+def test_arms_with_other_boxes_are_grounded_in_those(inputs: dict[str, Any], tmp_path: Path, kind: str) -> None:
     """The attended box, the second, is the nodule's among pseudo boxes and not among the oracle's."""
-    design = DESIGN | {"arms": DESIGN["arms"] | {"full": DESIGN["arms"]["full"] | {"boxes": "oracle"}}}
+    design = DESIGN | {"arms": DESIGN["arms"] | {"full": DESIGN["arms"]["full"] | {"boxes": kind}}}
     (tmp_path / "design.yaml").write_text(yaml.safe_dump(design))
     oracle = [
         entry(name) | {"boxes": [[50, 50, 20, 20], [0, 0, 10, 10], [0, 0, 9, 9]], "scores": [1.0] * 3} for name in REFERENCES
@@ -273,7 +271,9 @@ def test_arms_with_oracle_boxes_are_grounded_in_those(inputs: dict[str, Any], tm
     for one in oracle:
         one["labels"] = ["Nodule/Mass", "Cardiomegaly", "Cardiomegaly"]
     write_annotation(tmp_path / "oracle.json", {"train": [entry("t", "train")], "test": oracle})
-    ablation(**(inputs | {"oracle": [tmp_path / "oracle.json"]}))
+    with pytest.raises(ConfigError, match=rf"arms with {kind} boxes \(full\) need their annotation.json. .*--{kind}"):
+        ablation(**inputs)
+    ablation(**(inputs | {kind: [tmp_path / "oracle.json"]}))
     found = json.loads((inputs["output"] / "ablation.json").read_text())["arms"]["full"]["grounding"]
     assert (found["true_hit_rate"], found["true_random_hit_rate"]) == (0.0, pytest.approx(1 / 3))
 
@@ -282,7 +282,7 @@ def test_arms_with_oracle_boxes_are_grounded_in_those(inputs: dict[str, Any], tm
     ("change", "message"),
     [
         ({"reference": "nobody"}, r"reference: 'nobody' is none of the arms \(base, full\)"),
-        ({"more": 1}, "more: unknown key; known keys: reference, arms, report"),
+        ({"more": 1}, "more: unknown key; known keys: reference, arms, report, sure_score"),
         ({"arms": ["base"]}, "arms: .*; expected keys with their values"),
         (
             {"arms": {"base": {"label": "x", "boxes": "drawn", "report": {}}}},
@@ -326,9 +326,13 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     aligned = {name: cell.training.alignment for name, cell in cells.items()}
     published = {name for name in cells if name.startswith("published")}
     full = {"full", "full_told", "full_oracle"}
-    recommended = {"recommended", "recommended_oracle"}
-    detector = {"detector", "pointer_detector", "pointer_detector_told", "pointer_detector_sides"} | recommended
+    recommended = {"recommended", "recommended_sure", "recommended_oracle"}
+    built_up = {f"pointer_detector{more}" for more in ("", "_told", "_sides", "_words")}
+    detector = {"detector"} | built_up | recommended
     soft = {name for name in cells if name.endswith(("soft", "soft_queue"))}
+    boxes = {kind: {name for name, arm in design.arms.items() if arm.boxes == kind} for kind in ("oracle", "sure")}
+    assert boxes["oracle"] == {"recommended_oracle", "tokens_oracle", "full_oracle"}
+    assert boxes["sure"] == published | full - {"full_oracle"} | {"tokens_sure", "recommended_sure"}
     assert [name for name, model in models.items() if model.lesion_branch == "none"] == ["base"]
     assert {name for name, model in models.items() if model.lesion_branch == "crop"} == published | full
     assert {name for name, model in models.items() if model.lesion_enhancement == "lera"} == published - {"published"} | full
@@ -344,18 +348,17 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
         assert {name for name, found in aligned.items() if getattr(found, key) == value} == soft | full
     assert {name for name, found in aligned.items() if found.weight_by != "fixed"} == {"sentence_box"} | soft | full
     assert {name for name, found in aligned.items() if found.queue_length} == {"soft_queue"}
-    assert {name for name, one in cells.items() if one.training.pointer_weight} == {
-        "pointer",
-        "pointer_detector",
-        "pointer_detector_sides",
-        "pointer_detector_told",
-        "pointer_strong",
-    } | recommended
-    told = {"told", "told_sides", "pointer_detector_told", "pointer_detector_sides"}
+    pointers = {"pointer", "pointer_strong"} | built_up | recommended
+    assert {name for name, one in cells.items() if one.training.pointer_weight} == pointers
+    told = {"told", "told_sides", "told_scores", "pointer_detector_told", "pointer_detector_sides", "pointer_detector_words"}
     assert {name for name, model in models.items() if model.findings == "told"} == told | recommended
-    sides = {"told_sides", "pointer_detector_sides"}
+    assert {name for name, model in models.items() if model.finding_scores} == {"told_scores"} | recommended
+    sides = {"told_sides", "pointer_detector_sides", "pointer_detector_words"}
     assert {name for name, model in models.items() if model.finding_sides} == sides | recommended
-    assert {name for name, one in cells.items() if one.training.side_weight != 1} == {"side_words"} | recommended
+    assert {name for name, one in cells.items() if one.training.side_weight != 1} == {
+        "side_words",
+        "pointer_detector_words",
+    } | recommended
     assert [name for name, model in models.items() if model.findings == "taught"] == ["taught"]
     for cell in cells.values():
         assert cell.training.seed == 7
@@ -397,7 +400,7 @@ def test_arms_of_inputs_differ_in_what_their_names_say(repository: Path, preset:
     }
     for name, each in settings.items():
         is_told = name in ("told", "told_all")
-        assert (each.model.findings == "told", each.model.finding_sides) == (is_told, is_told)
+        assert (each.model.findings == "told", each.model.finding_sides, each.model.finding_scores) == (is_told,) * 3
         assert (each.training.pointer_weight > 0, each.training.side_weight > 1) == (is_told, is_told)
     assert {name for name, cell in cells.items() if cell.lesion_branch == "none"} == {"base"}
     assert design.reference == "tokens"

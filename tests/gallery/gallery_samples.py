@@ -95,6 +95,7 @@ def meta(**changes: Any) -> dict[str, Any]:
         "systems": ["Generated"],
         "sort": "order",
         "missing": 0,
+        "shown_score": 0.0,
         "protocol": {"text": "r2gen", "section": "findings", "split": "test", "n": 4},
         "corpus": [["rouge_l", "ROUGE-L", [[0.5, [0.4, 0.6]]]]],
         **changes,

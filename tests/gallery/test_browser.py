@@ -170,6 +170,29 @@ def test_slider_and_switches_hide_boxes_and_say_so(open_page, gallery):
     assert visible_boxes(tab) == [], "the switches hold for the next study"
 
 
+def test_weak_boxes_are_shown_where_the_report_speaks_of_them_or_when_asked(open_page, tmp_path):
+    """A weak effusion: named by the first report, looked at by the fourth, and nothing to the second."""
+    studies = samples.studies(4)
+    for study in studies:
+        study.entry["scores"][1] = 0.3
+    studies[1].answers[0].sentences[0].update(boxes=[], text="there is a right pneumothorax .")
+    tab = open_page(build(tmp_path, studies, images=4))
+    sure, weak = "pseudo box and its score: Cardiomegaly 0.90", "pseudo box and its score: Pleural effusion 0.30"
+    assert tab.input_value("#score") == "0.5" and tab.inner_text("#score-value") == "0.50"
+    for number, expected in enumerate(([sure, weak], [sure], [sure, weak], [sure, weak])):
+        tab.evaluate(f"show({number})")
+        tab.uncheck("#true")
+        assert visible_boxes(tab) == expected, number
+    tab.evaluate("show(1)")
+    assert tab.inner_text("#box-count") == "1 of 2 pseudo boxes, 0 of 1 true boxes shown."
+    assert "Pleural effusion (4)" in tab.inner_text("#class"), "in texts, true boxes"
+    tab.fill("#score", "0.2")
+    assert visible_boxes(tab) == [sure, weak], "asked for"
+    tab.evaluate("show(0)")
+    tab.fill("#score", "0.6")
+    assert visible_boxes(tab) == [sure], "sure ones alone were asked for"
+
+
 def test_filters_by_class_error_and_id(open_page, gallery):
     tab = open_page(gallery)
     assert len(listed(tab)) == COUNT and tab.inner_text("#count") == "12 radiographs of 12 studies"
@@ -219,7 +242,7 @@ def test_keyboard(open_page, gallery):
     tab.keyboard.press("]")
     tab.keyboard.press("]")
     tab.keyboard.press("[")
-    assert tab.inner_text("#score-value") == "0.05"
+    assert tab.inner_text("#score-value") == "0.55"
     tab.keyboard.press("/")
     tab.keyboard.type("jjb")
     assert tab.input_value("#find") == "jjb", "keys are letters while something is typed"

@@ -146,8 +146,26 @@ def test_sentences_know_their_boxes():
     # the reference by the classes that it names, the generated text by what is linked, both by the true box's class
     assert [sentence[2:] for sentence in reference["s"]] == [[[1], [0], []], [[0], [], []]]
     assert [sentence[2:] for sentence in generated["s"]] == [[[1], [0], []]]
-    assert record["b"][1] == [0, 100.0, 120.0, 40.0, 60.0, CATEGORY_IDS["Pleural effusion"] - 1, 0.6]
+    assert record["b"][1] == [0, 100.0, 120.0, 40.0, 60.0, CATEGORY_IDS["Pleural effusion"] - 1, 0.6, 1]
     assert record["t"] == [[0, 95.0, 110.0, 55.0, 80.0, CATEGORY_IDS["Pleural effusion"] - 1]]
+
+
+def test_what_is_hidden_at_first_is_told_apart_and_found_by_no_filter(tmp_path):
+    study = samples.studies(2)[1]  # a right pneumothorax is written, and looks at the effusion
+    study.entry["scores"][:] = [0.9, 0.3]
+    assert [row[-1] for row in study_record(study, [PICTURE], 0.5)["b"]] == [1, 1], "a sentence looks at it"
+    study.answers[0].sentences[0]["boxes"] = []
+    record = study_record(study, [PICTURE], 0.5)
+    assert [row[-1] for row in record["b"]] == [1, 0]
+    assert [row[-1] for row in study_record(study, [PICTURE])["b"]] == [1, 1], "none is weak"
+    plain = dataclasses.replace(study, true_boxes=None, reference="there is a left pleural effusion .")
+    assert study_record(plain, [PICTURE], 0.5)["x"][0]["s"][0][2] == [], "a sentence of the reference lights up what is shown"
+    unnamed = dataclasses.replace(plain, reference="the lungs are clear .")
+    with open_page(tmp_path / "index.html", title="x", systems=1, max_bytes=10**9) as page:
+        page.add(unnamed, study_record(unnamed, [PICTURE], 0.5))
+        page.finish(samples.meta(counts={}, how="", names={}))
+    ((mask,), names) = samples.read_page(tmp_path)[0]["index"]["named"], list(RADIOGRAPHS.colours)
+    assert {name for bit, name in enumerate(names) if mask & (1 << bit)} == {"Cardiomegaly", "Pneumothorax"}
 
 
 def test_boxes_attended_to_stand_apart_from_linked_ones():

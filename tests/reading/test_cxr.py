@@ -86,6 +86,9 @@ def test_score_threshold_lies_over_those_of_the_run(finished_run: Path, loaded: 
     score = loaded.read(image).boxes[0].score
     models = load_models(results / "train_detector", results / "train_report_model", device="cpu", score_threshold=score)
     assert [box.score for box in models.read(image).boxes] == [score]
+    assert loaded.settings.shown_score == 0.5 and models.settings.shown_score == 0, "who asks for a score wants to see it"
+    reading = loaded.read(image)
+    assert reading.shown_score == reading.origin["settings"]["shown_score"] == 0.5 and len(reading.shown) < len(reading.boxes)
     with pytest.raises(ConfigError, match=r"--score-threshold 1\.5: expected a score from 0 to 1"):
         load_models(results / "train_detector", results / "train_report_model", score_threshold=1.5)
 

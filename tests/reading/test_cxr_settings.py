@@ -56,6 +56,16 @@ def test_setting_that_an_older_file_lacks_takes_its_default(tmp_path: Path, weig
     assert read_reading_settings(tmp_path).generation.no_repeat_ngram == 0
 
 
+def test_which_boxes_are_shown_comes_from_the_configuration(tmp_path: Path, weights: Path) -> None:
+    write_yaml(tmp_path / "own.yaml", {"evaluation": {"gallery": {"shown_score": 0.3}}})
+    assert described(tmp_path, weights).shown_score == 0.5
+    assert described(tmp_path, weights, tmp_path / "own.yaml").shown_score == 0.3
+    content = json.loads((tmp_path / FILE).read_text())
+    del content["shown_score"]
+    (tmp_path / FILE).write_text(json.dumps(content))
+    assert read_reading_settings(tmp_path).shown_score == 0, "a model of before keeps showing all of its boxes"
+
+
 def test_missing_file_is_named_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"reading\.json: no such file.*'d2rnet describe-reading'"):
         read_reading_settings(tmp_path)

@@ -4,8 +4,10 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +88,7 @@ def test_json_document(tmp_path: Path) -> None:
         "score": 0.55,
         "bbox": [100.5, 100.25, 80.0, 60.0],
         "own": False,
+        "shown": True,
     }
     assert document["own_boxes"] == []
     assert document["sentences"][0] == {
@@ -222,6 +225,49 @@ def test_page_places_boxes_in_original_pixels(tmp_path: Path) -> None:
     assert 'viewBox="0 0 800 1000"' in text
     assert '<rect x="100.5" y="100.25" width="80.0" height="60.0"/>' in text
     assert f'data-box="1" style="--colour: {class_colours()["Nodule/Mass"]}"' in text
+
+
+def weak_reading(path: Path) -> Reading:
+    """A sure heart, a weak one of no sentence, a weak effusion that one speaks of, a weak nodule that it looks at."""
+    boxes = (
+        Box(0, "Cardiomegaly", 0.91, (200.0, 500.0, 400.0, 300.0)),
+        Box(0, "Cardiomegaly", 0.31, (210.0, 510.0, 300.0, 200.0)),
+        Box(0, "Pleural effusion", 0.29, (20.0, 700.0, 150.0, 200.0)),
+        Box(0, "Nodule/Mass", 0.22, (100.5, 100.25, 80.0, 60.0)),
+        Box(0, "ILD", 0.21, (600.0, 100.0, 80.0, 60.0), own=True),
+    )
+    return make_reading(path, boxes=boxes, sentences=(Sentence("A right effusion.", (3,), 3, (2,)),), shown_score=0.5)
+
+
+def test_weak_boxes_that_nothing_is_said_of_are_in_the_file_alone(tmp_path: Path) -> None:
+    reading = weak_reading(tmp_path / "chest.png")
+    assert reading.shown == (0, 2, 3, 4)
+    assert [box["shown"] for box in reading.to_json()["boxes"]] == [True, False, True, True, True]
+    text = reading.to_text()
+    assert "     3 Pleural effusion     0.29" in text and "0.31" not in text
+    assert "       1 more with a score below 0.50, of which no sentence speaks: in the JSON file" in text
+    lines = [line for line, *_ in overlay_lines(reading, 800, ImageFont.load_default(16))]
+    assert lines[:4] == ["1  Cardiomegaly  0.91", "3  Pleural effusion  0.29", "4  Nodule/Mass  0.22", "5  ILD  0.21, yours"]
+    assert lines[4] == "1 more with a score below 0.50, of which no sentence speaks: in the JSON file"
+    picture = np.asarray(draw_overlay(reading))
+    assert tuple(picture[511, 400]) == (90, 90, 90) != tuple(picture[501, 400])
+    sure = replace(reading, shown_score=0.0)
+    assert "no sentence speaks" not in sure.to_text() + page_text(sure) and len(sure.shown) == 5
+
+
+def test_the_page_shows_weak_boxes_when_asked(open_file: Callable[..., Any], tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(page_text(weak_reading(tmp_path / "chest.png")), encoding="utf-8")
+    tab = open_file(page, "desktop")
+    for place in ("g.box", "g.number", "#boxes li"):
+        key = "data-boxes" if place.endswith("li") else "data-box"
+        visible = f"nodes => nodes.filter((n) => n.getClientRects().length).map((n) => n.getAttribute('{key}')).sort()"
+        assert tab.locator(place).evaluate_all(visible) == ["0", "2", "3", "4"], place
+    assert tab.inner_text("label").strip() == "1 more with a score below 0.50, of which no sentence speaks"
+    tab.check("#weaker")
+    assert tab.locator("g.box:visible").count() == tab.locator("#boxes li:visible").count() == 5
+    tab.uncheck("#weaker")
+    assert tab.locator("g.box:visible").count() == 4
 
 
 HOVER = """<script>

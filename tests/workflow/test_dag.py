@@ -113,7 +113,9 @@ def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp
     path.write_text(yaml.safe_dump({"evaluation": {"retrieval_candidates": candidates}, "cxr": {"ablation": {"seeds": [1]}}}))
     done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "ablation", "--configfile", str(path))
     jobs = planned_jobs(done)
-    assert {"oracle_annotation", "train_ablation_cell", "generate_ablation_reports", "ablation"} <= jobs
+    assert {"oracle_annotation", "sure_annotation", "train_ablation_cell", "generate_ablation_reports", "ablation"} <= jobs
+    sure = set(re.findall(r"--annotation (\S+) .*--output results/cxr/ablation/(\w+)_sure/", done.stdout))
+    assert sure == {("results/cxr/ablation/sure/annotation.json", name) for name in ("tokens", "recommended")}
     assert ("retrieve_reports" in jobs, "--nearest " in done.stdout) == (retrieves, retrieves)
     trained = done.stdout.count("d2rnet train-report-model ")
     assert trained == done.stdout.count("--image-cache work/cxr/train_report_model/images ") > 20, "images are decoded once"

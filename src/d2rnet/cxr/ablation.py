@@ -27,7 +27,9 @@ from d2rnet.evaluation.ablation_cells import (
     train_seconds,
 )
 from d2rnet.evaluation.ablation_table import Layout, RateTable, make_document, write_table
+from d2rnet.evaluation.boxed_classes import boxed_classes
 from d2rnet.evaluation.caption_scores import Scorer, open_scorer, single_spaced
+from d2rnet.evaluation.clinical import Named
 from d2rnet.evaluation.lesion_lookup import lesion_set_answers
 from d2rnet.evaluation.metric_names import COMMONEST, LESION_SET, NEAREST, Group, Shown, shown_in
 from d2rnet.evaluation.report_pairs import answers_of, commonest_answer
@@ -76,6 +78,7 @@ def ablation(
     nearest: Sequence[Path],
     truth: Sequence[Path],
     oracle: Sequence[Path],
+    sure: Sequence[Path],
     output: Path,
     settings: ScoreSettings,
     runtime: MeteorRuntime = MeteorRuntime(),
@@ -89,6 +92,7 @@ def ablation(
         nearest: reports of retrieve-reports for the same entries; empty: left out.
         truth: truth.jsonl of the demo cohort, for grounding; empty: left out.
         oracle: annotation.json of the arms with oracle boxes; empty if there is none.
+        sure: annotation.json of the arms with sure boxes; empty if there is none.
         output: folder for the results.
         settings: how every cell is scored.
         runtime: patience with METEOR.
@@ -102,18 +106,21 @@ def ablation(
     plan = read_design(design)
     order = in_order(cells, [*plan.arms])
     check_reference(order, plan.reference)
-    _check_boxes({folder.parent.name for folder in order}, plan, has_oracle=bool(oracle))
+    others = {"oracle": oracle, "sure": sure}
+    for kind, given in others.items():
+        _check_boxes({folder.parent.name for folder in order}, plan, kind=kind, is_given=bool(given))
     reports = read_cells(order)
     facts = facts_of(order)
     splits = load_annotation(annotation)
     ids, split = same_entries(reports, splits, annotation)
     entries = {"pseudo": {entry["id"]: entry for entry in splits[split]}}
-    if oracle:
-        entries["oracle"] = {entry["id"]: entry for entry in load_annotation(oracle[0])[split]}
+    for kind, given in others.items():
+        if given:
+            entries[kind] = {entry["id"]: entry for entry in load_annotation(given[0])[split]}
     lesions = read_true_boxes(truth[0]) if truth else None
     vocabulary = load_vocabulary(order[0] / "vocabulary.json")
     references = {name: single_spaced(reports[order[0]][name]["reference"]) for name in ids}
-    boxed = [entries["pseudo"][name]["labels"] for name in ids]
+    boxed = boxed_classes(splits["train"], [entries["pseudo"][name] for name in ids])
     baselines = _baselines(splits["train"], boxed, nearest, references, vocabulary.protocol)
     studies = [str(entries["pseudo"][name]["study_id"]) for name in ids]
     counts = study_counts(studies, samples=settings.bootstrap_samples, seed=settings.bootstrap_seed)
@@ -157,11 +164,11 @@ def _score(
     return rows
 
 
-def _check_boxes(named: Set[str], plan: CxrAblationDesign, *, has_oracle: bool) -> None:
-    """Raise before anything is scored if boxes are missing that cells were trained with."""
-    oracle = sorted(name for name in named if plan.arms[name].boxes == "oracle")
-    if oracle and not has_oracle:
-        raise ConfigError(f"arms with oracle boxes ({', '.join(oracle)}) need their annotation.json. Give it with --oracle.")
+def _check_boxes(named: Set[str], plan: CxrAblationDesign, *, kind: str, is_given: bool) -> None:
+    """Raise before anything is scored if boxes of a kind are missing that cells were trained with."""
+    arms = sorted(name for name in named if plan.arms[name].boxes == kind)
+    if arms and not is_given:
+        raise ConfigError(f"arms with {kind} boxes ({', '.join(arms)}) need their annotation.json. Give it with --{kind}.")
 
 
 def _ground(
@@ -180,7 +187,7 @@ def _ground(
 
 def _baselines(
     training: Sequence[Entry],
-    boxed: Sequence[Sequence[str]],
+    boxed: Named,
     nearest: Sequence[Path],
     references: Mapping[str, str],
     protocol: str,

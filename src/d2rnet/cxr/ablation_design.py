@@ -10,7 +10,7 @@ from d2rnet.cxr.report_model.settings import TrainReportModelSettings
 from d2rnet.cxr.settings import CxrAblationSettings
 from d2rnet.evaluation.ablation_design import AblationDesign, ArmName, read_arms
 from d2rnet.evaluation.metric_names import COMMONEST, LESION_SET, NEAREST
-from d2rnet.settings import Section, merge
+from d2rnet.settings import Section, merge, setting
 
 
 class ArmDesign(Section):
@@ -18,13 +18,14 @@ class ArmDesign(Section):
 
     Attributes:
         label: its name in the table.
-        boxes: of the detector (pseudo), or those that the demo cohort drew (oracle).
+        boxes: of annotation.json (pseudo), of the detector with a score of at least ``sure_score`` (sure), or those that the
+            demo cohort drew (oracle).
         main: trained with the seeds of ``cxr.ablation.main_seeds``, too.
         report: settings that are laid over section ``cxr.report``.
     """
 
     label: str
-    boxes: Literal["pseudo", "oracle"]
+    boxes: Literal["pseudo", "sure", "oracle"]
     main: bool = False
     report: dict[str, Any]
 
@@ -35,10 +36,12 @@ class CxrAblationDesign(AblationDesign):
     Attributes:
         arms: name -> arm.
         report: settings of every arm, laid over section ``cxr.report`` before the arm's own.
+        sure_score: least score of sure boxes.
     """
 
     arms: dict[ArmName, ArmDesign]
     report: dict[str, Any]
+    sure_score: float = setting(0.5, ge=0, le=1)
 
 
 def read_design(path: Path) -> CxrAblationDesign:

@@ -83,7 +83,7 @@ def write_gallery(
         synthetic=synthetic,
     ) as page:
         for study, shown in zip(studies, track(pictures, total=len(studies), what="gallery", unit="report"), strict=False):
-            if not page.add(study, study_record(study, shown)):
+            if not page.add(study, study_record(study, shown, settings.shown_score)):
                 break
             seen += len(shown)
             true_boxes_known += study.true_boxes is not None
@@ -100,7 +100,7 @@ def write_gallery(
             "true_boxes_known": true_boxes_known,
             "bytes": page.study_bytes,
         }
-        page.finish({**meta, "counts": counts, "how": how, "names": modality.scores})
+        page.finish({**meta, "counts": counts, "how": how, "names": modality.scores, "shown_score": settings.shown_score})
     _log_counts(counts, how, settings, output / "index.html", modality)
     return counts
 

@@ -9,8 +9,9 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -96,17 +97,18 @@ class PageWriter:
             return False
         self._bytes += len(text) + len(plain)
         self._stream.write(f'<script type="application/json" class="study">{text}</script>\n{plain}')
-        self._add_to_index(study)
+        labels = study.entry["labels"] if study.entry else ()
+        self._add_to_index(study, set(compress(labels, (row[-1] for row in record["b"]))))  # of boxes shown from the start
         return True
 
-    def _add_to_index(self, study: Study) -> None:
+    def _add_to_index(self, study: Study, box_labels: Set[str]) -> None:
         row = self.count
         self._index["id"].append(study.name)
         self._index["study"].append(study.study_id)
         self._index["images"].append(study.images)
         texts = (study.reference, *(answer.text for answer in study.answers))
         named = set().union(*map(self._modality.named, texts), (category for _, (category, _) in study.true_boxes or ()))
-        named.update(study.entry["labels"] if study.entry else ())
+        named.update(box_labels)
         self._index["named"].append(self._modality.mask(named))
         for error in self._errors:
             for masks, verdicts in zip(self._index["errors"][error], study.verdicts, strict=True):

@@ -22,6 +22,10 @@ class PageSettings(Section):
     """Longer side of the pictures, pixels; smaller radiographs are not enlarged."""
     jpeg_quality: int = setting(80, ge=1, le=100)
     """Quality of the JPEG pictures, 1 (small files) to 100."""
+    shown_score: float = setting(0.5, ge=0, le=1)
+    """Least score of the boxes that galleries, figures, readings and DICOM documents of radiographs show from the start; a
+    weaker one is shown if the generated findings name it or look at it. All stay in the files, and pages show them when asked.
+    Own choice 0.5: above it the detector holds the class likelier than background and all other classes together."""
     max_megabytes: float = setting(300, gt=0)
     """Most megabytes (1e6 bytes) of pictures and texts in the page; studies beyond it are left out and counted on the page."""
 

@@ -5,14 +5,14 @@ those that the model attended to while writing it. A sentence of the reference b
 it says are there or doubts. Either belongs to the true boxes of those classes. Sentences about a CT belong to structures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from d2rnet.ct.structures.structures import structures_of
 from d2rnet.ct.structures.table import StructureTable
-from d2rnet.cxr.boxes.evidence import attended_alone, linked_boxes
+from d2rnet.cxr.boxes.evidence import attended_alone, linked_boxes, shown_boxes
 from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
 from d2rnet.cxr.boxes.true_boxes import TrueBox
 from d2rnet.errors import DatasetError
@@ -24,6 +24,8 @@ from d2rnet.gallery.pictures import Picture
 from d2rnet.report.annotation_file import Entry
 
 Sentence = Mapping[str, Any]
+# start and end in the text, places of pseudo boxes, or of structures, places of pseudo boxes that were attended to alone
+Span = tuple[int, int, list[int], list[int]]
 
 
 @dataclass(frozen=True)
@@ -79,38 +81,47 @@ class Study:
         return [class_verdicts(self.reference, answer.text, self.modality) for answer in self.answers]
 
 
-def study_record(study: Study, pictures: Sequence[Picture]) -> dict[str, Any]:
+def study_record(study: Study, pictures: Sequence[Picture], shown_score: float = 0.0) -> dict[str, Any]:
     """Return a study in the compact form in which the page holds it (docs/reference/formats.md).
 
     Args:
         study: texts and boxes.
         pictures: of its images; empty where only texts are known.
+        shown_score: least score of a box that is shown whatever is written.
 
     Raises:
         DatasetError: a sentence lists a box that the entry does not have.
     """
     entry = study.entry
     verdicts = study.verdicts
-    texts = [_text_record(study, study.reference, _reference_spans(study), verdicts)]
-    for answer, own in zip(study.answers, verdicts, strict=True):
-        texts.append(_text_record(study, answer.text, _answer_spans(study, answer), [own]))
+    answers = [_answer_spans(study, answer) for answer in study.answers]
+    shown = set() if entry is None or study.structures else _shown(entry, answers, shown_score)
+    texts = [_text_record(study, study.reference, _reference_spans(study, shown), verdicts)]
+    for answer, spans, own in zip(study.answers, answers, verdicts, strict=True):
+        texts.append(_text_record(study, answer.text, spans, [own]))
     return {
         "i": study.name,
         "s": study.study_id,
         "p": [[one.uri, one.image_hw[1], one.image_hw[0], one.problem, one.name] for one in pictures],
-        "b": [] if entry is None else _box_rows(entry),
+        "b": [] if entry is None else _box_rows(entry, shown),
         "t": None if study.true_boxes is None else [_true_row(image, box) for image, box in study.true_boxes],
         "x": texts,
     }
 
 
-def _box_rows(entry: Entry) -> list[list[Any]]:
-    """Image, x, y, width, height, class and score of each pseudo box."""
+def _shown(entry: Entry, answers: Sequence[Sequence[Span]], shown_score: float) -> set[int]:
+    """Return the pseudo boxes that are shown from the start, see :func:`d2rnet.cxr.boxes.evidence.shown_boxes`."""
+    evidence = [place for spans in answers for _, _, linked, attended in spans for place in (*linked, *attended)]
+    return set(shown_boxes(entry["scores"], evidence, shown_score))
+
+
+def _box_rows(entry: Entry, shown: Set[int]) -> list[list[Any]]:
+    """Image, x, y, width, height, class and score of each pseudo box, and 1 if it is shown from the start, else 0."""
     images = entry.get("box_image", [0] * len(entry["boxes"]))
     parts = zip(images, entry["boxes"], entry["labels"], entry["scores"], strict=True)
     return [
-        [image, *(round(value, 1) for value in box), CATEGORY_IDS[label] - 1, round(score, 3)]
-        for image, box, label, score in parts
+        [image, *(round(value, 1) for value in box), CATEGORY_IDS[label] - 1, round(score, 3), int(place in shown)]
+        for place, (image, box, label, score) in enumerate(parts)
     ]
 
 
@@ -119,12 +130,8 @@ def _true_row(image: int, box: TrueBox) -> list[Any]:
     return [image, *(round(value, 1) for value in xyxy_to_xywh([corners])[0].tolist()), CATEGORY_IDS[category] - 1]
 
 
-# start and end in the text, places of pseudo boxes, or of structures, places of pseudo boxes that were attended to alone
-Span = tuple[int, int, list[int], list[int]]
-
-
-def _reference_spans(study: Study) -> list[Span]:
-    """Sentences of a reference, each with the boxes of the classes that it names, or with its structures."""
+def _reference_spans(study: Study, shown: Set[int]) -> list[Span]:
+    """Sentences of a reference, each with those of the boxes ``shown`` that it names the class of, or with its structures."""
     text = study.reference
     if study.structures:
         return _structure_spans(text, study.structures)
@@ -132,7 +139,7 @@ def _reference_spans(study: Study) -> list[Span]:
     spans: list[Span] = []
     for start, end in split_spans(text):
         named = study.modality.named(text[start:end])
-        spans.append((start, end, [place for place, label in enumerate(labels) if label in named], []))
+        spans.append((start, end, [place for place in sorted(shown) if labels[place] in named], []))
     return spans
 
 

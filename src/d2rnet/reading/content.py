@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from d2rnet.cxr.boxes.evidence import attended_alone, side_of, speaks_of
+from d2rnet.cxr.boxes.evidence import attended_alone, shown_boxes, side_of, speaks_of
 
 NOTICE = (
     "Research software, not a medical device: no diagnosis, no treatment decision. Findings, and where they are said to be, "
@@ -96,6 +96,7 @@ class Content:
         warnings: what a reader should know, such as a view that the models were not trained on.
         origin: ``models`` (SHA-256 of their files), ``settings``, ``code``, ``device``.
         seconds: from file to findings.
+        shown_score: least score of a box that pages and pictures show whatever is written.
     """
 
     name: str
@@ -107,6 +108,20 @@ class Content:
     warnings: tuple[str, ...]
     origin: dict[str, Any]
     seconds: float
+    shown_score: float = 0.0
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Places of the boxes that pages and pictures show: sure ones, a person's, and those that a sentence speaks of."""
+        own = [place for place, box in enumerate(self.boxes) if box.own]
+        evidence = [place for sentence in self.sentences for place in (*sentence.linked, *sentence.attended_alone)]
+        return tuple(shown_boxes([box.score for box in self.boxes], [*own, *evidence], self.shown_score))
+
+    @property
+    def weaker_boxes(self) -> str:
+        """What stands in place of the boxes that are not shown; "" where all are."""
+        count = len(self.boxes) - len(self.shown)
+        return f"{count} more with a score below {self.shown_score:.2f}, of which no sentence speaks" if count else ""
 
     @property
     def for_own_boxes(self) -> dict[int, tuple[list[int], list[int]]]:

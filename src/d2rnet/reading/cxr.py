@@ -176,6 +176,7 @@ class Models:
             warnings=tuple(warnings),
             origin={**self.origin, **told.record()},
             seconds=round(time.perf_counter() - start, 3),
+            shown_score=self.settings.shown_score,
         )
 
     def _doubts(self, path: Path, header: RadiographHeader, radiograph: Radiograph) -> list[str]:

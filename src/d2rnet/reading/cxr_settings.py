@@ -41,6 +41,7 @@ class ReadingSettings(Section):
         prediction: section ``cxr.detector.prediction``.
         thresholds: class name -> least score of a box, all 22 classes.
         max_boxes: most boxes kept per image.
+        shown_score: least score of a box that pages and pictures show whatever is written: ``evaluation.gallery.shown_score``.
         box_views: views whose images get boxes; empty: any. An image that does not name its view gets them, too.
         generation: section ``cxr.report.generation``.
         detector_sha256: weights of the detector whose boxes the report model was trained on.
@@ -56,18 +57,19 @@ class ReadingSettings(Section):
     generation: D2RNetGenerationSettings
     detector_sha256: str
     box_views: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    shown_score: Score = 0.0
     synthetic: bool = False
     grey_levels: GreyLevels | None = None
 
     def with_score_threshold(self, threshold: float) -> "ReadingSettings":
-        """Return the same settings with one threshold for all classes.
+        """Return the same settings with one threshold for all classes; each box that is kept is shown.
 
         Raises:
             ConfigError: it is not in [0, 1].
         """
         if not 0 <= threshold <= 1:
             raise ConfigError(f"--score-threshold {threshold}: expected a score from 0 to 1.")
-        return self.replaced(thresholds=dict.fromkeys(CATEGORY_IDS, float(threshold)))
+        return self.replaced(thresholds=dict.fromkeys(CATEGORY_IDS, float(threshold)), shown_score=0.0)
 
 
 def describe_reading(
@@ -98,7 +100,8 @@ def describe_reading(
     """
     if (annotation is None) != (image_root is None):
         raise ConfigError("describe-reading: got one of --annotation and --image-root; expected both or neither.")
-    settings = read_configuration(configfile).cxr
+    configuration = read_configuration(configfile)
+    settings = configuration.cxr
     max_side_px = settings.data.conversion.max_side_px
     reading = ReadingSettings(
         max_side_px=max_side_px,
@@ -107,6 +110,7 @@ def describe_reading(
         thresholds=confidence_filter(settings.annotation, thresholds).by_class(),
         max_boxes=settings.annotation.max_boxes,
         box_views=settings.annotation.box_views,
+        shown_score=configuration.evaluation.gallery.shown_score,
         generation=settings.report.generation,
         detector_sha256=sha256_file(weights),
         synthetic=is_of_demo_cohort(settings.data.labelled.root) or is_of_demo_cohort(settings.data.reports.root),

@@ -71,7 +71,8 @@ def _draw_boxes(panel: Image.Image, reading: Content, image: int, font: Font) ->
     scale_x = panel.width / view.width
     scale_y = panel.height / view.height
     line = max(2, max(panel.size) // 320)
-    shown = [(str(number), box) for number, box in enumerate(reading.boxes, start=1) if box.image == image]
+    boxes = ((str(place + 1), reading.boxes[place]) for place in reading.shown)
+    shown = [(number, box) for number, box in boxes if box.image == image]
     scales = (scale_x, scale_y, scale_x, scale_y)
     corners = (xywh_to_xyxy([box.xywh for _, box in shown]) * scales).tolist()
     for (_, box), (left, top, right, bottom) in reversed(list(zip(shown, corners, strict=True))):
@@ -92,11 +93,13 @@ def overlay_lines(reading: Content, width: int, font: Font) -> list[tuple[str, s
     room = width - 2 * GAP_PX
     warned = (part for warning in reading.warnings for part in wrap(f"Warning: {warning}", room, font))
     lines: list[tuple[str, str, str]] = [(part, WARNING, "") for part in warned]
-    for number, box in enumerate(reading.boxes, start=1):
+    for number, box in ((place + 1, reading.boxes[place]) for place in reading.shown):
         mine = ", yours" if box.own else ""
         lines.append((f"{number}  {box.label}  {box.score:.2f}{mine}", INK, class_colours()[box.label]))
     if not reading.boxes:
         lines.append(("no box above the threshold", FAINT, ""))
+    if reading.weaker_boxes:
+        lines += [(part, FAINT, "") for part in wrap(f"{reading.weaker_boxes}: in the JSON file", room, font)]
     for sentence in reading.sentences:
         lines += [(text, INK, "") for text in wrap(sentence.text + bracketed(sentence.linked, ()), room, font)]
         if sentence.attended_alone:

@@ -33,6 +33,7 @@ class Reading(Content):
 
     def to_json(self) -> dict[str, Any]:
         """Return the document of ``<name>.json``; docs/reference/formats.md describes it."""
+        shown = set(self.shown)
         return {
             "format": FORMAT,
             "notice": NOTICE,
@@ -51,8 +52,9 @@ class Reading(Content):
                     "score": box.score,
                     "bbox": list(box.xywh),
                     "own": box.own,
+                    "shown": place in shown,
                 }
-                for box in self.boxes
+                for place, box in enumerate(self.boxes)
             ],
             "sentences": [
                 asdict(sentence) | {"boxes": list(sentence.boxes), "linked": list(sentence.linked)}
@@ -81,10 +83,11 @@ class Reading(Content):
         ] or ["    (none written)"]
         lines += [f"  {BRACKETS}"] if self.has_brackets else []
         lines += ["  Boxes (x, y, width, height in original pixels):" if self.boxes else "  Boxes: none"]
-        for number, box in enumerate(self.boxes, start=1):
+        for number, box in ((place + 1, self.boxes[place]) for place in self.shown):
             place = ", ".join(f"{value:.0f}" for value in box.xywh)
             image = f" in image {box.image + 1}" if len(self.images) > 1 else ""
             lines.append(f"    {number:2d} {box.label:20s} {box.score:.2f}  {place}{image}{', yours' if box.own else ''}")
+        lines += [f"       {self.weaker_boxes}: in the JSON file"] if self.weaker_boxes else []
         lines += ["  For your boxes:"] if self.for_own_boxes else []
         lines += [f"    {place + 1:2d} {text}" for place, texts in self.own_box_texts().items() for text in texts]
         return "\n".join(lines)

@@ -48,11 +48,14 @@ class Inputs:
 
         Args:
             thresholds_file: thresholds.json of calibrate-thresholds or fit-thresholds.
-            settings: keys of the section ``annotation``.
+            settings: keys of the section ``annotation``; boxes below 0.5 are dropped where they do not say otherwise.
         """
         paths = self.write()
         build_annotation(
-            **paths, thresholds=thresholds_file, output=self.folder / "out", settings=AnnotationSettings.read(settings)
+            **paths,
+            thresholds=thresholds_file,
+            output=self.folder / "out",
+            settings=AnnotationSettings.read({"score_threshold": 0.5, **settings}),
         )
         return read_json(self.folder / "out" / "annotation.json"), read_json(self.folder / "out" / "counts.json")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from d2rnet.cxr.boxes.evidence import box_sides, link_boxes, linked_boxes, named_side, speaks_of
+from d2rnet.cxr.boxes.evidence import box_sides, link_boxes, linked_boxes, named_side, shown_boxes, speaks_of
 
 # four boxes: an effusion on the patient's right and two on the left, the heart
 LABELS = ["Pleural effusion", "Pleural effusion", "Pleural effusion", "Cardiomegaly"]
@@ -44,6 +44,13 @@ def test_a_box_on_the_other_side_stands_in_and_comes_last() -> None:
 def test_the_first_of_equals_and_no_box_at_all() -> None:
     assert link_boxes("a nodule .", ["Nodule/Mass"] * 2, [0.5, 0.5], ["left", "right"]) == [0]
     assert link_boxes("a nodule .", [], [], []) == []
+
+
+def test_sure_boxes_are_shown_and_weak_ones_that_a_sentence_needs() -> None:
+    scores = [0.9, 0.5, 0.49, 0.3]
+    assert shown_boxes(scores, [], 0.5) == [0, 1]
+    assert shown_boxes(scores, [3, 0, 3], 0.5) == [0, 1, 3]
+    assert shown_boxes(scores, [], 0.0) == [0, 1, 2, 3] and shown_boxes([], [], 0.5) == []
 
 
 def test_the_side_of_a_shift_is_where_to() -> None:

@@ -148,6 +148,21 @@ def test_figures_follow_the_rule_of_sizes(run):
         assert breaks_the_rule(run["output"] / f"{name}.svg") == [], name
 
 
+def test_weak_boxes_are_drawn_where_a_sentence_speaks_of_them(run):
+    boxes = [[10, 10, 20, 10], [5, 5, 9, 9], [30, 5, 20, 20]]
+    named = entry("a", boxes=boxes, scores=[0.4, 0.35, 0.3], labels=["Cardiomegaly", "Edema", "ILD"])
+    write_annotation(run["annotation"], {"test": [named, entry("b", boxes=[], scores=[], labels=[])]})
+    run_figures.draw_figures(**run, samples=2, shown_score=0.4)
+    shown = svg_texts(run["output"] / "sample_readings.svg")
+    assert {"Cardiomegaly 0.40", "and 2 below 0.40", "1"} <= set(shown) and not {"Edema 0.35", "2", "3"} & set(shown)
+    run_figures.draw_figures(**run, samples=2, shown_score=0.5)
+    shown = svg_texts(run["output"] / "sample_readings.svg")
+    assert "Cardiomegaly 0.40" in shown, "it is linked to the first sentence"
+    assert read_json(run["output"] / "run.json")["settings"] == {"samples": 2, "shown_score": 0.5}
+    with pytest.raises(ConfigError, match=r"--shown-score: got 1.5; expected a score from 0 to 1"):
+        run_figures.draw_figures(**run, samples=1, shown_score=1.5)
+
+
 @pytest.mark.parametrize("samples", [0, 25])
 def test_number_of_samples_is_bounded(run, samples):
     with pytest.raises(ConfigError, match=f"--samples: got {samples}; expected 1 to 24"):

@@ -10,7 +10,7 @@ with explained():
 CELLS = [
     f"results/cxr/{ABLATION}/{name}/seed_{seed}"
     for name, arm in ARMS.arms.items()
-    if TRUTH or arm.boxes == "pseudo"
+    if TRUTH or arm.boxes != "oracle"
     for seed in seeds_of(arm, CONFIG.cxr.ablation)
 ]
 
@@ -41,8 +41,38 @@ rule oracle_annotation:
 
 # only the demo cohort knows where its lesions are
 ORACLE = [rules.oracle_annotation.output.annotation] if TRUTH else []
+
+
+use rule build_annotation as sure_annotation with:
+    input:
+        unlabelled=rules.convert_unlabelled.output.coco,
+        reports=rules.convert_unlabelled.output.reports,
+        predictions=rules.predict_boxes.output.predictions,
+    output:
+        annotation=f"results/cxr/{ABLATION}/sure/annotation.json",
+        counts=f"results/cxr/{ABLATION}/sure/counts.json",
+        run=f"results/cxr/{ABLATION}/sure/run.json",
+    log:
+        f"logs/cxr/{ABLATION}/sure_annotation.log",
+    benchmark:
+        f"logs/cxr/benchmarks/{ABLATION}/sure_annotation.tsv"
+    params:
+        folder=subpath(output.annotation, parent=True),
+        thresholds="",
+        settings=settings_file(
+            "build-annotation",
+            CONFIG.cxr.annotation.replaced(
+                thresholds="fixed", score_threshold=ARMS.sure_score, class_score_thresholds={}
+            ).to_json(),
+        ),
+    message:
+        "Keep the sure pseudo boxes alone"
+
+
+SURE = [rules.sure_annotation.output.annotation] if any(arm.boxes == "sure" for arm in ARMS.arms.values()) else []
 ANNOTATIONS = {
     "pseudo": rules.build_annotation.output.annotation,
+    "sure": rules.sure_annotation.output.annotation,
     "oracle": rules.oracle_annotation.output.annotation,
 }
 
@@ -110,6 +140,7 @@ rule ablation:
         nearest=NEAREST,
         truth=TRUTH,
         oracle=ORACLE,
+        sure=SURE,
     output:
         json=f"results/cxr/{ABLATION}/ablation.json",
         markdown=f"results/cxr/{ABLATION}/ablation.md",
@@ -145,10 +176,11 @@ rule ablation:
         nearest=option("nearest", NEAREST),
         truth=option("truth", TRUTH),
         oracle=option("oracle", ORACLE),
+        sure=option("sure", SURE),
         settings=settings_file("ablation"),
     message:
         "Score every cell of the ablation and lay out the table"
     shell:
         "python -m d2rnet ablation --cells {params.cells:q} --annotation {input.annotation:q} --design {input.design:q}"
-        " {params.nearest} {params.truth} {params.oracle} --output {params.folder:q} --settings {params.settings:q}"
+        " {params.nearest} {params.truth} {params.oracle} {params.sure} --output {params.folder:q} --settings {params.settings:q}"
         " {resources.options} --log {log:q}"

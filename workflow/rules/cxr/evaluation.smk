@@ -200,9 +200,10 @@ rule draw_figures:
         folder=subpath(output.run, parent=True),
         image_root=CONFIG.cxr.data.reports.root,
         true_boxes=option("true-boxes", TRUE_BOXES),
+        shown_score=CONFIG.evaluation.gallery.shown_score,
     message:
         "Draw training curves, pseudo-box statistics and sample readings; lay out the tables"
     shell:
         "python -m d2rnet draw-figures --detector {params.detector:q} --report-model {params.model:q}"
         " --annotation {input.annotation:q} --generated {input.generated:q} --image-root={params.image_root:q}"
-        " --summary {input.summary:q} {params.true_boxes} --output {params.folder:q} --log {log:q}"
+        " --summary {input.summary:q} {params.true_boxes} --shown-score {params.shown_score} --output {params.folder:q} --log {log:q}"

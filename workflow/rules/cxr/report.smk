@@ -98,6 +98,7 @@ rule describe_reading:
                 "cxr.detector.prediction",
                 "cxr.annotation",
                 "cxr.report.generation",
+                "evaluation.gallery.shown_score",
             ),
         ),
     message:

@@ -27,10 +27,10 @@ class AnnotationSettings(Section):
     """fixed: score_threshold and class_score_thresholds; calibrated: thresholds by class that calibrate_thresholds finds on
     the validation split (cxr.detector.calibration); reports: those that fit_thresholds finds, with which boxes agree best
     with the training reports. class_score_thresholds lies over either, score_threshold is unused then."""
-    score_threshold: float = setting(0.5, ge=0, le=1)
+    score_threshold: float = setting(0.2, ge=0, le=1)
     """Pseudo boxes with a lower score are dropped. No value is published for this filter (0.89 and 0.7 are training
-    thresholds). Own choice 0.5: a softmax score above it means that the detector holds the class likelier than background
-    and all other classes together, so that one proposal gives at most one box."""
+    thresholds). Own choice 0.2: a lesion token carries its score, and the report model weighs sure and weak boxes itself
+    better than a threshold does (docs/results.md). What pages show is evaluation.gallery.shown_score."""
     class_score_thresholds: dict[ClassName, Annotated[float, Field(ge=0, le=1)]] = setting(
         {}, json_schema_extra={"propertyNames": {"enum": list(CATEGORY_IDS)}}
     )

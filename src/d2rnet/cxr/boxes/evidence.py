@@ -6,7 +6,7 @@ the patient's right is the left half of an image. A box on a lateral one has no 
 contradicts none. ``linked`` are places in the entry's boxes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -126,6 +126,21 @@ def speaks_of(text: str, label: str, side: str) -> bool:
 def attended_alone(text: str, listed: Sequence[int], linked: Sequence[int]) -> list[int]:
     """Return the boxes of ``listed`` that a sentence merely looks at; none where it names nothing as there: it has no box."""
     return [place for place in listed if place not in linked] if _named(text) else []
+
+
+def shown_boxes(scores: Sequence[float], evidence: Iterable[int], least_score: float) -> list[int]:
+    """Return the boxes that pages and pictures show: sure ones, and weaker ones that a sentence needs to be understood.
+
+    Args:
+        scores: of each of K boxes.
+        evidence: places of the boxes that any sentence is linked to, or merely looks at.
+        least_score: of a box that is shown whatever is written.
+
+    Returns:
+        Their places, in order.
+    """
+    needed = set(evidence)
+    return [place for place, score in enumerate(scores) if score >= least_score or place in needed]
 
 
 def bracketed(linked: Sequence[int], attended: Sequence[int]) -> str:

@@ -36,6 +36,7 @@ def draw_figures(
     samples: int,
     output: Path,
     true_boxes: Path | None = None,
+    shown_score: float = 0.0,
 ) -> None:
     """Draw the curves of both trainings, pseudo-box statistics and sample readings; lay out the tables.
 
@@ -49,14 +50,17 @@ def draw_figures(
         samples: how many readings to draw, the first of the file; 1 to 24.
         output: folder for the results.
         true_boxes: true boxes to draw beside the pseudo boxes; None where they are not known.
+        shown_score: least score of a box that is drawn whatever is written, 0 to 1.
 
     Raises:
         FileNotFoundError: an input is missing.
-        ConfigError: ``samples`` out of range, or the model's config.yaml cannot be read.
+        ConfigError: ``samples`` or ``shown_score`` out of range, or the model's config.yaml cannot be read.
         DatasetError: an input is not what its format says.
     """
     if not 1 <= samples <= MOST_SAMPLES:
         raise ConfigError(f"--samples: got {samples}; expected 1 to {MOST_SAMPLES}.")
+    if not 0 <= shown_score <= 1:
+        raise ConfigError(f"--shown-score: got {shown_score}; expected a score from 0 to 1.")
     report_history = report_model / "metrics.jsonl"
     history = read_history(detector / "metrics.jsonl", DETECTOR_CLOCK)
     draw_detector_training(output / "detector_training", history, burn_in_end(detector / "run.json"))
@@ -65,14 +69,14 @@ def draw_figures(
     splits = load_annotation(annotation)
     draw_annotation(output / "pseudo_box_statistics", splits)
     pairs = read_pairs(generated, splits)
-    shown = _samples(pairs, splits, read_true_boxes(true_boxes) if true_boxes else {})[:samples]
+    shown = _samples(pairs, splits, read_true_boxes(true_boxes) if true_boxes else {}, shown_score)[:samples]
     draw_samples(output / "sample_readings", shown, image_root)
     write_text(output / "sample_readings.html", picture_page("Sample readings", output / "sample_readings.png"))
     write_tables(output, read_summary(summary))
     write_run_record(
         output / "run.json",
         command="draw-figures",
-        settings={"samples": samples},
+        settings={"samples": samples, "shown_score": shown_score},
         inputs={
             "detector_history": detector / "metrics.jsonl",
             "report_history": report_history,
@@ -86,11 +90,11 @@ def draw_figures(
     log.info("figures and tables: %s", output)
 
 
-def _samples(pairs: ReportPairs, splits: Mapping[str, Sequence[Entry]], truth: TrueBoxes) -> list[Sample]:
+def _samples(pairs: ReportPairs, splits: Mapping[str, Sequence[Entry]], truth: TrueBoxes, shown_score: float) -> list[Sample]:
     """What is drawn of each entry with a generated report, in the order of the file."""
     entries = {entry["id"]: entry for entry in splits[pairs.split]}
     texts = zip(pairs.ids, pairs.references, pairs.hypotheses, pairs.sentences, strict=True)
     return [
-        Sample(entries[name], reference, generated, sentences, true_boxes_of(entries[name], truth))
+        Sample(entries[name], reference, generated, sentences, true_boxes_of(entries[name], truth), shown_score)
         for name, reference, generated, sentences in texts
     ]

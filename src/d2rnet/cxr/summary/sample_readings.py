@@ -11,7 +11,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
-from d2rnet.cxr.boxes.evidence import attended_alone, bracketed, linked_boxes
+from d2rnet.cxr.boxes.evidence import attended_alone, bracketed, linked_boxes, shown_boxes
 from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
 from d2rnet.cxr.boxes.true_boxes import TrueBox
 from d2rnet.cxr.images.reader import read_radiograph
@@ -51,6 +51,7 @@ class Sample:
         generated: report of the model.
         sentences: of test.jsonl; empty where unknown.
         true_boxes: image number and box of each true lesion; None where the truth is not known.
+        shown_score: least score of a box that is drawn whatever is written.
     """
 
     entry: Entry
@@ -58,6 +59,13 @@ class Sample:
     generated: str
     sentences: Sequence[dict[str, Any]]
     true_boxes: Sequence[tuple[int, TrueBox]] | None = None
+    shown_score: float = 0.0
+
+    @property
+    def shown(self) -> list[int]:
+        """Places of the boxes that are drawn and named."""
+        evidence = [place for sentence in self.sentences for places in _evidence(sentence, self.entry) for place in places]
+        return shown_boxes(self.entry["scores"], evidence, self.shown_score)
 
 
 def draw_samples(target: Path, samples: Sequence[Sample], image_root: Path) -> None:
@@ -102,7 +110,7 @@ def _draw_radiograph(panel: Axes, sample: Sample, image_root: Path) -> None:
     for image, (label, corners) in sample.true_boxes or ():
         if image == 0:
             _outline(panel, corners, class_colours()[label], linestyle=(0, (3, 2)))
-    _draw_boxes(panel, entry, (width, height))
+    _draw_boxes(panel, sample, (width, height))
     views = f", view 1 of {len(entry['image_path'])}" if several else ""
     panel.set_title(f"study {entry['study_id']}{views}", loc="left", weight="bold", color=INK)
 
@@ -112,10 +120,11 @@ def _outline(panel: Axes, corners: Sequence[float], colour: str, **style: Any) -
     panel.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.0, **style))
 
 
-def _draw_boxes(panel: Axes, entry: Entry, size: tuple[float, float]) -> None:
+def _draw_boxes(panel: Axes, sample: Sample, size: tuple[float, float]) -> None:
     """Draw the boxes of the first image, then the number of each on a chip of its class colour."""
+    entry = sample.entry
     on_image = entry.get("box_image", [0] * len(entry["boxes"]))
-    numbers = [number for number, image in enumerate(on_image) if image == 0]
+    numbers = [number for number in sample.shown if on_image[number] == 0]
     corners = xywh_to_xyxy([entry["boxes"][number] for number in numbers]).tolist()
     room_mm = (PAGE_MM / COLUMNS - MARGIN_MM, PICTURE_MM)
     pixels_per_point = max(size[0] / room_mm[0], size[1] / room_mm[1]) * MM_PER_INCH / 72
@@ -141,24 +150,32 @@ def _laid_out(sample: Sample) -> list[Line]:
         Line("Reference", FAINT),
         *_shorten([sample.reference]),
         Line(f"Boxes of the detector{dashed}", FAINT),
-        *(_named_boxes(sample.entry) or [Line("none")]),
+        *(_named_boxes(sample) or [Line("none")]),
     ]
 
 
-def _named_boxes(entry: Entry) -> list[Line]:
-    """Class and score of each box beside a chip of its colour with its number."""
+def _named_boxes(sample: Sample) -> list[Line]:
+    """Class and score of each box that is drawn beside a chip of its colour with its number, and how many are not."""
+    entry = sample.entry
     on_image = entry.get("box_image", [0] * len(entry["boxes"]))
-    named = enumerate(zip(entry["labels"], entry["scores"], on_image, strict=True), start=1)
+    named = list(zip(entry["labels"], entry["scores"], on_image, strict=True))
     colours = class_colours()
-    return [
-        Line(f"{label} {score:.2f}" + (f" (view {image + 1})" if image else ""), chip=(str(number), colours[label]))
-        for number, (label, score, image) in named
+    lines = [
+        Line(f"{label} {score:.2f}" + (f" (view {image + 1})" if image else ""), chip=(str(number + 1), colours[label]))
+        for number, (label, score, image) in ((number, named[number]) for number in sample.shown)
     ]
+    weaker = len(named) - len(lines)
+    return [*lines, Line(f"and {weaker} below {sample.shown_score:.2f}", FAINT)] if weaker else lines
 
 
 def _with_boxes(sentence: dict[str, Any], entry: Entry) -> str:
+    return f"{sentence['text']}{bracketed(*_evidence(sentence, entry))}"
+
+
+def _evidence(sentence: dict[str, Any], entry: Entry) -> tuple[list[int], list[int]]:
+    """Places of the boxes that a sentence is linked to, and of those that it merely looks at."""
     linked = linked_boxes(sentence, entry)
-    return f"{sentence['text']}{bracketed(linked, attended_alone(sentence['text'], sentence['boxes'], linked))}"
+    return linked, attended_alone(sentence["text"], sentence["boxes"], linked)
 
 
 def _shorten(paragraphs: Sequence[str]) -> list[Line]:

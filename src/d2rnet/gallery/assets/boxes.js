@@ -1,5 +1,5 @@
 // Pictures of a study, radiographs with their boxes, the legend, and what is lit.
-const view = { record: null, pinned: null };
+const view = { record: null, pinned: null, leastAtStart: 0 };
 
 function drawPictures(record) {
   byId('pictures').replaceChildren(...figuresOf(record));
@@ -46,13 +46,13 @@ function drawBox({ kind, index, box, score }, width, height) {
   made.classList.toggle('far-right', left + across / 2 > width / 2);
   made.classList.toggle('near-top', top < height * 0.06);
   made.classList.toggle('near-bottom', top + down > height * 0.94);
-  Object.assign(made.dataset, { kind, index, category, score: score ?? '' });
+  Object.assign(made.dataset, { kind, index, category, score: score ?? '', shown: box[7] ?? 1 });
   made.append(element('span', { className: 'box-label', textContent: text }));
   return made;
 }
 
 function drawLegend(record) {
-  const categories = new Set([...record.b, ...(record.t || [])].map((box) => box[5]));
+  const categories = new Set([...record.b.filter(isShown), ...(record.t || [])].map((box) => box[5]));
   const items = [...categories].sort((a, b) => a - b).map((category) => {
     const made = element('button', { type: 'button', className: 'legend-item' });
     const swatch = element('span', { className: 'swatch' });
@@ -70,13 +70,16 @@ function filterBoxes() {
   sayBoxes(hideBoxes(byId('pictures')));
 }
 
-/** Hide the boxes below a node that are switched off or below the least score; return how many of each kind are left. */
+/**
+ * Hide the boxes below a node that are switched off or below the least score; return how many of each kind are left.
+ * Weaker boxes that a generated report speaks of stay, as long as the least score is not raised above that of the start.
+ */
 function hideBoxes(root) {
   const least = Number(byId('score').value);
   const shown = { pseudo: 0, true: 0 };
   for (const box of root.querySelectorAll('.box')) {
     const { kind } = box.dataset;
-    box.hidden = !byId(kind).checked || (kind === 'pseudo' && Number(box.dataset.score) < least);
+    box.hidden = !byId(kind).checked || (kind === 'pseudo' && Number(box.dataset.score) < least && !(box.dataset.shown === '1' && least <= view.leastAtStart));
     shown[kind] += !box.hidden;
   }
   spreadLabels(root);
@@ -195,6 +198,8 @@ function setUpBoxes() {
     event.preventDefault();
     pin(itemOf(event.target));
   });
+  byId('score').value = META.shown_score;
+  view.leastAtStart = Number(byId('score').value);
   for (const id of ['pseudo', 'true', 'score']) byId(id).addEventListener('input', filterBoxes);
   new ResizeObserver(() => spreadLabels(byId('pictures'))).observe(byId('pictures'));
 }

@@ -5,6 +5,8 @@ const META = DATA.meta;
 const INDEX = DATA.index;
 const COUNT = INDEX.id.length;
 const SYSTEMS = META.systems.length;
+/** Whether a pseudo box is shown from the start: sure, or weaker and spoken of. */
+const isShown = (box) => box[7] === 1;
 const HAS_BOXES = !META.structures; // sentences belong to boxes, else to structures
 const HELD = document.querySelectorAll('script.study'); // inert until decoded
 const ERRORS = META.errors;

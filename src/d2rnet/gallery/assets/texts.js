@@ -117,7 +117,7 @@ function table(caption, header, rows) {
 /** What texts and boxes say of each class. */
 function drawFindings(record) {
   const texts = record.x.map((text) => statesOf(text.m));
-  const categories = new Set([...texts.flatMap((states) => [...states.keys()]), ...[...record.b, ...(record.t || [])].map((box) => box[5])]);
+  const categories = new Set([...texts.flatMap((states) => [...states.keys()]), ...[...record.b.filter(isShown), ...(record.t || [])].map((box) => box[5])]);
   const rows = [...categories].sort((a, b) => a - b).map((category) => {
     const swatch = element('span', { className: 'swatch' });
     swatch.style.setProperty('--colour', classColour(category));

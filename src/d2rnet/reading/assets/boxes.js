@@ -21,3 +21,5 @@ function listen(element, boxes) {
 }
 for (const item of items) listen(item, boxesOf(item));
 for (const shape of shapes) listen(shape, [shape.dataset.box]);
+const weaker = document.getElementById("weaker");
+if (weaker) weaker.addEventListener("change", () => document.body.classList.toggle("with-weaker", weaker.checked));
