@@ -263,18 +263,20 @@ def scored(name: str, seed: int, part: str, run: Path, work: Path) -> dict[str, 
     if not written.with_suffix(".run.json").is_file():
         paths = ["--annotation", annotation, "--image-root", root / IMAGE_ROOT]
         command("generate-reports-shard", *paths, "--model", model, "--output", written, "--set", f"split={split}")
+    detector = sha256_file(run / DETECTOR / "model_final.pth")
+    return {"variant": name, "seed": seed, "part": part, "detector": detector, **cell_of(model, written, annotation, split)}
+
+
+def cell_of(model: Path, written: Path, annotation: Path, split: str) -> dict[str, Any]:
+    """Return scores and counts of the reports that a model wrote for a split, and how long its training took."""
     lines = sorted(read_jsonl(written), key=lambda line: line["id"])
     texts = [[line[key] for line in lines] for key in ("reference", "hypothesis")]
-    system = score_system(Scorer(None), *texts, what=f"{name}, seed {seed}")
+    system = score_system(Scorer(None), *texts, what=str(written))
     corpus = system.scores()
     study_of = {entry["id"]: entry["study_id"] for entry in load_annotation(annotation)[split]}
     return {
-        "variant": name,
-        "seed": seed,
-        "part": part,
         "commit": code_version()["commit"],
         "machine": hardware()["processor"],
-        "detector": sha256_file(run / DETECTOR / "model_final.pth"),
         "train_seconds": round(sum(line["train_seconds"] for line in read_jsonl(model / "metrics.jsonl")), 1),
         "steps": max(line["step"] for line in read_jsonl(model / "metrics.jsonl")),
         "scores": {key: corpus[key] for key in ("bleu_4", "cider", *(f"{shown}_micro_f1" for shown in SHOWN))},

@@ -29,6 +29,7 @@ from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader
 from d2rnet.cxr.images.reader import look_at, read_radiograph_at
 from d2rnet.cxr.images.views import UNKNOWN, shows_view
 from d2rnet.cxr.report_model.generate import box_grounding, load_writer, make_dataset
+from d2rnet.cxr.report_model.unsaid import UnsaidFindings
 from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
@@ -155,9 +156,8 @@ class Models:
         ends: Counter[str] = Counter()
         generation = self.settings.generation.replaced(batch_size=1)
         dataset = make_dataset(self.report, [entry], root, lambda path, max_side_px=None: decoded[path, max_side_px])
-        (written,) = write_reports(
-            self.report, [entry], dataset, generation, self.device, ends, ground=box_grounding(generation)
-        )
+        ground, judge = box_grounding(generation), UnsaidFindings(generation.unsaid_weight)
+        (written,) = write_reports(self.report, [entry], dataset, generation, self.device, ends, ground=ground, judge=judge)
         if ends["cut"]:
             warnings.append(f"the findings were cut at {generation.max_tokens} tokens")
         views_of_boxes = entry.get("box_image", [0] * len(entry["boxes"]))

@@ -19,7 +19,7 @@ from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import read_jsonl, write_jsonl
 from d2rnet.files.hashes import sha256_file
 from d2rnet.report.annotation_file import Entry, Reader, load_annotation
-from d2rnet.report.decoder.beam_search import Decoded, SearchOptions
+from d2rnet.report.decoder.beam_search import Decoded, Loss, SearchOptions
 from d2rnet.report.decoder.sampling import SamplingOptions, entry_draws, sample_reports
 from d2rnet.report.interface import Batch, Encoded, FrontEnd
 from d2rnet.report.llm.decoder import LlmDecoder
@@ -67,6 +67,18 @@ class Grounding(Protocol):
         """
 
 
+class Judge(Protocol):
+    """Says what finished reports lose in the search, for what they say or do not."""
+
+    def __call__(self, loaded: LoadedModel, encoded: Encoded) -> Loss | None:
+        """Return it for the reports of some entries; None: nothing.
+
+        Args:
+            loaded: the model.
+            encoded: what it sees of the entries.
+        """
+
+
 def shard_bounds(count: int, *, batch_size: int, shard: int, shards: int) -> tuple[int, int]:
     """Return first and one past last entry of shard 1..shards: a run of whole batches."""
     batches = -(-count // batch_size)
@@ -92,6 +104,7 @@ def write_reports(
     ends: Counter[str],
     *,
     ground: Grounding,
+    judge: Judge | None = None,
     loader_workers: int = 0,
 ) -> Iterator[dict[str, Any]]:
     """Write the reports of entries.
@@ -104,6 +117,7 @@ def write_reports(
         device: where the model is.
         ends: grows by reports that end by themselves (``own``) and at ``max_tokens`` (``cut``).
         ground: says what each sentence stands on.
+        judge: says what reports lose in a beam search; None: nothing.
         loader_workers: processes that prepare batches.
 
     Yields:
@@ -113,7 +127,7 @@ def write_reports(
     batches = [list(places[first : first + settings.batch_size]) for first in places[:: settings.batch_size]]
     loader = make_loader(dataset, batches, dataset.collate, workers=loader_workers)
     for chosen, batch in zip(batches, loader, strict=True):
-        yield from _write_batch(loaded, [entries[place] for place in chosen], batch.to(device), settings, ends, ground)
+        yield from _write_batch(loaded, [entries[place] for place in chosen], batch.to(device), settings, ends, ground, judge)
 
 
 @torch.no_grad()
@@ -124,9 +138,11 @@ def _write_batch(
     settings: GenerationSettings,
     ends: Counter[str],
     ground: Grounding,
+    judge: Judge | None,
 ) -> Iterator[dict[str, Any]]:
     encoded = loaded.model.encode(batch)
-    decoded = _decode(loaded, encoded, [entry["id"] for entry in entries], settings)
+    loss = judge(loaded, encoded) if judge else None
+    decoded = _decode(loaded, encoded, [entry["id"] for entry in entries], settings, loss)
     ids = decoded.token_ids[:, : int((decoded.token_ids != PAD_ID).sum(dim=1).max())]  # (B, T)
     written = [
         Written(entry, loaded.tokens.decode(row), cut=EOS_ID not in row)
@@ -145,7 +161,9 @@ def _write_batch(
         }
 
 
-def _decode(loaded: LoadedModel, encoded: Encoded, names: Sequence[str], settings: GenerationSettings) -> Decoded:
+def _decode(
+    loaded: LoadedModel, encoded: Encoded, names: Sequence[str], settings: GenerationSettings, loss: Loss | None
+) -> Decoded:
     """Write token ids by the configured method; ``names`` are the entries' ids.
 
     Raises:
@@ -158,7 +176,7 @@ def _decode(loaded: LoadedModel, encoded: Encoded, names: Sequence[str], setting
     }
     if settings.method == "beam":
         options = SearchOptions(beam_size=settings.beam_size, length_penalty=settings.length_penalty, **rules)
-        return loaded.model.generate(encoded, options)
+        return loaded.model.generate(encoded, options, loss)
     if isinstance(loaded.model.transformer, LlmDecoder):
         raise ConfigError(f"{settings.place}.method: got 'sample'; expected 'beam', the method of language models.")
     sampling = SamplingOptions(temperature=settings.temperature, top_p=settings.top_p, **rules)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from d2rnet.errors import ConfigError
-from d2rnet.report.decoder.beam_search import Decoded, SearchOptions, beam_search
+from d2rnet.report.decoder.beam_search import Decoded, Loss, SearchOptions, beam_search
 from d2rnet.report.decoder.memory_transformer import MemoryTransformer
 from d2rnet.report.llm.decoder import LlmDecoder
 from d2rnet.report.settings import DecoderSettings
@@ -111,11 +111,17 @@ class ReportModel(nn.Module):
         """Return (B, T - 1, W) logits of tokens 1.. given the tokens before them."""
         return self.logits(self.encode(batch), batch.token_ids)
 
-    def generate(self, encoded: Encoded, options: SearchOptions) -> Decoded:
-        """Write a report for each entry; the model must be in evaluation mode."""
+    def generate(self, encoded: Encoded, options: SearchOptions, loss: Loss | None = None) -> Decoded:
+        """Write a report for each entry; the model must be in evaluation mode.
+
+        Args:
+            encoded: of :meth:`encode`.
+            options: of the search.
+            loss: says what finished reports lose in it; a language model has its own search, which takes none.
+        """
         if isinstance(self.transformer, LlmDecoder):
             return self.transformer.search(encoded.tokens, encoded.mask, options)
-        return beam_search(self.transformer, encoded.tokens, encoded.mask, options)
+        return beam_search(self.transformer, encoded.tokens, encoded.mask, options, loss)
 
     def region_attention(self, encoded: Encoded, token_ids: Tensor) -> Tensor:
         """Return (B, T - 1, R): the share of cross-attention that each region gets while token t + 1 is written.

@@ -32,7 +32,7 @@ WORDS = ("possible", "no", "pneumothorax", "cardiomegaly", ".")
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS), (0, 0, 0, 0, *[5] * 5), "r2gen", "findings", 1)
 PNEUMOTHORAX, CARDIOMEGALY = (CATEGORY_NAMES.index(name) for name in ("Pneumothorax", "Cardiomegaly"))
 CLASSES = len(CATEGORY_NAMES)
-NONE = torch.zeros(2, CLASSES, dtype=torch.bool)
+NONE = torch.zeros(2, CLASSES)
 NOWHERE = torch.zeros(2, CLASSES, 2, dtype=torch.bool)
 
 
@@ -46,9 +46,9 @@ def named_by(batch: ChestBatch) -> Named:
     return classes_of_reports(Ragged([ids[ids != PAD_ID] for ids in batch.token_ids.numpy()], np.int64), VOCABULARY)
 
 
-def by_hand(*, told: bool = True, threshold: float = 0.5, sides: bool = False) -> FindingTokens:
+def by_hand(*, told: bool = True, threshold: float = 0.5, sides: bool = False, scores: bool = False) -> FindingTokens:
     """A layer of width 1 that finds pneumothorax by the lesion tokens and cardiomegaly by the others; never anything else."""
-    found = FindingTokens(num_classes=CLASSES, d_model=1, told=told, sides=sides)
+    found = FindingTokens(num_classes=CLASSES, d_model=1, told=told, sides=sides, scores=scores)
     found.threshold = threshold
     with torch.no_grad():
         found.classify.weight.zero_()
@@ -102,7 +102,39 @@ def test_a_class_with_a_box_of_score_1_is_found() -> None:
     shown = model.encode(batch).mask[:, : CLASSES + 1]
     assert [set(row.nonzero().flatten().tolist()) for row in shown] == [{PNEUMOTHORAX, 1}, {CLASSES}]
     unseen = make_model(findings="told", lesion_branch="none")
-    assert not unseen.look(batch).certain.any()
+    assert not unseen.look(batch).best.any()
+
+
+def test_the_layer_starts_from_the_surest_box_of_each_class() -> None:
+    """Log-odds times the weight of the class; no box is as little as a score of 0.02."""
+    found = by_hand(scores=True)
+    assert found.score_weight is not None
+    with torch.no_grad():
+        found.score_weight[CARDIOMEGALY] = 0.5
+    best = NONE.clone()
+    best[0, PNEUMOTHORAX], best[1, CARDIOMEGALY], best[1, PNEUMOTHORAX] = 0.2, 0.9, 1.0
+    logits = found(encoded(), best, NOWHERE).findings
+    assert logits is not None
+    least = math.log(0.02 / 0.98)
+    expected = [[6 + math.log(0.2 / 0.8), 2 + 0.5 * least], [-least, -5 + 0.5 * math.log(0.9 / 0.1)]]
+    torch.testing.assert_close(logits[:, [PNEUMOTHORAX, CARDIOMEGALY]].detach(), torch.tensor(expected))
+
+
+def test_the_greatest_score_is_of_the_boxes_that_are_there() -> None:
+    model = make_model(findings="told", finding_scores=True)
+    batch = make_batch(lesions=(3, 1))
+    batch.category_ids = torch.tensor([[PNEUMOTHORAX + 1, PNEUMOTHORAX + 1, 2], [CARDIOMEGALY + 1, 5, 5]])
+    batch.scores = torch.tensor([[0.3, 0.7, 0.4], [0.6, 0.9, 0.9]])
+    best = model.look(batch).best
+    expected = torch.zeros(2, CLASSES)
+    expected[0, PNEUMOTHORAX], expected[0, 1], expected[1, CARDIOMEGALY] = 0.7, 0.4, 0.6
+    torch.testing.assert_close(best, expected)
+    assert "findings.score_weight" in model.state_dict()
+    for change in ({"finding_scores": False}, {"findings": "none"}, {"lesion_branch": "none"}):
+        other = make_model(**{"findings": "told", "finding_scores": True} | change)
+        assert "findings.score_weight" not in other.state_dict()
+    without = make_model(findings="told", lesion_branch="none").look(batch).best
+    assert without.shape == (2, CLASSES) and not without.any()
 
 
 def test_the_token_of_a_class_says_on_which_sides_its_boxes_lie() -> None:
@@ -248,6 +280,9 @@ def test_what_does_not_matter_without_findings_decides_nothing() -> None:
     no_sides = {"finding_sides": False}
     assert what_decides(taught.replaced(model=no_sides)) == what_decides(taught.replaced(model={"finding_sides": True}))
     assert what_decides(told.replaced(model=no_sides)) != what_decides(told.replaced(model={"finding_sides": True}))
+    no_scores = {"finding_scores": False}
+    assert what_decides(small_settings().replaced(model=no_scores)) == what_decides(small_settings())
+    assert what_decides(told.replaced(model=no_scores)) != what_decides(told.replaced(model={"finding_scores": True}))
     assert what_decides(small_settings().replaced(training=other)) == what_decides(small_settings())
     assert what_decides(taught.replaced(training=other)) == what_decides(taught.replaced(training={"lesion_loss": 3.0}))
     assert what_decides(told.replaced(training=other)) != what_decides(told)

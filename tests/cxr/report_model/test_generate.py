@@ -12,6 +12,7 @@ from d2rnet.cxr.report_model.front_end import facts_of
 from d2rnet.cxr.report_model.generate import generate_reports
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.settings import D2RNetGenerationSettings, ReportSettings
+from d2rnet.cxr.report_model.unsaid import UnsaidFindings
 from d2rnet.errors import CheckpointError, ConfigError, DatasetError
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_NAMES
@@ -165,6 +166,21 @@ def test_sampled_reports_do_not_depend_on_shards(
     assert json.loads((tmp_path / "one.run.json").read_text())["seeds"] == {"sampling": 3}
 
 
+def test_the_search_of_a_report_asks_for_it(
+    cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways of writing do: a shard of a split, and (tests/reading) one reading."""
+    asked: list[float] = []
+
+    class Judge(UnsaidFindings):
+        def __call__(self, *given: Any) -> None:
+            asked.append(self.weight)
+
+    monkeypatch.setattr("d2rnet.cxr.report_model.generate.UnsaidFindings", Judge)
+    generate(cohort, model, tmp_path / "1.jsonl", report_settings.generation.replaced(unsaid_weight=1.25))
+    assert set(asked) == {1.25}
+
+
 def test_bfloat16_writes_reports(cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings) -> None:
     precise = generate(cohort, model, tmp_path / "32.jsonl", report_settings.generation)
     rough = generate(cohort, model, tmp_path / "16.jsonl", report_settings.generation.replaced(precision="bf16-true"))
@@ -229,9 +245,9 @@ def test_shards_of_two_models_or_cut_ones_are_not_joined(cohort: Path, tmp_path:
     for old, new, complaint in (
         ('"model.safetensors": {"sha256": "0"}', '"model.safetensors": {"sha256": "1"}', "made with other model.safetensors"),
         (
-            '"beam_size": 3',
+            '"beam_size": 6',
             '"beam_size": 4',
-            r"made with other settings .*: cxr\.report\.generation\.beam_size 4, not 3",
+            r"made with other settings .*: cxr\.report\.generation\.beam_size 4, not 6",
         ),
         ('"reports": 2', '"reports": 3', "holds 2 reports, its run record says 3"),
     ):

@@ -197,7 +197,8 @@ def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
 
 def test_alignment_that_is_off_decides_nothing() -> None:
     """A training that was begun when the defaults were the published ones is the same run."""
-    settings = small_settings().replaced(model={"finding_sides": False})  # idle, too, where nothing is told
+    off = {"finding_sides": False, "finding_scores": False}  # idle, too, where nothing is told
+    settings = small_settings().replaced(model=off)
     idle, published = (settings.replaced(training={"alignment": each}) for each in ({}, PUBLISHED_ALIGNMENT))
     assert trainer.what_decides(idle) == trainer.what_decides(published) == published
     on = published.replaced(training={"alignment": {"lab": "lesions"}})

@@ -68,6 +68,49 @@ def test_reported_log_prob_is_that_of_the_report(model: ReportModel, beams: int)
         assert float(decoded.log_probs[row]) == pytest.approx(expected, abs=1e-3)
 
 
+def lost(tokens: list[int]) -> float:
+    """What a report loses in the tests below: the more, the fewer even tokens it has."""
+    return 3.0 * max(0, 2 - sum(token % 2 == 0 for token in tokens))
+
+
+def loses(sources: torch.Tensor, token_ids: torch.Tensor, ended: torch.Tensor) -> torch.Tensor:
+    """The same of those that have ended, and what no search may read of the others."""
+    found = torch.full(ended.shape, float("nan"))
+    for row, beam in ended.nonzero().tolist():
+        found[row, beam] = lost(token_ids[row, beam].tolist())
+    return torch.where(ended, found, 0.0)
+
+
+def test_wide_beam_finds_the_best_report_after_what_it_loses(model: ReportModel) -> None:
+    encoded = model.encode(make_batch(lesions=(2,)))
+    words = [token for token in range(NUM_TOKENS) if token not in (PAD_ID, BOS_ID, UNK_ID, EOS_ID)]
+    reports = [[EOS_ID], *([word, EOS_ID] for word in words), *(list(pair) for pair in itertools.product(words, words))]
+    best = max(reports, key=lambda tokens: score(model, encoded, 0, tokens) - lost(tokens))
+    options = SearchOptions(beam_size=NUM_TOKENS, max_tokens=2)
+    decoded = beam_search(model.transformer, encoded.tokens, encoded.mask, options, loses)
+    assert (
+        written(decoded.token_ids[0])
+        == best
+        != written(beam_search(model.transformer, encoded.tokens, encoded.mask, options).token_ids[0])
+    )
+    assert float(decoded.log_probs[0]) == pytest.approx(score(model, encoded, 0, best), abs=1e-4), "of its tokens alone"
+
+
+def test_what_reports_lose_ends_no_search_too_early(model: ReportModel) -> None:
+    encoded = model.encode(make_batch())
+    found = [
+        beam_search(
+            model.transformer,
+            encoded.tokens,
+            encoded.mask,
+            SearchOptions(beam_size=3, max_tokens=12, early_stop=early_stop),
+            loses,
+        )
+        for early_stop in (True, False)
+    ]
+    assert torch.equal(found[0].token_ids, found[1].token_ids)
+
+
 def repeats(tokens: list[int], size: int) -> bool:
     """Whether the last ``size`` tokens are there before; the end token does not count."""
     windows = [tuple(tokens[place : place + size]) for place in range(len(tokens) - size + 1)]

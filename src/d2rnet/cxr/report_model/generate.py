@@ -21,6 +21,7 @@ from d2rnet.cxr.report_model.front_end import D2RNET, categories_of
 from d2rnet.cxr.report_model.image_cache import DirectImages
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.settings import D2RNetGenerationSettings
+from d2rnet.cxr.report_model.unsaid import UnsaidFindings
 from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.files.documents import write_jsonl
 from d2rnet.report.annotation_file import Entry, load_annotation
@@ -79,9 +80,17 @@ def generate_reports(
     mine = entries[start:end]
     dataset = make_dataset(loaded, mine, image_root)
     ends: Counter[str] = Counter()
-    workers = runtime.loader_workers
-    ground = box_grounding(settings)
-    records = write_reports(loaded, mine, dataset, settings, torch_device, ends, ground=ground, loader_workers=workers)
+    records = write_reports(
+        loaded,
+        mine,
+        dataset,
+        settings,
+        torch_device,
+        ends,
+        ground=box_grounding(settings),
+        judge=UnsaidFindings(settings.unsaid_weight),
+        loader_workers=runtime.loader_workers,
+    )
     remove_record(output)
     count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings.split} reports", unit="report"))
     write_run_record(

@@ -35,7 +35,7 @@ class ChestTokens(VisualTokens):
         patch_mask: (B, V P) bool.
         lesions: (B, K, D) lesion tokens; K = 0 without a lesion branch.
         lesion_mask: (B, K) bool.
-        certain: (B, C) bool, classes with a lesion of score 1, as the boxes of a person have.
+        best: (B, C) the greatest score of a class's lesions; 1 of those that a person drew, 0 without one.
         sides: (B, C, 2) bool, classes with a lesion on the patient's left, and right.
     """
 
@@ -43,7 +43,7 @@ class ChestTokens(VisualTokens):
     patch_mask: Tensor
     lesions: Tensor
     lesion_mask: Tensor
-    certain: Tensor
+    best: Tensor
     sides: Tensor
 
 
@@ -95,6 +95,7 @@ class D2RNet(ReportModel):
                 d_model=settings.d_model,
                 told=settings.findings == "told",
                 sides=settings.finding_sides and settings.lesion_branch != "none",
+                scores=settings.finding_scores and settings.lesion_branch != "none",
             )
 
     def look(self, batch: ChestBatch) -> ChestTokens:
@@ -120,32 +121,33 @@ class D2RNet(ReportModel):
             told, told_mask = self.context(batch.context)  # (B, C, D)
             seen.insert(1, told.to(tokens.dtype))
             masks.insert(1, told_mask)
-        certain, sides = self._of_classes(batch, lesion_mask)
+        best, sides = self._of_classes(batch, lesion_mask)
         return ChestTokens(
             patches=patches,
             patch_mask=patch_mask,
             lesions=lesions,
             lesion_mask=lesion_mask,
-            certain=certain,
+            best=best,
             sides=sides,
             tokens=torch.cat(seen, dim=1),
             mask=torch.cat(masks, dim=1),
         )
 
     def _of_classes(self, batch: ChestBatch, lesion_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``certain`` and ``sides`` of :class:`ChestTokens`, of the lesions (B, K) that are seen."""
+        """Return ``best`` and ``sides`` of :class:`ChestTokens`, of the lesions (B, K) that are seen."""
         count = lesion_mask.shape[1]
         of_classes = nn.functional.one_hot(batch.category_ids[:, :count], self.num_categories + 1)[..., 1:]  # (B, K, C)
         seen = of_classes.bool() & lesion_mask.unsqueeze(-1)
         of_sides = nn.functional.one_hot(batch.lesion_sides[:, :count], len(SIDES))[..., 1:].bool()  # (B, K, 2)
-        certain = seen & (batch.scores[:, :count] == 1).unsqueeze(-1)
+        scores = seen * batch.scores[:, :count].unsqueeze(-1)  # (B, K, C)
+        scores = torch.cat([scores, scores.new_zeros(len(scores), 1, self.num_categories)], dim=1)  # K may be 0
         sides = seen.unsqueeze(-1) & of_sides.unsqueeze(2)  # (B, K, C, 2)
-        return certain.any(dim=1), sides.any(dim=1)
+        return scores.amax(dim=1), sides.any(dim=1)
 
     def encode_tokens(self, visual: Any) -> Encoded:
         """Run the encoder, and say to the decoder what it finds."""
         encoded = super().encode_tokens(visual)
-        return encoded if self.findings is None else self.findings(encoded, visual.certain, visual.sides)
+        return encoded if self.findings is None else self.findings(encoded, visual.best, visual.sides)
 
     def num_regions(self, visual: ChestTokens) -> int:
         """Return K: the lesion tokens come last."""

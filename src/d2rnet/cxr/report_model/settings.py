@@ -101,6 +101,9 @@ class D2RNetModelSettings(DecoderSettings):
     """Where findings is told: the token of a class also says on which sides the class has boxes (ours), whatever lesion_class
     and lesion_position say. Boxes of lateral images have no side where the entries tell views (cxr.annotation.context); else
     leave them out with cxr.annotation.box_views."""
+    finding_scores: Annotated[bool, WhereAbsent(False)] = setting(True)
+    """Where findings is not none: the layer also sees the greatest score of each class's boxes, whatever lesion_class and
+    lesion_score say (ours)."""
     view_embedding: bool = setting(False)
     """Patch and lesion tokens carry the view of their image (PA, AP, lateral, unknown) and, beyond the first image of a view,
     its number, as learnt embeddings (own choice). Needs views in cxr.annotation.context."""
@@ -262,6 +265,11 @@ class D2RNetGenerationSettings(GenerationSettings):
     finding_threshold: float = setting(FOUND_AT, gt=0, lt=1)
     """Where cxr.report.model.findings is told, the decoder is told a class that is found with this probability and more (own
     choice). A lower one names more lesions, and more that are not there."""
+    beam_size: int = setting(6, ge=1)
+    """Method beam: beams; 3 published, 1 is greedy. Own choice 6: more of them hold a report that unsaid_weight prefers."""
+    unsaid_weight: float = setting(4.0, ge=0)
+    """Where cxr.report.model.findings is told, method beam: nats that a finished report loses in the search for each class
+    that the decoder was told and that it does not name (ours); 0 is off. log_prob stays that of its tokens."""
     grounding_share: float = setting(0.05, ge=0, le=1)
     """A lesion box is listed with a sentence when its token gets at least this share of the sentence's mean cross-attention
     and passes grounding_contrast (own choice)."""

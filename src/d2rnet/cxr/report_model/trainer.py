@@ -139,7 +139,8 @@ def what_decides(settings: TrainReportModelSettings) -> TrainReportModelSettings
     chosen = settings.replaced(model={"crop_chunk": D2RNetModelSettings().crop_chunk})
     usual = D2RNetTrainingSettings()
     if chosen.model.findings == "none":
-        chosen = chosen.replaced(training={"lesion_loss": usual.lesion_loss})
+        scores = where_absent(D2RNetModelSettings)["finding_scores"]
+        chosen = chosen.replaced(model={"finding_scores": scores}, training={"lesion_loss": usual.lesion_loss})
     if chosen.model.findings != "told":
         sides = where_absent(D2RNetModelSettings)["finding_sides"]
         chosen = chosen.replaced(model={"finding_sides": sides}, training={"finding_dropout": usual.finding_dropout})

@@ -2,7 +2,8 @@
 
 A beam that writes the end token is finished and leaves; its place is taken by continuations of the others. The search of a
 source is over when no open beam can beat its best finished one: log-probabilities only fall, so the stop is exact, and what is
-settled leaves the batch. At the last step unfinished beams count with their full sum, as in R2Gen.
+settled leaves the batch. At the last step unfinished beams count with their full sum, as in R2Gen. What a finished report
+loses, for what it says or does not, is taken off its score; the stop stays exact, for that is never below 0.
 
 Shapes: B sources, G beams, R = B * G rows, W vocabulary size, T tokens.
 """
@@ -42,6 +43,19 @@ class SearchOptions(TokenRules):
     beam_size: int = 3
     length_penalty: float = 0.0
     early_stop: bool = True
+
+
+class Loss(Protocol):
+    """Says what finished reports lose in the search."""
+
+    def __call__(self, sources: Tensor, token_ids: Tensor, ended: Tensor) -> Tensor:
+        """Return what each report loses, (B', G) >= 0 in nats; of those that have not ended it is not read.
+
+        Args:
+            sources: (B',) whose reports these are.
+            token_ids: (B', G, t).
+            ended: (B', G) bool.
+        """
 
 
 @dataclass
@@ -85,7 +99,9 @@ class _Best:
 
 
 @torch.no_grad()
-def beam_search(decoder: StepDecoder, encoded: Tensor, mask: Tensor, options: SearchOptions) -> Decoded:
+def beam_search(
+    decoder: StepDecoder, encoded: Tensor, mask: Tensor, options: SearchOptions, loss: Loss | None = None
+) -> Decoded:
     """Find the most probable report of each source.
 
     Args:
@@ -93,6 +109,7 @@ def beam_search(decoder: StepDecoder, encoded: Tensor, mask: Tensor, options: Se
         encoded: (B, L, D) visual tokens after the encoder.
         mask: (B, L) bool, True where there is a token.
         options: beam size, lengths, length penalty.
+        loss: says what finished reports lose; None: nothing.
 
     Returns:
         One report a source; beam size 1 is greedy decoding.
@@ -120,7 +137,10 @@ def beam_search(decoder: StepDecoder, encoded: Tensor, mask: Tensor, options: Se
         state.reorder(origin)
         ended = (latest == ids.end) | (length == limit)
         finished = torch.where(ended, open_scores, NEVER)
-        best.offer(sources, written, finished, finished / length**options.length_penalty)
+        scores = finished / length**options.length_penalty
+        if loss is not None and bool(ended.any()):
+            scores = scores - loss(sources, written, ended)
+        best.offer(sources, written, finished, scores)
         open_scores = torch.where(ended, NEVER, open_scores)
         if not options.early_stop:
             continue
