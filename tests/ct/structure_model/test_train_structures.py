@@ -101,7 +101,7 @@ def write_masks(folder: Path, samples: Path) -> Path:
 def test_it_learns_what_is_drawn(samples, tmp_path, standardise):
     """Where queries look is scored, too; of eight patches it says little (docs/explanation/ct-method.md has the demo's)."""
     settings = tiny_settings(
-        training={"epochs": 40, "learning_rate": 0.01, "max_shift_voxels": 0},
+        training={"epochs": 60, "learning_rate": 0.005, "max_shift_voxels": 0},
         model={"observer": {"standardise": standardise}},
     )
     model = train(samples, tmp_path, settings)
