@@ -350,9 +350,9 @@ def test_shipped_arms_differ_in_what_their_names_say(repository: Path, preset: s
     assert {name for name, found in aligned.items() if found.queue_length} == {"soft_queue"}
     pointers = {"pointer", "pointer_strong"} | built_up | recommended
     assert {name for name, one in cells.items() if one.training.pointer_weight} == pointers
-    told = {"told", "told_sides", "told_scores", "pointer_detector_told", "pointer_detector_sides", "pointer_detector_words"}
+    told = {"told", "told_sides", "pointer_detector_told", "pointer_detector_sides", "pointer_detector_words"}
     assert {name for name, model in models.items() if model.findings == "told"} == told | recommended
-    assert {name for name, model in models.items() if model.finding_scores} == {"told_scores"} | recommended
+    assert {name for name, model in models.items() if model.finding_scores} == recommended
     sides = {"told_sides", "pointer_detector_sides", "pointer_detector_words"}
     assert {name for name, model in models.items() if model.finding_sides} == sides | recommended
     assert {name for name, one in cells.items() if one.training.side_weight != 1} == {

@@ -17,7 +17,13 @@ from d2rnet.report.annotation_file import write_annotation
 
 def exported(folder: Path, **changes) -> list[dict]:
     annotation, generated = write_run(folder)
-    arguments = {"annotation": annotation, "split": "test", "generated": generated, "address": "/data/local-files/?d="}
+    arguments = {
+        "annotation": annotation,
+        "split": "test",
+        "generated": generated,
+        "address": "/data/local-files/?d=",
+        "least_score": 0.0,
+    }
     export_label_studio(**arguments | changes, output=folder / "out")
     return json.loads((folder / "out" / "tasks.json").read_text(encoding="utf-8"))
 
@@ -34,6 +40,18 @@ def test_a_task_an_image_with_boxes_in_percent_of_it(tmp_path):
     assert (small["x"], small["y"], small["width"], small["height"]) == (10.0, 10.0, 11.0, 20.0)
     assert (whole["width"], whole["height"]) == (100.0, 100.0)
     assert third["predictions"][0]["score"] == 0.375
+
+
+def test_weak_boxes_are_left_out_and_counted(tmp_path, caplog):
+    caplog.set_level("INFO")
+    tasks = exported(tmp_path, least_score=0.5)
+    whole = exported(tmp_path)
+    scores = [region["score"] for task in whole for region in task["predictions"][0]["result"]]
+    kept = [region["score"] for task in tasks for region in task["predictions"][0]["result"]]
+    assert kept == [score for score in scores if score >= 0.5] and len(kept) < len(scores)
+    assert f"{len(scores) - len(kept)} boxes with a score below 0.5 are left out (--least-score)" in caplog.text
+    with pytest.raises(ConfigError, match=r"--least-score 1\.5: expected a score from 0 to 1"):
+        exported(tmp_path, least_score=1.5)
 
 
 def test_image_is_found_below_the_address_and_no_patient_is_named(tmp_path):

@@ -40,6 +40,7 @@ EXPORT_COMMANDS: dict[str, Command] = {
             SPLIT,
             Option("generated", "test.jsonl of generate-reports, to show findings beside the image", "input", optional=True),
             Option("address", "what Label Studio finds image_path behind", "text", "/data/local-files/?d="),
+            Option("least-score", "least score of a box that is handed on, 0 to 1", "float", 0.5),
             OUTPUT,
         ),
     ),

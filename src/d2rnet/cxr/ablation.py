@@ -106,17 +106,14 @@ def ablation(
     plan = read_design(design)
     order = in_order(cells, [*plan.arms])
     check_reference(order, plan.reference)
-    others = {"oracle": oracle, "sure": sure}
-    for kind, given in others.items():
-        _check_boxes({folder.parent.name for folder in order}, plan, kind=kind, is_given=bool(given))
+    others = {kind: given[0] for kind, given in (("oracle", oracle), ("sure", sure)) if given}
+    _check_boxes({folder.parent.name for folder in order}, plan, {"pseudo", *others})
     reports = read_cells(order)
     facts = facts_of(order)
     splits = load_annotation(annotation)
     ids, split = same_entries(reports, splits, annotation)
-    entries = {"pseudo": {entry["id"]: entry for entry in splits[split]}}
-    for kind, given in others.items():
-        if given:
-            entries[kind] = {entry["id"]: entry for entry in load_annotation(given[0])[split]}
+    entries = {kind: _by_id(load_annotation(path)[split]) for kind, path in others.items()}
+    entries["pseudo"] = _by_id(splits[split])
     lesions = read_true_boxes(truth[0]) if truth else None
     vocabulary = load_vocabulary(order[0] / "vocabulary.json")
     references = {name: single_spaced(reports[order[0]][name]["reference"]) for name in ids}
@@ -164,11 +161,15 @@ def _score(
     return rows
 
 
-def _check_boxes(named: Set[str], plan: CxrAblationDesign, *, kind: str, is_given: bool) -> None:
-    """Raise before anything is scored if boxes of a kind are missing that cells were trained with."""
-    arms = sorted(name for name in named if plan.arms[name].boxes == kind)
-    if arms and not is_given:
+def _check_boxes(named: Set[str], plan: CxrAblationDesign, given: Set[str]) -> None:
+    """Raise before anything is scored if boxes are missing that cells were trained with."""
+    for kind in sorted({plan.arms[name].boxes for name in named} - given):
+        arms = sorted(name for name in named if plan.arms[name].boxes == kind)
         raise ConfigError(f"arms with {kind} boxes ({', '.join(arms)}) need their annotation.json. Give it with --{kind}.")
+
+
+def _by_id(entries: Sequence[Entry]) -> dict[str, Entry]:
+    return {entry["id"]: entry for entry in entries}
 
 
 def _ground(

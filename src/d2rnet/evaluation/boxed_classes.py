@@ -28,8 +28,7 @@ def boxed_classes(training: Sequence[Entry], entries: Sequence[Entry]) -> Named:
     """
     named = named_matrix([entry["report"] for entry in training], uncertain_counts=True)
     least = class_thresholds(best_scores(training), named, min_reports=MIN_REPORTS)
-    best = best_scores(entries)
-    return (best >= least) & (best > 0)
+    return best_scores(entries) >= least  # which is above 0
 
 
 def best_scores(entries: Sequence[Entry]) -> Scores:

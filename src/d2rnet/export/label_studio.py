@@ -14,13 +14,14 @@ Source: Label Studio, https://labelstud.io/guide/predictions (format) and /tags/
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import d2rnet
-from d2rnet.errors import DatasetError
+from d2rnet.errors import ConfigError, DatasetError
 from d2rnet.evaluation.report_pairs import read_reports
 from d2rnet.export.annotated_images import AnnotatedImage, read_images
 from d2rnet.figures.plots import class_colours
@@ -34,7 +35,9 @@ LOCAL_FILES = "/data/local-files/?d="  # of its local storage, below LABEL_STUDI
 PERCENT_DIGITS = 4  # of a side of 4,096 px: 0.004 px
 
 
-def export_label_studio(*, annotation: Path, split: str, generated: Path | None, address: str, output: Path) -> None:
+def export_label_studio(
+    *, annotation: Path, split: str, generated: Path | None, address: str, output: Path, least_score: float = 0.5
+) -> None:
     """Write ``tasks.json`` and ``labels.xml``.
 
     Args:
@@ -43,13 +46,17 @@ def export_label_studio(*, annotation: Path, split: str, generated: Path | None,
         generated: reports of the entries, shown beside the image; None: none are.
         address: what stands before an image's path below the image root.
         output: folder to write to.
+        least_score: of the boxes that are handed on, 0 to 1; weak ones are more to delete than to correct.
 
     Raises:
-        ConfigError: there is no such split.
+        ConfigError: there is no such split, or ``least_score`` is none.
         DatasetError: annotation.json or the reports are not what their formats say, or an image is of a format that browsers
             do not show.
     """
-    images = read_images(annotation, split)
+    if not 0 <= least_score <= 1:
+        raise ConfigError(f"--least-score {least_score}: expected a score from 0 to 1.")
+    found = read_images(annotation, split)
+    images = [replace(image, boxes=tuple(box for box in image.boxes if box.score >= least_score)) for image in found]
     _check_formats(annotation, images)
     problems = Problems()
     reports = {} if generated is None else read_reports(generated, problems)
@@ -58,8 +65,11 @@ def export_label_studio(*, annotation: Path, split: str, generated: Path | None,
     write_json(output / "tasks.json", tasks)
     write_text(output / "labels.xml", label_config())
     boxes = sum(len(image.boxes) for image in images)
+    weak = sum(len(image.boxes) for image in found) - boxes
     told = sum(bool(task["data"]["findings"]) for task in tasks)
     log.info("export label-studio: %d images, %d boxes, %d with findings: %s", len(tasks), boxes, told, output)
+    if weak:
+        log.info("%d boxes with a score below %s are left out (--least-score)", weak, least_score)
 
 
 def label_config() -> str:

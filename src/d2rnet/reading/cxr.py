@@ -28,8 +28,7 @@ from d2rnet.cxr.images.gate import find_doubts
 from d2rnet.cxr.images.radiograph import Radiograph, RadiographHeader
 from d2rnet.cxr.images.reader import look_at, read_radiograph_at
 from d2rnet.cxr.images.views import UNKNOWN, shows_view
-from d2rnet.cxr.report_model.generate import box_grounding, load_writer, make_dataset
-from d2rnet.cxr.report_model.unsaid import UnsaidFindings
+from d2rnet.cxr.report_model.generate import load_writer, make_dataset, write_findings
 from d2rnet.errors import DatasetError
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_IDS, CATEGORY_NAMES
@@ -41,7 +40,6 @@ from d2rnet.reading.pictures import Picture, as_files
 from d2rnet.reading.result import Reading, printable, readable, stem_of
 from d2rnet.reading.told import NOTHING, Told
 from d2rnet.report.annotation_file import Entry
-from d2rnet.report.generation import write_reports
 from d2rnet.report.model_files import CONFIG, VOCABULARY, WEIGHTS, LoadedModel
 from d2rnet.runs.cards import is_of_demo_cohort
 from d2rnet.runs.device import resolve_device
@@ -156,8 +154,7 @@ class Models:
         ends: Counter[str] = Counter()
         generation = self.settings.generation.replaced(batch_size=1)
         dataset = make_dataset(self.report, [entry], root, lambda path, max_side_px=None: decoded[path, max_side_px])
-        ground, judge = box_grounding(generation), UnsaidFindings(generation.unsaid_weight)
-        (written,) = write_reports(self.report, [entry], dataset, generation, self.device, ends, ground=ground, judge=judge)
+        (written,) = write_findings(self.report, [entry], dataset, generation, self.device, ends)
         if ends["cut"]:
             warnings.append(f"the findings were cut at {generation.max_tokens} tokens")
         views_of_boxes = entry.get("box_image", [0] * len(entry["boxes"]))

@@ -5,7 +5,7 @@ Reads: annotation.json, radiographs, model folder. Writes: a shard of test.jsonl
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -80,17 +80,7 @@ def generate_reports(
     mine = entries[start:end]
     dataset = make_dataset(loaded, mine, image_root)
     ends: Counter[str] = Counter()
-    records = write_reports(
-        loaded,
-        mine,
-        dataset,
-        settings,
-        torch_device,
-        ends,
-        ground=box_grounding(settings),
-        judge=UnsaidFindings(settings.unsaid_weight),
-        loader_workers=runtime.loader_workers,
-    )
+    records = write_findings(loaded, mine, dataset, settings, torch_device, ends, loader_workers=runtime.loader_workers)
     remove_record(output)
     count = write_jsonl(output, track(records, total=len(mine), what=f"write {settings.split} reports", unit="report"))
     write_run_record(
@@ -108,6 +98,23 @@ def generate_reports(
         seeds={"sampling": settings.seed} if settings.method == "sample" else {},
     )
     log.info("%d of %d %s reports, %d cut at max_tokens: %s", count, len(entries), settings.split, ends["cut"], output)
+
+
+def write_findings(
+    loaded: LoadedModel,
+    entries: Sequence[Entry],
+    dataset: ReportDataset,
+    settings: D2RNetGenerationSettings,
+    device: torch.device,
+    ends: Counter[str],
+    *,
+    loader_workers: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Write the reports of entries, each sentence with its boxes; see :func:`d2rnet.report.generation.write_reports`."""
+    ground = BoxGrounding(RegionGrounding(settings.grounding_share, settings.grounding_contrast))
+    judge = UnsaidFindings(settings.unsaid_weight)
+    ways: dict[str, Any] = {"ground": ground, "judge": judge, "loader_workers": loader_workers}
+    return write_reports(loaded, entries, dataset, settings, device, ends, **ways)
 
 
 def load_writer(folder: Path, device: torch.device, settings: D2RNetGenerationSettings) -> LoadedModel:
@@ -147,11 +154,6 @@ class BoxGrounding:
             [{**sentence, "linked": linked_boxes(sentence, report.entry)} for sentence in sentences]
             for report, sentences in zip(written, found, strict=True)
         ]
-
-
-def box_grounding(settings: D2RNetGenerationSettings) -> BoxGrounding:
-    """Return what says which lesion boxes belong to a sentence."""
-    return BoxGrounding(RegionGrounding(settings.grounding_share, settings.grounding_contrast))
 
 
 def make_dataset(
