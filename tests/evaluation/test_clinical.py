@@ -14,7 +14,7 @@ from d2rnet.evaluation.clinical import (
     sided_matrix,
 )
 from d2rnet.evaluation.label_scores import draw_labels
-from d2rnet.evaluation.labeller import Judged
+from d2rnet.evaluation.labeller import Judged, class_matrix
 from d2rnet.findings import mentions
 from d2rnet.findings.classes import CATEGORY_NAMES
 from d2rnet.findings.mention_text import split_text
@@ -120,14 +120,15 @@ def test_sentences_against_boxes():
         ],
         [{"text": "there is a nodule .", "boxes": []}],
     ]
-    labels = [["Cardiomegaly", "Pleural effusion"], ["Edema"]]
-    assert sentence_grounding(sentences, labels) == {
+    labels = [["Cardiomegaly", "Pleural effusion"], ["Nodule/Mass"]]
+    boxed = class_matrix([*labels[:1], []], CATEGORY_NAMES)  # the nodule's box is too weak to count
+    assert sentence_grounding(sentences, labels, boxed) == {
         "sentences_naming_a_lesion": 3,
         "with_box_of_the_class": pytest.approx(2 / 3),
         "with_listed_box": pytest.approx(2 / 3),
         "with_listed_box_of_the_class": pytest.approx(1 / 3),
     }
-    assert sentence_grounding([[]], [[]])["with_listed_box"] is None
+    assert sentence_grounding([[]], [[]], boxed[1:])["with_listed_box"] is None
 
 
 def test_sides_of_lesions_that_both_name():

@@ -193,6 +193,16 @@ def test_weak_boxes_are_shown_where_the_report_speaks_of_them_or_when_asked(open
     assert visible_boxes(tab) == [sure], "sure ones alone were asked for"
 
 
+def test_a_box_just_below_the_least_score_is_hidden_though_both_read_alike(open_page, tmp_path):
+    studies = samples.studies(2)
+    studies[1].answers[0].sentences[0].update(boxes=[], text="there is a right pneumothorax .")
+    studies[1].entry["scores"][1] = 0.4996
+    tab = open_page(build(tmp_path, studies, images=2))
+    tab.evaluate("show(1)")
+    tab.uncheck("#true")
+    assert visible_boxes(tab) == ["pseudo box and its score: Cardiomegaly 0.90"]
+
+
 def test_filters_by_class_error_and_id(open_page, gallery):
     tab = open_page(gallery)
     assert len(listed(tab)) == COUNT and tab.inner_text("#count") == "12 radiographs of 12 studies"

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from radiograph_samples import SECRET, draw_chest, write_dicom
 from reading_samples import FILES, STUDIES
+from report_samples import refuse
 
 import d2rnet
 from d2rnet.cxr.images import dicom_file
@@ -91,6 +92,17 @@ def test_score_threshold_lies_over_those_of_the_run(finished_run: Path, loaded: 
     assert reading.shown_score == reading.origin["settings"]["shown_score"] == 0.5 and len(reading.shown) < len(reading.boxes)
     with pytest.raises(ConfigError, match=r"--score-threshold 1\.5: expected a score from 0 to 1"):
         load_models(results / "train_detector", results / "train_report_model", score_threshold=1.5)
+
+
+def test_a_report_that_loses_all_is_not_read(finished_run: Path, loaded: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = finished_run / "images" / FILES["front"]
+    before = loaded.read(image).hypothesis
+
+    def judge(self: Any, model: Any, encoded: Any) -> Any:
+        return refuse({before}, model.tokens)
+
+    monkeypatch.setattr("d2rnet.cxr.report_model.unsaid.UnsaidFindings.__call__", judge)
+    assert loaded.read(image).hypothesis != before
 
 
 def test_unknown_view_and_exif_orientation_are_said(loaded: Models, tmp_path: Path) -> None:

@@ -266,6 +266,7 @@ def test_the_page_shows_weak_boxes_when_asked(open_file: Callable[..., Any], tmp
     assert tab.inner_text("label").strip() == "1 more with a score below 0.50, of which no sentence speaks"
     tab.check("#weaker")
     assert tab.locator("g.box:visible").count() == tab.locator("#boxes li:visible").count() == 5
+    assert tab.evaluate("document.getElementById('weaker').checked && (show(), document.body.className)") == "with-weaker"
     tab.uncheck("#weaker")
     assert tab.locator("g.box:visible").count() == 4
 

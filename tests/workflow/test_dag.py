@@ -110,10 +110,14 @@ def test_report_models_and_cells_may_start_from_the_detector(repository, tmp_pat
 @pytest.mark.parametrize(("candidates", "retrieves"), [(20000, True), (0, False)])
 def test_ablation_trains_cells_and_retrieves_only_where_asked_to(repository, tmp_path, candidates, retrieves):
     path = tmp_path / "overlay.yaml"
-    path.write_text(yaml.safe_dump({"evaluation": {"retrieval_candidates": candidates}, "cxr": {"ablation": {"seeds": [1]}}}))
+    own = {"ablation": {"seeds": [1]}, "annotation": {"class_score_thresholds": {"Edema": 0.3}}}
+    path.write_text(yaml.safe_dump({"evaluation": {"retrieval_candidates": candidates}, "cxr": own}))
     done = snakemake(repository, tmp_path, "-n", "-p", "--cores", "1", "ablation", "--configfile", str(path))
     jobs = planned_jobs(done)
     assert {"oracle_annotation", "sure_annotation", "train_ablation_cell", "generate_ablation_reports", "ablation"} <= jobs
+    [settings] = re.findall(r"--output results/cxr/ablation/sure --settings (\S+)", done.stdout)
+    kept = read_json(tmp_path / settings)
+    assert (kept["score_threshold"], set(kept["class_score_thresholds"].values())) == (0.5, {0.5}), "no class has its own"
     sure = set(re.findall(r"--annotation (\S+) .*--output results/cxr/ablation/(\w+)_sure/", done.stdout))
     assert sure == {("results/cxr/ablation/sure/annotation.json", name) for name in ("tokens", "recommended")}
     assert ("retrieve_reports" in jobs, "--nearest " in done.stdout) == (retrieves, retrieves)

@@ -241,7 +241,7 @@ def _clinical(
             "hypothesis": agreement(boxed, own[HEADLINE].claimed),
             "reference": agreement(boxed, own[HEADLINE].truth),
         },
-        "sentences_against_boxes": sentence_grounding(pairs.sentences, [entry["labels"] for entry in entries]),
+        "sentences_against_boxes": sentence_grounding(pairs.sentences, [entry["labels"] for entry in entries], boxed),
         "sides": side_agreement(pairs.references, pairs.hypotheses),
     }
 

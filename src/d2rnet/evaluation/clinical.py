@@ -9,6 +9,7 @@ Shapes: N reports, C = 22 classes, or 66 pairs of class and side.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -98,13 +99,14 @@ def precision_recall_f1(hits: int, true: int, claimed: int) -> dict[str, float |
 
 
 def sentence_grounding(
-    sentences: Sequence[Sequence[Mapping[str, Any]]], labels: Sequence[Sequence[str]]
+    sentences: Sequence[Sequence[Mapping[str, Any]]], labels: Sequence[Sequence[str]], boxed: Named
 ) -> dict[str, int | float | None]:
     """Compare the lesions that sentences name with the boxes of their entry and with those listed for the sentence.
 
     Args:
         sentences: ``text`` and ``boxes`` (places in the entry's boxes) of each sentence of N reports.
         labels: class names of the boxes of each of N entries.
+        boxed: (N, C) classes whose boxes are sure enough to count as there.
 
     Returns:
         ``sentences_naming_a_lesion``; of them the shares ``with_box_of_the_class`` (anywhere in the entry),
@@ -112,14 +114,15 @@ def sentence_grounding(
         uncertain.
     """
     total = in_entry = listed = right = 0
-    for report, boxes in zip(sentences, labels, strict=True):
+    for report, boxes, there in zip(sentences, labels, boxed, strict=True):
+        classes = set(compress(CATEGORY_NAMES, there))
         for sentence in report:
             named = named_classes(sentence["text"])
             if not named:
                 continue
             shown = {boxes[place] for place in sentence["boxes"]}
             total += 1
-            in_entry += bool(named & set(boxes))
+            in_entry += bool(named & classes)
             listed += bool(shown)
             right += bool(named & shown)
     shares = {"with_box_of_the_class": in_entry, "with_listed_box": listed, "with_listed_box_of_the_class": right}

@@ -24,7 +24,7 @@ from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_IDS
 from d2rnet.report.annotation_file import load_annotation
 from d2rnet.runs.cards import is_of_demo_cohort
-from d2rnet.settings import Section
+from d2rnet.settings import Section, merge, where_absent
 
 FILE = "reading.json"
 MOST_IMAGES = 200  # looked at; the 0.5th percentile of 200 is their second value
@@ -147,4 +147,6 @@ def read_reading_settings(report_model: Path) -> ReadingSettings:
     content = read_json(path)
     if not isinstance(content, dict):
         raise DatasetError(f"{path}: got a {type(content).__name__}; expected what 'd2rnet describe-reading' writes.")
+    if isinstance(generation := content.get("generation"), dict):
+        content = {**content, "generation": merge(where_absent(D2RNetGenerationSettings), generation)}
     return ReadingSettings.read(content, source=str(path))

@@ -1,6 +1,7 @@
 """Synthetic studies and small models for the tests of the report model: ellipses on noise, template sentences about them."""
 
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from d2rnet.cxr.report_model.dataset import ChestBatch
 from d2rnet.cxr.report_model.model import D2RNet
 from d2rnet.cxr.report_model.settings import D2RNetModelSettings, ReportSettings, TrainReportModelSettings
+from d2rnet.report.decoder.beam_search import Loss
+from d2rnet.report.text.report_tokens import ReportTokens
 from d2rnet.report.text.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 CLASSES = ("Cardiomegaly", "Pleural effusion", "Nodule/Mass")
@@ -204,3 +207,13 @@ def make_model(seed: int = 0, **changes: Any) -> D2RNet:
     model = D2RNet(settings, num_tokens=NUM_TOKENS, num_categories=22).eval()
     torch.nn.init.normal_(model.transformer.conditioned_norms.weight, std=0.3)
     return model
+
+
+def refuse(texts: Set[str], tokens: ReportTokens) -> Loss:
+    """Make reports of these texts lose 1000 nats in a search."""
+
+    def lost(sources: torch.Tensor, token_ids: torch.Tensor, ended: torch.Tensor) -> torch.Tensor:
+        written = [" ".join(tokens.decode(ids)) for ids in token_ids.flatten(0, 1).tolist()]
+        return 1000.0 * torch.tensor([text in texts for text in written]).view_as(ended)
+
+    return lost

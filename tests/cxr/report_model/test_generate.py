@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from report_samples import refuse
 from safetensors.torch import load_file, save_file
 
 from d2rnet.cxr.report_model.front_end import facts_of
@@ -166,19 +167,22 @@ def test_sampled_reports_do_not_depend_on_shards(
     assert json.loads((tmp_path / "one.run.json").read_text())["seeds"] == {"sampling": 3}
 
 
-def test_the_search_of_a_report_asks_for_it(
+def test_a_report_that_loses_all_is_not_written(
     cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both ways of writing do: a shard of a split, and (tests/reading) one reading."""
-    asked: list[float] = []
+    settings = report_settings.generation
+    written = {line["hypothesis"] for line in generate(cohort, model, tmp_path / "1.jsonl", settings)}
 
     class Judge(UnsaidFindings):
-        def __call__(self, *given: Any) -> None:
-            asked.append(self.weight)
+        """Every report that was written loses."""
+
+        def __call__(self, loaded: Any, encoded: Any) -> Any:
+            assert self.weight == settings.unsaid_weight
+            return refuse(written, loaded.tokens)
 
     monkeypatch.setattr("d2rnet.cxr.report_model.generate.UnsaidFindings", Judge)
-    generate(cohort, model, tmp_path / "1.jsonl", report_settings.generation.replaced(unsaid_weight=1.25))
-    assert set(asked) == {1.25}
+    judged = {line["hypothesis"] for line in generate(cohort, model, tmp_path / "2.jsonl", settings)}
+    assert judged and not judged & written
 
 
 def test_bfloat16_writes_reports(cohort: Path, model: Path, tmp_path: Path, report_settings: ReportSettings) -> None:

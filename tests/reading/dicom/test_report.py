@@ -103,6 +103,16 @@ def test_box_of_a_person_is_none_of_the_detectors(image: Path) -> None:
     assert label.UnformattedTextValue == "1 Cardiomegaly, drawn by a person"
 
 
+def test_a_weak_box_that_no_sentence_needs_is_left_out(image: Path) -> None:
+    weak = (*BOXES, replace(BOXES[0], score=0.3))
+    documents = documents_of(make_reading(image, boxes=weak, shown_score=0.5))
+    whole = documents_of(make_reading(image, boxes=weak))
+    counts = [len(texts(found["report"], "Tracking Identifier")) for found in (documents, whole)]
+    assert counts == [len(BOXES), len(BOXES) + 1]
+    shown = [item.TextObjectSequence[0].UnformattedTextValue for item in documents["presentation"].GraphicAnnotationSequence]
+    assert not [text for text in shown if text.startswith("3 ")]
+
+
 def test_findings_warnings_and_notice_are_texts(image: Path) -> None:
     report = documents_of(make_reading(image, warnings=("odd view",)))["report"]
     assert texts(report, "Finding") == ["The heart is enlarged. No effusion."]

@@ -69,24 +69,25 @@ def test_reported_log_prob_is_that_of_the_report(model: ReportModel, beams: int)
 
 
 def lost(tokens: list[int]) -> float:
-    """What a report loses in the tests below: the more, the fewer even tokens it has."""
-    return 3.0 * max(0, 2 - sum(token % 2 == 0 for token in tokens))
+    """What a report loses in the tests below: the more, the fewer even tokens it has, and each something."""
+    return 0.5 + 3.0 * max(0, 2 - sum(token % 2 == 0 for token in tokens))
 
 
 def loses(sources: torch.Tensor, token_ids: torch.Tensor, ended: torch.Tensor) -> torch.Tensor:
-    """The same of those that have ended, and what no search may read of the others."""
+    """The same of those that have ended; what stands for the others no search may read."""
     found = torch.full(ended.shape, float("nan"))
     for row, beam in ended.nonzero().tolist():
         found[row, beam] = lost(token_ids[row, beam].tolist())
-    return torch.where(ended, found, 0.0)
+    return found
 
 
-def test_wide_beam_finds_the_best_report_after_what_it_loses(model: ReportModel) -> None:
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_wide_beam_finds_the_best_report_after_what_it_loses(model: ReportModel, penalty: float) -> None:
     encoded = model.encode(make_batch(lesions=(2,)))
     words = [token for token in range(NUM_TOKENS) if token not in (PAD_ID, BOS_ID, UNK_ID, EOS_ID)]
     reports = [[EOS_ID], *([word, EOS_ID] for word in words), *(list(pair) for pair in itertools.product(words, words))]
-    best = max(reports, key=lambda tokens: score(model, encoded, 0, tokens) - lost(tokens))
-    options = SearchOptions(beam_size=NUM_TOKENS, max_tokens=2)
+    best = max(reports, key=lambda tokens: (score(model, encoded, 0, tokens) - lost(tokens)) / len(tokens) ** penalty)
+    options = SearchOptions(beam_size=NUM_TOKENS, max_tokens=2, length_penalty=penalty)
     decoded = beam_search(model.transformer, encoded.tokens, encoded.mask, options, loses)
     assert (
         written(decoded.token_ids[0])
@@ -96,14 +97,33 @@ def test_wide_beam_finds_the_best_report_after_what_it_loses(model: ReportModel)
     assert float(decoded.log_probs[0]) == pytest.approx(score(model, encoded, 0, best), abs=1e-4), "of its tokens alone"
 
 
-def test_what_reports_lose_ends_no_search_too_early(model: ReportModel) -> None:
+def test_nothing_lost_is_the_plain_search(model: ReportModel) -> None:
+    """Reports end at different steps; what is said of those that are still open is not read."""
+    with torch.no_grad():
+        model.transformer.logits.bias[EOS_ID] += 2
+    encoded = model.encode(make_batch())
+    options = SearchOptions(beam_size=3, max_tokens=12)
+    plain = beam_search(model.transformer, encoded.tokens, encoded.mask, options)
+    assert (plain.token_ids[:, -1] == PAD_ID).any(), "some end before the last step"
+    nothing = beam_search(
+        model.transformer,
+        encoded.tokens,
+        encoded.mask,
+        options,
+        lambda sources, token_ids, ended: torch.where(ended, 0.0, float("nan")),
+    )
+    assert torch.equal(nothing.token_ids, plain.token_ids) and torch.equal(nothing.log_probs, plain.log_probs)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_what_reports_lose_ends_no_search_too_early(model: ReportModel, penalty: float) -> None:
     encoded = model.encode(make_batch())
     found = [
         beam_search(
             model.transformer,
             encoded.tokens,
             encoded.mask,
-            SearchOptions(beam_size=3, max_tokens=12, early_stop=early_stop),
+            SearchOptions(beam_size=3, max_tokens=12, length_penalty=penalty, early_stop=early_stop),
             loses,
         )
         for early_stop in (True, False)

@@ -2,6 +2,7 @@
 
 from d2rnet.cxr.ablation_design import cell_settings, read_design, seeds_of
 from d2rnet.evaluation.ablation_design import design_folder
+from d2rnet.findings.classes import CATEGORY_NAMES
 
 ABLATION = design_folder("ablation", CONFIG.cxr.ablation.design)
 DESIGN = shipped_or_own(CONFIG.cxr.ablation.design or "workflow/ablation.yaml")
@@ -62,14 +63,20 @@ use rule build_annotation as sure_annotation with:
         settings=settings_file(
             "build-annotation",
             CONFIG.cxr.annotation.replaced(
-                thresholds="fixed", score_threshold=ARMS.sure_score, class_score_thresholds={}
+                thresholds="fixed",
+                score_threshold=ARMS.sure_score,
+                class_score_thresholds=dict.fromkeys(CATEGORY_NAMES, ARMS.sure_score),
             ).to_json(),
         ),
     message:
         "Keep the sure pseudo boxes alone"
 
 
-SURE = [rules.sure_annotation.output.annotation] if any(arm.boxes == "sure" for arm in ARMS.arms.values()) else []
+SURE = (
+    [rules.sure_annotation.output.annotation]
+    if any(arm.boxes == "sure" for arm in ARMS.arms.values())
+    else []
+)
 ANNOTATIONS = {
     "pseudo": rules.build_annotation.output.annotation,
     "sure": rules.sure_annotation.output.annotation,

@@ -35,7 +35,7 @@ class ChestTokens(VisualTokens):
         patch_mask: (B, V P) bool.
         lesions: (B, K, D) lesion tokens; K = 0 without a lesion branch.
         lesion_mask: (B, K) bool.
-        best: (B, C) the greatest score of a class's lesions; 1 of those that a person drew, 0 without one.
+        best: (B, C) the greatest score of a class's lesions, 0 without one; 1 of those that a person drew without a score.
         sides: (B, C, 2) bool, classes with a lesion on the patient's left, and right.
     """
 

@@ -267,7 +267,7 @@ class D2RNetGenerationSettings(GenerationSettings):
     choice). A lower one names more lesions, and more that are not there."""
     beam_size: int = setting(6, ge=1)
     """Method beam: beams; 3 published, 1 is greedy. Own choice 6: more of them hold a report that unsaid_weight prefers."""
-    unsaid_weight: float = setting(4.0, ge=0)
+    unsaid_weight: Annotated[float, WhereAbsent(0.0)] = setting(4.0, ge=0)
     """Where cxr.report.model.findings is told, method beam: nats that a finished report loses in the search for each class
     that the decoder was told and that it does not name (ours); 0 is off. log_prob stays that of its tokens."""
     grounding_share: float = setting(0.05, ge=0, le=1)

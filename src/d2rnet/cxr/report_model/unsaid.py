@@ -46,12 +46,11 @@ class UnsaidFindings:
         wanted = [frozenset(name for name, is_told in zip(names, row, strict=True) if is_told) for row in told.tolist()]
 
         def lost(sources: Tensor, token_ids: Tensor, ended: Tensor) -> Tensor:
-            unsaid = torch.zeros(ended.shape)
-            of_sources = sources.tolist()
-            for row, beam in ended.nonzero().tolist():
-                if missing := wanted[of_sources[row]]:
-                    text = " ".join(loaded.tokens.decode(token_ids[row, beam].tolist()))
-                    unsaid[row, beam] = len(missing - named_classes(text))
-            return self.weight * unsaid.to(token_ids.device)
+            owners = sources.unsqueeze(1).expand_as(ended)[ended].tolist()
+            texts = [" ".join(loaded.tokens.decode(ids)) for ids in token_ids[ended].tolist()]
+            unsaid = [float(len(wanted[owner] - named_classes(text))) for owner, text in zip(owners, texts, strict=True)]
+            found = torch.zeros(ended.shape, device=token_ids.device)
+            found[ended] = self.weight * torch.tensor(unsaid, device=token_ids.device)
+            return found
 
         return lost

@@ -72,18 +72,23 @@ function filterBoxes() {
 
 /**
  * Hide the boxes below a node that are switched off or below the least score; return how many of each kind are left.
- * Weaker boxes that a generated report speaks of stay, as long as the least score is not raised above that of the start.
  */
 function hideBoxes(root) {
   const least = Number(byId('score').value);
   const shown = { pseudo: 0, true: 0 };
   for (const box of root.querySelectorAll('.box')) {
     const { kind } = box.dataset;
-    box.hidden = !byId(kind).checked || (kind === 'pseudo' && Number(box.dataset.score) < least && !(box.dataset.shown === '1' && least <= view.leastAtStart));
+    box.hidden = !byId(kind).checked || (kind === 'pseudo' && !isAsked(box.dataset, least));
     shown[kind] += !box.hidden;
   }
   spreadLabels(root);
   return shown;
+}
+
+/** Whether a pseudo box is to be seen: at the start as it was decided, and a weaker one that is spoken of until the least score is raised. */
+function isAsked({ shown, score }, least) {
+  if (least === view.leastAtStart) return shown === '1';
+  return Number(score) >= least || (shown === '1' && least < view.leastAtStart);
 }
 
 /** Shift labels that would lie on one another up or down, as far as their picture and a few lines allow. */

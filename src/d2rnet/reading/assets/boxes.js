@@ -22,4 +22,8 @@ function listen(element, boxes) {
 for (const item of items) listen(item, boxesOf(item));
 for (const shape of shapes) listen(shape, [shape.dataset.box]);
 const weaker = document.getElementById("weaker");
-if (weaker) weaker.addEventListener("change", () => document.body.classList.toggle("with-weaker", weaker.checked));
+const show = () => document.body.classList.toggle("with-weaker", weaker.checked);
+if (weaker) {
+  weaker.addEventListener("change", show);
+  show(); // a browser may have kept the tick
+}

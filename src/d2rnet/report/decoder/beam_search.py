@@ -36,7 +36,7 @@ class SearchOptions(TokenRules):
 
     Attributes:
         beam_size: beams; 1 is greedy decoding.
-        length_penalty: a finished report's score is its log-probability / length ** this.
+        length_penalty: a finished report's score is its log-probability, less what it loses, / length ** this.
         early_stop: stop a source once its report is settled; off only to measure what it saves.
     """
 
@@ -136,11 +136,12 @@ def beam_search(
         written = torch.cat([written.gather(1, origin.unsqueeze(2).expand(-1, -1, length - 1)), latest.unsqueeze(2)], 2)
         state.reorder(origin)
         ended = (latest == ids.end) | (length == limit)
+        ended &= open_scores > NEVER
         finished = torch.where(ended, open_scores, NEVER)
-        scores = finished / length**options.length_penalty
+        worth = finished
         if loss is not None and bool(ended.any()):
-            scores = scores - loss(sources, written, ended)
-        best.offer(sources, written, finished, scores)
+            worth = torch.where(ended, finished - loss(sources, written, ended), NEVER)
+        best.offer(sources, written, finished, worth / length**options.length_penalty)
         open_scores = torch.where(ended, NEVER, open_scores)
         if not options.early_stop:
             continue
