@@ -16,25 +16,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from report_boxes import (
     DETECTOR,
     IMAGE_ROOT,
     REPORTS,
-    SHOWN,
     VOCABULARY,
     annotations,
     cell_of,
+    cell_table,
     command,
-    difference,
     make_choice_cohort,
-    mean_f1,
-    points,
 )
 
-from d2rnet.evaluation.clinical import HEADLINE
-from d2rnet.evaluation.resampling import percentile_interval
-from d2rnet.figures.tables import markdown_table
 from d2rnet.files.documents import read_json, write_json
 
 RESULTS = Path(__file__).parent / "results" / Path(__file__).stem
@@ -96,21 +89,7 @@ def report(results: Path, parts: list[str]) -> str:
             cells.setdefault(found["arm"], {})[found["seed"]] = found
         if BASELINE not in cells:
             continue
-        rows = []
-        for name in (name for name in ARMS if name in cells):
-            row = [name, ", ".join(map(str, sorted(cells[name])))]
-            for protocol in SHOWN:
-                value, drawn = mean_f1(cells[name], protocol)
-                row.append(points(value, percentile_interval(drawn)))
-                row.append("" if name == BASELINE else points(*difference(cells[name], cells[BASELINE], protocol), sign="+"))
-            scores = [cells[name][seed]["scores"] for seed in sorted(cells[name])]
-            row.append(" ".join(f"{100 * score[f'{HEADLINE}_micro_f1']:.1f}" for score in scores))
-            row += [f"{np.mean([score[key] for score in scores]):.3f}" for key in ("bleu_4", "cider")]
-            rows.append(row)
-        header = ["arm", "seeds", *(text for shown in SHOWN.values() for text in (shown, "to before"))]
-        reports = len(next(iter(cells[BASELINE].values()))["studies"])
-        lines += ["", f"Reports, {part}: {reports}.", ""]
-        lines += markdown_table([*header, "lesion F1 of each seed", "BLEU-4", "CIDEr"], rows)
+        lines += cell_table({name: cells[name] for name in ARMS if name in cells}, part, BASELINE)
     return "\n".join(lines)
 
 

@@ -338,22 +338,27 @@ def report(results: Path) -> str:
         cells = cells_of(results, part)
         if BASELINE not in cells:
             continue
-        rows = []
-        for name, found in cells.items():
-            row = [name, ", ".join(map(str, sorted(found)))]
-            for protocol in SHOWN:
-                value, drawn = mean_f1(found, protocol)
-                row.append(points(value, percentile_interval(drawn)))
-                row.append("" if name == BASELINE else points(*difference(found, cells[BASELINE], protocol), sign="+"))
-            scores = [cell["scores"] for cell in found.values()]
-            row.append(" ".join(f"{100 * score[f'{HEADLINE}_micro_f1']:.1f}" for score in scores))
-            row += [f"{np.mean([score[key] for score in scores]):.3f}" for key in ("bleu_4", "cider")]
-            rows.append(row)
-        header = ["variant", "seeds", *(text for shown in SHOWN.values() for text in (shown, "to the baseline"))]
-        reports = len(next(iter(cells[BASELINE].values()))["studies"])
-        lines += ["", f"Reports, {part}: {reports}.", ""]
-        lines += markdown_table([*header, "lesion F1 of each seed", "BLEU-4", "CIDEr"], rows)
+        lines += cell_table(cells, part, BASELINE)
     return "\n".join(lines)
+
+
+def cell_table(cells: Mapping[str, Mapping[int, Mapping[str, Any]]], part: str, baseline: str) -> list[str]:
+    """Lay out name -> seed -> cell of a part, each beside the baseline, in Markdown."""
+    rows = []
+    for name, found in cells.items():
+        row = [name, ", ".join(map(str, sorted(found)))]
+        for protocol in SHOWN:
+            value, drawn = mean_f1(found, protocol)
+            row.append(points(value, percentile_interval(drawn)))
+            row.append("" if name == baseline else points(*difference(found, cells[baseline], protocol), sign="+"))
+        scores = [found[seed]["scores"] for seed in sorted(found)]
+        row.append(" ".join(f"{100 * score[f'{HEADLINE}_micro_f1']:.1f}" for score in scores))
+        row += [f"{np.mean([score[key] for score in scores]):.3f}" for key in ("bleu_4", "cider")]
+        rows.append(row)
+    header = ["variant", "seeds", *(text for shown in SHOWN.values() for text in (shown, "to the baseline"))]
+    reports = len(next(iter(cells[baseline].values()))["studies"])
+    table = markdown_table([*header, "lesion F1 of each seed", "BLEU-4", "CIDEr"], rows)
+    return ["", f"Reports, {part}: {reports}.", "", *table]
 
 
 def points(value: float, interval: Sequence[float] | None, sign: str = "") -> str:
