@@ -16,17 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from report_boxes import (
-    DETECTOR,
-    IMAGE_ROOT,
-    REPORTS,
-    VOCABULARY,
-    annotations,
-    cell_of,
-    cell_table,
-    command,
-    make_choice_cohort,
-)
+from report_boxes import REPORTS, annotations, make_choice_cohort
+from report_cells import cell_table, told, trained
 
 from d2rnet.files.documents import read_json, write_json
 
@@ -58,25 +49,9 @@ def scored(name: str, seed: int, part: str, run: Path, work: Path) -> dict[str, 
     arm = ARMS[name]
     boxes = annotations(BOXES, run, work)
     cell = work / "findings" / f"{'scores' if arm.scores else 'no_scores'}_seed_{seed}"
-    model = cell / "model"
-    if not (model / "run.json").is_file():
-        paths = ["--annotation", boxes / "run/annotation.json", "--vocabulary", run / VOCABULARY]
-        paths += ["--image-root", run / IMAGE_ROOT, "--detector", run / DETECTOR / "model_final.pth"]
-        chosen = [f"training.seed={seed}", f"model.finding_scores={str(arm.scores).lower()}"]
-        command("train-report-model", *paths, "--work", cell / "work", "--output", model, *sets(chosen))
-    cohort, split, root = ("choice", "val", work / "choice") if part == "choice" else ("run", "test", run)
-    annotation = boxes / cohort / "annotation.json"
-    written = cell / f"{part}_{name}.jsonl"
-    if not written.with_suffix(".run.json").is_file():
-        paths = ["--annotation", annotation, "--image-root", root / IMAGE_ROOT]
-        chosen = [f"split={split}", f"beam_size={arm.beams}", f"unsaid_weight={arm.unsaid}"]
-        command("generate-reports-shard", *paths, "--model", model, "--output", written, *sets(chosen))
-    return {"arm": name, "seed": seed, "part": part, **cell_of(model, written, annotation, split)}
-
-
-def sets(settings: list[str]) -> list[str]:
-    """Return the options that set some settings."""
-    return [word for setting in settings for word in ("--set", setting)]
+    model = trained(boxes, cell, run, f"training.seed={seed}", f"model.finding_scores={str(arm.scores).lower()}")
+    writing = (f"beam_size={arm.beams}", f"unsaid_weight={arm.unsaid}")
+    return {"arm": name, "seed": seed, "part": part, **told(model, boxes, part, run, work, *writing, name=f"_{name}")}
 
 
 def report(results: Path, parts: list[str]) -> str:

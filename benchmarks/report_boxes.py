@@ -14,8 +14,7 @@ Usage: python benchmarks/report_boxes.py --run DIR [--work DIR] [--parts boxes c
 import argparse
 import logging
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from box_variants import (
 )
 from numpy.typing import NDArray
 from paired_bootstrap import ap50_with_resamples
+from report_cells import DETECTOR, RESAMPLES, ROOT, cell_table, f1_of, pair_counts, points, told, trained
 
 from d2rnet.cxr.annotation.build import build_annotation
 from d2rnet.cxr.annotation.oracle import oracle_annotation
@@ -45,21 +45,15 @@ from d2rnet.cxr.boxes.records import Record, load_records
 from d2rnet.cxr.detector.calibrate import calibrate_classes
 from d2rnet.cxr.detector.settings import CalibrationSettings, PredictionSettings
 from d2rnet.evaluation.agreement import class_thresholds, micro_f1, pooled_threshold
-from d2rnet.evaluation.caption_scores import Scorer
-from d2rnet.evaluation.clinical import HEADLINE, SIDED, named_matrix
+from d2rnet.evaluation.clinical import named_matrix
 from d2rnet.evaluation.resampling import logit_interval, percentile_interval, resample_counts
-from d2rnet.evaluation.systems import score_system
 from d2rnet.figures.tables import markdown_table
 from d2rnet.files.atomic import write_text
 from d2rnet.files.documents import read_json, read_jsonl, write_json, write_jsonl
 from d2rnet.files.hashes import sha256_file
 from d2rnet.findings.classes import CATEGORY_NAMES
-from d2rnet.report.annotation_file import load_annotation
-from d2rnet.runs.provenance import code_version, hardware
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / Path(__file__).stem
-CONFIG = ROOT / "config.yaml"
 PARTS = ("boxes", "choice", "test")
 CHOICE_COHORT = {
     "seed": 31,
@@ -69,18 +63,13 @@ CHOICE_COHORT = {
     "report_val_studies": 600,
     "report_test_studies": 10,
 }
-DETECTOR = Path("results/cxr/train_detector")
 IMAGES = Path("resources/cxr/unlabelled.json")
 REPORTS = Path("resources/cxr/reports.jsonl")
-IMAGE_ROOT = Path("resources/cxr/demo_cohort/mimic")
 DRAWN = Path("resources/cxr/demo_cohort/truth.jsonl")
 LABELLED = Path("resources/cxr/labelled/val.json")
-VOCABULARY = Path("results/cxr/build_vocabulary/vocabulary.json")
 FIXED = (0.5, 0.3, 0.2)
 BASELINE_SCORE = FIXED[0]
 FEWER = (100, 200, 400)
-SHOWN = {HEADLINE: "lesion F1", SIDED: "side F1"}
-RESAMPLES = 1000
 log = logging.getLogger(__name__)
 
 
@@ -197,17 +186,6 @@ def agreement(named: Named, claimed: Named, counts: NDArray[Any]) -> dict[str, A
     }
 
 
-def pair_counts(truth: Named, claimed: Named) -> NDArray[np.int64]:
-    """Return (n, 3) of each image or report: classes that both have, that the truth has, that are claimed."""
-    return np.stack([(truth & claimed).sum(axis=1), truth.sum(axis=1), claimed.sum(axis=1)], axis=1)
-
-
-def f1_of(pairs: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the (S,) micro F1 of counts of pairs (n, 3) on S resamples (n, S)."""
-    hits, true, claimed = np.asarray(pairs, dtype=np.float64).T @ counts
-    return 2 * hits / np.maximum(true + claimed, 1)
-
-
 def annotations(name: str, run: Path, work: Path) -> Path:
     """Make the annotation.json of a variant for both cohorts, if they are missing; return their folder."""
     folder = work / "variants" / name
@@ -236,53 +214,12 @@ def annotations(name: str, run: Path, work: Path) -> Path:
     return folder
 
 
-def command(name: str, *arguments: object) -> None:
-    """Run a sub-command on one thread with the settings of config.yaml."""
-    words = [sys.executable, "-m", "d2rnet", name, "--configfile", CONFIG, "--device", "cpu", "--threads", "1", *arguments]
-    subprocess.run([str(word) for word in words], check=True)
-
-
-def trained(name: str, seed: int, run: Path, work: Path) -> Path:
-    """Train the report model of a variant, or what is left of it; return its folder."""
-    folder = annotations(name, run, work)
-    cell = folder / f"seed_{seed}"
-    model = cell / "model"
-    if not (model / "run.json").is_file():
-        paths = ["--annotation", folder / "run/annotation.json", "--vocabulary", run / VOCABULARY]
-        paths += ["--image-root", run / IMAGE_ROOT, "--detector", run / DETECTOR / "model_final.pth"]
-        command("train-report-model", *paths, "--work", cell / "work", "--output", model, "--set", f"training.seed={seed}")
-    return model
-
-
 def scored(name: str, seed: int, part: str, run: Path, work: Path) -> dict[str, Any]:
-    """Write and score the reports of a variant on the second cohort (``choice``) or on the run's test split."""
-    model = trained(name, seed, run, work)
-    cohort, split, root = ("choice", "val", work / "choice") if part == "choice" else ("run", "test", run)
-    written = model.parent / f"{part}.jsonl"
-    annotation = work / "variants" / name / cohort / "annotation.json"
-    if not written.with_suffix(".run.json").is_file():
-        paths = ["--annotation", annotation, "--image-root", root / IMAGE_ROOT]
-        command("generate-reports-shard", *paths, "--model", model, "--output", written, "--set", f"split={split}")
+    """Train, write and score a variant."""
+    boxes = annotations(name, run, work)
+    model = trained(boxes, boxes / f"seed_{seed}", run, f"training.seed={seed}")
     detector = sha256_file(run / DETECTOR / "model_final.pth")
-    return {"variant": name, "seed": seed, "part": part, "detector": detector, **cell_of(model, written, annotation, split)}
-
-
-def cell_of(model: Path, written: Path, annotation: Path, split: str) -> dict[str, Any]:
-    """Return scores and counts of the reports that a model wrote for a split, and how long its training took."""
-    lines = sorted(read_jsonl(written), key=lambda line: line["id"])
-    texts = [[line[key] for line in lines] for key in ("reference", "hypothesis")]
-    system = score_system(Scorer(None), *texts, what=str(written))
-    corpus = system.scores()
-    study_of = {entry["id"]: entry["study_id"] for entry in load_annotation(annotation)[split]}
-    return {
-        "commit": code_version()["commit"],
-        "machine": hardware()["processor"],
-        "train_seconds": round(sum(line["train_seconds"] for line in read_jsonl(model / "metrics.jsonl")), 1),
-        "steps": max(line["step"] for line in read_jsonl(model / "metrics.jsonl")),
-        "scores": {key: corpus[key] for key in ("bleu_4", "cider", *(f"{shown}_micro_f1" for shown in SHOWN))},
-        "studies": [study_of[line["id"]] for line in lines],
-        "pairs": {shown: pair_counts(system.labels[shown].truth, system.labels[shown].claimed).tolist() for shown in SHOWN},
-    }
+    return {"variant": name, "seed": seed, "part": part, "detector": detector, **told(model, boxes, part, run, work)}
 
 
 def cells_of(results: Path, part: str) -> dict[str, dict[int, dict[str, Any]]]:
@@ -292,24 +229,6 @@ def cells_of(results: Path, part: str) -> dict[str, dict[int, dict[str, Any]]]:
         cell = read_json(path)
         found.setdefault(cell["variant"], {})[cell["seed"]] = cell
     return {name: found[name] for name in VARIANTS if name in found}
-
-
-def mean_f1(cells: Mapping[int, Mapping[str, Any]], protocol: str) -> tuple[float, NDArray[np.float64]]:
-    """Return the mean F1 of a variant over its seeds, and (S,) that mean on resamples of the studies."""
-    studies, places = np.unique(next(iter(cells.values()))["studies"], return_inverse=True)
-    counts = resample_counts(len(studies), samples=RESAMPLES, seed=0)[places]
-    pairs = [np.array(cell["pairs"][protocol]) for cell in cells.values()]
-    values = np.mean([f1_of(pair, np.ones((len(pair), 1)))[0] for pair in pairs])
-    return float(values), np.mean([f1_of(pair, counts) for pair in pairs], axis=0)
-
-
-def difference(
-    cells: Mapping[int, Mapping[str, Any]], baseline: Mapping[int, Mapping[str, Any]], protocol: str
-) -> tuple[float, list[float] | None]:
-    """Return by how much a variant leads the baseline in F1, over the seeds of both, and the interval over studies."""
-    seeds = sorted(cells.keys() & baseline.keys())
-    (ours, drawn), (theirs, other) = (mean_f1({seed: found[seed] for seed in seeds}, protocol) for found in (cells, baseline))
-    return ours - theirs, percentile_interval(drawn - other)
 
 
 def report(results: Path) -> str:
@@ -340,31 +259,6 @@ def report(results: Path) -> str:
             continue
         lines += cell_table(cells, part, BASELINE)
     return "\n".join(lines)
-
-
-def cell_table(cells: Mapping[str, Mapping[int, Mapping[str, Any]]], part: str, baseline: str) -> list[str]:
-    """Lay out name -> seed -> cell of a part, each beside the baseline, in Markdown."""
-    rows = []
-    for name, found in cells.items():
-        row = [name, ", ".join(map(str, sorted(found)))]
-        for protocol in SHOWN:
-            value, drawn = mean_f1(found, protocol)
-            row.append(points(value, percentile_interval(drawn)))
-            row.append("" if name == baseline else points(*difference(found, cells[baseline], protocol), sign="+"))
-        scores = [found[seed]["scores"] for seed in sorted(found)]
-        row.append(" ".join(f"{100 * score[f'{HEADLINE}_micro_f1']:.1f}" for score in scores))
-        row += [f"{np.mean([score[key] for score in scores]):.3f}" for key in ("bleu_4", "cider")]
-        rows.append(row)
-    header = ["variant", "seeds", *(text for shown in SHOWN.values() for text in (shown, "to the baseline"))]
-    reports = len(next(iter(cells[baseline].values()))["studies"])
-    table = markdown_table([*header, "lesion F1 of each seed", "BLEU-4", "CIDEr"], rows)
-    return ["", f"Reports, {part}: {reports}.", "", *table]
-
-
-def points(value: float, interval: Sequence[float] | None, sign: str = "") -> str:
-    """Show a share in points with its interval."""
-    text = f"{100 * value:{sign}.1f}"
-    return text if interval is None else f"{text} [{100 * interval[0]:{sign}.1f}, {100 * interval[1]:{sign}.1f}]"
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ def boxes() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    return importlib.import_module("report_boxes")
+def cells() -> ModuleType:
+    return importlib.import_module("report_cells")
 
 
 def box(image: int, category: int, score: float, bbox: tuple[float, ...] = (10, 10, 20, 20)) -> dict[str, Any]:
@@ -67,12 +67,12 @@ def test_thresholds_are_chosen_on_the_training_reports_alone(boxes: ModuleType) 
     assert boxes.variant_boxes(boxes.Variant("teacher", "fixed", 0.35), sources, training)["choice"] == sources["choice"]
 
 
-def test_variants_are_compared_on_the_seeds_of_both(benchmark: ModuleType) -> None:
+def test_variants_are_compared_on_the_seeds_of_both(cells: ModuleType) -> None:
     def cell(hits: list[int]) -> dict[str, Any]:
         return {"studies": ["a", "a", "b"], "pairs": {"lesions": [[hit, 2, 2] for hit in hits]}}
 
     ours = {1: cell([2, 2, 2]), 2: cell([1, 1, 1]), 3: cell([0, 0, 0])}
     theirs = {1: cell([1, 1, 1]), 2: cell([1, 1, 1])}
-    value, interval = benchmark.difference(ours, theirs, "lesions")
+    value, interval = cells.difference(ours, theirs, "lesions")
     assert value == pytest.approx(0.25) and interval == [0.25, 0.25]
-    assert benchmark.mean_f1(ours, "lesions")[0] == pytest.approx(0.5)
+    assert cells.mean_f1(ours, "lesions")[0] == pytest.approx(0.5)

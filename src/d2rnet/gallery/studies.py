@@ -12,7 +12,7 @@ from typing import Any
 
 from d2rnet.ct.structures.structures import structures_of
 from d2rnet.ct.structures.table import StructureTable
-from d2rnet.cxr.boxes.evidence import attended_alone, linked_boxes, shown_boxes
+from d2rnet.cxr.boxes.evidence import evidence_of, shown_boxes
 from d2rnet.cxr.boxes.geometry import xyxy_to_xywh
 from d2rnet.cxr.boxes.true_boxes import TrueBox
 from d2rnet.errors import DatasetError
@@ -186,8 +186,7 @@ def _boxes_of(study: Study, sentence: Sentence) -> tuple[list[int], list[int]]:
             f"report {study.name}: a sentence lists boxes {listed}, linked {linked}; its entry has {boxes}. Give the "
             "annotation.json that the reports were written for."
         )
-    linked = linked_boxes(sentence, study.entry) if study.entry else []
-    return linked, attended_alone(sentence["text"], listed, linked)
+    return evidence_of(sentence, study.entry) if study.entry else ([], [])
 
 
 def _unlisted_spans(text: str, start: int, end: int) -> list[Span]:

@@ -118,6 +118,11 @@ class Content:
         return tuple(shown_boxes([box.score for box in self.boxes], [*own, *evidence], self.shown_score))
 
     @property
+    def numbered(self) -> list[tuple[int, Box]]:
+        """The boxes that are shown, each with its number: its place among all, from 1 on."""
+        return [(place + 1, self.boxes[place]) for place in self.shown]
+
+    @property
     def weaker_boxes(self) -> str:
         """What stands in place of the boxes that are not shown; "" where all are."""
         count = len(self.boxes) - len(self.shown)

@@ -71,8 +71,7 @@ def _draw_boxes(panel: Image.Image, reading: Content, image: int, font: Font) ->
     scale_x = panel.width / view.width
     scale_y = panel.height / view.height
     line = max(2, max(panel.size) // 320)
-    boxes = ((str(place + 1), reading.boxes[place]) for place in reading.shown)
-    shown = [(number, box) for number, box in boxes if box.image == image]
+    shown = [(str(number), box) for number, box in reading.numbered if box.image == image]
     scales = (scale_x, scale_y, scale_x, scale_y)
     corners = (xywh_to_xyxy([box.xywh for _, box in shown]) * scales).tolist()
     for (_, box), (left, top, right, bottom) in reversed(list(zip(shown, corners, strict=True))):
@@ -93,7 +92,7 @@ def overlay_lines(reading: Content, width: int, font: Font) -> list[tuple[str, s
     room = width - 2 * GAP_PX
     warned = (part for warning in reading.warnings for part in wrap(f"Warning: {warning}", room, font))
     lines: list[tuple[str, str, str]] = [(part, WARNING, "") for part in warned]
-    for number, box in ((place + 1, reading.boxes[place]) for place in reading.shown):
+    for number, box in reading.numbered:
         mine = ", yours" if box.own else ""
         lines.append((f"{number}  {box.label}  {box.score:.2f}{mine}", INK, class_colours()[box.label]))
     if not reading.boxes:

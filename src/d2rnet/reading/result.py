@@ -83,7 +83,7 @@ class Reading(Content):
         ] or ["    (none written)"]
         lines += [f"  {BRACKETS}"] if self.has_brackets else []
         lines += ["  Boxes (x, y, width, height in original pixels):" if self.boxes else "  Boxes: none"]
-        for number, box in ((place + 1, self.boxes[place]) for place in self.shown):
+        for number, box in self.numbered:
             place = ", ".join(f"{value:.0f}" for value in box.xywh)
             image = f" in image {box.image + 1}" if len(self.images) > 1 else ""
             lines.append(f"    {number:2d} {box.label:20s} {box.score:.2f}  {place}{image}{', yours' if box.own else ''}")

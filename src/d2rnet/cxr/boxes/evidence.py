@@ -128,6 +128,17 @@ def attended_alone(text: str, listed: Sequence[int], linked: Sequence[int]) -> l
     return [place for place in listed if place not in linked] if _named(text) else []
 
 
+def evidence_of(sentence: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """Return the boxes that a sentence of test.jsonl is linked to, and those that it merely looks at.
+
+    Args:
+        sentence: ``text``, ``boxes`` and what :func:`linked_boxes` reads.
+        entry: of annotation.json that the sentence was written for.
+    """
+    linked = linked_boxes(sentence, entry)
+    return linked, attended_alone(sentence["text"], sentence["boxes"], linked)
+
+
 def shown_boxes(scores: Sequence[float], evidence: Iterable[int], least_score: float) -> list[int]:
     """Return the boxes that pages and pictures show: sure ones, and weaker ones that a sentence needs to be understood.
 

@@ -113,8 +113,9 @@ def write_findings(
     """Write the reports of entries, each sentence with its boxes; see :func:`d2rnet.report.generation.write_reports`."""
     ground = BoxGrounding(RegionGrounding(settings.grounding_share, settings.grounding_contrast))
     judge = UnsaidFindings(settings.unsaid_weight)
-    ways: dict[str, Any] = {"ground": ground, "judge": judge, "loader_workers": loader_workers}
-    return write_reports(loaded, entries, dataset, settings, device, ends, **ways)
+    return write_reports(
+        loaded, entries, dataset, settings, device, ends, ground=ground, judge=judge, loader_workers=loader_workers
+    )
 
 
 def load_writer(folder: Path, device: torch.device, settings: D2RNetGenerationSettings) -> LoadedModel:

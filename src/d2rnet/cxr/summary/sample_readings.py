@@ -11,7 +11,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
-from d2rnet.cxr.boxes.evidence import attended_alone, bracketed, linked_boxes, shown_boxes
+from d2rnet.cxr.boxes.evidence import bracketed, evidence_of, shown_boxes
 from d2rnet.cxr.boxes.geometry import xywh_to_xyxy
 from d2rnet.cxr.boxes.true_boxes import TrueBox
 from d2rnet.cxr.images.reader import read_radiograph
@@ -64,7 +64,7 @@ class Sample:
     @property
     def shown(self) -> list[int]:
         """Places of the boxes that are drawn and named."""
-        evidence = [place for sentence in self.sentences for places in _evidence(sentence, self.entry) for place in places]
+        evidence = [place for sentence in self.sentences for places in evidence_of(sentence, self.entry) for place in places]
         return shown_boxes(self.entry["scores"], evidence, self.shown_score)
 
 
@@ -169,13 +169,7 @@ def _named_boxes(sample: Sample) -> list[Line]:
 
 
 def _with_boxes(sentence: dict[str, Any], entry: Entry) -> str:
-    return f"{sentence['text']}{bracketed(*_evidence(sentence, entry))}"
-
-
-def _evidence(sentence: dict[str, Any], entry: Entry) -> tuple[list[int], list[int]]:
-    """Places of the boxes that a sentence is linked to, and of those that it merely looks at."""
-    linked = linked_boxes(sentence, entry)
-    return linked, attended_alone(sentence["text"], sentence["boxes"], linked)
+    return f"{sentence['text']}{bracketed(*evidence_of(sentence, entry))}"
 
 
 def _shorten(paragraphs: Sequence[str]) -> list[Line]:

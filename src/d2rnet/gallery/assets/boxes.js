@@ -70,9 +70,7 @@ function filterBoxes() {
   sayBoxes(hideBoxes(byId('pictures')));
 }
 
-/**
- * Hide the boxes below a node that are switched off or below the least score; return how many of each kind are left.
- */
+/** Hide the boxes below a node that are switched off or below the least score; return how many of each kind are left. */
 function hideBoxes(root) {
   const least = Number(byId('score').value);
   const shown = { pseudo: 0, true: 0 };

@@ -36,7 +36,7 @@ def track(reading: Reading) -> Sequence[Tracked]:
     """Return the boxes of a reading that pictures show, in their order: a viewer has no switch for weak ones."""
     return [
         Tracked(box, f"{number} {box.label}{DRAWN if box.own else ''}", generate_uid(None), _outline(box, reading))
-        for number, box in ((place + 1, reading.boxes[place]) for place in reading.shown)
+        for number, box in reading.numbered
     ]
 
 
